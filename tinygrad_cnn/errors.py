@@ -1,0 +1,104 @@
+"""The exceptions that users meet, all under one name.
+
+::
+
+    TinygradCnnError
+    ├── ShapeError          (ValueError)      arrays that do not fit together
+    ├── SettingError        (ValueError)      a stride of zero, an unknown mode or name
+    ├── CheckpointError     (ValueError)      a file of weights that cannot be trusted or does not fit
+    ├── DataError           (ValueError)      data sets: missing, truncated or hostile files, bad labels
+    ├── VizError            (ValueError)      a picture that cannot be drawn or written
+    ├── DTypeError          (TypeError)       a dtype that is refused
+    ├── DeclarationError    (TypeError)       an op declared inconsistently; raised at import
+    ├── GradientError       (RuntimeError)    a backward pass that cannot be done, or a rule gone wrong
+    │   └── GraphFreedError                   a second backward through a graph that was freed
+    ├── MissingExtraError   (ImportError)     an optional package is absent; names the pip line
+    └── GradientMismatch    (AssertionError)  a gradient test found a wrong rule
+
+A message is one string: it names the op, the argument and both values, shows the evidence, and says
+the cure where there is one.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "DTypeError",
+    "DataError",
+    "DeclarationError",
+    "GradientError",
+    "GradientMismatch",
+    "GraphFreedError",
+    "MissingExtraError",
+    "SettingError",
+    "ShapeError",
+    "TinygradCnnError",
+    "VizError",
+    "missing_extra",
+]
+
+
+class TinygradCnnError(Exception):
+    """Any error that this package raises on purpose."""
+
+
+class ShapeError(TinygradCnnError, ValueError):
+    """The inputs of an op do not fit together."""
+
+
+class SettingError(TinygradCnnError, ValueError):
+    """A setting has a value that the op does not take."""
+
+
+class CheckpointError(TinygradCnnError, ValueError):
+    """A file of weights, or a state dict, does not fit the model or cannot be trusted."""
+
+
+class DataError(TinygradCnnError, ValueError):
+    """A data set is missing, damaged, or holds values that it should not."""
+
+
+class VizError(TinygradCnnError, ValueError):
+    """A picture cannot be drawn or written."""
+
+
+class DTypeError(TinygradCnnError, TypeError):
+    """An array has a dtype that the op or the tensor refuses."""
+
+
+class DeclarationError(TinygradCnnError, TypeError):
+    """An op was declared inconsistently; raised at import, never during training."""
+
+
+class GradientError(TinygradCnnError, RuntimeError):
+    """A backward pass cannot be done, or a backward rule returned what cannot be a cotangent."""
+
+
+class GraphFreedError(GradientError):
+    """A backward pass reached a node that an earlier backward pass has freed."""
+
+
+class MissingExtraError(TinygradCnnError, ImportError):
+    """An optional package is not installed; the message has the pip line to type."""
+
+
+class GradientMismatch(TinygradCnnError, AssertionError):  # noqa: N818 - it reads as a finding
+    """A gradient test found a rule that disagrees with its op."""
+
+
+def missing_extra(package: str, *, extra: str, purpose: str) -> MissingExtraError:
+    """Make the error for an optional package that is absent.
+
+    Examples
+    --------
+    >>> print(missing_extra("matplotlib", extra="viz", purpose="plots"))
+    plots need the package matplotlib, which is not installed: pip install "tinygrad-cnn[viz]"
+    """
+    return MissingExtraError(f"{purpose} need the package {package}, which is not installed: "
+                             f'pip install "tinygrad-cnn[{extra}]"')
+
+
+# Tracebacks name the class as users import it.
+for _name in __all__:
+    if _name[0].isupper():
+        globals()[_name].__module__ = "tinygrad_cnn"

@@ -1,0 +1,276 @@
+"""Shapes of images, windows and axes: integers only, no arrays.
+
+Public functions bring every setting into one form here (``pair``, ``sides``, ``axis_index``); shape
+rules and kernels know only that form: ``stride`` (down, across), ``padding``
+((top, bottom), (left, right)), axes counted from the front.
+
+Letters: images ``N H W C``, filters ``KH KW C/groups O``, results ``N OH OW O``.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tinygrad_cnn.errors import SettingError, ShapeError
+
+__all__ = [
+    "Pair", "Shape", "Sides", "avg_pool2d", "axes_tuple", "axis_index", "bind_axes", "broadcast",
+    "conv2d", "conv2d_input", "conv2d_weight", "integer", "max_pool2d", "pair", "positions",
+    "reach", "reduced", "same_sides", "sides",
+]
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+Sides = tuple[Pair, Pair]
+
+
+# ---- settings, brought into one form --------------------------------------------------------------
+
+def integer(op: str, setting: str, value: Any, *, least: int | None = None) -> int:
+    """``value`` as an int; booleans and fractions are refused, and so is less than ``least``."""
+    if isinstance(value, bool):
+        raise SettingError(f"{op}: {setting} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise SettingError(f"{op}: {setting} must be an integer, got {value!r}") from None
+    if least is not None and number < least:
+        raise SettingError(f"{op}: {setting} must be at least {least}, got {number}")
+    return number
+
+
+def pair(value: Any, *, op: str = "shape", setting: str = "value", least: int | None = None) -> Pair:
+    """One number for both image axes, or one for each: (down, across).
+
+    >>> pair(2), pair((1, 3))
+    ((2, 2), (1, 3))
+    """
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise SettingError(f"{op}: {setting} must be one integer or two (down, across), "
+                               f"got {value!r}")
+        down, across = value
+    else:
+        down = across = value
+    try:
+        return (integer(op, setting, down), integer(op, setting, across)) if least is None else (
+            integer(op, setting, down, least=least), integer(op, setting, across, least=least))
+    except SettingError:
+        if least is not None:
+            words = f"at least {least} along each axis"
+        else:
+            words = "one integer or two (down, across)"
+        raise SettingError(f"{op}: {setting} must be {words}, got {value!r}") from None
+
+
+def same_sides(image: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
+    """Padding that makes OH = ceil(H / stride); an odd pixel goes to the bottom and the right."""
+    out = []
+    for n, k, s, d in zip(image, kernel, stride, dilation, strict=True):
+        total = max(0, (-(-n // s) - 1) * s + reach(k, d) - n)
+        out.append((total // 2, total - total // 2))
+    return out[0], out[1]
+
+
+def sides(value: Any, *, op: str = "shape", image: Sequence[int] = (), kernel: Pair = (1, 1),
+          stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Sides:
+    """Padding in any of its forms as ((top, bottom), (left, right)).
+
+    >>> sides(1), sides((1, 2)), sides(((0, 1), (2, 3))), sides("valid")
+    (((1, 1), (1, 1)), ((1, 1), (2, 2)), ((0, 1), (2, 3)), ((0, 0), (0, 0)))
+    """
+    if isinstance(value, str):
+        if value == "valid":
+            return (0, 0), (0, 0)
+        if value == "same":
+            return same_sides(image, kernel, stride, dilation)
+        raise SettingError(f"{op}: padding must be integers, 'same' or 'valid', got {value!r}")
+    words = ("an integer, (down, across), ((top, bottom), (left, right)), 'same' or 'valid', "
+             "with no number below 0")
+    try:
+        if isinstance(value, (tuple, list)):
+            down, across = value
+            return (pair(down, op=op, setting="padding", least=0),
+                    pair(across, op=op, setting="padding", least=0))
+        number = integer(op, "padding", value, least=0)
+    except (SettingError, ValueError):
+        raise SettingError(f"{op}: padding must be {words}, got {value!r}") from None
+    return (number, number), (number, number)
+
+
+def axis_index(axis: Any, shape: Sequence[int], *, op: str = "shape") -> int:
+    """``axis`` counted from the front; a negative one counts from the back, as in NumPy.
+
+    >>> axis_index(-1, (2, 3, 4))
+    2
+    """
+    number = integer(op, "axis", axis)
+    if not -len(shape) <= number < len(shape):
+        raise ShapeError(f"{op}: axis {number} does not exist in an array of shape {tuple(shape)}")
+    return number % len(shape)
+
+
+def axes_tuple(axis: Any, shape: Sequence[int], *, op: str = "shape") -> tuple[int, ...]:
+    """``None``, one axis or several, as a sorted tuple counted from the front.
+
+    >>> axes_tuple(None, (2, 3)), axes_tuple((-1, 0), (2, 3, 4))
+    ((0, 1), (0, 2))
+    """
+    if axis is None:
+        return tuple(range(len(shape)))
+    several = axis if isinstance(axis, (tuple, list)) else (axis,)
+    found = tuple(sorted(axis_index(a, shape, op=op) for a in several))
+    if len(set(found)) != len(found):
+        raise SettingError(f"{op}: axis {axis!r} names an axis twice")
+    return found
+
+
+# ---- arithmetic of windows ------------------------------------------------------------------------
+
+def reach(kernel: int, dilation: int) -> int:
+    """How many pixels a window spans along one axis."""
+    return (kernel - 1) * dilation + 1
+
+
+def positions(n: int, kernel: int, stride: int, padding: Pair, dilation: int = 1) -> int:
+    """How many whole windows fit along an axis of ``n`` pixels."""
+    return (n + sum(padding) - reach(kernel, dilation)) // stride + 1
+
+
+def _window_positions(op: str, image: Sequence[int], kernel_size: Pair, stride: Pair,
+                      padding: Sides, dilation: Pair = (1, 1), *, what: str = "window") -> Pair:
+    """(OH, OW), or an error that says which setting is impossible."""
+    for setting, value, least in (("kernel_size", kernel_size, 1), ("stride", stride, 1),
+                                  ("dilation", dilation, 1), ("padding", sum(padding, ()), 0)):
+        if min(value) < least:
+            raise SettingError(f"{op}: {setting} must be at least {least} along each axis, "
+                               f"got {value if setting != 'padding' else padding}")
+    out = tuple(positions(n, k, s, p, d) for n, k, s, p, d in
+                zip(image, kernel_size, stride, padding, dilation, strict=True))
+    if min(out) < 1:
+        padded = tuple(n + sum(p) for n, p in zip(image, padding, strict=True))
+        spread = "" if dilation == (1, 1) else f" with dilation {dilation}"
+        raise ShapeError(f"{op}: a {what} of {tuple(kernel_size)}{spread} does not fit in an image "
+                         f"of {tuple(image)} with padding {padding}, which is {padded} pixels; "
+                         "use a smaller kernel_size or more padding")
+    return out[0], out[1]
+
+
+# ---- axis letters ---------------------------------------------------------------------------------
+
+def bind_axes(op: str, axes: str, shapes: Mapping[str, Shape | None],
+              settings: Mapping[str, Any]) -> dict[str, int]:
+    """Give each axis letter its size, or say which two inputs disagree about it.
+
+    ``C/groups`` is an axis of C // groups entries.  An input that was left out is passed over.
+
+    >>> bind_axes("matmul", "N I, I O -> N O", {"a": (2, 3), "b": (3, 4)}, {})
+    {'N': 2, 'I': 3, 'O': 4}
+    """
+    patterns = [part.split() for part in axes.split("->")[0].split(",")]
+    table = [(name, pattern, shape)
+             for (name, shape), pattern in zip(shapes.items(), patterns, strict=True)
+             if shape is not None]
+    listing = "".join(f"\n  {name} ({' '.join(pattern)}) = {shape}"
+                      for name, pattern, shape in table)
+    size: dict[str, int] = {}
+    seen_in: dict[str, str] = {}
+    for name, pattern, shape in table:
+        if len(pattern) != len(shape):
+            raise ShapeError(f"{op}: {name} needs {len(pattern)} axes, got {len(shape)}{listing}")
+        for item, n in zip(pattern, shape, strict=True):
+            letter, _, divisor = item.partition("/")
+            parts = settings[divisor] if divisor else 1
+            whole = n * parts
+            if size.setdefault(letter, whole) != whole:
+                here = f"{n}" if parts == 1 else f"{n} × {parts} {divisor} = {whole}"
+                raise ShapeError(f"{op}: {letter} is {size[letter]} in {seen_in[letter]} "
+                                 f"but {here} in {name}{listing}")
+            seen_in.setdefault(letter, name)
+    return size
+
+
+def broadcast(op: str, **shapes: Shape) -> Shape:
+    """The shape that NumPy's broadcasting gives, or an error that shows the inputs."""
+    rank = max((len(s) for s in shapes.values()), default=0)
+    out = []
+    for i in range(-rank, 0):
+        sizes = {s[i] for s in shapes.values() if len(s) >= -i}
+        if len(sizes - {1}) > 1:
+            listing = "".join(f"\n  {name} = {shape}" for name, shape in shapes.items())
+            raise ShapeError(f"{op}: axis {i} is {' in one input and '.join(map(str, sorted(sizes - {1})))}"
+                             f" in another, and only an axis of 1 is stretched{listing}")
+        out.append(max(sizes) if 0 not in sizes else 0)
+    return tuple(out)
+
+
+def reduced(shape: Shape, axis: Iterable[int], keepdims: bool) -> Shape:
+    """The shape after a reduction over ``axis``, which is counted from the front."""
+    gone = set(axis)
+    if keepdims:
+        return tuple(1 if i in gone else n for i, n in enumerate(shape))
+    return tuple(n for i, n in enumerate(shape) if i not in gone)
+
+
+# ---- shape rules of the windowed ops, shared by ops and kernels -------------------------------------
+
+def conv2d(x: Shape, w: Shape, b: Shape | None = None, *, stride: Pair, padding: Sides,
+           dilation: Pair, groups: int) -> Shape:
+    """N H W C, KH KW C/groups O -> N OH OW O."""
+    (n, *image, _), (kh, kw, _, o) = x, w
+    if groups < 1:
+        raise SettingError(f"conv2d: groups must be at least 1, got {groups}")
+    if o % groups:
+        raise ShapeError(f"conv2d: {o} filters cannot be shared out among {groups} groups")
+    out = _window_positions("conv2d", image, (kh, kw), stride, padding, dilation, what="filter")
+    return n, *out, o
+
+
+def conv2d_input(y: Shape, w: Shape, *, image_size: Pair, stride: Pair, padding: Sides,
+                 dilation: Pair, groups: int) -> Shape:
+    """N OH OW O, KH KW C/groups O -> N H W C."""
+    x = (y[0], *image_size, w[2] * groups)
+    made = conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if made != y:
+        raise ShapeError(f"conv2d_input: y is {y}, but conv2d makes {made} of images {x}")
+    return x
+
+
+def conv2d_weight(x: Shape, y: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
+                  dilation: Pair, groups: int) -> Shape:
+    """N H W C, N OH OW O -> KH KW C/groups O."""
+    if groups < 1 or x[3] % groups:
+        raise ShapeError(f"conv2d_weight: {x[3]} channels cannot be shared out among {groups} groups")
+    w = (*kernel_size, x[3] // groups, y[3])
+    made = conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if made != y:
+        raise ShapeError(f"conv2d_weight: y is {y}, but conv2d makes {made} with filters {w}")
+    return w
+
+
+def _pool(op: str, x: Shape, kernel_size: Pair, stride: Pair, padding: Sides) -> Shape:
+    n, h, w, c = x
+    out = _window_positions(op, (h, w), kernel_size, stride, padding)
+    if any(p >= k for k, both in zip(kernel_size, padding, strict=True) for p in both):
+        raise SettingError(f"{op}: padding {padding} leaves windows of {kernel_size} without a "
+                           "single pixel of the image; padding must be smaller than kernel_size")
+    return n, *out, c
+
+
+def max_pool2d(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides) -> Shape:
+    """N H W C -> N OH OW C."""
+    return _pool("max_pool2d", x, kernel_size, stride, padding)
+
+
+def avg_pool2d(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
+               count_include_pad: bool) -> Shape:
+    """N H W C -> N OH OW C."""
+    return _pool("avg_pool2d", x, kernel_size, stride, padding)
+
+
+def size(shape: Iterable[int]) -> int:
+    """How many entries an array of this shape has."""
+    return math.prod(shape)
