@@ -1,0 +1,274 @@
+"""Worker threads for kernels, and a limit on the threads that BLAS starts by itself.
+
+NumPy lets go of the interpreter lock inside matrix products, copies and elementwise functions, so
+plain threads run kernels side by side.  ``parallel`` splits a range into as many parts as
+``get_num_threads()`` says, always at the same places: a result depends on the number of threads,
+never on which of them was faster.  While the parts run, BLAS is held to one thread each; two
+threads with a single-threaded BLAS beat one thread with a BLAS of two, because the copies around
+a product run side by side too and blocks stay in the cache of their core.
+
+This module knows nothing about images.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.errors import SettingError
+
+__all__ = ["get_num_threads", "parallel", "set_num_threads"]
+
+
+# ---- how many threads -----------------------------------------------------------------------------
+
+def _available() -> int:
+    """CPUs that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):        # absent on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Setting:
+    """The number of threads; one place, so that nothing else in the package is global."""
+
+    count = _available()
+
+
+class set_num_threads:  # noqa: N801 - a function that can also be used in a with statement
+    """Set how many threads the kernels use, for good or for one ``with`` block.
+
+    Parameters
+    ----------
+    n : int
+        Threads, from 1 to the number of CPUs that this process may use, which is the default.
+
+    Raises
+    ------
+    SettingError
+        If ``n`` is below 1, above the number of CPUs, or not an integer.
+
+    Examples
+    --------
+    >>> with set_num_threads(1):
+    ...     get_num_threads()
+    1
+    """
+
+    def __init__(self, n: int) -> None:
+        most = _available()
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+            raise SettingError(f"set_num_threads: n must be an integer, got {n!r}")
+        if not 1 <= n <= most:
+            raise SettingError(f"set_num_threads: n must be from 1 to {most}, the CPUs that this "
+                               f"process may use, got {n}")
+        self._before = _Setting.count
+        _Setting.count = int(n)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        _Setting.count = self._before
+
+
+def get_num_threads() -> int:
+    """How many threads the kernels use.
+
+    Examples
+    --------
+    >>> get_num_threads() >= 1
+    True
+    """
+    return _Setting.count
+
+
+# ---- BLAS's own threads ---------------------------------------------------------------------------
+
+# Setters and getters of the BLAS libraries that NumPy is built with; the first pair that exists.
+_BLAS_NAMES = (
+    ("scipy_openblas_set_num_threads64_", "scipy_openblas_get_num_threads64_"),
+    ("scipy_openblas_set_num_threads", "scipy_openblas_get_num_threads"),
+    ("openblas_set_num_threads64_", "openblas_get_num_threads64_"),
+    ("openblas_set_num_threads", "openblas_get_num_threads"),
+    ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads"),
+    ("bli_thread_set_num_threads", "bli_thread_get_num_threads"),
+)
+
+
+def numpy_library() -> ctypes.CDLL | None:
+    """NumPy's compiled core, through which its BLAS can be reached; None where it cannot."""
+    try:
+        from numpy._core import _multiarray_umath
+        return ctypes.CDLL(_multiarray_umath.__file__)
+    except (ImportError, OSError, AttributeError):
+        return None
+
+
+class _Blas:
+    """Counts the regions in which BLAS is held to one thread, and lifts the limit after the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._regions = 0
+        self._before = 1
+        self._set: Callable[[int], Any] | None = None
+        self._get: Callable[[], int] | None = None
+        self._limits: Any = None                # threadpoolctl, for libraries not named above
+        self._restore: Any = None
+        library = numpy_library()
+        for setter, getter in _BLAS_NAMES if library is not None else ():
+            try:
+                self._set, self._get = getattr(library, setter), getattr(library, getter)
+                break
+            except AttributeError:
+                continue
+        if self._set is None:
+            self._find_limits()
+
+    def _find_limits(self) -> None:
+        try:
+            import threadpoolctl
+        except ImportError:
+            return                              # BLAS keeps its threads: slower, never wrong
+        self._limits = threadpoolctl.ThreadpoolController()
+
+    def hold(self) -> None:
+        """One thread from here on."""
+        with self._lock:
+            self._regions += 1
+            if self._regions > 1:
+                return
+            if self._set is not None and self._get is not None:
+                self._before = self._get()
+                self._set(1)
+            elif self._limits is not None:
+                self._restore = self._limits.limit(limits=1, user_api="blas")
+
+    def release(self) -> None:
+        """Undo one ``hold``."""
+        with self._lock:
+            self._regions -= 1
+            if self._regions:
+                return
+            if self._set is not None:
+                self._set(self._before)
+            elif self._restore is not None:
+                self._restore.restore_original_limits()
+
+
+# ---- workers --------------------------------------------------------------------------------------
+
+class _Pool:
+    """Threads that wait for work; made at the first need, and anew in a forked child."""
+
+    def __init__(self) -> None:
+        self.blas = _Blas()
+        self.busy = threading.Lock()
+        self._tasks: list[SimpleQueue[Any]] = []
+        self._done: SimpleQueue[Any] = SimpleQueue()
+
+    def run(self, calls: list[Callable[[], Any]]) -> list[Any]:
+        """Call each in a thread of its own, the first in this one."""
+        while len(self._tasks) < len(calls) - 1:
+            tasks: SimpleQueue[Any] = SimpleQueue()
+            threading.Thread(target=_serve, args=(tasks, self._done), daemon=True,
+                             name=f"tinygrad_cnn-{len(self._tasks) + 1}").start()
+            self._tasks.append(tasks)
+        for index, call in enumerate(calls[1:]):
+            # The copy carries np.errstate and other context variables into the worker.
+            self._tasks[index].put((index + 1, contextvars.copy_context(), call))
+        results: list[Any] = [None] * len(calls)
+        error: BaseException | None = None
+        try:
+            results[0] = calls[0]()
+        except BaseException as caught:  # noqa: BLE001 - the others must finish before it rises
+            error = caught
+        for _ in calls[1:]:
+            index, value, caught_there = self._done.get()
+            results[index] = value
+            error = error or caught_there
+        if error is not None:
+            raise error
+        return results
+
+
+def _serve(tasks: SimpleQueue[Any], done: SimpleQueue[Any]) -> None:
+    """Body of a worker."""
+    while True:
+        index, context, call = tasks.get()
+        try:
+            value, error = context.run(call), None
+        except BaseException as caught:  # noqa: BLE001 - raised again in the thread that asked
+            value, error = None, caught
+        done.put((index, value, error))
+        del context, call, value, error         # do not keep arrays alive while waiting
+
+
+class _Shared:
+    pool: _Pool | None = None
+
+
+def _forget() -> None:
+    """A forked child has none of the threads, and locks in an unknown state."""
+    _Shared.pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1) -> list[Any]:
+    """Call ``work(low, high)`` on equal parts of ``range(count)``, side by side.
+
+    Parameters
+    ----------
+    count : int
+        Length of the range.
+    work : callable
+        Called once for each part; parts must not write to the same memory.
+    least : int, default 1
+        A part has at least this many entries, unless there is one part only.
+
+    Returns
+    -------
+    list
+        What the calls returned, in the order of the parts.  The parts depend on ``count``,
+        ``least`` and ``get_num_threads()`` alone; a call from inside a worker runs its parts one
+        after the other.
+
+    Examples
+    --------
+    >>> with set_num_threads(1):
+    ...     parallel(10, lambda low, high: high - low)
+    [10]
+    """
+    parts = max(1, min(_Setting.count, count // least))
+    if parts == 1:
+        return [work(0, count)]
+    cuts = [count * i // parts for i in range(parts + 1)]
+    pool = _Shared.pool
+    if pool is None:
+        pool = _Shared.pool = _Pool()
+    if not pool.busy.acquire(blocking=False):   # from a worker, or another user's thread
+        return [work(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
+    pool.blas.hold()
+    try:
+        return pool.run([_bound(work, low, high)
+                         for low, high in zip(cuts, cuts[1:], strict=False)])
+    finally:
+        pool.blas.release()
+        pool.busy.release()
+
+
+def _bound(work: Callable[[int, int], Any], low: int, high: int) -> Callable[[], Any]:
+    return lambda: work(low, high)
