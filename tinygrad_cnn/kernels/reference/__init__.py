@@ -21,8 +21,11 @@ from tinygrad_cnn.kernels.reference.padding import crop, pad, unpad, zero_pad
 from tinygrad_cnn.kernels.reference.pooling import (
     avg_pool2d,
     avg_pool2d_input,
+    equal_share,
     fold,
+    mask_of_maxima,
     max_pool2d,
+    spread_maxima,
     spread_winners,
     take_winners,
     windows,
@@ -39,7 +42,7 @@ from tinygrad_cnn.kernels.reference.rows import (
 
 __all__ = [
     "avg_pool2d", "avg_pool2d_input", "batch_statistics", "conv2d", "conv2d_input",
-    "conv2d_weight", "crop", "cross_entropy", "fold", "linear", "log_softmax", "logsumexp",
-    "matmul", "max_pool2d", "pad", "single_step", "softmax", "spread_winners", "take_winners",
-    "unpad", "windows", "zero_pad",
+    "conv2d_weight", "crop", "cross_entropy", "equal_share", "fold", "linear", "log_softmax",
+    "logsumexp", "mask_of_maxima", "matmul", "max_pool2d", "pad", "single_step", "softmax",
+    "spread_maxima", "spread_winners", "take_winners", "unpad", "windows", "zero_pad",
 ]

@@ -13,8 +13,8 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels.reference.padding import crop, pad, span, zero_pad
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["avg_pool2d", "avg_pool2d_input", "fold", "max_pool2d",
-           "spread_winners", "take_winners", "windows"]
+__all__ = ["avg_pool2d", "avg_pool2d_input", "equal_share", "fold", "mask_of_maxima", "max_pool2d",
+           "spread_maxima", "spread_winners", "take_winners", "windows"]
 
 Array = NDArray[Any]
 
@@ -95,6 +95,32 @@ def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: P
     return x
 
 
+def mask_of_maxima(window: Array) -> Array:
+    """True at every entry that equals the largest: all of a tie."""
+    mask: Array = window == np.max(window)
+    return mask
+
+
+def spread_maxima(y: Array, x: Array, *, kernel_size: Pair, stride: Pair,
+                  padding: Sides) -> Array:
+    """Backward pass of max pooling where every maximum of a window gets the whole of y.
+
+    Differs from ``spread_winners`` at ties only, where it is no subgradient.  -> N H W C
+    """
+    spread = np.zeros(x.shape, dtype=np.result_type(y, x))
+    for n, i, j, c in np.ndindex(*y.shape):
+        rows, _ = _inside(i, x.shape[1], kernel_size[0], stride[0], padding[0])
+        columns, _ = _inside(j, x.shape[2], kernel_size[1], stride[1], padding[1])
+        mask = mask_of_maxima(x[n, rows, columns, c])
+        spread[n, rows, columns, c] += mask * y[n, i, j, c]     # windows may overlap: add
+    return spread
+
+
+def equal_share(value: Any, count: int) -> Any:
+    """What each of ``count`` entries gets when a value is spread evenly."""
+    return value / count
+
+
 def _share(i: int, j: int, image: Pair, kernel_size: Pair, stride: Pair, padding: Sides,
            count_include_pad: bool) -> tuple[slice, slice, int]:
     """Rows and columns of the image under window (i, j), and what their sum is divided by."""
@@ -124,5 +150,5 @@ def avg_pool2d_input(y: Array, *, image_size: Pair, kernel_size: Pair, stride: P
     for n, i, j, c in np.ndindex(*y.shape):
         rows, columns, count = _share(i, j, image_size, kernel_size, stride, padding,
                                       count_include_pad)
-        x[n, rows, columns, c] += y[n, i, j, c] / count
+        x[n, rows, columns, c] += equal_share(y[n, i, j, c], count)
     return x
