@@ -97,7 +97,7 @@ def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: P
 
 def mask_of_maxima(window: Array) -> Array:
     """True at every entry that equals the largest: all of a tie."""
-    mask: Array = window == np.max(window)
+    mask: Array = window.real == np.max(window.real)
     return mask
 
 
