@@ -1,0 +1,223 @@
+"""What every reader returns: images, labels and the names of the classes, checked once.
+
+Arrays only: a data set knows nothing of tensors, models or training.  Images are ``N H W C``,
+labels ``N`` (int64).  Both are read-only, so that no step of a training run can change the data
+behind the back of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.errors import DataError
+
+__all__ = ["Dataset", "Splits", "check_images", "check_labels"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Images with their labels, read-only and checked.
+
+    Parameters
+    ----------
+    name : str
+        What the set is called, for example ``"digits"``.
+    images : array, shape (N, H, W, C), uint8, float32 or float64
+        The pixels as the file has them: nothing is scaled.
+    labels : array of integers, shape (N,)
+        The class of each image, 0 <= label < len(classes).  Kept as int64.
+    classes : tuple of str
+        The name of each class, in the order of the labels.
+    split : str
+        Which part of which whole this is, in words: to be printed beside every accuracy.
+    peak : float, default 255.0
+        The value of the brightest possible pixel; ``ToFloat(1 / peak)`` gives 0 to 1.
+    source : str, default ""
+        The file or folder that the arrays came from.
+
+    Raises
+    ------
+    DataError
+        If the images are not ``N H W C``, are empty or hold NaN or infinity; if there are not as
+        many labels as images; if a label is not an integer or names no class.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pairs = Dataset("pairs", np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]),
+    ...                 ("left", "right"), split="both images")
+    >>> pairs
+    Dataset('pairs', 2 images of 4 × 4 × 1 uint8, 2 classes, split: both images)
+    >>> pairs.counts()
+    {'left': 1, 'right': 1}
+    """
+
+    name: str
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    split: str
+    peak: float = 255.0
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        classes = tuple(self.classes)
+        if not classes:
+            raise DataError(f"{self.name}: there are no classes")
+        if not (math.isfinite(self.peak) and self.peak > 0):
+            raise DataError(f"{self.name}: peak must be a number above 0, got {self.peak}")
+        images = check_images(self.images, where=self.name)
+        if len(images) == 0:
+            raise DataError(f"{self.name}: there are no images ({self.split})")
+        labels = check_labels(self.labels, len(images), classes=len(classes), where=self.name)
+        if labels.ndim != 1:
+            raise DataError(f"{self.name}: labels must be class numbers of shape ({len(images)},), "
+                            f"got shape {labels.shape}; DataLoader takes soft labels")
+        for field, value in (("images", images), ("labels", labels)):
+            view = value.view()
+            view.flags.writeable = False
+            object.__setattr__(self, field, view)
+        object.__setattr__(self, "classes", classes)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        size = " × ".join(map(str, self.image_shape))
+        return (f"Dataset({self.name!r}, {len(self):,} images of {size} {self.images.dtype}, "
+                f"{len(self.classes)} classes, split: {self.split})")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        _, h, w, c = self.images.shape
+        return h, w, c
+
+    def counts(self) -> dict[str, int]:
+        """How many images each class has, in the order of the labels."""
+        found = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, found.tolist(), strict=True))
+
+    def subset(self, index: slice | NDArray[Any], *, split: str | None = None) -> Dataset:
+        """The images that ``index`` selects, as a set of their own.
+
+        Parameters
+        ----------
+        index : slice, array of integers or array of bool
+            As in ``images[index]``.
+        split : str, optional
+            How to name the part; without it, the number taken is put before the present words.
+
+        Raises
+        ------
+        DataError
+            If nothing is selected.
+        """
+        images = self.images[index]
+        words = split if split is not None else f"{len(images):,} of: {self.split}"
+        return replace(self, images=images, labels=self.labels[index], split=words)
+
+    def digest(self) -> str:
+        """SHA-256 over shapes, dtypes, pixels and labels, in hexadecimal.
+
+        Two runs with the same digest saw the same data, whatever files it came from.
+        """
+        found = hashlib.sha256()
+        for array in (self.images, self.labels):
+            found.update(f"{array.dtype.str}{array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+
+class Splits(NamedTuple):
+    """The two halves of a data set: ``train, test = load("digits")``."""
+
+    train: Dataset
+    test: Dataset
+
+
+def check_images(images: Any, *, where: str) -> NDArray[Any]:
+    """``images`` as an array N H W C of uint8, float32 or float64, or a DataError.
+
+    An integer array of another dtype is refused rather than converted: its range is unknown.
+    """
+    array = np.asarray(images)
+    if array.ndim != 4:
+        cure = "; add the channel: images[..., np.newaxis]" if array.ndim == 3 else ""
+        raise DataError(f"{where}: images must have 4 axes (N, H, W, C), got shape "
+                        f"{array.shape}{cure}")
+    if 0 in array.shape[1:]:
+        raise DataError(f"{where}: images of shape {array.shape[1:]} have no pixels")
+    if array.dtype not in (np.uint8, np.float32, np.float64):
+        raise DataError(f"{where}: images must be uint8, float32 or float64, got {array.dtype}; "
+                        "convert them: images.astype(np.float32)")
+    # min and max carry NaN and infinity through without making an array of booleans
+    if (array.dtype.kind == "f" and array.size
+            and not (np.isfinite(array.min()) and np.isfinite(array.max()))):
+        first = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(1)))
+        raise DataError(f"{where}: image {first} holds NaN or infinity")
+    return array
+
+
+def check_labels(labels: Any, count: int, *, classes: int | None = None,
+                 where: str) -> NDArray[Any]:
+    """Class numbers (N,) as int64, or one-hot or soft labels (N, K) as they are.
+
+    Parameters
+    ----------
+    labels : array
+        Integers of shape (N,), or numbers of shape (N, K), K > 1.
+    count : int
+        N, the number of images.
+    classes : int, optional
+        K: a class number must be below it.
+    where : str
+        Whose labels they are, for the message.
+
+    Raises
+    ------
+    DataError
+        If their number is not ``count``; if they are boolean, text, NaN, negative, fractions or too
+        large.
+    """
+    array = np.asarray(labels)
+    if array.ndim not in (1, 2) or array.shape[1:] == (1,):
+        cure = "; drop the last axis: labels[:, 0]" if array.shape[1:] == (1,) else ""
+        raise DataError(f"{where}: labels must have shape (N,), or (N, K) when one-hot or soft, "
+                        f"got {array.shape}{cure}")
+    if len(array) != count:
+        raise DataError(f"{where}: {count:,} images but {len(array):,} labels")
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{where}: labels must be numbers, got dtype {array.dtype}")
+    if array.dtype.kind == "f":
+        _refuse_bad_floats(array, where)
+    if array.ndim == 2:
+        if classes is not None and array.shape[1] != classes:
+            raise DataError(f"{where}: labels have {array.shape[1]} columns for {classes} classes")
+        return array
+    bad = array < 0 if classes is None else (array < 0) | (array >= classes)
+    if bad.any():
+        first = int(np.argmax(bad))
+        limit = "" if classes is None else f"; there are {classes} classes, 0 to {classes - 1}"
+        raise DataError(f"{where}: label {array[first]} of image {first} names no class{limit}")
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{where}: label {array.max()} does not fit into 64 bits")
+    return array.astype(np.int64)
+
+
+def _refuse_bad_floats(array: NDArray[Any], where: str) -> None:
+    """Soft labels are finite floats; class numbers are not floats at all."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        first = int(np.argmin(finite.reshape(len(array), -1).all(1)))
+        raise DataError(f"{where}: the label of image {first} is {array[first]}; "
+                        "labels must be finite")
+    if array.ndim == 1:
+        raise DataError(f"{where}: labels must be integers, got {array.dtype}; "
+                        "convert them: labels.astype(np.int64)")
