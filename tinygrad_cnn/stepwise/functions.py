@@ -88,8 +88,8 @@ def conv_single_step(a_slice_prev: Array, W: Array, b: Array) -> Any:
     >>> print(conv_single_step(np.ones((2, 2, 3)), np.ones((2, 2, 3)), np.array([[[0.5]]])))
     12.5
     """
-    window = floats(a_slice_prev, op="conv_single_step", name="a_slice_prev", axes="f f C_in")
-    weights = floats(W, op="conv_single_step", name="W", axes="f f C_in")
+    window = floats(a_slice_prev, op="conv_single_step", name="a_slice_prev", axes="KH KW C")
+    weights = floats(W, op="conv_single_step", name="W", axes="KH KW C")
     bias = floats(b, op="conv_single_step", name="b")
     check_same("conv_single_step", "W", weights.shape, "a_slice_prev", window.shape)
     if bias.size != 1:
