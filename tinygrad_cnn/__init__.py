@@ -1,0 +1,39 @@
+"""tinygrad_cnn: convolutional networks in NumPy, with automatic gradients.
+
+>>> import tinygrad_cnn as tc
+>>> x = tc.Tensor([[1.0, 2.0]], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad.data
+array([[2., 4.]], dtype=float32)
+"""
+
+from tinygrad_cnn.errors import (
+    CheckpointError,
+    DataError,
+    DeclarationError,
+    DTypeError,
+    GradientError,
+    GradientMismatch,
+    GraphFreedError,
+    MissingExtraError,
+    SettingError,
+    ShapeError,
+    TinygradCnnError,
+    VizError,
+)
+from tinygrad_cnn.graph import enable_grad, is_grad_enabled, no_grad
+from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
+from tinygrad_cnn.op import OPS, Op, Reject, Sample, register, use_kernels
+from tinygrad_cnn.ops import *  # noqa: F403 - every op is public here
+from tinygrad_cnn.ops import __all__ as _ops
+from tinygrad_cnn.tensor import Parameter, Tensor, custom_op, grad, gradients, tensor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "OPS", "CheckpointError", "DTypeError", "DataError", "DeclarationError", "GradientError",
+    "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op", "Parameter", "Reject",
+    "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError", "VizError", "__version__",
+    "custom_op", "enable_grad", "get_num_threads", "grad", "gradients", "is_grad_enabled",
+    "no_grad", "register", "set_num_threads", "tensor", "use_kernels", *_ops,
+]

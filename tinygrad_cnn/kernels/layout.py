@@ -1,0 +1,61 @@
+"""Whole-array kernels that move entries: padding, indexing, and their adjoints, which add back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.shapes import Pair, Shape
+
+__all__ = ["pad", "spread", "unpad"]
+
+Array = NDArray[Any]
+Widths = tuple[Pair, ...]
+
+
+def _sources(n: int, both: Pair, mode: str) -> Array:
+    """For each position of a padded axis, the position that it is copied from."""
+    if both == (0, 0):
+        return np.arange(n)
+    return np.pad(np.arange(n), both, mode=mode)  # type: ignore[call-overload, no-any-return]
+
+
+def pad(x: Array, *, widths: Widths, mode: str, value: float) -> Array:
+    """More entries at both ends of each axis: a constant, or copies of what is there."""
+    if mode == "constant":
+        y = np.full([before + n + after for n, (before, after) in zip(x.shape, widths, strict=True)],
+                    value, x.dtype)
+        y[tuple(slice(before, before + n)
+                for n, (before, _) in zip(x.shape, widths, strict=True))] = x
+        return y
+    for axis, both in enumerate(widths):
+        if both != (0, 0):
+            x = x.take(_sources(x.shape[axis], both, mode), axis=axis)
+    return x.copy() if not any(map(any, widths)) else x
+
+
+def unpad(y: Array, *, widths: Widths, mode: str) -> Array:
+    """The adjoint of `pad`: a crop, or each copy added back to where it came from."""
+    if mode == "constant":
+        return y[tuple(slice(before, n - after)
+                       for n, (before, after) in zip(y.shape, widths, strict=True))].copy()
+    for axis, both in enumerate(widths):
+        if both == (0, 0):
+            continue
+        n = y.shape[axis] - sum(both)
+        x = np.zeros((*y.shape[:axis], n, *y.shape[axis + 1:]), y.dtype)
+        np.add.at(np.moveaxis(x, axis, 0), _sources(n, both, mode), np.moveaxis(y, axis, 0))
+        y = x
+    return y if y.flags.owndata else y.copy()
+
+
+def spread(y: Array, *, index: Any, shape: Shape) -> Array:
+    """Zeros of ``shape`` with ``y`` added at ``index``: the adjoint of ``x[index]``."""
+    x = np.zeros(shape, y.dtype)
+    if any(isinstance(i, np.ndarray) and i.dtype.kind != "b" for i in index):
+        np.add.at(x, index, y)                               # an entry may be picked repeatedly
+    else:
+        x[index] = y
+    return x

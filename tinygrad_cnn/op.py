@@ -1,0 +1,342 @@
+"""What an op is: one frozen value that is complete when it is imported.
+
+Whoever draws, tests, times or documents an op asks its ``Op``.  The contract, in four lines; arrays
+go by position, settings by keyword and without defaults::
+
+    shape  (*input_shapes, **settings)                   -> output shape; its signature is the op's
+    kernel (*arrays, **settings)                         -> array, or (array, residuals), or NotImplemented
+    vjp[x] (ct, out, *inputs, **settings, **residuals)   -> Tensor: the cotangent of input x
+    samples(rng) -> calls that must work;  rejects: calls that must fail, with words of their message
+
+This file knows no tensor and no graph; ``OPS`` and ``FUNCTIONS`` are filled by ``tinygrad_cnn.ops``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.errors import DeclarationError, SettingError
+from tinygrad_cnn.shapes import Shape, size
+
+__all__ = ["FAMILIES", "FUNCTIONS", "OPS", "Op", "Reject", "Sample", "dyadic", "public", "register",
+           "use_kernels"]
+
+Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+FAMILIES = ("conv", "linear", "activation", "pool", "norm", "elementwise", "reduction", "shape",
+            "loss", "random")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One way to call an op: arrays by position, settings by name.
+
+    Attributes
+    ----------
+    id : str
+        A few words that tell this call from the others, e.g. ``"stride leaves a border"``.
+    args : tuple of ndarray or None
+        The inputs, in float64; None for an optional input that is left out.
+    settings : mapping
+        The settings in their normalised form.
+    """
+
+    id: str
+    args: tuple[Array | None, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One call that must fail, and words that its message must contain."""
+
+    id: str
+    shapes: tuple[Shape | None, ...]
+    settings: Mapping[str, Any]
+    message: str
+
+
+def dyadic(rng: np.random.Generator, *shape: int) -> Array:
+    """Odd eighths in (-2, 2): floats add and multiply them exactly, so a rule can be held to ``==``.
+
+    >>> dyadic(np.random.default_rng(0), 3) * 8
+    array([ 11.,   5.,   1.])
+    """
+    return np.asarray((2 * rng.integers(-8, 8, shape) + 1) / 8)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Op:
+    """Everything the framework knows about one operation.
+
+    The signature of ``shape`` is the signature of the op: ``(x, w, b=None, *, stride)`` has an
+    optional input, ``(*xs, axis)`` takes any number of them.  Settings have no defaults here.
+
+    Parameters
+    ----------
+    name : str
+        Unique; what errors, drawings and tests call the op.
+    shape : callable
+        ``(*input_shapes, **settings)`` -> output shape.  Raises for inputs that do not fit.
+    kernels : mapping of str to callable
+        ``(*arrays, **settings)`` -> array, best first.  A kernel that does not take a case returns
+        NotImplemented and the next is asked; the last one, ``"reference"`` where there is one, may
+        not decline.
+    vjp : mapping of str to callable
+        For each input the rule ``(ct, out, *inputs, **settings, **residuals)`` -> its cotangent.
+    samples : callable
+        ``(rng)`` -> iterator of `Sample`: calls that must work.
+    axes : str, optional
+        ``"N I, I O -> N O"``: one letter, one size; errors are worded from it.
+    rejects : tuple of Reject
+        Calls that must fail.
+    affine_in : tuple of str
+        Inputs in which the op is linear plus a constant while the others are held; their rules are
+        tested with ``==``.
+    piecewise_linear : bool
+        Whether the op is linear between kinks (relu, max_pool2d).
+    broadcasts : bool
+        Whether a cotangent may be summed to its input's shape, by the engine.
+    residuals : tuple of str
+        By-products that every kernel hands to the rules.
+    choose : callable, optional
+        ``(*arrays, **settings)`` -> names of kernels to try first.
+    reads : tuple of str, optional
+        Inputs, and ``"out"``, whose values the rules read; None stands for all.  What no rule reads
+        is not kept for the backward pass.
+    array_rules : bool
+        Whether the rules are written in operators alone, so that they take arrays as well; a
+        first-order backward pass then calls them without wrapping.
+    family : str
+        One of `FAMILIES`: how drawings colour the op.
+    flops : callable, optional
+        ``(*input_shapes, out_shape, **settings)`` -> floating-point operations of the forward pass;
+        one for each output entry if not given.
+
+    Raises
+    ------
+    DeclarationError
+        If the signatures disagree, a rule is missing, or a field has an unknown name.
+    """
+
+    name: str
+    shape: Callable[..., Shape]
+    kernels: Mapping[str, Callable[..., Any]]
+    vjp: Mapping[str, Callable[..., Any]]
+    samples: Callable[[np.random.Generator], Iterator[Sample]]
+    axes: str | None = None
+    rejects: tuple[Reject, ...] = ()
+    affine_in: tuple[str, ...] = ()
+    piecewise_linear: bool = False
+    broadcasts: bool = False
+    residuals: tuple[str, ...] = ()
+    choose: Callable[..., tuple[str, ...]] | None = None
+    reads: tuple[str, ...] | None = None
+    array_rules: bool = False
+    family: str = "elementwise"
+    flops: Callable[..., int] | None = None
+
+    def __post_init__(self) -> None:
+        arrays, settings, passes_on = _signature(self.shape)
+        if passes_on or any(p.default is not p.empty for p in _keywords(self.shape)):
+            raise DeclarationError(f"{self.name}: shape must name its settings, without defaults")
+        if not self.kernels:
+            raise DeclarationError(f"{self.name}: an op needs at least one kernel")
+        if set(self.vjp) != set(self.inputs):
+            raise DeclarationError(f"{self.name}: inputs {self.inputs}, vjp for {tuple(self.vjp)}")
+        for what, names, known in (("affine_in", self.affine_in, self.inputs),
+                                   ("reads", self.reads or (), (*self.inputs, "out")),
+                                   ("family", (self.family,), FAMILIES)):
+            if unknown := set(names) - set(known):
+                raise DeclarationError(f"{self.name}: {what} names {sorted(unknown)}, "
+                                       f"choose from {known}")
+        by_products = self.residuals + (("index",) if self.variadic else ())
+        wanted = ("ct", "out", *arrays)
+        for kernel, f in self.kernels.items():
+            _agree(self.name, f"kernel {kernel!r}", f, arrays, settings)
+        for name, f in self.vjp.items():
+            _agree(self.name, f"vjp for {name!r}", f, wanted, settings + by_products)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(a.strip("*").removesuffix("=None") for a in _signature(self.shape)[0])
+
+    @cached_property
+    def optional(self) -> tuple[str, ...]:
+        """The names of the inputs that may be left out."""
+        return tuple(a.removesuffix("=None") for a in _signature(self.shape)[0]
+                     if a.endswith("=None"))
+
+    @cached_property
+    def variadic(self) -> bool:
+        """Whether the op takes any number of inputs, through one parameter."""
+        return bool(self.inputs) and _signature(self.shape)[0][0].startswith("*")
+
+    @cached_property
+    def settings(self) -> tuple[str, ...]:
+        """The names of the settings."""
+        return _signature(self.shape)[1]
+
+    @cached_property
+    def rules(self) -> tuple[Callable[..., Any], ...]:
+        """The backward rules in the order of the inputs."""
+        return tuple(self.vjp[name] for name in self.inputs)
+
+    @cached_property
+    def unread(self) -> frozenset[int]:
+        """Positions of the inputs whose values no rule reads."""
+        if self.reads is None or self.variadic:
+            everything = self.reads is None or self.inputs[0] in self.reads
+            return frozenset() if everything else frozenset(range(1 << 10))
+        return frozenset(i for i, name in enumerate(self.inputs) if name not in self.reads)
+
+    @cached_property
+    def reads_out(self) -> bool:
+        """Whether a rule reads the values of the output."""
+        return self.reads is None or "out" in self.reads
+
+    @cached_property
+    def _only(self) -> Callable[..., Any] | None:
+        kernels = tuple(self.kernels.values())
+        return kernels[0] if len(kernels) == 1 and not self.choose else None
+
+    def input_name(self, i: int) -> str:
+        """What errors call the ``i``-th input: ``x``, or ``xs[2]`` of a variadic op."""
+        return f"{self.inputs[0]}[{i}]" if self.variadic else self.inputs[i]
+
+    def rule(self, i: int) -> Callable[..., Any]:
+        """The backward rule of the ``i``-th input; a variadic op has one, and tells it which."""
+        return partial(self.rules[0], index=i) if self.variadic else self.rules[i]
+
+    def run(self, *arrays: Array | None, **settings: Any) -> tuple[Array, dict[str, Any]]:
+        """The answer of the first kernel that does not decline, and its residuals."""
+        if self._only is not None:
+            result = self._only(*arrays, **settings)
+            if result is not NotImplemented:
+                return result if self.residuals else (result, {})
+        forced = tuple(k for k in _forced.get() if k in self.kernels)
+        chosen = self.choose(*arrays, **settings) if self.choose else ()
+        for name in dict.fromkeys((*forced, *chosen, *self.kernels)):
+            result = self.kernels[name](*arrays, **settings)
+            if result is not NotImplemented:
+                return result if self.residuals else (result, {})
+        raise SettingError(f"{self.name}: every kernel ({', '.join(self.kernels)}) declined "
+                           f"{settings}; add one that takes this case")
+
+    def label(self, settings: Mapping[str, Any]) -> str:
+        """The name and the plain settings, as drawings and reports show them."""
+        plain = [f"{k} {v}" for k, v in settings.items() if not isinstance(v, np.ndarray)]
+        return "\n".join([self.name, " · ".join(plain)]).strip()
+
+    def count_flops(self, *shapes: Shape | None, out: Shape, **settings: Any) -> int:
+        """Floating-point operations of one forward pass."""
+        if self.flops is None:
+            return size(out)
+        return int(self.flops(*shapes, out_shape=out, **settings))
+
+
+def _agree(op: str, what: str, f: Callable[..., Any], arrays: tuple[str, ...],
+           settings: tuple[str, ...]) -> None:
+    """Refuse a function whose signature is not the one that the op's shape rule implies."""
+    if isinstance(f, np.ufunc):
+        if f.nin != len(arrays) or settings:
+            raise DeclarationError(f"{op}: {what} is {f!r} of {f.nin} inputs, "
+                                   f"expected ({', '.join((*arrays, '*', *settings))})")
+        return
+    has, names, passes_on = _signature(f)
+    missing, unknown = set(settings) - set(names), set(names) - set(settings)
+    if has != arrays or unknown or (missing and not passes_on):
+        raise DeclarationError(f"{op}: {what} is declared {inspect.signature(f)}, "
+                               f"expected ({', '.join((*arrays, '*', *settings))})")
+
+
+def _keywords(f: Callable[..., Any]) -> list[inspect.Parameter]:
+    return [p for p in inspect.signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _signature(f: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """The arrays as they are spelled, the settings, and whether it passes on ``**settings``."""
+    parameters = inspect.signature(f).parameters.values()
+    arrays = tuple(("*" if p.kind is p.VAR_POSITIONAL else "") + p.name
+                   + ("=None" if p.default is None else "")
+                   for p in parameters if p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_OR_KEYWORD))
+    settings = tuple(p.name for p in _keywords(f))
+    return arrays, settings, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+OPS: dict[str, Op] = {}
+"""Name -> op: tests, drawings and the docs' table of ops are generated from it."""
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+"""Name, or NumPy function -> public function: operators, methods and ``np.exp(x)`` look here."""
+
+_forced: ContextVar[tuple[str, ...]] = ContextVar("forced", default=())
+
+
+def register(op: Op) -> Op:
+    """Make ``op`` known to tests, drawings and docs.
+
+    Raises
+    ------
+    DeclarationError
+        If an op of that name is registered already.
+    """
+    if op.name in OPS:
+        raise DeclarationError(f"{op.name} is already registered")
+    OPS[op.name] = op
+    return op
+
+
+def public(*numpy_functions: Callable[..., Any]) -> Callable[[F], F]:
+    """Make a function known to operators and tensor methods, and to the NumPy functions named."""
+    def note(function: F) -> F:
+        FUNCTIONS[function.__name__] = function
+        for f in numpy_functions:
+            FUNCTIONS[f] = function
+        return function
+    return note
+
+
+@contextmanager
+def use_kernels(*names: str) -> Iterator[None]:
+    """Try these kernels first inside the block, for every op that has them.
+
+    Parameters
+    ----------
+    *names : str
+        Names of kernels, such as ``"reference"``, ``"blas"``, ``"winograd"``.
+
+    Raises
+    ------
+    SettingError
+        If no registered op has a kernel of that name.
+
+    Examples
+    --------
+    >>> x, w = Tensor(np.ones((1, 3, 3, 1))), Tensor(np.ones((2, 2, 1, 1)))
+    >>> with use_kernels("reference"):          # the textbook's four loops
+    ...     conv2d(x, w).data[0, :, :, 0]
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    known = {kernel for op in OPS.values() for kernel in op.kernels}
+    for name in names:
+        if name not in known:
+            raise SettingError(f"use_kernels: no op has a kernel {name!r}; "
+                               f"choose from {', '.join(sorted(known))}")
+    token = _forced.set(names)
+    try:
+        yield
+    finally:
+        _forced.reset(token)

@@ -1,0 +1,90 @@
+"""Every op: its declaration, registered in ``OPS``, and its public function.
+
+The files, each of which may import the ones before it: ``samples``, ``elementwise``, ``activation``,
+``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``, ``loss``,
+``random``.
+"""
+
+from tinygrad_cnn.ops.activation import (
+    elu,
+    gelu,
+    leaky_relu,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from tinygrad_cnn.ops.convolution import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
+from tinygrad_cnn.ops.elementwise import (
+    abs,
+    add,
+    clip,
+    div,
+    exp,
+    log,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    power,
+    sqrt,
+    sub,
+    where,
+)
+from tinygrad_cnn.ops.layout import (
+    astype,
+    concatenate,
+    expand_dims,
+    flatten,
+    getitem,
+    pad,
+    permute,
+    reshape,
+    spread,
+    squeeze,
+    stack,
+    transpose,
+    unpad,
+)
+from tinygrad_cnn.ops.linear import linear, matmul
+from tinygrad_cnn.ops.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    mse_loss,
+    nll_loss,
+)
+from tinygrad_cnn.ops.normalize import batch_norm, layer_norm, log_softmax, softmax, standardize
+from tinygrad_cnn.ops.pooling import (
+    avg_pool2d,
+    avg_pool2d_input,
+    fold,
+    global_avg_pool2d,
+    max_pool2d,
+    spread_winners,
+    take_winners,
+    windows,
+)
+from tinygrad_cnn.ops.random import default_generator, dropout, manual_seed
+from tinygrad_cnn.ops.reduction import (
+    broadcast_to,
+    logsumexp,
+    max,
+    mean,
+    min,
+    sum,
+    sum_to,
+    var,
+)
+
+__all__ = [
+    "abs", "add", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
+    "binary_cross_entropy_with_logits", "broadcast_to", "clip", "concatenate", "conv2d",
+    "conv2d_input", "conv2d_weight", "conv_transpose2d", "cross_entropy", "default_generator", "div",
+    "dropout", "elu", "exp", "expand_dims", "flatten", "fold", "gelu", "getitem",
+    "global_avg_pool2d", "layer_norm", "leaky_relu", "linear", "log", "log_softmax", "logsumexp",
+    "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "mse_loss",
+    "mul", "neg", "nll_loss", "pad", "permute", "power", "relu", "reshape", "sigmoid", "silu",
+    "softmax", "softplus", "spread", "spread_winners", "sqrt", "squeeze", "stack", "standardize",
+    "sub", "sum", "sum_to", "take_winners", "tanh", "transpose", "unpad", "var", "where", "windows",
+]

@@ -1,0 +1,257 @@
+"""Activations: elementwise functions of one input.
+
+At a kink: relu'(0) = 0, leaky_relu'(0) = slope (docs/conventions.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.kernels import elementwise as kernels
+from tinygrad_cnn.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.ops.elementwise import exp
+from tinygrad_cnn.ops.samples import matrices, smooth_matrices
+from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.tensor import Tensor, apply, as_array, unary
+
+__all__ = ["elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh"]
+
+
+def _same(x: Shape) -> Shape:
+    return x
+
+
+RELU = register(Op(
+    name="relu", shape=_same, kernels={"array": kernels.relu},
+    vjp={"x": lambda ct, out, x: ct * (out > 0)},
+    samples=matrices, piecewise_linear=True, reads=("out",), array_rules=True, family="activation"))
+
+relu = public()(unary(RELU, kernels.relu))
+relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
+
+    Parameters
+    ----------
+    x : Tensor
+
+    Returns
+    -------
+    Tensor
+        Of the same shape.
+
+    References
+    ----------
+    Nair & Hinton, *Rectified linear units improve restricted Boltzmann machines*, ICML 2010.
+
+    Examples
+    --------
+    >>> relu(Tensor([-1.0, 2.0])).data
+    array([0., 2.], dtype=float32)
+    """
+
+TANH = register(Op(
+    name="tanh", shape=_same, kernels={"array": np.tanh},
+    vjp={"x": lambda ct, out, x: ct * (1.0 - out * out)},
+    samples=smooth_matrices(), reads=("out",), array_rules=True, family="activation"))
+
+tanh = public(np.tanh)(unary(TANH, np.tanh))
+tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 − tanh².
+
+    Parameters
+    ----------
+    x : Tensor
+
+    Examples
+    --------
+    >>> tanh(Tensor([0.0])).data
+    array([0.], dtype=float32)
+    """
+
+SIGMOID = register(Op(
+    name="sigmoid", shape=_same, kernels={"array": kernels.sigmoid},
+    vjp={"x": lambda ct, out, x: ct * out * (1.0 - out)},
+    samples=smooth_matrices(), reads=("out",), array_rules=True, family="activation"))
+
+sigmoid = public()(unary(SIGMOID, kernels.sigmoid))
+sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; derivative σ (1 − σ).
+
+    Parameters
+    ----------
+    x : Tensor
+        Any size: nothing overflows.
+
+    Examples
+    --------
+    >>> sigmoid(Tensor([0.0, 1000.0])).data
+    array([0.5, 1. ], dtype=float32)
+    """
+
+SOFTPLUS = register(Op(
+    name="softplus", shape=_same, kernels={"array": kernels.softplus},
+    vjp={"x": lambda ct, out, x: ct * sigmoid(x)},
+    samples=smooth_matrices(), reads=("x",), family="activation"))
+
+softplus = public()(unary(SOFTPLUS, kernels.softplus))
+softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its derivative is sigmoid(x).
+
+    Parameters
+    ----------
+    x : Tensor
+        Any size: nothing overflows.
+
+    Examples
+    --------
+    >>> softplus(Tensor([-1000.0, 1000.0])).data
+    array([   0., 1000.], dtype=float32)
+    """
+
+
+def _silu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
+    s = sigmoid(x)
+    return ct * s * (1.0 + x * (1.0 - s))
+
+
+SILU = register(Op(
+    name="silu", shape=_same, kernels={"array": kernels.silu}, vjp={"x": _silu_vjp},
+    samples=smooth_matrices(), reads=("x",), family="activation"))
+
+silu = public()(unary(SILU, kernels.silu))
+silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
+
+    Parameters
+    ----------
+    x : Tensor
+
+    References
+    ----------
+    Elfwing, Uchibe & Doya, *Sigmoid-weighted linear units*, arXiv:1702.03118.
+
+    Examples
+    --------
+    >>> silu(Tensor([0.0, 100.0])).data
+    array([  0., 100.], dtype=float32)
+    """
+
+
+def _gelu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
+    c, a = math.sqrt(2 / math.pi), 0.044715
+    square = x * x
+    t = tanh(c * x * (1.0 + a * square))
+    return ct * 0.5 * (1.0 + t + x * (1.0 - t * t) * c * (1.0 + 3 * a * square))
+
+
+GELU = register(Op(
+    name="gelu", shape=_same, kernels={"array": kernels.gelu}, vjp={"x": _gelu_vjp},
+    samples=smooth_matrices(), reads=("x",), family="activation"))
+
+gelu = public()(unary(GELU, kernels.gelu))
+gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by entry.
+
+    y = x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), within 5e-4 of x · Φ(x).
+
+    Parameters
+    ----------
+    x : Tensor
+
+    References
+    ----------
+    Hendrycks & Gimpel, *Gaussian error linear units*, arXiv:1606.08415.
+
+    Examples
+    --------
+    >>> gelu(Tensor([0.0, 10.0])).data
+    array([ 0., 10.], dtype=float32)
+    """
+
+
+def _leaky_relu_vjp(ct: Any, out: Any, x: Any, *, slope: float) -> Any:
+    return ct * np.where(as_array(x) > 0, 1.0, slope).astype(ct.dtype)
+
+
+def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("slope a power of two", (dyadic(rng, 3, 4),), {"slope": 0.25})
+
+
+LEAKY_RELU = register(Op(
+    name="leaky_relu", shape=lambda x, *, slope: x, kernels={"array": kernels.leaky_relu},
+    vjp={"x": _leaky_relu_vjp}, samples=_leaky_relu_samples, piecewise_linear=True, reads=("x",),
+    array_rules=True, family="activation"))
+
+
+@public()
+def leaky_relu(x: Any, *, slope: float = 0.01) -> Tensor:
+    """x above zero, slope · x elsewhere, entry by entry; the derivative at 0 is the slope.
+
+    Parameters
+    ----------
+    x : Tensor
+    slope : float, default 0.01
+        The derivative below zero.
+
+    Raises
+    ------
+    SettingError
+        If the slope is not a finite number.
+
+    References
+    ----------
+    Maas, Hannun & Ng, *Rectifier nonlinearities improve neural network acoustic models*, 2013.
+
+    Examples
+    --------
+    >>> leaky_relu(Tensor([-1.0, 2.0]), slope=0.5).data
+    array([-0.5,  2. ], dtype=float32)
+    """
+    return apply(LEAKY_RELU, x, slope=_finite("leaky_relu", "slope", slope))
+
+
+def _elu_vjp(ct: Tensor, out: Tensor, x: Tensor, *, alpha: float) -> Tensor:
+    # exp of the negative part alone: where x > 0 the factor is exp(0), and the mask takes 1 instead.
+    above = (as_array(x) > 0).astype(ct.dtype)
+    return ct * (above + alpha * (1.0 - above) * exp(x * (1.0 - above)))
+
+
+def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("alpha", (rng.uniform(-2, 2, (3, 4)),), {"alpha": 0.75})
+
+
+ELU = register(Op(
+    name="elu", shape=lambda x, *, alpha: x, kernels={"array": kernels.elu}, vjp={"x": _elu_vjp},
+    samples=_elu_samples, reads=("x",), family="activation"))
+
+
+@public()
+def elu(x: Any, *, alpha: float = 1.0) -> Tensor:
+    """x above zero, alpha · (exp(x) − 1) elsewhere, entry by entry; the derivative at 0 is alpha.
+
+    Parameters
+    ----------
+    x : Tensor
+    alpha : float, default 1.0
+        Minus the value far below zero.
+
+    Raises
+    ------
+    SettingError
+        If alpha is not a finite number.
+
+    References
+    ----------
+    Clevert, Unterthiner & Hochreiter, *Exponential linear units*, arXiv:1511.07289.
+
+    Examples
+    --------
+    >>> elu(Tensor([-1000.0, 2.0])).data
+    array([-1.,  2.], dtype=float32)
+    """
+    return apply(ELU, x, alpha=_finite("elu", "alpha", alpha))
+
+
+def _finite(op: str, setting: str, value: Any) -> float:
+    if isinstance(value, (int, float, np.floating)) and math.isfinite(value):
+        return float(value)
+    raise SettingError(f"{op}: {setting} must be a finite number, got {value!r}")

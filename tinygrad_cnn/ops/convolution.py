@@ -1,0 +1,438 @@
+"""Convolution of images N H W C with filters KH KW C O.
+
+conv2d, conv2d_input and conv2d_weight are three faces of one trilinear form
+
+    T(x, w, y) = Σ conv2d(x, w) · y,
+
+so the rules of each are the other two, and derivatives of every order stay in the family.  The
+optional bias rides along, so that a kernel can add it while the block is in cache.
+conv_transpose2d is conv2d_input with the channels of its filters named the other way round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn import shapes
+from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.kernels import blas, reference, select, winograd
+from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.ops.layout import transpose
+from tinygrad_cnn.ops.reduction import sum_to
+from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
+from tinygrad_cnn.tensor import Tensor, apply, expose
+
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
+
+
+def _conv2d_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
+                  **settings: Any) -> Tensor:
+    return conv2d_input(ct, w, image_size=x.shape[1:3], **settings)
+
+
+def _conv2d_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
+                  **settings: Any) -> Tensor:
+    return conv2d_weight(x, ct, kernel_size=w.shape[:2], **settings)
+
+
+def _conv2d_vjp_b(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
+                  **settings: Any) -> Tensor:
+    assert b is not None
+    return sum_to(ct, shape=b.shape)
+
+
+def _conv2d_input_vjp_y(ct: Tensor, out: Tensor, y: Tensor, w: Tensor, *, image_size: Pair,
+                        **settings: Any) -> Tensor:
+    return apply(CONV2D, ct, w, **settings)
+
+
+def _conv2d_input_vjp_w(ct: Tensor, out: Tensor, y: Tensor, w: Tensor, *, image_size: Pair,
+                        **settings: Any) -> Tensor:
+    return conv2d_weight(ct, y, kernel_size=w.shape[:2], **settings)
+
+
+def _conv2d_weight_vjp_x(ct: Tensor, out: Tensor, x: Tensor, y: Tensor, *, kernel_size: Pair,
+                         **settings: Any) -> Tensor:
+    return conv2d_input(y, ct, image_size=x.shape[1:3], **settings)
+
+
+def _conv2d_weight_vjp_y(ct: Tensor, out: Tensor, x: Tensor, y: Tensor, *, kernel_size: Pair,
+                         **settings: Any) -> Tensor:
+    return apply(CONV2D, x, ct, **settings)
+
+
+_PLAIN = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+_CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
+    # axes of unlike sizes, strides that leave a border, gaps between windows, uneven padding
+    ("3x3 stride 1", (2, 5, 4, 3), (3, 3, 3, 4), _PLAIN | {"padding": ((1, 1), (0, 2))}),
+    ("stride leaves a border", (2, 7, 6, 3), (3, 2, 3, 4), _PLAIN | {"stride": (2, 3)}),
+    ("windows apart", (1, 3, 4, 2), (1, 1, 2, 3), _PLAIN | {"stride": (1, 2)}),
+    ("dilated", (2, 7, 6, 2), (2, 3, 2, 3),
+     _PLAIN | {"dilation": (3, 2), "padding": ((0, 1), (2, 0))}),
+    ("everything at once", (1, 6, 7, 4), (3, 2, 2, 6),
+     {"stride": (2, 1), "padding": ((2, 1), (0, 1)), "dilation": (1, 2), "groups": 2}),
+    ("depthwise", (2, 4, 5, 3), (2, 3, 1, 3), _PLAIN | {"groups": 3, "padding": ((1, 0), (1, 1))}),
+)
+
+
+def _conv2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for i, (name, x, w, settings) in enumerate(_CASES):
+        bias = None if i % 2 else dyadic(rng, w[3])
+        yield Sample(f"{name}, {'no bias' if i % 2 else 'bias'}",
+                     (dyadic(rng, *x), dyadic(rng, *w), bias), settings)
+
+
+def _conv2d_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, x, w, settings in _CASES:
+        y = shapes.conv2d(x, w, **settings)
+        yield Sample(name, (dyadic(rng, *y), dyadic(rng, *w)), {"image_size": x[1:3], **settings})
+
+
+def _conv2d_weight_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, x, w, settings in _CASES:
+        y = shapes.conv2d(x, w, **settings)
+        yield Sample(name, (dyadic(rng, *x), dyadic(rng, *y)), {"kernel_size": w[:2], **settings})
+
+
+def _conv2d_flops(x: Shape, w: Shape, b: Shape | None = None, *, out_shape: Shape,
+                  **settings: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(w[:3])
+
+
+CONV2D = register(Op(
+    name="conv2d",
+    axes="N H W C, KH KW C/groups O, O -> N OH OW O",
+    shape=shapes.conv2d,
+    kernels={"winograd": winograd.conv2d, "blas": blas.conv2d, "reference": reference.conv2d},
+    choose=select.conv2d,
+    vjp={"x": _conv2d_vjp_x, "w": _conv2d_vjp_w, "b": _conv2d_vjp_b},
+    affine_in=("x", "w", "b"), reads=("x", "w"), family="conv",
+    samples=_conv2d_samples, flops=_conv2d_flops,
+    rejects=(
+        Reject("channels", ((2, 8, 8, 4), (3, 3, 3, 5), None), _PLAIN, "C is 4 in x but 3 in w"),
+        Reject("groups", ((2, 8, 8, 4), (3, 3, 3, 6), None), _PLAIN | {"groups": 2},
+               "3 × 2 groups = 6"),
+        Reject("filters", ((2, 8, 8, 4), (3, 3, 2, 5), None), _PLAIN | {"groups": 2},
+               "5 filters cannot be shared out among 2 groups"),
+        Reject("bias", ((2, 8, 8, 3), (3, 3, 3, 5), (4,)), _PLAIN, "O is 5 in w but 4 in b"),
+        Reject("rank", ((8, 8, 3), (3, 3, 3, 5), None), _PLAIN, "x needs 4 axes, got 3"),
+        Reject("image too small", ((1, 2, 2, 1), (3, 3, 1, 1), None), _PLAIN, "does not fit"),
+        Reject("stride", ((1, 4, 4, 1), (3, 3, 1, 1), None), _PLAIN | {"stride": (0, 1)},
+               "stride must be at least 1"),
+    ),
+))
+
+CONV2D_INPUT = register(Op(
+    name="conv2d_input",
+    axes="N OH OW O, KH KW C/groups O -> N H W C",
+    shape=shapes.conv2d_input,
+    kernels={"winograd": winograd.conv2d_input, "blas": blas.conv2d_input,
+             "reference": reference.conv2d_input},
+    choose=select.conv2d_input,
+    vjp={"y": _conv2d_input_vjp_y, "w": _conv2d_input_vjp_w},
+    affine_in=("y", "w"), reads=("y", "w"), family="conv",
+    samples=_conv2d_input_samples,
+    flops=lambda y, w, *, out_shape, **settings: 2 * math.prod(y) * math.prod(w[:3]),
+    rejects=(Reject("image", ((1, 4, 4, 2), (3, 3, 1, 2)), _PLAIN | {"image_size": (7, 7)},
+                    "conv2d makes (1, 5, 5, 2)"),),
+))
+
+CONV2D_WEIGHT = register(Op(
+    name="conv2d_weight",
+    axes="N H W C, N OH OW O -> KH KW C/groups O",
+    shape=shapes.conv2d_weight,
+    kernels={"winograd": winograd.conv2d_weight, "blas": blas.conv2d_weight,
+             "reference": reference.conv2d_weight},
+    choose=select.conv2d_weight,
+    vjp={"x": _conv2d_weight_vjp_x, "y": _conv2d_weight_vjp_y},
+    affine_in=("x", "y"), reads=("x", "y"), family="conv",
+    samples=_conv2d_weight_samples,
+    flops=lambda x, y, *, out_shape, **settings: 2 * math.prod(y) * math.prod(out_shape[:3]),
+    rejects=(Reject("window", ((1, 6, 6, 1), (1, 4, 4, 2)), _PLAIN | {"kernel_size": (2, 2)},
+                    "conv2d makes (1, 5, 5, 2)"),),
+))
+
+conv2d_input = expose(CONV2D_INPUT)
+conv2d_input.__doc__ = """The adjoint of `conv2d` in its images: send each result back under its window.
+
+    Parameters
+    ----------
+    y : Tensor, shape (N, OH, OW, O)
+    w : Tensor, shape (KH, KW, C / groups, O)
+    image_size : (int, int)
+        (H, W) of the images; several sizes can lead to one (OH, OW).
+    stride, padding, dilation, groups
+        As `conv2d` normalises them: pairs, and padding as ((top, bottom), (left, right)).
+
+    Returns
+    -------
+    Tensor, shape (N, H, W, C)
+
+    Raises
+    ------
+    ShapeError
+        If conv2d does not make ``y`` of such images.
+
+    Examples
+    --------
+    >>> y, w = Tensor(np.ones((1, 2, 2, 1))), Tensor(np.ones((2, 2, 1, 1)))
+    >>> conv2d_input(y, w, image_size=(3, 3), stride=(1, 1), padding=((0, 0), (0, 0)),
+    ...              dilation=(1, 1), groups=1).data[0, :, :, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+
+conv2d_weight = expose(CONV2D_WEIGHT)
+conv2d_weight.__doc__ = """The adjoint of `conv2d` in its filters: images against results.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C)
+    y : Tensor, shape (N, OH, OW, O)
+    kernel_size : (int, int)
+        (KH, KW) of the filters.
+    stride, padding, dilation, groups
+        As `conv2d` normalises them: pairs, and padding as ((top, bottom), (left, right)).
+
+    Returns
+    -------
+    Tensor, shape (KH, KW, C / groups, O)
+
+    Raises
+    ------
+    ShapeError
+        If conv2d does not make ``y`` with such filters.
+
+    Examples
+    --------
+    >>> x, y = Tensor(np.ones((1, 3, 3, 1))), Tensor(np.ones((1, 2, 2, 1)))
+    >>> conv2d_weight(x, y, kernel_size=(2, 2), stride=(1, 1), padding=((0, 0), (0, 0)),
+    ...               dilation=(1, 1), groups=1).data[:, :, 0, 0]
+    array([[4., 4.],
+           [4., 4.]])
+    """
+
+
+@public()
+def conv2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+           groups: int = 1) -> Tensor:
+    """Slide the filters ``w`` over the images ``x`` and sum the products.
+
+    y[n, i, j, o] = b[o] + Σ_{u, v, c} x[n, i·s + u·d − top, j·s + v·d − left, c] · w[u, v, c, o],
+    with x = 0 outside the images; with groups, c runs over the group of o.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C)
+        Images.
+    w : Tensor, shape (KH, KW, C / groups, O)
+        Filters.  They are not flipped: this is cross-correlation, the custom of deep learning.
+    b : Tensor, shape (O,), optional
+        Added to every pixel of its channel.
+    stride : int or (int, int), pixels, default 1
+        Distance between window positions, down and across.
+    padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
+        Zeros around the images: everywhere; down, across; (top, bottom), (left, right).  "same"
+        makes OH = ceil(H / stride), with an odd pixel at the bottom and right.
+    dilation : int or (int, int), pixels, default 1
+        Distance between the pixels under one window.
+    groups : int, default 1
+        Parts into which the channels are split, each with filters of its own.
+
+    Returns
+    -------
+    Tensor, shape (N, OH, OW, O)
+        OH = (H + top + bottom − dilation·(KH − 1) − 1) // stride + 1, and OW likewise.  Pixels
+        that no whole window reaches get gradient zero.
+
+    Raises
+    ------
+    ShapeError
+        If C or O differs between the inputs, or a window is larger than the padded image.
+    SettingError
+        If ``stride``, ``dilation`` or ``groups`` is below 1, or ``padding`` below 0.
+
+    References
+    ----------
+    Dumoulin & Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285.
+
+    Examples
+    --------
+    >>> x = Tensor(np.arange(9.0).reshape(1, 3, 3, 1))
+    >>> w = Tensor(np.ones((2, 2, 1, 1)))
+    >>> conv2d(x, w).data[0, :, :, 0]
+    array([[ 8., 12.],
+           [20., 24.]])
+    >>> conv2d(x, w, stride=2, padding=((0, 1), (0, 1))).data[0, :, :, 0]
+    array([[ 8.,  7.],
+           [13.,  8.]])
+    >>> conv2d(x, Tensor(np.ones((2, 2, 3, 1))))
+    Traceback (most recent call last):
+        ...
+    tinygrad_cnn.ShapeError: conv2d: C is 1 in x but 3 in w
+      x (N H W C) = (1, 3, 3, 1)
+      w (KH KW C/groups O) = (2, 2, 3, 1)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    w = w if isinstance(w, Tensor) else Tensor(w)
+    steps = pair(stride, op="conv2d", setting="stride", least=1)
+    spread = pair(dilation, op="conv2d", setting="dilation", least=1)
+    # Wrong ranks are refused by the axes of the op, which show both inputs.
+    known = x.ndim == 4 and w.ndim == 4
+    return apply(
+        CONV2D, x, w, b, stride=steps, dilation=spread,
+        padding=sides(padding, op="conv2d", image=x.shape[1:3], kernel=w.shape[:2], stride=steps,
+                      dilation=spread) if known else ((0, 0), (0, 0)),
+        groups=shapes.integer("conv2d", "groups", groups, least=1))
+
+
+# ---- transposed convolution
+
+def _turned(w: Tensor) -> Tensor:
+    """KH KW C O/groups <-> KH KW O/groups C: whose input is whose output."""
+    return transpose(w, (0, 1, 3, 2))
+
+
+def _conv_transpose2d_shape(x: Shape, w: Shape, b: Shape | None = None, *, image_size: Pair,
+                            stride: Pair, padding: Sides, dilation: Pair, groups: int) -> Shape:
+    out = (x[0], *image_size, w[3] * groups)
+    turned = (w[0], w[1], w[3], w[2])
+    if w[2] % groups:
+        raise ShapeError(f"conv_transpose2d: {w[2]} channels cannot be shared out among {groups} "
+                         "groups")
+    if b is not None and b != (out[3],):
+        raise ShapeError(f"conv_transpose2d: b is {b}, the result has {out[3]} channels")
+    made = shapes.conv2d(out, turned, stride=stride, padding=padding, dilation=dilation,
+                         groups=groups)
+    if made != x:
+        raise ShapeError(f"conv_transpose2d: x is {x}, but conv2d makes {made} of images {out}")
+    return out
+
+
+def _transposed(kernel: Any) -> Any:
+    """A kernel of conv_transpose2d from one of conv2d_input."""
+    def conv_transpose2d(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *,
+                         image_size: Pair, stride: Pair, padding: Sides, dilation: Pair,
+                         groups: int) -> Any:
+        y = kernel(x, w.transpose(0, 1, 3, 2), image_size=image_size, stride=stride,
+                   padding=padding, dilation=dilation, groups=groups)
+        return y if b is None or y is NotImplemented else y + b
+    return conv_transpose2d
+
+
+def _conv_transpose2d_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
+                            *, image_size: Pair, **settings: Any) -> Tensor:
+    return apply(CONV2D, ct, _turned(w), **settings)
+
+
+def _conv_transpose2d_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
+                            *, image_size: Pair, **settings: Any) -> Tensor:
+    return _turned(conv2d_weight(ct, x, kernel_size=w.shape[:2], **settings))
+
+
+def _conv_transpose2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for i, (name, x, w, settings) in enumerate(_CASES):
+        y = shapes.conv2d(x, w, **settings)
+        turned = (w[0], w[1], w[3], w[2])
+        bias = dyadic(rng, x[3]) if i % 2 else None
+        yield Sample(f"{name}, {'bias' if i % 2 else 'no bias'}",
+                     (dyadic(rng, *y), dyadic(rng, *turned), bias),
+                     {"image_size": x[1:3], **settings})
+
+
+CONV_TRANSPOSE2D = register(Op(
+    name="conv_transpose2d",
+    shape=_conv_transpose2d_shape,
+    kernels={"winograd": _transposed(winograd.conv2d_input), "blas": _transposed(blas.conv2d_input),
+             "reference": _transposed(reference.conv2d_input)},
+    vjp={"x": _conv_transpose2d_vjp_x, "w": _conv_transpose2d_vjp_w,
+         "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
+    affine_in=("x", "w", "b"), reads=("x", "w"), family="conv",
+    samples=_conv_transpose2d_samples,
+    flops=lambda x, w, b=None, *, out_shape, **settings:
+        2 * math.prod(x) * w[0] * w[1] * w[3],
+    rejects=(Reject("bias", ((1, 2, 2, 3), (2, 2, 3, 4), (3,)), _PLAIN | {"image_size": (3, 3)},
+                    "the result has 4 channels"),),
+))
+
+
+@public()
+def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0,
+                     output_padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+    """Spread each pixel of ``x`` over a window of the result: the adjoint of `conv2d`, upsampling.
+
+    y[n, i·s + u·d − top, j·s + v·d − left, o] += x[n, i, j, c] · w[u, v, c, o], plus b[o].
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C)
+        Images.
+    w : Tensor, shape (KH, KW, C, O / groups)
+        Filters, of this op's own input and output.
+    b : Tensor, shape (O,), optional
+        Added to every pixel of its channel.
+    stride : int or (int, int), pixels, default 1
+        Distance between the windows of neighbouring pixels.
+    padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
+        Cut off around the result.  "same" makes OH = H · stride.
+    output_padding : int or (int, int), pixels, default 0
+        Added to the size of the result at the bottom and right; smaller than stride or dilation.
+    dilation : int or (int, int), pixels, default 1
+        Distance between the pixels under one window.
+    groups : int, default 1
+        Parts into which the channels are split.
+
+    Returns
+    -------
+    Tensor, shape (N, OH, OW, O)
+        OH = (H − 1)·stride − top − bottom + dilation·(KH − 1) + 1 + output_padding.
+
+    Raises
+    ------
+    ShapeError
+        If C differs between the inputs, or nothing is left of the result.
+    SettingError
+        If a setting is out of its range.
+
+    References
+    ----------
+    Zeiler et al., *Deconvolutional networks*, CVPR 2010; Dumoulin & Visin, arXiv:1603.07285.
+
+    Examples
+    --------
+    >>> x, w = Tensor(np.array([[1.0, 2.0]]).reshape(1, 1, 2, 1)), Tensor(np.ones((1, 3, 1, 1)))
+    >>> conv_transpose2d(x, w, stride=(1, 2)).data[0, :, :, 0]
+    array([[1., 1., 3., 2., 2.]])
+    """
+    op = "conv_transpose2d"
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    w = w if isinstance(w, Tensor) else Tensor(w)
+    parts = shapes.integer(op, "groups", groups, least=1)
+    shapes.bind_axes(op, "N H W C, KH KW C O", {"x": x.shape, "w": w.shape}, {})
+    steps = pair(stride, op=op, setting="stride", least=1)
+    spread = pair(dilation, op=op, setting="dilation", least=1)
+    extra = pair(output_padding, op=op, setting="output_padding", least=0)
+    for e, s, d in zip(extra, steps, spread, strict=True):
+        if e >= max(s, d):
+            raise SettingError(f"{op}: output_padding {extra} must be smaller than stride {steps} "
+                               f"or dilation {spread}")
+    image, kernel = x.shape[1:3], (w.shape[0], w.shape[1])
+    if padding == "same":
+        grown = tuple(n * s for n, s in zip(image, steps, strict=True))
+        border = shapes.same_sides(grown, kernel, steps, spread)
+    else:
+        border = sides(padding, op=op)
+    size = tuple((n - 1) * s - sum(p) + shapes.reach(k, d) + e for n, s, p, k, d, e in
+                 zip(image, steps, border, kernel, spread, extra, strict=True))
+    if padding == "same":
+        size = tuple(n * s for n, s in zip(image, steps, strict=True))
+    if min(size) < 1:
+        raise ShapeError(f"{op}: padding {border} cuts off the whole result, which would be {size} "
+                         "pixels; use less")
+    return apply(CONV_TRANSPOSE2D, x, w, b, image_size=size, stride=steps, padding=border,
+                 dilation=spread, groups=parts)

@@ -1,0 +1,413 @@
+"""Elementwise ops: arithmetic with broadcasting, powers and roots, choices between two values.
+
+Rules here are written in operators, so most of them take arrays as well as tensors
+(``array_rules``).  The engine sums a cotangent back over the axes that broadcasting stretched.
+Kinks follow docs/conventions.md: ties share evenly, ``clip`` passes on its closed interval.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.kernels import elementwise as kernels
+from tinygrad_cnn.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
+from tinygrad_cnn.shapes import Shape, broadcast
+from tinygrad_cnn.tensor import Tensor, apply, as_array, binary, unary
+
+__all__ = ["abs", "add", "clip", "div", "exp", "log", "maximum", "minimum", "mul", "neg", "power",
+           "sqrt", "sub", "where"]
+
+
+def _same(x: Shape) -> Shape:
+    return x
+
+
+def _quotient(ct: Any, d: Any) -> Any:
+    """ct / d, where 0 / 0 is 0: a cotangent of zero stays zero at a singular point."""
+    plain = as_array(d)
+    if plain.all():
+        return ct / d
+    both = (plain == 0) & (as_array(ct) == 0)
+    if isinstance(ct, Tensor) or isinstance(d, Tensor):
+        return ct / where(both, 1.0, d)
+    with np.errstate(divide="ignore"):
+        return ct / np.where(both, plain.dtype.type(1), d)
+
+
+# ---- arithmetic
+
+ADD = register(Op(
+    name="add", shape=lambda a, b: broadcast("add", a=a, b=b), kernels={"array": np.add},
+    vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: ct},
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+
+SUB = register(Op(
+    name="sub", shape=lambda a, b: broadcast("sub", a=a, b=b), kernels={"array": np.subtract},
+    vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: -ct},
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+
+MUL = register(Op(
+    name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": np.multiply},
+    vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
+    array_rules=True))
+
+DIV = register(Op(
+    name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": np.true_divide},
+    vjp={"a": lambda ct, out, a, b: _quotient(ct, b),
+         "b": lambda ct, out, a, b: _quotient(_quotient(-ct * a, b), b)},
+    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), array_rules=True))
+
+NEG = register(Op(
+    name="neg", shape=_same, kernels={"array": np.negative},
+    vjp={"x": lambda ct, out, x: -ct},
+    samples=matrices, affine_in=("x",), reads=(), array_rules=True))
+
+_add, _sub, _mul = binary(ADD, np.add), binary(SUB, np.subtract), binary(MUL, np.multiply)
+_div, _neg = binary(DIV, np.true_divide), unary(NEG, np.negative)
+
+# Operators find these by name, without a call in between.
+add = public(np.add)(_add)
+sub = public(np.subtract)(_sub)
+mul = public(np.multiply)(_mul)
+div = public(np.true_divide)(_div)
+neg = public(np.negative)(_neg)
+
+_ARITHMETIC = """{line}
+
+    The operands broadcast as in NumPy, and each gradient is summed back to its operand's shape.
+    ``a {sign} b`` on tensors is this function.
+
+    Parameters
+    ----------
+    a, b : Tensor, array_like or number
+        What is no tensor takes the dtype of the tensor.
+
+    Returns
+    -------
+    Tensor
+        Of the broadcast shape.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not broadcast.
+    DTypeError
+        If one is float32 and the other float64.
+
+    Examples
+    --------
+    >>> {name}(Tensor([6.0, 8.0]), Tensor([2.0])).data
+    {result}
+    """
+for _function, _line, _sign, _result in (
+        (add, "Add: a + b.", "+", "array([ 8., 10.], dtype=float32)"),
+        (sub, "Subtract: a − b.", "-", "array([4., 6.], dtype=float32)"),
+        (mul, "Multiply: a · b.", "*", "array([12., 16.], dtype=float32)"),
+        (div, "Divide: a / b.", "/", "array([3., 4.], dtype=float32)")):
+    _function.__doc__ = _ARITHMETIC.format(line=_line, sign=_sign, result=_result,
+                                           name=_function.__name__)
+neg.__doc__ = """Negate: −x.
+
+    Examples
+    --------
+    >>> neg(Tensor([1.0, -2.0])).data
+    array([-1.,  2.], dtype=float32)
+    """
+
+
+# ---- powers, exponentials, roots
+
+def _power_vjp_a(ct: Any, out: Any, a: Any, b: Any) -> Any:
+    # a ** (b − 1) at a = 0 is 0 or infinite: where the cotangent or the exponent is 0, so is this.
+    quiet = (as_array(a) == 0) & ((as_array(ct) == 0) | (as_array(b) == 0))
+    base = where(quiet, 1.0, a) if quiet.any() else a
+    return ct * b * power(base, b - 1.0)
+
+
+def _power_vjp_b(ct: Any, out: Any, a: Any, b: Any) -> Any:
+    return ct * out * log(where(as_array(a) == 0, 1.0, a))        # 0 ** b is flat for b > 0
+
+
+POWER = register(Op(
+    name="power", shape=lambda a, b: broadcast("power", a=a, b=b),
+    kernels={"array": kernels.power}, vjp={"a": _power_vjp_a, "b": _power_vjp_b},
+    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True))
+
+
+@public(np.power, np.float_power)
+def power(a: Any, b: Any) -> Tensor:
+    """Raise ``a`` to the power ``b``, entry by entry.
+
+    ∂/∂a = b · a^(b−1), ∂/∂b = a^b · log a.  ``a ** b`` on tensors is this function.
+
+    Parameters
+    ----------
+    a, b : Tensor, array_like or number
+        Base and exponent; they broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        As `add`.
+
+    Examples
+    --------
+    >>> power(Tensor([2.0, 3.0]), 2).data
+    array([4., 9.], dtype=float32)
+    """
+    return apply(POWER, a, b)
+
+
+EXP = register(Op(
+    name="exp", shape=_same, kernels={"array": np.exp}, vjp={"x": lambda ct, out, x: ct * out},
+    samples=smooth_matrices(), reads=("out",), array_rules=True))
+
+LOG = register(Op(
+    name="log", shape=_same, kernels={"array": np.log},
+    vjp={"x": lambda ct, out, x: _quotient(ct, x)},
+    samples=smooth_matrices(0.25, 3.0), reads=("x",), array_rules=True))
+
+SQRT = register(Op(
+    name="sqrt", shape=_same, kernels={"array": np.sqrt},
+    vjp={"x": lambda ct, out, x: _quotient(ct * 0.5, out)},
+    samples=smooth_matrices(0.25, 3.0), reads=("out",), array_rules=True))
+
+ABS = register(Op(
+    name="abs", shape=_same, kernels={"array": np.abs},
+    vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
+    samples=matrices, piecewise_linear=True, reads=("x",), array_rules=True))
+
+exp = public(np.exp)(unary(EXP, np.exp))
+exp.__doc__ = """The exponential, entry by entry; its own derivative.
+
+    Parameters
+    ----------
+    x : Tensor
+
+    Examples
+    --------
+    >>> exp(Tensor([0.0])).data
+    array([1.], dtype=float32)
+    """
+
+log = public(np.log)(unary(LOG, np.log))
+log.__doc__ = """The natural logarithm, entry by entry; its derivative is 1/x.
+
+    Parameters
+    ----------
+    x : Tensor
+        Above 0; as in NumPy, 0 gives −inf and less gives NaN, with a warning.
+
+    Examples
+    --------
+    >>> log(Tensor([1.0])).data
+    array([0.], dtype=float32)
+    """
+
+sqrt = public(np.sqrt)(unary(SQRT, np.sqrt))
+sqrt.__doc__ = """The square root, entry by entry; its derivative is 1 / (2 √x).
+
+    Parameters
+    ----------
+    x : Tensor
+        At least 0; at 0 the derivative is infinite, and a cotangent of 0 stays 0.
+
+    Examples
+    --------
+    >>> sqrt(Tensor([9.0])).data
+    array([3.], dtype=float32)
+    """
+
+abs = public(np.abs)(unary(ABS, np.abs))
+abs.__doc__ = """The absolute value, entry by entry; its derivative is the sign, and 0 at 0.
+
+    Parameters
+    ----------
+    x : Tensor
+
+    Examples
+    --------
+    >>> abs(Tensor([-3.0, 2.0])).data
+    array([3., 2.], dtype=float32)
+    """
+
+
+# ---- choices
+
+def _share(a: Any, b: Any, dtype: Any) -> np.ndarray:
+    """1 where a > b, ½ at a tie, 0 elsewhere."""
+    first, second = as_array(a), as_array(b)
+    return np.asarray((first > second) + 0.5 * (first == second)).astype(dtype)
+
+
+MAXIMUM = register(Op(
+    name="maximum", shape=lambda a, b: broadcast("maximum", a=a, b=b),
+    kernels={"array": np.maximum},
+    vjp={"a": lambda ct, out, a, b: ct * _share(a, b, ct.dtype),
+         "b": lambda ct, out, a, b: ct * _share(b, a, ct.dtype)},
+    samples=broadcasting(), piecewise_linear=True, broadcasts=True, reads=("a", "b"),
+    array_rules=True))
+
+MINIMUM = register(Op(
+    name="minimum", shape=lambda a, b: broadcast("minimum", a=a, b=b),
+    kernels={"array": np.minimum},
+    vjp={"a": lambda ct, out, a, b: ct * _share(b, a, ct.dtype),
+         "b": lambda ct, out, a, b: ct * _share(a, b, ct.dtype)},
+    samples=broadcasting(), piecewise_linear=True, broadcasts=True, reads=("a", "b"),
+    array_rules=True))
+
+maximum = public(np.maximum)(binary(MAXIMUM, np.maximum))
+maximum.__doc__ = """The larger of two values, entry by entry; a tie shares the gradient evenly.
+
+    Parameters
+    ----------
+    a, b : Tensor, array_like or number
+        They broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        As `add`.
+
+    Examples
+    --------
+    >>> maximum(Tensor([1.0, 5.0]), 3.0).data
+    array([3., 5.], dtype=float32)
+    """
+
+minimum = public(np.minimum)(binary(MINIMUM, np.minimum))
+minimum.__doc__ = """The smaller of two values, entry by entry; a tie shares the gradient evenly.
+
+    Parameters
+    ----------
+    a, b : Tensor, array_like or number
+        They broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        As `add`.
+
+    Examples
+    --------
+    >>> minimum(Tensor([1.0, 5.0]), 3.0).data
+    array([1., 3.], dtype=float32)
+    """
+
+
+def _clip_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("both bounds", (dyadic(rng, 3, 4),), {"low": -1.0, "high": 1.0})
+    yield Sample("no lower bound", (dyadic(rng, 2, 3),), {"low": -math.inf, "high": 0.5})
+
+
+def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
+    plain = as_array(x)
+    return ct * ((plain >= low) & (plain <= high))
+
+
+CLIP = register(Op(
+    name="clip", shape=lambda x, *, low, high: x, kernels={"array": kernels.clip},
+    vjp={"x": _clip_vjp}, samples=_clip_samples, piecewise_linear=True, reads=("x",),
+    array_rules=True))
+
+
+@public(np.clip)
+def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
+    """The nearest number in [low, high], entry by entry; the gradient passes on the closed interval.
+
+    Parameters
+    ----------
+    x : Tensor
+    low, high : float, optional
+        Bounds; None for none.
+
+    Raises
+    ------
+    SettingError
+        If ``low`` is above ``high``, or a bound is not a number.
+
+    Examples
+    --------
+    >>> clip(Tensor([-2.0, 0.5, 2.0]), -1, 1).data
+    array([-1. ,  0.5,  1. ], dtype=float32)
+    """
+    try:
+        bottom = -math.inf if low is None else float(low)
+        top = math.inf if high is None else float(high)
+    except TypeError:
+        raise SettingError(f"clip: low and high must be numbers, got {low!r} and {high!r}; for "
+                           "arrays use maximum() and minimum()") from None
+    if not bottom <= top:
+        raise SettingError(f"clip: low is {bottom} and high {top}; low must not be above high")
+    return apply(CLIP, x, low=bottom, high=top)
+
+
+def _where_shape(a: Shape, b: Shape, *, condition: np.ndarray) -> Shape:
+    return broadcast("where", condition=condition.shape, a=a, b=b)
+
+
+def _where_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for sample in broadcasting()(rng):
+        shapes = [np.shape(a) for a in sample.args]
+        out = np.broadcast_shapes(*shapes)
+        yield Sample(sample.id, sample.args, {"condition": rng.integers(0, 2, out) > 0})
+
+
+WHERE = register(Op(
+    name="where", shape=_where_shape, kernels={"array": kernels.where},
+    vjp={"a": lambda ct, out, a, b, *, condition: where(condition, ct, 0.0),
+         "b": lambda ct, out, a, b, *, condition: where(condition, 0.0, ct)},
+    samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
+
+
+@public(np.where)
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """``a`` where the condition holds, ``b`` elsewhere.
+
+    Parameters
+    ----------
+    condition : array_like of bool
+        Carries no gradient.
+    a, b : Tensor, array_like or number
+        They broadcast, together with the condition.
+
+    Raises
+    ------
+    SettingError
+        If the condition is not boolean.
+    ShapeError, DTypeError
+        As `add`.
+
+    Examples
+    --------
+    >>> x = Tensor([-1.0, 2.0])
+    >>> where(x > 0, x, 0.0).data
+    array([0., 2.], dtype=float32)
+    """
+    mask = as_array(condition)
+    if mask.dtype != builtins.bool:
+        raise SettingError(f"where: condition must be boolean, got {mask.dtype}; compare first, "
+                           "as in where(x > 0, a, b)")
+    return apply(WHERE, a, b, condition=mask)
+
+
+# ---- comparisons have no gradient: plain boolean arrays, for NumPy's functions too
+
+def _plain(ufunc: Any) -> Any:
+    def compare(*inputs: Any) -> Any:
+        return ufunc(*map(as_array, inputs))
+    compare.__name__ = ufunc.__name__
+    return compare
+
+
+for _ufunc in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+               np.isfinite, np.isnan, np.isinf, np.sign):
+    public(_ufunc)(_plain(_ufunc))

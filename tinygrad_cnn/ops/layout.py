@@ -1,0 +1,599 @@
+"""Ops that move entries and compute nothing: each stands next to its transpose.
+
+reshape and transpose undo themselves; pad and unpad, getitem and spread, broadcast_to and sum_to
+(in ``reduction``) are each other's rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.kernels import layout as kernels
+from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.shapes import Pair, Shape, axes_tuple, axis_index, integer, sides
+from tinygrad_cnn.tensor import Tensor, apply, as_array, expose
+
+__all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
+           "reshape", "spread", "squeeze", "stack", "transpose", "unpad"]
+
+Widths = tuple[Pair, ...]
+
+
+# ---- reshape
+
+def _reshape_shape(x: Shape, *, shape: Shape) -> Shape:
+    if math.prod(x) != math.prod(shape):
+        raise ShapeError(f"reshape: {math.prod(x)} values of shape {x} cannot fill {shape}, "
+                         f"which holds {math.prod(shape)}")
+    return shape
+
+
+def _reshape_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("to a matrix", (dyadic(rng, 2, 3, 2),), {"shape": (3, 4)})
+    yield Sample("to more axes", (dyadic(rng, 6),), {"shape": (1, 2, 3)})
+
+
+RESHAPE = register(Op(
+    name="reshape", shape=_reshape_shape, kernels={"array": lambda x, *, shape: x.reshape(shape)},
+    vjp={"x": lambda ct, out, x, *, shape: reshape(ct, x.shape)}, samples=_reshape_samples,
+    affine_in=("x",), reads=(), family="shape", flops=lambda x, *, out_shape, shape: 0,
+    rejects=(Reject("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)"),)))
+
+
+@public(np.reshape)
+def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
+    """The same values, in reading order, in another shape.
+
+    Parameters
+    ----------
+    x : Tensor
+    shape : int or sequence of int
+        One entry may be −1: it is worked out.
+
+    Raises
+    ------
+    ShapeError
+        If the number of values differs.
+    SettingError
+        If more than one entry is −1, or one is less.
+
+    Examples
+    --------
+    >>> reshape(Tensor(np.zeros((2, 3, 4))), (2, -1)).shape
+    (2, 12)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    sizes = [integer("reshape", "shape", n, least=-1)
+             for n in (shape if isinstance(shape, (tuple, list)) else (shape,))]
+    if sizes.count(-1) > 1:
+        raise SettingError(f"reshape: only one axis can be worked out, got {tuple(sizes)}")
+    if -1 in sizes:
+        known = math.prod(n for n in sizes if n != -1)
+        if not known or x.size % known:
+            raise ShapeError(f"reshape: {x.size} values of shape {x.shape} cannot fill "
+                             f"{tuple(sizes)}")
+        sizes[sizes.index(-1)] = x.size // known
+    return apply(RESHAPE, x, shape=tuple(sizes))
+
+
+@public()
+def flatten(x: Any) -> Tensor:
+    """All axes but the first into one: (N, H, W, C) -> (N, H·W·C), in reading order.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, ...)
+
+    Raises
+    ------
+    ShapeError
+        If ``x`` has no axes.
+
+    Examples
+    --------
+    >>> flatten(Tensor(np.zeros((2, 4, 4, 3)))).shape
+    (2, 48)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    if not x.ndim:
+        raise ShapeError("flatten: x needs at least one axis, got shape ()")
+    return reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+
+@public(np.squeeze)
+def squeeze(x: Any, axis: Any = None) -> Tensor:
+    """Take away axes of one entry: those named, or all.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int or tuple of int, optional
+
+    Raises
+    ------
+    ShapeError
+        If a named axis does not exist or has more than one entry.
+
+    Examples
+    --------
+    >>> squeeze(Tensor(np.zeros((1, 3, 1)))).shape
+    (3,)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    ones = tuple(i for i, n in enumerate(x.shape) if n == 1)
+    gone = ones if axis is None else axes_tuple(axis, x.shape, op="squeeze")
+    for i in gone:
+        if x.shape[i] != 1:
+            raise ShapeError(f"squeeze: axis {i} of {x.shape} has {x.shape[i]} entries, not one")
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
+
+
+@public(np.expand_dims)
+def expand_dims(x: Any, axis: Any) -> Tensor:
+    """Put in axes of one entry, at these places of the result.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int or tuple of int
+
+    Raises
+    ------
+    ShapeError
+        If the place does not exist in the result.
+
+    Examples
+    --------
+    >>> expand_dims(Tensor(np.zeros((2, 3))), 1).shape
+    (2, 1, 3)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    rank = x.ndim + (len(axis) if isinstance(axis, (tuple, list)) else 1)
+    places = axes_tuple(axis, (1,) * rank, op="expand_dims")
+    rest = iter(x.shape)
+    return reshape(x, tuple(1 if i in places else next(rest) for i in range(rank)))
+
+
+# ---- transpose
+
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argsort(axes))
+
+
+def _transpose_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("cycle", (dyadic(rng, 2, 3, 4),), {"axes": (1, 2, 0)})
+    yield Sample("swap", (dyadic(rng, 2, 3),), {"axes": (1, 0)})
+
+
+TRANSPOSE = register(Op(
+    name="transpose", shape=lambda x, *, axes: tuple(x[i] for i in axes),
+    kernels={"array": lambda x, *, axes: x.transpose(axes)},
+    vjp={"x": lambda ct, out, x, *, axes: transpose(ct, _inverse(axes))},
+    samples=_transpose_samples, affine_in=("x",), reads=(), family="shape",
+    flops=lambda x, *, out_shape, axes: 0))
+
+
+@public(np.transpose)
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
+    """The axes in another order: axis i of the result is axis ``axes[i]`` of ``x``.
+
+    Parameters
+    ----------
+    x : Tensor
+    axes : sequence of int, optional
+        Each axis once; reversed if not given.
+
+    Raises
+    ------
+    SettingError
+        If ``axes`` is not a permutation of the axes of ``x``.
+
+    Examples
+    --------
+    >>> transpose(Tensor(np.zeros((2, 3, 4))), (0, 2, 1)).shape
+    (2, 4, 3)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(
+        axis_index(i, x.shape, op="transpose") for i in axes)
+    if sorted(order) != list(range(x.ndim)):
+        raise SettingError(f"transpose: axes {tuple(axes or ())} must name each of the {x.ndim} "
+                           f"axes of {x.shape} once")
+    return apply(TRANSPOSE, x, axes=order)
+
+
+permute = transpose
+public()(permute)
+
+
+# ---- astype: the one op whose result has another dtype than its input
+
+ASTYPE = register(Op(
+    name="astype", shape=lambda x, *, dtype: x,
+    kernels={"array": lambda x, *, dtype: x.astype(np.complex128 if x.dtype.kind == "c" else dtype)},
+    vjp={"x": lambda ct, out, x, *, dtype: astype(ct, x.dtype)},
+    samples=lambda rng: iter([Sample("same dtype", (dyadic(rng, 2, 3),),
+                                     {"dtype": np.dtype(np.float64)})]),
+    affine_in=("x",), reads=(), family="shape"))
+
+
+@public()
+def astype(x: Any, dtype: Any) -> Tensor:
+    """Cast; the gradient is cast back to the dtype of ``x``.
+
+    Parameters
+    ----------
+    x : Tensor
+    dtype : dtype
+        float32 or float64; an integer or boolean dtype cuts the graph.
+
+    Raises
+    ------
+    DTypeError
+        If the dtype is none of these.
+
+    Examples
+    --------
+    >>> astype(Tensor([1.5]), np.float64).dtype
+    dtype('float64')
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    wanted = np.dtype(dtype)
+    if wanted.kind not in "fiub" or (wanted.kind == "f" and wanted.itemsize not in (4, 8)):
+        raise DTypeError(f"astype: dtype {wanted} is not supported; use float32 or float64")
+    if wanted == x.dtype:
+        return x
+    if wanted.kind != "f" or x.dtype.kind != "f":
+        return Tensor(x.data.astype(wanted))
+    return apply(ASTYPE, x, dtype=wanted)
+
+
+# ---- pad copies pixels outwards, unpad adds the copies back to where they came from
+
+_MODES = ("constant", "reflect", "edge", "wrap")
+_WIDTHS = ((0, 0), (1, 2), (2, 0), (0, 0))
+
+
+def _check_widths(op: str, shape: Shape, widths: Widths, mode: str) -> None:
+    if len(widths) != len(shape):
+        raise ShapeError(f"{op}: {len(widths)} pairs of widths for an input of {len(shape)} axes "
+                         f"{shape}")
+    if mode not in _MODES:
+        raise SettingError(f"{op}: mode {mode!r} has no adjoint; choose from {', '.join(_MODES)}")
+    if any(n < 0 for both in widths for n in both):
+        raise SettingError(f"{op}: widths must not be below 0, got {widths}; to crop, index the "
+                           "tensor")
+
+
+def _pad_shape(x: Shape, *, widths: Widths, mode: str, value: float) -> Shape:
+    _check_widths("pad", x, widths, mode)
+    if mode != "constant" and any(n == 0 and any(both)
+                                  for n, both in zip(x, widths, strict=True)):
+        raise ShapeError(f"pad: mode {mode!r} copies entries, and the input {x} has none")
+    return tuple(before + n + after for n, (before, after) in zip(x, widths, strict=True))
+
+
+def _unpad_shape(y: Shape, *, widths: Widths, mode: str) -> Shape:
+    _check_widths("unpad", y, widths, mode)
+    x = tuple(n - before - after for n, (before, after) in zip(y, widths, strict=True))
+    if min(x, default=0) < 0:
+        raise ShapeError(f"unpad: widths {widths} are more than the input {y} has")
+    return x
+
+
+def _pad_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for mode in _MODES:
+        yield Sample(mode, (dyadic(rng, 1, 3, 4, 2),),
+                     {"widths": _WIDTHS, "mode": mode, "value": 0.5})
+    for mode in _MODES[1:]:
+        yield Sample(f"{mode}, wider than the input", (dyadic(rng, 3, 2),),
+                     {"widths": ((4, 3), (1, 5)), "mode": mode, "value": 0.0})
+
+
+def _unpad_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for mode in _MODES:
+        yield Sample(mode, (dyadic(rng, 1, 6, 6, 2),), {"widths": _WIDTHS, "mode": mode})
+    yield Sample("wrap, wider than the result", (dyadic(rng, 9, 2),),
+                 {"widths": ((4, 3), (0, 0)), "mode": "wrap"})
+
+
+PAD = register(Op(
+    name="pad", shape=_pad_shape, kernels={"array": kernels.pad, "reference": reference.pad},
+    vjp={"x": lambda ct, out, x, *, widths, mode, value: unpad(ct, widths=widths, mode=mode)},
+    samples=_pad_samples, affine_in=("x",), reads=(), family="shape",
+    flops=lambda x, *, out_shape, widths, mode, value: 0,
+    rejects=(
+        Reject("too few widths", ((2, 3),),
+               {"widths": ((0, 0),), "mode": "constant", "value": 0.0}, "1 pairs"),
+        Reject("unknown mode", ((2, 3),),
+               {"widths": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0}, "has no adjoint"),
+        Reject("nothing to copy", ((2, 0),),
+               {"widths": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0}, "has none"),
+    )))
+
+UNPAD = register(Op(
+    name="unpad", shape=_unpad_shape, kernels={"array": kernels.unpad, "reference": reference.unpad},
+    vjp={"y": lambda ct, out, y, *, widths, mode: pad(ct, widths, mode=mode)},
+    samples=_unpad_samples, affine_in=("y",), reads=(), family="shape",
+    rejects=(Reject("too wide", ((2, 3),), {"widths": ((2, 1), (0, 0)), "mode": "edge"},
+                    "more than the input"),)))
+
+unpad = expose(UNPAD)
+unpad.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it came from.
+
+    Parameters
+    ----------
+    y : Tensor
+    widths : tuple of (int, int)
+        One pair for each axis.
+    mode : {"constant", "reflect", "edge", "wrap"}
+
+    Raises
+    ------
+    ShapeError, SettingError
+        As `pad`.
+
+    Examples
+    --------
+    >>> unpad(Tensor([1.0, 2.0, 3.0, 4.0]), widths=((1, 0),), mode="edge").data
+    array([3., 3., 4.], dtype=float32)
+    """
+
+
+@public(np.pad)
+def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Put more entries around a tensor.
+
+    Parameters
+    ----------
+    x : Tensor
+    widths : int, (int, int), ((int, int), (int, int)) or one (int, int) for each axis, entries
+        For images N H W C the first three forms are those of conv2d's padding, and widen H and W:
+        everywhere; down, across; (top, bottom), (left, right).  For any tensor, a pair (before,
+        after) for each axis.
+    mode : {"constant", "reflect", "edge", "wrap"}, default "constant"
+        What is put there: a value; a mirror image without the border itself; the border; the other
+        end.
+    value : float, default 0.0
+        Of mode "constant".
+
+    Returns
+    -------
+    Tensor
+        Each axis longer by its two widths.
+
+    Raises
+    ------
+    ShapeError
+        If the number of pairs is not the number of axes, or there is nothing to copy.
+    SettingError
+        If a width is below 0 or the mode has no adjoint.
+
+    Examples
+    --------
+    >>> pad(Tensor([1.0, 2.0, 3.0]), ((1, 2),), mode="reflect").data
+    array([2., 1., 2., 3., 2., 1.], dtype=float32)
+    >>> pad(Tensor(np.zeros((1, 4, 4, 3))), 2).shape
+    (1, 8, 8, 3)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    pairs = (isinstance(widths, (tuple, list)) and len(widths) == x.ndim
+             and all(isinstance(both, (tuple, list)) and len(both) == 2 for both in widths))
+    if pairs:
+        each = tuple((integer("pad", "widths", a), integer("pad", "widths", b)) for a, b in widths)
+    elif x.ndim == 4:
+        each = ((0, 0), *sides(widths, op="pad"), (0, 0))
+    else:
+        raise ShapeError(f"pad: widths {widths!r} must hold one pair (before, after) for each of "
+                         f"the {x.ndim} axes of {x.shape}")
+    return apply(PAD, x, widths=each, mode=mode, value=float(value))
+
+
+# ---- getitem takes entries, spread adds them back to where they were taken
+
+def _getitem_shape(x: Shape, *, index: tuple[Any, ...]) -> Shape:
+    try:
+        return np.broadcast_to(np.float32(0), x)[index].shape
+    except IndexError as error:
+        raise ShapeError(f"getitem: the index does not fit a tensor of shape {x}: {error}") from None
+
+
+def _spread_shape(y: Shape, *, index: tuple[Any, ...], shape: Shape) -> Shape:
+    if _getitem_shape(shape, index=index) != y:
+        raise ShapeError(f"spread: y is {y}, but the index takes {_getitem_shape(shape, index=index)}"
+                         f" of {shape}")
+    return shape
+
+
+_INDICES: tuple[tuple[str, Shape, tuple[Any, ...]], ...] = (
+    ("slices", (4, 5), (slice(1, 3), slice(None, None, 2))),
+    ("negative step", (4, 3), (slice(None, None, -2),)),
+    ("integer and new axis", (3, 4), (1, None, slice(1, None))),
+    ("ellipsis", (2, 3, 4), (Ellipsis, -1)),
+    ("repeated integers", (4, 3), (np.array([2, 0, 2, 2]),)),
+    ("pairs", (4, 3), (np.array([0, 3, 0]), np.array([1, 2, 1]))),
+    ("boolean", (2, 3), (np.array([[True, False, True], [False, True, False]]),)),
+    ("integers across", (2, 3, 4), (slice(None), np.array([[0, 2], [2, 1]]))),
+)
+
+
+def _getitem_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, shape, index in _INDICES:
+        yield Sample(name, (dyadic(rng, *shape),), {"index": index})
+
+
+def _spread_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, shape, index in _INDICES:
+        yield Sample(name, (dyadic(rng, *_getitem_shape(shape, index=index)),),
+                     {"index": index, "shape": shape})
+
+
+GETITEM = register(Op(
+    name="getitem", shape=_getitem_shape, kernels={"array": lambda x, *, index: x[index]},
+    vjp={"x": lambda ct, out, x, *, index: spread(ct, index=index, shape=x.shape)},
+    samples=_getitem_samples, affine_in=("x",), reads=(), family="shape",
+    flops=lambda x, *, out_shape, index: 0,
+    rejects=(Reject("out of range", ((2, 3),), {"index": (5,)}, "does not fit"),)))
+
+SPREAD = register(Op(
+    name="spread", shape=_spread_shape, kernels={"array": kernels.spread},
+    vjp={"y": lambda ct, out, y, *, index, shape: getitem(ct, index)},
+    samples=_spread_samples, affine_in=("y",), reads=(), family="shape"))
+
+spread = expose(SPREAD)
+spread.__doc__ = """The adjoint of indexing: zeros of ``shape`` with ``y`` added at ``index``.
+
+    Parameters
+    ----------
+    y : Tensor
+    index : tuple
+        As `getitem` normalises it; an entry that is named repeatedly collects a sum.
+    shape : tuple of int
+
+    Raises
+    ------
+    ShapeError
+        If ``y`` does not have the shape that the index takes.
+
+    Examples
+    --------
+    >>> spread(Tensor([1.0, 2.0]), index=(np.array([1, 1]),), shape=(3,)).data
+    array([0., 3., 0.], dtype=float32)
+    """
+
+
+def _plain_index(item: Any) -> Any:
+    if item is None or item is Ellipsis or isinstance(item, slice):
+        return item
+    if isinstance(item, (bool, np.bool_)):
+        return np.asarray(item)
+    if isinstance(item, (int, np.integer)):
+        return int(item)
+    array = as_array(item)
+    if array.size == 0 and not isinstance(item, (np.ndarray, Tensor)):
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "iub":
+        raise SettingError(f"getitem: an index must be integers, booleans or slices, "
+                           f"got {type(item).__name__} of {array.dtype}")
+    return array
+
+
+@public()
+def getitem(x: Any, index: Any) -> Tensor:
+    """Take entries, as NumPy's indexing does; ``x[index]`` on tensors is this function.
+
+    Parameters
+    ----------
+    x : Tensor
+    index : int, slice, None, Ellipsis, array of int or bool, or a tuple of these
+        Entries may be named repeatedly: their gradients add up.
+
+    Raises
+    ------
+    ShapeError
+        If the index does not fit the shape.
+    SettingError
+        If it holds anything else.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> x[[0, 0, 2]].sum().backward()
+    >>> x.grad.data
+    array([2., 0., 1.], dtype=float32)
+    """
+    items = index if isinstance(index, tuple) else (index,)
+    return apply(GETITEM, x, index=tuple(_plain_index(i) for i in items))
+
+
+# ---- concatenate: a variadic op; its one rule is told the index of the input
+
+def _concatenate_shape(*xs: Shape, axis: int) -> Shape:
+    for i, x in enumerate(xs):
+        if x[:axis] + x[axis + 1:] != xs[0][:axis] + xs[0][axis + 1:]:
+            raise ShapeError(f"concatenate: xs[0] is {xs[0]} but xs[{i}] is {x}; "
+                             f"only axis {axis} may differ")
+    return *xs[0][:axis], sum(x[axis] for x in xs), *xs[0][axis + 1:]
+
+
+def _concatenate_vjp(ct: Tensor, out: Tensor, *xs: Tensor, axis: int, index: int) -> Tensor:
+    start = sum(x.shape[axis] for x in xs[:index])
+    crop = (slice(None),) * axis + (slice(start, start + xs[index].shape[axis]),)
+    return getitem(ct, crop)
+
+
+def _concatenate_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("channels", tuple(dyadic(rng, 2, 3, c) for c in (1, 4, 2)), {"axis": 2})
+    yield Sample("rows", tuple(dyadic(rng, n, 2) for n in (2, 0, 1)), {"axis": 0})
+
+
+CONCATENATE = register(Op(
+    name="concatenate", shape=_concatenate_shape,
+    kernels={"array": lambda *xs, axis: np.concatenate(xs, axis)},
+    vjp={"xs": _concatenate_vjp}, samples=_concatenate_samples, affine_in=("xs",), reads=(),
+    family="shape", flops=lambda *xs, out_shape, axis: 0,
+    rejects=(Reject("rows differ", ((2, 3), (4, 3)), {"axis": 1}, "xs[1] is (4, 3)"),)))
+
+
+@public(np.concatenate)
+def concatenate(xs: Sequence[Any], axis: int = -1) -> Tensor:
+    """Join tensors along an axis that they have.
+
+    Parameters
+    ----------
+    xs : sequence of Tensor
+        Alike in every axis but one.
+    axis : int, default -1
+        The last axis holds the channels.
+
+    Raises
+    ------
+    ShapeError
+        If another axis differs, or the axis does not exist.
+    SettingError
+        If ``xs`` is empty.
+
+    Examples
+    --------
+    >>> concatenate([Tensor([1.0]), Tensor([2.0, 3.0])]).data
+    array([1., 2., 3.], dtype=float32)
+    """
+    if not len(xs):
+        raise SettingError("concatenate: xs is empty; there must be at least one tensor")
+    first = xs[0] if isinstance(xs[0], Tensor) else Tensor(xs[0])
+    return apply(CONCATENATE, first, *xs[1:], axis=axis_index(axis, first.shape, op="concatenate"))
+
+
+@public(np.stack)
+def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
+    """Join tensors of one shape along a new axis.
+
+    Parameters
+    ----------
+    xs : sequence of Tensor
+    axis : int, default 0
+        Where the new axis is put.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+    SettingError
+        If ``xs`` is empty.
+
+    Examples
+    --------
+    >>> stack([Tensor([1.0, 2.0]), Tensor([3.0, 4.0])]).shape
+    (2, 2)
+    """
+    if not len(xs):
+        raise SettingError("stack: xs is empty; there must be at least one tensor")
+    first = expand_dims(xs[0], axis)
+    place = axis_index(axis, first.shape, op="stack")
+    return concatenate([first, *(expand_dims(x, place) for x in xs[1:])], axis=place)

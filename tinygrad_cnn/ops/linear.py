@@ -1,0 +1,144 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.errors import ShapeError
+from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.ops.layout import reshape, squeeze, transpose
+from tinygrad_cnn.ops.reduction import sum_to
+from tinygrad_cnn.shapes import Shape, broadcast
+from tinygrad_cnn.tensor import Tensor, apply
+
+__all__ = ["linear", "matmul"]
+
+
+def _swap(x: Tensor) -> Tensor:
+    """The last two axes exchanged."""
+    return transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def _matmul_shape(a: Shape, b: Shape) -> Shape:
+    if len(a) < 2 or len(b) < 2:
+        raise ShapeError(f"matmul: a and b need two axes or more, got {a} and {b}")
+    if a[-1] != b[-2]:
+        raise ShapeError(f"matmul: a has rows of {a[-1]} but b has columns of {b[-2]}"
+                         f"\n  a (... M K) = {a}\n  b (... K N) = {b}")
+    return *broadcast("matmul", a=a[:-2], b=b[:-2]), a[-2], b[-1]
+
+
+def _matmul_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, a, b in (("matrices", (2, 3), (3, 4)), ("batches", (2, 2, 3), (2, 3, 4)),
+                       ("batches stretched", (2, 1, 2, 3), (3, 3, 2)),
+                       ("one matrix for a batch", (2, 3, 4), (4, 2))):
+        yield Sample(name, (dyadic(rng, *a), dyadic(rng, *b)))
+
+
+MATMUL = register(Op(
+    name="matmul", shape=_matmul_shape, kernels={"array": np.matmul, "reference": reference.matmul},
+    vjp={"a": lambda ct, out, a, b: matmul(ct, _swap(b)),
+         "b": lambda ct, out, a, b: matmul(_swap(a), ct)},
+    samples=_matmul_samples, affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
+    family="linear", flops=lambda a, b, *, out_shape: 2 * math.prod(out_shape) * a[-1],
+    rejects=(Reject("inner sizes", ((2, 3), (4, 5)), {}, "rows of 3 but b has columns of 4"),)))
+
+
+@public(np.matmul)
+def matmul(a: Any, b: Any) -> Tensor:
+    """The matrix product over the last two axes; the axes before them broadcast.
+
+    y[…, i, j] = Σ_k a[…, i, k] · b[…, k, j].  ``a @ b`` on tensors is this function.
+
+    Parameters
+    ----------
+    a : Tensor, shape (..., M, K) or (K,)
+    b : Tensor, shape (..., K, N) or (K,)
+        A vector is taken as a row of ``a`` or a column of ``b``, and its axis is dropped again.
+
+    Returns
+    -------
+    Tensor, shape (..., M, N)
+
+    Raises
+    ------
+    ShapeError
+        If K differs, an operand has no axes, or the axes in front do not broadcast.
+
+    Examples
+    --------
+    >>> matmul(Tensor([[1.0, 2.0]]), Tensor([[3.0], [4.0]])).data
+    array([[11.]], dtype=float32)
+    """
+    a = a if isinstance(a, Tensor) else Tensor(a)
+    b = b if isinstance(b, Tensor) else Tensor(b)
+    if not a.ndim or not b.ndim:
+        raise ShapeError(f"matmul: a and b need an axis, got {a.shape} and {b.shape}; "
+                         "multiply numbers with *")
+    row, column = a.ndim == 1, b.ndim == 1
+    y = apply(MATMUL, reshape(a, (1, a.size)) if row else a, reshape(b, (b.size, 1)) if column else b)
+    gone = ((-2,) if row and not column else ()) + ((-1,) if column else ())
+    return squeeze(y, (-2, -1) if row and column else gone) if gone else y
+
+
+def _linear_array(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
+    y = x @ w
+    if b is not None:
+        y += b
+    return y
+
+
+def _linear_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("bias", (dyadic(rng, 4, 3), dyadic(rng, 3, 2), dyadic(rng, 2)))
+    yield Sample("no bias", (dyadic(rng, 2, 3), dyadic(rng, 3, 4), None))
+
+
+LINEAR = register(Op(
+    name="linear", axes="N I, I O, O -> N O", shape=lambda x, w, b=None: (x[0], w[1]),
+    kernels={"array": _linear_array, "reference": reference.linear},
+    vjp={"x": lambda ct, out, x, w, b=None: matmul(ct, _swap(w)),
+         "w": lambda ct, out, x, w, b=None: matmul(_swap(x), ct),
+         "b": lambda ct, out, x, w, b=None: sum_to(ct, shape=b.shape)},
+    samples=_linear_samples, affine_in=("x", "w", "b"), reads=("x", "w"), family="linear",
+    flops=lambda x, w, b=None, *, out_shape: 2 * x[0] * x[1] * w[1],
+    rejects=(Reject("inputs", ((2, 3), (4, 5), None), {}, "I is 3 in x but 4 in w"),
+             Reject("bias", ((2, 3), (3, 5), (4,)), {}, "O is 5 in w but 4 in b"))))
+
+
+@public()
+def linear(x: Any, w: Any, b: Any = None) -> Tensor:
+    """y = x w + b, the fully connected layer.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, I) or (N, ..., I)
+        Rows of inputs; axes in between are rows too.
+    w : Tensor, shape (I, O)
+        Weights.
+    b : Tensor, shape (O,), optional
+        Added to each row.
+
+    Returns
+    -------
+    Tensor, shape (N, O) or (N, ..., O)
+
+    Raises
+    ------
+    ShapeError
+        If I or O differs between the inputs.
+
+    Examples
+    --------
+    >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0], [10.0]]), Tensor([100.0])).data
+    array([[121.]], dtype=float32)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    if x.ndim <= 2:
+        return apply(LINEAR, x, w, b)
+    y = apply(LINEAR, reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), w, b)
+    return reshape(y, (*x.shape[:-1], y.shape[-1]))

@@ -1,0 +1,296 @@
+"""Losses.  They never broadcast: shapes that differ are refused.
+
+Labels carry no gradient.  Class weights and label smoothing are folded into one matrix of targets
+at the public door, so that one op serves integer, one-hot and soft labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
+from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.op import Op, Reject, Sample, public, register
+from tinygrad_cnn.ops.activation import softplus
+from tinygrad_cnn.ops.elementwise import where
+from tinygrad_cnn.ops.layout import reshape
+from tinygrad_cnn.ops.normalize import softmax
+from tinygrad_cnn.ops.reduction import mean, sum
+from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.tensor import Tensor, apply, as_array
+
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+# ---- labels
+
+def _check_reduction(op: str, reduction: Any) -> None:
+    if reduction not in _REDUCTIONS:
+        raise SettingError(f"{op}: reduction {reduction!r} must be one of {', '.join(_REDUCTIONS)}")
+
+
+def _class_labels(op: str, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Integer classes, checked, as rows of 0 and 1."""
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        wrong = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
+        raise SettingError(f"{op}: label {labels.flat[wrong]} at position {wrong} is outside "
+                           f"0..{classes - 1}, the classes of the logits")
+    return np.eye(classes)[labels.reshape(-1)]                        # rows, K
+
+
+def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
+    """One-hot or soft rows, checked to be distributions."""
+    rows = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
+    if not np.isfinite(rows).all():
+        raise SettingError(f"{op}: labels hold NaN or infinity at {tuple(np.argwhere(~np.isfinite(labels))[0].tolist())}")
+    if (rows < 0).any() or (abs(rows.sum(1) - 1) > 1e-3).any():
+        wrong = int(np.flatnonzero((rows < 0).any(1) | (abs(rows.sum(1) - 1) > 1e-3))[0])
+        raise SettingError(f"{op}: soft labels must be at least 0 and each row must sum to 1; row "
+                           f"{wrong} sums to {rows[wrong].sum():.6g}, its least entry is "
+                           f"{rows[wrong].min():.6g}")
+    return rows
+
+
+def _targets(op: str, scores: Tensor, labels: Any, weight: Any,
+             smoothing: float) -> tuple[np.ndarray, float]:
+    """The matrix of targets, rows of K, and what a mean divides by."""
+    if isinstance(labels, Tensor) and labels.requires_grad:
+        raise GradientError(f"{op}: labels carry no gradient here; pass labels.detach()")
+    plain = as_array(labels)
+    if scores.ndim < 2 or scores.dtype.kind != "f":
+        raise ShapeError(f"{op}: the scores need a float dtype and axes (N ... K), got shape "
+                         f"{scores.shape} of {scores.dtype}")
+    classes = scores.shape[-1]
+    if plain.dtype.kind in "iu" and plain.shape == scores.shape[:-1]:
+        target = _class_labels(op, plain, classes)
+    elif plain.dtype.kind in "iuf" and plain.shape == scores.shape:
+        target = _soft_labels(op, plain)
+    elif plain.dtype.kind == "f" and plain.shape == scores.shape[:-1]:
+        raise DTypeError(f"{op}: labels of shape {plain.shape} are classes and must be integers, "
+                         f"got {plain.dtype}; cast them: labels.astype(np.int64)")
+    else:
+        raise ShapeError(f"{op}: labels have shape {plain.shape} and dtype {plain.dtype}, the scores "
+                         f"{scores.shape}; give integer classes of shape {scores.shape[:-1]}, or "
+                         f"one-hot or soft rows of shape {scores.shape}")
+    if not len(target):
+        raise ShapeError(f"{op}: the batch is empty, scores have shape {scores.shape}")
+    per_class = np.ones(classes)
+    if weight is not None:
+        per_class = np.asarray(as_array(weight), np.float64)
+        if per_class.shape != (classes,) or not (np.isfinite(per_class) & (per_class >= 0)).all():
+            raise SettingError(f"{op}: weight needs one finite number of at least 0 for each of the "
+                               f"{classes} classes, got shape {per_class.shape}")
+    divisor = float((target * per_class).sum())
+    if not divisor:
+        raise SettingError(f"{op}: the weights of all labels are 0, so their mean is not defined")
+    smooth = target * (1 - smoothing) + smoothing / classes
+    return (smooth * per_class).astype(scores.dtype), divisor
+
+
+# ---- cross-entropy
+
+def _cross_entropy_shape(logits: Shape, *, target: np.ndarray, divisor: float | None) -> Shape:
+    if target.shape != logits:
+        raise ShapeError(f"cross_entropy: the targets are {target.shape}, the logits {logits}")
+    return () if divisor is not None else logits[:1]
+
+
+def _cross_entropy_vjp(ct: Tensor, out: Tensor, logits: Tensor, *, target: np.ndarray,
+                       divisor: float | None) -> Tensor:
+    rows = reshape(ct, (-1, 1)) if divisor is None else ct / divisor
+    return (softmax(logits) * target.sum(axis=1, keepdims=True) - target) * rows
+
+
+def _cross_entropy_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    one_hot = np.eye(3)[[0, 2, 1, 2]]
+    soft = rng.dirichlet(np.ones(3), 4)
+    yield Sample("classes, mean", (rng.normal(size=(4, 3)),), {"target": one_hot, "divisor": 4.0})
+    yield Sample("weighted rows", (rng.normal(size=(4, 3)),),
+                 {"target": soft * [0.5, 1.0, 2.0], "divisor": None})
+
+
+CROSS_ENTROPY = register(Op(
+    name="cross_entropy", shape=_cross_entropy_shape, kernels={"array": kernels.cross_entropy},
+    vjp={"logits": _cross_entropy_vjp}, samples=_cross_entropy_samples, reads=("logits",),
+    family="loss", flops=lambda logits, *, out_shape, target, divisor: 6 * math.prod(logits),
+    rejects=(Reject("targets", ((2, 3),), {"target": np.zeros((2, 4)), "divisor": 2.0},
+                    "the targets are (2, 4)"),)))
+
+
+@public()
+def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, weight: Any = None,
+                  reduction: str = "mean") -> Tensor:
+    """The cross-entropy of softmax(logits) against the labels.
+
+    loss[n] = −Σ_k weight[k] · t[n, k] · log softmax(logits)[n, k], where t is the label as a row of
+    probabilities, mixed with the even distribution: t · (1 − s) + s / K.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (N, ..., K)
+        Scores; softmax is taken here, over the last axis.
+    labels : array_like of int, shape (N, ...), or of shape (N, ..., K)
+        Classes 0..K−1, or one-hot or soft rows that sum to 1.
+    label_smoothing : float, default 0.0
+        s, from 0 to 1.
+    weight : array_like, shape (K,), optional
+        Of each class.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        A weighted mean divides by the sum of the labels' weights.
+
+    Returns
+    -------
+    Tensor, shape () or (N, ...)
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit, (N, 1) labels included, or the batch is empty.
+    SettingError
+        If a label is out of range or NaN, or a setting is out of its range.
+    DTypeError
+        If classes are not integers.
+    GradientError
+        If the labels require a gradient.
+
+    References
+    ----------
+    Szegedy et al., *Rethinking the Inception architecture*, arXiv:1512.00567 (label smoothing).
+
+    Examples
+    --------
+    >>> cross_entropy(Tensor([[0.0, 0.0]]), np.array([1])).item()  # doctest: +ELLIPSIS
+    0.6931...
+    """
+    _check_reduction("cross_entropy", reduction)
+    if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing <= 1):
+        raise SettingError(f"cross_entropy: label_smoothing must be from 0 to 1, "
+                           f"got {label_smoothing!r}")
+    logits = logits if isinstance(logits, Tensor) else Tensor(logits)
+    target, total = _targets("cross_entropy", logits, labels, weight, float(label_smoothing))
+    rows = logits if logits.ndim == 2 else reshape(logits, target.shape)
+    divisor = {"mean": total, "sum": 1.0, "none": None}[reduction]
+    loss = apply(CROSS_ENTROPY, rows, target=target, divisor=divisor)
+    return reshape(loss, logits.shape[:-1]) if reduction == "none" and logits.ndim > 2 else loss
+
+
+@public()
+def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
+             reduction: str = "mean") -> Tensor:
+    """The negative log-likelihood: `cross_entropy` for scores that are log-probabilities already.
+
+    Parameters
+    ----------
+    log_probabilities : Tensor, shape (N, ..., K)
+        Such as `log_softmax` makes.
+    labels, weight, reduction
+        As in `cross_entropy`.
+
+    Raises
+    ------
+    ShapeError, SettingError, DTypeError, GradientError
+        As `cross_entropy`.
+
+    Examples
+    --------
+    >>> nll_loss(Tensor([[-0.5, -2.0]]), np.array([0])).item()
+    0.5
+    """
+    _check_reduction("nll_loss", reduction)
+    scores = log_probabilities if isinstance(log_probabilities, Tensor) else Tensor(log_probabilities)
+    target, total = _targets("nll_loss", scores, labels, weight, 0.0)
+    target = target.reshape(scores.shape)
+    # −inf where the target is 0 must not become NaN.
+    terms = -sum(where(target != 0, scores, 0.0) * target, axis=-1)
+    return terms if reduction == "none" else sum(terms) / (total if reduction == "mean" else 1.0)
+
+
+# ---- regression and binary losses
+
+def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> tuple[Tensor, Any]:
+    a = a if isinstance(a, Tensor) else Tensor(a)
+    shape = np.shape(as_array(b))
+    if a.shape != shape:
+        raise ShapeError(f"{op}: {names[0]} has shape {a.shape} but {names[1]} {shape}; a loss does "
+                         f"not broadcast: reshape one to the other")
+    if not a.size:
+        raise ShapeError(f"{op}: the batch is empty, {names[0]} has shape {a.shape}")
+    return a, b
+
+
+def _reduce(terms: Tensor, reduction: str) -> Tensor:
+    return terms if reduction == "none" else (mean if reduction == "mean" else sum)(terms)
+
+
+@public()
+def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor:
+    """The mean of (prediction − target)², over all entries.
+
+    Parameters
+    ----------
+    prediction, target : Tensor
+        Of one shape.
+    reduction : {"mean", "sum", "none"}, default "mean"
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ, (n, 1) against (n,) included, or there are no entries.
+    SettingError
+        If the reduction is unknown.
+
+    Examples
+    --------
+    >>> mse_loss(Tensor([1.0, 2.0]), Tensor([1.0, 4.0])).item()
+    2.0
+    """
+    _check_reduction("mse_loss", reduction)
+    prediction, target = _same_shape("mse_loss", prediction, target, ("prediction", "target"))
+    difference = prediction - target
+    return _reduce(difference * difference, reduction)
+
+
+@public()
+def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
+                                     reduction: str = "mean") -> Tensor:
+    """The cross-entropy of sigmoid(logits) against probabilities, without overflow.
+
+    loss = t · log(1 + exp(−x)) + (1 − t) · log(1 + exp(x)).
+
+    Parameters
+    ----------
+    logits : Tensor
+        Scores x of any shape.
+    labels : array_like
+        t of the same shape, from 0 to 1.
+    reduction : {"mean", "sum", "none"}, default "mean"
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ, or there are no entries.
+    SettingError
+        If a label is outside 0..1 or NaN, or the reduction is unknown.
+    GradientError
+        If the labels require a gradient.
+
+    Examples
+    --------
+    >>> binary_cross_entropy_with_logits(Tensor([1000.0, -1000.0]), [1, 0]).item()
+    0.0
+    """
+    op = "binary_cross_entropy_with_logits"
+    _check_reduction(op, reduction)
+    if isinstance(labels, Tensor) and labels.requires_grad:
+        raise GradientError(f"{op}: labels carry no gradient here; pass labels.detach()")
+    logits, labels = _same_shape(op, logits, labels, ("logits", "labels"))
+    plain = as_array(labels).astype(logits.dtype)
+    if not ((plain >= 0) & (plain <= 1)).all():
+        raise SettingError(f"{op}: labels must be from 0 to 1, got {plain.min()} to {plain.max()}")
+    return _reduce(softplus(-logits) * plain + softplus(logits) * (1 - plain), reduction)

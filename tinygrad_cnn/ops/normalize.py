@@ -1,0 +1,361 @@
+"""softmax and its kin, and the standardising norms.
+
+Kernels hand their statistics to the rules as residuals, which a rule passes on as settings so that
+they are computed once; a rule that must differentiate them works them out again from x.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn import shapes
+from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.op import Op, Reject, Sample, public, register
+from tinygrad_cnn.ops.elementwise import exp
+from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
+from tinygrad_cnn.shapes import Shape, axis_index
+from tinygrad_cnn.tensor import Tensor, apply, apply_with_residuals, as_array
+
+__all__ = ["batch_norm", "layer_norm", "log_softmax", "softmax", "standardize"]
+
+Axes = tuple[int, ...]
+
+
+# ---- softmax
+
+def _softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
+    return out * (ct - sum(out * ct, axis=axis, keepdims=True))
+
+
+def _log_softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
+    return ct - exp(out) * sum(ct, axis=axis, keepdims=True)
+
+
+def _softmax_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("classes", (rng.normal(size=(2, 3)),), {"axis": 1})
+    yield Sample("rows of an image", (rng.normal(size=(2, 3, 2, 2)),), {"axis": 1})
+
+
+def _same(x: Shape, *, axis: int) -> Shape:
+    if not x[axis]:
+        raise ShapeError(f"softmax: axis {axis} of {x} is empty")
+    return x
+
+
+def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
+    return 5 * math.prod(x)
+
+
+SOFTMAX = register(Op(
+    name="softmax", shape=_same, kernels={"array": kernels.softmax, "reference": reference.softmax},
+    vjp={"x": _softmax_vjp}, samples=_softmax_samples, reads=("out",), family="activation",
+    flops=_softmax_flops))
+
+LOG_SOFTMAX = register(Op(
+    name="log_softmax", shape=_same,
+    kernels={"array": kernels.log_softmax, "reference": reference.log_softmax},
+    vjp={"x": _log_softmax_vjp}, samples=_softmax_samples, reads=("out",), family="activation",
+    flops=_softmax_flops))
+
+
+@public()
+def softmax(x: Any, axis: int = -1) -> Tensor:
+    """exp(x) / Σ exp(x) along an axis, without overflow.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int, default -1
+
+    Returns
+    -------
+    Tensor
+        Of the same shape; each row along the axis sums to 1.
+
+    Raises
+    ------
+    ShapeError
+        If the axis does not exist or is empty.
+
+    Examples
+    --------
+    >>> softmax(Tensor([0.0, 0.0, -1000.0])).data
+    array([0.5, 0.5, 0. ], dtype=float32)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return apply(SOFTMAX, x, axis=axis_index(axis, x.shape, op="softmax"))
+
+
+@public()
+def log_softmax(x: Any, axis: int = -1) -> Tensor:
+    """x − log Σ exp(x) along an axis: the logarithm of `softmax`, without overflow.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int, default -1
+
+    Raises
+    ------
+    ShapeError
+        If the axis does not exist or is empty.
+
+    Examples
+    --------
+    >>> log_softmax(Tensor([0.0, -1000.0])).data
+    array([    0., -1000.], dtype=float32)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return apply(LOG_SOFTMAX, x, axis=axis_index(axis, x.shape, op="log_softmax"))
+
+
+# ---- standardize: mean 0, variance 1
+
+def _standardize_shape(x: Shape, *, axis: Axes, eps: float) -> Shape:
+    if any(x[i] == 0 for i in axis):
+        raise ShapeError(f"standardize: axis {axis} of {x} is empty")
+    return x
+
+
+def _standardize_input_shape(g: Shape, x: Shape, *, axis: Axes, eps: float,
+                             centre: np.ndarray | None, scale: np.ndarray | None) -> Shape:
+    if g != x:
+        raise ShapeError(f"standardize_input: g is {g} but x is {x}")
+    return x
+
+
+def _standardize_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, eps: float,
+                     centre: np.ndarray, scale: np.ndarray) -> Tensor:
+    return apply(STANDARDIZE_INPUT, ct, x, axis=axis, eps=eps, centre=centre, scale=scale)
+
+
+def _standardize_input_vjp_g(ct: Tensor, out: Tensor, g: Tensor, x: Tensor,
+                             **settings: Any) -> Tensor:
+    return apply(STANDARDIZE_INPUT, ct, x, **settings)         # the Jacobian is symmetric
+
+
+def _standardize_input_vjp_x(ct: Tensor, out: Tensor, g: Tensor, x: Tensor, *, axis: Axes,
+                             eps: float, centre: np.ndarray | None,
+                             scale: np.ndarray | None) -> Tensor:
+    # Of Σ ct · J(x) g, where J = r (I − 1/n − x̂ x̂ᵀ/n), r = 1/√(var + eps), x̂ = r (x − mean).
+    # ``centre`` and ``scale`` are functions of x too: they are worked out again, recorded.
+    r = (var(x, axis=axis, keepdims=True) + eps) ** -0.5
+    x_hat = (x - mean(x, axis=axis, keepdims=True)) * r
+
+    def average(t: Tensor) -> Tensor:
+        return mean(t, axis=axis, keepdims=True)
+
+    ct_mean, g_mean = average(ct), average(g)
+    ct_along, g_along = average(ct * x_hat), average(g * x_hat)
+    ct_rest, g_rest = ct - ct_mean - x_hat * ct_along, g - g_mean - x_hat * g_along
+    both = average(ct * g) - ct_mean * g_mean - ct_along * g_along
+    return -(r * r) * (x_hat * both + ct_along * g_rest + g_along * ct_rest)
+
+
+def _standardize_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("channels", (rng.normal(size=(2, 3, 2, 3)) + 1,), {"axis": (0, 1, 2), "eps": 1e-2})
+    yield Sample("rows", (rng.normal(size=(3, 5)) - 2,), {"axis": (1,), "eps": 1e-3})
+
+
+def _standardize_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for sample in _standardize_samples(rng):
+        x = sample.args[0]
+        assert x is not None
+        yield Sample(sample.id, (rng.normal(size=x.shape), x),
+                     {**sample.settings, "centre": None, "scale": None})
+
+
+def _norm_flops(*inputs: Any, out_shape: Shape, **settings: Any) -> int:
+    return 8 * math.prod(out_shape)
+
+
+STANDARDIZE = register(Op(
+    name="standardize", shape=_standardize_shape, kernels={"array": kernels.standardize},
+    residuals=("centre", "scale"), vjp={"x": _standardize_vjp}, samples=_standardize_samples,
+    reads=("x",), family="norm", flops=_norm_flops))
+
+STANDARDIZE_INPUT = register(Op(
+    name="standardize_input", shape=_standardize_input_shape,
+    kernels={"array": kernels.standardize_input},
+    vjp={"g": _standardize_input_vjp_g, "x": _standardize_input_vjp_x},
+    samples=_standardize_input_samples, affine_in=("g",), family="norm", flops=_norm_flops))
+
+
+def standardize(x: Any, axis: Any = -1, *, eps: float = 1e-5) -> Tensor:
+    """(x − mean) / √(var + eps) over the axes, with the biased variance.
+
+    Parameters
+    ----------
+    x : Tensor
+    axis : int or tuple of int, default -1
+        Over which mean and variance are taken.
+    eps : float, default 1e-5
+        Keeps the root away from 0.
+
+    Raises
+    ------
+    ShapeError
+        If an axis does not exist or is empty.
+    SettingError
+        If eps is not positive.
+
+    Examples
+    --------
+    >>> standardize(Tensor([1.0, 3.0]), eps=1e-12).data
+    array([-1.,  1.], dtype=float32)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return apply(STANDARDIZE, x, axis=shapes.axes_tuple(axis, x.shape, op="standardize"),
+                 eps=_positive("standardize", eps))
+
+
+# ---- batch_norm and layer_norm
+
+def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
+    if len(x) < 2 or w != x[-1:] or b != x[-1:]:
+        raise ShapeError(f"batch_norm: x is {x}, w {w} and b {b}; w and b need one entry for each "
+                         "entry of the last axis of x (N ... C)")
+    if math.prod(x[:-1]) < 2:
+        raise ShapeError(f"batch_norm: x is {x}: the variance of a single value for each channel is "
+                         "0; use a larger batch, or evaluation mode")
+    return x
+
+
+def _batch_norm_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
+                      centre: np.ndarray, scale: np.ndarray) -> Tensor:
+    return apply(STANDARDIZE_INPUT, ct, x, axis=tuple(range(x.ndim - 1)), eps=eps, centre=centre,
+                 scale=scale) * w
+
+
+def _batch_norm_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
+                      centre: np.ndarray, scale: np.ndarray) -> Tensor:
+    return sum_to(ct * standardize(x, tuple(range(x.ndim - 1)), eps=eps), shape=w.shape)
+
+
+def _batch_norm_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("images", (rng.normal(size=(2, 3, 2, 3)) + 1, rng.normal(size=3),
+                            rng.normal(size=3)), {"eps": 1e-2})
+    yield Sample("rows", (rng.normal(size=(5, 2)), rng.normal(size=2), rng.normal(size=2)),
+                 {"eps": 1e-3})
+
+
+BATCH_NORM = register(Op(
+    name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
+    residuals=("centre", "scale"),
+    vjp={"x": _batch_norm_vjp_x, "w": _batch_norm_vjp_w,
+         "b": lambda ct, out, x, w, b, *, eps, centre, scale: sum_to(ct, shape=b.shape)},
+    samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), family="norm",
+    flops=_norm_flops,
+    rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
+             Reject("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a single value"))))
+
+
+def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
+                               ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """`batch_norm` in training mode, with the mean and biased variance (C,) of the batch."""
+    y, found = apply_with_residuals(BATCH_NORM, x, w, b, eps=_positive("batch_norm", eps))
+    centre, scale = (found[name].reshape(-1) for name in ("centre", "scale"))
+    return y, centre, 1 / (scale * scale) - scale.dtype.type(eps)
+
+
+@public()
+def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
+               eps: float = 1e-5) -> Tensor:
+    """Standardise each channel over the batch, then scale and shift it.
+
+    y = w · (x − mean) / √(var + eps) + b, over all axes but the last.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C) or (N, C)
+    w, b : Tensor, shape (C,)
+        Scale and shift.
+    mean, var : array_like, shape (C,), optional
+        Running statistics, for evaluation: constants.  In training, leave both out: mean and biased
+        variance are those of the batch, and the gradient goes through them.
+    eps : float, default 1e-5
+        Keeps the root away from 0.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of ``x``.
+
+    Raises
+    ------
+    ShapeError
+        If C differs, or in training there is one value for each channel.
+    SettingError
+        If eps is not positive, or only one of mean and var is given.
+
+    References
+    ----------
+    Ioffe & Szegedy, *Batch normalization*, arXiv:1502.03167.
+
+    Examples
+    --------
+    >>> x = Tensor([[1.0], [3.0]])
+    >>> batch_norm(x, Tensor([2.0]), Tensor([10.0]), eps=1e-12).data
+    array([[ 8.],
+           [12.]], dtype=float32)
+    """
+    if (mean is None) != (var is None):
+        raise SettingError("batch_norm: give both mean and var (evaluation), or neither (training)")
+    if mean is None:
+        return apply(BATCH_NORM, x, w, b, eps=_positive("batch_norm", eps))
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    for name, value in (("w", w), ("b", b), ("mean", mean), ("var", var)):
+        if np.shape(as_array(value)) != x.shape[-1:]:
+            raise ShapeError(f"batch_norm: {name} is {np.shape(as_array(value))}, the last axis of "
+                             f"x {x.shape} needs {x.shape[-1:]}")
+    plain = np.sqrt(as_array(var) + _positive("batch_norm", eps))
+    scale = w * (1 / plain).astype(x.dtype)
+    return x * scale + (b - scale * as_array(mean).astype(x.dtype))
+
+
+@public()
+def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
+    """Standardise each row over the last axis, then scale and shift each of its entries.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., C)
+    w, b : Tensor, shape (C,)
+        Scale and shift.
+    eps : float, default 1e-5
+        Keeps the root away from 0.
+
+    Raises
+    ------
+    ShapeError
+        If C differs.
+    SettingError
+        If eps is not positive.
+
+    References
+    ----------
+    Ba, Kiros & Hinton, *Layer normalization*, arXiv:1607.06450.
+
+    Examples
+    --------
+    >>> layer_norm(Tensor([[1.0, 3.0]]), Tensor([1.0, 1.0]), Tensor([0.0, 5.0]), eps=1e-12).data
+    array([[-1.,  6.]], dtype=float32)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    for name, value in (("w", w), ("b", b)):
+        if x.ndim < 1 or np.shape(as_array(value)) != x.shape[-1:]:
+            raise ShapeError(f"layer_norm: {name} is {np.shape(as_array(value))}, the last axis of "
+                             f"x {x.shape} needs {x.shape[-1:]}")
+    return apply(STANDARDIZE, x, axis=(x.ndim - 1,), eps=_positive("layer_norm", eps)) * w + b
+
+
+def _positive(op: str, eps: Any) -> float:
+    if isinstance(eps, (int, float, np.floating)) and 0 < eps < math.inf:
+        return float(eps)
+    raise SettingError(f"{op}: eps must be a positive number, got {eps!r}")

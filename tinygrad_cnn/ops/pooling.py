@@ -1,0 +1,486 @@
+"""Pooling of images N H W C.
+
+max_pool2d picks a winner in each window, and its rule lets cotangents go back to the winners:
+take_winners and spread_winners are each other's transpose.  Where a tie is to be shared, the op
+keeps what share each pixel of a window has instead, and windows and fold are the pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn import shapes
+from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.kernels import pooling, reference
+from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.ops.layout import reshape
+from tinygrad_cnn.ops.reduction import mean
+from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
+from tinygrad_cnn.tensor import Tensor, apply, expose
+
+__all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
+           "take_winners", "windows"]
+
+_SIDES0: Sides = ((0, 0), (0, 0))
+_CASES: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
+    ("overlapping", (2, 5, 4, 3), {"kernel_size": (3, 2), "stride": (1, 1), "padding": _SIDES0}),
+    ("tiling", (2, 4, 6, 3), {"kernel_size": (2, 2), "stride": (2, 2), "padding": _SIDES0}),
+    ("a row left over", (1, 5, 7, 2), {"kernel_size": (2, 3), "stride": (2, 2), "padding": _SIDES0}),
+    ("windows apart", (1, 5, 6, 2), {"kernel_size": (1, 2), "stride": (2, 3), "padding": _SIDES0}),
+    ("padded", (2, 4, 5, 2),
+     {"kernel_size": (3, 2), "stride": (2, 1), "padding": ((1, 0), (1, 1))}),
+)
+
+
+def _flops(x: Shape, *, out_shape: Shape, kernel_size: Pair, **settings: Any) -> int:
+    return math.prod(out_shape) * math.prod(kernel_size)
+
+
+# ---- the winner of each window
+
+def _max_pool2d_vjp(ct: Tensor, out: Tensor, x: Tensor, *, winners: np.ndarray,
+                    **settings: Any) -> Tensor:
+    return spread_winners(ct, winners=winners, image_size=x.shape[1:3], **settings)
+
+
+def _take_winners_shape(x: Shape, *, winners: np.ndarray, kernel_size: Pair, stride: Pair,
+                        padding: Sides) -> Shape:
+    return winners.shape
+
+
+def _spread_winners_shape(y: Shape, *, winners: np.ndarray, image_size: Pair, kernel_size: Pair,
+                          stride: Pair, padding: Sides) -> Shape:
+    if y != winners.shape:
+        raise ShapeError(f"spread_winners: y is {y}, but there are winners for {winners.shape}")
+    return y[0], *image_size, y[3]
+
+
+def _distinct(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """No two entries alike, half of them negative, at least ½ apart."""
+    n = math.prod(shape)
+    return (rng.permutation(n).reshape(shape) - n // 2 + 0.5) / 2
+
+
+def _max_pool2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, shape, settings in _CASES:
+        yield Sample(name, (_distinct(rng, shape),), settings)
+
+
+def _winners(rng: np.random.Generator, shape: Shape, settings: dict[str, Any]) -> np.ndarray:
+    made: np.ndarray = pooling.max_pool2d(_distinct(rng, shape), **settings)[1]["winners"]
+    return made
+
+
+def _take_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, shape, settings in _CASES:
+        yield Sample(name, (dyadic(rng, *shape),),
+                     {"winners": _winners(rng, shape, settings), **settings})
+
+
+def _spread_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, shape, settings in _CASES:
+        winners = _winners(rng, shape, settings)
+        yield Sample(name, (dyadic(rng, *winners.shape),),
+                     {"winners": winners, "image_size": shape[1:3], **settings})
+
+
+_TWO: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": _SIDES0}
+
+MAX_POOL2D = register(Op(
+    name="max_pool2d", axes="N H W C -> N OH OW C", shape=shapes.max_pool2d,
+    kernels={"array": pooling.max_pool2d, "reference": reference.max_pool2d},
+    residuals=("winners",), vjp={"x": _max_pool2d_vjp}, piecewise_linear=True, reads=(),
+    samples=_max_pool2d_samples, family="pool", flops=_flops,
+    rejects=(
+        Reject("windows of padding", ((1, 4, 4, 1),), _TWO | {"padding": ((2, 0), (0, 0))},
+               "without a single pixel"),
+        Reject("rank", ((4, 4, 1),), _TWO, "x needs 4 axes, got 3"),
+        Reject("too large", ((1, 1, 4, 1),), _TWO, "does not fit"),
+        Reject("stride", ((1, 4, 4, 1),), _TWO | {"stride": (0, 2)}, "stride must be at least 1"),
+    )))
+
+TAKE_WINNERS = register(Op(
+    name="take_winners", axes="N H W C -> N OH OW C", shape=_take_winners_shape,
+    kernels={"array": pooling.take_winners, "reference": reference.take_winners},
+    vjp={"x": lambda ct, out, x, *, winners, kernel_size, stride, padding: spread_winners(
+        ct, winners=winners, image_size=x.shape[1:3], kernel_size=kernel_size, stride=stride,
+        padding=padding)},
+    samples=_take_samples, affine_in=("x",), reads=(), family="pool"))
+
+SPREAD_WINNERS = register(Op(
+    name="spread_winners", axes="N OH OW C -> N H W C", shape=_spread_winners_shape,
+    kernels={"array": pooling.spread_winners, "reference": reference.spread_winners},
+    vjp={"y": lambda ct, out, y, *, winners, image_size, kernel_size, stride, padding: take_winners(
+        ct, winners=winners, kernel_size=kernel_size, stride=stride, padding=padding)},
+    samples=_spread_samples, affine_in=("y",), reads=(), family="pool",
+    rejects=(Reject("winners", ((1, 2, 2, 1),),
+                    _TWO | {"winners": np.zeros((1, 1, 1, 1), np.uint8), "image_size": (2, 2)},
+                    "there are winners for"),)))
+
+take_winners = expose(TAKE_WINNERS)
+take_winners.__doc__ = """The pixel of each window that ``winners`` points at: N H W C -> N OH OW C.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C)
+    winners : ndarray of int, shape (N, OH, OW, C)
+        Place u · KW + v inside each window, as `max_pool2d` finds it.
+    kernel_size, stride, padding
+        As `max_pool2d` normalises them.
+
+    Examples
+    --------
+    >>> x = Tensor(np.arange(4.0).reshape(1, 2, 2, 1))
+    >>> take_winners(x, winners=np.array([[[[2]]]]), kernel_size=(2, 2), stride=(2, 2),
+    ...              padding=((0, 0), (0, 0))).item()
+    2.0
+    """
+
+spread_winners = expose(SPREAD_WINNERS)
+spread_winners.__doc__ = """The adjoint of `take_winners`: add each entry where its winner was.
+
+    Parameters
+    ----------
+    y : Tensor, shape (N, OH, OW, C)
+    winners : ndarray of int, shape (N, OH, OW, C)
+    image_size : (int, int)
+        (H, W) of the images.
+    kernel_size, stride, padding
+        As `max_pool2d` normalises them.
+
+    Raises
+    ------
+    ShapeError
+        If ``y`` and ``winners`` differ in shape.
+
+    Examples
+    --------
+    >>> y = Tensor(np.full((1, 1, 1, 1), 5.0))
+    >>> spread_winners(y, winners=np.array([[[[2]]]]), image_size=(2, 2), kernel_size=(2, 2),
+    ...                stride=(2, 2), padding=((0, 0), (0, 0))).data[0, :, :, 0]
+    array([[0., 0.],
+           [5., 0.]])
+    """
+
+
+# ---- every window at once, and the sharing of ties
+
+def _windows_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
+                   fill: float) -> Shape:
+    pooled = shapes.avg_pool2d(x, kernel_size=kernel_size, stride=stride, padding=padding,
+                               count_include_pad=True)
+    return *pooled, *kernel_size
+
+
+def _fold_shape(y: Shape, *, image_size: Pair, stride: Pair, padding: Sides) -> Shape:
+    x = (y[0], *image_size, y[3])
+    made = _windows_shape(x, kernel_size=y[4:], stride=stride, padding=padding, fill=0.0)
+    if made != y:
+        raise ShapeError(f"fold: y is {y}, but windows makes {made} of images {x}")
+    return x
+
+
+def _windows_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, shape, settings in _CASES:
+        yield Sample(name, (dyadic(rng, *shape),), {**settings, "fill": 0.5})
+
+
+def _fold_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, shape, settings in _CASES:
+        y = _windows_shape(shape, **settings, fill=0.0)
+        yield Sample(name, (dyadic(rng, *y),), {
+            "image_size": shape[1:3], "stride": settings["stride"],
+            "padding": settings["padding"]})
+
+
+WINDOWS = register(Op(
+    name="windows", axes="N H W C -> N OH OW C KH KW", shape=_windows_shape,
+    kernels={"array": pooling.windows, "reference": reference.windows},
+    vjp={"x": lambda ct, out, x, *, kernel_size, stride, padding, fill: fold(
+        ct, image_size=x.shape[1:3], stride=stride, padding=padding)},
+    samples=_windows_samples, affine_in=("x",), reads=(), family="pool"))
+
+FOLD = register(Op(
+    name="fold", axes="N OH OW C KH KW -> N H W C", shape=_fold_shape,
+    kernels={"array": pooling.fold, "reference": reference.fold},
+    vjp={"y": lambda ct, out, y, *, image_size, stride, padding: windows(
+        ct, kernel_size=y.shape[4:], stride=stride, padding=padding, fill=0.0)},
+    samples=_fold_samples, affine_in=("y",), reads=(), family="pool",
+    rejects=(Reject("image", ((1, 2, 2, 1, 2, 2),),
+                    {"image_size": (3, 3), "stride": (2, 2), "padding": _SIDES0},
+                    "windows makes (1, 1, 1, 1, 2, 2)"),)))
+
+windows = expose(WINDOWS)
+windows.__doc__ = """Every window of the images, copied out: N H W C -> N OH OW C KH KW.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C)
+    kernel_size, stride, padding
+        As `max_pool2d` normalises them.
+    fill : float
+        What stands in the padding.
+
+    Examples
+    --------
+    >>> windows(Tensor(np.zeros((1, 4, 4, 3))), kernel_size=(2, 2), stride=(2, 2),
+    ...         padding=((0, 0), (0, 0)), fill=0.0).shape
+    (1, 2, 2, 3, 2, 2)
+    """
+
+fold = expose(FOLD)
+fold.__doc__ = """The adjoint of `windows`: add up windows where they overlap.
+
+    Parameters
+    ----------
+    y : Tensor, shape (N, OH, OW, C, KH, KW)
+    image_size : (int, int)
+        (H, W) of the images.
+    stride, padding
+        As `max_pool2d` normalises them.
+
+    Raises
+    ------
+    ShapeError
+        If `windows` does not make ``y`` of such images.
+
+    Examples
+    --------
+    >>> fold(Tensor(np.ones((1, 1, 2, 1, 1, 2))), image_size=(1, 3), stride=(1, 1),
+    ...      padding=((0, 0), (0, 0))).data[0, :, :, 0]
+    array([[1., 2., 1.]])
+    """
+
+
+def _shared_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
+                  ties: str) -> Shape:
+    if ties not in ("split", "all"):
+        raise SettingError(f"max_pool2d: ties {ties!r} must be 'first', 'split' or 'all'")
+    return shapes.max_pool2d(x, kernel_size=kernel_size, stride=stride, padding=padding)
+
+
+def _shared_array(x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: Sides,
+                  ties: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    view = pooling.windows(x, kernel_size=kernel_size, stride=stride, padding=padding,
+                           fill=-math.inf)                    # N OH OW C KH KW
+    inside = pooling.windows(np.ones((1, *x.shape[1:3], 1)), kernel_size=kernel_size,
+                             stride=stride, padding=padding, fill=0.0)
+    y = view.max(axis=(4, 5))                                 # N OH OW C
+    top = y[..., None, None]
+    mask = ((view == top) | ((view != view) & (top != top))) & (inside > 0)
+    shares = mask.astype(x.dtype)
+    if ties == "split":
+        shares /= shares.sum(axis=(4, 5), keepdims=True)
+    return y, {"shares": shares}
+
+
+def _shared_vjp(ct: Tensor, out: Tensor, x: Tensor, *, kernel_size: Pair, stride: Pair,
+                padding: Sides, ties: str, shares: np.ndarray) -> Tensor:
+    return fold(reshape(ct, (*ct.shape, 1, 1)) * shares, image_size=x.shape[1:3], stride=stride,
+                padding=padding)
+
+
+def _shared_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for ties in ("split", "all"):
+        for name, shape, settings in _CASES:
+            yield Sample(f"{name}, {ties}", (_distinct(rng, shape),), {**settings, "ties": ties})
+
+
+MAX_POOL2D_SHARED = register(Op(
+    name="max_pool2d_shared", axes="N H W C -> N OH OW C", shape=_shared_shape,
+    kernels={"array": _shared_array}, residuals=("shares",), vjp={"x": _shared_vjp},
+    samples=_shared_samples, piecewise_linear=True, reads=(), family="pool", flops=_flops))
+
+
+def _window_settings(op: str, x: Any, kernel_size: Any, stride: Any,
+                     padding: Any) -> tuple[Tensor, dict[str, Any]]:
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    size = pair(kernel_size, op=op, setting="kernel_size", least=1)
+    steps = size if stride is None else pair(stride, op=op, setting="stride", least=1)
+    border = sides(padding, op=op, image=x.shape[1:3] if x.ndim == 4 else (1, 1), kernel=size,
+                   stride=steps)
+    return x, {"kernel_size": size, "stride": steps, "padding": border}
+
+
+@public()
+def max_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0,
+               ties: str = "first") -> Tensor:
+    """The largest pixel of each window, channel by channel.
+
+    y[n, i, j, c] = max over (u, v) of x[n, i·s + u − top, j·s + v − left, c].
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C)
+        Images.
+    kernel_size : int or (int, int), pixels
+        Size of the windows.
+    stride : int or (int, int), pixels, optional
+        Distance between window positions; ``kernel_size`` if not given.
+    padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
+        Around the images; smaller than the window.  Padding never wins.
+    ties : {"first", "split", "all"}, default "first"
+        Who gets the gradient of a tie: the first pixel in reading order; all, evenly; all, each
+        the whole, as in the teaching notebooks (not a subgradient).
+
+    Returns
+    -------
+    Tensor, shape (N, OH, OW, C)
+        Pixels that no whole window reaches get gradient zero.
+
+    Raises
+    ------
+    ShapeError
+        If ``x`` has not four axes, or a window is larger than the padded image.
+    SettingError
+        If a setting is out of its range.
+
+    Examples
+    --------
+    >>> x = Tensor(np.arange(16.0).reshape(1, 4, 4, 1))
+    >>> max_pool2d(x, kernel_size=2).data[0, :, :, 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
+    x, settings = _window_settings("max_pool2d", x, kernel_size, stride, padding)
+    if ties == "first":
+        return apply(MAX_POOL2D, x, **settings)
+    return apply(MAX_POOL2D_SHARED, x, **settings, ties=ties)
+
+
+# ---- averages
+
+def _avg_pool2d_input_shape(y: Shape, *, image_size: Pair, kernel_size: Pair, stride: Pair,
+                            padding: Sides, count_include_pad: bool) -> Shape:
+    x = (y[0], *image_size, y[3])
+    made = shapes.avg_pool2d(x, kernel_size=kernel_size, stride=stride, padding=padding,
+                             count_include_pad=count_include_pad)
+    if made != y:
+        raise ShapeError(f"avg_pool2d_input: y is {y}, but avg_pool2d makes {made} of images {x}")
+    return x
+
+
+def _avg_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for name, shape, settings in _CASES:
+        for counted in (True, False) if name == "padded" else (True,):
+            yield Sample(f"{name}{'' if counted else ', padding not counted'}",
+                         (rng.normal(size=shape),), {**settings, "count_include_pad": counted})
+
+
+def _avg_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for sample in _avg_samples(rng):
+        x = np.shape(sample.args[0])
+        yield Sample(sample.id, (rng.normal(size=shapes.avg_pool2d(x, **sample.settings)),),
+                     {"image_size": x[1:3], **sample.settings})
+
+
+AVG_POOL2D = register(Op(
+    name="avg_pool2d", axes="N H W C -> N OH OW C", shape=shapes.avg_pool2d,
+    kernels={"array": pooling.avg_pool2d, "reference": reference.avg_pool2d},
+    vjp={"x": lambda ct, out, x, **settings:
+         avg_pool2d_input(ct, image_size=x.shape[1:3], **settings)},
+    samples=_avg_samples, reads=(), family="pool", flops=_flops,
+    rejects=(Reject("windows of padding", ((1, 4, 4, 1),),
+                    _TWO | {"padding": ((2, 0), (0, 0)), "count_include_pad": True},
+                    "without a single pixel"),)))
+
+AVG_POOL2D_INPUT = register(Op(
+    name="avg_pool2d_input", axes="N OH OW C -> N H W C", shape=_avg_pool2d_input_shape,
+    kernels={"array": pooling.avg_pool2d_input, "reference": reference.avg_pool2d_input},
+    vjp={"y": lambda ct, out, y, *, image_size, **settings: apply(AVG_POOL2D, ct, **settings)},
+    samples=_avg_input_samples, reads=(), family="pool",
+    rejects=(Reject("image", ((1, 3, 3, 1),),
+                    _TWO | {"image_size": (4, 4), "count_include_pad": True},
+                    "avg_pool2d makes (1, 2, 2, 1)"),)))
+
+avg_pool2d_input = expose(AVG_POOL2D_INPUT)
+avg_pool2d_input.__doc__ = """The adjoint of `avg_pool2d`: share each entry out among its window.
+
+    Parameters
+    ----------
+    y : Tensor, shape (N, OH, OW, C)
+    image_size : (int, int)
+        (H, W) of the images.
+    kernel_size, stride, padding, count_include_pad
+        As `avg_pool2d` normalises them.
+
+    Raises
+    ------
+    ShapeError
+        If `avg_pool2d` does not make ``y`` of such images.
+
+    Examples
+    --------
+    >>> avg_pool2d_input(Tensor(np.full((1, 1, 1, 1), 8.0)), image_size=(2, 2), kernel_size=(2, 2),
+    ...                  stride=(2, 2), padding=((0, 0), (0, 0)),
+    ...                  count_include_pad=True).data[0, :, :, 0]
+    array([[2., 2.],
+           [2., 2.]])
+    """
+
+
+@public()
+def avg_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0,
+               count_include_pad: bool = True) -> Tensor:
+    """The mean of each window, channel by channel.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C)
+        Images.
+    kernel_size, stride, padding
+        As in `max_pool2d`; padding holds zeros.
+    count_include_pad : bool, default True
+        Divide by KH · KW everywhere; if False, by the pixels of the image under the window.
+
+    Returns
+    -------
+    Tensor, shape (N, OH, OW, C)
+
+    Raises
+    ------
+    ShapeError, SettingError
+        As `max_pool2d`.
+
+    Examples
+    --------
+    >>> x = Tensor(np.arange(16.0).reshape(1, 4, 4, 1))
+    >>> avg_pool2d(x, kernel_size=2).data[0, :, :, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]])
+    """
+    x, settings = _window_settings("avg_pool2d", x, kernel_size, stride, padding)
+    return apply(AVG_POOL2D, x, **settings, count_include_pad=bool(count_include_pad))
+
+
+@public()
+def global_avg_pool2d(x: Any, *, keepdims: bool = False) -> Tensor:
+    """The mean of each channel over the whole image.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, H, W, C)
+    keepdims : bool, default False
+        Give (N, 1, 1, C).
+
+    Returns
+    -------
+    Tensor, shape (N, C)
+
+    Raises
+    ------
+    ShapeError
+        If ``x`` has not four axes, or the image has no pixel.
+
+    Examples
+    --------
+    >>> global_avg_pool2d(Tensor(np.ones((2, 4, 4, 3)))).shape
+    (2, 3)
+    """
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    shapes.bind_axes("global_avg_pool2d", "N H W C", {"x": x.shape}, {})
+    return mean(x, axis=(1, 2), keepdims=keepdims)

@@ -1,0 +1,130 @@
+"""Randomness: the default generator, and dropout.
+
+Random numbers are drawn at the public door; the op itself gets the mask as a setting and is pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.tensor import Tensor, apply
+
+__all__ = ["default_generator", "dropout", "manual_seed"]
+
+
+class _Default:
+    """The generator that is used where none is passed in."""
+
+    generator = np.random.default_rng()
+
+
+def manual_seed(seed: int) -> np.random.Generator:
+    """Restart the default generator, which initialisations and dropout draw from.
+
+    Parameters
+    ----------
+    seed : int
+        At least 0; the same seed gives the same numbers.
+
+    Returns
+    -------
+    numpy.random.Generator
+        The default generator.
+
+    Raises
+    ------
+    SettingError
+        If the seed is not an integer of at least 0.
+
+    Examples
+    --------
+    >>> first = manual_seed(0).normal()
+    >>> first == manual_seed(0).normal()
+    True
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise SettingError(f"manual_seed: seed must be an integer of at least 0, got {seed!r}")
+    # Restarted in place, so that whoever holds the generator follows.
+    _Default.generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+    return _Default.generator
+
+
+def default_generator(rng: np.random.Generator | None = None) -> np.random.Generator:
+    """``rng``, or the default generator if it is None.
+
+    >>> default_generator() is default_generator(None)
+    True
+    """
+    if rng is None:
+        return _Default.generator
+    if not isinstance(rng, np.random.Generator):
+        raise SettingError(f"rng must be a numpy.random.Generator, got {rng!r}; make one with "
+                           "np.random.default_rng(seed)")
+    return rng
+
+
+def _dropout_shape(x: Shape, *, mask: np.ndarray) -> Shape:
+    if mask.shape != x:
+        raise ShapeError(f"dropout: the mask is {mask.shape}, x is {x}")
+    return x
+
+
+def _dropout_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    yield Sample("half", (dyadic(rng, 4, 3),), {"mask": 2.0 * rng.integers(0, 2, (4, 3))})
+
+
+DROPOUT = register(Op(
+    name="dropout", shape=_dropout_shape,
+    kernels={"array": lambda x, *, mask: x * mask.astype(x.dtype, copy=False)},
+    vjp={"x": lambda ct, out, x, *, mask: apply(DROPOUT, ct, mask=mask)},
+    samples=_dropout_samples, affine_in=("x",), reads=(), family="random"))
+
+
+@public()
+def dropout(x: Any, *, p: float = 0.5, training: bool = True,
+            rng: np.random.Generator | None = None) -> Tensor:
+    """Set a share ``p`` of the entries to 0 and divide the others by 1 − p, in training.
+
+    Parameters
+    ----------
+    x : Tensor
+    p : float, default 0.5
+        Probability to drop an entry, from 0 up to, not including, 1.
+    training : bool, default True
+        If False, ``x`` is returned as it is.
+    rng : numpy.random.Generator, optional
+        Where the mask is drawn from; the default generator (`manual_seed`) if not given.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape and, on average, the same values.
+
+    Raises
+    ------
+    SettingError
+        If ``p`` is outside [0, 1).
+
+    References
+    ----------
+    Srivastava et al., *Dropout*, JMLR 15 (2014), 1929-1958.
+
+    Examples
+    --------
+    >>> dropout(Tensor([1.0, 1.0, 1.0, 1.0]), p=0.5, rng=np.random.default_rng(0)).data
+    array([2., 0., 0., 0.], dtype=float32)
+    """
+    if not isinstance(p, (int, float)) or not (0 <= p < 1) or math.isnan(p):
+        raise SettingError(f"dropout: p must be from 0 up to, not including, 1, got {p!r}")
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    if not training or p == 0:
+        return x
+    keep = default_generator(rng).random(x.shape, dtype=np.float32) >= p
+    return apply(DROPOUT, x, mask=keep.astype(x.dtype) * x.dtype.type(1 / (1 - p)))
