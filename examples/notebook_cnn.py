@@ -25,6 +25,7 @@ from tinygrad_cnn.data import load
 
 COMPARED_STEPS = 20
 LARGEST_DIFFERENCE = 1e-10
+LEARNING_RATE = 0.1
 TEST_IMAGES = 400                           # the loops need seconds for these
 
 
@@ -85,12 +86,12 @@ def accuracies(by_hand, with_tensors, dataset):
     return (P.argmax(axis=1) == y).mean(), (logits.argmax(axis=1) == y).mean()
 
 
-def time_exercise_convolution(repeats):
+def time_exercise_convolution(repeats, images=14):
     """Seconds for the exercise's convolution, forward and backward: by loops, by the op."""
     rng = np.random.default_rng(0)
-    A = rng.standard_normal((14, 32, 32, 3))
+    A = rng.standard_normal((images, 32, 32, 3))
     W, b = rng.standard_normal((3, 3, 3, 8)), rng.standard_normal((1, 1, 1, 8))
-    dZ = rng.standard_normal((14, 32, 32, 8))
+    dZ = rng.standard_normal((images, 32, 32, 8))
 
     def loops():
         _, cache = stepwise.conv_forward(A, W, b, {"stride": 1, "pad": 1})
@@ -103,18 +104,21 @@ def time_exercise_convolution(repeats):
 
     slow, fast = [], []
     for _ in range(repeats):
-        slow.append(seconds_of(loops))
-        fast += [seconds_of(op) for _ in range(60)]
+        seconds, by_loops = timed(loops)
+        slow.append(seconds)
+        for _ in range(60):
+            seconds, by_op = timed(op)
+            fast.append(seconds)
     difference = max(np.abs(p - q).max() / np.abs(p).max()
-                     for p, q in zip(loops(), op(), strict=True))
+                     for p, q in zip(by_loops, by_op, strict=True))
     return min(slow), min(fast), difference
 
 
-def seconds_of(work):
-    """How long one call takes."""
+def timed(work):
+    """How long one call takes, and what it gives."""
     start = perf_counter()
-    work()
-    return perf_counter() - start
+    result = work()
+    return perf_counter() - start, result
 
 
 def main(arguments=None):
@@ -136,8 +140,8 @@ def main(arguments=None):
     start = stepwise.initialize_parameters(structure)
     data = list(batches(train, size, steps, options.seed))
 
-    slow, slow_seconds, by_hand = train_by_hand(start, data, learning_rate=0.2)
-    fast, fast_seconds, with_tensors = train_with_tensors(start, data, learning_rate=0.2)
+    slow, slow_seconds, by_hand = train_by_hand(start, data, learning_rate=LEARNING_RATE)
+    fast, fast_seconds, with_tensors = train_with_tensors(start, data, learning_rate=LEARNING_RATE)
 
     print(f"\n{'step':>4}  {'by hand':>18}  {'with Tensors':>18}")
     for step, pair in enumerate(zip(slow, fast, strict=True), start=1):

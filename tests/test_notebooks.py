@@ -182,7 +182,7 @@ def test_the_pack_is_complete_and_of_the_format_that_is_read_here():
 
 
 @pytest.mark.parametrize("form", [by_hand, with_ops], ids=["stepwise", "ops"])
-@pytest.mark.parametrize("case_id, check", CHECKS)
+@pytest.mark.parametrize(("case_id", "check"), CHECKS)
 def test_the_published_figures_are_met(case_id, check, form):
     problem = complaint(case_id, check, figure_of(check, run(case_id, form)))
     assert problem is None, problem
@@ -196,7 +196,7 @@ def test_both_forms_give_the_same_arrays(case_id):
         np.testing.assert_allclose(theirs[name], value, rtol=1e-10, atol=1e-10, err_msg=name)
 
 
-@pytest.mark.parametrize("mistake, figure", FIGURES)
+@pytest.mark.parametrize(("mistake", "figure"), FIGURES)
 def test_a_known_wrong_figure_is_traced_to_its_cause(mistake, figure):
     where = figure["case"], figure["what"]
     words = stepwise.diagnose(*where, figure["wrong"], PACK["known_wrong"])
@@ -206,7 +206,7 @@ def test_a_known_wrong_figure_is_traced_to_its_cause(mistake, figure):
         assert words is None                # the mistake leaves this figure right
 
 
-@pytest.mark.parametrize("mistake, figure", [p for p in FIGURES if "printed" in p.values[1]])
+@pytest.mark.parametrize(("mistake", "figure"), [p for p in FIGURES if "printed" in p.values[1]])
 def test_a_known_wrong_figure_is_recognised_as_it_is_printed_and_in_float32(mistake, figure):
     where = figure["case"], figure["what"]
     for value in (figure["printed"], np.float32(figure["wrong"])):
@@ -215,7 +215,7 @@ def test_a_known_wrong_figure_is_recognised_as_it_is_printed_and_in_float32(mist
         assert words is None or words.startswith(mistake["name"])
 
 
-@pytest.mark.parametrize("case_id, check", CHECKS)
+@pytest.mark.parametrize(("case_id", "check"), CHECKS)
 def test_a_right_figure_is_never_taken_for_a_mistake(case_id, check):
     if "expected" in check:
         assert stepwise.diagnose(case_id, check["what"], check["expected"],
@@ -251,7 +251,7 @@ def backward_without_stride(dZ, A_prev, W, b, stride, pad):
     return dA_pad[:, pad:pad + height, pad:pad + width], dW, db
 
 
-@pytest.mark.parametrize("mistake, case_ids, words", [
+@pytest.mark.parametrize(("mistake", "case_ids", "words"), [
     ("F1", ("C2", "C3", "C5"), "the bias is added inside the window sum"),
     ("F2", ("C4", "C5b"), "the backward pass ignores the stride"),
 ])

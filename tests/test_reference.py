@@ -39,7 +39,7 @@ def patches(x, kernel, stride, padding, dilation):
     return view[:, ::stride[0], ::stride[1], :, ::dilation[0], ::dilation[1]]
 
 
-@pytest.mark.parametrize("image, w_shape, stride, padding, dilation, groups", CONVOLUTIONS)
+@pytest.mark.parametrize(("image", "w_shape", "stride", "padding", "dilation", "groups"), CONVOLUTIONS)
 def test_conv2d_is_the_sum_over_windows_plus_the_bias_once(image, w_shape, stride, padding,
                                                            dilation, groups):
     x, w, b = normal(2, *image, w_shape[2] * groups), normal(*w_shape, seed=1), normal(w_shape[3])
@@ -51,7 +51,7 @@ def test_conv2d_is_the_sum_over_windows_plus_the_bias_once(image, w_shape, strid
     np.testing.assert_allclose(y, expected.reshape(y.shape) + b, atol=1e-12)
 
 
-@pytest.mark.parametrize("image, w_shape, stride, padding, dilation, groups", CONVOLUTIONS)
+@pytest.mark.parametrize(("image", "w_shape", "stride", "padding", "dilation", "groups"), CONVOLUTIONS)
 def test_the_three_faces_of_convolution_are_adjoint(image, w_shape, stride, padding, dilation,
                                                     groups):
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
@@ -65,7 +65,7 @@ def test_the_three_faces_of_convolution_are_adjoint(image, w_shape, stride, padd
     assert inner(y, ct) == pytest.approx(inner(w, ct_w), rel=1e-12)
 
 
-@pytest.mark.parametrize("image, kernel_size, stride, padding", POOLS)
+@pytest.mark.parametrize(("image", "kernel_size", "stride", "padding"), POOLS)
 def test_windows_and_fold_are_adjoint_and_windows_copy(image, kernel_size, stride, padding):
     x = normal(2, *image, 3)
     view = reference.windows(x, kernel_size=kernel_size, stride=stride, padding=padding, fill=0.0)
@@ -75,7 +75,7 @@ def test_windows_and_fold_are_adjoint_and_windows_copy(image, kernel_size, strid
     assert inner(view, ct) == pytest.approx(inner(x, back), rel=1e-12)
 
 
-@pytest.mark.parametrize("image, kernel_size, stride, padding", POOLS)
+@pytest.mark.parametrize(("image", "kernel_size", "stride", "padding"), POOLS)
 def test_the_winner_of_a_window_is_its_first_maximum(image, kernel_size, stride, padding):
     x = np.round(normal(2, *image, 3))      # rounded, so that there are ties
     settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
@@ -100,11 +100,12 @@ def test_padding_never_wins_and_nan_always_does():
     assert residuals["winners"][0, :, :, 0].tolist() == [[3, 2], [1, 0]]
     hole = np.array([[1.0, 9.0], [np.nan, 2.0]]).reshape(1, 2, 2, 1)
     y, residuals = reference.max_pool2d(hole, padding=((0, 0), (0, 0)), **settings)
-    assert np.isnan(y.item()) and residuals["winners"].item() == 2
+    assert np.isnan(y.item())
+    assert residuals["winners"].item() == 2
 
 
 @pytest.mark.parametrize("count_include_pad", [True, False])
-@pytest.mark.parametrize("image, kernel_size, stride, padding", POOLS)
+@pytest.mark.parametrize(("image", "kernel_size", "stride", "padding"), POOLS)
 def test_an_average_divides_by_the_window_or_by_the_pixels_in_it(image, kernel_size, stride,
                                                                  padding, count_include_pad):
     x = normal(2, *image, 3)

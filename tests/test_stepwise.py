@@ -1,7 +1,12 @@
 """The notebooks' steps one by one: hand-computed values, defects mended, and ties to the ops."""
 
+import doctest
+import functools
+import importlib.util
 import inspect
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +31,7 @@ from tinygrad_cnn.stepwise import (
     Tanh,
 )
 
+ROOT = Path(__file__).parents[1]
 HYPER = {"stride": 1, "pad": 0}
 TIES = np.array([[3.0, 3.0, 1.0], [0.0, 3.0, 2.0], [1.0, 2.0, 2.0]]).reshape(1, 3, 3, 1)
 
@@ -100,7 +106,7 @@ def test_a_single_step_is_what_conv_forward_does_in_each_window():
         assert Z[n, h, w, c] == stepwise.conv_single_step(window, W[..., c], b[..., c])
 
 
-@pytest.mark.parametrize("image, f, stride, pad", [
+@pytest.mark.parametrize(("image", "f", "stride", "pad"), [
     ((4, 4), 2, 2, 2), ((5, 7), 3, 2, 1), ((5, 4), 3, 1, 0), ((3, 3), 1, 1, 0),
     ((6, 5), 2, 3, 0),                      # rows and columns are left over
 ])
@@ -150,7 +156,8 @@ def test_the_cache_holds_the_primal_arrays_and_a_copy_of_the_settings():
     after = stepwise.conv_backward(np.ones_like(Z), cache)
     assert cache[3] == HYPER
     assert all(np.array_equal(p, q) for p, q in zip(before, after, strict=True))
-    assert np.array_equal(cache[0], A) and np.array_equal(cache[1], W)
+    assert np.array_equal(cache[0], A)
+    assert np.array_equal(cache[1], W)
     pool_settings = {"f": 2, "stride": 1}
     _, pool_cache = stepwise.pool_forward(A, pool_settings)
     pool_settings["f"] = 3
@@ -176,7 +183,7 @@ def test_integers_are_read_as_float64():
 
 # ---- the first notebook: pooling -----------------------------------------------------------------
 
-@pytest.mark.parametrize("mode, value", [("max", [4.0, 5.0, 7.0, 8.0]),
+@pytest.mark.parametrize(("mode", "value"), [("max", [4.0, 5.0, 7.0, 8.0]),
                                          ("average", [2.0, 3.0, 5.0, 6.0])])
 def test_pooling_keeps_the_largest_entry_or_the_average(mode, value):
     A, _ = stepwise.pool_forward(np.arange(9.0).reshape(1, 3, 3, 1), {"f": 2, "stride": 1}, mode)
@@ -184,7 +191,7 @@ def test_pooling_keeps_the_largest_entry_or_the_average(mode, value):
 
 
 @pytest.mark.parametrize("mode", ["max", "average"])
-@pytest.mark.parametrize("image, f, stride", [((5, 7), 2, 2), ((5, 5), 3, 2), ((4, 5), 2, 1)])
+@pytest.mark.parametrize(("image", "f", "stride"), [((5, 7), 2, 2), ((5, 5), 3, 2), ((4, 5), 2, 1)])
 def test_pooling_by_hand_and_by_backward_agree(image, f, stride, mode):
     A_prev = np.round(normal(2, *image, 3))     # rounded, so that there are ties
     A, cache = stepwise.pool_forward(A_prev, {"f": f, "stride": stride}, mode=mode)
@@ -429,7 +436,8 @@ def test_the_linear_class_honours_bias_and_returns_its_gradient(bias):
         same(layer.bias, stream.randn(1, 3) * 0.05)
         same(db[0], b.grad.data)
     else:
-        assert db is None and layer.bias is None
+        assert db is None
+        assert layer.bias is None
 
 
 def test_l2_adds_the_gradient_of_its_penalty_with_m_rows():
@@ -486,7 +494,7 @@ def test_wrappers_share_the_arrays_of_the_layer_so_updates_reach_it():
 
 # ---- the exercise: activations and losses --------------------------------------------------------
 
-@pytest.mark.parametrize("step, op", [
+@pytest.mark.parametrize(("step", "op"), [
     (ReLU(), tc.relu), (LeakyReLU(), tc.leaky_relu),
     (LeakyReLU(alpha=0.3), lambda x: tc.leaky_relu(x, slope=0.3)),
     (Tanh(), tc.tanh), (Sigmoid(), tc.sigmoid), (Softmax(), lambda x: tc.softmax(x, axis=1)),
@@ -647,7 +655,7 @@ def pool_both(X=X4, f=2, stride=2, mode="max"):
             lambda: op(X, kernel_size=f, stride=stride))
 
 
-@pytest.mark.parametrize("by_hand, by_op, error", [
+@pytest.mark.parametrize(("by_hand", "by_op", "error"), [
     (*conv_both(W=np.ones((7, 7, 3, 5)), pad=1), errors.ShapeError),
     (*conv_both(stride=0), errors.SettingError),
     (*conv_both(pad=-1), errors.SettingError),
@@ -679,7 +687,7 @@ CONV_CACHE = stepwise.conv_forward(X4, W4, B4, HYPER)[1]
 POOL_CACHE = stepwise.pool_forward(X4, {"f": 2, "stride": 2})[1]
 
 
-@pytest.mark.parametrize("call, error, words", [
+@pytest.mark.parametrize(("call", "error", "words"), [
     (lambda: conv_both(W=np.ones((1, 2, 3, 5)))[0](), errors.ShapeError, "filters are square"),
     (lambda: conv_both(b=np.ones(5))[0](), errors.ShapeError, "b must have shape (1, 1, 1, C_out)"),
     (lambda: stepwise.conv_forward(X4, W4, B4, {"stride": 1}), errors.SettingError,
@@ -747,3 +755,65 @@ def test_a_mistake_is_refused_with_words_that_name_it(call, error, words):
 def test_every_public_step_has_a_docstring_with_an_example():
     for name in stepwise.__all__:
         assert ">>>" in inspect.getdoc(getattr(stepwise, name)), name
+
+
+# ---- the example, the page and its pictures ------------------------------------------------------
+
+def script(path):
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_finished_notebook_prints_both_columns_and_the_difference(capsys, monkeypatch):
+    example = script("examples/notebook_cnn.py")
+    timing = functools.partial(example.time_exercise_convolution, images=1)     # seconds saved
+    monkeypatch.setattr(example, "time_exercise_convolution", timing)
+    status = example.main(["--quick", "--steps", "3"])
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^ +(\d) +(\d\.\d{14}) +(\d\.\d{14})$", printed, re.MULTILINE)
+    assert [step for step, _, _ in rows] == ["1", "2", "3"]
+    assert all(abs(float(a) - float(b)) <= 1e-10 for _, a, b in rows)
+    assert "largest difference in the first 3 steps" in printed
+    assert "times faster" in printed
+    assert status == 0
+
+
+def test_the_finished_notebook_fails_when_the_losses_part(capsys, monkeypatch):
+    example = script("examples/notebook_cnn.py")
+    monkeypatch.setattr(example, "time_exercise_convolution", lambda repeats: (1.0, 1.0, 0.0))
+    by_tensors = example.train_with_tensors
+
+    def slightly_off(parameters, data, learning_rate):
+        losses, *rest = by_tensors(parameters, data, learning_rate)
+        return [loss + 1e-9 for loss in losses], *rest
+
+    monkeypatch.setattr(example, "train_with_tensors", slightly_off)
+    assert example.main(["--quick", "--steps", "1"]) == 1
+    assert "1.0e-09" in capsys.readouterr().out
+
+
+def test_the_page_about_the_notebooks_is_true(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    outcome = doctest.testfile(str(ROOT / "docs/notebooks.md"), module_relative=False,
+                               optionflags=flags, encoding="utf-8")
+    assert outcome.attempted > 40
+    assert outcome.failed == 0
+
+
+def test_the_pictures_of_the_page_are_current(tmp_path):
+    pytest.importorskip("matplotlib")
+    script("docs/pictures/notebook_pictures.py").main(tmp_path)
+    page = (ROOT / "docs/notebooks.md").read_text(encoding="utf-8")
+
+    def digest(path):
+        return re.search(rb"Comment\x00([0-9a-f]{16})", path.read_bytes()).group(1)
+
+    drawn = sorted(tmp_path.iterdir())
+    assert len(drawn) == 2
+    for path in drawn:
+        assert digest(path) == digest(ROOT / "docs" / "pictures" / path.name)
+        assert f"pictures/{path.name}" in page

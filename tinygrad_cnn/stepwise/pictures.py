@@ -15,7 +15,8 @@ __all__ = ["padding_picture"]
 def padding_picture(X: Array, pad: int, image: int = 0, channel: int = 0) -> Any:
     """Draw one channel of one image, and beside it the same with its border of zeros.
 
-    Both panels share one colour scale, so that equal numbers have equal colours.
+    Both panels share one colour scale, so that equal numbers have equal colours; a frame in the
+    second shows where the image lies.
 
     Parameters
     ----------
@@ -54,6 +55,7 @@ def padding_picture(X: Array, pad: int, image: int = 0, channel: int = 0) -> Any
             raise SettingError(f"padding_picture: {name} must lie in 0 … {size - 1}, got {index}")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.patches import Rectangle
     except ImportError:
         raise missing_extra("matplotlib", extra="viz", purpose="pictures") from None
     panels = {"x": images[image, :, :, channel], "x_pad": padded[image, :, :, channel]}
@@ -64,5 +66,8 @@ def padding_picture(X: Array, pad: int, image: int = 0, channel: int = 0) -> Any
     for place, (title, panel) in zip(axes, panels.items(), strict=True):
         drawn = place.imshow(panel, vmin=low, vmax=high, cmap="gray")
         place.set_title(title)
+    height, width = images.shape[1:3]                   # a frame where the image lies inside it
+    axes[1].add_patch(Rectangle((pad - 0.5, pad - 0.5), width, height, fill=False,
+                                edgecolor="tab:orange", linewidth=2))
     figure.colorbar(drawn, ax=list(axes))
     return figure

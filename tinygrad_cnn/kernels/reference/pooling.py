@@ -1,5 +1,4 @@
-"""Windows, their maxima and their averages, one window of one channel at a time.
-"""
+"""Windows, their maxima and their averages, one window of one channel at a time."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Matrix products, softmax and its relatives row by row, and the statistics of channels.
-"""
+"""Matrix products, softmax and its relatives row by row, and the statistics of channels."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ def softmax(x: Array, *, axis: int) -> Array:
 
 
 def logsumexp(x: Array, *, axis: int) -> Array:
-    """log Σ_j exp(x_j), row by row; the largest entry is taken out first.  The axis goes."""
+    """y = log Σ_j exp(x_j), row by row; the largest entry is taken out first.  The axis goes."""
     rows = np.moveaxis(x, axis, -1)
     y = np.zeros(rows.shape[:-1], dtype=x.dtype)
     for at in np.ndindex(*y.shape):
