@@ -222,6 +222,17 @@ def test_a_right_figure_is_never_taken_for_a_mistake(case_id, check):
                                  PACK["known_wrong"]) is None
 
 
+@pytest.mark.parametrize("case_id", ["S4", "S5"])
+def test_the_exercises_class_draws_the_weights_of_the_pack(case_id):
+    before = np.random.get_state()
+    np.random.seed(42)
+    layer = stepwise.Conv2D(3, 8, kernel_size=3, stride=1, padding=1)
+    np.random.set_state(before)
+    drawn = draw(CASES[case_id]["inputs"])
+    assert np.array_equal(layer.W, drawn["W"])
+    assert np.array_equal(layer.b, drawn["b"])
+
+
 def planted(mistake):
     """The steps by hand, with one of the known mistakes made on purpose."""
     def form(op, arrays, params):

@@ -39,7 +39,8 @@ def patches(x, kernel, stride, padding, dilation):
     return view[:, ::stride[0], ::stride[1], :, ::dilation[0], ::dilation[1]]
 
 
-@pytest.mark.parametrize(("image", "w_shape", "stride", "padding", "dilation", "groups"), CONVOLUTIONS)
+@pytest.mark.parametrize(("image", "w_shape", "stride", "padding", "dilation", "groups"),
+                         CONVOLUTIONS)
 def test_conv2d_is_the_sum_over_windows_plus_the_bias_once(image, w_shape, stride, padding,
                                                            dilation, groups):
     x, w, b = normal(2, *image, w_shape[2] * groups), normal(*w_shape, seed=1), normal(w_shape[3])
@@ -51,7 +52,8 @@ def test_conv2d_is_the_sum_over_windows_plus_the_bias_once(image, w_shape, strid
     np.testing.assert_allclose(y, expected.reshape(y.shape) + b, atol=1e-12)
 
 
-@pytest.mark.parametrize(("image", "w_shape", "stride", "padding", "dilation", "groups"), CONVOLUTIONS)
+@pytest.mark.parametrize(("image", "w_shape", "stride", "padding", "dilation", "groups"),
+                         CONVOLUTIONS)
 def test_the_three_faces_of_convolution_are_adjoint(image, w_shape, stride, padding, dilation,
                                                     groups):
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}

@@ -70,7 +70,7 @@ class ReLU(Activation):
         return A
 
     def grad(self, in_gradient: Array) -> Array:
-        """dx = g · (x > 0)."""
+        """Pass g on where x > 0."""
         x, gradient = self._gradient(in_gradient)
         return relu_backward(gradient, x)
 
@@ -102,7 +102,7 @@ class LeakyReLU(Activation):
         return np.where(x > 0, x, self.alpha * x)
 
     def grad(self, in_gradient: Array) -> Array:
-        """dx = g, or alpha · g where x ≤ 0."""
+        """Pass g on, times alpha where x ≤ 0."""
         x, gradient = self._gradient(in_gradient)
         return np.where(x > 0, gradient, self.alpha * gradient)
 

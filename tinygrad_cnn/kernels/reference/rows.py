@@ -41,7 +41,7 @@ def softmax(x: Array, *, axis: int) -> Array:
 
 
 def logsumexp(x: Array, *, axis: int) -> Array:
-    """y = log Σ_j exp(x_j), row by row; the largest entry is taken out first.  The axis goes."""
+    """Take log Σ_j exp(x_j), row by row; the largest entry is taken out first.  The axis goes."""
     rows = np.moveaxis(x, axis, -1)
     y = np.zeros(rows.shape[:-1], dtype=x.dtype)
     for at in np.ndindex(*y.shape):
