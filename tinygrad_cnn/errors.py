@@ -5,12 +5,12 @@
     TinygradCnnError
     ├── ShapeError          (ValueError)      arrays that do not fit together
     ├── SettingError        (ValueError)      a stride of zero, an unknown mode or name
-    ├── CheckpointError     (ValueError)      a file of weights that cannot be trusted or does not fit
-    ├── DataError           (ValueError)      data sets: missing, truncated or hostile files, bad labels
+    ├── CheckpointError     (ValueError)      weights that cannot be trusted or do not fit
+    ├── DataError           (ValueError)      missing, truncated or hostile files, bad labels
     ├── VizError            (ValueError)      a picture that cannot be drawn or written
     ├── DTypeError          (TypeError)       a dtype that is refused
     ├── DeclarationError    (TypeError)       an op declared inconsistently; raised at import
-    ├── GradientError       (RuntimeError)    a backward pass that cannot be done, or a rule gone wrong
+    ├── GradientError       (RuntimeError)    a backward pass that cannot be done; a wrong rule
     │   └── GraphFreedError                   a second backward through a graph that was freed
     ├── MissingExtraError   (ImportError)     an optional package is absent; names the pip line
     └── GradientMismatch    (AssertionError)  a gradient test found a wrong rule

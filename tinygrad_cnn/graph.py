@@ -37,17 +37,22 @@ __all__ = ["Node", "Observer", "cotangents", "enable_grad", "is_grad_enabled", "
 Array = NDArray[Any]
 
 
-# ---- what holds while ops are applied, one value per thread and task --------------------------------
+# ---- what holds while ops are applied, one value per thread and task -----------------------------
 
 class Observer(Protocol):
     """Who is told of every node made and every cotangent found, with the seconds it took.
 
-    ``sent`` holds what the rules of a node gave: its inputs, each with its share of their cotangent.
+    ``sent`` holds what the rules of a node gave: its inputs, each with a share of their cotangent.
     """
 
-    def forward(self, node: Node, out: Array, seconds: float) -> None: ...
+    def forward(self, node: Node, out: Array, seconds: float) -> None:
+        """An op was applied."""
+        ...
+
     def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array]],
-                 seconds: float) -> None: ...
+                 seconds: float) -> None:
+        """The rules of a node were called with its cotangent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +131,16 @@ def is_grad_enabled() -> bool:
 
 
 @contextmanager
-def scope(name: str) -> Iterator[None]:
-    """Add ``name`` to the path that nodes made inside the block carry; modules call this."""
+def scope(name: str) -> Iterator[tuple[str, ...]]:
+    """Add ``name`` to the path that nodes made inside the block carry; gives the path.
+
+    Modules call this.
+    """
     state = _state.get()
-    token = _state.set(State(state.recording, (*state.scope, name), state.observer))
+    path = (*state.scope, name)
+    token = _state.set(State(state.recording, path, state.observer))
     try:
-        yield
+        yield path
     finally:
         _state.reset(token)
 
@@ -146,7 +155,7 @@ def observing(observer: Observer) -> Iterator[None]:
         _state.reset(token)
 
 
-# ---- nodes ----------------------------------------------------------------------------------------
+# ---- nodes ---------------------------------------------------------------------------------------
 
 _serial = itertools.count()
 
@@ -218,7 +227,8 @@ class Node:
     def _freed_error(self) -> GraphFreedError:
         return GraphFreedError(
             f"backward: the graph was freed by an earlier backward pass (at the op "
-            f"{self.op.name}); pass retain_graph=True to the first one, or compute the output again")
+            f"{self.op.name}); pass retain_graph=True to the first one, or compute the "
+            "output again")
 
     def __repr__(self) -> str:
         return f"<node {self.serial}: {self.op.name}{' (freed)' if self.freed else ''}>"
@@ -233,7 +243,7 @@ def blank(shape: Shape, dtype: np.dtype[Any]) -> Array:
     return np.broadcast_to(np.array(np.nan, dtype), shape)
 
 
-# ---- the backward pass ----------------------------------------------------------------------------
+# ---- the backward pass ---------------------------------------------------------------------------
 
 def key_of(x: Tensor) -> Any:
     """What the cotangent of ``x`` is filed under: its node, or itself if it is a leaf."""
@@ -358,7 +368,8 @@ class _ArrayStep:
             args: Any = [None if x is None else x.data for x in inputs]
             given: Any = ct
         else:
-            out = self.wrap(blank(ct.shape, ct.dtype) if node.out is None else node.out, False, None)
+            values = blank(ct.shape, ct.dtype) if node.out is None else node.out
+            out = self.wrap(values, False, None)
             args = inputs
             given = self.wrap(ct, False, None)
         result = []
@@ -383,7 +394,8 @@ class _ArrayStep:
                 part = OPS["sum_to"].run(part, shape=data.shape)[0]
             if part.dtype is not data.dtype and part.dtype != data.dtype:
                 raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} has dtype "
-                                    f"{part.dtype}, the input has {data.dtype}; keep the dtype of ct")
+                                    f"{part.dtype}, the input has {data.dtype}; keep the dtype of "
+                                    "ct")
             result.append((x, part))
         return result
 

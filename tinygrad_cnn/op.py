@@ -3,12 +3,12 @@
 Whoever draws, tests, times or documents an op asks its ``Op``.  The contract, in four lines; arrays
 go by position, settings by keyword and without defaults::
 
-    shape  (*input_shapes, **settings)                   -> output shape; its signature is the op's
-    kernel (*arrays, **settings)                         -> array, or (array, residuals), or NotImplemented
-    vjp[x] (ct, out, *inputs, **settings, **residuals)   -> Tensor: the cotangent of input x
-    samples(rng) -> calls that must work;  rejects: calls that must fail, with words of their message
+    shape  (*input_shapes, **settings)                  -> output shape; its signature is the op's
+    kernel (*arrays, **settings)                        -> array, or (array, residuals)
+    vjp[x] (ct, out, *inputs, **settings, **residuals)  -> Tensor: the cotangent of input x
+    samples(rng) -> calls that must work;  rejects: calls that must fail, and words they say
 
-This file knows no tensor and no graph; ``OPS`` and ``FUNCTIONS`` are filled by ``tinygrad_cnn.ops``.
+This file knows no tensor and no graph; ``tinygrad_cnn.ops`` fills ``OPS`` and ``FUNCTIONS``.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Reject:
 
 
 def dyadic(rng: np.random.Generator, *shape: int) -> Array:
-    """Odd eighths in (-2, 2): floats add and multiply them exactly, so a rule can be held to ``==``.
+    """Odd eighths in (-2, 2): sums and products are exact, so a rule can be held to ``==``.
 
     >>> dyadic(np.random.default_rng(0), 3) * 8
     array([ 11.,   5.,   1.])

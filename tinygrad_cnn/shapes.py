@@ -27,7 +27,7 @@ Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
 
 
-# ---- settings, brought into one form --------------------------------------------------------------
+# ---- settings, brought into one form -------------------------------------------------------------
 
 def integer(op: str, setting: str, value: Any, *, least: int | None = None) -> int:
     """``value`` as an int; booleans and fractions are refused, and so is less than ``least``."""
@@ -42,7 +42,8 @@ def integer(op: str, setting: str, value: Any, *, least: int | None = None) -> i
     return number
 
 
-def pair(value: Any, *, op: str = "shape", setting: str = "value", least: int | None = None) -> Pair:
+def pair(value: Any, *, op: str = "shape", setting: str = "value",
+         least: int | None = None) -> Pair:
     """One number for both image axes, or one for each: (down, across).
 
     >>> pair(2), pair((1, 3))
@@ -128,7 +129,7 @@ def axes_tuple(axis: Any, shape: Sequence[int], *, op: str = "shape") -> tuple[i
     return found
 
 
-# ---- arithmetic of windows ------------------------------------------------------------------------
+# ---- arithmetic of windows -----------------------------------------------------------------------
 
 def reach(kernel: int, dilation: int) -> int:
     """How many pixels a window spans along one axis."""
@@ -159,7 +160,7 @@ def _window_positions(op: str, image: Sequence[int], kernel_size: Pair, stride: 
     return out[0], out[1]
 
 
-# ---- axis letters ---------------------------------------------------------------------------------
+# ---- axis letters --------------------------------------------------------------------------------
 
 def bind_axes(op: str, axes: str, shapes: Mapping[str, Shape | None],
               settings: Mapping[str, Any]) -> dict[str, int]:
@@ -201,8 +202,9 @@ def broadcast(op: str, **shapes: Shape) -> Shape:
         sizes = {s[i] for s in shapes.values() if len(s) >= -i}
         if len(sizes - {1}) > 1:
             listing = "".join(f"\n  {name} = {shape}" for name, shape in shapes.items())
-            raise ShapeError(f"{op}: axis {i} is {' in one input and '.join(map(str, sorted(sizes - {1})))}"
-                             f" in another, and only an axis of 1 is stretched{listing}")
+            words = " in one input and ".join(map(str, sorted(sizes - {1})))
+            raise ShapeError(f"{op}: axis {i} is {words} in another, and only an axis of 1 is "
+                             f"stretched{listing}")
         out.append(max(sizes) if 0 not in sizes else 0)
     return tuple(out)
 
@@ -215,7 +217,7 @@ def reduced(shape: Shape, axis: Iterable[int], keepdims: bool) -> Shape:
     return tuple(n for i, n in enumerate(shape) if i not in gone)
 
 
-# ---- shape rules of the windowed ops, shared by ops and kernels -------------------------------------
+# ---- shape rules of the windowed ops, shared by ops and kernels ----------------------------------
 
 def conv2d(x: Shape, w: Shape, b: Shape | None = None, *, stride: Pair, padding: Sides,
            dilation: Pair, groups: int) -> Shape:
@@ -243,7 +245,8 @@ def conv2d_weight(x: Shape, y: Shape, *, kernel_size: Pair, stride: Pair, paddin
                   dilation: Pair, groups: int) -> Shape:
     """N H W C, N OH OW O -> KH KW C/groups O."""
     if groups < 1 or x[3] % groups:
-        raise ShapeError(f"conv2d_weight: {x[3]} channels cannot be shared out among {groups} groups")
+        raise ShapeError(f"conv2d_weight: {x[3]} channels cannot be shared out among {groups} "
+                         "groups")
     w = (*kernel_size, x[3] // groups, y[3])
     made = conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if made != y:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.graph import Node, State, _state, blank, cotangents, key_of
+from tinygrad_cnn.graph import scope as scope
 from tinygrad_cnn.op import FUNCTIONS, Op, public, register
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "binary", "custom_op", "expose", "grad",
+__all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "binary",
+           "custom_op", "expose", "grad",
            "gradients", "tensor", "unary"]
 
 Array = NDArray[Any]
@@ -249,35 +252,35 @@ class Tensor:
             return function(*inputs)
         what = f"np.{ufunc.__name__}" + (f".{method}" if method != "__call__" else "")
         why = f" with {', '.join(kwargs)}=" if function is not None and kwargs else ""
-        raise TypeError(f"{what}{why} is not differentiable here; use the functions of tinygrad_cnn, "
-                        "or tensor.numpy() for plain values")
+        raise TypeError(f"{what}{why} is not differentiable here; use the functions of "
+                        "tinygrad_cnn, or tensor.numpy() for plain values")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         own = FUNCTIONS.get(function)
         if own is None:
             name = f"np.{function.__name__}"
-            raise TypeError(f"{name} is not differentiable here; use the functions of tinygrad_cnn, "
-                            "or tensor.numpy() for plain values")
+            raise TypeError(f"{name} is not differentiable here; use the functions of "
+                            "tinygrad_cnn, or tensor.numpy() for plain values")
         return own(*args, **kwargs)
 
     # ---- operators
 
-    def __add__(self, other: Any) -> Tensor: return FUNCTIONS["add"](self, other)  # type: ignore[no-any-return]
-    def __radd__(self, other: Any) -> Tensor: return FUNCTIONS["add"](other, self)  # type: ignore[no-any-return]
-    def __sub__(self, other: Any) -> Tensor: return FUNCTIONS["sub"](self, other)  # type: ignore[no-any-return]
-    def __rsub__(self, other: Any) -> Tensor: return FUNCTIONS["sub"](other, self)  # type: ignore[no-any-return]
-    def __mul__(self, other: Any) -> Tensor: return FUNCTIONS["mul"](self, other)  # type: ignore[no-any-return]
-    def __rmul__(self, other: Any) -> Tensor: return FUNCTIONS["mul"](other, self)  # type: ignore[no-any-return]
-    def __truediv__(self, other: Any) -> Tensor: return FUNCTIONS["div"](self, other)  # type: ignore[no-any-return]
-    def __rtruediv__(self, other: Any) -> Tensor: return FUNCTIONS["div"](other, self)  # type: ignore[no-any-return]
-    def __pow__(self, other: Any) -> Tensor: return FUNCTIONS["power"](self, other)  # type: ignore[no-any-return]
-    def __rpow__(self, other: Any) -> Tensor: return FUNCTIONS["power"](other, self)  # type: ignore[no-any-return]
-    def __matmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](self, other)  # type: ignore[no-any-return]
-    def __rmatmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](other, self)  # type: ignore[no-any-return]
-    def __neg__(self) -> Tensor: return FUNCTIONS["neg"](self)  # type: ignore[no-any-return]
+    def __add__(self, other: Any) -> Tensor: return FUNCTIONS["add"](self, other)
+    def __radd__(self, other: Any) -> Tensor: return FUNCTIONS["add"](other, self)
+    def __sub__(self, other: Any) -> Tensor: return FUNCTIONS["sub"](self, other)
+    def __rsub__(self, other: Any) -> Tensor: return FUNCTIONS["sub"](other, self)
+    def __mul__(self, other: Any) -> Tensor: return FUNCTIONS["mul"](self, other)
+    def __rmul__(self, other: Any) -> Tensor: return FUNCTIONS["mul"](other, self)
+    def __truediv__(self, other: Any) -> Tensor: return FUNCTIONS["div"](self, other)
+    def __rtruediv__(self, other: Any) -> Tensor: return FUNCTIONS["div"](other, self)
+    def __pow__(self, other: Any) -> Tensor: return FUNCTIONS["power"](self, other)
+    def __rpow__(self, other: Any) -> Tensor: return FUNCTIONS["power"](other, self)
+    def __matmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](self, other)
+    def __rmatmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](other, self)
+    def __neg__(self) -> Tensor: return FUNCTIONS["neg"](self)
     def __pos__(self) -> Tensor: return self
-    def __abs__(self) -> Tensor: return FUNCTIONS["abs"](self)  # type: ignore[no-any-return]
-    def __getitem__(self, index: Any) -> Tensor: return FUNCTIONS["getitem"](self, index)  # type: ignore[no-any-return]
+    def __abs__(self) -> Tensor: return FUNCTIONS["abs"](self)
+    def __getitem__(self, index: Any) -> Tensor: return FUNCTIONS["getitem"](self, index)
 
     # Comparisons have no gradient: they give plain boolean arrays.
     def __eq__(self, other: Any) -> Any: return _compare(np.equal, self, other)
@@ -460,7 +463,7 @@ def as_array(value: Any) -> Array:
     return value.data if isinstance(value, Tensor) else np.asarray(value)
 
 
-# ---- gradients of a recorded graph ------------------------------------------------------------------
+# ---- gradients of a recorded graph ---------------------------------------------------------------
 
 def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
     if not out.requires_grad:
@@ -569,10 +572,10 @@ def gradients(out: Tensor, ct: Any = None, *, create_graph: bool = False,
             if isinstance(leaf, Tensor)}
 
 
-# ---- applying an op --------------------------------------------------------------------------------
+# ---- applying an op ------------------------------------------------------------------------------
 
 def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
-    """A value that is no tensor, in the dtype of its company; a float array of another is refused."""
+    """A value that is no tensor, in the dtype of its company; other float arrays are refused."""
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f" \
             and value.dtype != dtype:
         raise DTypeError(f"{op}: {name} is an array of {value.dtype} among tensors of {dtype}; "
@@ -613,13 +616,11 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
 
 def _origin() -> tuple[Any, int] | None:
     """The innermost line outside the package: code object and instruction, never the frame."""
-    frame = sys._getframe(4)
+    frame: FrameType | None = sys._getframe(3)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name.partition(".")[0] != _PACKAGE:
             return frame.f_code, frame.f_lasti
-        if frame.f_back is None:
-            return None
         frame = frame.f_back
     return None
 
@@ -712,7 +713,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
                 return apply(op, a, b)
             out = ufunc(x, y)
         except (AttributeError, ValueError):
-            return apply(op, a, b)                  # a number or an array; or shapes that do not fit
+            return apply(op, a, b)              # a number or an array; or shapes that do not fit
         if type(out) is not np.ndarray:
             out = np.asarray(out)
         if not (a.requires_grad or b.requires_grad) or not state.recording:
@@ -760,7 +761,7 @@ _HERE = globals()
 _NOTHING: dict[str, Any] = {}
 
 
-# ---- public functions made from a declaration -------------------------------------------------------
+# ---- public functions made from a declaration ----------------------------------------------------
 
 def expose(op: Op) -> Callable[..., Tensor]:
     """The public function of an op whose settings need no normalising; its ``op`` is the op."""

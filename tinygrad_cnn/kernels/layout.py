@@ -19,14 +19,14 @@ def _sources(n: int, both: Pair, mode: str) -> Array:
     """For each position of a padded axis, the position that it is copied from."""
     if both == (0, 0):
         return np.arange(n)
-    return np.pad(np.arange(n), both, mode=mode)  # type: ignore[call-overload, no-any-return]
+    return np.pad(np.arange(n), both, mode=mode)  # type: ignore[call-overload]
 
 
 def pad(x: Array, *, widths: Widths, mode: str, value: float) -> Array:
     """More entries at both ends of each axis: a constant, or copies of what is there."""
     if mode == "constant":
-        y = np.full([before + n + after for n, (before, after) in zip(x.shape, widths, strict=True)],
-                    value, x.dtype)
+        shape = [before + n + after for n, (before, after) in zip(x.shape, widths, strict=True)]
+        y = np.full(shape, value, x.dtype)
         y[tuple(slice(before, before + n)
                 for n, (before, _) in zip(x.shape, widths, strict=True))] = x
         return y

@@ -104,7 +104,7 @@ def log_softmax(x: Array, *, axis: int) -> Array:
 
 
 def cross_entropy(logits: Array, *, target: Array, divisor: float | None) -> Array:
-    """−Σ target · log softmax(logits): N K -> N rows, or one number, divided, if there is a divisor."""
+    """−Σ target · log softmax(logits): N K -> N, or one number if there is a divisor."""
     terms = np.where(target == 0, 0, log_softmax(logits, axis=1) * target).astype(logits.dtype)
     if divisor is None:
         return np.asarray(-terms.sum(axis=1))

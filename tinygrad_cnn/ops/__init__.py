@@ -1,8 +1,8 @@
 """Every op: its declaration, registered in ``OPS``, and its public function.
 
-The files, each of which may import the ones before it: ``samples``, ``elementwise``, ``activation``,
-``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``, ``loss``,
-``random``.
+The files, each of which may import the ones before it: ``samples``, ``elementwise``,
+``activation``, ``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
+``loss``, ``random``.
 """
 
 from tinygrad_cnn.ops.activation import (
@@ -80,8 +80,8 @@ from tinygrad_cnn.ops.reduction import (
 __all__ = [
     "abs", "add", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
     "binary_cross_entropy_with_logits", "broadcast_to", "clip", "concatenate", "conv2d",
-    "conv2d_input", "conv2d_weight", "conv_transpose2d", "cross_entropy", "default_generator", "div",
-    "dropout", "elu", "exp", "expand_dims", "flatten", "fold", "gelu", "getitem",
+    "conv2d_input", "conv2d_weight", "conv_transpose2d", "cross_entropy", "default_generator",
+    "div", "dropout", "elu", "exp", "expand_dims", "flatten", "fold", "gelu", "getitem",
     "global_avg_pool2d", "layer_norm", "leaky_relu", "linear", "log", "log_softmax", "logsumexp",
     "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "mse_loss",
     "mul", "neg", "nll_loss", "pad", "permute", "power", "relu", "reshape", "sigmoid", "silu",

@@ -210,7 +210,7 @@ def leaky_relu(x: Any, *, slope: float = 0.01) -> Tensor:
 
 
 def _elu_vjp(ct: Tensor, out: Tensor, x: Tensor, *, alpha: float) -> Tensor:
-    # exp of the negative part alone: where x > 0 the factor is exp(0), and the mask takes 1 instead.
+    # exp of the negative part alone, so that nothing overflows where x > 0.
     above = (as_array(x) > 0).astype(ct.dtype)
     return ct * (above + alpha * (1.0 - above) * exp(x * (1.0 - above)))
 

@@ -157,7 +157,7 @@ CONV2D_WEIGHT = register(Op(
 ))
 
 conv2d_input = expose(CONV2D_INPUT)
-conv2d_input.__doc__ = """The adjoint of `conv2d` in its images: send each result back under its window.
+conv2d_input.__doc__ = """The adjoint of `conv2d` in its images.
 
     Parameters
     ----------

@@ -321,7 +321,7 @@ CLIP = register(Op(
 
 @public(np.clip)
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
-    """The nearest number in [low, high], entry by entry; the gradient passes on the closed interval.
+    """The nearest number in [low, high]; the gradient passes on the closed interval.
 
     Parameters
     ----------
@@ -356,15 +356,24 @@ def _where_shape(a: Shape, b: Shape, *, condition: np.ndarray) -> Shape:
 
 def _where_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for sample in broadcasting()(rng):
-        shapes = [np.shape(a) for a in sample.args]
+        shapes = [a.shape for a in sample.args if a is not None]
         out = np.broadcast_shapes(*shapes)
         yield Sample(sample.id, sample.args, {"condition": rng.integers(0, 2, out) > 0})
 
 
+def _where_vjp_a(ct: Tensor, out: Tensor, a: Tensor, b: Tensor, *,
+                 condition: np.ndarray) -> Tensor:
+    return where(condition, ct, 0.0)
+
+
+def _where_vjp_b(ct: Tensor, out: Tensor, a: Tensor, b: Tensor, *,
+                 condition: np.ndarray) -> Tensor:
+    return where(condition, 0.0, ct)
+
+
 WHERE = register(Op(
     name="where", shape=_where_shape, kernels={"array": kernels.where},
-    vjp={"a": lambda ct, out, a, b, *, condition: where(condition, ct, 0.0),
-         "b": lambda ct, out, a, b, *, condition: where(condition, 0.0, ct)},
+    vjp={"a": _where_vjp_a, "b": _where_vjp_b},
     samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
 
 

@@ -39,10 +39,14 @@ def _reshape_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("to more axes", (dyadic(rng, 6),), {"shape": (1, 2, 3)})
 
 
+def _reshape_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
+    return reshape(ct, x.shape)
+
+
 RESHAPE = register(Op(
     name="reshape", shape=_reshape_shape, kernels={"array": lambda x, *, shape: x.reshape(shape)},
-    vjp={"x": lambda ct, out, x, *, shape: reshape(ct, x.shape)}, samples=_reshape_samples,
-    affine_in=("x",), reads=(), family="shape", flops=lambda x, *, out_shape, shape: 0,
+    vjp={"x": _reshape_vjp}, samples=_reshape_samples, affine_in=("x",),
+    reads=(), family="shape", flops=lambda x, *, out_shape, shape: 0,
     rejects=(Reject("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)"),)))
 
 
@@ -171,10 +175,14 @@ def _transpose_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("swap", (dyadic(rng, 2, 3),), {"axes": (1, 0)})
 
 
+def _transpose_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
+    return transpose(ct, _inverse(axes))
+
+
 TRANSPOSE = register(Op(
     name="transpose", shape=lambda x, *, axes: tuple(x[i] for i in axes),
     kernels={"array": lambda x, *, axes: x.transpose(axes)},
-    vjp={"x": lambda ct, out, x, *, axes: transpose(ct, _inverse(axes))},
+    vjp={"x": _transpose_vjp},
     samples=_transpose_samples, affine_in=("x",), reads=(), family="shape",
     flops=lambda x, *, out_shape, axes: 0))
 
@@ -214,10 +222,14 @@ public()(permute)
 
 # ---- astype: the one op whose result has another dtype than its input
 
+def _astype_vjp(ct: Tensor, out: Tensor, x: Tensor, *, dtype: Any) -> Tensor:
+    return astype(ct, x.dtype)
+
+
 ASTYPE = register(Op(
     name="astype", shape=lambda x, *, dtype: x,
-    kernels={"array": lambda x, *, dtype: x.astype(np.complex128 if x.dtype.kind == "c" else dtype)},
-    vjp={"x": lambda ct, out, x, *, dtype: astype(ct, x.dtype)},
+    kernels={"array": lambda x, *, dtype: x.astype(x.dtype if x.dtype.kind == "c" else dtype)},
+    vjp={"x": _astype_vjp},
     samples=lambda rng: iter([Sample("same dtype", (dyadic(rng, 2, 3),),
                                      {"dtype": np.dtype(np.float64)})]),
     affine_in=("x",), reads=(), family="shape"))
@@ -303,9 +315,18 @@ def _unpad_samples(rng: np.random.Generator) -> Iterator[Sample]:
                  {"widths": ((4, 3), (0, 0)), "mode": "wrap"})
 
 
+def _pad_vjp(ct: Tensor, out: Tensor, x: Tensor, *, widths: Widths, mode: str,
+             value: float) -> Tensor:
+    return unpad(ct, widths=widths, mode=mode)
+
+
+def _unpad_vjp(ct: Tensor, out: Tensor, y: Tensor, *, widths: Widths, mode: str) -> Tensor:
+    return pad(ct, widths, mode=mode)
+
+
 PAD = register(Op(
     name="pad", shape=_pad_shape, kernels={"array": kernels.pad, "reference": reference.pad},
-    vjp={"x": lambda ct, out, x, *, widths, mode, value: unpad(ct, widths=widths, mode=mode)},
+    vjp={"x": _pad_vjp},
     samples=_pad_samples, affine_in=("x",), reads=(), family="shape",
     flops=lambda x, *, out_shape, widths, mode, value: 0,
     rejects=(
@@ -318,8 +339,9 @@ PAD = register(Op(
     )))
 
 UNPAD = register(Op(
-    name="unpad", shape=_unpad_shape, kernels={"array": kernels.unpad, "reference": reference.unpad},
-    vjp={"y": lambda ct, out, y, *, widths, mode: pad(ct, widths, mode=mode)},
+    name="unpad", shape=_unpad_shape,
+    kernels={"array": kernels.unpad, "reference": reference.unpad},
+    vjp={"y": _unpad_vjp},
     samples=_unpad_samples, affine_in=("y",), reads=(), family="shape",
     rejects=(Reject("too wide", ((2, 3),), {"widths": ((2, 1), (0, 0)), "mode": "edge"},
                     "more than the input"),)))
@@ -401,13 +423,14 @@ def _getitem_shape(x: Shape, *, index: tuple[Any, ...]) -> Shape:
     try:
         return np.broadcast_to(np.float32(0), x)[index].shape
     except IndexError as error:
-        raise ShapeError(f"getitem: the index does not fit a tensor of shape {x}: {error}") from None
+        raise ShapeError(f"getitem: the index does not fit a tensor of shape {x}: {error}"
+                         ) from None
 
 
 def _spread_shape(y: Shape, *, index: tuple[Any, ...], shape: Shape) -> Shape:
-    if _getitem_shape(shape, index=index) != y:
-        raise ShapeError(f"spread: y is {y}, but the index takes {_getitem_shape(shape, index=index)}"
-                         f" of {shape}")
+    taken = _getitem_shape(shape, index=index)
+    if taken != y:
+        raise ShapeError(f"spread: y is {y}, but the index takes {taken} of {shape}")
     return shape
 
 
@@ -434,16 +457,25 @@ def _spread_samples(rng: np.random.Generator) -> Iterator[Sample]:
                      {"index": index, "shape": shape})
 
 
+def _getitem_vjp(ct: Tensor, out: Tensor, x: Tensor, *, index: tuple[Any, ...]) -> Tensor:
+    return spread(ct, index=index, shape=x.shape)
+
+
+def _spread_vjp(ct: Tensor, out: Tensor, y: Tensor, *, index: tuple[Any, ...],
+                shape: Shape) -> Tensor:
+    return getitem(ct, index)
+
+
 GETITEM = register(Op(
     name="getitem", shape=_getitem_shape, kernels={"array": lambda x, *, index: x[index]},
-    vjp={"x": lambda ct, out, x, *, index: spread(ct, index=index, shape=x.shape)},
+    vjp={"x": _getitem_vjp},
     samples=_getitem_samples, affine_in=("x",), reads=(), family="shape",
     flops=lambda x, *, out_shape, index: 0,
     rejects=(Reject("out of range", ((2, 3),), {"index": (5,)}, "does not fit"),)))
 
 SPREAD = register(Op(
     name="spread", shape=_spread_shape, kernels={"array": kernels.spread},
-    vjp={"y": lambda ct, out, y, *, index, shape: getitem(ct, index)},
+    vjp={"y": _spread_vjp},
     samples=_spread_samples, affine_in=("y",), reads=(), family="shape"))
 
 spread = expose(SPREAD)

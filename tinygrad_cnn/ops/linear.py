@@ -40,10 +40,17 @@ def _matmul_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample(name, (dyadic(rng, *a), dyadic(rng, *b)))
 
 
+def _matmul_vjp_a(ct: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return matmul(ct, _swap(b))
+
+
+def _matmul_vjp_b(ct: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return matmul(_swap(a), ct)
+
+
 MATMUL = register(Op(
     name="matmul", shape=_matmul_shape, kernels={"array": np.matmul, "reference": reference.matmul},
-    vjp={"a": lambda ct, out, a, b: matmul(ct, _swap(b)),
-         "b": lambda ct, out, a, b: matmul(_swap(a), ct)},
+    vjp={"a": _matmul_vjp_a, "b": _matmul_vjp_b},
     samples=_matmul_samples, affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
     family="linear", flops=lambda a, b, *, out_shape: 2 * math.prod(out_shape) * a[-1],
     rejects=(Reject("inner sizes", ((2, 3), (4, 5)), {}, "rows of 3 but b has columns of 4"),)))
@@ -81,7 +88,8 @@ def matmul(a: Any, b: Any) -> Tensor:
         raise ShapeError(f"matmul: a and b need an axis, got {a.shape} and {b.shape}; "
                          "multiply numbers with *")
     row, column = a.ndim == 1, b.ndim == 1
-    y = apply(MATMUL, reshape(a, (1, a.size)) if row else a, reshape(b, (b.size, 1)) if column else b)
+    y = apply(MATMUL, reshape(a, (1, a.size)) if row else a,
+              reshape(b, (b.size, 1)) if column else b)
     gone = ((-2,) if row and not column else ()) + ((-1,) if column else ())
     return squeeze(y, (-2, -1) if row and column else gone) if gone else y
 

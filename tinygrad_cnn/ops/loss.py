@@ -48,7 +48,8 @@ def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
     """One-hot or soft rows, checked to be distributions."""
     rows = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
     if not np.isfinite(rows).all():
-        raise SettingError(f"{op}: labels hold NaN or infinity at {tuple(np.argwhere(~np.isfinite(labels))[0].tolist())}")
+        place = tuple(np.argwhere(~np.isfinite(labels))[0].tolist())
+        raise SettingError(f"{op}: labels hold NaN or infinity at {place}")
     if (rows < 0).any() or (abs(rows.sum(1) - 1) > 1e-3).any():
         wrong = int(np.flatnonzero((rows < 0).any(1) | (abs(rows.sum(1) - 1) > 1e-3))[0])
         raise SettingError(f"{op}: soft labels must be at least 0 and each row must sum to 1; row "
@@ -75,17 +76,17 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any,
         raise DTypeError(f"{op}: labels of shape {plain.shape} are classes and must be integers, "
                          f"got {plain.dtype}; cast them: labels.astype(np.int64)")
     else:
-        raise ShapeError(f"{op}: labels have shape {plain.shape} and dtype {plain.dtype}, the scores "
-                         f"{scores.shape}; give integer classes of shape {scores.shape[:-1]}, or "
-                         f"one-hot or soft rows of shape {scores.shape}")
+        raise ShapeError(f"{op}: labels have shape {plain.shape} and dtype {plain.dtype}, the "
+                         f"scores {scores.shape}; give integer classes of shape "
+                         f"{scores.shape[:-1]}, or one-hot or soft rows of shape {scores.shape}")
     if not len(target):
         raise ShapeError(f"{op}: the batch is empty, scores have shape {scores.shape}")
     per_class = np.ones(classes)
     if weight is not None:
         per_class = np.asarray(as_array(weight), np.float64)
         if per_class.shape != (classes,) or not (np.isfinite(per_class) & (per_class >= 0)).all():
-            raise SettingError(f"{op}: weight needs one finite number of at least 0 for each of the "
-                               f"{classes} classes, got shape {per_class.shape}")
+            raise SettingError(f"{op}: weight needs one finite number of at least 0 for each of "
+                               f"the {classes} classes, got shape {per_class.shape}")
     divisor = float((target * per_class).sum())
     if not divisor:
         raise SettingError(f"{op}: the weights of all labels are 0, so their mean is not defined")
@@ -203,7 +204,8 @@ def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
     0.5
     """
     _check_reduction("nll_loss", reduction)
-    scores = log_probabilities if isinstance(log_probabilities, Tensor) else Tensor(log_probabilities)
+    scores = log_probabilities
+    scores = scores if isinstance(scores, Tensor) else Tensor(scores)
     target, total = _targets("nll_loss", scores, labels, weight, 0.0)
     target = target.reshape(scores.shape)
     # −inf where the target is 0 must not become NaN.
@@ -217,8 +219,8 @@ def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> tuple[Tensor
     a = a if isinstance(a, Tensor) else Tensor(a)
     shape = np.shape(as_array(b))
     if a.shape != shape:
-        raise ShapeError(f"{op}: {names[0]} has shape {a.shape} but {names[1]} {shape}; a loss does "
-                         f"not broadcast: reshape one to the other")
+        raise ShapeError(f"{op}: {names[0]} has shape {a.shape} but {names[1]} {shape}; a loss "
+                         "does not broadcast: reshape one to the other")
     if not a.size:
         raise ShapeError(f"{op}: the batch is empty, {names[0]} has shape {a.shape}")
     return a, b

@@ -222,8 +222,8 @@ def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
         raise ShapeError(f"batch_norm: x is {x}, w {w} and b {b}; w and b need one entry for each "
                          "entry of the last axis of x (N ... C)")
     if math.prod(x[:-1]) < 2:
-        raise ShapeError(f"batch_norm: x is {x}: the variance of a single value for each channel is "
-                         "0; use a larger batch, or evaluation mode")
+        raise ShapeError(f"batch_norm: x is {x}: the variance of a single value for each channel "
+                         "is 0; use a larger batch, or evaluation mode")
     return x
 
 

@@ -29,7 +29,8 @@ _SIDES0: Sides = ((0, 0), (0, 0))
 _CASES: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
     ("overlapping", (2, 5, 4, 3), {"kernel_size": (3, 2), "stride": (1, 1), "padding": _SIDES0}),
     ("tiling", (2, 4, 6, 3), {"kernel_size": (2, 2), "stride": (2, 2), "padding": _SIDES0}),
-    ("a row left over", (1, 5, 7, 2), {"kernel_size": (2, 3), "stride": (2, 2), "padding": _SIDES0}),
+    ("a row left over", (1, 5, 7, 2),
+     {"kernel_size": (2, 3), "stride": (2, 2), "padding": _SIDES0}),
     ("windows apart", (1, 5, 6, 2), {"kernel_size": (1, 2), "stride": (2, 3), "padding": _SIDES0}),
     ("padded", (2, 4, 5, 2),
      {"kernel_size": (3, 2), "stride": (2, 1), "padding": ((1, 0), (1, 1))}),
@@ -45,6 +46,11 @@ def _flops(x: Shape, *, out_shape: Shape, kernel_size: Pair, **settings: Any) ->
 def _max_pool2d_vjp(ct: Tensor, out: Tensor, x: Tensor, *, winners: np.ndarray,
                     **settings: Any) -> Tensor:
     return spread_winners(ct, winners=winners, image_size=x.shape[1:3], **settings)
+
+
+def _spread_winners_vjp(ct: Tensor, out: Tensor, y: Tensor, *, winners: np.ndarray,
+                        image_size: Pair, **settings: Any) -> Tensor:
+    return take_winners(ct, winners=winners, **settings)
 
 
 def _take_winners_shape(x: Shape, *, winners: np.ndarray, kernel_size: Pair, stride: Pair,
@@ -106,16 +112,13 @@ MAX_POOL2D = register(Op(
 TAKE_WINNERS = register(Op(
     name="take_winners", axes="N H W C -> N OH OW C", shape=_take_winners_shape,
     kernels={"array": pooling.take_winners, "reference": reference.take_winners},
-    vjp={"x": lambda ct, out, x, *, winners, kernel_size, stride, padding: spread_winners(
-        ct, winners=winners, image_size=x.shape[1:3], kernel_size=kernel_size, stride=stride,
-        padding=padding)},
+    vjp={"x": _max_pool2d_vjp},
     samples=_take_samples, affine_in=("x",), reads=(), family="pool"))
 
 SPREAD_WINNERS = register(Op(
     name="spread_winners", axes="N OH OW C -> N H W C", shape=_spread_winners_shape,
     kernels={"array": pooling.spread_winners, "reference": reference.spread_winners},
-    vjp={"y": lambda ct, out, y, *, winners, image_size, kernel_size, stride, padding: take_winners(
-        ct, winners=winners, kernel_size=kernel_size, stride=stride, padding=padding)},
+    vjp={"y": _spread_winners_vjp},
     samples=_spread_samples, affine_in=("y",), reads=(), family="pool",
     rejects=(Reject("winners", ((1, 2, 2, 1),),
                     _TWO | {"winners": np.zeros((1, 1, 1, 1), np.uint8), "image_size": (2, 2)},
@@ -178,7 +181,8 @@ def _windows_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
 
 def _fold_shape(y: Shape, *, image_size: Pair, stride: Pair, padding: Sides) -> Shape:
     x = (y[0], *image_size, y[3])
-    made = _windows_shape(x, kernel_size=y[4:], stride=stride, padding=padding, fill=0.0)
+    made = _windows_shape(x, kernel_size=(y[4], y[5]), stride=stride, padding=padding,
+                          fill=0.0)
     if made != y:
         raise ShapeError(f"fold: y is {y}, but windows makes {made} of images {x}")
     return x
@@ -197,18 +201,26 @@ def _fold_samples(rng: np.random.Generator) -> Iterator[Sample]:
             "padding": settings["padding"]})
 
 
+def _windows_vjp(ct: Tensor, out: Tensor, x: Tensor, *, kernel_size: Pair, stride: Pair,
+                 padding: Sides, fill: float) -> Tensor:
+    return fold(ct, image_size=x.shape[1:3], stride=stride, padding=padding)
+
+
+def _fold_vjp(ct: Tensor, out: Tensor, y: Tensor, *, image_size: Pair, stride: Pair,
+              padding: Sides) -> Tensor:
+    return windows(ct, kernel_size=y.shape[4:], stride=stride, padding=padding, fill=0.0)
+
+
 WINDOWS = register(Op(
     name="windows", axes="N H W C -> N OH OW C KH KW", shape=_windows_shape,
     kernels={"array": pooling.windows, "reference": reference.windows},
-    vjp={"x": lambda ct, out, x, *, kernel_size, stride, padding, fill: fold(
-        ct, image_size=x.shape[1:3], stride=stride, padding=padding)},
+    vjp={"x": _windows_vjp},
     samples=_windows_samples, affine_in=("x",), reads=(), family="pool"))
 
 FOLD = register(Op(
     name="fold", axes="N OH OW C KH KW -> N H W C", shape=_fold_shape,
     kernels={"array": pooling.fold, "reference": reference.fold},
-    vjp={"y": lambda ct, out, y, *, image_size, stride, padding: windows(
-        ct, kernel_size=y.shape[4:], stride=stride, padding=padding, fill=0.0)},
+    vjp={"y": _fold_vjp},
     samples=_fold_samples, affine_in=("y",), reads=(), family="pool",
     rejects=(Reject("image", ((1, 2, 2, 1, 2, 2),),
                     {"image_size": (3, 3), "stride": (2, 2), "padding": _SIDES0},
@@ -373,16 +385,25 @@ def _avg_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 def _avg_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for sample in _avg_samples(rng):
-        x = np.shape(sample.args[0])
+        assert sample.args[0] is not None
+        x = sample.args[0].shape
         yield Sample(sample.id, (rng.normal(size=shapes.avg_pool2d(x, **sample.settings)),),
                      {"image_size": x[1:3], **sample.settings})
+
+
+def _avg_pool2d_vjp(ct: Tensor, out: Tensor, x: Tensor, **settings: Any) -> Tensor:
+    return avg_pool2d_input(ct, image_size=x.shape[1:3], **settings)
+
+
+def _avg_pool2d_input_vjp(ct: Tensor, out: Tensor, y: Tensor, *, image_size: Pair,
+                          **settings: Any) -> Tensor:
+    return apply(AVG_POOL2D, ct, **settings)
 
 
 AVG_POOL2D = register(Op(
     name="avg_pool2d", axes="N H W C -> N OH OW C", shape=shapes.avg_pool2d,
     kernels={"array": pooling.avg_pool2d, "reference": reference.avg_pool2d},
-    vjp={"x": lambda ct, out, x, **settings:
-         avg_pool2d_input(ct, image_size=x.shape[1:3], **settings)},
+    vjp={"x": _avg_pool2d_vjp},
     samples=_avg_samples, reads=(), family="pool", flops=_flops,
     rejects=(Reject("windows of padding", ((1, 4, 4, 1),),
                     _TWO | {"padding": ((2, 0), (0, 0)), "count_include_pad": True},
@@ -391,7 +412,7 @@ AVG_POOL2D = register(Op(
 AVG_POOL2D_INPUT = register(Op(
     name="avg_pool2d_input", axes="N OH OW C -> N H W C", shape=_avg_pool2d_input_shape,
     kernels={"array": pooling.avg_pool2d_input, "reference": reference.avg_pool2d_input},
-    vjp={"y": lambda ct, out, y, *, image_size, **settings: apply(AVG_POOL2D, ct, **settings)},
+    vjp={"y": _avg_pool2d_input_vjp},
     samples=_avg_input_samples, reads=(), family="pool",
     rejects=(Reject("image", ((1, 3, 3, 1),),
                     _TWO | {"image_size": (4, 4), "count_include_pad": True},

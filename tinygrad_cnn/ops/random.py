@@ -80,10 +80,14 @@ def _dropout_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("half", (dyadic(rng, 4, 3),), {"mask": 2.0 * rng.integers(0, 2, (4, 3))})
 
 
+def _dropout_vjp(ct: Tensor, out: Tensor, x: Tensor, *, mask: np.ndarray) -> Tensor:
+    return apply(DROPOUT, ct, mask=mask)
+
+
 DROPOUT = register(Op(
     name="dropout", shape=_dropout_shape,
     kernels={"array": lambda x, *, mask: x * mask.astype(x.dtype, copy=False)},
-    vjp={"x": lambda ct, out, x, *, mask: apply(DROPOUT, ct, mask=mask)},
+    vjp={"x": _dropout_vjp},
     samples=_dropout_samples, affine_in=("x",), reads=(), family="random"))
 
 

@@ -41,20 +41,28 @@ def _stretches(small: Shape, large: Shape) -> bool:
     return lead >= 0 and all(n in (1, m) for n, m in zip(small, large[lead:], strict=True))
 
 
+def _sum_to_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
+    return broadcast_to(ct, shape=x.shape)
+
+
+def _broadcast_to_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
+    return sum_to(ct, shape=x.shape)
+
+
 SUM_TO = register(Op(
     name="sum_to", shape=_sum_to_shape, kernels={"array": kernels.sum_to},
-    vjp={"x": lambda ct, out, x, *, shape: broadcast_to(ct, shape=x.shape)},
+    vjp={"x": _sum_to_vjp},
     samples=lambda rng: iter([Sample("to a row", (dyadic(rng, 2, 2, 3),), {"shape": (1, 3)}),
                               Sample("to one", (dyadic(rng, 2, 3),), {"shape": ()}),
                               Sample("to channels", (dyadic(rng, 2, 3, 4),), {"shape": (4,)})]),
     affine_in=("x",), reads=(), family="reduction",
     flops=lambda x, *, out_shape, shape: math.prod(x),
-    rejects=(Reject("no broadcast", ((2, 3),), {"shape": (2,)}, "is not what broadcasting makes"),)))
+    rejects=(Reject("no broadcast", ((2, 3),), {"shape": (2,)}, "not what broadcasting makes"),)))
 
 BROADCAST_TO = register(Op(
     name="broadcast_to", shape=_broadcast_to_shape,
     kernels={"array": lambda x, *, shape: np.broadcast_to(x, shape)},
-    vjp={"x": lambda ct, out, x, *, shape: sum_to(ct, shape=x.shape)},
+    vjp={"x": _broadcast_to_vjp},
     samples=lambda rng: iter([Sample("from a row", (dyadic(rng, 1, 3),), {"shape": (2, 2, 3)}),
                               Sample("from one", (dyadic(rng),), {"shape": (2, 2)})]),
     affine_in=("x",), reads=(), family="shape", flops=lambda x, *, out_shape, shape: 0,
@@ -80,7 +88,7 @@ sum_to.__doc__ = """Add up what broadcasting has copied: the adjoint of `broadca
     array([[2., 2., 2.]])
     """
 
-public(np.broadcast_to)(broadcast_to := expose(BROADCAST_TO))
+broadcast_to = public(np.broadcast_to)(expose(BROADCAST_TO))
 broadcast_to.__doc__ = """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
 
     Parameters

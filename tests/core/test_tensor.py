@@ -1,0 +1,180 @@
+"""Tensors: dtypes, conversion, operators, NumPy's functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import Parameter, Tensor, tensor
+
+
+@pytest.mark.parametrize("data, dtype", [
+    ([1, 2], np.float32), (1.5, np.float32), ([[1.0]], np.float32),
+    (np.array([1.0]), np.float64), (np.array([1.0], np.float32), np.float32),
+    (np.array([1]), np.int64), (np.array([True]), np.bool_), ([True, False], np.bool_),
+    (np.float64(2.0), np.float64),
+])
+def test_arrays_keep_their_dtype_and_numbers_become_float32(data, dtype):
+    assert Tensor(data).dtype == dtype
+
+
+@pytest.mark.parametrize("data, error, words", [
+    (np.array([1]), tc.DTypeError, "int64 cannot require a gradient"),
+    (np.array([True]), tc.DTypeError, "bool cannot require a gradient"),
+    (np.array([1j]), tc.DTypeError, "complex128 is not supported"),
+    (np.array([1], np.float16), tc.DTypeError, "float16 is not supported"),
+    (np.array(["a"]), tc.DTypeError, "is not supported"),
+    (np.array([None]), tc.DTypeError, "object is not supported"),
+    ([[1], [1, 2]], tc.ShapeError, "unequal lengths"),
+    (Tensor([1.0]), tc.DTypeError, "a Tensor already"),
+])
+def test_what_cannot_be_differentiated_is_refused(data, error, words):
+    with pytest.raises(error, match=words):
+        Tensor(data, requires_grad=True)
+
+
+def test_numbers_and_numpy_scalars_take_the_dtype_of_the_tensor():
+    x = Tensor([1.0, 2.0])
+    for y in (x * 2, 2 * x, x + np.float64(1), np.float64(1) + x, x / 3, 1 - x, x ** 2,
+              np.float64(2) * x, np.array(3.0) * x):
+        assert y.dtype == np.float32
+        assert isinstance(y, Tensor)
+
+
+def test_float32_meeting_float64_names_both_and_the_cast():
+    a, b = Tensor(np.ones(2, np.float32)), Tensor(np.ones(2))
+    with pytest.raises(tc.DTypeError, match=r"mul: a is float32 but b is float64; cast one: b\.as"):
+        a * b
+    with pytest.raises(tc.DTypeError, match="an array of float64 among tensors of float32"):
+        a * np.ones(2)
+
+
+def test_integers_take_the_dtype_of_the_floats_they_meet():
+    x = Tensor(np.ones(2, np.float32), requires_grad=True)
+    y = x * np.array([1, 2])
+    assert y.dtype == np.float32
+    assert (Tensor(np.array([1, 2])) * x).dtype == np.float32
+    assert (Tensor(np.array([1, 2])) + 1).dtype == np.int64
+
+
+def test_an_op_that_would_leave_the_integers_is_refused():
+    with pytest.raises(tc.DTypeError, match="exp: the kernel made float64 of int64; cast"):
+        tc.exp(Tensor(np.array([1, 2])))
+
+
+def test_operators_follow_numpy():
+    a, b = np.array([3.0, -2.0]), np.array([2.0, 4.0])
+    x, y = Tensor(a), Tensor(b)
+    for ours, theirs in ((x + y, a + b), (x - y, a - b), (x * y, a * b), (x / y, a / b),
+                         (y ** x, b ** a), (x @ y, a @ b), (-x, -a), (abs(x), abs(a)), (+x, a),
+                         (2 - x, 2 - a), (2 / y, 2 / b), (2 ** y, 2 ** b), (x[0], a[0])):
+        np.testing.assert_array_equal(ours.numpy(), theirs)
+    for ours, theirs in ((x == y, a == b), (x != y, a != b), (x < y, a < b), (x <= y, a <= b),
+                         (x > 0, a > 0), (x >= 3, a >= 3)):
+        assert type(ours) is np.ndarray
+        assert ours.dtype == bool
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_array_on_the_left_gives_a_tensor():
+    x = Tensor(np.ones((2, 2)), requires_grad=True)
+    for y in (np.ones((2, 2)) * x, np.ones((2, 2)) @ x, np.ones((2, 2)) - x, np.exp(x), np.sum(x),
+              np.maximum(x, 0.0), np.transpose(x), np.concatenate([x, x]), np.tanh(x)):
+        assert isinstance(y, Tensor)
+        assert y.requires_grad
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: np.arctan(x), lambda x: np.add.reduce(x), lambda x: np.cumsum(x),
+    lambda x: np.exp(x, out=np.empty(2)),
+])
+def test_a_numpy_function_without_a_rule_is_refused(call):
+    with pytest.raises(TypeError, match=r"not differentiable here.*tensor\.numpy\(\)"):
+        call(Tensor(np.ones(2)))
+
+
+def test_plus_equals_makes_a_new_tensor():
+    x = Tensor([1.0])
+    y = x
+    x += 1
+    assert (x.item(), y.item()) == (2.0, 1.0)
+
+
+def test_numpy_gives_a_read_only_view():
+    x = Tensor(np.ones(2))
+    view = x.numpy()
+    assert np.shares_memory(view, x.data)
+    with pytest.raises(ValueError, match="read-only"):
+        view[0] = 5
+    assert not np.asarray(x).flags.writeable
+    np.testing.assert_array_equal(np.asarray(x, np.float32), np.ones(2, np.float32))
+
+
+def test_tensor_copies_and_parameter_copies():
+    data = np.ones(2)
+    for t in (tensor(data), Parameter(data)):
+        assert not np.shares_memory(t.data, data)
+    assert np.shares_memory(Tensor(data).data, data)
+    assert tensor([1, 2], dtype=np.float64).dtype == np.float64
+
+
+def test_astype_casts_the_gradient_back():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    (x.astype(np.float64) * np.array([3.0, 4.0])).sum().backward()
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(x.grad.data, [3, 4])
+    assert not x.astype(np.int64).requires_grad
+
+
+def test_a_repr_says_what_matters():
+    assert repr(Tensor([1.0, 2.0])) == "Tensor([1., 2.], dtype=float32)"
+    x = Tensor(np.zeros((5, 5)), requires_grad=True, name="image")
+    assert "shape=(5, 5)" in repr(x)
+    assert "name='image'" in repr(x)
+    assert "op=mul" in repr(x * 2)
+
+
+def test_iteration_ends_and_keeps_gradients():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    first, second = x
+    (first * 3 + second).backward()
+    np.testing.assert_array_equal(x.grad.data, [3, 1])
+    assert len(x) == 2
+    with pytest.raises(tc.ShapeError, match="no length"):
+        len(Tensor(1.0))
+
+
+def test_switching_requires_grad():
+    x = Tensor([1.0]).requires_grad_()
+    assert x.requires_grad
+    with pytest.raises(tc.GradientError, match="only a leaf"):
+        (x * 2).requires_grad_(False)
+    with pytest.raises(tc.DTypeError, match="int64"):
+        Tensor(np.array([1])).requires_grad_()
+
+
+def test_a_float32_graph_holds_no_float64():
+    rng = np.random.default_rng(0)
+    x = Tensor(rng.normal(size=(2, 8, 8, 3)).astype(np.float32))
+    w = Parameter(rng.normal(size=(3, 3, 3, 4)).astype(np.float32))
+    g, s = Parameter(np.ones(4, np.float32)), Parameter(np.zeros(4, np.float32))
+    v = Parameter(rng.normal(size=(64, 5)).astype(np.float32))
+    h = tc.conv2d(x, w, padding="same")
+    h = tc.gelu(tc.batch_norm(h, g, s)) + tc.leaky_relu(h) + tc.elu(h, alpha=0.5)
+    h = tc.dropout(tc.avg_pool2d(h, kernel_size=2), p=0.25)
+    loss = tc.cross_entropy(tc.flatten(h) @ v, np.array([1, 2]), label_smoothing=0.1,
+                            weight=[1, 2, 3, 4, 5]) + tc.mean(h ** 2) * 0.1
+    stack, seen = [loss.node], set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for t in node.inputs:
+            if t is not None:
+                assert t.dtype == np.float32, node
+                if t.node is not None:
+                    stack.append(t.node)
+    loss.backward()
+    assert all(p.grad.dtype == np.float32 for p in (w, g, s, v))

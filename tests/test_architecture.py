@@ -1,0 +1,181 @@
+"""Imports go down the floors only, optional packages stay optional, and no file runs code."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tinygrad_cnn"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Floor -> what it may import of ours; a name stands for the file or the folder, "*" for everything.
+MAY_IMPORT = {
+    "errors": (),
+    "shapes": ("errors",),
+    "kernels": ("shapes", "errors", "kernels"),
+    "op": ("shapes", "errors"),
+    "graph": ("op", "shapes", "errors"),
+    "tensor": ("graph", "op", "shapes", "errors"),
+    "ops": ("ops", "tensor", "op", "kernels", "shapes", "errors"),
+    "transforms": ("tensor", "graph", "ops", "errors"),
+    "nn": ("nn", "ops", "tensor", "shapes", "errors"),
+    "optim": ("optim", "ops", "tensor", "errors"),
+    "data": ("data", "shapes", "errors"),
+    "viz": ("viz", "nn", "ops", "transforms", "tensor", "graph", "op", "shapes", "errors"),
+    "io": ("io", "nn", "tensor", "graph", "op", "errors"),
+    "stepwise": ("stepwise", "kernels.reference", "shapes", "errors"),
+    "train": ("train", "data", "io", "nn", "optim", "ops", "transforms", "tensor", "graph", "op",
+              "shapes", "errors"),
+    "models": ("models", "nn", "ops", "tensor", "errors"),
+    "testing": ("*",), "bench": ("*",), "parallel": ("*",), "cli": ("*",), "__main__": ("*",),
+    "__init__": ("*",),
+}
+# Within a folder: a file -> the files of the folder that it may not know.
+NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pooling",
+                               "kernels.elementwise", "kernels.reduction", "kernels.layout"),
+         "testing.gradients": ("testing.plugin",)}
+# The one look upwards: tensor.graph() and Module.graph() import the drawing room when called.
+EXCEPTIONS = {("tensor", "viz"), ("nn", "viz")}
+STANDARD = set(sys.stdlib_module_names)
+CORE = {"numpy", "tinygrad_cnn"}
+OPS_ORDER = ["samples", "elementwise", "activation", "layout", "reduction", "linear", "convolution",
+             "pooling", "normalize", "loss", "random", "__init__"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def floor(name: str) -> str:
+    return name.split(".")[0]
+
+
+def imports(path: Path):
+    """(line, module, whether inside a function) of each import outside TYPE_CHECKING."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    def visit(node, inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield child.lineno, alias.name, inside
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path.name}:{child.lineno}: imports are absolute"
+                module = child.module or ""
+                if module == "tinygrad_cnn":
+                    for alias in child.names:
+                        below = PACKAGE / alias.name
+                        known = below.is_dir() or below.with_suffix(".py").exists()
+                        yield child.lineno, f"{module}.{alias.name}" if known else module, inside
+                elif (PACKAGE.parent / module.replace(".", "/")).is_dir():
+                    folder = PACKAGE.parent / module.replace(".", "/")
+                    for alias in child.names:
+                        known = (folder / alias.name).with_suffix(".py").exists() \
+                            or (folder / alias.name).is_dir()
+                        yield child.lineno, f"{module}.{alias.name}" if known else module, inside
+                else:
+                    yield child.lineno, module, inside
+            else:
+                deeper = inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+                yield from visit(child, deeper)
+    yield from visit(tree, False)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_go_down_the_floors_only(path):
+    name = module_name(path)
+    allowed = MAY_IMPORT[floor(name)]
+    for line, module, inside in imports(path):
+        if not module.startswith("tinygrad_cnn"):
+            continue
+        target = module.removeprefix("tinygrad_cnn").strip(".")
+        if inside and (floor(name), floor(target)) in EXCEPTIONS:
+            continue
+        ok = "*" in allowed or any(target == a or target.startswith(a + ".") for a in allowed)
+        assert ok, f"{path}:{line}: {floor(name)} may not import {module}"
+        for source, never in NEVER.items():
+            if name.startswith(source):
+                assert not any(target.startswith(n) for n in never), \
+                    f"{path}:{line}: {source} may not know {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_optional_packages_are_imported_inside_functions_only(path):
+    name = module_name(path)
+    for line, module, inside in imports(path):
+        top = module.split(".")[0]
+        if top in STANDARD or top in CORE or (name == "testing.plugin" and top == "pytest"):
+            continue
+        assert inside, f"{path}:{line}: {module} is optional; import it in the function that needs it"
+
+
+def test_the_files_of_ops_import_only_earlier_ones():
+    for path in (PACKAGE / "ops").glob("*.py"):
+        for line, module, _ in imports(path):
+            if module.startswith("tinygrad_cnn.ops."):
+                other = module.split(".")[2]
+                assert OPS_ORDER.index(other) < OPS_ORDER.index(path.stem), \
+                    f"{path}:{line}: {path.stem} comes before {other}"
+
+
+def test_every_file_belongs_to_a_floor():
+    unknown = {floor(module_name(path)) for path in FILES} - set(MAY_IMPORT)
+    assert not unknown
+
+
+def test_there_are_no_import_cycles():
+    graph = {}
+    for path in FILES:
+        name = module_name(path).removesuffix(".__init__")
+        graph[name] = {m.removeprefix("tinygrad_cnn").strip(".") for _, m, inside in imports(path)
+                       if m.startswith("tinygrad_cnn.") and not inside}
+    done, path_here = set(), []
+
+    def visit(name):
+        if name in done or name not in graph:
+            return
+        assert name not in path_here, f"cycle: {' -> '.join([*path_here, name])}"
+        path_here.append(name)
+        for other in sorted(graph[name]):
+            # A folder's __init__ gathers its files; a file that names its own folder is a cycle.
+            if other != name:
+                visit(other)
+        path_here.pop()
+        done.add(name)
+
+    for name in sorted(graph):
+        visit(name)
+
+
+def calls(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield node.lineno, ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_file_can_run_code(path):
+    for line, module, _ in imports(path):
+        assert module.split(".")[0] not in {"pickle", "marshal", "shelve", "dill"}, f"{path}:{line}"
+    for line, name, node in calls(path):
+        assert name not in {"eval", "exec", "compile", "os.system"}, f"{path}:{line}: {name}"
+        for keyword in node.keywords:
+            risky = keyword.arg in {"allow_pickle", "shell"}
+            assert not (risky and ast.unparse(keyword.value) == "True"), f"{path}:{line}"
+
+
+def test_importing_the_package_loads_nothing_but_numpy():
+    code = ("import sys; before = set(sys.modules); import numpy; ours = set(sys.modules)\n"
+            "import tinygrad_cnn\n"
+            "new = {m.split('.')[0] for m in set(sys.modules) - ours}\n"
+            "known = set(sys.stdlib_module_names) | {'tinygrad_cnn', 'numpy'}\n"
+            "print([m for m in sorted(new - known) if 'cython' not in m])")   # NumPy's generators
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "[]"
