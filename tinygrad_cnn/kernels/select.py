@@ -14,14 +14,14 @@ __all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
 
 def conv2d(*arrays: Any, **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d(x, w, b)``."""
-    return ("blas",)
+    return "winograd", "blas"
 
 
 def conv2d_input(*arrays: Any, **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d_input(y, w)``."""
-    return ("blas",)
+    return "winograd", "blas"
 
 
 def conv2d_weight(*arrays: Any, **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d_weight(x, y)``."""
-    return ("blas",)
+    return "winograd", "blas"

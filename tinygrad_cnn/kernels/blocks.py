@@ -1,0 +1,94 @@
+"""Work space and blocks: what the fast kernels share, so that they need not know each other.
+
+A kernel cuts its work into blocks that fit the second-level cache of a core, and keeps what it
+makes on the way in borrowed buffers that stay warm from block to block and call to call.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Array", "Block", "blocks", "borrowed", "place"]
+
+Array = NDArray[Any]
+Block = tuple[slice, int, int]          # images, first row, row after the last
+
+_ALIGN = 64                             # bytes: a cache line, and the widest vector register
+_LEAST = 1 << 22                        # bytes: from here on NumPy asks for large memory pages
+
+
+class _Shelf(threading.local):
+    """Buffers of this thread that nobody has borrowed."""
+
+    def __init__(self) -> None:
+        self.free: list[NDArray[np.uint8]] = []
+
+
+_SHELF = _Shelf()
+
+
+@contextmanager
+def borrowed(dtype: DTypeLike, *several: Sequence[int]) -> Iterator[list[Array]]:
+    """Uninitialised arrays of these shapes, side by side in one buffer that is used again.
+
+    The buffer belongs to the thread while the block runs; a call from inside the block gets
+    another one, so kernels may call kernels.
+    """
+    size = np.dtype(dtype).itemsize
+    lengths = [-(-math.prod(shape) * size // _ALIGN) * _ALIGN for shape in several]
+    need = sum(lengths) + _ALIGN
+    memory = _SHELF.free.pop() if _SHELF.free else np.empty(0, np.uint8)
+    if len(memory) < need:
+        memory = np.empty(max(need, _LEAST), np.uint8)
+    start = -memory.ctypes.data % _ALIGN
+    arrays = []
+    for shape, length in zip(several, lengths, strict=True):
+        flat = memory[start:start + math.prod(shape) * size]
+        arrays.append(flat.view(dtype).reshape(shape))
+        start += length
+    try:
+        yield arrays
+    finally:
+        _SHELF.free.append(memory)
+
+
+def place(out: Array, x: Array, row: int, column: int) -> None:
+    """Make ``out[n, i, j]`` the pixel ``x[n, row + i, column + j]``, zero outside the images."""
+    (_, rows, columns, _), (_, h, w, _) = out.shape, x.shape
+    top, bottom = min(rows, max(0, -row)), min(rows, h - row)
+    left, right = min(columns, max(0, -column)), min(columns, w - column)
+    if top >= bottom or left >= right:
+        out[...] = 0
+        return
+    out[:, :top] = 0
+    out[:, bottom:] = 0
+    out[:, top:bottom, :left] = 0
+    out[:, top:bottom, right:] = 0
+    out[:, top:bottom, left:right] = x[:, row + top:row + bottom, column + left:column + right]
+
+
+def blocks(n: int, rows: int, cost: int, budget: int, parts: int) -> list[Block]:
+    """Cut ``n`` images of ``rows`` rows into blocks that cost about ``budget`` each.
+
+    ``cost`` is that of one row.  Blocks hold several images or part of one; there are at least
+    ``parts`` of them where that is possible, and a multiple of ``parts`` where they hold images.
+    """
+    if not n or not rows:
+        return []
+    affordable = max(1, budget // max(1, cost))             # rows
+    if n >= parts and affordable >= rows:
+        pieces = -(-n // (affordable // rows))
+        pieces = min(n, -(-pieces // parts) * parts)
+        cuts = [n * i // pieces for i in range(pieces + 1)]
+        return [(slice(a, b), 0, rows) for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = max(-(-rows // affordable), min(rows, -(-parts // n)))
+    cuts = [rows * i // pieces for i in range(pieces + 1)]
+    return [(slice(i, i + 1), a, b) for i in range(n)
+            for a, b in zip(cuts, cuts[1:], strict=False)]
