@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tinygrad_cnn.errors import DeclarationError, SettingError
 from tinygrad_cnn.shapes import Shape, size
 
-__all__ = ["FAMILIES", "FUNCTIONS", "OPS", "Op", "Reject", "Sample", "dyadic", "public", "register",
+__all__ = ["FAMILIES", "FUNCTIONS", "OPS", "TIES", "Op", "Reject", "Sample", "dyadic", "public", "register",
            "use_kernels"]
 
 Array = NDArray[Any]
@@ -35,6 +35,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FAMILIES = ("conv", "linear", "activation", "pool", "norm", "elementwise", "reduction", "shape",
             "loss", "random")
+
+TIES = ("left", "right", "larger", "middle", "first", "even", "all")
+"""What a rule may give at a kink; see ``Op.ties``."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,13 @@ class Op:
         tested with ``==``.
     piecewise_linear : bool
         Whether the op is linear between kinks (relu, max_pool2d).
+    ties : str or callable, optional
+        What the rules give where the slopes to the two sides differ, one of `TIES`, or
+        ``(**settings)`` -> one of them: the slope to the ``"left"`` or ``"right"``, the one of
+        ``"larger"`` size, their ``"middle"``; where inputs compete, all to the ``"first"`` in reading
+        order, ``"even"`` shares, or the whole slope to ``"all"``.  None: any subgradient.
+    singular : tuple of Sample
+        Calls where a derivative is infinite or undefined; there a cotangent of 0 must still give 0.
     broadcasts : bool
         Whether a cotangent may be summed to its input's shape, by the engine.
     residuals : tuple of str
@@ -138,6 +148,8 @@ class Op:
     rejects: tuple[Reject, ...] = ()
     affine_in: tuple[str, ...] = ()
     piecewise_linear: bool = False
+    ties: str | Callable[..., str] | None = None
+    singular: tuple[Sample, ...] = ()
     broadcasts: bool = False
     residuals: tuple[str, ...] = ()
     choose: Callable[..., tuple[str, ...]] | None = None
@@ -156,6 +168,8 @@ class Op:
             raise DeclarationError(f"{self.name}: inputs {self.inputs}, vjp for {tuple(self.vjp)}")
         for what, names, known in (("affine_in", self.affine_in, self.inputs),
                                    ("reads", self.reads or (), (*self.inputs, "out")),
+                                   ("ties", (self.ties,) if isinstance(self.ties, str) else (),
+                                    TIES),
                                    ("family", (self.family,), FAMILIES)):
             if unknown := set(names) - set(known):
                 raise DeclarationError(f"{self.name}: {what} names {sorted(unknown)}, "

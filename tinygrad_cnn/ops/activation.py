@@ -29,7 +29,8 @@ def _same(x: Shape) -> Shape:
 RELU = register(Op(
     name="relu", shape=_same, kernels={"array": kernels.relu},
     vjp={"x": lambda ct, out, x: ct * (out > 0)},
-    samples=matrices, piecewise_linear=True, reads=("out",), array_rules=True, family="activation"))
+    samples=matrices, piecewise_linear=True, ties="left", reads=("out",), array_rules=True,
+    family="activation"))
 
 relu = public()(unary(RELU, kernels.relu))
 relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
@@ -178,8 +179,8 @@ def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 LEAKY_RELU = register(Op(
     name="leaky_relu", shape=lambda x, *, slope: x, kernels={"array": kernels.leaky_relu},
-    vjp={"x": _leaky_relu_vjp}, samples=_leaky_relu_samples, piecewise_linear=True, reads=("x",),
-    array_rules=True, family="activation"))
+    vjp={"x": _leaky_relu_vjp}, samples=_leaky_relu_samples, piecewise_linear=True, ties="left",
+    reads=("x",), array_rules=True, family="activation"))
 
 
 @public()
@@ -221,7 +222,7 @@ def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 ELU = register(Op(
     name="elu", shape=lambda x, *, alpha: x, kernels={"array": kernels.elu}, vjp={"x": _elu_vjp},
-    samples=_elu_samples, reads=("x",), family="activation"))
+    samples=_elu_samples, ties="left", reads=("x",), family="activation"))
 
 
 @public()

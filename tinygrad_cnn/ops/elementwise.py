@@ -63,7 +63,8 @@ DIV = register(Op(
     name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": np.true_divide},
     vjp={"a": lambda ct, out, a, b: _quotient(ct, b),
          "b": lambda ct, out, a, b: _quotient(_quotient(-ct * a, b), b)},
-    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), array_rules=True))
+    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), array_rules=True,
+    singular=(Sample("division by 0", (np.array([1.0, 0.0]), np.array([0.0, 0.0]))),)))
 
 NEG = register(Op(
     name="neg", shape=_same, kernels={"array": np.negative},
@@ -139,7 +140,8 @@ def _power_vjp_b(ct: Any, out: Any, a: Any, b: Any) -> Any:
 POWER = register(Op(
     name="power", shape=lambda a, b: broadcast("power", a=a, b=b),
     kernels={"array": kernels.power}, vjp={"a": _power_vjp_a, "b": _power_vjp_b},
-    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True))
+    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True,
+    singular=(Sample("powers of 0", (np.zeros(3), np.array([-1.0, 0.0, 0.5]))),)))
 
 
 @public(np.power, np.float_power)
@@ -173,17 +175,19 @@ EXP = register(Op(
 LOG = register(Op(
     name="log", shape=_same, kernels={"array": np.log},
     vjp={"x": lambda ct, out, x: _quotient(ct, x)},
-    samples=smooth_matrices(0.25, 3.0), reads=("x",), array_rules=True))
+    samples=smooth_matrices(0.25, 3.0), reads=("x",), array_rules=True,
+    singular=(Sample("log 0", (np.array([0.0, 1.0]),)),)))
 
 SQRT = register(Op(
     name="sqrt", shape=_same, kernels={"array": np.sqrt},
     vjp={"x": lambda ct, out, x: _quotient(ct * 0.5, out)},
-    samples=smooth_matrices(0.25, 3.0), reads=("out",), array_rules=True))
+    samples=smooth_matrices(0.25, 3.0), reads=("out",), array_rules=True,
+    singular=(Sample("root of 0", (np.array([0.0, 1.0]),)),)))
 
 ABS = register(Op(
     name="abs", shape=_same, kernels={"array": np.abs},
     vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
-    samples=matrices, piecewise_linear=True, reads=("x",), array_rules=True))
+    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), array_rules=True))
 
 exp = public(np.exp)(unary(EXP, np.exp))
 exp.__doc__ = """The exponential, entry by entry; its own derivative.
@@ -253,7 +257,7 @@ MAXIMUM = register(Op(
     kernels={"array": np.maximum},
     vjp={"a": lambda ct, out, a, b: ct * _share(a, b, ct.dtype),
          "b": lambda ct, out, a, b: ct * _share(b, a, ct.dtype)},
-    samples=broadcasting(), piecewise_linear=True, broadcasts=True, reads=("a", "b"),
+    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
     array_rules=True))
 
 MINIMUM = register(Op(
@@ -261,7 +265,7 @@ MINIMUM = register(Op(
     kernels={"array": np.minimum},
     vjp={"a": lambda ct, out, a, b: ct * _share(b, a, ct.dtype),
          "b": lambda ct, out, a, b: ct * _share(a, b, ct.dtype)},
-    samples=broadcasting(), piecewise_linear=True, broadcasts=True, reads=("a", "b"),
+    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
     array_rules=True))
 
 maximum = public(np.maximum)(binary(MAXIMUM, np.maximum))
@@ -315,8 +319,8 @@ def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
 
 CLIP = register(Op(
     name="clip", shape=lambda x, *, low, high: x, kernels={"array": kernels.clip},
-    vjp={"x": _clip_vjp}, samples=_clip_samples, piecewise_linear=True, reads=("x",),
-    array_rules=True))
+    vjp={"x": _clip_vjp}, samples=_clip_samples, piecewise_linear=True, ties="larger",
+    reads=("x",), array_rules=True))
 
 
 @public(np.clip)

@@ -99,7 +99,8 @@ _TWO: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": _SID
 MAX_POOL2D = register(Op(
     name="max_pool2d", axes="N H W C -> N OH OW C", shape=shapes.max_pool2d,
     kernels={"array": pooling.max_pool2d, "reference": reference.max_pool2d},
-    residuals=("winners",), vjp={"x": _max_pool2d_vjp}, piecewise_linear=True, reads=(),
+    residuals=("winners",), vjp={"x": _max_pool2d_vjp}, piecewise_linear=True, ties="first",
+    reads=(),
     samples=_max_pool2d_samples, family="pool", flops=_flops,
     rejects=(
         Reject("windows of padding", ((1, 4, 4, 1),), _TWO | {"padding": ((2, 0), (0, 0))},
@@ -305,7 +306,9 @@ def _shared_samples(rng: np.random.Generator) -> Iterator[Sample]:
 MAX_POOL2D_SHARED = register(Op(
     name="max_pool2d_shared", axes="N H W C -> N OH OW C", shape=_shared_shape,
     kernels={"array": _shared_array}, residuals=("shares",), vjp={"x": _shared_vjp},
-    samples=_shared_samples, piecewise_linear=True, reads=(), family="pool", flops=_flops))
+    samples=_shared_samples, piecewise_linear=True,
+    ties=lambda *, ties, **settings: "even" if ties == "split" else "all", reads=(), family="pool",
+    flops=_flops))
 
 
 def _window_settings(op: str, x: Any, kernel_size: Any, stride: Any,

@@ -192,12 +192,12 @@ def _extreme_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bo
 MAX = register(Op(
     name="max", shape=_reduced_shape("max"), kernels={"array": kernels.max},
     residuals=("shares",), vjp={"x": _extreme_vjp}, samples=_distinct_samples,
-    piecewise_linear=True, reads=(), family="reduction", flops=_flops))
+    piecewise_linear=True, ties="even", reads=(), family="reduction", flops=_flops))
 
 MIN = register(Op(
     name="min", shape=_reduced_shape("min"), kernels={"array": kernels.min},
     residuals=("shares",), vjp={"x": _extreme_vjp}, samples=_distinct_samples,
-    piecewise_linear=True, reads=(), family="reduction", flops=_flops))
+    piecewise_linear=True, ties="even", reads=(), family="reduction", flops=_flops))
 
 
 def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
