@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "Block", "blocks", "borrowed", "place"]
+__all__ = ["Array", "Block", "blocks", "borrowed", "multiply", "place"]
 
 Array = NDArray[Any]
 Block = tuple[slice, int, int]          # images, first row, row after the last
 
 _ALIGN = 64                             # bytes: a cache line, and the widest vector register
 _LEAST = 1 << 22                        # bytes: from here on NumPy asks for large memory pages
+_SMALL = 1_000_000      # OpenBLAS multiplies matrices up to M·N·K of this without packing them
 
 
 class _Shelf(threading.local):
@@ -92,3 +93,17 @@ def blocks(n: int, rows: int, cost: int, budget: int, parts: int) -> list[Block]
     cuts = [rows * i // pieces for i in range(pieces + 1)]
     return [(slice(i, i + 1), a, b) for i in range(n)
             for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def multiply(a: Array, b: Array, out: Array) -> None:
+    """``out[i] = a[i] @ b[i]``, in pieces small enough for OpenBLAS to skip packing."""
+    rows = _SMALL // max(1, b.shape[1] * b.shape[2])
+    if rows < 32 or a.shape[1] <= rows:
+        np.matmul(a, b, out=out)
+        return
+    rows -= rows % 16
+    whole = a.shape[1] // rows * rows
+    np.matmul(a[:, :whole].reshape(len(a), -1, rows, a.shape[2]), b[:, None],
+              out=out[:, :whole].reshape(len(a), -1, rows, out.shape[2]))
+    if whole < a.shape[1]:
+        np.matmul(a[:, whole:], b, out=out[:, whole:])

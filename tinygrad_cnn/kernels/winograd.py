@@ -28,67 +28,27 @@ Accuracy of Winograd Convolution for Deep Neural Networks*, arXiv:1803.10986 (ch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import cache
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, place
+from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place
+from tinygrad_cnn.kernels.toom_cook import MOST, matrices
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "rows_together"]
 
-_POINTS = tuple(map(Fraction, ("0", "1", "-1", "2", "-1/2", "1/2", "-2", "1/4", "-4")))
-_MOST = len(_POINTS) + 1        # products of a strip; the last point is infinity
 _BUDGET = 1 << 19               # entries that a block keeps at hand: 2 MB of float32
-_SMALL = 1_000_000              # OpenBLAS multiplies matrices up to M·N·K of this without packing
-
-
-# ---- the three matrices ---------------------------------------------------------------------------
-
-def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
-    """Coefficients of Π (t − root), lowest first."""
-    terms = [Fraction(1)]
-    for root in roots:
-        terms = [(terms[i - 1] if i else Fraction(0)) - root * (terms[i] if i < len(terms) else 0)
-                 for i in range(len(terms) + 1)]
-    return terms
-
-
-@cache
-def _matrices(m: int, taps: int) -> tuple[Array, Array, Array]:
-    """Bᵀ (n × n), G (n × taps) and Aᵀ (m × n) of F(m, taps), by Toom and Cook.
-
-    A filter and a strip are polynomials; they are multiplied by way of their values at n − 1 points
-    and at infinity.
-    """
-    n = m + taps - 1
-    points = _POINTS[:n - 1]
-    others = [[q for q in points if q != p] for p in points]
-    pixels = [[*_polynomial(rest), Fraction(0)] for rest in others] + [_polynomial(points)]
-    weights = [[p**j / math.prod((p - q for q in rest), start=Fraction(1)) for j in range(taps)]
-               for p, rest in zip(points, others, strict=True)]
-    weights.append([Fraction(0)] * (taps - 1) + [Fraction(1)])
-    results = [[p**i for p in points] + [Fraction(int(i == m - 1))] for i in range(m)]
-    to_products, to_filter, to_results = (np.array(rows, np.float64)
-                                          for rows in (pixels, weights, results))
-    # Powers of two even out the rows without rounding anything.
-    row = 2.0 ** np.round(np.log2(np.abs(to_products).sum(1) / 2))
-    column = 2.0 ** np.round(np.log2(np.abs(to_results).max(0)))
-    return ((to_products / row[:, None]).astype(np.float32),
-            (to_filter * (row * column)[:, None]).astype(np.float32),
-            (to_results / column).astype(np.float32))
 
 
 @cache
 def rows_together(rows: int, taps: int) -> int:
     """How many rows of results to make together: fewest products, then the smallest strip."""
-    return min(range(1, _MOST - taps + 2), key=lambda m: (-(-rows // m) * (m + taps - 1), m))
+    return min(range(1, MOST - taps + 2), key=lambda m: (-(-rows // m) * (m + taps - 1), m))
 
 
 # ---- the kernels ----------------------------------------------------------------------------------
@@ -142,7 +102,7 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
         return total
 
     total = sum(parallel(len(strips.blocks), work))             # n KW·C O
-    to_filter = _matrices(strips.m, strips.kh)[1]
+    to_filter = matrices(strips.m, strips.kh)[1]
     return np.matmul(to_filter.T, np.reshape(total, (strips.n, -1))).reshape(*kernel_size, c, o)
 
 
@@ -151,7 +111,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     kh, kw, c, o = w.shape
     strips = _Strips(out, (kh, kw), c)
     y = np.empty(out, np.float32)
-    to_filter = _matrices(strips.m, kh)[1]
+    to_filter = matrices(strips.m, kh)[1]
     filters = np.matmul(to_filter, w.reshape(kh, -1)).reshape(strips.n, kw * c, o)
 
     def work(low: int, high: int) -> None:
@@ -159,25 +119,11 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
             with borrowed(np.float32, *strips.shapes(block)) as (padded, pixels, results):
                 strips.transform_pixels(x, block, padding, padded, pixels)
                 for windows, places in strips.residues(pixels, results):
-                    _multiply(windows, filters, places)
+                    multiply(windows, filters, places)
                 strips.write(results, block, b, y)
 
     parallel(len(strips.blocks), work)
     return y
-
-
-def _multiply(a: Array, b: Array, out: Array) -> None:
-    """``out[i] = a[i] @ b[i]``, in pieces small enough for OpenBLAS to skip packing."""
-    rows = _SMALL // max(1, b.shape[1] * b.shape[2])
-    if rows < 32 or a.shape[1] <= rows:
-        np.matmul(a, b, out=out)
-        return
-    rows -= rows % 16
-    whole = a.shape[1] // rows * rows
-    np.matmul(a[:, :whole].reshape(len(a), -1, rows, a.shape[2]), b[:, None],
-              out=out[:, :whole].reshape(len(a), -1, rows, out.shape[2]))
-    if whole < a.shape[1]:
-        np.matmul(a[:, whole:], b, out=out[:, whole:])
 
 
 class _Strips:
@@ -209,7 +155,7 @@ class _Strips:
         image, row, _, item = padded.strides
         rows = as_strided(padded, (len(padded), last - first, self.n, self.width * self.c),
                           (image, self.m * row, row, item))     # strips overlap by KH − 1 rows
-        np.matmul(_matrices(self.m, self.kh)[0], rows,
+        np.matmul(matrices(self.m, self.kh)[0], rows,
                   out=out.reshape(*out.shape[:3], -1).transpose(1, 2, 0, 3))
 
     def residues(self, pixels: Array, results: Array) -> list[tuple[Array, Array]]:
@@ -249,13 +195,13 @@ class _Strips:
     def transform_results(self, y: Array, block: Block, out: Array) -> None:
         """A y: n N S W O, zero where windows run over the right edge."""
         out[:, :, :, self.ow:] = 0
-        from_results = _matrices(self.m, self.kh)[2].T
+        from_results = matrices(self.m, self.kh)[2].T
         for rows, products in self._pairs(y, out, block):
             np.matmul(from_results[:, :rows.shape[2]], rows, out=products)
 
     def write(self, products: Array, block: Block, b: Array | None, y: Array) -> None:
         """Aᵀ products + b, into y."""
-        to_results = _matrices(self.m, self.kh)[2]
+        to_results = matrices(self.m, self.kh)[2]
         if b is not None:
             # The second point is 1: its product reaches every row with the same weight.
             products[1] += b / to_results[0, 1]
