@@ -1,8 +1,8 @@
 """What every reader returns: images, labels and the names of the classes, checked once.
 
 Arrays only: a data set knows nothing of tensors, models or training.  Images are ``N H W C``,
-labels ``N`` (int64).  Both are read-only, so that no step of a training run can change the data
-behind the back of another.
+labels ``N`` (int64).  Both are read-only views, so that no step of a training run can change the
+data behind the back of another.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class Dataset:
     DataError
         If the images are not ``N H W C``, are empty or hold NaN or infinity; if there are not as
         many labels as images; if a label is not an integer or names no class.
+
+    Notes
+    -----
+    The arrays are not copied unless the labels' dtype changes; whoever keeps the array that was
+    given can still write to it.
 
     Examples
     --------

@@ -71,9 +71,10 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
                          | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise DataError(f"{path}: is not a regular file")
     with os.fdopen(number, "rb") as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise DataError(f"{path}: is not a regular file")
         try:
             yield file
         except OSError as error:

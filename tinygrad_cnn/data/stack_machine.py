@@ -46,6 +46,7 @@ class StackMachine:
     # ---- reading -------------------------------------------------------------------------------
 
     def refuse(self, why: str) -> DataError:
+        """The error that ends the reading, with the position in the file."""
         return DataError(f"{self.path}: at byte {self.at:,}: {why}")
 
     def take(self, count: int) -> memoryview:
@@ -57,6 +58,7 @@ class StackMachine:
         return piece
 
     def number(self, count: int, *, signed: bool = False) -> int:
+        """The next ``count`` bytes as an integer, lowest byte first."""
         return int.from_bytes(self.take(count), "little", signed=signed)
 
     def line(self, limit: int | None = None) -> bytes:
@@ -70,6 +72,7 @@ class StackMachine:
         return piece
 
     def decimal(self) -> int:
+        """An integer written out, up to the next newline."""
         text = self.line(_MAX_LINE)
         if not re.fullmatch(rb"-?[0-9]+L?", text):
             raise self.refuse("a number is malformed")
@@ -82,6 +85,7 @@ class StackMachine:
             raise self.refuse("the strings outgrow the file")
 
     def text(self, raw: bytes | memoryview, encoding: str) -> str:
+        """Bytes as text, or a refusal."""
         self.count_bytes(len(raw))
         try:
             return str(raw, encoding)
@@ -91,9 +95,11 @@ class StackMachine:
     # ---- the stack -----------------------------------------------------------------------------
 
     def push(self, value: Any) -> None:
+        """Put a value on the stack."""
         self.stack.append(value)
 
     def pop(self) -> Any:
+        """Take the last value off the stack; a mark is no value."""
         if not self.stack or self.stack[-1] is MARK:
             raise self.refuse("the stack is empty")
         return self.stack.pop()
@@ -105,6 +111,7 @@ class StackMachine:
         return self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
+        """Take everything above the last mark, and the mark."""
         # From the top down, so that each value is passed over once in the whole stream.
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index] is MARK:
@@ -114,16 +121,19 @@ class StackMachine:
         raise self.refuse("a mark is missing")
 
     def put(self, key: int) -> None:
+        """Remember the last value under a number."""
         if not self.stack or self.stack[-1] is MARK:
             raise self.refuse("there is nothing to remember")
         self.memo[key] = self.stack[-1]
 
     def get(self, key: int) -> None:
+        """Push what was remembered under a number."""
         if key not in self.memo:
             raise self.refuse(f"nothing was remembered as {key}")
         self.push(self.memo[key])
 
     def fill_dict(self, items: list[Any]) -> None:
+        """Add keys and values, which alternate, to the dict on top."""
         target = self.top(dict)
         if len(items) % 2:
             raise self.refuse("a key has no value")
@@ -137,6 +147,7 @@ class StackMachine:
             raise self.refuse("a dict is too long")
 
     def fill_list(self, items: list[Any]) -> None:
+        """Add values to the list on top."""
         target = self.top(list)
         if len(target) + len(items) > _MAX_ITEMS:
             raise self.refuse("a list is too long")

@@ -29,7 +29,9 @@ Images = NDArray[Any]
 class Transform(Protocol):
     """Anything that turns images N H W C into as many images."""
 
-    def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images: ...
+    def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
+        """Apply to a batch N H W C."""
+        ...
 
 
 def check_axes(images: Images, who: str) -> None:
@@ -47,7 +49,7 @@ def generator_for(rng: np.random.Generator | None, who: str) -> np.random.Genera
     return rng
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Compose:
     """Several transforms, one after the other, sharing the generator.
 
@@ -77,7 +79,11 @@ class Compose:
                 raise SettingError(f"Compose: {step!r} cannot be called; write Compose(a, b, c)")
         object.__setattr__(self, "steps", steps)
 
+    def __repr__(self) -> str:
+        return f"Compose({', '.join(map(repr, self.steps))})"
+
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
+        """Apply to a batch N H W C."""
         for step in self.steps:
             images = step(images, rng)
         return images
@@ -114,6 +120,7 @@ class ToFloat:
                                f"got {self.scale!r}")
 
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
+        """Apply to a batch N H W C."""
         check_axes(images, "ToFloat")
         if images.dtype != np.uint8:
             raise SettingError(f"ToFloat: images are {images.dtype}, not uint8: they seem to be "
@@ -158,6 +165,7 @@ class Normalize:
                                "never varies has nothing to scale: give it 1")
 
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
+        """Apply to a batch N H W C."""
         check_axes(images, "Normalize")
         if images.dtype.kind != "f":
             raise SettingError(f"Normalize: images are {images.dtype}; put ToFloat before it")
