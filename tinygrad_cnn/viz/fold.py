@@ -1,0 +1,409 @@
+"""Which parts of a recording get one card: parameters, chains, equal blocks and modules fold away.
+
+Every part is an interval of the recording order.  Recording order is a topological order, so
+whatever is folded, the arrows between parts still go one way only, and each step takes linear time.
+The parts form a tree of modules; folding closes branches of it until the picture is small enough.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.viz.recording import Recording, dotted
+
+__all__ = ["LEVELS", "Part", "Plan", "plan"]
+
+LEVELS = ("auto", "everything", "operators", "modules", "folded")
+
+_MOST_DRAWN = 2000                          # an engine needs half a minute for 10,000 cards
+_LEAST_RUN = 3
+_LONGEST_PATTERN = 24
+_CHAINABLE = ("elementwise", "activation")
+
+Run = tuple["Part", ...]
+
+
+@dataclass(eq=False)
+class Part:
+    """An interval of ops that may become one card.
+
+    ``op``, ``chain`` (element-wise), ``span`` (a module), ``stack`` (equal modules), ``pattern``
+    (equal runs of ops) or ``segment`` (when nothing else is left).
+    """
+
+    kind: str
+    start: int                              # positions among the ops, not among the entries
+    stop: int
+    path: tuple[str, ...] = ()
+    children: list[Part] = field(default_factory=list)
+    instances: tuple[tuple[int, int], ...] = ()
+    paths: tuple[tuple[str, ...], ...] = ()
+    open: bool = False
+
+    @property
+    def interval(self) -> tuple[int, int]:
+        """Start and stop."""
+        return self.start, self.stop
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The outcome of folding: the tree, and which leaves still get a card of their own."""
+
+    level: str
+    root: Part
+    ops: tuple[int, ...]                    # entry index of each op, in recording order
+    separate: frozenset[str]                # roles of leaves that are cards
+    remark: str = ""
+
+    def walk(self) -> Iterator[tuple[Part, tuple[Part, ...]]]:
+        """Each drawn part, with the open modules around it, in recording order."""
+        return _drawn(self.root)
+
+
+def plan(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
+         limit: int = 40) -> Plan:
+    """Choose what gets a card.
+
+    Parameters
+    ----------
+    recording : Recording
+        The run.
+    level : str, default "auto"
+        ``everything`` draws each parameter; ``operators`` puts parameters into their reader's card;
+        ``modules`` draws each innermost module as one card; ``folded`` folds as far as ``limit``
+        asks; ``auto`` is the first of everything, operators and folded that fits.
+    open : iterable of str
+        Module paths, as they are written in the picture, that stay open.
+    limit : int, default 40
+        Cards that ``auto`` and ``folded`` aim for.
+
+    Raises
+    ------
+    VizError
+        If ``level`` is unknown, or ``open`` names no module of the recording.
+    """
+    if level not in LEVELS:
+        raise VizError(f"graph: level {level!r} is unknown; choose from {', '.join(LEVELS)}")
+    if limit < 4:
+        raise VizError(f"graph: a picture of at most {limit} cards is too small; "
+                       "give limit=4 or more")
+    folder = _Folder(recording, open)
+    inputs = frozenset(("input", "label"))
+    leaves = inputs | {"parameter", "constant"}
+    if level in ("auto", "everything"):
+        cards = folder.cards(leaves)
+        if cards <= (limit if level == "auto" else _MOST_DRAWN):
+            return folder.finish("everything", leaves)
+    if level in ("auto", "operators") and folder.cards(inputs) <= (
+            limit if level == "auto" else _MOST_DRAWN):
+        return folder.finish("operators", inputs)
+    if level == "modules":
+        folder.close_innermost()
+        if folder.cards(inputs) <= _MOST_DRAWN:
+            return folder.finish("modules", inputs)
+    remark = "" if level in ("auto", "folded") else f"too many cards for level {level}: folded"
+    separate = inputs if folder.leaves(inputs) <= max(2, limit // 4) else frozenset[str]()
+    folder.fold(limit, separate)
+    return folder.finish("folded", separate, remark)
+
+
+def _drawn(root: Part) -> Iterator[tuple[Part, tuple[Part, ...]]]:
+    stack: list[tuple[Part, tuple[Part, ...]]] = [(root, ())]
+    while stack:
+        part, above = stack.pop()
+        if part.open:
+            inside = (*above, part) if part.path else above
+            stack.extend((child, inside) for child in reversed(part.children))
+        else:
+            yield part, above
+
+
+class _Folder:
+    """The tree of one recording while it is being folded."""
+
+    def __init__(self, recording: Recording, opened: Iterable[str]) -> None:
+        self.entries = recording.entries
+        self.ops = tuple(i for i, e in enumerate(self.entries) if e.is_op)
+        self.position = {i: p for p, i in enumerate(self.ops)}
+        self.last_reader = list(range(len(self.ops)))
+        for p, i in enumerate(self.ops):
+            for j in self.entries[i].inputs:
+                if j in self.position:
+                    self.last_reader[self.position[j]] = p
+        self.signatures: dict[tuple[int, int], int] = {}
+        self.interned: dict[object, int] = {}
+        self.root = self._tree()
+        self.opened = self._opened(opened)
+
+    def _tree(self) -> Part:
+        root = Part("span", 0, len(self.ops), open=True)
+        stack = [root]
+        for p, i in enumerate(self.ops):
+            scope = self.entries[i].scope
+            depth = 0
+            while (depth + 1 < len(stack) and depth < len(scope)
+                   and stack[depth + 1].path[-1] == scope[depth]):
+                depth += 1
+            del stack[depth + 1:]
+            for k in range(depth, len(scope)):
+                span = Part("span", p, p, scope[:k + 1], open=True)
+                stack[-1].children.append(span)
+                stack.append(span)
+            stack[-1].children.append(Part("op", p, p + 1, scope))
+            for span in stack:
+                span.stop = p + 1
+        return root
+
+    def _opened(self, names: Iterable[str]) -> set[tuple[str, ...]]:
+        """The paths that must stay open: those asked for, and the modules around them."""
+        wanted = {_normal(name): name for name in names}
+        if not wanted:
+            return set()
+        known = {_normal(dotted(s.path)): s.path for s in self.spans() if s.path}
+        keep: set[tuple[str, ...]] = set()
+        for key, name in wanted.items():
+            if key not in known:
+                some = ", ".join(dotted(p) for p in list(known.values())[:6]) or "none"
+                raise VizError(f"graph: open={name!r} is no module of this graph; modules: {some}")
+            path = known[key]
+            keep.update(path[:k] for k in range(1, len(path) + 1))
+        return keep
+
+    def spans(self) -> list[Part]:
+        """All open modules, outermost first."""
+        found, stack = [], [self.root]
+        while stack:
+            part = stack.pop()
+            if part.open:
+                found.append(part)
+                stack.extend(part.children)
+        return found
+
+    def leaves(self, separate: frozenset[str]) -> int:
+        return sum(not e.is_op and e.role in separate for e in self.entries)
+
+    def cards(self, separate: frozenset[str]) -> int:
+        return self.leaves(separate) + sum(1 for _ in _drawn(self.root))
+
+    def finish(self, level: str, separate: frozenset[str], remark: str = "") -> Plan:
+        return Plan(level, self.root, self.ops, separate, remark)
+
+    # ---- the steps of folding, from the mildest to the harshest ----------------------------------
+    def fold(self, limit: int, separate: frozenset[str]) -> None:
+        for step in (self._chains, self._runs, self._patterns):
+            if self.cards(separate) <= limit:
+                return
+            for span in self.spans():
+                if span.open:
+                    span.children = step(span.children)
+        for depth in range(max((len(s.path) for s in self.spans()), default=0), 0, -1):
+            if self.cards(separate) <= limit:
+                return
+            for span in self.spans():
+                if len(span.path) == depth:
+                    self._close(span)
+        if self.cards(separate) > limit:
+            self.root.children = self._patterns(self.root.children)
+        if self.cards(separate) > limit:
+            self._segments(max(1, limit - self.leaves(separate)))
+
+    def close_innermost(self) -> None:
+        for span in self.spans():
+            if all(child.kind == "op" for child in span.children):
+                self._close(span)
+
+    def _close(self, span: Part) -> None:
+        if span.path and span.path not in self.opened and span.stop - span.start > 1:
+            span.open = False
+
+    def _chains(self, children: list[Part]) -> list[Part]:
+        """Element-wise ops that only feed each other, as one part."""
+        out: list[Part] = []
+        for part in children:
+            before = out[-1] if out else None
+            if before is not None and self._continues(before, part):
+                out[-1] = Part("chain", before.start, part.stop, part.path)
+            else:
+                out.append(part)
+        return out
+
+    def _continues(self, before: Part, part: Part) -> bool:
+        if part.kind != "op" or before.kind not in ("op", "chain"):
+            return False
+        last, entry = self.ops[before.stop - 1], self.entries[self.ops[part.start]]
+        if last not in entry.inputs or self.last_reader[before.stop - 1] != part.start:
+            return False
+        return (self.entries[last].family in _CHAINABLE and entry.family in _CHAINABLE
+                and entry.role != "loss")
+
+    def _runs(self, children: list[Part]) -> list[Part]:
+        """At least three equal sibling modules in a row, as one stack."""
+        out: list[Part] = []
+        k = 0
+        while k < len(children):
+            end = k
+            while end < len(children) and self._may_stack(children, k, end):
+                end += 1
+            out.extend(self._stacks(tuple(children[k:end])) if end > k else [children[k]])
+            k = max(end, k + 1)
+        return out
+
+    def _may_stack(self, children: Sequence[Part], first: int, k: int) -> bool:
+        part = children[k]
+        if part.kind != "span" or part.path in self.opened or self._leaks(*part.interval):
+            return False
+        if k == first:
+            return True
+        return (self._outside(*part.interval) <= {part.start - 1}
+                and self._signature(*part.interval) == self._signature(*children[first].interval))
+
+    def _stacks(self, run: Run) -> list[Part]:
+        """One stack, or several where an outlier stands between them."""
+        if len(run) < _LEAST_RUN:
+            return list(run)
+        out: list[Part] = []
+        odd = self._outliers(run)
+        group: list[Part] = []
+        for part in (*run, None):
+            if part is not None and part not in odd:
+                group.append(part)
+                continue
+            if len(group) > 1:
+                out.append(Part("stack", group[0].start, group[-1].stop, group[0].path,
+                                instances=tuple(g.interval for g in group),
+                                paths=tuple(g.path for g in group)))
+            else:
+                out.extend(group)
+            group = []
+            if part is not None:
+                part.open = False
+                out.append(part)
+        return out
+
+    def _outliers(self, run: Run) -> set[Part]:
+        """Blocks whose gradient holds NaN, or is ten times the median of their siblings'."""
+        values = {part: g.rms for part in run
+                  if (g := self.entries[self.ops[part.stop - 1]].gradient) is not None}
+        finite = [v for v in values.values() if np.isfinite(v) and v > 0]
+        middle = statistics.median(finite) if finite else np.inf
+        return {part for part, v in values.items() if not v <= 10 * middle}
+
+    def _patterns(self, children: list[Part]) -> list[Part]:
+        """A few parts that repeat in a row at least three times, as one part; the longest first."""
+        if len(children) < 2 * _LEAST_RUN:
+            return children
+        codes = np.array([self._local(part) for part in children])
+        matches = [_matches(codes, period) for period in range(1, _LONGEST_PATTERN + 1)]
+        out: list[Part] = []
+        k = 0
+        while k < len(children):
+            best, length = 0, 0
+            for period, match in enumerate(matches, start=1):
+                times = match[k] // period + 1
+                if times >= _LEAST_RUN and times * period > length:
+                    best, length = period, int(times * period)
+            if best:
+                out.append(_pattern(children[k:k + length], best))
+            else:
+                out.append(children[k])
+            k += max(length, 1)
+        return out
+
+    def _segments(self, most: int) -> None:
+        """Cut what is left into at most ``most`` pieces of equal length; open modules stay."""
+        closed = sum(not part.open for part in self.root.children)
+        each = -(-closed // max(1, most - (len(self.root.children) - closed)))
+        out: list[Part] = []
+        taken = 0                           # how many parts the last piece holds, if it may grow
+        for part in self.root.children:
+            if part.open or not 0 < taken < each:
+                out.append(part)
+                taken = 0 if part.open else 1
+            else:
+                out[-1] = Part("segment", out[-1].start, part.stop)
+                taken += 1
+        self.root.children = out
+
+    # ---- what makes two parts equal --------------------------------------------------------------
+    def _leaks(self, start: int, stop: int) -> bool:
+        """Whether a tensor inside, other than the last, is read outside."""
+        return any(self.last_reader[p] >= stop for p in range(start, stop - 1))
+
+    def _outside(self, start: int, stop: int) -> set[int]:
+        """The positions before ``start`` that the part reads."""
+        return {self.position[j] for p in range(start, stop)
+                for j in self.entries[self.ops[p]].inputs
+                if j in self.position and self.position[j] < start}
+
+    def _signature(self, start: int, stop: int) -> int:
+        """One number for ops, settings, shapes and wiring; weights and names do not count."""
+        found = self.signatures.get((start, stop))
+        if found is None:
+            outer: dict[int, int] = {}
+            words = tuple(self._word(p, start, outer) for p in range(start, stop))
+            found = self.signatures[start, stop] = self._intern(words)
+        return found
+
+    def _word(self, p: int, start: int, outer: dict[int, int]) -> object:
+        e = self.entries[self.ops[p]]
+        reads: list[object] = []
+        for j, argument in zip(e.inputs, e.arguments, strict=True):
+            source = self.entries[j]
+            at = self.position.get(j)
+            if at is not None and at >= start:
+                reads.append(p - at)
+            elif source.role in ("parameter", "constant"):
+                reads.append((source.role, argument, source.shape))
+            else:
+                reads.append(("outside", outer.setdefault(j, len(outer))))
+        return e.op, e.settings, e.shape, e.dtype, e.role, tuple(reads)
+
+    def _local(self, part: Part) -> int:
+        """Like `_signature`, but with the distance to what is read outside.
+
+        What follows an input and what follows the op before count as the same, so that a pattern
+        begins with the first of its kind.
+        """
+        if part.open:
+            return self._intern(("open", part.start))
+        if part.kind != "op":
+            return self._intern((part.kind, self._signature(*part.interval)))
+        e = self.entries[self.ops[part.start]]
+        reads: list[object] = []
+        for j, argument in zip(e.inputs, e.arguments, strict=True):
+            source, at = self.entries[j], self.position.get(j)
+            if source.role in ("parameter", "constant"):
+                reads.append((source.role, argument, source.shape))
+            else:
+                reads.append(1 if at is None else part.start - at)
+        return self._intern((e.op, e.settings, e.shape, e.dtype, e.role, tuple(reads)))
+
+    def _intern(self, words: object) -> int:
+        return self.interned.setdefault(words, len(self.interned))
+
+
+def _matches(codes: np.ndarray[tuple[int], np.dtype[np.int64]], period: int) -> list[int]:
+    """For each place, how many entries in a row equal the one ``period`` further on."""
+    n = len(codes)
+    if period >= n:
+        return [0] * n
+    equal = np.concatenate([codes[:-period] == codes[period:], np.zeros(period, bool)])
+    ends = np.where(equal, n, np.arange(n))
+    ends = np.minimum.accumulate(ends[::-1])[::-1]
+    return [int(v) for v in ends - np.arange(n)]
+
+
+def _pattern(parts: list[Part], period: int) -> Part:
+    instances = tuple((parts[k].start, parts[k + period - 1].stop)
+                      for k in range(0, len(parts), period))
+    return Part("pattern", parts[0].start, parts[-1].stop, instances=instances)
+
+
+def _normal(path: str) -> str:
+    return str(path).replace("[", ".").replace("]", "").strip(".")
