@@ -1,0 +1,212 @@
+"""Activations as layers; each is the op of the same name, applied to every entry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygrad_cnn import ops
+from tinygrad_cnn.nn.module import Module
+from tinygrad_cnn.nn.settings import number, show
+from tinygrad_cnn.shapes import integer
+from tinygrad_cnn.tensor import Tensor
+
+__all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax",
+           "Softplus", "Tanh"]
+
+
+class ReLU(Module):
+    """max(x, 0).
+
+    Examples
+    --------
+    >>> ReLU()([-1.0, 2.0]).data
+    array([0., 2.], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Entry by entry."""
+        return ops.relu(x)
+
+
+class LeakyReLU(Module):
+    """x above zero, slope · x elsewhere.
+
+    Parameters
+    ----------
+    slope : float, default 0.01
+
+    Raises
+    ------
+    SettingError
+        If the slope is not a finite number.
+
+    Examples
+    --------
+    >>> LeakyReLU(0.5)([-1.0, 2.0]).data
+    array([-0.5,  2. ], dtype=float32)
+    """
+
+    def __init__(self, slope: float = 0.01) -> None:
+        super().__init__()
+        self.slope = number("LeakyReLU", "slope", slope)
+
+    def forward(self, x: Any) -> Tensor:
+        """Entry by entry."""
+        return ops.leaky_relu(x, slope=self.slope)
+
+    def extra_repr(self) -> str:
+        """The slope."""
+        return show(slope=(self.slope, 0.01))
+
+
+class ELU(Module):
+    """x above zero, alpha · (exp(x) − 1) elsewhere.
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+        Minus the value far below zero.
+
+    Raises
+    ------
+    SettingError
+        If alpha is not a finite number.
+
+    Examples
+    --------
+    >>> ELU()([-1000.0, 2.0]).data
+    array([-1.,  2.], dtype=float32)
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = number("ELU", "alpha", alpha)
+
+    def forward(self, x: Any) -> Tensor:
+        """Entry by entry."""
+        return ops.elu(x, alpha=self.alpha)
+
+    def extra_repr(self) -> str:
+        """The alpha."""
+        return show(alpha=(self.alpha, 1.0))
+
+
+class GELU(Module):
+    """x · Φ(x) in its tanh form; see `tinygrad_cnn.gelu`.
+
+    Examples
+    --------
+    >>> GELU()([0.0, 10.0]).data
+    array([ 0., 10.], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Entry by entry."""
+        return ops.gelu(x)
+
+
+class SiLU(Module):
+    """x · sigmoid(x).
+
+    Examples
+    --------
+    >>> SiLU()([0.0, 100.0]).data
+    array([  0., 100.], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Entry by entry."""
+        return ops.silu(x)
+
+
+class Softplus(Module):
+    """log(1 + exp(x)), a smooth `ReLU`.
+
+    Examples
+    --------
+    >>> Softplus()([-1000.0, 1000.0]).data
+    array([   0., 1000.], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Entry by entry."""
+        return ops.softplus(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent.
+
+    Examples
+    --------
+    >>> Tanh()([0.0, 100.0]).data
+    array([0., 1.], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Entry by entry."""
+        return ops.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(−x)).
+
+    Examples
+    --------
+    >>> Sigmoid()([-1000.0, 0.0]).data
+    array([0. , 0.5], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Entry by entry."""
+        return ops.sigmoid(x)
+
+
+class Softmax(Module):
+    """exp(x) / Σ exp(x) along an axis: positive, with sum 1.
+
+    Not before `CrossEntropyLoss`, which takes the scores themselves.
+
+    Parameters
+    ----------
+    axis : int, default -1
+
+    Raises
+    ------
+    SettingError
+        If the axis is not an integer.
+
+    Examples
+    --------
+    >>> Softmax()([[0.0, 0.0]]).data
+    array([[0.5, 0.5]], dtype=float32)
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        super().__init__()
+        self.axis = integer(type(self).__name__, "axis", axis)
+
+    def forward(self, x: Any) -> Tensor:
+        """Along the axis."""
+        return ops.softmax(x, axis=self.axis)
+
+    def extra_repr(self) -> str:
+        """The axis."""
+        return show(axis=(self.axis, -1))
+
+
+class LogSoftmax(Softmax):
+    """x − log Σ exp(x) along an axis: the logarithm of `Softmax`, for `NLLLoss`.
+
+    Parameters
+    ----------
+    axis : int, default -1
+
+    Examples
+    --------
+    >>> LogSoftmax()([[0.0, 1000.0]]).data
+    array([[-1000.,     0.]], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """Along the axis."""
+        return ops.log_softmax(x, axis=self.axis)

@@ -1,0 +1,216 @@
+"""Initial values: arrays drawn so that signals keep their size from layer to layer.
+
+For inputs of unit variance, the variance of an output is fan_in · var(w), where fan_in counts the
+inputs that one output adds up: KH · KW · C for filters KH KW C O, and I for the (I, O) of a linear
+layer, which is the product of all axes but the last.  fan_out counts the outputs that one input
+reaches: KH · KW · O, or O.
+
+Every function takes the shape and draws from ``rng``, or from the default generator
+(`manual_seed`).  Numbers are drawn in float64 and rounded, so a seed means the same in both dtypes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.nn.settings import number
+from tinygrad_cnn.ops import default_generator
+from tinygrad_cnn.shapes import integer
+
+__all__ = ["fans", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "lecun_normal",
+           "lecun_uniform", "normal", "ones", "orthogonal", "uniform", "zeros"]
+
+Array = NDArray[Any]
+Rng = np.random.Generator | None
+
+
+def fans(shape: Sequence[int], *, who: str = "fans") -> tuple[int, int]:
+    """(fan_in, fan_out) of filters KH KW C O or of a linear weight (I, O).
+
+    Raises
+    ------
+    ShapeError
+        If there are fewer than two axes, or an axis is empty.
+
+    Examples
+    --------
+    >>> fans((5, 5, 3, 8)), fans((400, 10))
+    ((75, 200), (400, 10))
+    """
+    sizes = _sizes(who, shape)
+    if len(sizes) < 2 or 0 in sizes:
+        raise ShapeError(f"{who}: a fan needs a shape of two or more axes, none empty (KH KW C O, "
+                         f"or I O), got {sizes}")
+    window = math.prod(sizes[:-2])
+    return window * sizes[-2], window * sizes[-1]
+
+
+def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+    """Normal with variance 2 / fan_in, for layers that a relu follows.
+
+    A relu halves the mean square of what is spread evenly about 0; the 2 makes up for it.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        KH KW C O, or I O.
+    rng : numpy.random.Generator, optional
+        The default generator if not given.
+    dtype : dtype, default float32
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    ShapeError
+        If the shape has no fan.
+    SettingError
+        If ``rng`` is not a generator.
+
+    References
+    ----------
+    He et al., *Delving deep into rectifiers*, arXiv:1502.01852.
+
+    Examples
+    --------
+    >>> he_normal((3, 3, 16, 32), rng=np.random.default_rng(0)).std()  # √(2 / 144) = 0.1179
+    np.float32(0.117...)
+    """
+    return normal(shape, std=math.sqrt(2 / fans(shape, who="he_normal")[0]), rng=rng, dtype=dtype)
+
+
+def he_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+    """Even on ±√(6 / fan_in), which has the variance of `he_normal` and no tails."""
+    bound = math.sqrt(6 / fans(shape, who="he_uniform")[0])
+    return uniform(shape, low=-bound, high=bound, rng=rng, dtype=dtype)
+
+
+def glorot_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+    """Normal with variance 2 / (fan_in + fan_out), a compromise of both directions, for tanh.
+
+    References
+    ----------
+    Glorot & Bengio, *Understanding the difficulty of training deep feedforward neural networks*,
+    AISTATS 2010.
+    """
+    std = math.sqrt(2 / sum(fans(shape, who="glorot_normal")))
+    return normal(shape, std=std, rng=rng, dtype=dtype)
+
+
+def glorot_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+    """Even on ±√(6 / (fan_in + fan_out)), which has the variance of `glorot_normal`."""
+    bound = math.sqrt(6 / sum(fans(shape, who="glorot_uniform")))
+    return uniform(shape, low=-bound, high=bound, rng=rng, dtype=dtype)
+
+
+def lecun_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+    """Normal with variance 1 / fan_in, which keeps the variance of a layer without activation.
+
+    References
+    ----------
+    LeCun et al., *Efficient BackProp*, 1998.
+    """
+    std = math.sqrt(1 / fans(shape, who="lecun_normal")[0])
+    return normal(shape, std=std, rng=rng, dtype=dtype)
+
+
+def lecun_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+    """Even on ±√(3 / fan_in), which has the variance of `lecun_normal`."""
+    bound = math.sqrt(3 / fans(shape, who="lecun_uniform")[0])
+    return uniform(shape, low=-bound, high=bound, rng=rng, dtype=dtype)
+
+
+def normal(shape: Sequence[int], *, mean: float = 0.0, std: float = 1.0, rng: Rng = None,
+           dtype: Any = np.float32) -> Array:
+    """Normal with this mean and standard deviation.
+
+    Raises
+    ------
+    SettingError
+        If ``std`` is below 0 or a number is not finite.
+    """
+    mean = number("normal", "mean", mean)
+    std = number("normal", "std", std, low=0.0)
+    drawn = default_generator(rng).normal(mean, std, _sizes("normal", shape))
+    return np.asarray(drawn).astype(dtype)
+
+
+def uniform(shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, rng: Rng = None,
+            dtype: Any = np.float32) -> Array:
+    """Even on the interval from ``low`` to ``high``.
+
+    Raises
+    ------
+    SettingError
+        If ``high`` is below ``low`` or a number is not finite.
+    """
+    low = number("uniform", "low", low)
+    high = number("uniform", "high", high, low=low)
+    drawn = default_generator(rng).uniform(low, high, _sizes("uniform", shape))
+    return np.asarray(drawn).astype(dtype)
+
+
+def zeros(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+    """All 0; ``rng`` is taken, and ignored, so that it can stand wherever the others do."""
+    return np.zeros(_sizes("zeros", shape), dtype)
+
+
+def ones(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+    """All 1; ``rng`` is taken, and ignored."""
+    return np.ones(_sizes("ones", shape), dtype)
+
+
+def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
+               dtype: Any = np.float32) -> Array:
+    """Rows or columns, whichever are fewer, that are orthogonal and of length ``gain``.
+
+    The weight is taken as a matrix of fan_in rows and O columns.  It comes from the QR
+    factorisation of a normal matrix, with the signs of R's diagonal moved into Q, so that no
+    orthogonal matrix is preferred to another.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        KH KW C O, or I O.
+    gain : float, default 1.0
+    rng, dtype
+        As in `he_normal`.
+
+    Raises
+    ------
+    ShapeError
+        If the shape has no fan.
+    SettingError
+        If ``gain`` is not a finite number.
+
+    References
+    ----------
+    Saxe, McClelland & Ganguli, *Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks*, arXiv:1312.6120.
+
+    Examples
+    --------
+    >>> w = orthogonal((6, 3), rng=np.random.default_rng(0), dtype=np.float64)
+    >>> np.allclose(w.T @ w, np.eye(3))
+    True
+    """
+    rows, columns = fans(shape, who="orthogonal")[0], shape[-1]
+    gain = number("orthogonal", "gain", gain)
+    drawn = default_generator(rng).normal(size=(max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(drawn)
+    q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    return np.asarray((gain * (q if rows >= columns else q.T)).reshape(tuple(shape)), dtype)
+
+
+def _sizes(who: str, shape: Any) -> tuple[int, ...]:
+    if isinstance(shape, (str, bytes)) or not isinstance(shape, Sequence):
+        raise SettingError(f"{who}: shape must be a sequence of integers, got {shape!r}")
+    return tuple(integer(who, "shape", n, least=0) for n in shape)

@@ -1,0 +1,139 @@
+"""The fully connected layer, and what comes before it: flatten."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinygrad_cnn import ops
+from tinygrad_cnn.errors import ShapeError
+from tinygrad_cnn.nn import init
+from tinygrad_cnn.nn.module import Module
+from tinygrad_cnn.nn.settings import as_tensor, count, optional_count, show
+from tinygrad_cnn.nn.weighted import Weighted
+from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.tensor import Tensor
+
+__all__ = ["Flatten", "Identity", "Linear"]
+
+
+class Linear(Weighted):
+    """y = x w + b: every output is a weighted sum of all inputs.
+
+    Parameters
+    ----------
+    in_features : int or None
+        I, the size of the last axis of the input; None takes it from the first call.
+    out_features : int
+        O, the size of the last axis of the output.
+    bias : bool, default True
+        Whether to add b.
+    rng : numpy.random.Generator, optional
+        Where the weights are drawn from; the default generator (`manual_seed`) if not given.
+    dtype : dtype, default float32
+        Of the parameters.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (I, O)
+        Drawn by `init.he_normal`: variance 2 / I.
+    bias : Parameter or None, shape (O,)
+        Zeros at first.
+
+    Raises
+    ------
+    SettingError
+        If a size is not an integer of at least 1.
+    ShapeError
+        When called, if the last axis of the input is not I.
+    DTypeError
+        When called, if the floats of the input are not of the parameters' dtype.
+
+    Examples
+    --------
+    >>> Linear(400, 10)(np.zeros((2, 400), np.float32)).shape
+    (2, 10)
+    >>> Linear(400, 10)(np.zeros((2, 490), np.float32))
+    Traceback (most recent call last):
+        ...
+    tinygrad_cnn.ShapeError: Linear: x has 490 features but the layer takes 400
+      x (N I) = (2, 490)
+      cure: Linear(in_features=490, out_features=10), or Linear(None, 10), which takes the size from
+      the first call
+      in the layer Linear: Linear(400, 10)
+    """
+
+    awaits: ClassVar[str | None] = "in_features"
+
+    def __init__(self, in_features: int | None, out_features: int, *, bias: bool = True,
+                 rng: np.random.Generator | None = None, dtype: Any = np.float32) -> None:
+        super().__init__()
+        self.in_features = optional_count("Linear", "in_features", in_features)
+        self.out_features = count("Linear", "out_features", out_features)
+        self.has_bias = bool(bias)
+        self.begin(dtype, rng)
+
+    def shapes_at(self, size: int) -> dict[str, Shape]:
+        """The weight, and the bias if there is one."""
+        shapes: dict[str, Shape] = {"weight": (size, self.out_features)}
+        return shapes | ({"bias": (self.out_features,)} if self.has_bias else {})
+
+    def initial(self, shapes: dict[str, Shape], rng: np.random.Generator
+                ) -> dict[str, np.ndarray[Any, Any]]:
+        """He's normal weights and a bias of zeros."""
+        return {name: (init.he_normal if name == "weight" else init.zeros)(
+            shape, rng=rng, dtype=self.dtype) for name, shape in shapes.items()}
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, ..., I) -> (N, ..., O)."""
+        x = as_tensor("Linear", x, self.dtype)
+        if x.ndim < 1:
+            raise ShapeError("Linear: x needs at least one axis (N I), got shape ()")
+        self.ready(x.shape[-1])
+        if x.shape[-1] != self.in_features:
+            raise self._mismatch(x.shape)
+        return ops.linear(x, self.weight, self.bias)
+
+    def _mismatch(self, shape: Shape) -> ShapeError:
+        cure = (f"Linear(in_features={shape[-1]}, out_features={self.out_features}), or "
+                f"Linear(None, {self.out_features}), which takes the size from the first call")
+        if len(shape) > 2 and math.prod(shape[1:]) == self.in_features:
+            cure = "nn.Flatten() before this layer makes one row of each image"
+        return ShapeError(f"Linear: x has {shape[-1]} features but the layer takes "
+                          f"{self.in_features}\n  x ({'N ' + '... ' * (len(shape) > 2)}I) = {shape}"
+                          f"\n  cure: {cure}")
+
+    def extra_repr(self) -> str:
+        """Sizes, and what is not the default."""
+        return show(self.in_features, self.out_features, bias=(self.has_bias, True),
+                    dtype=(str(self.dtype), "float32"))
+
+
+class Flatten(Module):
+    """One row of each image: (N, H, W, C) -> (N, H·W·C), in reading order.
+
+    Examples
+    --------
+    >>> Flatten()(np.zeros((2, 4, 4, 3))).shape
+    (2, 48)
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, ...) -> (N, rest)."""
+        return ops.flatten(x)
+
+
+class Identity(Module):
+    """Give back the input; stands where a part may be left out.
+
+    Examples
+    --------
+    >>> Identity()(Tensor([1.0])).item()
+    1.0
+    """
+
+    def forward(self, x: Any) -> Any:
+        """X itself."""
+        return x

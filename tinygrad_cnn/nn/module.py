@@ -1,0 +1,498 @@
+"""`Module`: parameters, buffers and parts under names, found by looking at the attributes.
+
+A module keeps no list of its parameters.  What it holds is what its attributes are: each
+`Parameter` is a parameter, each `Module` a part, each array given to `register_buffer` a buffer.
+So deleting, replacing, copying and pickling a module need no bookkeeping.  The state is set up in
+``__new__``: a subclass whose ``__init__`` forgets ``super().__init__()`` works all the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.errors import (
+    DeclarationError,
+    DTypeError,
+    SettingError,
+    ShapeError,
+    TinygradCnnError,
+)
+from tinygrad_cnn.nn import state, trail
+from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.tensor import Parameter, Tensor, scope
+
+__all__ = ["HookHandle", "Module"]
+
+Array = NDArray[Any]
+Hook = Callable[["Module", tuple[Any, ...], Any], Any]
+
+
+class HookHandle:
+    """What `Module.register_forward_hook` gives: it removes the hook, by call or as a block."""
+
+    def __init__(self, hooks: dict[int, Hook], key: int) -> None:
+        self._hooks = hooks
+        self._key = key
+
+    def remove(self) -> None:
+        """Remove the hook; doing so twice is harmless."""
+        self._hooks.pop(self._key, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+class Module:
+    """A part of a network: parameters, buffers, other modules, and the function ``forward``.
+
+    Assign parameters and parts as attributes and define ``forward``; then call the module.  Inside
+    the call, every op is recorded under the module's name: its attribute name in the module that
+    first took it in, or its class name.
+
+    Attributes
+    ----------
+    training : bool
+        What `train` and `eval` switch; read by layers such as dropout and batch normalisation.
+
+    Raises
+    ------
+    DeclarationError
+        When called, if the class defines no ``forward``.
+    SettingError
+        On assignment, if a list, tuple or dictionary holds modules or parameters, which would never
+        be found; if a part would contain itself; or if the name is one of Module's own.
+    DTypeError
+        On assignment, if a leaf that requires a gradient is not a `Parameter`, or a parameter,
+        part or buffer would be replaced by something of another kind.
+
+    Examples
+    --------
+    >>> class Net(nn.Module):
+    ...     def __init__(self):
+    ...         self.conv = nn.Conv2D(1, 4, 3)
+    ...         self.head = nn.Linear(4, 10)
+    ...     def forward(self, x):                          # N H W 1
+    ...         x = relu(self.conv(x))                     # N H−2 W−2 4
+    ...         return self.head(global_avg_pool2d(x))     # N 10
+    >>> model = Net()
+    >>> model(np.zeros((2, 8, 8, 1), np.float32)).shape
+    (2, 10)
+    >>> [name for name, _ in model.named_parameters()]
+    ['conv.weight', 'conv.bias', 'head.weight', 'head.bias']
+    >>> model
+    Net(
+      (conv): Conv2D(1, 4, kernel_size=3)
+      (head): Linear(4, 10)
+    )
+    """
+
+    training: bool
+    _name: str | None
+    _buffer_names: dict[str, bool]
+    _hooks: dict[int, Hook]
+
+    #: The setting that a layer waits to learn from its first call, or None.
+    awaits: ClassVar[str | None] = None
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        self = super().__new__(cls)
+        vars(self).update(training=True, _name=None, _buffer_names={}, _hooks={})
+        return self
+
+    # ---- calling
+
+    def forward(self, *inputs: Any, **settings: Any) -> Any:
+        """Compute the output; every subclass that is called defines it.
+
+        Raises
+        ------
+        DeclarationError
+            If the subclass does not.
+        """
+        what = type(self).__name__
+        raise DeclarationError(f"{what}: forward is not defined; write "
+                               f"`def forward(self, x): ...` in class {what}")
+
+    def __call__(self, *inputs: Any, **settings: Any) -> Any:
+        steps = trail.current()
+        if steps is None:
+            with trail.started():
+                return self(*inputs, **settings)
+        with scope(self._name or type(self).__name__) as path:
+            try:
+                out = self.forward(*inputs, **settings)
+            except TinygradCnnError as error:
+                trail.explain(error, path, self, steps)
+                raise
+            for hook in tuple(self._hooks.values()):
+                replaced = hook(self, inputs, out)
+                out = out if replaced is None else replaced
+        if isinstance(out, Tensor) and next(self.children(), None) is None:
+            steps.append((path, self, out.shape))
+        return out
+
+    def register_forward_hook(self, hook: Hook) -> HookHandle:
+        """Call ``hook(module, inputs, output)`` after each call of this module.
+
+        What the hook returns, unless None, replaces the output.
+
+        Parameters
+        ----------
+        hook : callable
+
+        Returns
+        -------
+        HookHandle
+            With ``remove()``; as a context manager it removes the hook at the end of the block.
+
+        Examples
+        --------
+        >>> layer = nn.ReLU()
+        >>> with layer.register_forward_hook(lambda module, inputs, out: print(out.shape)):
+        ...     y = layer(np.zeros((2, 3)))
+        (2, 3)
+        """
+        if not callable(hook):
+            raise SettingError(f"register_forward_hook: hook must be callable, got {hook!r}")
+        key = max(self._hooks, default=-1) + 1
+        self._hooks[key] = hook
+        return HookHandle(self._hooks, key)
+
+    def graph(self, x: Any, **settings: Any) -> Any:
+        """Draw what this module computes for ``x``; see `tinygrad_cnn.viz.graph_of_module`."""
+        from tinygrad_cnn import viz  # the one look up: drawings know modules, not the reverse
+
+        return viz.graph_of_module(self, x, **settings)
+
+    # ---- what it holds
+
+    def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Names and parameters of this module itself, without those of its parts."""
+        return ((k, v) for k, v in tuple(vars(self).items()) if isinstance(v, Parameter))
+
+    def own_buffers(self) -> Iterator[tuple[str, Array]]:
+        """Names and buffers of this module itself, without those of its parts."""
+        held = ((name, vars(self)[name]) for name in tuple(self._buffer_names))
+        return ((name, array) for name, array in held if array is not None)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The parts that are attributes of this module; one with two names is given once."""
+        seen: set[int] = set()
+        for name, value in tuple(vars(self).items()):
+            if isinstance(value, Module) and id(value) not in seen:
+                seen.add(id(value))
+                yield name, value
+
+    def children(self) -> Iterator[Module]:
+        """The parts that are attributes of this module."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """This module under the name ``""``, and every part below it under its path, once each."""
+        seen: set[int] = set()
+        for name, module in self.walk():
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def modules(self) -> Iterator[Module]:
+        """This module and every part below it, once each."""
+        return (module for _, module in self.named_modules())
+
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Every path in the tree of parts, depth first; a shared part has several."""
+        yield prefix, self
+        for name, value in tuple(vars(self).items()):
+            if isinstance(value, Module):
+                yield from value.walk(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter here and below with its path, such as ``features.3.bias``, once each.
+
+        Raises
+        ------
+        SettingError
+            If a layer still waits for its first call to learn its input size.
+
+        Examples
+        --------
+        >>> [name for name, _ in nn.Sequential(nn.Linear(2, 3), nn.ReLU()).named_parameters()]
+        ['0.weight', '0.bias']
+        >>> list(nn.Sequential(nn.Linear(None, 3)).parameters())
+        Traceback (most recent call last):
+            ...
+        tinygrad_cnn.SettingError: 0: Linear(None, 3) takes its in_features from its first call, so
+        it has no parameters yet; call the model once, as in model(x), before asking for them
+        """
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            state.refuse_waiting(path, module)
+            for name, parameter in module.own_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{path}.{name}" if path else name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter here and below, once each; see `named_parameters`."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """Every buffer here and below with its path, such as ``1.running_mean``."""
+        for path, module in self.named_modules():
+            for name, array in module.own_buffers():
+                yield f"{path}.{name}" if path else name, array
+
+    def buffers(self) -> Iterator[Array]:
+        """Every buffer here and below; see `named_buffers`."""
+        return (array for _, array in self.named_buffers())
+
+    def register_buffer(self, name: str, array: Any, *, persistent: bool = True) -> None:
+        """Hold an array that is part of the state but not trained, such as a running mean.
+
+        Parameters
+        ----------
+        name : str
+            Of the attribute.
+        array : ndarray or None
+            None holds the place for later.
+        persistent : bool, default True
+            Whether `state_dict` includes it.
+
+        Raises
+        ------
+        DTypeError
+            If ``array`` is neither.
+        SettingError
+            If the name has a dot or is taken.
+        """
+        self._check_name(name)
+        if name in vars(self) and name not in self._buffer_names:
+            raise SettingError(f"{type(self).__name__}: {name!r} is an attribute already; choose "
+                               "another name for the buffer")
+        self._check_buffer(name, array)
+        self._buffer_names[name] = bool(persistent)
+        vars(self)[name] = array
+
+    def register_module(self, name: str, module: Module) -> None:
+        """Take in a part under a name that need not be an identifier, such as ``"0"``."""
+        if not isinstance(module, Module):
+            raise DTypeError(f"{type(self).__name__}: {name!r} must be a Module, got {module!r}")
+        self._check_name(name)
+        setattr(self, name, module)
+
+    # ---- attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        held = vars(self).get(name)
+        if isinstance(value, Parameter):
+            self._check_name(name)
+            value.name = value.name or name
+        elif isinstance(value, Module):
+            self._check_name(name)
+            if any(part is self for part in value.modules()):
+                raise SettingError(f"{type(self).__name__}: {name} would contain the module that "
+                                   "holds it; a network is a tree")
+            vars(value)["_name"] = value._name or name
+        elif name in self._buffer_names:
+            self._check_buffer(name, value)
+        elif value is not None and isinstance(held, (Parameter, Module)):
+            kind = "Parameter" if isinstance(held, Parameter) else "Module"
+            raise DTypeError(f"{type(self).__name__}: {name} is a {kind} and cannot become a "
+                             f"{type(value).__name__}; assign a {kind}, or None"
+                             + (", or write to .data[...]" if kind == "Parameter" else ""))
+        elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
+            raise DTypeError(f"{type(self).__name__}: {name} is a Tensor that requires a gradient, "
+                             "which no optimiser would find; wrap it: Parameter(tensor.data)")
+        elif isinstance(value, (list, tuple, dict)):
+            self._check_container(name, value)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._buffer_names.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        what = type(self).__name__
+        if name.startswith("__"):                       # protocols such as copying ask for these
+            raise AttributeError(f"{what} has no attribute {name!r}")
+        near = difflib.get_close_matches(name, [*vars(self), *dir(type(self))], n=1)
+        parts = ", ".join(k for k, v in vars(self).items() if isinstance(v, (Module, Parameter)))
+        raise AttributeError(
+            f"{what} has no attribute {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            + (f" Its parts are {parts}." if parts else ""), name=name, obj=self)
+
+    def _check_name(self, name: Any) -> None:
+        if not isinstance(name, str) or not name or "." in name:
+            raise SettingError(f"{type(self).__name__}: the name of a part must be a string "
+                               f"without dots, which separate the names in a path, got {name!r}")
+        if name in dir(type(self)):
+            raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
+                               "another for the part")
+
+    def _check_buffer(self, name: str, value: Any) -> None:
+        if value is not None and not isinstance(value, np.ndarray):
+            raise DTypeError(f"{type(self).__name__}: the buffer {name} must be an ndarray, "
+                             f"got {type(value).__name__}")
+
+    def _check_container(self, name: str, value: Any) -> None:
+        values = value.values() if isinstance(value, Mapping) else value
+        if any(isinstance(v, (Module, Parameter)) for v in values):
+            raise SettingError(
+                f"{type(self).__name__}: {name} is a {type(value).__name__} of modules or "
+                "parameters, which would be neither found nor trained; use nn.ModuleList(...) or "
+                "nn.Sequential(...), or one attribute for each")
+
+    # ---- switches
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch this module and all its parts to training, or to evaluation."""
+        for module in self.modules():
+            vars(module)["training"] = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Switch this module and all its parts to evaluation."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Set ``grad`` of every parameter to None."""
+        for module in self.modules():
+            for _, parameter in module.own_parameters():
+                parameter.grad = None
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze (False) or thaw (True) every parameter here and below."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def astype(self, dtype: Any) -> Self:
+        """Convert parameters and float buffers, in place, to float32 or float64.
+
+        Gradients are dropped.  An optimiser that has stepped already keeps state of the old dtype
+        and says so; make it after the conversion.
+
+        Parameters
+        ----------
+        dtype : float32 or float64
+
+        Raises
+        ------
+        DTypeError
+            If it is another dtype.
+
+        Examples
+        --------
+        >>> nn.Linear(2, 3).astype(np.float64).weight.dtype
+        dtype('float64')
+        """
+        chosen = state.float_dtype(f"{type(self).__name__}.astype", dtype)
+        for module in self.modules():
+            for _, parameter in module.own_parameters():
+                parameter.data = parameter.data.astype(chosen)
+                parameter.grad = None
+            for name, array in module.own_buffers():
+                if array.dtype.kind == "f":
+                    vars(module)[name] = array.astype(chosen)
+            if "dtype" in vars(module):
+                vars(module)["dtype"] = chosen
+        return self
+
+    to = astype
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Array]:
+        """Every parameter and persistent buffer under its path, copied.
+
+        A parameter that is shared is listed under each of its paths.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Paths as PyTorch names them: ``0.weight``, ``1.running_mean``, ``features.3.bias``.
+
+        Raises
+        ------
+        SettingError
+            If a layer still waits for its first call to learn its input size.
+
+        Examples
+        --------
+        >>> {k: v.shape for k, v in nn.Sequential(nn.Linear(2, 3)).state_dict().items()}
+        {'0.weight': (2, 3), '0.bias': (3,)}
+        """
+        return {name: array.copy() for name, array in state.slots(self).items()}
+
+    def load_state_dict(self, entries: Mapping[str, Any], *, strict: bool = True
+                        ) -> state.LoadReport:
+        """Write arrays into parameters and buffers, after checking every one of them.
+
+        A layer that waits for its first call takes its size from the arrays.
+
+        Parameters
+        ----------
+        entries : mapping of str to array
+            Such as `state_dict` gives.  Values are copied.
+        strict : bool, default True
+            Whether every path must be present and none unknown.
+
+        Returns
+        -------
+        LoadReport
+            The ``missing`` and ``unexpected`` paths; both empty if strict.
+
+        Raises
+        ------
+        CheckpointError
+            If paths are missing or unexpected (strict), an array has another shape, or a dtype that
+            would lose digits; all are listed, and nothing is written.
+
+        Examples
+        --------
+        >>> model = nn.Sequential(nn.Linear(2, 3))
+        >>> model.load_state_dict({"0.weight": np.zeros((3, 2), np.float32), "bias": np.zeros(3)})
+        Traceback (most recent call last):
+            ...
+        tinygrad_cnn.CheckpointError: Sequential.load_state_dict: the arrays do not fit the model,
+        nothing was written
+          missing: 0.bias (3,)
+          unexpected: bias (3,)
+          of another shape: 0.weight is (3, 2), the model needs (2, 3)
+        """
+        return state.load(self, entries, strict=strict)
+
+    def size_from(self, shapes: Mapping[str, Shape]) -> int | None:
+        """The input size that arrays of these shapes imply, for a layer that waits for it."""
+        return None
+
+    def shapes_at(self, size: int) -> dict[str, Shape]:
+        """The shapes of parameters and buffers at this input size, for a layer that waits."""
+        return {}
+
+    def build(self, size: int) -> None:
+        """Make the parameters of a layer that waits for its input size."""
+        raise ShapeError(f"{type(self).__name__}: nothing waits for an input size")
+
+    # ---- text
+
+    def extra_repr(self) -> str:
+        """The settings, as the line of this module in the tree shows them."""
+        return ""
+
+    def __repr__(self) -> str:
+        parts = [(k, v) for k, v in vars(self).items() if isinstance(v, Module)]
+        head = type(self).__name__
+        if not parts:
+            return f"{head}({self.extra_repr()})"
+        lines = [f"({name}): {part!r}".replace("\n", "\n  ") for name, part in parts]
+        inner = [self.extra_repr(), *lines] if self.extra_repr() else lines
+        return "\n  ".join([f"{head}(", *inner]) + "\n)"

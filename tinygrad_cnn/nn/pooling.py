@@ -1,0 +1,230 @@
+"""Pooling and padding layers: windows without weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygrad_cnn import ops
+from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.nn.module import Module
+from tinygrad_cnn.nn.settings import images, show
+from tinygrad_cnn.shapes import Pair, pair, sides
+from tinygrad_cnn.tensor import Tensor
+
+__all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Pad2D", "ZeroPad2D"]
+
+
+class _Pool(Module):
+    """What both poolings share: windows, their distance, and padding."""
+
+    def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
+                 padding: Any = 0) -> None:
+        super().__init__()
+        who = type(self).__name__
+        self.kernel_size = pair(kernel_size, op=who, setting="kernel_size", least=1)
+        self.stride = (self.kernel_size if stride is None
+                       else pair(stride, op=who, setting="stride", least=1))
+        sides(padding, op=who, image=(1, 1))            # refuses what is no padding
+        self.padding = padding
+
+    def _prepared(self, x: Any) -> Tensor:
+        return images(type(self).__name__, x if isinstance(x, Tensor) else Tensor(x))
+
+    def extra_repr(self) -> str:
+        """Size, and what is not the default."""
+        size, stride = (v[0] if v[0] == v[1] else v for v in (self.kernel_size, self.stride))
+        return show(size, stride=(stride, size), padding=(self.padding, 0))
+
+
+class MaxPool2D(_Pool):
+    """The largest pixel of each window, channel by channel: `tinygrad_cnn.max_pool2d`.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int), pixels, default 2
+        Size of the windows.
+    stride : int or (int, int), pixels, optional
+        Distance between window positions; ``kernel_size`` if not given.
+    padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
+        Around the images; smaller than the window.  Padding never wins.
+    ties : {"first", "split", "all"}, default "first"
+        Who gets the gradient of a tie.
+
+    Raises
+    ------
+    SettingError
+        If a setting is out of its range.
+    ShapeError
+        When called, if the input is not N H W C, or a window does not fit.
+
+    Examples
+    --------
+    >>> MaxPool2D(2)(np.zeros((2, 28, 28, 8))).shape
+    (2, 14, 14, 8)
+    """
+
+    def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
+                 padding: Any = 0, ties: str = "first") -> None:
+        super().__init__(kernel_size, stride, padding=padding)
+        if ties not in ("first", "split", "all"):
+            raise SettingError(f"MaxPool2D: ties {ties!r} must be one of first, split, all")
+        self.ties = ties
+
+    def forward(self, x: Any) -> Tensor:
+        """N H W C -> N OH OW C."""
+        return ops.max_pool2d(self._prepared(x), kernel_size=self.kernel_size, stride=self.stride,
+                              padding=self.padding, ties=self.ties)
+
+    def extra_repr(self) -> str:
+        """Size, and what is not the default."""
+        return ", ".join(filter(None, [super().extra_repr(), show(ties=(self.ties, "first"))]))
+
+
+class AvgPool2D(_Pool):
+    """The mean of each window, channel by channel: `tinygrad_cnn.avg_pool2d`.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding
+        As in `MaxPool2D`; padding holds zeros.
+    count_include_pad : bool, default True
+        Divide by KH · KW everywhere; if False, by the pixels of the image under the window.
+
+    Raises
+    ------
+    SettingError, ShapeError
+        As `MaxPool2D`.
+
+    Examples
+    --------
+    >>> AvgPool2D(2)(np.ones((1, 4, 4, 1))).data[0, :, :, 0]
+    array([[1., 1.],
+           [1., 1.]])
+    """
+
+    def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
+                 padding: Any = 0, count_include_pad: bool = True) -> None:
+        super().__init__(kernel_size, stride, padding=padding)
+        self.count_include_pad = bool(count_include_pad)
+
+    def forward(self, x: Any) -> Tensor:
+        """N H W C -> N OH OW C."""
+        return ops.avg_pool2d(self._prepared(x), kernel_size=self.kernel_size, stride=self.stride,
+                              padding=self.padding, count_include_pad=self.count_include_pad)
+
+    def extra_repr(self) -> str:
+        """Size, and what is not the default."""
+        return ", ".join(filter(None, [super().extra_repr(),
+                                       show(count_include_pad=(self.count_include_pad, True))]))
+
+
+class GlobalAvgPool2D(Module):
+    """The mean of each channel over the whole image.
+
+    Parameters
+    ----------
+    keepdims : bool, default False
+        Give (N, 1, 1, C) instead of (N, C).
+
+    Raises
+    ------
+    ShapeError
+        When called, if the input is not N H W C.
+
+    References
+    ----------
+    Lin, Chen & Yan, *Network in network*, arXiv:1312.4400.
+
+    Examples
+    --------
+    >>> GlobalAvgPool2D()(np.ones((2, 4, 4, 3))).shape
+    (2, 3)
+    """
+
+    def __init__(self, keepdims: bool = False) -> None:
+        super().__init__()
+        self.keepdims = bool(keepdims)
+
+    def forward(self, x: Any) -> Tensor:
+        """N H W C -> N C."""
+        x = images("GlobalAvgPool2D", x if isinstance(x, Tensor) else Tensor(x))
+        return ops.global_avg_pool2d(x, keepdims=self.keepdims)
+
+    def extra_repr(self) -> str:
+        """What is not the default."""
+        return show(keepdims=(self.keepdims, False))
+
+
+class Pad2D(Module):
+    """Put more pixels around images.
+
+    Parameters
+    ----------
+    widths : int, (int, int) or ((int, int), (int, int)), pixels
+        Everywhere; down, across; (top, bottom), (left, right).
+    mode : {"constant", "reflect", "edge", "wrap"}, default "constant"
+        What is put there: a value; a mirror image without the border itself; the border; the other
+        end.
+    value : float, default 0.0
+        Of mode "constant".
+
+    Raises
+    ------
+    SettingError
+        If a width is below 0, or the mode is unknown.
+    ShapeError
+        When called, if the input is not N H W C.
+
+    Examples
+    --------
+    >>> Pad2D(2, mode="reflect")(np.zeros((1, 4, 4, 3))).shape
+    (1, 8, 8, 3)
+    """
+
+    def __init__(self, widths: Any, *, mode: str = "constant", value: float = 0.0) -> None:
+        super().__init__()
+        who = type(self).__name__
+        if isinstance(widths, str):
+            raise SettingError(f"{who}: widths must be numbers of pixels, got {widths!r}; 'same' "
+                               "is a padding of Conv2D")
+        self.widths = sides(widths, op=who)
+        modes = ("constant", "reflect", "edge", "wrap")
+        if mode not in modes:
+            raise SettingError(f"{who}: mode {mode!r} has no adjoint; choose from "
+                               f"{', '.join(modes)}")
+        self.mode = mode
+        self.value = value
+
+    def forward(self, x: Any) -> Tensor:
+        """N H W C -> N (H + top + bottom) (W + left + right) C."""
+        x = images(type(self).__name__, x if isinstance(x, Tensor) else Tensor(x))
+        return ops.pad(x, self.widths, mode=self.mode, value=self.value)
+
+    def extra_repr(self) -> str:
+        """Widths, and what is not the default."""
+        down, across = self.widths
+        one = down[0] if down == across and down[0] == down[1] else self.widths
+        return show(one, mode=(self.mode, "constant"), value=(self.value, 0.0))
+
+
+class ZeroPad2D(Pad2D):
+    """Put zeros around images.
+
+    Parameters
+    ----------
+    widths : int, (int, int) or ((int, int), (int, int)), pixels
+        Everywhere; down, across; (top, bottom), (left, right).
+
+    Raises
+    ------
+    SettingError, ShapeError
+        As `Pad2D`.
+
+    Examples
+    --------
+    >>> ZeroPad2D(((0, 1), (0, 1)))(np.zeros((1, 4, 4, 3))).shape
+    (1, 5, 5, 3)
+    """
+
+    def __init__(self, widths: Any) -> None:
+        super().__init__(widths)

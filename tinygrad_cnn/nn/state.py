@@ -1,0 +1,159 @@
+"""What a module's state dict holds, and the checks before one is written back.
+
+Everything is compared first and every difference reported at once; arrays are written only when all
+of them fit, so a model is never left half loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
+from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.tensor import as_array
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.nn.module import Module
+
+__all__ = ["LoadReport", "float_dtype", "load", "refuse_waiting", "slots"]
+
+Array = NDArray[Any]
+
+
+class LoadReport(NamedTuple):
+    """Paths that a state dict lacked, and paths in it that the model lacks."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def float_dtype(who: str, dtype: Any) -> np.dtype[Any]:
+    """``dtype`` if parameters can have it."""
+    try:
+        chosen: np.dtype[Any] | None = np.dtype(dtype)
+    except TypeError:
+        chosen = None
+    for known in (np.dtype(np.float32), np.dtype(np.float64)):
+        if chosen == known:
+            return known
+    raise DTypeError(f"{who}: parameters are float32 or float64, got {dtype!r}")
+
+
+def refuse_waiting(path: str, module: Module) -> None:
+    """Raise if the module has no parameters yet because its input size is not known."""
+    if module.awaits is not None and vars(module)[module.awaits] is None:
+        where = f"{path}: " if path else ""
+        raise SettingError(f"{where}{module!r} takes its {module.awaits} from its first call, so "
+                           "it has no parameters yet; call the model once, as in model(x), before "
+                           "asking for them")
+
+
+def _waits(module: Module) -> bool:
+    return module.awaits is not None and vars(module)[module.awaits] is None
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _own_slots(module: Module) -> dict[str, Array]:
+    """The arrays of one module that belong in a state dict; writing to them writes the model."""
+    own = {name: parameter.data for name, parameter in module.own_parameters()}
+    kept = {name: array for name, array in module.own_buffers() if module._buffer_names[name]}
+    return own | kept
+
+
+def slots(module: Module) -> dict[str, Array]:
+    """Path -> the array itself, for every parameter and persistent buffer."""
+    found: dict[str, Array] = {}
+    for path, part in module.walk():
+        refuse_waiting(path, part)
+        found |= {_join(path, name): array for name, array in _own_slots(part).items()}
+    return found
+
+
+def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadReport:
+    """Check ``entries`` against the module, and write them if they fit."""
+    who = f"{type(module).__name__}.load_state_dict"
+    if not isinstance(entries, Mapping):
+        raise CheckpointError(f"{who}: the state must be a mapping of paths to arrays, "
+                              f"got {type(entries).__name__}")
+    given = {str(name): as_array(value) for name, value in entries.items()}
+    needed, waiting = _needed(module, {name: array.shape for name, array in given.items()})
+    missing = tuple(name for name in needed if name not in given)
+    unexpected = tuple(name for name in given if name not in needed)
+    both = [name for name in needed if name in given]
+    complaints = [
+        f"of another shape: {name} is {given[name].shape}, the model needs {_text(needed[name][0])}"
+        for name in both if given[name].shape != needed[name][0]]
+    complaints += [
+        f"of another dtype: {name} is {given[name].dtype}, the model has {needed[name][1]}; cast "
+        "the array, or the model with model.astype(...)"
+        for name in both if not _fits(given[name].dtype, needed[name][1])]
+    complaints += _disagreeing(module, given)
+    absent = [f"missing: {name} {_text(needed[name][0])}" for name in missing]
+    surplus = [f"unexpected: {name} {given[name].shape}" for name in unexpected]
+    # A layer that waits for its size cannot stay half known, strict or not.
+    unknown = [line for name, line in zip(missing, absent, strict=True) if needed[name][0] is None]
+    if lines := (absent + surplus if strict else unknown) + complaints:
+        raise CheckpointError(f"{who}: the arrays do not fit the model, nothing was written"
+                              + "".join(f"\n  {line}" for line in lines))
+    for part, size in waiting:
+        part.build(size)
+    for name, array in slots(module).items():
+        if name in given:
+            array[...] = given[name]
+    return LoadReport(missing, unexpected)
+
+
+def _needed(module: Module, shapes: Mapping[str, Shape]
+            ) -> tuple[dict[str, tuple[Shape | None, np.dtype[Any]]], list[tuple[Module, int]]]:
+    """Path -> shape and dtype, and the sizes that waiting layers would take; None is unknown."""
+    needed: dict[str, tuple[Shape | None, np.dtype[Any]]] = {}
+    waiting: list[tuple[Module, int]] = []
+    for path, part in module.walk():
+        own: dict[str, tuple[Shape | None, np.dtype[Any]]] = {
+            name: (array.shape, array.dtype) for name, array in _own_slots(part).items()}
+        if _waits(part):
+            prefix = _join(path, "")
+            size = part.size_from({name.removeprefix(prefix): shape
+                                   for name, shape in shapes.items() if name.startswith(prefix)})
+            dtype = vars(part)["dtype"]
+            if size is None:
+                own |= {"weight": (None, dtype)}
+            else:
+                own |= {name: (shape, dtype) for name, shape in part.shapes_at(size).items()}
+                waiting.append((part, size))
+        needed |= {_join(path, name): slot for name, slot in own.items()}
+    return needed, list({id(part): (part, size) for part, size in waiting}.values())
+
+
+def _fits(given: np.dtype[Any], needed: np.dtype[Any]) -> bool:
+    """Whether values go over without losing digits, float to float and integer to integer."""
+    kinds = {"i": "i", "u": "i"}
+    same_kind = kinds.get(given.kind, given.kind) == kinds.get(needed.kind, needed.kind)
+    return same_kind and np.can_cast(given, needed, "safe")
+
+
+def _disagreeing(module: Module, given: Mapping[str, Array]) -> list[str]:
+    """Complaints about paths of one shared parameter whose arrays differ."""
+    first: dict[int, str] = {}
+    lines = []
+    for path, part in module.walk():
+        for name, parameter in part.own_parameters():
+            full = _join(path, name)
+            if full not in given:
+                continue
+            other = first.setdefault(id(parameter), full)
+            if not np.array_equal(given[other], given[full], equal_nan=True):
+                lines.append(f"at odds: {other} and {full} are one shared parameter, but their "
+                             "arrays differ")
+    return lines
+
+
+def _text(shape: Shape | None) -> str:
+    return "of a size that the state must tell" if shape is None else str(shape)
