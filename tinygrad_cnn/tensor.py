@@ -22,8 +22,7 @@ from tinygrad_cnn.op import FUNCTIONS, Op, public, register
 from tinygrad_cnn.shapes import Shape, bind_axes
 
 __all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "binary",
-           "custom_op", "expose", "grad",
-           "gradients", "tensor", "unary"]
+           "custom_op", "expose", "grad", "gradients", "scope", "tensor", "unary"]
 
 Array = NDArray[Any]
 
