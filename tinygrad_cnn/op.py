@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any, TypeVar
+from functools import cache, cached_property, partial
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,8 @@ from numpy.typing import NDArray
 from tinygrad_cnn.errors import DeclarationError, SettingError
 from tinygrad_cnn.shapes import Shape, size
 
-__all__ = ["FAMILIES", "FUNCTIONS", "OPS", "TIES", "Op", "Reject", "Sample", "dyadic", "public", "register",
-           "use_kernels"]
+__all__ = ["FAMILIES", "FUNCTIONS", "OPS", "TIES", "Op", "Reject", "Sample", "dyadic", "public",
+           "register", "use_kernels"]
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,6 +53,12 @@ class Sample:
         The inputs, in float64; None for an optional input that is left out.
     settings : mapping
         The settings in their normalised form.
+
+    Examples
+    --------
+    >>> sample = Sample("both bounds", (np.array([-2.0, 0.5]),), {"low": -1.0, "high": 1.0})
+    >>> OPS["clip"].run(*sample.args, **sample.settings)[0]
+    array([-1. ,  0.5])
     """
 
     id: str
@@ -61,7 +68,24 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reject:
-    """One call that must fail, and words that its message must contain."""
+    """One call that must fail, and words that its message must contain.
+
+    Attributes
+    ----------
+    id : str
+        A few words that tell this call from the others.
+    shapes : tuple of tuple of int, or None
+        The shapes of the inputs; None for an optional input that is left out.
+    settings : mapping
+        The settings.
+    message : str
+        Words of the error.
+
+    Examples
+    --------
+    >>> Reject("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)").message
+    'cannot fill (7,)'
+    """
 
     id: str
     shapes: tuple[Shape | None, ...]
@@ -73,7 +97,7 @@ def dyadic(rng: np.random.Generator, *shape: int) -> Array:
     """Odd eighths in (-2, 2): sums and products are exact, so a rule can be held to ``==``.
 
     >>> dyadic(np.random.default_rng(0), 3) * 8
-    array([ 11.,   5.,   1.])
+    array([11.,  5.,  1.])
     """
     return np.asarray((2 * rng.integers(-8, 8, shape) + 1) / 8)
 
@@ -111,8 +135,8 @@ class Op:
     ties : str or callable, optional
         What the rules give where the slopes to the two sides differ, one of `TIES`, or
         ``(**settings)`` -> one of them: the slope to the ``"left"`` or ``"right"``, the one of
-        ``"larger"`` size, their ``"middle"``; where inputs compete, all to the ``"first"`` in reading
-        order, ``"even"`` shares, or the whole slope to ``"all"``.  None: any subgradient.
+        ``"larger"`` size, their ``"middle"``; where inputs compete, all to the ``"first"`` in
+        reading order, ``"even"`` shares, or the whole slope to ``"all"``.  None: any subgradient.
     singular : tuple of Sample
         Calls where a derivative is infinite or undefined; there a cotangent of 0 must still give 0.
     broadcasts : bool
@@ -137,6 +161,17 @@ class Op:
     ------
     DeclarationError
         If the signatures disagree, a rule is missing, or a field has an unknown name.
+
+    Examples
+    --------
+    >>> Op(name="double", shape=lambda x: x, kernels={"array": lambda x: x + x},
+    ...    vjp={"x": lambda ct, out, x: ct + ct}, samples=lambda rng: iter([])).inputs
+    ('x',)
+    >>> Op(name="double", shape=lambda x: x, kernels={"array": lambda x: x + x}, vjp={},
+    ...    samples=lambda rng: iter([]))
+    Traceback (most recent call last):
+        ...
+    tinygrad_cnn.DeclarationError: double: inputs ('x',), vjp for ()
     """
 
     name: str
@@ -159,8 +194,8 @@ class Op:
     flops: Callable[..., int] | None = None
 
     def __post_init__(self) -> None:
-        arrays, settings, passes_on = _signature(self.shape)
-        if passes_on or any(p.default is not p.empty for p in _keywords(self.shape)):
+        arrays, settings, passes_on, defaults = _signature(self.shape)
+        if passes_on or defaults:
             raise DeclarationError(f"{self.name}: shape must name its settings, without defaults")
         if not self.kernels:
             raise DeclarationError(f"{self.name}: an op needs at least one kernel")
@@ -184,23 +219,23 @@ class Op:
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """The names of the inputs."""
-        return tuple(a.strip("*").removesuffix("=None") for a in _signature(self.shape)[0])
+        return tuple(a.strip("*").removesuffix("=None") for a in _signature(self.shape).arrays)
 
     @cached_property
     def optional(self) -> tuple[str, ...]:
         """The names of the inputs that may be left out."""
-        return tuple(a.removesuffix("=None") for a in _signature(self.shape)[0]
+        return tuple(a.removesuffix("=None") for a in _signature(self.shape).arrays
                      if a.endswith("=None"))
 
     @cached_property
     def variadic(self) -> bool:
         """Whether the op takes any number of inputs, through one parameter."""
-        return bool(self.inputs) and _signature(self.shape)[0][0].startswith("*")
+        return bool(self.inputs) and _signature(self.shape).arrays[0].startswith("*")
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
         """The names of the settings."""
-        return _signature(self.shape)[1]
+        return _signature(self.shape).settings
 
     @cached_property
     def rules(self) -> tuple[Callable[..., Any], ...]:
@@ -268,25 +303,45 @@ def _agree(op: str, what: str, f: Callable[..., Any], arrays: tuple[str, ...],
             raise DeclarationError(f"{op}: {what} is {f!r} of {f.nin} inputs, "
                                    f"expected ({', '.join((*arrays, '*', *settings))})")
         return
-    has, names, passes_on = _signature(f)
+    has, names, passes_on, _ = _signature(f)
     missing, unknown = set(settings) - set(names), set(names) - set(settings)
     if has != arrays or unknown or (missing and not passes_on):
         raise DeclarationError(f"{op}: {what} is declared {inspect.signature(f)}, "
                                f"expected ({', '.join((*arrays, '*', *settings))})")
 
 
-def _keywords(f: Callable[..., Any]) -> list[inspect.Parameter]:
-    return [p for p in inspect.signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY]
+class _Signature(NamedTuple):
+    arrays: tuple[str, ...]         # as they are spelled: "x", "b=None", "*xs"
+    settings: tuple[str, ...]
+    passes_on: bool                 # takes **settings
+    defaults: bool                  # gives a setting a default
 
 
-def _signature(f: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """The arrays as they are spelled, the settings, and whether it passes on ``**settings``."""
+@cache
+def _signature(f: Callable[..., Any]) -> _Signature:
+    """The arguments of a plain function, from its code: `inspect` would double the import time."""
+    code = getattr(f, "__code__", None)
+    if code is None or hasattr(f, "__wrapped__"):
+        return _inspected(f)
+    names, count = code.co_varnames, code.co_argcount
+    settings = names[count:count + code.co_kwonlyargcount]
+    optional = count - len(f.__defaults__ or ())             # type: ignore[attr-defined]
+    arrays = tuple(name + "=None" if i >= optional else name for i, name in enumerate(names[:count]))
+    if code.co_flags & CO_VARARGS:
+        arrays += ("*" + names[count + len(settings)],)
+    return _Signature(arrays, settings, bool(code.co_flags & CO_VARKEYWORDS),
+                      bool(f.__kwdefaults__))                # type: ignore[attr-defined]
+
+
+def _inspected(f: Callable[..., Any]) -> _Signature:
     parameters = inspect.signature(f).parameters.values()
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     arrays = tuple(("*" if p.kind is p.VAR_POSITIONAL else "") + p.name
                    + ("=None" if p.default is None else "")
                    for p in parameters if p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_OR_KEYWORD))
-    settings = tuple(p.name for p in _keywords(f))
-    return arrays, settings, any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return _Signature(arrays, tuple(p.name for p in keywords),
+                      any(p.kind is p.VAR_KEYWORD for p in parameters),
+                      any(p.default is not p.empty for p in keywords))
 
 
 OPS: dict[str, Op] = {}
@@ -301,10 +356,26 @@ _forced: ContextVar[tuple[str, ...]] = ContextVar("forced", default=())
 def register(op: Op) -> Op:
     """Make ``op`` known to tests, drawings and docs.
 
+    Parameters
+    ----------
+    op : Op
+
+    Returns
+    -------
+    Op
+        The same.
+
     Raises
     ------
     DeclarationError
         If an op of that name is registered already.
+
+    Examples
+    --------
+    >>> register(OPS["relu"])
+    Traceback (most recent call last):
+        ...
+    tinygrad_cnn.DeclarationError: relu is already registered
     """
     if op.name in OPS:
         raise DeclarationError(f"{op.name} is already registered")

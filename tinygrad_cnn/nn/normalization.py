@@ -288,7 +288,7 @@ class Dropout(Module):
     --------
     >>> layer = Dropout(0.5, rng=np.random.default_rng(0))
     >>> layer([1.0, 1.0, 1.0, 1.0]).data
-    array([2., 0., 0., 0.], dtype=float32)
+    array([2., 2., 2., 0.], dtype=float32)
     >>> layer.eval()([1.0, 1.0, 1.0, 1.0]).data
     array([1., 1., 1., 1.], dtype=float32)
     """

@@ -123,7 +123,7 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
     Examples
     --------
     >>> dropout(Tensor([1.0, 1.0, 1.0, 1.0]), p=0.5, rng=np.random.default_rng(0)).data
-    array([2., 0., 0., 0.], dtype=float32)
+    array([2., 2., 2., 0.], dtype=float32)
     """
     if not isinstance(p, (int, float)) or not (0 <= p < 1) or math.isnan(p):
         raise SettingError(f"dropout: p must be from 0 up to, not including, 1, got {p!r}")
