@@ -166,7 +166,8 @@ LIES = {
     "contents short": {"raw": b"T\xff\x0b\x00\x00" + bytes(3071)},
     "order a string": {"fortran": b"U\x01C"},
     "state longer": {"version": b"K\x01K\x01"},
-    "state twice": {"more": b"(K\x01)U\x01xU\x00tb"},
+    "state twice": {"more": b"(K\x01K\x01M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R\x89"
+                            b"T\x00\x0c\x00\x00" + bytes(3072) + b"tb"},
     "a key for nothing": {"more": b"U\x01x"},
 }
 
@@ -281,8 +282,9 @@ def test_flipped_bits_give_an_error_or_a_proper_batch(formats):
 def test_random_instructions_raise_nothing_but_data_errors(canary):
     rng = random.Random(2024)
     pieces = [b"(", b")", b"}", b"]", b"N", b"\x88", b"K\x01", b"M\x00\x0c", b"U\x01a",
-              b"X\x01\0\0\0b", b"t", b"u", b"s", b"a", b"e", b"d", b"l", b"R", b"b", b"q\x01",
-              b"h\x01", b"\x94", b"\x85", b"\x86", b"\x87", b"\x93", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n",
+              b"X\x01\0\0\0b", b"t", b"u", b"s", b"a", b"e", b"d", b"l", b"R", b"b",
+              b"q\x01", b"h\x01", b"\x94", b"\x85", b"\x86", b"\x87", b"\x93",
+              b"cnumpy\nndarray\n", b"cnumpy\ndtype\n",
               b"c_codecs\nencode\n",
               b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy._core.numeric\n_frombuffer\n",
               b"T\x02\0\0\0zz", b"S'u1'\n", b"Vlatin1\n", b"I01\n", b"p7\n", b"g7\n",
@@ -314,6 +316,8 @@ def test_random_instructions_raise_nothing_but_data_errors(canary):
     (b"}" + b")" + b"\x85" * 150_000 + b"Ns.", "a key is a tuple"),
     (b"S'" + b"\\" * 100_001 + b"'\n.", "an escape that Python 2 never writes"),
     (b"S'\\N{DIGIT ONE}'\n.", "an escape that Python 2 never writes"),
+    (b"\x80\x02}U\x01a\x8a\x09" + bytes(9) + b"s.", "a number of 9 bytes"),
+    (b"\x80\x02}(U\x01aK\x01U\x01aK\x02u.", "the key 'a' comes twice"),
     (b"S'\\u0041'\n.", "an escape that Python 2 never writes"),
 ])
 def test_small_files_cannot_ask_for_much(stream, words):

@@ -176,6 +176,18 @@ def test_two_iterations_at_once_are_two_epochs():
     assert seen(b for _, b in pairs) == seen(again)
 
 
+def test_the_state_follows_the_newest_iteration():
+    made = loader()
+    old = iter(made)
+    next(old)
+    new = iter(made)
+    next(new)
+    next(old)
+    next(old)
+    assert next(old, None) is None
+    assert (made.state_dict()["epoch"], made.state_dict()["position"]) == (1, 1)
+
+
 # ---- exact resume -------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("prefetch", [0, 2])

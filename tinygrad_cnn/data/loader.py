@@ -271,7 +271,6 @@ class _Ahead:
                     self._ready.put(("end", None))
                     return
                 self._ready.put(("item", item))
-                del item               # while it waits for a slot, the reader alone holds the batch
         except BaseException as error:
             self._ready.put(("error", error))
 
