@@ -325,12 +325,13 @@ def _signature(f: Callable[..., Any]) -> _Signature:
         return _inspected(f)
     names, count = code.co_varnames, code.co_argcount
     settings = names[count:count + code.co_kwonlyargcount]
-    optional = count - len(f.__defaults__ or ())             # type: ignore[attr-defined]
-    arrays = tuple(name + "=None" if i >= optional else name for i, name in enumerate(names[:count]))
+    optional = count - len(f.__defaults__ or ())
+    arrays = tuple(name + "=None" if i >= optional else name
+                   for i, name in enumerate(names[:count]))
     if code.co_flags & CO_VARARGS:
         arrays += ("*" + names[count + len(settings)],)
     return _Signature(arrays, settings, bool(code.co_flags & CO_VARKEYWORDS),
-                      bool(f.__kwdefaults__))                # type: ignore[attr-defined]
+                      bool(f.__kwdefaults__))
 
 
 def _inspected(f: Callable[..., Any]) -> _Signature:

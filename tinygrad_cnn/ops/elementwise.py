@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.op import FUNCTIONS, Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
 from tinygrad_cnn.tensor import Tensor, apply, as_array, binary, unary
@@ -134,7 +134,8 @@ def _power_vjp_a(ct: Any, out: Any, a: Any, b: Any) -> Any:
 
 
 def _power_vjp_b(ct: Any, out: Any, a: Any, b: Any) -> Any:
-    return ct * out * log(where(as_array(a) == 0, 1.0, a))        # 0 ** b is flat for b > 0
+    nothing = as_array(a) == 0                    # 0 ** b is flat for b > 0, and infinite for b < 0
+    return ct * where(nothing, 0.0, out) * log(where(nothing, 1.0, a))
 
 
 POWER = register(Op(
@@ -412,15 +413,16 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     return apply(WHERE, a, b, condition=mask)
 
 
-# ---- comparisons have no gradient: plain boolean arrays, for NumPy's functions too
+# ---- comparisons have no gradient: plain values, for NumPy's functions too -----------------------
 
-def _plain(ufunc: Any) -> Any:
-    def compare(*inputs: Any) -> Any:
-        return ufunc(*map(as_array, inputs))
-    compare.__name__ = ufunc.__name__
-    return compare
+def _plain(function: Any) -> Any:
+    def answer(*inputs: Any, **settings: Any) -> Any:
+        return function(*(x.data if isinstance(x, Tensor) else x for x in inputs), **settings)
+    return answer
 
 
-for _ufunc in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
-               np.isfinite, np.isnan, np.isinf, np.sign):
-    public(_ufunc)(_plain(_ufunc))
+for _numpy in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
+               np.isfinite, np.isnan, np.isinf, np.sign, np.shape, np.ndim, np.size, np.argmax,
+               np.argmin, np.isclose, np.allclose, np.array_equal, np.result_type, np.array_repr,
+               np.array_str):
+    FUNCTIONS[_numpy] = _plain(_numpy)

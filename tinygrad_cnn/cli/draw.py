@@ -1,0 +1,92 @@
+"""The verb ``graph``: a picture of a model, with gradients if there are labels."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn import data, viz
+from tinygrad_cnn.cli.recipes import Recipe, recipe_for, test_batches
+from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.io import load_weights
+from tinygrad_cnn.models import MODELS, build
+from tinygrad_cnn.ops import manual_seed
+
+__all__ = ["add_options", "run", "step"]
+
+
+def add_options(sub: argparse.ArgumentParser, with_data: Callable[[Any], None]) -> None:
+    """The options of the verb."""
+    sub.add_argument("--model", choices=MODELS, default="lenet")
+    sub.add_argument("--data", metavar="NAME|PATH",
+                     help=f"take the batch from {', '.join(data.NAMES)}, or a folder; "
+                          "made-up images if not given")
+    sub.add_argument("--root", type=Path, help="folder in which a named set is looked for")
+    sub.add_argument("--image-shape", default="28x28x1", metavar="HxWxC",
+                     help="of made-up images, default 28x28x1")
+    sub.add_argument("--classes", type=int, default=10, help="with made-up images, default 10")
+    sub.add_argument("--batch-size", type=int, default=8, help="default 8")
+    sub.add_argument("--weights", type=Path, help="an .npz file of weights")
+    sub.add_argument("--backward", action="store_true", help="draw the loss and all gradients too")
+    sub.add_argument("--level", default="auto",
+                     help="auto, everything, operators, modules or folded; default auto")
+    sub.add_argument("--open", nargs="*", default=(), help="modules to keep open")
+    sub.add_argument("--engine", help="pure, dot, pygraphviz or spine; the first found by default")
+    sub.add_argument("--theme", default="auto", help="auto, light or dark; default auto")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", type=Path, help="by suffix .svg .png .pdf .dot .mmd .json .html .txt; "
+                                              "text on the terminal if not given")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw, save, and say where."""
+    rng = manual_seed(args.seed)
+    if args.batch_size < 2 or args.classes < 1:
+        raise SettingError(f"graph: needs a batch of at least 2 and a class, got {args.batch_size} "
+                           f"and {args.classes}")
+    if args.data is not None:
+        train, test = data.load(args.data, root=args.root)
+        recipe = replace(recipe_for(args.data), batch_size=args.batch_size)
+        images, labels = _first(train, test, recipe, args.batch_size)
+        classes = len(train.classes)
+    else:
+        images, labels, classes = _made_up(args, rng)
+    model = build(args.model, images.shape[1:], classes, rng=rng)
+    if args.weights is not None:
+        model.load_state_dict(load_weights(args.weights))
+    figure = viz.graph_of_module(model, images, labels=labels if args.backward else None,
+                                 level=args.level, open=args.open, engine=args.engine,
+                                 theme=args.theme)
+    if args.out is None:
+        print(figure.text())
+    else:
+        print(f"wrote {figure.save(args.out)}")
+    return 0
+
+
+def _first(train: data.Dataset, test: data.Dataset, recipe: Recipe,
+           count: int) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = next(iter(test_batches(train, test, recipe)))
+    return images[:count], labels[:count]
+
+
+def _made_up(args: argparse.Namespace,
+             rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    try:
+        h, w, c = (int(n) for n in args.image_shape.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise SettingError(f"--image-shape {args.image_shape!r} is not HxWxC, such as 28x28x1"
+                           ) from None
+    images = rng.normal(size=(args.batch_size, h, w, c)).astype(np.float32)
+    return images, rng.integers(0, args.classes, args.batch_size), args.classes
+
+
+def step(model: Any, images: np.ndarray, labels: np.ndarray, stem: Path) -> Iterable[Path]:
+    """One training step drawn beside ``stem``: as DOT text, and as a picture."""
+    figure = viz.graph_of_module(model, images, labels=labels)
+    return [figure.save(stem.with_suffix(suffix)) for suffix in (".dot", ".svg")]

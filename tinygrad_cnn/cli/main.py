@@ -1,0 +1,238 @@
+"""The verbs of the command line and their options."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tinygrad_cnn import __version__, data
+from tinygrad_cnn.cli import draw
+from tinygrad_cnn.cli.recipes import OPTIMIZERS, RECIPES, Recipe, recipe_for, run, test_batches
+from tinygrad_cnn.errors import SettingError, TinygradCnnError
+from tinygrad_cnn.io import load_weights
+from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.models import MODELS, build
+from tinygrad_cnn.ops import cross_entropy
+from tinygrad_cnn.optim import SGD
+from tinygrad_cnn.train import Trainer, confusion_matrix, summarize
+
+__all__ = ["main"]
+
+BAR = 0.96              # what the demo must reach on the 397 test digits
+
+
+def _demo(args: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    train, test = data.load("digits")
+    recipe = RECIPES["digits"]
+    recipe = replace(recipe, epochs=args.epochs or recipe.epochs)
+    outcome = run(train, test, recipe, seed=args.seed, out=args.out)
+    images, labels = outcome.sample
+    picture = draw.step(outcome.trainer.model, images[:32], labels[:32], args.out / "graph")
+    print(f"test accuracy {100 * outcome.accuracy:.2f} % ({outcome.correct} of {outcome.images} "
+          f"digits; {test.split})")
+    print(f"wrote {', '.join(str(path) for path in [*outcome.files, *picture])}")
+    print(f"{time.perf_counter() - began:.1f} s in all")
+    if outcome.accuracy < BAR:
+        print(f"below the bar of {100 * BAR:.0f} %", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    train, test = data.load(args.data, root=args.root)
+    recipe = recipe_for(args.data)
+    changes = {name: value for name in ("model", "epochs", "batch_size", "lr", "optimizer")
+               if (value := getattr(args, name)) is not None}
+    recipe = replace(recipe, **changes)
+    out = args.out or Path("runs") / f"{train.name}-{recipe.model}"
+    began = time.perf_counter()
+    outcome = run(train, test, recipe, seed=args.seed, out=out, limit=args.limit,
+                  validation=args.validation)
+    print(f"test accuracy {100 * outcome.accuracy:.2f} % ({outcome.correct:,} of "
+          f"{outcome.images:,} images; {test.split})")
+    print(f"wrote {', '.join(map(str, outcome.files))}")
+    print(f"{time.perf_counter() - began:.1f} s in all")
+    if args.bar is not None and outcome.accuracy < args.bar:
+        print(f"below the bar of {100 * args.bar:g} %", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    train, test = data.load(args.data, root=args.root)
+    recipe = replace(recipe_for(args.data), **({"model": args.model} if args.model else {}))
+    model = build(recipe.model, train.image_shape, len(train.classes))
+    model.load_state_dict(load_weights(args.weights))
+    trainer = Trainer(model, SGD(model.parameters(), 0.0), loss=cross_entropy)
+    batches = test_batches(train, test, recipe)
+    scores = trainer.evaluate(batches)
+    print(f"{args.weights} on {test.name}: test accuracy {100 * scores['accuracy']:.2f} %, "
+          f"loss {scores['loss']:.4f} ({len(test):,} images; {test.split})")
+    if args.confusion:
+        predicted = np.concatenate([trainer.predict(images) for images, _ in batches])
+        print(_table(confusion_matrix(predicted, test.labels), test.classes))
+    return 0
+
+
+def _table(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    """Rows are labels, columns predictions."""
+    width = max(5, len(str(matrix.max())) + 1)
+    side = max(map(len, classes))
+    head = " " * side + "".join(str(i).rjust(width) for i in range(len(classes)))
+    return "\n".join([head, *(name.rjust(side) + "".join(str(n).rjust(width) for n in row)
+                              for name, row in zip(classes, matrix, strict=True))])
+
+
+def _summary(args: argparse.Namespace) -> int:
+    print(summarize(build(args.model, args.image_shape, args.classes), args.image_shape))
+    return 0
+
+
+def _data(args: argparse.Namespace) -> int:
+    for name in [args.name] if args.name else data.NAMES:
+        try:
+            train, test = data.load(name, root=args.root)
+        except TinygradCnnError as error:
+            if args.name:
+                raise
+            print(f"{name}: {str(error).splitlines()[0]}")
+            continue
+        shape = "×".join(map(str, train.image_shape))
+        print(f"{train.name}: {len(train):,} + {len(test):,} images of {shape}, "
+              f"{len(train.classes)} classes ({test.split})")
+    return 0
+
+
+def _image_shape(text: str) -> tuple[int, int, int]:
+    try:
+        h, w, c = (int(n) for n in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HxWxC, such as 28x28x1") from None
+    if min(h, w, c) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: each size must be at least 1")
+    return h, w, c
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
+    return number
+
+
+def _seed(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 0")
+    return number
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and options."""
+    top = argparse.ArgumentParser(
+        prog="tinygrad-cnn", description="Convolutional networks in NumPy: train, test gradients, "
+        "draw the graph, measure.")
+    top.add_argument("--version", action="version", version=f"tinygrad-cnn {__version__}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: object, help: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        sub.add_argument("--threads", type=_positive, help="threads that kernels use")
+        return sub
+
+    def with_data(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--data", required=True, metavar="NAME|PATH",
+                         help=f"{', '.join(data.NAMES)}, or a folder")
+        sub.add_argument("--root", type=Path, help="folder in which a named set is looked for")
+
+    demo = verb("demo", _demo, "train a small CNN on the handwritten digits that are built in")
+    demo.add_argument("--epochs", type=_positive, help=f"default {RECIPES['digits'].epochs}")
+    demo.add_argument("--seed", type=_seed, default=0)
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default runs/demo")
+
+    train = verb("train", _train, "train a model on a data set")
+    with_data(train)
+    defaults = Recipe("")
+    train.add_argument("--model", choices=MODELS)
+    train.add_argument("--epochs", type=_positive)
+    train.add_argument("--batch-size", type=_positive, help=f"default {defaults.batch_size}")
+    train.add_argument("--lr", type=float, help=f"highest learning rate, default {defaults.lr}")
+    train.add_argument("--optimizer", choices=OPTIMIZERS, help=f"default {defaults.optimizer}")
+    train.add_argument("--seed", type=_seed, default=0)
+    train.add_argument("--limit", type=_positive, help="use only so many images of each split")
+    train.add_argument("--validation", type=int, default=0, metavar="N",
+                       help="hold out the last N training images and keep the best weights")
+    train.add_argument("--bar", type=float, help="exit with 1 below this test accuracy (0 to 1)")
+    train.add_argument("--out", type=Path, help="default runs/DATA-MODEL")
+
+    judge = verb("eval", _eval, "judge saved weights on the test images of a data set")
+    with_data(judge)
+    judge.add_argument("--weights", type=Path, required=True, help="the .npz file")
+    judge.add_argument("--model", choices=MODELS)
+    judge.add_argument("--confusion", action="store_true", help="print the confusion matrix")
+
+    summary = verb("summary", _summary, "list the layers of a model")
+    summary.add_argument("--model", choices=MODELS, default="lenet")
+    summary.add_argument("--image-shape", type=_image_shape, default=(28, 28, 1), metavar="HxWxC")
+    summary.add_argument("--classes", type=_positive, default=10)
+
+    sets = verb("data", _data, "say which data sets are found, and what they hold")
+    sets.add_argument("name", nargs="?")
+    sets.add_argument("--root", type=Path)
+
+    draw.add_options(verb("graph", draw.run, "draw the graph of a model"), with_data)
+    for name, help in (("gradtest", "test the gradients of ops (see gradtest --help)"),
+                       ("bench", "measure against other frameworks (see bench --help)")):
+        verbs.add_parser(name, help=help, add_help=False)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process if not given.
+
+    Returns
+    -------
+    int
+        0, or 1 if a result is below its bar, or 2 for a call or a file that cannot be used.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words[:1] == ["gradtest"]:
+            from tinygrad_cnn.testing import cli as gradtest
+            return gradtest.main(words[1:])
+        if words[:1] == ["bench"]:
+            from tinygrad_cnn.bench import cli as bench
+            return bench.main(words[1:])
+        args = parser().parse_args(words)
+        if args.threads is not None:
+            set_num_threads(args.threads)
+        status: int = args.run(args)
+    except TinygradCnnError as error:
+        print(f"tinygrad-cnn: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tinygrad-cnn: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+assert issubclass(SettingError, TinygradCnnError)

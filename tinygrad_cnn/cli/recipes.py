@@ -1,0 +1,135 @@
+"""How each data set is trained unless the user says otherwise, and what one run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn import data, optim
+from tinygrad_cnn.data import Dataset
+from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.io import save_weights
+from tinygrad_cnn.models import build
+from tinygrad_cnn.ops import manual_seed
+from tinygrad_cnn.train import BestCheckpoint, Trainer, summarize
+
+__all__ = ["OPTIMIZERS", "RECIPES", "Outcome", "Recipe", "make_folder", "recipe_for", "run",
+           "test_batches"]
+
+OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW,
+              "rmsprop": optim.RMSprop, "adagrad": optim.AdaGrad}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run."""
+
+    model: str
+    epochs: int = 3
+    batch_size: int = 64
+    lr: float = 2e-3
+    optimizer: str = "adamw"
+    flip: bool = False
+    shift: int = 0
+
+
+RECIPES = {
+    # Two convolutions and one late pool; ±1 pixel of shift stands for more writers.
+    "digits": Recipe("digits", epochs=15, batch_size=32, lr=3e-3, shift=1),
+    "mnist": Recipe("lenet", epochs=3, shift=1),
+    "fashion-mnist": Recipe("lenet", epochs=3),
+    "cifar10": Recipe("resnet20", epochs=30, batch_size=128, lr=3e-3, flip=True, shift=4),
+}
+
+
+def recipe_for(name: str) -> Recipe:
+    """The recipe of a data set; that of CIFAR-10's kind for a folder of the user's."""
+    return RECIPES.get(name, Recipe("vgg", epochs=10, flip=False, shift=2))
+
+
+def scale_of(images: np.ndarray) -> float:
+    """What pixels are multiplied by: 1/255, or 1/16 for the digits, whose values end at 16."""
+    if images.dtype.kind == "f":
+        return 1.0
+    return 1 / 16 if images.max(initial=0) <= 16 else 1 / 255
+
+
+def transforms(train: Dataset, recipe: Recipe) -> tuple[Any, Any]:
+    """What is done to the images of training, and to those of the test."""
+    scale = scale_of(train.images)
+    mean, std = data.channel_statistics(train.images, scale=scale)
+    plain = [data.ToFloat(scale), data.Normalize(mean, std)]
+    augment: list[Any] = []
+    if recipe.flip:
+        augment.append(data.RandomFlip())
+    if recipe.shift:
+        augment.append(data.RandomShift(recipe.shift))
+    return data.Compose(*augment, *plain), data.Compose(*plain)
+
+
+def test_batches(train: Dataset, test: Dataset, recipe: Recipe) -> data.DataLoader:
+    """The test images, prepared with the statistics of the training images."""
+    return data.DataLoader(test, batch_size=256, seed=0, transform=transforms(train, recipe)[1])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with, and where it wrote."""
+
+    trainer: Trainer
+    accuracy: float
+    correct: int
+    images: int
+    files: list[Path]
+    sample: tuple[np.ndarray, np.ndarray]
+
+
+def run(train: Dataset, test: Dataset, recipe: Recipe, *, seed: int, out: Path,
+        say: Any = print, limit: int | None = None, validation: int = 0) -> Outcome:
+    """Train by a recipe, say how it goes, judge on the test images, and write the results.
+
+    The test images are looked at once, at the end.  With ``validation``, that many of the last
+    training images are held out and judged after each epoch, and the best weights are kept.
+    """
+    if recipe.optimizer not in OPTIMIZERS:
+        raise SettingError(f"optimizer {recipe.optimizer!r} is unknown; choose from "
+                           f"{', '.join(OPTIMIZERS)}")
+    if limit is not None:
+        train, test = train.subset(slice(limit)), test.subset(slice(limit))
+    if not 0 <= validation < len(train):
+        raise SettingError(f"validation must be from 0 to {len(train) - 1}, got {validation}")
+    kept = train.subset(slice(len(train) - validation))
+    held_out = train.subset(slice(len(train) - validation, None)) if validation else None
+    make_folder(out)
+    rng = manual_seed(seed)
+    model = build(recipe.model, train.image_shape, len(train.classes), rng=rng)
+    say(f"{train.name}: {len(kept):,} images to train on, {len(test):,} to test on ({test.split})")
+    say(str(summarize(model, train.image_shape)))
+    augmented, plain = transforms(kept, recipe)
+    batches = data.DataLoader(kept, batch_size=recipe.batch_size, shuffle=True, seed=seed,
+                              drop_last=len(kept) > recipe.batch_size, transform=augmented)
+    optimizer = OPTIMIZERS[recipe.optimizer](model.parameters(), recipe.lr)
+    schedule = optim.schedules.OneCycle(optimizer, max_lr=recipe.lr,
+                                        total_steps=recipe.epochs * len(batches))
+    callbacks = [BestCheckpoint(out / "best.npz")] if held_out is not None else []
+    trainer = Trainer(model, optimizer, schedule=schedule, log=say, callbacks=callbacks)
+    history = trainer.fit(batches, recipe.epochs, validation=None if held_out is None else
+                          data.DataLoader(held_out, batch_size=256, seed=0, transform=plain))
+    judged = data.DataLoader(test, batch_size=256, seed=0, transform=plain)
+    scores = trainer.evaluate(judged)
+    files = [history.save(out / "history.csv"),
+             save_weights(model.state_dict(), out / "weights.npz"),
+             *(callback.path for callback in callbacks)]
+    return Outcome(trainer, scores["accuracy"], round(scores["accuracy"] * len(test)), len(test),
+                   files, next(iter(judged)))
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder that results are written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"--out {out} cannot be made: {error.strerror or error}") from None

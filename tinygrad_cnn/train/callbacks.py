@@ -1,0 +1,116 @@
+"""What may happen after each epoch: stop early, keep the best weights, or anything of your own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.io import save_weights
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.train.trainer import Trainer
+
+__all__ = ["BestCheckpoint", "Callback", "EarlyStopping"]
+
+
+class Callback:
+    """Override what you need; each method gets the trainer.
+
+    ``on_epoch_end`` also gets the row of figures, which it may add to; it returns True to stop.
+    """
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Before the first epoch."""
+
+    def on_batch_end(self, trainer: Trainer, batch: int, loss: float) -> None:
+        """After each step of the optimiser."""
+
+    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool | None:
+        """After each epoch and its validation."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """After the last epoch, whatever ended it."""
+
+
+class _Watching(Callback):
+    """Common to callbacks that compare one figure with its best value so far."""
+
+    def __init__(self, monitor: str, mode: str, who: str) -> None:
+        if mode not in ("min", "max"):
+            raise SettingError(f"{who}: mode {mode!r} must be 'min' or 'max'")
+        self.monitor, self.mode, self._who = monitor, mode, who
+        self.best = math.inf if mode == "min" else -math.inf
+        self.best_epoch: int | None = None
+
+    def improved(self, row: dict[str, Any], least: float = 0.0) -> bool:
+        """Whether the figure is better than ever by more than ``least``, which it then is."""
+        if self.monitor not in row:
+            raise SettingError(f"{self._who}: monitor {self.monitor!r} is not among the figures "
+                               f"{', '.join(row)}; pass validation= to fit, or watch another")
+        value = float(row[self.monitor])
+        better = value < self.best - least if self.mode == "min" else value > self.best + least
+        if better:
+            self.best, self.best_epoch = value, row["epoch"]
+        return better
+
+
+class EarlyStopping(_Watching):
+    """Stop when a figure has not improved for some epochs.
+
+    Parameters
+    ----------
+    monitor : str, default "validation loss"
+        The figure.
+    patience : int, epochs, default 3
+        How long to wait.
+    mode : {"min", "max"}, default "min"
+        Which way is better.
+    least : float, default 0.0
+        An improvement by less does not count.
+
+    Raises
+    ------
+    SettingError
+        If ``patience`` is below 1, or the mode is unknown.
+    """
+
+    def __init__(self, monitor: str = "validation loss", *, patience: int = 3, mode: str = "min",
+                 least: float = 0.0) -> None:
+        super().__init__(monitor, mode, "EarlyStopping")
+        if patience < 1:
+            raise SettingError(f"EarlyStopping: patience must be at least 1, got {patience}")
+        self.patience, self.least, self.waited = patience, least, 0
+
+    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool:
+        self.waited = 0 if self.improved(row, self.least) else self.waited + 1
+        return self.waited >= self.patience
+
+
+class BestCheckpoint(_Watching):
+    """Save the weights whenever a figure is better than ever.
+
+    Parameters
+    ----------
+    path : path
+        The ``.npz`` file.
+    monitor : str, default "validation accuracy"
+        The figure.
+    mode : {"min", "max"}, default "max"
+        Which way is better.
+
+    Raises
+    ------
+    SettingError
+        If the mode is unknown.
+    """
+
+    def __init__(self, path: str | Path, monitor: str = "validation accuracy", *,
+                 mode: str = "max") -> None:
+        super().__init__(monitor, mode, "BestCheckpoint")
+        self.path = Path(path)
+
+    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        if self.improved(row):
+            save_weights(trainer.model.state_dict(), self.path)

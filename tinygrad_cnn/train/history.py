@@ -1,0 +1,111 @@
+"""What happened, epoch by epoch: a table that can be read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tinygrad_cnn.errors import DataError, SettingError
+from tinygrad_cnn.io import write_atomically
+
+__all__ = ["History"]
+
+
+class History:
+    """One row of figures for each epoch.
+
+    Examples
+    --------
+    >>> from tinygrad_cnn.train import History
+    >>> history = History()
+    >>> history.append({"epoch": 1, "loss": 0.5})
+    >>> history.append({"epoch": 2, "loss": 0.25})
+    >>> history["loss"]
+    [0.5, 0.25]
+    >>> history.last["epoch"]
+    2
+    """
+
+    def __init__(self, rows: list[dict[str, Any]] | None = None) -> None:
+        self.rows: list[dict[str, Any]] = list(rows or ())
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add the figures of an epoch."""
+        self.rows.append(dict(row))
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the figures, in the order in which they came."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The figures of the last epoch."""
+        if not self.rows:
+            raise SettingError("history: no epoch is finished yet")
+        return self.rows[-1]
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self.columns:
+            raise SettingError(f"history: there is no figure {name!r}; "
+                               f"choose from {', '.join(self.columns) or 'none yet'}")
+        return [row.get(name) for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table as comma-separated values.
+
+        Parameters
+        ----------
+        path : path
+            The file; replaced as a whole if it exists.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with write_atomically(path) as file:
+            file.write(text.getvalue().encode())
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> History:
+        """Read a table that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        DataError
+            If the file is missing or not such a table.
+        """
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                rows = [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        except (OSError, UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
+            raise DataError(f"{path} is not a history: {error}") from None
+        return cls(rows)
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text or None

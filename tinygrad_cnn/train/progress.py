@@ -1,0 +1,22 @@
+"""A progress bar where there is a terminal and tqdm is installed; nothing otherwise."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["progress"]
+
+
+def progress(batches: Iterable[Any], *, total: int, label: str, show: bool) -> Iterator[Any]:
+    """Pass the batches through, and show how far they are."""
+    if show and sys.stderr.isatty():
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            pass
+        else:
+            yield from tqdm(batches, total=total, desc=label, leave=False, unit="batch")
+            return
+    yield from batches
