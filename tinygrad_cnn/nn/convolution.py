@@ -70,9 +70,9 @@ class _Filters(Weighted):
 
     def _prepared(self, x: Any) -> Tensor:
         who = type(self).__name__
-        x = images(who, as_tensor(who, x, self.dtype), self.in_channels)
-        self.ready(x.shape[3])
-        return x
+        checked = images(who, as_tensor(who, x, self.dtype), self.in_channels)
+        self.ready(checked.shape[3])
+        return checked
 
     def _settings(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation,

@@ -1,0 +1,161 @@
+"""Keep gradients from growing too large: by their common norm, or entry by entry.
+
+Nobody writes into a gradient: a clipped one is a new tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.errors import DTypeError, GradientError, SettingError
+from tinygrad_cnn.tensor import Tensor
+
+__all__ = ["clip_norm", "clip_value"]
+
+
+def clip_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
+              error_if_nonfinite: bool = True) -> float:
+    """Scale all gradients by one factor so that their common norm is at most ``max_norm``.
+
+    The norm is √(Σ g²) over every entry of every gradient; call between backward and step.
+
+    Parameters
+    ----------
+    parameters : tensor, or iterable of tensors
+        Those without a gradient are passed over; one given twice counts once.
+    max_norm : float
+        Above 0; infinity measures without clipping.
+    error_if_nonfinite : bool, default True
+        Raise if a gradient holds NaN or infinity.  If False, such gradients stay as they are.
+
+    Returns
+    -------
+    float
+        The norm before clipping.
+
+    Raises
+    ------
+    GradientError
+        If a gradient holds NaN or infinity; names the parameter.  Nothing is changed then.
+    SettingError
+        If ``max_norm`` is not above 0, or there are no parameters.
+    DTypeError
+        If something is not a tensor.
+
+    References
+    ----------
+    Pascanu, Mikolov & Bengio, *On the difficulty of training recurrent neural networks*,
+    arXiv:1211.5063.
+
+    Examples
+    --------
+    >>> from tinygrad_cnn import Parameter
+    >>> w = Parameter([1.5, 2.0])
+    >>> (w * w).sum().backward()                    # the gradient is (3, 4)
+    >>> clip_norm([w], 1.0)
+    5.0
+    >>> w.grad.data
+    array([0.6, 0.8], dtype=float32)
+    """
+    limit = _limit("clip_norm", "max_norm", max_norm)
+    several = _with_gradient("clip_norm", parameters)
+    norms = [_norm(parameter.grad.data) for _, parameter in several if parameter.grad is not None]
+    total = math.hypot(*norms)
+    if not math.isfinite(total):
+        if error_if_nonfinite:
+            position, parameter = next(pair for pair, norm in zip(several, norms, strict=True)
+                                       if not math.isfinite(norm))
+            raise _nonfinite(position, parameter)
+        return total
+    if total > limit:
+        for _, parameter in several:
+            if parameter.grad is not None:
+                g = parameter.grad.data
+                parameter.grad = Tensor(g * g.dtype.type(limit / total))
+    return total
+
+
+def clip_value(parameters: Tensor | Iterable[Tensor], max_value: float) -> None:
+    """Clip every entry of every gradient to the interval from −max_value to max_value.
+
+    This turns the gradient, unlike `clip_norm`.  NaN stays NaN.
+
+    Parameters
+    ----------
+    parameters : tensor, or iterable of tensors
+        Those without a gradient are passed over.
+    max_value : float
+        Above 0.
+
+    Raises
+    ------
+    SettingError
+        If ``max_value`` is not above 0, or there are no parameters.
+    DTypeError
+        If something is not a tensor.
+
+    Examples
+    --------
+    >>> from tinygrad_cnn import Parameter
+    >>> w = Parameter([1.5, -0.25])
+    >>> (w * w).sum().backward()                    # the gradient is (3, −0.5)
+    >>> clip_value([w], 1.0)
+    >>> w.grad.data
+    array([ 1. , -0.5], dtype=float32)
+    """
+    limit = _limit("clip_value", "max_value", max_value)
+    for _, parameter in _with_gradient("clip_value", parameters):
+        if parameter.grad is not None:
+            parameter.grad = Tensor(np.clip(parameter.grad.data, -limit, limit))
+
+
+def _limit(who: str, setting: str, value: Any) -> float:
+    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if good and value > 0:                              # NaN is not
+        return float(value)
+    raise SettingError(f"{who}: {setting} must be a number above 0, got {value!r}")
+
+
+def _with_gradient(who: str, parameters: Any) -> list[tuple[int, Tensor]]:
+    """Positions and parameters that have a gradient, once each."""
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not given:
+        raise SettingError(f"{who}: no parameters were given; a generator such as "
+                           "model.parameters() can be read once only")
+    once: dict[int, tuple[int, Tensor]] = {}
+    for i, parameter in enumerate(given):
+        if not isinstance(parameter, Tensor):
+            raise DTypeError(f"{who}: parameter {i} must be a Tensor, "
+                             f"got {type(parameter).__name__}")
+        if parameter.grad is not None:
+            once.setdefault(id(parameter), (i, parameter))
+    return list(once.values())
+
+
+def _norm(g: NDArray[Any]) -> float:
+    """√(Σ g²), also where the squares would overflow or vanish."""
+    flat = g.reshape(-1)
+    square = float(np.dot(flat, flat)) if flat.size else 0.0
+    if 1e-30 < square < math.inf:
+        return math.sqrt(square)
+    peak = float(np.max(np.abs(flat), initial=0.0))
+    if peak == 0 or not math.isfinite(peak):
+        return peak
+    scaled = flat / g.dtype.type(peak)
+    return peak * math.sqrt(float(np.dot(scaled, scaled)))
+
+
+def _nonfinite(position: int, parameter: Tensor) -> GradientError:
+    name = f"parameter {position}" + (f" ({parameter.name})" if parameter.name else "")
+    assert parameter.grad is not None
+    g = parameter.grad.data
+    bad = ~np.isfinite(g)
+    where = tuple(int(i) for i in np.argwhere(bad)[0])
+    return GradientError(f"clip_norm: the gradient of {name} {g.shape} holds {int(bad.sum())} "
+                         f"entries that are NaN or infinite, the first at {where}: {g[where]}; "
+                         "look for a division by 0, a logarithm of 0 or too large a step size")
