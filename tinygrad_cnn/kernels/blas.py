@@ -1,120 +1,227 @@
-"""conv2d and its two adjoints as matrix products over blocks of patches."""
+"""conv2d and its two adjoints as matrix products over blocks of patches, for every case.
+
+A patch is the window of one result as a row of KH·KW·C numbers; all patches of a block times the
+filters as a matrix are the results of the block.  Patches of the whole batch would take KH·KW times
+the memory of the images; those of a block stay in the cache of the core that made them.
+
+* Images of few channels are patched with the pixels last: the copies then run along whole rows of
+  pixels instead of KW·C numbers at a time, and BLAS reads a transposed matrix as well as any.
+* 1×1 filters at stride 1 need no patches: the images are the matrix.
+* Filters of one channel each (depthwise) have no matrix to speak of: they are applied tap by tap.
+* The input gradient is a forward convolution with turned filters; at stride s one for each of the
+  s·s sets of pixels that see the same taps.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import NDArray
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.kernels.threads import parallel
+from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place
+from tinygrad_cnn.kernels.depthwise import depthwise, depthwise_weight
+from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
 
-Array = NDArray[Any]
-
-_BLOCK = 1 << 17        # entries of patches at a time: half a megabyte of float32, inside L2
-
-
-def padded(x: Array, padding: Sides) -> Array:
-    """``x`` with zeros around each image."""
-    (top, bottom), (left, right) = padding
-    if not (top or bottom or left or right):
-        return x
-    n, h, w, c = x.shape
-    out = np.zeros((n, h + top + bottom, w + left + right, c), x.dtype)
-    out[:, top:top + h, left:left + w] = x
-    return out
-
-
-def patches(x: Array, size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair) -> Array:
-    """A view of a padded image's windows: N OH OW KH KW C."""
-    n, _, _, c = x.shape
-    sn, sh, sw, sc = x.strides
-    return as_strided(x, (n, *size, *kernel_size, c),
-                      (sn, sh * stride[0], sw * stride[1], sh * dilation[0], sw * dilation[1], sc))
+_BUDGET = 1 << 18           # entries of patches in a block: 1 MB of float32, half of an L2 cache
+_FEW = 16                   # numbers in a row of a window, below which pixels go last
 
 
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
            dilation: Pair, groups: int) -> Array:
     """N H W C, KH KW C/groups O, O -> N OH OW O."""
-    n, oh, ow, o = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding,
-                                 dilation=dilation, groups=groups)
-    kh, kw, c, _ = w.shape
-    y = np.empty((n, oh, ow, o), np.result_type(x, w))
-    view = patches(padded(x, padding), (oh, ow), (kh, kw), stride, dilation)
-    per = o // groups
-    images = max(1, _BLOCK // max(1, oh * ow * kh * kw * c))
-
-    def work(low: int, high: int) -> None:
-        for first in range(low, high, images):
-            part = slice(first, min(first + images, high))
-            for group in range(groups):
-                block = view[part, ..., group * c:(group + 1) * c].reshape(-1, kh * kw * c)
-                filters = w[..., group * per:(group + 1) * per].reshape(-1, per)
-                y[part, ..., group * per:(group + 1) * per] = (
-                    block @ filters).reshape(-1, oh, ow, per)
-            if b is not None:
-                y[part] += b
-
-    parallel(n, work)
+    out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
+                        groups=groups)
+    y = np.empty(out, np.result_type(x, w))
+    _correlate(x, w, b, y, stride, padding, dilation, groups)
     return y
 
 
 def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,
                  dilation: Pair, groups: int) -> Array:
     """N OH OW O, KH KW C/groups O -> N H W C."""
-    n, oh, ow, o = y.shape
-    kh, kw, c, _ = w.shape
-    (top, bottom), (left, right) = padding
-    height, width = image_size
-    per = o // groups
-    x = np.zeros((n, height + top + bottom, width + left + right, c * groups),
-                 np.result_type(y, w))
-    images = max(1, _BLOCK // max(1, oh * ow * kh * kw * c))
+    out = shapes.conv2d_input(y.shape, w.shape, image_size=image_size, stride=stride,
+                              padding=padding, dilation=dilation, groups=groups)
+    kh, kw, c, o = w.shape
+    x = np.empty(out, np.result_type(y, w))
+    turned = w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1]
+    turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
+    sets = itertools.product(_sets(image_size[0], kh, stride[0], padding[0][0], dilation[0]),
+                             _sets(image_size[1], kw, stride[1], padding[1][0], dilation[1]))
+    for (rows, taps_down, top, apart_down), (columns, taps_across, left, apart_across) in sets:
+        pixels = x[:, rows, columns]
+        filters = turned[taps_down, taps_across]
+        if filters.size and pixels.size:
+            _correlate(y, filters, None, pixels, (1, 1), ((top, 0), (left, 0)),
+                       (apart_down, apart_across), groups)
+        else:
+            pixels[...] = 0                             # no window reaches these pixels
+    return x
 
-    def work(low: int, high: int) -> None:
-        for first in range(low, high, images):
-            part = slice(first, min(first + images, high))
-            for group in range(groups):
-                rows = y[part, ..., group * per:(group + 1) * per].reshape(-1, per)
-                filters = w[..., group * per:(group + 1) * per].reshape(-1, per)
-                block = (rows @ filters.T).reshape(-1, oh, ow, kh, kw, c)
-                channels = slice(group * c, (group + 1) * c)
-                for u in range(kh):
-                    for v in range(kw):
-                        down, across = u * dilation[0], v * dilation[1]
-                        x[part, down:down + (oh - 1) * stride[0] + 1:stride[0],
-                          across:across + (ow - 1) * stride[1] + 1:stride[1],
-                          channels] += block[:, :, :, u, v]
 
-    parallel(n, work)
-    return np.ascontiguousarray(x[:, top:top + height, left:left + width])
+def _sets(n: int, taps: int, stride: int, pad: int,
+          dilation: int) -> list[tuple[slice, slice, int, int]]:
+    """Pixels of one axis that see the same taps: (pixels, turned taps, padding, dilation).
+
+    Pixel h = a + stride·q meets result i at tap u where a + stride·q + pad = stride·i + dilation·u,
+    so u must have dilation·u ≡ a + pad (mod stride).  Such taps are ``step`` apart, and the results
+    that they meet are ``apart`` apart.
+    """
+    step = stride // math.gcd(stride, dilation)
+    apart = step * dilation // stride
+    found = []
+    for a in range(min(stride, n)):
+        taps_met = [u for u in range(taps) if (a + pad - dilation * u) % stride == 0]
+        if not taps_met:
+            found.append((slice(a, None, stride), slice(0, 0), 0, 1))
+            continue
+        last = taps_met[-1]                             # it meets the first of the results
+        first = (a + pad - dilation * last) // stride
+        turned = slice(taps - 1 - last, taps - taps_met[0], step)
+        found.append((slice(a, None, stride), turned, -first, apart))
+    return found
 
 
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   dilation: Pair, groups: int) -> Array:
     """N H W C, N OH OW O -> KH KW C/groups O."""
-    n, oh, ow, o = y.shape
-    kh, kw = kernel_size
-    c = x.shape[3] // groups
-    per = o // groups
+    out = shapes.conv2d_weight(x.shape, y.shape, kernel_size=kernel_size, stride=stride,
+                               padding=padding, dilation=dilation, groups=groups)
+    c, o = out[2], out[3] // groups
     dtype = np.result_type(x, y)
-    view = patches(padded(x, padding), (oh, ow), kernel_size, stride, dilation)
-    images = max(1, _BLOCK // max(1, oh * ow * kh * kw * c))
+    if groups > 1 and c == o == 1:
+        return depthwise_weight(x, y, kernel_size, stride, padding, dilation)
+    w = np.empty((*kernel_size, c, groups, o), dtype)
+    for group in range(groups):
+        patches = _Patches(x[..., group * c:(group + 1) * c], y.shape, kernel_size, stride, padding,
+                           dilation, dtype)
+        _weight(patches, y[..., group * o:(group + 1) * o], w[..., group, :])
+    return w.reshape(out)
+
+
+def _weight(patches: _Patches, y: Array, w: Array) -> None:
+    """The filter gradient of one group, into ``w``."""
+    o = w.shape[3]
 
     def work(low: int, high: int) -> Array:
-        total = np.zeros((groups, kh * kw * c, per), dtype)
-        for first in range(low, high, images):
-            part = slice(first, min(first + images, high))
-            for group in range(groups):
-                block = view[part, ..., group * c:(group + 1) * c].reshape(-1, kh * kw * c)
-                rows = y[part, ..., group * per:(group + 1) * per].reshape(-1, per)
-                total[group] += block.T @ rows
+        total = np.zeros((patches.length, o), w.dtype)
+        for block in patches.blocks[low:high]:
+            images, first, last = block
+            with borrowed(w.dtype, patches.shape(block), total.shape) as (memory, products):
+                rows = y[images, first:last].reshape(-1, o)
+                np.matmul(patches.take(block, memory).T, rows, out=products)
+                np.add(total, products, out=total)
         return total
 
-    total = sum(parallel(n, work))
-    return np.ascontiguousarray(total.transpose(1, 0, 2).reshape(kh, kw, c, o))
+    total = np.asarray(sum(parallel(len(patches.blocks), work)), w.dtype)
+    kh, kw, c, _ = w.shape
+    if patches.pixels_last:
+        w[...] = total.reshape(c, kh, kw, o).transpose(1, 2, 0, 3)
+    else:
+        w[...] = total.reshape(kh, kw, c, o)
+
+
+def _correlate(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, padding: Sides,
+               dilation: Pair, groups: int) -> None:
+    """Forward convolution into ``y``; only the top and left of the padding are read."""
+    kh, kw, c, _ = w.shape
+    o = w.shape[3] // groups
+    if groups > 1 and c == o == 1:
+        depthwise(x, w, b, y, stride, padding, dilation)
+        return
+    for group in range(groups):
+        mine = slice(group * o, (group + 1) * o)
+        patches = _Patches(x[..., group * c:(group + 1) * c], y.shape, (kh, kw), stride, padding,
+                           dilation, y.dtype)
+        _forward(patches, w[..., mine], None if b is None else b[mine], y[..., mine])
+
+
+def _forward(patches: _Patches, w: Array, b: Array | None, y: Array) -> None:
+    """The results of one group, into ``y``."""
+    _, _, ow, o = y.shape
+    order = w.transpose(2, 0, 1, 3) if patches.pixels_last else w
+    filters = np.ascontiguousarray(order, y.dtype).reshape(1, -1, o)
+    bias = None if b is None else np.tile(b, ow)        # long rows add faster than short ones
+
+    def work(low: int, high: int) -> None:
+        for block in patches.blocks[low:high]:
+            images, first, last = block
+            part = y[images, first:last]
+            with borrowed(y.dtype, patches.shape(block), part.shape) as (memory, results):
+                direct = part.flags.c_contiguous
+                target = part if direct else results
+                rows = patches.take(block, memory)
+                multiply(rows[None], filters, target.reshape(1, -1, o))
+                if bias is not None:
+                    lines = target.reshape(-1, ow * o)
+                    np.add(lines, bias, out=lines)
+                if not direct:
+                    part[...] = results
+
+    parallel(len(patches.blocks), work)
+
+
+class _Patches:
+    """Windows of images, block by block, as the rows of a matrix."""
+
+    def __init__(self, x: Array, out: tuple[int, ...], kernel_size: Pair, stride: Pair,
+                 padding: Sides, dilation: Pair, dtype: np.dtype[Any]) -> None:
+        n, self.oh, self.ow, _ = out
+        self.x, self.kernel_size, self.stride, self.dilation = x, kernel_size, stride, dilation
+        self.origin, self.dtype = (padding[0][0], padding[1][0]), dtype
+        kh, kw = kernel_size
+        self.c = x.shape[3]
+        self.length = kh * kw * self.c
+        self.plain = (self.length == self.c and stride == (1, 1) and self.origin == (0, 0)
+                      and out[1:3] == x.shape[1:3] and x.flags.c_contiguous and x.dtype == dtype)
+        self.pixels_last = not self.plain and kw * self.c < _FEW
+        self.reach = ((self.oh - 1) * stride[0] + shapes.reach(kh, dilation[0]),
+                      (self.ow - 1) * stride[1] + shapes.reach(kw, dilation[1]))
+        self.blocks: list[Block] = blocks(n, self.oh, self.ow * self.length, _BUDGET,
+                                          get_num_threads())
+
+    def _padded(self, block: Block) -> tuple[int, int, int, int]:
+        images, first, last = block
+        rows = (last - first - 1) * self.stride[0] + shapes.reach(self.kernel_size[0],
+                                                                  self.dilation[0])
+        return images.stop - images.start, rows, self.reach[1], self.c
+
+    def shape(self, block: Block) -> tuple[int, ...]:
+        """Work space for ``take``, in entries."""
+        if self.plain:
+            return (0,)
+        images, first, last = block
+        patches = (images.stop - images.start) * (last - first) * self.ow * self.length
+        return (patches + math.prod(self._padded(block)),)
+
+    def take(self, block: Block, memory: Array) -> Array:
+        """The patches of a block: N·OH·OW KH·KW·C, with pixels last a transposed C·KH·KW N·OH·OW."""
+        images, first, last = block
+        if self.plain:
+            return self.x[images, first:last].reshape(-1, self.c)
+        n, rows, columns, c = shape = self._padded(block)
+        (kh, kw), (sh, sw), (dh, dw) = self.kernel_size, self.stride, self.dilation
+        size = math.prod(shape)
+        if self.pixels_last:
+            padded = memory[:size].reshape(c, n, rows, columns).transpose(1, 2, 3, 0)
+        else:
+            padded = memory[:size].reshape(shape)
+        place(padded, self.x[images], sh * first - self.origin[0], -self.origin[1])
+        image, down, across, channel = padded.strides
+        if self.pixels_last:
+            view = as_strided(padded, (c, kh, kw, n, last - first, self.ow),
+                              (channel, dh * down, dw * across, image, sh * down, sw * across))
+            patches = memory[size:].reshape(view.shape)
+            np.copyto(patches, view)
+            return patches.reshape(self.length, -1).T
+        view = as_strided(padded, (n, last - first, self.ow, kh, kw, c),
+                          (image, sh * down, sw * across, dh * down, dw * across, channel))
+        patches = memory[size:].reshape(view.shape)
+        np.copyto(patches, view)
+        return patches.reshape(-1, self.length)

@@ -1,0 +1,90 @@
+"""Convolutions whose filters see one channel each: tap by tap, without patches.
+
+There is no matrix to multiply: each result is KH·KW products.  For each tap one whole-array product
+of a strided slice of the block with the tap's row of weights is added up.  Weights are repeated
+along the row, so that products run over whole rows instead of C numbers at a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygrad_cnn import shapes
+from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, place
+from tinygrad_cnn.kernels.threads import get_num_threads, parallel
+from tinygrad_cnn.shapes import Pair, Sides
+
+__all__ = ["depthwise", "depthwise_weight"]
+
+_BUDGET = 1 << 16       # entries of a block: a handful of arrays of them fit into L2
+
+
+def _slices(kernel_size: Pair, out: Pair, stride: Pair,
+            dilation: Pair) -> list[tuple[int, int, slice, slice]]:
+    """(u, v, rows, columns) of the padded block that tap (u, v) meets."""
+    return [(u, v, slice(u * dilation[0], u * dilation[0] + (out[0] - 1) * stride[0] + 1, stride[0]),
+             slice(v * dilation[1], v * dilation[1] + (out[1] - 1) * stride[1] + 1, stride[1]))
+            for u in range(kernel_size[0]) for v in range(kernel_size[1])]
+
+
+def _padded_shape(block: Block, out: tuple[int, ...], kernel_size: Pair, stride: Pair,
+                  dilation: Pair) -> tuple[int, int, int, int]:
+    images, first, last = block
+    return (images.stop - images.start,
+            (last - first - 1) * stride[0] + shapes.reach(kernel_size[0], dilation[0]),
+            (out[2] - 1) * stride[1] + shapes.reach(kernel_size[1], dilation[1]), out[3])
+
+
+def depthwise(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, padding: Sides,
+              dilation: Pair) -> None:
+    """N H W C, KH KW 1 C, C -> N OH OW C, into ``y``."""
+    kernel_size = (w.shape[0], w.shape[1])
+    n, oh, ow, c = y.shape
+    weights = np.tile(w.astype(y.dtype, copy=False), (1, 1, ow, 1))         # KH KW OW C
+    bias = None if b is None else np.tile(b, (ow, 1))
+    cut = blocks(n, oh, ow * c, _BUDGET, get_num_threads())
+
+    def work(low: int, high: int) -> None:
+        for block in cut[low:high]:
+            images, first, last = block
+            part = y[images, first:last]
+            shape = _padded_shape(block, y.shape, kernel_size, stride, dilation)
+            with borrowed(y.dtype, shape, part.shape, part.shape) as (padded, total, product):
+                place(padded, x[images], stride[0] * first - padding[0][0], -padding[1][0])
+                for index, (u, v, rows, columns) in enumerate(
+                        _slices(kernel_size, (last - first, ow), stride, dilation)):
+                    out = product if index else total
+                    np.multiply(padded[:, rows, columns], weights[u, v], out=out)
+                    if index:
+                        np.add(total, product, out=total)
+                if bias is not None:
+                    np.add(total, bias, out=total)
+                part[...] = total
+
+    parallel(len(cut), work)
+
+
+def depthwise_weight(x: Array, y: Array, kernel_size: Pair, stride: Pair, padding: Sides,
+                     dilation: Pair) -> Array:
+    """N H W C, N OH OW C -> KH KW 1 C."""
+    n, oh, ow, c = y.shape
+    dtype = np.result_type(x, y)
+    cut = blocks(n, oh, ow * c, _BUDGET, get_num_threads())
+
+    def work(low: int, high: int) -> Array:
+        total = np.zeros((*kernel_size, c), dtype)
+        for block in cut[low:high]:
+            images, first, last = block
+            part = y[images, first:last]
+            shape = _padded_shape(block, y.shape, kernel_size, stride, dilation)
+            with borrowed(dtype, shape, part.shape) as (padded, product):
+                place(padded, x[images], stride[0] * first - padding[0][0], -padding[1][0])
+                ones = np.ones(product.size // c, dtype)
+                for u, v, rows, columns in _slices(kernel_size, (last - first, ow), stride,
+                                                   dilation):
+                    np.multiply(padded[:, rows, columns], part, out=product)
+                    total[u, v] += ones @ product.reshape(-1, c)
+        return total
+
+    total = np.asarray(sum(parallel(len(cut), work)), dtype)
+    return total.reshape(*kernel_size, 1, c)
