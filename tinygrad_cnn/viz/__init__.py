@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
 
 __all__ = ["Diagram", "Engine", "Figure", "GraphDifference", "Problem", "Recording", "Watch",
-           "animate", "assert_graph_unchanged", "describe", "describe_module", "diff", "engines", "graph",
-           "graph_of_module", "load", "problems", "to_dot", "watch"]
+           "animate", "assert_graph_unchanged", "describe", "describe_module", "diff", "engines",
+           "graph", "graph_of_module", "load", "problems", "to_dot", "watch"]
 
 
 def graph(output: Tensor, *, gradients: bool = True, watch: Watch | None = None,

@@ -2,7 +2,7 @@
 
 Every word passes through `escape`; names and ids in DOT are serial numbers, never a user's word.
 What engines get wrong shapes this file: a list of fonts loses its widths without pango, so there
-is one, Arial; an empty ``<FONT>`` loses the label; nested tables stretch unless their size is fixed.
+is one, Arial; an empty ``<FONT>`` loses the label; nested tables stretch unless they are fixed.
 """
 
 from __future__ import annotations

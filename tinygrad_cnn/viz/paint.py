@@ -137,18 +137,24 @@ def _group(g: Group, box: Box, places: Layout) -> Piece:
         Rectangle(box.x, box.y, box.w, box.h, "module_inner" if g.parent else "module",
                   "module_line", 14),
         Words(box.x + 14, box.y + 21, title, spine.GROUP_SIZE, "ink", bold=True)]
-    long = width(note, spine.ROW_SIZE)
     first = box.x + 26 + width(title, spine.GROUP_SIZE, bold=True)
-    for x in (first, box.right - 14 - long):    # beside the title, or at the right: off every line
-        if note and x >= first and not _crossed(places, x, x + long, box.y + 17):
-            strokes.append(Words(x, box.y + 21, note, spine.ROW_SIZE, "muted"))
+    for words in (note, note.rpartition(" · ")[2]):
+        place = _clear_place(places, box, first, width(words, spine.ROW_SIZE))
+        if words and place is not None:
+            strokes.append(Words(place, box.y + 21, words, spine.ROW_SIZE, "muted"))
             break
     return Piece(g.id, "module", f"{g.path or g.title} | {g.note}", tuple(strokes))
 
 
+def _clear_place(places: Layout, box: Box, first: float, long: float) -> float | None:
+    """Where a note fits in the head of a box off every line: beside the title, or at the right."""
+    return next((x for x in (first, box.right - 14 - long)
+                 if x >= first and not _crossed(places, x, x + long, box.y + 17)), None)
+
+
 def _crossed(places: Layout, low: float, high: float, y: float) -> bool:
     """Whether an edge runs down through the words between ``low`` and ``high`` at ``y``."""
-    return any(ax == bx and low - 6 <= ax <= high + 6 and min(ay, by) <= y <= max(ay, by)
+    return any(ax == bx and low - 14 <= ax <= high + 14 and min(ay, by) <= y <= max(ay, by)
                for route in places.routes
                for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from typing import Any
 
@@ -9,7 +10,7 @@ from tinygrad_cnn.errors import missing_extra
 from tinygrad_cnn.viz.paint import Drawing, Line, Polygon, Rectangle, Words
 from tinygrad_cnn.viz.palette import DARK, LIGHT
 
-__all__ = ["from_drawing"]
+__all__ = ["available", "from_drawing"]
 
 _DPI = 72                                   # one unit of the drawing is one point
 _FONTS = ["Arial", "Liberation Sans", "Helvetica", "DejaVu Sans"]
@@ -46,6 +47,11 @@ def from_drawing(drawing: Drawing, form: str, *, theme: str = "light", dpi: int 
         out = io.BytesIO()
         figure.savefig(out, format=form, dpi=dpi, facecolor=colours["page"])
     return out.getvalue()
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _installed() -> list[str]:

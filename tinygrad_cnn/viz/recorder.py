@@ -1,7 +1,7 @@
 """Takes notes of a run while it happens: of each op its facts, of each gradient its figures.
 
 A `Recorder` is an observer of the engine.  It keeps numbers, never arrays or nodes, so a step can
-be drawn after its graph is freed; of a leaf it keeps a weak reference, to ask for its weights later.
+be drawn after its graph is freed; of a leaf it keeps a weak reference, to ask for its weights.
 """
 
 from __future__ import annotations
@@ -310,7 +310,8 @@ class Recorder:
         note = f.note if not loss or value is None else (
             f"loss {value.rms if value.bad else value.low:.4f}")
         return Entry("loss" if loss else "op", f.shape, f.dtype, op=f.op,
-                     scope=_below(f.scope, root), family="loss" if loss else f.family, inputs=tuple(index[k] for k in f.inputs),
+                     scope=_below(f.scope, root), family="loss" if loss else f.family,
+                     inputs=tuple(index[k] for k in f.inputs),
                      arguments=f.arguments, settings=f.settings, needs_gradient=f.tracked,
                      flops=f.flops, kept=f.kept, seconds=f.seconds, note=note, value=f.value,
                      gradient=self.gradients.get(key), sent=tuple(sent), step=f.step,

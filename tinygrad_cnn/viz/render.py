@@ -40,9 +40,11 @@ def to_svg(diagram: Diagram, *, engine: str | None = None, theme: str = "auto",
         raise VizError(f"graph: theme {theme!r} is unknown; choose from {', '.join(svg.THEMES)}")
     name = figure or figure_id(diagram)
     label = f"{diagram.title}: {diagram.subtitle}"
-    for candidate in _chain("svg", engine):
+    places = spine.layout(diagram)
+    for candidate in _chain("svg", engine, places):
         if candidate.name == "spine":
-            return svg.from_drawing(paint.paint(diagram), figure=name, theme=theme, label=label)
+            return svg.from_drawing(paint.paint(diagram, places), figure=name, theme=theme,
+                                    label=label)
         drawn = _attempt(candidate, to_dot(diagram, figure=name), "svg", named=engine is not None)
         if drawn is not None:
             return svg.finish(drawn.decode(), figure=name, theme=theme, label=label)
@@ -67,8 +69,11 @@ def to_bitmap(diagram: Diagram, form: str, *, engine: str | None = None, theme: 
                        f"pixels is too large; save as .svg, fold with level='folded', or lower "
                        f"dpi={dpi}")
     dark = "dark" if theme == "dark" else "light"
-    for candidate in _chain(form, engine):
+    found = _chain(form, engine, places)
+    for candidate in found:
         if candidate.name == "spine":
+            if candidate is not found[-1] and not raster.available():
+                continue
             return raster.from_drawing(paint.paint(diagram, places), form, theme=dark, dpi=dpi)
         extra = (f"-Gdpi={dpi}",) if form == "png" else ()
         drawn = _attempt(candidate, to_dot(diagram, theme=dark), form, *extra,
@@ -78,8 +83,14 @@ def to_bitmap(diagram: Diagram, form: str, *, engine: str | None = None, theme: 
     raise AssertionError("the own layout is always among the engines")
 
 
-def _chain(form: str, engine: str | None) -> tuple[programs.Engine, ...]:
+def _chain(form: str, engine: str | None, places: spine.Layout) -> tuple[programs.Engine, ...]:
+    """The engines to try; a trunk with few branches is drawn by the own layout first.
+
+    Its lines are straight, and the picture is the same on every machine.
+    """
     found = programs.candidates(form, engine)
+    if places.fits:
+        found = tuple(sorted(found, key=lambda e: e.name != "spine"))
     if not found:
         raise VizError(f"graph: no engine writes {form}; save as .svg, .png or .pdf")
     return found

@@ -30,6 +30,7 @@ _LANE_GAP = 42
 _LABEL_ROOM = 34                            # height between rows that edge labels need
 _BOX_PAD, _BOX_TITLE = 16, 30
 _MARGIN = 32
+_MOST_LANES = 3
 _ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21}
 
 
@@ -82,8 +83,13 @@ class Layout:
     cards: dict[str, Box]
     groups: dict[str, Box]
     routes: tuple[Route, ...]
-    bodies: Box                             # around all cards and groups
+    lanes: int                              # columns beside the trunk
     unboxed: tuple[str, ...] = ()           # modules whose box would cut through another card
+
+    @property
+    def fits(self) -> bool:
+        """Whether the graph is what this layout is made for: a trunk with few branches."""
+        return self.lanes <= _MOST_LANES and not self.unboxed
 
 
 def layout(diagram: Diagram) -> Layout:
@@ -132,7 +138,7 @@ def measure(card: Card) -> tuple[int, int]:
     inner = max([head, *map(_row_width, card.rows)])
     width = 2 * math.ceil((strip_width(card) + 3 * _PAD + inner + 10) / 2)
     height = 32 + sum(map(row_height, card.rows)) + (6 if card.rows else 4)
-    least = 188 if card.kind in ("op", "module", "stack") else 120
+    least = 196 if card.kind in ("op", "module", "stack") else 120
     edge = 16 if card.kind == "stack" else 0    # room for the outer borders of a stack
     return max(width, least) + edge, height + edge
 
@@ -201,7 +207,7 @@ class _Spine:
 
     def place(self) -> Layout:
         if not self.blocks:
-            return Layout(2 * _MARGIN, 2 * _MARGIN, {}, {}, (), Box(0, 0, 0, 0))
+            return Layout(2 * _MARGIN, 2 * _MARGIN, {}, {}, (), 0)
         self._rows()
         self._lanes()
         ways = self._ways()
@@ -316,7 +322,7 @@ class _Spine:
     def _port(used: dict[tuple[str, str, int], int], block: _Block, end: str, side: int) -> int:
         key = (block.card.id, end, side)
         n = used[key] = used.get(key, 0) + 1
-        return block.x + side * max(14, block.w // 2 - 10 - 13 * n)
+        return block.x + side * max(14, block.w // 2 - 4 - 14 * n)
 
     def _heights(self, ways: list[_Way]) -> None:
         """y of each row, with room between rows for labels, turns, and the titles of modules."""
@@ -415,9 +421,7 @@ class _Spine:
         if way.lane_x is None:
             corners = [(way.from_x, a.bottom), (way.from_x, out_y), (way.to_x, out_y),
                        (way.to_x, b.y)]
-            label, anchor = (way.to_x + 9, out_y + 15), "start"
-            if not way.target.lane:
-                label = (way.from_x + 9, self.channel[way.source.row] + 17)
+            label, anchor = (way.from_x + 9, self.channel[way.source.row] + 17), "start"
         else:
             in_y = self._slot_y(way.target.row - 1, way.in_slot)
             corners = [(way.from_x, a.bottom), (way.from_x, out_y), (way.lane_x, out_y),
@@ -426,14 +430,8 @@ class _Spine:
             r = rows[len(rows) // 2]
             y = self.top[r] + self.tall[r] // 2
             label, anchor = ((way.lane_x - 9, y), "end") if way.side < 0 else (
-                (way.lane_x + 9, self._free_y(way, out_y)), "start")
+                (way.from_x + 9, self.channel[way.source.row] + 17), "start")
         return Route(way.edge.id, _simplified(corners), label, anchor)
-
-    def _free_y(self, way: _Way, out_y: int) -> int:
-        """Where on a right lane a label is clear of cards: just below where the edge comes from."""
-        if way.lane_x == way.source.x:
-            return self.cards[way.edge.source].bottom + 17
-        return out_y + 17
 
     def _slot_y(self, row: int, slot: int) -> int:
         return self.channel[row] + _LABEL_ROOM - 4 + 9 * slot
@@ -454,7 +452,7 @@ class _Spine:
             {g.id: _moved(groups[g.id], dx, dy) for g in self.diagram.groups if g.id in groups},
             tuple(Route(r.edge, tuple((x + dx, y + dy) for x, y in r.points),
                         (r.label[0] + dx, r.label[1] + dy), r.anchor) for r in routes),
-            _moved(bodies, dx, dy), unboxed)
+            max(block.lane for block in self.blocks.values()), unboxed)
 
 
 def _bounds(boxes: list[Box], least: int, *, pad: int = _BOX_PAD, title: int = _BOX_TITLE) -> Box:

@@ -47,7 +47,7 @@ def words(op: str, settings: Mapping[str, Any], shapes: Shapes) -> tuple[str, ..
 
 
 def _value(value: Any) -> str | None:
-    if value is None:
+    if value is None or value is False:
         return None
     if isinstance(value, np.ndarray):
         return shape_text(value.shape)

@@ -1,0 +1,313 @@
+"""Plots of training, by matplotlib (extra ``viz``): filters, maps, curves, confusion, saliency.
+
+Each function returns a ``matplotlib.figure.Figure`` that shows itself in a notebook and has
+``savefig``; no window is opened and pyplot is not touched.  The arrays come from `maps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.errors import VizError, missing_extra
+from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.viz import maps
+from tinygrad_cnn.viz.palette import LIGHT
+from tinygrad_cnn.viz.text import clean
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.nn import Module
+
+__all__ = ["confusion_matrix", "feature_maps", "filters", "grad_cam", "learning_curves",
+           "loss_surface", "saliency"]
+
+Array = NDArray[Any]
+
+_LINES = ("conv", "loss", "activation", "param", "norm", "pool", "ramp3")
+_STYLES = ("-", "--", "-.", ":")
+_CELL = 0.85                                # inches of one small picture
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure of so many inches, with a canvas but without pyplot."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_extra("matplotlib", extra="viz", purpose="plots") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _grid(pictures: Sequence[tuple[Array, str]], columns: int, title: str, *, centred: bool) -> Any:
+    """Small pictures side by side, on one colour scale each; a centred scale is 0 in the middle."""
+    rows = -(-len(pictures) // columns)
+    figure = _figure(max(3.2, _CELL * columns + 0.2), _CELL * 1.2 * rows + 0.5)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (picture, name) in zip(axes.flat, pictures, strict=False):
+        if picture.ndim == 3:
+            axis.imshow(picture)
+        elif centred:
+            top = float(np.abs(picture).max()) or 1.0
+            axis.imshow(picture, cmap="PuOr", vmin=-top, vmax=top)
+        else:
+            axis.imshow(picture, cmap="gray")
+        axis.set_title(name, fontsize=7, pad=2)
+    figure.suptitle(clean(title), fontsize=10, fontweight="bold")
+    return figure
+
+
+def filters(weights: Any, *, most: int = 64, columns: int = 8) -> Any:
+    """The filters of a convolution, each a small picture.
+
+    Filters over one channel show weights on a scale with 0 in the middle, over three channels
+    colours; over more channels the mean over the channels.
+
+    Parameters
+    ----------
+    weights : Module with ``weight``, Tensor or array_like, shape (KH, KW, C, O)
+        What to draw.
+    most : int, default 64
+        Filters that are drawn at most.
+    columns : int, default 8
+        Pictures in a row.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    VizError
+        If the weights do not have four axes.
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    held = getattr(weights, "weight", weights)
+    w = held.data if isinstance(held, Tensor) else np.asarray(held)
+    if w.ndim != 4:
+        raise VizError(f"filters: weights have the shape (KH, KW, C, O), got {w.shape}")
+    shown = min(most, w.shape[3])
+    pictures = []
+    for o in range(shown):
+        one = w[..., o]
+        if one.shape[2] == 3:
+            low, high = float(one.min()), float(one.max())
+            picture = (one - low) / ((high - low) or 1.0)
+        else:
+            picture = one.mean(axis=2)
+        pictures.append((picture, str(o)))
+    size = f"{w.shape[0]}×{w.shape[1]}, {w.shape[2]}→{w.shape[3]} channels"
+    count = "" if shown == w.shape[3] else f", the first {shown}"
+    return _grid(pictures, min(columns, shown), f"filters {size}{count}", centred=True)
+
+
+def feature_maps(model: Module, x: Any, layer: str, *, image: int = 0, most: int = 32,
+                 columns: int = 8) -> Any:
+    """What a layer passes on for one image, a picture for each channel.
+
+    Parameters
+    ----------
+    model, x, layer
+        As in `maps.feature_map_arrays`.
+    image : int, default 0
+        Which of the batch.
+    most, columns : int
+        As in `filters`.
+
+    Raises
+    ------
+    VizError
+        If there is no such layer or image, or the layer gives no maps.
+    """
+    found = maps.feature_map_arrays(model, x, layer)
+    if found.ndim != 4:
+        raise VizError(f"feature_maps: the layer {layer!r} gave {found.shape}, not (N, h, w, C)")
+    if not -len(found) <= image < len(found):
+        raise VizError(f"feature_maps: image {image} is outside the batch of {len(found)}")
+    shown = min(most, found.shape[3])
+    pictures = [(found[image, :, :, c], str(c)) for c in range(shown)]
+    return _grid(pictures, min(columns, shown), f"{layer}: {shown} of {found.shape[3]} channels",
+                 centred=False)
+
+
+def learning_curves(history: Any, *, log: bool = False) -> Any:
+    """Losses and scores over the epochs, a panel for each kind.
+
+    Names that differ only in a first word, ``train_loss`` and ``val_loss``, share a panel.
+
+    Parameters
+    ----------
+    history : History, or mapping of str to sequence of float
+        One value for each epoch; a value that is missing leaves a gap.
+    log : bool, default False
+        Logarithmic axes for losses.
+
+    Raises
+    ------
+    VizError
+        If the history is empty.
+    """
+    columns = _columns(history)
+    kinds: dict[str, list[str]] = {}
+    for name, values in columns.items():
+        if len(values) and name != "epoch":
+            kinds.setdefault(name.replace(" ", "_").rpartition("_")[2], []).append(name)
+    if not kinds:
+        raise VizError("learning_curves: the history is empty; train at least one epoch first")
+    figure = _figure(4.6 * len(kinds), 3.2)
+    for axis, (kind, names) in zip(figure.subplots(1, len(kinds), squeeze=False)[0],
+                                   kinds.items(), strict=True):
+        for k, name in enumerate(names):
+            heights = columns[name]
+            axis.plot(np.arange(1, len(heights) + 1), heights, label=clean(name),
+                      color=LIGHT[_LINES[k % len(_LINES)]], linestyle=_STYLES[k % len(_STYLES)],
+                      marker="o" if len(heights) < 30 else "", markersize=3)
+        if log and "loss" in kind:
+            axis.set_yscale("log")
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(clean(kind))
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _columns(history: Any) -> dict[str, Array]:
+    """Name -> one number for each epoch; what is no number is left out."""
+    if isinstance(history, Mapping):
+        table = {str(name): list(values) for name, values in history.items()}
+    else:
+        rows = list(getattr(history, "rows", history))
+        names = dict.fromkeys(name for row in rows for name in row)
+        table = {str(name): [row.get(name) for row in rows] for name in names}
+    numbers = {name: [v for v in values if v is not None] for name, values in table.items()}
+    return {name: np.array([np.nan if v is None else float(v) for v in values])
+            for name, values in table.items()
+            if all(isinstance(v, (int, float, np.number)) for v in numbers[name])}
+
+
+def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | None = None,
+                     share: bool = False) -> Any:
+    """How often each class was taken for each other: rows are true classes.
+
+    Parameters
+    ----------
+    labels : array_like of int, shape (N,)
+        True classes.
+    predictions : array_like, shape (N,) or (N, K)
+        Predicted classes, or scores of which the largest counts.
+    names : sequence of str, optional
+        Of the classes.
+    share : bool, default False
+        Show the share of each row instead of counts.
+
+    Raises
+    ------
+    VizError
+        If the shapes do not fit, or ``names`` are too few.
+    """
+    table = _confusion(labels, predictions)
+    k = len(table)
+    if names is not None and len(names) < k:
+        raise VizError(f"confusion_matrix: {len(names)} names for {k} classes")
+    shown = table / np.maximum(table.sum(axis=1, keepdims=True), 1) if share else table
+    side = max(3.2, 0.45 * k + 1.4)
+    figure = _figure(side, side)
+    axis = figure.subplots()
+    axis.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0,
+                vmax=1.15)
+    texts = [clean(n) for n in names[:k]] if names is not None else [str(i) for i in range(k)]
+    axis.set_xticks(range(k), texts, rotation=45 if names is not None else 0)
+    axis.set_yticks(range(k), texts)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    for i, j in np.ndindex(table.shape):
+        if table[i, j]:
+            dark = table[i, j] / table[i].sum() > 0.6
+            axis.text(j, i, f"{shown[i, j]:.2f}" if share else str(table[i, j]), ha="center",
+                      va="center", fontsize=8, color="#ffffff" if dark else LIGHT["ink"])
+    right = np.trace(table) / max(1, table.sum())
+    axis.set_title(f"{right * 100:.1f}% of {table.sum()} right", fontsize=10, fontweight="bold")
+    return figure
+
+
+def _confusion(labels: Any, predictions: Any) -> Array:
+    """Counts, true class by predicted class."""
+    true = np.asarray(labels.data if isinstance(labels, Tensor) else labels)
+    said = np.asarray(predictions.data if isinstance(predictions, Tensor) else predictions)
+    if said.ndim == 2:
+        said = said.argmax(axis=1)
+    if true.ndim != 1 or true.shape != said.shape or not len(true):
+        raise VizError(f"confusion_matrix: labels (N,) and predictions (N,) or (N, K) expected, "
+                       f"got {true.shape} and {said.shape}")
+    if min(true.min(), said.min()) < 0 or true.dtype.kind not in "iu":
+        raise VizError("confusion_matrix: classes are whole numbers from 0")
+    k = int(max(true.max(), said.max())) + 1
+    table = np.zeros((k, k), int)
+    np.add.at(table, (true, said.astype(int)), 1)
+    return table
+
+
+def saliency(model: Module, x: Any, target: Any = None, *, most: int = 8) -> Any:
+    """Images above the strength with which each pixel moves the score of its class.
+
+    See `maps.saliency_arrays` for parameters and errors; ``most`` images are drawn.
+    """
+    return _over_images(x, maps.saliency_arrays(model, x, target), most, "saliency", overlay=False)
+
+
+def grad_cam(model: Module, x: Any, layer: str, target: Any = None, *, most: int = 8) -> Any:
+    """Images, and over them where a layer saw evidence for their class.
+
+    See `maps.grad_cam_arrays` for parameters and errors; ``most`` images are drawn.
+    """
+    found = maps.grad_cam_arrays(model, x, layer, target)
+    return _over_images(x, found, most, f"Grad-CAM at {layer}", overlay=True)
+
+
+def _over_images(x: Any, found: Array, most: int, title: str, *, overlay: bool) -> Any:
+    images = np.asarray(x.data if isinstance(x, Tensor) else x, float)[:most]
+    low, high = images.min(), images.max()
+    images = (images - low) / ((high - low) or 1.0)
+    n = len(images)
+    figure = _figure(max(3.2, 1.3 * n), 3.1)
+    axes = figure.subplots(2, n, squeeze=False)
+    for k in range(n):
+        picture = images[k] if images.shape[3] == 3 else images[k].mean(axis=2)
+        for axis in axes[:, k]:
+            axis.axis("off")
+            axis.imshow(picture, cmap="gray")
+        if overlay:
+            axes[1, k].imshow(found[k], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        else:
+            axes[1, k].imshow(found[k], cmap="magma")
+    figure.suptitle(clean(title), fontsize=10, fontweight="bold")
+    return figure
+
+
+def loss_surface(model: Module, x: Any, labels: Any, *, span: float = 1.0, points: int = 21,
+                 seed: int = 0) -> Any:
+    """Height lines of the loss on a plane through the weights.
+
+    See `maps.loss_grid` for parameters and errors.
+    """
+    steps, losses = maps.loss_grid(model, x, labels, span=span, points=points, seed=seed)
+    shown = np.log10(np.maximum(losses, 1e-12))
+    figure = _figure(4.8, 4.0)
+    axis = figure.subplots()
+    filled = axis.contourf(steps, steps, np.where(np.isfinite(shown), shown, np.nan), 20,
+                           cmap="viridis")
+    axis.plot([0], [0], marker="+", color="#ffffff", markersize=10)
+    figure.colorbar(filled, label="log10 loss")
+    axis.set_xlabel("first direction")
+    axis.set_ylabel("second direction")
+    at = losses[len(steps) // 2, len(steps) // 2]
+    axis.set_title(f"loss {at:.3g} at the weights (+)", fontsize=10, fontweight="bold")
+    axis.set_aspect("equal")
+    return figure
