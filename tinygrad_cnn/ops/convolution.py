@@ -21,7 +21,7 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, reference, select, winograd
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.ops.layout import transpose
+from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
 from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
 from tinygrad_cnn.tensor import Tensor, apply, expose
@@ -421,6 +421,13 @@ def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding:
         if e >= max(s, d):
             raise SettingError(f"{op}: output_padding {extra} must be smaller than stride {steps} "
                                f"or dilation {spread}")
+    if padding == "same" and any(extra):
+        raise SettingError(f"{op}: output_padding {extra} does not go with padding 'same', which "
+                           "makes OH = H · stride; give the padding in numbers")
+    further = tuple(e // s for e, s in zip(extra, steps, strict=True))
+    if any(further):                        # a whole stride more: as if pixels of 0 came after x
+        x = pad(x, ((0, further[0]), (0, further[1])))
+        extra = (extra[0] % steps[0], extra[1] % steps[1])
     image, kernel = x.shape[1:3], (w.shape[0], w.shape[1])
     if padding == "same":
         grown = tuple(n * s for n, s in zip(image, steps, strict=True))
