@@ -1,0 +1,189 @@
+"""The nets in tinygrad_cnn: what a user would write with functions and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import OPS, Parameter, Tensor
+from tinygrad_cnn.bench.cases import Case
+from tinygrad_cnn.bench.frameworks.base import Framework, Timers
+from tinygrad_cnn.bench.nets import Conv, Problem
+from tinygrad_cnn.bench.operands import operands
+from tinygrad_cnn.op import FUNCTIONS
+from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
+from tinygrad_cnn.stepwise import conv_backward, conv_forward
+
+__all__ = ["Own", "open"]
+
+Array = NDArray[Any]
+
+
+class Own(Framework):
+    """tinygrad_cnn itself."""
+
+    def versions(self) -> dict[str, str]:
+        """tinygrad_cnn and NumPy."""
+        return {"tinygrad_cnn": tc.__version__, "numpy": np.__version__}
+
+    # ---- nets
+
+    def load(self, given: Problem) -> None:
+        """Parameters for what is trained, plain arrays for running statistics."""
+        self.problem = given
+        self.weights: list[Any] = [Parameter(w.array) if w.trained else w.array.copy()
+                                   for w in given.weights]
+        self.trained = [w for w in self.weights if isinstance(w, Parameter)]
+        self.feed(given.images, given.labels)
+
+    def feed(self, images: Array, labels: Array) -> None:
+        """The images become a tensor, the labels stay an array."""
+        self.x, self.labels = Tensor(images), labels
+
+    def loss(self) -> Tensor:
+        """Cross-entropy of the batch, recorded."""
+        logits = self.forward(self.problem.net.layers, self.x, iter(self.weights), training=True)
+        return tc.cross_entropy(logits, self.labels)
+
+    def step(self) -> float:
+        """One step of plain SGD."""
+        loss = self.loss()
+        loss.backward()
+        rate = np.float32(self.problem.net.rate)
+        for p in self.trained:
+            assert p.grad is not None
+            p.data -= rate * p.grad.data
+            p.grad = None
+        return float(loss.item())
+
+    def infer(self) -> Array:
+        """Under no_grad, with the running statistics."""
+        with tc.no_grad():
+            logits: Tensor = self.forward(self.problem.net.layers, self.x, iter(self.weights),
+                                          training=False)
+        return logits.data
+
+    def conv(self, x: Any, w: Any, b: Any, layer: Conv) -> Tensor:
+        """N H W C."""
+        return tc.conv2d(x, w, b, stride=layer.stride, padding=layer.padding)
+
+    def relu(self, x: Any) -> Tensor:
+        """max(x, 0)."""
+        return tc.relu(x)
+
+    def pool(self, x: Any, size: int) -> Tensor:
+        """Windows that do not overlap."""
+        return tc.max_pool2d(x, kernel_size=size)
+
+    def norm(self, x: Any, w: Any, b: Any, mean: Any, var: Any, training: bool) -> Tensor:
+        """The batch's statistics, from which the running ones are updated."""
+        if not training:
+            return tc.batch_norm(x, w, b, mean=mean, var=var)
+        y, centre, spread = batch_norm_with_statistics(x, w, b)
+        count = x.size // x.shape[-1]
+        mean += np.float32(0.1) * (centre - mean)
+        var += np.float32(0.1) * (spread * np.float32(count / (count - 1)) - var)
+        return y
+
+    def global_pool(self, x: Any) -> Tensor:
+        """N C."""
+        return tc.global_avg_pool2d(x)
+
+    def linear(self, x: Any, w: Any, b: Any) -> Tensor:
+        """N K."""
+        return tc.linear(x if x.ndim == 2 else tc.flatten(x), w, b)
+
+    # ---- everything else that is timed
+
+    def timers(self, case: Case) -> Timers:
+        """Nets, chains, single ops by kernel, and the notebooks' loops."""
+        if case.kind == "chain":
+            return {"chain": partial(_chain, case.settings["length"], case.settings["width"])}
+        if case.kind == "notebook":
+            return _notebook()
+        if case.kind == "kernel":
+            return _kernels(case)
+        if case.kind == "layer":
+            return _layer(case)
+        return super().timers(case)
+
+
+def _chain(length: int, width: int) -> float:
+    a, b = Tensor(np.full(width, 0.1, np.float32)), Tensor(np.full(width, 0.5, np.float32))
+    h = start = Tensor(np.ones(width, np.float32), requires_grad=True)
+    for _ in range(length):
+        h = h * b + a
+    h.sum().backward()
+    assert start.grad is not None
+    return float(start.grad.data[0])
+
+
+def _notebook() -> Timers:
+    """The four nested loops on the exercise's own input, and the registered op."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((14, 32, 32, 3))
+    filters, bias = rng.standard_normal((3, 3, 3, 8)), rng.standard_normal((1, 1, 1, 8))
+    ct = rng.standard_normal((14, 32, 32, 8))
+
+    def loops() -> float:
+        _, cache = conv_forward(images, filters, bias, {"stride": 1, "pad": 1})
+        return float(np.abs(conv_backward(ct, cache)[1]).sum())
+
+    x, w, b = (Tensor(a, requires_grad=True) for a in (images, filters, bias.reshape(-1)))
+
+    def op() -> float:
+        tc.conv2d(x, w, b, padding=1).backward(ct)
+        assert w.grad is not None
+        size = float(np.abs(w.grad.data).sum())
+        x.grad = w.grad = b.grad = None
+        return size
+
+    return {"loops": loops, "op": op}
+
+
+def _kernels(case: Case) -> Timers:
+    """Each kernel of the op that takes the case, by its name; "op" is the one that is chosen."""
+    op = OPS[case.name]
+    arrays, _ = operands(case)
+
+    def call(kernel: Callable[..., Array]) -> Array:
+        return kernel(*arrays, **case.settings)
+
+    timers: Timers = {"op": lambda: op.run(*arrays, **case.settings)[0]}
+    for name, kernel in op.kernels.items():
+        if name != "reference" and call(kernel) is not NotImplemented:
+            timers[name] = partial(call, kernel)
+    return timers
+
+
+def _layer(case: Case) -> Timers:
+    """The public function without recording, and with a backward pass."""
+    arrays, ct = operands(case)
+    function = FUNCTIONS[case.name]
+    inputs = [Tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+
+    def forward() -> Array:
+        with tc.no_grad():
+            y: Tensor = function(*inputs, **case.settings)
+        return y.data
+
+    def both() -> Array:
+        function(*inputs, **case.settings).backward(ct)
+        first = inputs[0].grad
+        assert first is not None
+        for x in inputs:
+            x.grad = None
+        return first.data
+
+    return {"forward": forward, "both": both}
+
+
+def open(variant: str, threads: int) -> Own:
+    """Set the threads, up to the CPUs of this process."""
+    tc.set_num_threads(threads)
+    return Own()
