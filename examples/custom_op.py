@@ -2,7 +2,7 @@
 
 ``swish_gate(x, g)`` is x · sigmoid(g).  Its samples are its own test cases.
 
-    python examples/custom_op.py [--quick]
+python examples/custom_op.py [--quick]
 """
 
 import numpy as np

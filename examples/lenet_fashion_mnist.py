@@ -3,7 +3,7 @@
 The set is looked for as ``docs/data.md`` says; on Debian and Ubuntu it is the package
 ``dataset-fashion-mnist``.  With ``--quick`` and no set, the built-in digits stand in for it.
 
-    python examples/lenet_fashion_mnist.py [--quick] [--data FOLDER]
+python examples/lenet_fashion_mnist.py [--quick] [--data FOLDER]
 """
 
 import argparse
@@ -30,7 +30,7 @@ if args.quick:
     train, test = train.subset(slice(2000)), test.subset(slice(1000))
 epochs = 1 if args.quick else 3
 
-scale = 1 / int(train.images.max())
+scale = 1 / train.peak
 mean, std = data.channel_statistics(train.images, scale=scale)
 prepare = data.Compose(data.ToFloat(scale), data.Normalize(mean, std))
 batches = data.DataLoader(train, batch_size=64, shuffle=True, seed=0, drop_last=True,

@@ -1,6 +1,6 @@
 """The smallest model, written imperatively: a plain training loop on the handwritten digits.
 
-    python examples/smallest.py [--quick]
+python examples/smallest.py [--quick]
 """
 
 import sys

@@ -39,8 +39,9 @@ def add_options(sub: argparse.ArgumentParser, with_data: Callable[[Any], None]) 
     sub.add_argument("--engine", help="pure, dot, pygraphviz or spine; the first found by default")
     sub.add_argument("--theme", default="auto", help="auto, light or dark; default auto")
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--out", type=Path, help="by suffix .svg .png .pdf .dot .mmd .json .html .txt; "
-                                              "text on the terminal if not given")
+    sub.add_argument("--out", type=Path,
+                     help="by suffix: .svg .png .pdf .dot .mmd .json .html .txt; "
+                     "text on the terminal if not given")
 
 
 def run(args: argparse.Namespace) -> int:

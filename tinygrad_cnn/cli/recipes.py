@@ -50,16 +50,9 @@ def recipe_for(name: str) -> Recipe:
     return RECIPES.get(name, Recipe("vgg", epochs=10, flip=False, shift=2))
 
 
-def scale_of(images: np.ndarray) -> float:
-    """What pixels are multiplied by: 1/255, or 1/16 for the digits, whose values end at 16."""
-    if images.dtype.kind == "f":
-        return 1.0
-    return 1 / 16 if images.max(initial=0) <= 16 else 1 / 255
-
-
 def transforms(train: Dataset, recipe: Recipe) -> tuple[Any, Any]:
     """What is done to the images of training, and to those of the test."""
-    scale = scale_of(train.images)
+    scale = 1 / train.peak
     mean, std = data.channel_statistics(train.images, scale=scale)
     plain = [data.ToFloat(scale), data.Normalize(mean, std)]
     augment: list[Any] = []

@@ -135,8 +135,8 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) -> NDA
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize
         left = entry.file_size - file.tell()
         if size != left or not 0 <= size <= _LIMIT:
-            raise CheckpointError(f"{source}: {entry.filename} claims {size} bytes of shape {shape}, "
-                                  f"the file holds {left}")
+            raise CheckpointError(f"{source}: {entry.filename} claims {size} bytes of shape "
+                                  f"{shape}, the file holds {left}")
         data = file.read(size)
     if len(data) != size:
         raise CheckpointError(f"{source}: {entry.filename} ends after {len(data)} of {size} bytes")

@@ -84,6 +84,7 @@ class EarlyStopping(_Watching):
         self.patience, self.least, self.waited = patience, least, 0
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool:
+        """Compare, and count the epochs without improvement."""
         self.waited = 0 if self.improved(row, self.least) else self.waited + 1
         return self.waited >= self.patience
 
@@ -112,5 +113,6 @@ class BestCheckpoint(_Watching):
         self.path = Path(path)
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        """Compare, and save."""
         if self.improved(row):
             save_weights(trainer.model.state_dict(), self.path)

@@ -18,8 +18,8 @@ def _scores_and_labels(who: str, scores: Any, labels: Any) -> tuple[NDArray[Any]
     if classes.shape == values.shape:
         classes = classes.argmax(-1)                              # one-hot or soft
     if values.ndim != 2 or classes.shape != values.shape[:1]:
-        raise ShapeError(f"{who}: scores have shape {values.shape} and labels {classes.shape}; give "
-                         "(N, K) and (N,)")
+        raise ShapeError(f"{who}: scores have shape {values.shape} and labels {classes.shape}; "
+                         "give (N, K) and (N,)")
     if not len(values):
         raise ShapeError(f"{who}: there are no scores")
     return values, classes

@@ -77,7 +77,8 @@ class Trainer:
     True
     """
 
-    def __init__(self, model: Module, optimizer: Optimizer, *, loss: Callable[..., Tensor] | None = None,
+    def __init__(self, model: Module, optimizer: Optimizer, *,
+                 loss: Callable[..., Tensor] | None = None,
                  metrics: Mapping[str, Metric] | None = None, schedule: Any = None,
                  schedule_every: str = "batch", clip: float | None = None,
                  callbacks: Sequence[Callback] = (), log: Callable[[str], Any] | None = None,
@@ -158,9 +159,9 @@ class Trainer:
             value = loss.item()
             if not math.isfinite(value):
                 raise GradientError(
-                    f"fit: the loss is {value} at batch {i + 1} of epoch {epoch}; lower the learning "
-                    f"rate ({self.optimizer.lr:g}), clip gradients (clip=1.0), or look for NaN in "
-                    "the data")
+                    f"fit: the loss is {value} at batch {i + 1} of epoch {epoch}; lower the "
+                    f"learning rate ({self.optimizer.lr:g}), clip gradients (clip=1.0), or "
+                    "look for NaN in the data")
             sums.add(len(images), {"loss": value, **self._judge(scores, labels)})
             self.optimizer.zero_grad()
             loss.backward()

@@ -1,0 +1,129 @@
+"""The command line: what each verb prints, writes and exits with."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tinygrad_cnn import __version__
+from tinygrad_cnn.cli import main
+from tinygrad_cnn.io import load_weights
+from tinygrad_cnn.models import MODELS, build
+from tinygrad_cnn.train import History
+
+
+def test_demo_trains_prints_and_writes(tmp_path, capsys):
+    status = main(["demo", "--epochs", "1", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert status in (0, 1)
+    assert "Conv2D" in out
+    assert re.search(r"epoch 1/1  loss [\d.]+  accuracy [\d.]+ %", out)
+    assert re.search(r"test accuracy [\d.]+ % \(\d+ of 397 digits;", out)
+    assert {p.name for p in tmp_path.iterdir()} >= {"history.csv", "weights.npz", "graph.dot"}
+    assert len(History.load(tmp_path / "history.csv")) == 1
+    assert (tmp_path / "graph.dot").read_text().lstrip().startswith(("digraph", "//", "strict"))
+
+
+def test_demo_below_its_bar_exits_with_1(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tinygrad_cnn.cli.main.BAR", 1.01)
+    assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 1
+    assert "below the bar" in capsys.readouterr().err
+
+
+def test_train_then_eval_gives_the_same_accuracy(tmp_path, capsys):
+    assert main(["train", "--data", "digits", "--epochs", "1", "--limit", "300", "--validation",
+                 "100", "--out", str(tmp_path)]) == 0
+    trained = capsys.readouterr().out
+    assert {p.name for p in tmp_path.iterdir()} == {"history.csv", "weights.npz", "best.npz"}
+    assert main(["eval", "--data", "digits", "--weights", str(tmp_path / "weights.npz"),
+                 "--confusion"]) == 0
+    judged = capsys.readouterr().out
+    assert "test accuracy" in trained
+    assert "test accuracy" in judged
+    assert len(judged.splitlines()) == 12                   # the line, a head, ten classes
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, capsys):
+    for name in "ab":
+        main(["train", "--data", "digits", "--epochs", "1", "--limit", "100", "--seed", "3",
+              "--out", str(tmp_path / name)])
+    capsys.readouterr()
+    a, b = (load_weights(tmp_path / name / "weights.npz") for name in "ab")
+    assert all((a[key] == b[key]).all() for key in a)
+
+
+def test_a_bar_for_train(tmp_path, capsys):
+    words = ["train", "--data", "digits", "--epochs", "1", "--limit", "64", "--out", str(tmp_path)]
+    assert main([*words, "--bar", "0"]) == 0
+    assert main([*words, "--bar", "1.01"]) == 1
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_summary_of_every_model(name, capsys):
+    assert main(["summary", "--model", name, "--image-shape", "32x32x3"]) == 0
+    assert "parameters" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_resnet20_has_the_published_number_of_parameters():
+    # He et al. count 0.27 M for the CIFAR ResNet-20; with projection shortcuts 272,474.
+    assert sum(p.size for p in build("resnet20", (32, 32, 3), 10).parameters()) == 272_474
+
+
+def test_data_says_what_is_there(capsys):
+    assert main(["data", "digits"]) == 0
+    assert "1,400 + 397 images of 8×8×1, 10 classes" in capsys.readouterr().out
+    assert main(["data"]) == 0
+
+
+def test_graph_is_drawn_from_the_command_line(tmp_path, capsys):
+    for suffix in ("svg", "dot", "html", "mmd", "json", "txt"):
+        path = tmp_path / f"net.{suffix}"
+        assert main(["graph", "--model", "digits", "--data", "digits", "--backward", "--out",
+                     str(path)]) == 0
+        assert path.stat().st_size > 500
+    assert main(["graph", "--image-shape", "12x12x1"]) == 0
+    assert "conv2d" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, message", [
+    (["train", "--data", "nowhere"], "nowhere"),
+    (["eval", "--data", "digits", "--weights", "none.npz"], "none.npz does not exist"),
+    (["graph", "--image-shape", "12"], "not HxWxC"),
+    (["graph", "--model", "lenet", "--out", "x.bmp"], "bmp"),
+    (["train", "--data", "digits", "--validation", "5000"], "validation must be from 0"),
+])
+def test_what_cannot_be_used_exits_with_2_and_one_reason(words, message, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.startswith("tinygrad-cnn: ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [
+    [], ["fly"], ["demo", "--epochs", "0"], ["demo", "--seed", "-1"], ["train"],
+    ["train", "--data", "digits", "--model", "alexnet"], ["summary", "--image-shape", "8x8"],
+])
+def test_a_wrong_call_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: tinygrad-cnn" in capsys.readouterr().err
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "tinygrad_cnn", "--version"], capture_output=True,
+                          text=True, check=True)
+    assert done.stdout == f"tinygrad-cnn {__version__}\n"
+
+
+def test_models_are_built_with_known_sizes():
+    for name in MODELS:
+        model = build(name, (8, 8, 1), 3, rng=np.random.default_rng(0))
+        assert model.training
+        assert all(p.size for p in model.parameters())
