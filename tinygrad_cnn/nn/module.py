@@ -103,6 +103,7 @@ class Module:
     awaits: ClassVar[str | None] = None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Set up what a module needs, whatever the subclass's ``__init__`` does."""
         self = super().__new__(cls)
         vars(self).update(training=True, _name=None, _buffer_names={}, _hooks={})
         return self
@@ -122,6 +123,7 @@ class Module:
                                f"`def forward(self, x): ...` in class {what}")
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
+        """Run ``forward`` under this module's name, then the hooks."""
         steps = trail.current()
         if steps is None:
             with trail.started():
@@ -196,7 +198,7 @@ class Module:
         return (module for _, module in self.named_children())
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """This module under the name ``""``, and every part below it under its path, once each."""
+        """Path and module: ``""`` and this one, then every part below it, once each."""
         seen: set[int] = set()
         for name, module in self.walk():
             if id(module) not in seen:
@@ -204,7 +206,7 @@ class Module:
                 yield name, module
 
     def modules(self) -> Iterator[Module]:
-        """This module and every part below it, once each."""
+        """Every module of the tree, this one first, once each."""
         return (module for _, module in self.named_modules())
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:

@@ -22,7 +22,7 @@ __all__ = ["Optimizer", "coefficient", "fractions"]
 Array = NDArray[Any]
 Group = dict[str, Any]
 
-_BLOCK = 16_384                                         # entries; three or four fit in a core's L2
+_BLOCK = 32_768                                         # entries: 128 kB of float32, a few to an L2
 
 
 def coefficient(who: str, setting: str, value: Any) -> float:
@@ -184,9 +184,8 @@ class Optimizer:
                 scratch = self._scratch_for(w.dtype)
                 for block in _blocks(w, g, held):
                     n = block[0].size
-                    self.update(block[0], block[1], block[2:],
-                                tuple(s[:n].reshape(block[0].shape) for s in scratch), group,
-                                state["step"])
+                    self.update(block[0], block[1], block[2:], tuple(s[:n] for s in scratch),
+                                group, state["step"])
 
     def _state_of(self, position: int, w: Array, names: Mapping[str, float]) -> dict[str, Any]:
         state = self._state.setdefault(position, {"step": 0})
@@ -281,6 +280,9 @@ class Optimizer:
 
     def _read_state(self, who: str, entries: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         parameters = self.parameters
+        needed = [self.arrays({**group, **settings})
+                  for group, settings in zip(self.groups, self._read_groups(who, entries),
+                                             strict=True) for _ in group["parameters"]]
         result: dict[int, dict[str, Any]] = {}
         for key, saved in entries["state"].items():
             position = int(key) if str(key).isdecimal() else -1
@@ -292,6 +294,9 @@ class Optimizer:
             if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
                 raise CheckpointError(f"{who}: the step of {self._name(position)} must be an "
                                       f"integer of at least 0, got {step!r}")
+            if missing := set(needed[position]) - set(saved):
+                raise CheckpointError(f"{who}: the state of {self._name(position)} lacks "
+                                      f"{', '.join(sorted(missing))}")
             own: dict[str, Any] = {"step": int(step)}
             for name in set(saved) - {"step"}:
                 array = np.asarray(saved[name])
