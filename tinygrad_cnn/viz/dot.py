@@ -59,13 +59,18 @@ def to_dot(diagram: Diagram, *, figure: str = "f1", theme: str = "light") -> str
 
 # ---- words ---------------------------------------------------------------------------------------
 
+def _safe(text: str, limit: int) -> str:
+    """Escaped text; C Graphviz loses a label in which "]" stands alone, unless it is an entity."""
+    return escape(text, limit).replace("]", "&#93;")
+
+
 def _quoted(text: str, limit: int = 300) -> str:
-    return f'"{escape(text, limit)}"'
+    return f'"{_safe(text, limit)}"'
 
 
 def _font(text: str, size: float = 9.0, role: str = "muted", *, bold: bool = False,
           limit: int = 72) -> str:
-    body = escape(text, limit)
+    body = _safe(text, limit)
     if not body:
         return ""
     return (f'<FONT POINT-SIZE="{size:g}" COLOR="{C[role]}">'

@@ -176,13 +176,13 @@ class _Folder:
         return keep
 
     def spans(self) -> list[Part]:
-        """All open modules, outermost first."""
+        """All open modules, the outer before the inner, in recording order."""
         found, stack = [], [self.root]
         while stack:
             part = stack.pop()
             if part.open:
                 found.append(part)
-                stack.extend(part.children)
+                stack.extend(reversed(part.children))
         return found
 
     def leaves(self, separate: frozenset[str]) -> int:

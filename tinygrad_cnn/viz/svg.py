@@ -144,7 +144,9 @@ def _without_links(body: str) -> str:
 def embed(svg: str, json_text: str, *, figure: str = "f1") -> str:
     """Put the recording into the picture, so that the picture can be loaded again."""
     head, rest = svg.split("<style>", 1)
-    return (f'{head}<metadata id="{figure}-graph">{html.escape(json_text, quote=False)}</metadata>'
+    # Two characters that JSON allows and XML does not.
+    body = json_text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+    return (f'{head}<metadata id="{figure}-graph">{html.escape(body, quote=False)}</metadata>'
             f"<style>{rest}")
 
 
