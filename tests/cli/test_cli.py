@@ -29,7 +29,7 @@ def test_demo_trains_prints_and_writes(tmp_path, capsys):
 
 
 def test_demo_below_its_bar_exits_with_1(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tinygrad_cnn.cli.main.BAR", 1.01)
+    monkeypatch.setattr("tinygrad_cnn.cli.verbs.BAR", 1.01)
     assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 1
     assert "below the bar" in capsys.readouterr().err
 

@@ -4,6 +4,6 @@ Exit status: 0 when all went well, 1 when a result is below its bar, 2 for a cal
 cannot be used, with one line that says why.
 """
 
-from tinygrad_cnn.cli.main import main
+from tinygrad_cnn.cli.verbs import main
 
 __all__ = ["main"]

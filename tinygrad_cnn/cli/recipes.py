@@ -54,7 +54,7 @@ def transforms(train: Dataset, recipe: Recipe) -> tuple[Any, Any]:
     """What is done to the images of training, and to those of the test."""
     scale = 1 / train.peak
     mean, std = data.channel_statistics(train.images, scale=scale)
-    plain = [data.ToFloat(scale), data.Normalize(mean, std)]
+    plain: list[Any] = [data.ToFloat(scale), data.Normalize(mean, std)]
     augment: list[Any] = []
     if recipe.flip:
         augment.append(data.RandomFlip())

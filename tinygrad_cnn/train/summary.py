@@ -94,7 +94,8 @@ def summarize(model: Module, image_shape: tuple[int, ...]) -> Summary:
     >>> summarize(build("lenet", (28, 28, 1), 10), (28, 28, 1)).parameters
     215370
     """
-    count, shapes = _Count(), {}
+    count = _Count()
+    shapes: dict[str, Shape] = {}
     leaves = {name: module for name, module in model.named_modules()
               if name and not any(True for _ in module.children())}
     handles = [module.register_forward_hook(_note_shape(shapes, name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,7 @@ class Trainer:
     def _epoch(self, batches: Iterable[Any], epoch: int, epochs: int) -> dict[str, float]:
         self.model.train()
         sums = _Sums()
-        total = len(batches) if hasattr(batches, "__len__") else 0
+        total = len(batches) if isinstance(batches, Sized) else 0
         for i, (images, labels) in enumerate(progress(
                 batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.bar)):
             scores = self.model(Tensor(images))

@@ -14,7 +14,7 @@ import numpy as np
 from tinygrad_cnn import __version__, data
 from tinygrad_cnn.cli import draw
 from tinygrad_cnn.cli.recipes import OPTIMIZERS, RECIPES, Recipe, recipe_for, run, test_batches
-from tinygrad_cnn.errors import SettingError, TinygradCnnError
+from tinygrad_cnn.errors import TinygradCnnError
 from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.models import MODELS, build
@@ -233,6 +233,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("tinygrad-cnn: interrupted", file=sys.stderr)
         return 130
     return status
-
-
-assert issubclass(SettingError, TinygradCnnError)
