@@ -21,7 +21,7 @@ from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply, as_array
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_tensor
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 
@@ -64,7 +64,7 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any,
     if isinstance(labels, Tensor) and labels.requires_grad:
         raise GradientError(f"{op}: labels carry no gradient here; pass labels.detach()")
     plain = as_array(labels)
-    if scores.ndim < 2 or scores.dtype.kind != "f":
+    if scores.ndim < 2 or scores.dtype.kind not in "fc":      # complex: gradient tests step there
         raise ShapeError(f"{op}: the scores need a float dtype and axes (N ... K), got shape "
                          f"{scores.shape} of {scores.dtype}")
     classes = scores.shape[-1]
@@ -173,7 +173,7 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, wei
     if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing <= 1):
         raise SettingError(f"cross_entropy: label_smoothing must be from 0 to 1, "
                            f"got {label_smoothing!r}")
-    logits = logits if isinstance(logits, Tensor) else Tensor(logits)
+    logits = as_tensor(logits, "cross_entropy", "logits")
     target, total = _targets("cross_entropy", logits, labels, weight, float(label_smoothing))
     rows = logits if logits.ndim == 2 else reshape(logits, target.shape)
     divisor = {"mean": total, "sum": 1.0, "none": None}[reduction]
@@ -205,7 +205,7 @@ def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
     """
     _check_reduction("nll_loss", reduction)
     scores = log_probabilities
-    scores = scores if isinstance(scores, Tensor) else Tensor(scores)
+    scores = as_tensor(scores, "nll_loss", "log_probabilities")
     target, total = _targets("nll_loss", scores, labels, weight, 0.0)
     target = target.reshape(scores.shape)
     # −inf where the target is 0 must not become NaN.
@@ -216,7 +216,7 @@ def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
 # ---- regression and binary losses
 
 def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> tuple[Tensor, Any]:
-    a = a if isinstance(a, Tensor) else Tensor(a)
+    a = as_tensor(a, op, names[0])
     shape = np.shape(as_array(b))
     if a.shape != shape:
         raise ShapeError(f"{op}: {names[0]} has shape {a.shape} but {names[1]} {shape}; a loss "
