@@ -38,7 +38,8 @@ class Linear(Weighted):
     Attributes
     ----------
     weight : Parameter, shape (I, O)
-        Drawn by `init.he_normal`: variance 2 / I.
+        Even on ±1/√I at first.  A linear layer is mostly the last one: scores that start small start
+        the cross-entropy at log K, where larger ones must first be unlearned.
     bias : Parameter or None, shape (O,)
         Zeros at first.
 
@@ -82,9 +83,13 @@ class Linear(Weighted):
 
     def initial(self, shapes: dict[str, Shape], rng: np.random.Generator
                 ) -> dict[str, np.ndarray[Any, Any]]:
-        """He's normal weights and a bias of zeros."""
-        return {name: (init.he_normal if name == "weight" else init.zeros)(
-            shape, rng=rng, dtype=self.dtype) for name, shape in shapes.items()}
+        """Small even weights, and a bias of zeros."""
+        bound = 1 / math.sqrt(shapes["weight"][0])
+        values = {"weight": init.uniform(shapes["weight"], low=-bound, high=bound, rng=rng,
+                                         dtype=self.dtype)}
+        if self.has_bias:
+            values["bias"] = init.zeros(shapes["bias"], dtype=self.dtype)
+        return values
 
     def forward(self, x: Any) -> Tensor:
         """(N, ..., I) -> (N, ..., O)."""
