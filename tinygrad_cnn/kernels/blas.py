@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place
+from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, move, multiply, place
 from tinygrad_cnn.kernels.depthwise import depthwise, depthwise_weight
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
@@ -220,8 +220,10 @@ class _Patches:
             patches = memory[size:].reshape(view.shape)
             np.copyto(patches, view)
             return patches.reshape(self.length, -1).T
+        if dw == 1:                             # the pixels of a row lie side by side
+            kw, c = 1, kw * c
         view = as_strided(padded, (n, last - first, self.ow, kh, kw, c),
                           (image, sh * down, sw * across, dh * down, dw * across, channel))
         patches = memory[size:].reshape(view.shape)
-        np.copyto(patches, view)
+        move(patches, view)
         return patches.reshape(-1, self.length)

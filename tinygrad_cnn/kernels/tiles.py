@@ -38,7 +38,7 @@ _TILES_WEIGHT = 128     # as many as pay for adding up the block's filter gradie
 @cache
 def _together(size: int, taps: int) -> int:
     """How many results of one direction to make together: fewest products, then least rounding."""
-    return min(range(2, _MOST - taps + 2), key=lambda m: (-(-size // m) * (m + taps - 1), m))
+    return min(range(1, _MOST - taps + 2), key=lambda m: (-(-size // m) * (m + taps - 1), m))
 
 
 def _flat(array: Array, *shape: int) -> Array:

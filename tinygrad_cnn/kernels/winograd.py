@@ -35,6 +35,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn import shapes
+from tinygrad_cnn.kernels import tiles
 from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place
 from tinygrad_cnn.kernels.toom_cook import MOST, matrices
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
@@ -42,6 +43,7 @@ from tinygrad_cnn.shapes import Pair, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "rows_together"]
 
+_MANY = 64                      # channels, in and out, from which both directions are transformed
 _BUDGET = 1 << 19               # entries that a block keeps at hand: 2 MB of float32
 
 
@@ -55,7 +57,7 @@ def rows_together(rows: int, taps: int) -> int:
 
 def _served(x: Array, y: Array, kernel_size: Sequence[int], rows: int, stride: Pair,
             dilation: Pair, groups: int) -> bool:
-    return (2 <= kernel_size[0] <= 5 and rows > 1 and stride == (1, 1) and dilation == (1, 1)
+    return (2 <= kernel_size[0] <= 7 and rows > 1 and stride == (1, 1) and dilation == (1, 1)
             and groups == 1 and x.dtype == np.float32 and y.dtype == np.float32)
 
 
@@ -87,6 +89,8 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
     if not _served(x, y, kernel_size, y.shape[1], stride, dilation, groups):
         return NotImplemented
     c, o = x.shape[3], y.shape[3]
+    if _tiled(c, o, y.shape[1:3], kernel_size):
+        return tiles.correlate_weight(x, y, kernel_size, padding)
     strips = _Strips(y.shape, kernel_size, c)
 
     def work(low: int, high: int) -> Array:
@@ -106,9 +110,16 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
     return np.matmul(to_filter.T, np.reshape(total, (strips.n, -1))).reshape(*kernel_size, c, o)
 
 
+def _tiled(c: int, o: int, size: Sequence[int], kernel_size: Pair) -> bool:
+    """Does it pay to save products in both directions?"""
+    return min(c, o) >= _MANY and min(size) >= 4 and min(kernel_size) >= 2
+
+
 def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: Sides) -> Array:
     """Forward convolution; negative padding crops the image."""
     kh, kw, c, o = w.shape
+    if _tiled(c, o, out[1:3], (kh, kw)):
+        return tiles.correlate(x, w, b, out, padding)
     strips = _Strips(out, (kh, kw), c)
     y = np.empty(out, np.float32)
     to_filter = matrices(strips.m, kh)[1]
@@ -204,6 +215,6 @@ class _Strips:
         to_results = matrices(self.m, self.kh)[2]
         if b is not None:
             # The second point is 1: its product reaches every row with the same weight.
-            products[1] += b / to_results[0, 1]
+            products[1, :, :, :self.ow] += b / to_results[0, 1]
         for rows, parts in self._pairs(y, products, block):
             np.matmul(to_results[:rows.shape[2]], parts, out=rows)
