@@ -82,7 +82,7 @@ def serve(requests: TextIO, answers: TextIO, server: Server) -> None:
             reply = server.answer(json.loads(line))
         except NotImplementedError as error:
             reply = {"absent": str(error)}
-        except Exception as error:  # noqa: BLE001 - told to the other end, which goes on without
+        except Exception as error:     # told to the other end, which goes on without
             traceback.print_exc()
             reply = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         answers.write(json.dumps(reply) + "\n")

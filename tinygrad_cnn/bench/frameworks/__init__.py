@@ -8,7 +8,8 @@ from typing import NamedTuple
 from tinygrad_cnn.bench.frameworks.base import Framework
 from tinygrad_cnn.errors import SettingError
 
-__all__ = ["CONTENDERS", "LIBRARIES", "OURS", "Contender", "Framework", "contenders", "open_framework"]
+__all__ = ["CONTENDERS", "LIBRARIES", "OURS", "Contender", "Framework", "contenders",
+           "open_framework"]
 
 
 class Contender(NamedTuple):

@@ -100,7 +100,8 @@ class Framework(ABC):
             elif isinstance(layer, Pool):
                 x = self.pool(x, layer.size)
             elif isinstance(layer, Norm):
-                x = self.norm(x, *(next(weights) for _ in range(4)), training=training)
+                w, b, mean, var = (next(weights) for _ in range(4))
+                x = self.norm(x, w, b, mean, var, training)
             elif isinstance(layer, GlobalPool):
                 x = self.global_pool(x)
             elif isinstance(layer, Linear):
@@ -124,7 +125,7 @@ class Framework(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no case of kind {case.kind}")
 
 
-# ---- from N H W C to the order of libraries that put channels first -------------------------------
+# ---- from N H W C to the order of libraries that put channels first ------------------------------
 
 def planes(images: Array) -> Array:
     """N H W C -> N C H W."""

@@ -24,8 +24,8 @@ class Autograd(Framework):
     """HIPS autograd."""
 
     def __init__(self) -> None:
-        import autograd
-        import autograd.numpy
+        import autograd  # type: ignore[import-not-found,unused-ignore]
+        import autograd.numpy  # type: ignore[import-not-found,unused-ignore]
         self.autograd, self.np = autograd, autograd.numpy
 
     def versions(self) -> dict[str, str]:
@@ -112,7 +112,7 @@ class Autograd(Framework):
 
     def _chain(self, case: Case) -> Callable[[], float]:
         length, width = case.settings["length"], case.settings["width"]
-        a, b = np.full(width, 0.1, np.float32), np.full(width, 0.5, np.float32)
+        a, b = np.full(width, 0.001, np.float32), np.full(width, 0.999, np.float32)
 
         def last(h: Any) -> Any:
             for _ in range(length):

@@ -19,7 +19,7 @@ class Jax(Framework):
     """JAX on the CPU, through ``jit``."""
 
     def __init__(self) -> None:
-        import jax
+        import jax  # type: ignore[import-not-found,unused-ignore]
         jax.config.update("jax_platforms", "cpu")
         self.jax, self.np, self.lax = jax, jax.numpy, jax.lax
 

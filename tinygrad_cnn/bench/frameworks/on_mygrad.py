@@ -21,8 +21,8 @@ class MyGrad(Framework):
     """MyGrad, without its guard of memory, which costs time."""
 
     def __init__(self) -> None:
-        import mygrad
-        import mygrad.nnet
+        import mygrad  # type: ignore[import-not-found,unused-ignore]
+        import mygrad.nnet  # type: ignore[import-not-found,unused-ignore]
         mygrad.turn_memory_guarding_off()
         self.mg, self.nnet = mygrad, mygrad.nnet
 
@@ -34,7 +34,7 @@ class MyGrad(Framework):
         """Tensors for what is trained, plain arrays for running statistics."""
         self.problem = given
         arrays = [rows_of_planes(w) for w in given.weights]
-        self.weights = [self.mg.tensor(a) if w.trained else a
+        self.weights: list[Any] = [self.mg.tensor(a) if w.trained else a
                         for w, a in zip(given.weights, arrays, strict=True)]
         self.trained = [t for t, w in zip(self.weights, given.weights, strict=True) if w.trained]
         self.feed(given.images, given.labels)
@@ -112,8 +112,8 @@ class MyGrad(Framework):
         return super().timers(case)
 
     def _chain(self, length: int, width: int) -> float:
-        a = self.mg.tensor(np.full(width, 0.1, np.float32), constant=True)
-        b = self.mg.tensor(np.full(width, 0.5, np.float32), constant=True)
+        a = self.mg.tensor(np.full(width, 0.001, np.float32), constant=True)
+        b = self.mg.tensor(np.full(width, 0.999, np.float32), constant=True)
         h = start = self.mg.tensor(np.ones(width, np.float32))
         for _ in range(length):
             h = h * b + a

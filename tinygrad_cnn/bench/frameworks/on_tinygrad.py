@@ -21,7 +21,7 @@ class Tinygrad(Framework):
 
     def __init__(self) -> None:
         os.environ.setdefault("DEV", "CPU")
-        import tinygrad
+        import tinygrad  # type: ignore[import-not-found,unused-ignore]
         self.tinygrad, self.tensor = tinygrad, tinygrad.Tensor
 
     def versions(self) -> dict[str, str]:
@@ -33,8 +33,7 @@ class Tinygrad(Framework):
     def load(self, given: Problem) -> None:
         """Captured at the second call."""
         self.problem = given
-        self.weights = [self.tensor(rows_of_planes(w), requires_grad=w.trained).realize()
-                        for w in given.weights]
+        self.weights = [self.tensor(rows_of_planes(w)).realize() for w in given.weights]
         self.trained = [t for t, w in zip(self.weights, given.weights, strict=True) if w.trained]
         self._captured_step = self.tinygrad.TinyJit(self._step)
         self._captured_logits = self.tinygrad.TinyJit(self._logits)
@@ -46,15 +45,12 @@ class Tinygrad(Framework):
         self.labels = self.tensor(labels.astype(np.int32)).realize()
 
     def _step(self, x: Any, labels: Any) -> Any:
-        with self.tensor.train():
-            logits = self.forward(self.problem.net.layers, x, iter(self.weights), training=True)
-            loss = logits.sparse_categorical_crossentropy(labels)
-            for w in self.trained:
-                w.grad = None
-            loss.backward()
-            for w in self.trained:
-                w.assign(w.detach() - self.problem.net.rate * w.grad)
-            return loss.realize(*self.trained)
+        logits = self.forward(self.problem.net.layers, x, iter(self.weights), training=True)
+        loss = logits.sparse_categorical_crossentropy(labels)
+        gradients = loss.gradient(*self.trained)
+        for w, gradient in zip(self.trained, gradients, strict=True):
+            w.assign(w - self.problem.net.rate * gradient)
+        return loss.realize(*self.trained)
 
     def _logits(self, x: Any) -> Any:
         return self.forward(self.problem.net.layers, x, iter(self.weights), False).realize()

@@ -114,7 +114,7 @@ class Own(Framework):
 
 
 def _chain(length: int, width: int) -> float:
-    a, b = Tensor(np.full(width, 0.1, np.float32)), Tensor(np.full(width, 0.5, np.float32))
+    a, b = Tensor(np.full(width, 0.001, np.float32)), Tensor(np.full(width, 0.999, np.float32))
     h = start = Tensor(np.ones(width, np.float32), requires_grad=True)
     for _ in range(length):
         h = h * b + a

@@ -136,7 +136,7 @@ class PyTorch(Framework):
         return super().timers(case)
 
     def _chain(self, length: int, width: int) -> float:
-        a, b = self.torch.full((width,), 0.1), self.torch.full((width,), 0.5)
+        a, b = self.torch.full((width,), 0.001), self.torch.full((width,), 0.999)
         h = start = self.torch.ones(width, requires_grad=True)
         for _ in range(length):
             h = h * b + a
@@ -149,8 +149,8 @@ class PyTorch(Framework):
         (top, _), (left, _) = settings["padding"]
         plain = (list(settings["stride"]), [top, left], list(settings["dilation"]))
         groups = settings["groups"]
-        arrays = [self._images(a) if a is not None and a.ndim == 4 else None
-                  for a in operands(case)[0]]
+        arrays: list[Any] = [self._images(a) if a is not None and a.ndim == 4 else None
+                             for a in operands(case)[0]]
 
         if case.name == "conv2d":
             x, w = arrays[0], self._filters(operands(case)[0][1])
