@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["Case", "case_from", "case_to", "chain_case", "kernel_case", "layer_case",
-           "net_case"]
+           "net_case", "training_case", "MACHINE", "NOTEBOOK"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Case:
     Attributes
     ----------
     kind : str
-        ``"net"``, ``"kernel"``, ``"layer"``, ``"chain"`` or ``"notebook"``.
+        ``"net"``, ``"training"``, ``"kernel"``, ``"layer"``, ``"chain"``, ``"notebook"`` or
+        ``"machine"``.
     name : str
         Of the net or the op; free for the others.
     shapes : tuple
@@ -36,6 +37,12 @@ def net_case(name: str, *, batch: int | None = None) -> Case:
     return Case("net", name, settings={"batch": batch})
 
 
+def training_case(name: str, *, data: str, batch: int, rate: float, seed: int = 0) -> Case:
+    """Epochs of a net over a data set, and its accuracy on the test set."""
+    return Case("training", name, settings={"data": data, "batch": batch, "rate": rate,
+                                            "seed": seed})
+
+
 def chain_case(length: int, *, width: int = 8) -> Case:
     """``length`` times ``h * b + a`` on ``width`` values, forward and backward."""
     return Case("chain", f"chain of {length}", settings={"length": length, "width": width})
@@ -49,6 +56,13 @@ def kernel_case(name: str, *shapes: tuple[int, ...] | None, **settings: Any) -> 
 def layer_case(name: str, *shapes: tuple[int, ...], **settings: Any) -> Case:
     """One public function: forward without recording, and forward with backward."""
     return Case("layer", name, shapes, settings)
+
+
+MACHINE = Case("machine", "machine")
+"""A product of two matrices and a copy, to know what the machine can do."""
+
+NOTEBOOK = Case("notebook", "four-loop convolution")
+"""The teaching notebook's loops on 14 × 32 × 32 × 3 with 8 filters, forward and backward."""
 
 
 def case_to(case: Case) -> dict[str, Any]:

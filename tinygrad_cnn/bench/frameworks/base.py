@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,15 @@ from tinygrad_cnn.bench.nets import (
     Weight,
     lookup,
     problem,
+    weights,
 )
+from tinygrad_cnn.data import load
 
-__all__ = ["Framework", "Timers", "planes", "rows_of_planes"]
+__all__ = ["COPY", "GEMM", "Framework", "Timers", "planes", "rows_of_planes"]
 
 Array = NDArray[Any]
+GEMM = 2048                             # rows and columns of the matrices of the peak
+COPY = 1 << 27                          # bytes that are copied to measure the memory
 Timers = dict[str, Callable[[], Any]]
 
 
@@ -88,27 +93,27 @@ class Framework(ABC):
 
     # ---- what is the same for all
 
-    def forward(self, layers: tuple[Layer, ...], x: Any, weights: Iterator[Any],
+    def forward(self, layers: tuple[Layer, ...], x: Any, arrays: Iterator[Any],
                 training: bool) -> Any:
-        """The logits; ``weights`` are taken in the order of the layers."""
+        """The logits; ``arrays`` are taken in the order of the layers."""
         for layer in layers:
             if isinstance(layer, Conv):
-                w = next(weights)
-                x = self.conv(x, w, next(weights) if layer.bias else None, layer)
+                w = next(arrays)
+                x = self.conv(x, w, next(arrays) if layer.bias else None, layer)
             elif isinstance(layer, Relu):
                 x = self.relu(x)
             elif isinstance(layer, Pool):
                 x = self.pool(x, layer.size)
             elif isinstance(layer, Norm):
-                w, b, mean, var = (next(weights) for _ in range(4))
+                w, b, mean, var = (next(arrays) for _ in range(4))
                 x = self.norm(x, w, b, mean, var, training)
             elif isinstance(layer, GlobalPool):
                 x = self.global_pool(x)
             elif isinstance(layer, Linear):
-                x = self.linear(x, next(weights), next(weights))
+                x = self.linear(x, next(arrays), next(arrays))
             elif isinstance(layer, Residual):
-                main = self.forward(layer.main, x, weights, training)
-                x = self.relu(main + self.forward(layer.shortcut, x, weights, training))
+                main = self.forward(layer.main, x, arrays, training)
+                x = self.relu(main + self.forward(layer.shortcut, x, arrays, training))
         return x
 
     def timers(self, case: Case) -> Timers:
@@ -122,7 +127,42 @@ class Framework(ABC):
         if case.kind == "net":
             self.load(problem(lookup(case.name, batch=case.settings["batch"])))
             return {"step": self.step, "inference": self.infer}
+        if case.kind == "training":
+            return self._training(case)
         raise NotImplementedError(f"{type(self).__name__} has no case of kind {case.kind}")
+
+    def _training(self, case: Case) -> Timers:
+        """One epoch of shuffled batches, and the accuracy on the test set."""
+        settings = case.settings
+        train, test = load(settings["data"])
+        net = replace(lookup(case.name), rate=settings["rate"])
+        self.load(Problem(net, weights(net, settings["seed"]), _floats(train.images[:1]),
+                          train.labels[:1].astype(np.int64)))
+        orders = np.random.default_rng(settings["seed"])
+        images, labels = _floats(train.images), train.labels.astype(np.int64)
+        unseen, truth, batch = _floats(test.images), test.labels.astype(np.int64), settings["batch"]
+
+        def epoch() -> float:
+            order, losses = orders.permutation(len(images)), []
+            for first in range(0, len(images) - batch + 1, batch):
+                chosen = order[first:first + batch]
+                self.feed(images[chosen], labels[chosen])
+                losses.append(self.step())
+            return float(np.mean(losses))
+
+        def accuracy() -> float:
+            right = 0
+            for first in range(0, len(unseen), 500):
+                self.feed(unseen[first:first + 500], truth[first:first + 500])
+                right += int((self.infer().argmax(1) == truth[first:first + 500]).sum())
+            return right / len(unseen)
+
+        return {"epoch": epoch, "accuracy": accuracy}
+
+
+def _floats(images: Array) -> Array:
+    """Pixels 0..255 as float32 around zero."""
+    return (images.astype(np.float32) - np.float32(72.9)) / np.float32(90.0)
 
 
 # ---- from N H W C to the order of libraries that put channels first ------------------------------

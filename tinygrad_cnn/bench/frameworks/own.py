@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 import tinygrad_cnn as tc
 from tinygrad_cnn import OPS, Parameter, Tensor
 from tinygrad_cnn.bench.cases import Case
-from tinygrad_cnn.bench.frameworks.base import Framework, Timers
+from tinygrad_cnn.bench.frameworks.base import COPY, GEMM, Framework, Timers
 from tinygrad_cnn.bench.nets import Conv, Problem
 from tinygrad_cnn.bench.operands import operands
+from tinygrad_cnn.kernels.threads import parallel
 from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.stepwise import conv_backward, conv_forward
@@ -54,12 +55,16 @@ class Own(Framework):
         """One step of plain SGD."""
         loss = self.loss()
         loss.backward()
+        self.update()
+        return float(loss.item())
+
+    def update(self) -> None:
+        """Take the gradients from the parameters, and forget them."""
         rate = np.float32(self.problem.net.rate)
         for p in self.trained:
             assert p.grad is not None
             p.data -= rate * p.grad.data
             p.grad = None
-        return float(loss.item())
 
     def infer(self) -> Array:
         """Under no_grad, with the running statistics."""
@@ -110,6 +115,8 @@ class Own(Framework):
             return _kernels(case)
         if case.kind == "layer":
             return _layer(case)
+        if case.kind == "machine":
+            return _machine()
         return super().timers(case)
 
 
@@ -121,6 +128,18 @@ def _chain(length: int, width: int) -> float:
     h.sum().backward()
     assert start.grad is not None
     return float(start.grad.data[0])
+
+
+def _machine() -> Timers:
+    """NumPy's matrix product, and a copy that fits into no cache."""
+    a, b, c = (np.ones((GEMM, GEMM), np.float32) for _ in range(3))
+    source, target = (np.ones(COPY // 4, np.float32) for _ in range(2))
+
+    def copy(low: int, high: int) -> None:
+        target[low:high] = source[low:high]
+
+    return {"sgemm": lambda: np.matmul(a, b, out=c)[0, 0],
+            "copy": lambda: len(parallel(len(source), copy))}
 
 
 def _notebook() -> Timers:

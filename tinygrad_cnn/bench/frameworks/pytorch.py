@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.bench.cases import Case
-from tinygrad_cnn.bench.frameworks.base import Framework, Timers, planes, rows_of_planes
+from tinygrad_cnn.bench.frameworks.base import GEMM, Framework, Timers, planes, rows_of_planes
 from tinygrad_cnn.bench.nets import Conv, Problem
 from tinygrad_cnn.bench.operands import operands
 
@@ -133,6 +133,9 @@ class PyTorch(Framework):
             return {"op": self._kernel(case)}
         if case.kind == "layer" and not self.compiled:
             return self._layer(case)
+        if case.kind == "machine":
+            a, b, c = (self.torch.ones((GEMM, GEMM)) for _ in range(3))
+            return {"sgemm": lambda: float(self.torch.mm(a, b, out=c)[0, 0])}
         return super().timers(case)
 
     def _chain(self, length: int, width: int) -> float:
