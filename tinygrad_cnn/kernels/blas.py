@@ -201,7 +201,7 @@ class _Patches:
         return (patches + math.prod(self._padded(block)),)
 
     def take(self, block: Block, memory: Array) -> Array:
-        """The patches of a block: N·OH·OW KH·KW·C, with pixels last a transposed C·KH·KW N·OH·OW."""
+        """The patches of a block: N·OH·OW KH·KW·C, or C·KH·KW with the pixels last in memory."""
         images, first, last = block
         if self.plain:
             return self.x[images, first:last].reshape(-1, self.c)

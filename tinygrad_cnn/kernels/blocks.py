@@ -76,7 +76,7 @@ def move(out: Array, x: Array) -> None:
 
 
 def place(out: Array, x: Array, row: int, column: int, fill: float = 0) -> None:
-    """Make ``out[n, i, j]`` the pixel ``x[n, row + i, column + j]``, ``fill`` outside the images."""
+    """Make ``out[n, i, j]`` the pixel ``x[n, row + i, column + j]``, ``fill`` outside of ``x``."""
     (_, rows, columns, _), (_, h, w, _) = out.shape, x.shape
     top, bottom = min(rows, max(0, -row)), min(rows, h - row)
     left, right = min(columns, max(0, -column)), min(columns, w - column)

@@ -22,9 +22,10 @@ _BUDGET = 1 << 16       # entries of a block: a handful of arrays of them fit in
 def _slices(kernel_size: Pair, out: Pair, stride: Pair,
             dilation: Pair) -> list[tuple[int, int, slice, slice]]:
     """(u, v, rows, columns) of the padded block that tap (u, v) meets."""
-    return [(u, v, slice(u * dilation[0], u * dilation[0] + (out[0] - 1) * stride[0] + 1, stride[0]),
-             slice(v * dilation[1], v * dilation[1] + (out[1] - 1) * stride[1] + 1, stride[1]))
-            for u in range(kernel_size[0]) for v in range(kernel_size[1])]
+    down, across = ([slice(tap * d, tap * d + (size - 1) * s + 1, s) for tap in range(k)]
+                    for k, size, s, d in zip(kernel_size, out, stride, dilation, strict=True))
+    return [(u, v, rows, columns) for u, rows in enumerate(down)
+            for v, columns in enumerate(across)]
 
 
 def _padded_shape(block: Block, out: tuple[int, ...], kernel_size: Pair, stride: Pair,

@@ -73,7 +73,7 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
                 if surrounded:
                     place(memory, image, -top, -left, -math.inf)
                     image = memory
-                if not surrounded and (top or bottom or left or right) or not _quick_max(
+                if (not surrounded and (top or bottom or left or right)) or not _quick_max(
                         image, best, place_, kernel_size, stride):
                     _careful_max(x[part], best, place_, taps, kernel_size)
 
@@ -112,7 +112,7 @@ def _quick_max(image: Array, best: Array, winners: Array, kernel_size: Pair, str
 def _careful_max(image: Array, best: Array, winners: Array, taps: list[_Tap],
                  kernel_size: Pair) -> None:
     """Maxima among NaN and infinities: the first NaN wins, and padding never does."""
-    seen = np.zeros(best.shape[:3] + (1,), bool)            # has a window met a pixel yet?
+    seen = np.zeros((*best.shape[:3], 1), bool)            # has a window met a pixel yet?
     for u, v, where, pixels in taps:
         candidate, held = image[pixels], best[where]
         with np.errstate(invalid="ignore"):
@@ -218,10 +218,10 @@ def _divisors(image: Pair, out: Pair, kernel_size: Pair, stride: Pair, padding: 
     """How many pixels each window divides by: OH OW 1."""
     if count_include_pad:
         return np.full((1, 1, 1), kernel_size[0] * kernel_size[1], dtype)
-    counts = np.zeros((1, *out, 1), dtype)
+    counts: Array = np.zeros((*out, 1), dtype)
     for _, _, where, _ in _taps(image, out, kernel_size, stride, padding):
-        counts[where] += 1
-    return counts[0]
+        counts[where[1:]] += 1
+    return counts
 
 
 def avg_pool2d(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,

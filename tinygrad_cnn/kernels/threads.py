@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextvars
 import ctypes
+import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from tinygrad_cnn.errors import SettingError
 __all__ = ["get_num_threads", "parallel", "set_num_threads"]
 
 
-# ---- how many threads -----------------------------------------------------------------------------
+# ---- how many threads ---------------------------------------------------------------------------
 
 def _available() -> int:
     """CPUs that this process may use, which can be fewer than the machine has."""
@@ -92,7 +93,7 @@ def get_num_threads() -> int:
     return _Setting.count
 
 
-# ---- BLAS's own threads ---------------------------------------------------------------------------
+# ---- BLAS's own threads -------------------------------------------------------------------------
 
 # Setters and getters of the BLAS libraries that NumPy is built with; the first pair that exists.
 _BLAS_NAMES = (
@@ -108,14 +109,14 @@ _BLAS_NAMES = (
 def numpy_library() -> ctypes.CDLL | None:
     """NumPy's compiled core, through which its BLAS can be reached; None where it cannot."""
     try:
-        from numpy._core import _multiarray_umath
-        return ctypes.CDLL(_multiarray_umath.__file__)
-    except (ImportError, OSError, AttributeError):
+        core = importlib.import_module("numpy._core._multiarray_umath")
+        return ctypes.CDLL(core.__file__)
+    except (ImportError, OSError):
         return None
 
 
 class _Blas:
-    """Counts the regions in which BLAS is held to one thread, and lifts the limit after the last."""
+    """Counts the regions in which BLAS is held to one thread; lifts the limit after the last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -166,7 +167,7 @@ class _Blas:
                 self._restore.restore_original_limits()
 
 
-# ---- workers --------------------------------------------------------------------------------------
+# ---- workers ------------------------------------------------------------------------------------
 
 class _Pool:
     """Threads that wait for work; made at the first need, and anew in a forked child."""
@@ -191,7 +192,7 @@ class _Pool:
         error: BaseException | None = None
         try:
             results[0] = calls[0]()
-        except BaseException as caught:  # noqa: BLE001 - the others must finish before it rises
+        except BaseException as caught:
             error = caught
         for _ in calls[1:]:
             index, value, caught_there = self._done.get()
@@ -208,7 +209,7 @@ def _serve(tasks: SimpleQueue[Any], done: SimpleQueue[Any]) -> None:
         index, context, call = tasks.get()
         try:
             value, error = context.run(call), None
-        except BaseException as caught:  # noqa: BLE001 - raised again in the thread that asked
+        except BaseException as caught:
             value, error = None, caught
         done.put((index, value, error))
         del context, call, value, error         # do not keep arrays alive while waiting

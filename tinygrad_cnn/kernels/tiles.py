@@ -173,8 +173,8 @@ def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> A
                 np.add(total, products, out=total)
         return total
 
-    total = sum(parallel(len(cut.blocks), work))                        # NW·NH C O
-    half = np.matmul(cut.filter_w.T, np.reshape(total, (cut.nw, -1)))   # KW NH·C·O
+    total: Array = sum(parallel(len(cut.blocks), work))                 # NW·NH C O
+    half = np.matmul(cut.filter_w.T, total.reshape(cut.nw, -1))         # KW NH·C·O
     half = half.reshape(kernel_size[1], cut.nh, -1)
     w = np.matmul(cut.filter_h.T, half)                                 # KW KH C·O
     return np.ascontiguousarray(w.transpose(1, 0, 2)).reshape(*kernel_size, c, o)

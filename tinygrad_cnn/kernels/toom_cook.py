@@ -1,8 +1,8 @@
 """The matrices of Winograd's minimal filtering, for any number of results and taps.
 
 Toom and Cook's construction: a strip of results and a filter are polynomials, multiplied by way of
-their values at a few points.  Small fractions and their opposites and reciprocals as points keep the
-numbers in the matrices, and with them the rounding errors, small.
+their values at a few points.  Small fractions, their opposites and reciprocals as points keep the
+numbers in the matrices small, and with them the rounding errors.
 
 References
 ----------

@@ -1,7 +1,8 @@
 """Winograd's minimal filtering down the rows of an image, plain products across them.
 
 ``m`` rows of results need ``m + KH − 1`` products per place instead of ``m · KH``.  With d the
-``n = m + KH − 1`` rows of pixels under a strip, g the KH rows of a filter and Y the m rows of results,
+``n = m + KH − 1`` rows of pixels under a strip, g the KH rows of a filter and Y the m rows of
+results,
 
     Y = Aᵀ [(G g) ⊙ (Bᵀ d)],
 
@@ -30,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -37,8 +39,8 @@ from numpy.lib.stride_tricks import as_strided
 from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import tiles
 from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place
-from tinygrad_cnn.kernels.toom_cook import MOST, matrices
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
+from tinygrad_cnn.kernels.toom_cook import MOST, matrices
 from tinygrad_cnn.shapes import Pair, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "rows_together"]
@@ -53,8 +55,6 @@ def rows_together(rows: int, taps: int) -> int:
     return min(range(1, MOST - taps + 2), key=lambda m: (-(-rows // m) * (m + taps - 1), m))
 
 
-# ---- the kernels ----------------------------------------------------------------------------------
-
 def _served(x: Array, y: Array, kernel_size: Sequence[int], rows: int, stride: Pair,
             dilation: Pair, groups: int) -> bool:
     return (2 <= kernel_size[0] <= 7 and rows > 1 and stride == (1, 1) and dilation == (1, 1)
@@ -62,7 +62,7 @@ def _served(x: Array, y: Array, kernel_size: Sequence[int], rows: int, stride: P
 
 
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
-           dilation: Pair, groups: int) -> Array:
+           dilation: Pair, groups: int) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
                         groups=groups)
@@ -72,7 +72,7 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding:
 
 
 def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,
-                 dilation: Pair, groups: int) -> Array:
+                 dilation: Pair, groups: int) -> Any:
     """N OH OW O, KH KW C O -> N H W C."""
     if not _served(y, w, w.shape, image_size[0], stride, dilation, groups):
         return NotImplemented
@@ -84,7 +84,7 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
 
 
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
-                  dilation: Pair, groups: int) -> Array:
+                  dilation: Pair, groups: int) -> Any:
     """N H W C, N OH OW O -> KH KW C O."""
     if not _served(x, y, kernel_size, y.shape[1], stride, dilation, groups):
         return NotImplemented
@@ -105,9 +105,9 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
                     np.add(total, products, out=total)
         return total
 
-    total = sum(parallel(len(strips.blocks), work))             # n KW·C O
-    to_filter = matrices(strips.m, strips.kh)[1]
-    return np.matmul(to_filter.T, np.reshape(total, (strips.n, -1))).reshape(*kernel_size, c, o)
+    total: Array = sum(parallel(len(strips.blocks), work))      # n KW·C O
+    w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total.reshape(strips.n, -1))
+    return w.reshape(*kernel_size, c, o)
 
 
 def _tiled(c: int, o: int, size: Sequence[int], kernel_size: Pair) -> bool:
