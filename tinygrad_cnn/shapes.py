@@ -19,7 +19,7 @@ from tinygrad_cnn.errors import SettingError, ShapeError
 __all__ = [
     "Pair", "Shape", "Sides", "avg_pool2d", "axes_tuple", "axis_index", "bind_axes", "broadcast",
     "conv2d", "conv2d_input", "conv2d_weight", "integer", "max_pool2d", "pair", "positions",
-    "reach", "reduced", "same_sides", "sides",
+    "reach", "reduced", "same_sides", "sides", "widths",
 ]
 
 Shape = tuple[int, ...]
@@ -49,22 +49,16 @@ def pair(value: Any, *, op: str = "shape", setting: str = "value",
     >>> pair(2), pair((1, 3))
     ((2, 2), (1, 3))
     """
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise SettingError(f"{op}: {setting} must be one integer or two (down, across), "
-                               f"got {value!r}")
-        down, across = value
-    else:
-        down = across = value
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     try:
-        return (integer(op, setting, down), integer(op, setting, across)) if least is None else (
-            integer(op, setting, down, least=least), integer(op, setting, across, least=least))
-    except SettingError:
-        if least is not None:
-            words = f"at least {least} along each axis"
-        else:
-            words = "one integer or two (down, across)"
-        raise SettingError(f"{op}: {setting} must be {words}, got {value!r}") from None
+        down, across = (integer(op, setting, n) for n in both)
+    except (SettingError, ValueError):
+        raise SettingError(f"{op}: {setting} must be one integer or two (down, across), "
+                           f"got {value!r}") from None
+    if least is not None and min(down, across) < least:
+        raise SettingError(f"{op}: {setting} must be at least {least} along each axis, "
+                           f"got {value!r}")
+    return down, across
 
 
 def same_sides(image: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
@@ -100,6 +94,21 @@ def sides(value: Any, *, op: str = "shape", image: Sequence[int] = (), kernel: P
     except (SettingError, ValueError):
         raise SettingError(f"{op}: padding must be {words}, got {value!r}") from None
     return (number, number), (number, number)
+
+
+def widths(value: Any, *, op: str) -> Sides:
+    """How much wider images become, in the forms of ``padding`` that are numbers.
+
+    >>> widths((1, 2), op="pad")
+    ((1, 1), (2, 2))
+    """
+    try:
+        if isinstance(value, str):
+            raise SettingError("no words")
+        return sides(value, op=op)
+    except SettingError:
+        raise SettingError(f"{op}: widths must be an integer, (down, across) or ((top, bottom), "
+                           f"(left, right)), with no number below 0, got {value!r}") from None
 
 
 def axis_index(axis: Any, shape: Sequence[int], *, op: str = "shape") -> int:
@@ -181,7 +190,12 @@ def bind_axes(op: str, axes: str, shapes: Mapping[str, Shape | None],
     seen_in: dict[str, str] = {}
     for name, pattern, shape in table:
         if len(pattern) != len(shape):
-            raise ShapeError(f"{op}: {name} needs {len(pattern)} axes, got {len(shape)}{listing}")
+            axes = "axis" if len(pattern) == 1 else "axes"
+            cure = ""
+            if pattern[0] == "N" and len(shape) == len(pattern) - 1:
+                cure = f"\none entry without the axis N? put it in front: {name}[None]"
+            raise ShapeError(f"{op}: {name} needs {len(pattern)} {axes}, got {len(shape)}{listing}"
+                             f"{cure}")
         for item, n in zip(pattern, shape, strict=True):
             letter, _, divisor = item.partition("/")
             parts = settings[divisor] if divisor else 1
@@ -189,9 +203,19 @@ def bind_axes(op: str, axes: str, shapes: Mapping[str, Shape | None],
             if size.setdefault(letter, whole) != whole:
                 here = f"{n}" if parts == 1 else f"{n} × {parts} {divisor} = {whole}"
                 raise ShapeError(f"{op}: {letter} is {size[letter]} in {seen_in[letter]} "
-                                 f"but {here} in {name}{listing}")
+                                 f"but {here} in {name}{listing}"
+                                 f"{_channels_first(table[0], letter, whole)}")
             seen_in.setdefault(letter, name)
     return size
+
+
+def _channels_first(first: tuple[str, list[str], Shape], letter: str, channels: int) -> str:
+    """The cure for images N C H W, where there seem to be some."""
+    name, pattern, shape = first
+    if letter == "C" and pattern == ["N", "H", "W", "C"] and (
+            shape[1] == channels != shape[2] == shape[3]):
+        return f"\n{name} looks like N C H W; make it N H W C: transpose({name}, (0, 2, 3, 1))"
+    return ""
 
 
 def broadcast(op: str, **shapes: Shape) -> Shape:
@@ -225,6 +249,8 @@ def conv2d(x: Shape, w: Shape, b: Shape | None = None, *, stride: Pair, padding:
     (n, *image, _), (kh, kw, _, o) = x, w
     if groups < 1:
         raise SettingError(f"conv2d: groups must be at least 1, got {groups}")
+    if not o:
+        raise ShapeError(f"conv2d: w {tuple(w)} (KH KW C/groups O) holds no filter")
     if o % groups:
         raise ShapeError(f"conv2d: {o} filters cannot be shared out among {groups} groups")
     out = _window_positions("conv2d", image, (kh, kw), stride, padding, dilation, what="filter")

@@ -21,8 +21,9 @@ from tinygrad_cnn.graph import scope as scope
 from tinygrad_cnn.op import FUNCTIONS, Op, public, register
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "binary",
-           "custom_op", "expose", "grad", "gradients", "scope", "tensor", "unary"]
+__all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
+           "as_tensor", "binary", "custom_op", "expose", "grad", "gradients", "scope", "tensor",
+           "unary"]
 
 Array = NDArray[Any]
 
@@ -46,6 +47,8 @@ def _new_array(data: Any, dtype: Any, op: str) -> Array:
             array = array.astype(dtype)
         elif array.dtype.kind in "fiub":
             array = array.astype(np.float32) if array.dtype.kind != "b" else array
+    if array.dtype.kind in "OSUVMm":
+        raise DTypeError(f"{op}: data must be numbers, got {_kind_of(data)}")
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype not in _FLOATS):
         raise DTypeError(f"{op}: dtype {array.dtype} is not supported; "
                          "use float32 or float64 (integers and booleans carry no gradient)")
@@ -433,7 +436,7 @@ def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
     >>> tensor([1, 2], dtype=np.float64)
     Tensor([1., 2.], dtype=float64)
     """
-    array = _new_array(data, None if dtype is None else np.dtype(dtype), "tensor")
+    array = _new_array(data, None if dtype is None else as_dtype(dtype, "tensor"), "tensor")
     return Tensor(array.copy(), requires_grad, name)
 
 
@@ -454,7 +457,37 @@ def _call(name: str, *args: Any, **settings: Any) -> Tensor:
 
 
 def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
-    return ufunc(a.data, b.data if isinstance(b, Tensor) else b)
+    try:
+        return ufunc(a.data, b.data if isinstance(b, Tensor) else b)
+    except ValueError:
+        raise ShapeError(f"{ufunc.__name__}: shapes {a.shape} and {np.shape(as_array(b))} do not "
+                         "broadcast") from None
+
+
+def as_tensor(value: Any, op: str, name: str = "x") -> Tensor:
+    """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input."""
+    if isinstance(value, Tensor):
+        return value
+    return _wrap(_new_array(value, None, f"{op}: {name}"), False, None)
+
+
+def as_dtype(value: Any, op: str) -> np.dtype[Any]:
+    """``value`` as a dtype, or an error that names the op."""
+    try:
+        return np.dtype(value)
+    except TypeError:
+        raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64") from None
+
+
+def _kind_of(value: Any) -> str:
+    """What errors call a value that is refused: ``str``, ``ndarray of complex128``."""
+    kind = type(value).__name__
+    return f"{kind} of {value.dtype}" if isinstance(value, np.ndarray) else kind
+
+
+def _not_numbers(op: str, name: str, value: Any) -> DTypeError:
+    return DTypeError(f"{op}: {name} must be a tensor, an array or a number, "
+                      f"got {_kind_of(value)}")
 
 
 def as_array(value: Any) -> Array:
@@ -581,8 +614,7 @@ def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
                          f"cast it: {name}.astype(np.{dtype})")
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
-        raise DTypeError(f"{op}: {name} must be a tensor, an array or a number, "
-                         f"got {type(value).__name__}")
+        raise _not_numbers(op, name, value)
     return array if array.dtype == dtype else array.astype(dtype)
 
 
@@ -598,6 +630,8 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     dtype = floats[0]
     result: list[Tensor | None] = []
     for i, x in enumerate(inputs):
+        if x is None and (op.variadic or op.inputs[i] not in op.optional):
+            raise _not_numbers(op.name, op.input_name(i), x)
         if x is None or (isinstance(x, Tensor) and x.data.dtype == dtype):
             result.append(x)
         elif isinstance(x, Tensor):
@@ -649,26 +683,39 @@ def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
 
 def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor, dict[str, Any]]:
     """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
+    if not op.variadic and len(inputs) < len(op.inputs):
+        inputs += (None,) * (len(op.inputs) - len(inputs))
     tensors = _as_tensors(op, inputs)
-    if not op.variadic and len(tensors) < len(op.inputs):
-        tensors += (None,) * (len(op.inputs) - len(tensors))
     shapes = [None if x is None else x.data.shape for x in tensors]
     if op.axes is not None:
         bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), settings)
     expected = op.shape(*shapes, **settings)
     state = _state.get()
     began = time.perf_counter() if state.observer is not None else 0.0
-    y, residuals = op.run(*(None if x is None else x.data for x in tensors), **settings)
+    try:
+        y, residuals = op.run(*(None if x is None else x.data for x in tensors), **settings)
+    except TypeError:
+        if all(x is None or x.data.dtype.kind == "f" for x in tensors):
+            raise
+        raise _leaves_the_integers(op, tensors) from None       # NumPy refused to cast in place
     if type(y) is not np.ndarray:
         y = np.asarray(y)
     if y.shape != expected:
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
     dtype = settings.get("dtype") or next((x.data.dtype for x in tensors if x is not None), y.dtype)
     if y.dtype != dtype:
-        raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; " + (
-            "cast the input: x.astype(np.float32)" if dtype.kind != "f"
-            else "allocate with dtype=x.dtype"))
+        if dtype.kind != "f":
+            raise _leaves_the_integers(op, tensors)
+        raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
+                         "dtype=x.dtype")
     return _record(op, tensors, settings, residuals, y, state, began), residuals
+
+
+def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeError:
+    i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)
+    name = op.input_name(i)
+    return DTypeError(f"{op.name}: {name} is {x.dtype}, and the result of {op.name} is not; cast "
+                      f"it: {name}.astype(np.float32)")
 
 
 def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
@@ -713,6 +760,8 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             out = ufunc(x, y)
         except (AttributeError, ValueError):
             return apply(op, a, b)              # a number or an array; or shapes that do not fit
+        if out.dtype is not x.dtype:            # integers that are divided
+            return apply(op, a, b)
         if type(out) is not np.ndarray:
             out = np.asarray(out)
         if not (a.requires_grad or b.requires_grad) or not state.recording:
@@ -765,6 +814,9 @@ _NOTHING: dict[str, Any] = {}
 def expose(op: Op) -> Callable[..., Tensor]:
     """The public function of an op whose settings need no normalising; its ``op`` is the op."""
     def function(*inputs: Any, **settings: Any) -> Tensor:
+        if not op.variadic and len(inputs) > len(op.inputs):
+            raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
+                            f"settings by name, but {len(inputs)} inputs were given")
         return apply(op, *inputs, **settings)
 
     function.__name__ = function.__qualname__ = op.name

@@ -24,8 +24,8 @@ def test_arrays_keep_their_dtype_and_numbers_become_float32(data, dtype):
     (np.array([True]), tc.DTypeError, "bool cannot require a gradient"),
     (np.array([1j]), tc.DTypeError, "complex128 is not supported"),
     (np.array([1], np.float16), tc.DTypeError, "float16 is not supported"),
-    (np.array(["a"]), tc.DTypeError, "is not supported"),
-    (np.array([None]), tc.DTypeError, "object is not supported"),
+    (np.array(["a"]), tc.DTypeError, "data must be numbers, got ndarray of <U1"),
+    (np.array([None]), tc.DTypeError, "data must be numbers, got ndarray of object"),
     ([[1], [1, 2]], tc.ShapeError, "unequal lengths"),
     (Tensor([1.0]), tc.DTypeError, "a Tensor already"),
 ])
@@ -59,7 +59,7 @@ def test_integers_take_the_dtype_of_the_floats_they_meet():
 
 
 def test_an_op_that_would_leave_the_integers_is_refused():
-    with pytest.raises(tc.DTypeError, match="exp: the kernel made float64 of int64; cast"):
+    with pytest.raises(tc.DTypeError, match=r"exp: x is int64, and the result of exp is not; cast"):
         tc.exp(Tensor(np.array([1, 2])))
 
 

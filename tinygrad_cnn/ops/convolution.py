@@ -24,7 +24,7 @@ from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
 from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
-from tinygrad_cnn.tensor import Tensor, apply, expose
+from tinygrad_cnn.tensor import Tensor, apply, as_tensor, expose
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 
@@ -278,8 +278,8 @@ def conv2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, 
       x (N H W C) = (1, 3, 3, 1)
       w (KH KW C/groups O) = (2, 2, 3, 1)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
-    w = w if isinstance(w, Tensor) else Tensor(w)
+    x = as_tensor(x, "conv2d")
+    w = as_tensor(w, "conv2d", "w")
     steps = pair(stride, op="conv2d", setting="stride", least=1)
     spread = pair(dilation, op="conv2d", setting="dilation", least=1)
     # Wrong ranks are refused by the axes of the op, which show both inputs.
@@ -410,8 +410,8 @@ def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding:
     array([[1., 1., 3., 2., 2.]])
     """
     op = "conv_transpose2d"
-    x = x if isinstance(x, Tensor) else Tensor(x)
-    w = w if isinstance(w, Tensor) else Tensor(w)
+    x = as_tensor(x, "conv_transpose2d")
+    w = as_tensor(w, "conv_transpose2d", "w")
     parts = shapes.integer(op, "groups", groups, least=1)
     shapes.bind_axes(op, "N H W C, KH KW C O", {"x": x.shape, "w": w.shape}, {})
     steps = pair(stride, op=op, setting="stride", least=1)
@@ -429,6 +429,8 @@ def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding:
         x = pad(x, ((0, further[0]), (0, further[1])))
         extra = (extra[0] % steps[0], extra[1] % steps[1])
     image, kernel = x.shape[1:3], (w.shape[0], w.shape[1])
+    if min(w.shape) < 1:
+        raise ShapeError(f"{op}: w {w.shape} (KH KW C O) holds no filter")
     if padding == "same":
         grown = tuple(n * s for n, s in zip(image, steps, strict=True))
         border = shapes.same_sides(grown, kernel, steps, spread)

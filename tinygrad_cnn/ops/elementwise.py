@@ -347,7 +347,7 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     try:
         bottom = -math.inf if low is None else float(low)
         top = math.inf if high is None else float(high)
-    except TypeError:
+    except (TypeError, ValueError):
         raise SettingError(f"clip: low and high must be numbers, got {low!r} and {high!r}; for "
                            "arrays use maximum() and minimum()") from None
     if not bottom <= top:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn import shapes
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import layout as kernels
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.shapes import Pair, Shape, axes_tuple, axis_index, integer, sides
-from tinygrad_cnn.tensor import Tensor, apply, as_array, expose
+from tinygrad_cnn.shapes import Pair, Shape, axes_tuple, axis_index, integer
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_dtype, as_tensor, expose
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
            "reshape", "spread", "squeeze", "stack", "transpose", "unpad"]
@@ -72,7 +73,7 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     >>> reshape(Tensor(np.zeros((2, 3, 4))), (2, -1)).shape
     (2, 12)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "reshape")
     sizes = [integer("reshape", "shape", n, least=-1)
              for n in (shape if isinstance(shape, (tuple, list)) else (shape,))]
     if sizes.count(-1) > 1:
@@ -104,7 +105,7 @@ def flatten(x: Any) -> Tensor:
     >>> flatten(Tensor(np.zeros((2, 4, 4, 3)))).shape
     (2, 48)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "flatten")
     if not x.ndim:
         raise ShapeError("flatten: x needs at least one axis, got shape ()")
     return reshape(x, (x.shape[0], math.prod(x.shape[1:])))
@@ -129,7 +130,7 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     >>> squeeze(Tensor(np.zeros((1, 3, 1)))).shape
     (3,)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "squeeze")
     ones = tuple(i for i, n in enumerate(x.shape) if n == 1)
     gone = ones if axis is None else axes_tuple(axis, x.shape, op="squeeze")
     for i in gone:
@@ -157,11 +158,21 @@ def expand_dims(x: Any, axis: Any) -> Tensor:
     >>> expand_dims(Tensor(np.zeros((2, 3))), 1).shape
     (2, 1, 3)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
-    rank = x.ndim + (len(axis) if isinstance(axis, (tuple, list)) else 1)
-    places = axes_tuple(axis, (1,) * rank, op="expand_dims")
+    x = as_tensor(x, "expand_dims")
+    places = _new_places(axis, x, "expand_dims")
+    rank = x.ndim + len(places)
     rest = iter(x.shape)
     return reshape(x, tuple(1 if i in places else next(rest) for i in range(rank)))
+
+
+def _new_places(axis: Any, x: Tensor, op: str) -> tuple[int, ...]:
+    """Where in the result the new axes are, counted from the front."""
+    rank = x.ndim + (len(axis) if isinstance(axis, (tuple, list)) else 1)
+    try:
+        return axes_tuple(axis, (1,) * rank, op=op)
+    except ShapeError:
+        raise ShapeError(f"{op}: axis {axis!r} does not exist in the result, which has {rank} axes "
+                         f"(x is {x.shape})") from None
 
 
 # ---- transpose
@@ -207,7 +218,9 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     >>> transpose(Tensor(np.zeros((2, 3, 4))), (0, 2, 1)).shape
     (2, 4, 3)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "transpose")
+    if axes is not None and not isinstance(axes, (tuple, list)):
+        raise SettingError(f"transpose: axes must be a sequence of {x.ndim} integers, got {axes!r}")
     order = tuple(reversed(range(x.ndim))) if axes is None else tuple(
         axis_index(i, x.shape, op="transpose") for i in axes)
     if sorted(order) != list(range(x.ndim)):
@@ -255,8 +268,8 @@ def astype(x: Any, dtype: Any) -> Tensor:
     >>> astype(Tensor([1.5]), np.float64).dtype
     dtype('float64')
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
-    wanted = np.dtype(dtype)
+    x = as_tensor(x, "astype")
+    wanted = as_dtype(dtype, "astype")
     if wanted.kind not in "fiub" or (wanted.kind == "f" and wanted.itemsize not in (4, 8)):
         raise DTypeError(f"astype: dtype {wanted} is not supported; use float32 or float64")
     if wanted == x.dtype:
@@ -404,17 +417,21 @@ def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> T
     >>> pad(Tensor(np.zeros((1, 4, 4, 3))), 2).shape
     (1, 8, 8, 3)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "pad")
     pairs = (isinstance(widths, (tuple, list)) and len(widths) == x.ndim
              and all(isinstance(both, (tuple, list)) and len(both) == 2 for both in widths))
     if pairs:
         each = tuple((integer("pad", "widths", a), integer("pad", "widths", b)) for a, b in widths)
     elif x.ndim == 4:
-        each = ((0, 0), *sides(widths, op="pad"), (0, 0))
+        each = ((0, 0), *shapes.widths(widths, op="pad"), (0, 0))
     else:
         raise ShapeError(f"pad: widths {widths!r} must hold one pair (before, after) for each of "
                          f"the {x.ndim} axes of {x.shape}")
-    return apply(PAD, x, widths=each, mode=mode, value=float(value))
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise SettingError(f"pad: value must be a number, got {value!r}") from None
+    return apply(PAD, x, widths=each, mode=mode, value=number)
 
 
 # ---- getitem takes entries, spread adds them back to where they were taken
@@ -507,7 +524,11 @@ def _plain_index(item: Any) -> Any:
         return np.asarray(item)
     if isinstance(item, (int, np.integer)):
         return int(item)
-    array = as_array(item)
+    try:
+        array = as_array(item)
+    except ValueError:
+        raise SettingError(f"getitem: the rows of the index {item!r} have unequal lengths; "
+                           "separate axes with a comma, as in x[i, j]") from None
     if array.size == 0 and not isinstance(item, (np.ndarray, Tensor)):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iub":
@@ -573,6 +594,13 @@ CONCATENATE = register(Op(
     rejects=(Reject("rows differ", ((2, 3), (4, 3)), {"axis": 1}, "xs[1] is (4, 3)"),)))
 
 
+def _check_several(op: str, xs: Any) -> None:
+    if not isinstance(xs, (tuple, list, np.ndarray, Tensor)) or not np.ndim(as_array(xs[:1])):
+        raise SettingError(f"{op}: xs must be a list or tuple of tensors, got {type(xs).__name__}")
+    if not len(xs):
+        raise SettingError(f"{op}: xs is empty; there must be at least one tensor")
+
+
 @public(np.concatenate)
 def concatenate(xs: Sequence[Any], axis: int = -1) -> Tensor:
     """Join tensors along an axis that they have.
@@ -596,9 +624,8 @@ def concatenate(xs: Sequence[Any], axis: int = -1) -> Tensor:
     >>> concatenate([Tensor([1.0]), Tensor([2.0, 3.0])]).data
     array([1., 2., 3.], dtype=float32)
     """
-    if not len(xs):
-        raise SettingError("concatenate: xs is empty; there must be at least one tensor")
-    first = xs[0] if isinstance(xs[0], Tensor) else Tensor(xs[0])
+    _check_several("concatenate", xs)
+    first = as_tensor(xs[0], "concatenate", "xs[0]")
     return apply(CONCATENATE, first, *xs[1:], axis=axis_index(axis, first.shape, op="concatenate"))
 
 
@@ -624,8 +651,12 @@ def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     >>> stack([Tensor([1.0, 2.0]), Tensor([3.0, 4.0])]).shape
     (2, 2)
     """
-    if not len(xs):
-        raise SettingError("stack: xs is empty; there must be at least one tensor")
-    first = expand_dims(xs[0], axis)
-    place = axis_index(axis, first.shape, op="stack")
+    _check_several("stack", xs)
+    first = as_tensor(xs[0], "stack", "xs[0]")
+    place, = _new_places(integer("stack", "axis", axis), first, "stack")
+    for i, x in enumerate(xs):
+        if np.shape(as_array(x)) != first.shape:
+            raise ShapeError(f"stack: xs[0] is {first.shape} but xs[{i}] is {np.shape(as_array(x))}"
+                             "; all must be alike")
+    first = expand_dims(first, place)
     return concatenate([first, *(expand_dims(x, place) for x in xs[1:])], axis=place)

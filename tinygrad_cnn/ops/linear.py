@@ -14,7 +14,7 @@ from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import reshape, squeeze, transpose
 from tinygrad_cnn.ops.reduction import sum_to
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply
+from tinygrad_cnn.tensor import Tensor, apply, as_tensor
 
 __all__ = ["linear", "matmul"]
 
@@ -28,9 +28,13 @@ def _matmul_shape(a: Shape, b: Shape) -> Shape:
     if len(a) < 2 or len(b) < 2:
         raise ShapeError(f"matmul: a and b need two axes or more, got {a} and {b}")
     if a[-1] != b[-2]:
-        raise ShapeError(f"matmul: a has rows of {a[-1]} but b has columns of {b[-2]}"
+        raise ShapeError(f"matmul: K is {a[-1]} in a but {b[-2]} in b"
                          f"\n  a (... M K) = {a}\n  b (... K N) = {b}")
-    return *broadcast("matmul", a=a[:-2], b=b[:-2]), a[-2], b[-1]
+    try:
+        return *broadcast("matmul", a=a[:-2], b=b[:-2]), a[-2], b[-1]
+    except ShapeError:
+        raise ShapeError(f"matmul: the axes in front, {a[:-2]} of a and {b[:-2]} of b, do not "
+                         f"broadcast\n  a (... M K) = {a}\n  b (... K N) = {b}") from None
 
 
 def _matmul_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -53,7 +57,7 @@ MATMUL = register(Op(
     vjp={"a": _matmul_vjp_a, "b": _matmul_vjp_b},
     samples=_matmul_samples, affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
     family="linear", flops=lambda a, b, *, out_shape: 2 * math.prod(out_shape) * a[-1],
-    rejects=(Reject("inner sizes", ((2, 3), (4, 5)), {}, "rows of 3 but b has columns of 4"),)))
+    rejects=(Reject("inner sizes", ((2, 3), (4, 5)), {}, "K is 3 in a but 4 in b"),)))
 
 
 @public(np.matmul)
@@ -82,8 +86,8 @@ def matmul(a: Any, b: Any) -> Tensor:
     >>> matmul(Tensor([[1.0, 2.0]]), Tensor([[3.0], [4.0]])).data
     array([[11.]], dtype=float32)
     """
-    a = a if isinstance(a, Tensor) else Tensor(a)
-    b = b if isinstance(b, Tensor) else Tensor(b)
+    a = as_tensor(a, "matmul", "a")
+    b = as_tensor(b, "matmul", "b")
     if not a.ndim or not b.ndim:
         raise ShapeError(f"matmul: a and b need an axis, got {a.shape} and {b.shape}; "
                          "multiply numbers with *")
@@ -145,7 +149,7 @@ def linear(x: Any, w: Any, b: Any = None) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0], [10.0]]), Tensor([100.0])).data
     array([[121.]], dtype=float32)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "linear")
     if x.ndim <= 2:
         return apply(LINEAR, x, w, b)
     y = apply(LINEAR, reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), w, b)

@@ -58,9 +58,9 @@ def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _targets(op: str, scores: Tensor, labels: Any, weight: Any,
-             smoothing: float) -> tuple[np.ndarray, float]:
-    """The matrix of targets, rows of K, and what a mean divides by."""
+def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float,
+             reduction: str) -> tuple[np.ndarray, float | None]:
+    """The matrix of targets, rows of K, and what the sum is divided by."""
     if isinstance(labels, Tensor) and labels.requires_grad:
         raise GradientError(f"{op}: labels carry no gradient here; pass labels.detach()")
     plain = as_array(labels)
@@ -68,11 +68,19 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any,
         raise ShapeError(f"{op}: the scores need a float dtype and axes (N ... K), got shape "
                          f"{scores.shape} of {scores.dtype}")
     classes = scores.shape[-1]
+    if not classes:
+        raise ShapeError(f"{op}: the scores {scores.shape} hold no class: their last axis is 0")
+    if plain.dtype.kind not in "iuf":
+        raise DTypeError(f"{op}: labels must be integer classes or rows of probabilities, got "
+                         f"dtype {plain.dtype}")
     if plain.dtype.kind in "iu" and plain.shape == scores.shape[:-1]:
         target = _class_labels(op, plain, classes)
-    elif plain.dtype.kind in "iuf" and plain.shape == scores.shape:
+    elif plain.shape == scores.shape:
         target = _soft_labels(op, plain)
-    elif plain.dtype.kind == "f" and plain.shape == scores.shape[:-1]:
+    elif plain.shape == scores.shape[:-1]:
+        if not np.isfinite(plain).all():
+            place = tuple(np.argwhere(~np.isfinite(plain))[0].tolist())
+            raise SettingError(f"{op}: labels hold NaN or infinity at {place}")
         raise DTypeError(f"{op}: labels of shape {plain.shape} are classes and must be integers, "
                          f"got {plain.dtype}; cast them: labels.astype(np.int64)")
     else:
@@ -81,17 +89,25 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any,
                          f"{scores.shape[:-1]}, or one-hot or soft rows of shape {scores.shape}")
     if not len(target):
         raise ShapeError(f"{op}: the batch is empty, scores have shape {scores.shape}")
-    per_class = np.ones(classes)
-    if weight is not None:
-        per_class = np.asarray(as_array(weight), np.float64)
-        if per_class.shape != (classes,) or not (np.isfinite(per_class) & (per_class >= 0)).all():
-            raise SettingError(f"{op}: weight needs one finite number of at least 0 for each of "
-                               f"the {classes} classes, got shape {per_class.shape}")
-    divisor = float((target * per_class).sum())
-    if not divisor:
+    per_class = _class_weights(op, weight, classes)
+    total = float((target * per_class).sum())
+    if not total and reduction == "mean":
         raise SettingError(f"{op}: the weights of all labels are 0, so their mean is not defined")
     smooth = target * (1 - smoothing) + smoothing / classes
+    divisor = {"mean": total, "sum": 1.0, "none": None}[reduction]
     return (smooth * per_class).astype(scores.dtype), divisor
+
+
+def _class_weights(op: str, weight: Any, classes: int) -> np.ndarray:
+    """One weight for each class, checked; 1 for each if none are given."""
+    if weight is None:
+        return np.ones(classes)
+    plain = as_array(weight)
+    if plain.dtype.kind not in "iuf" or plain.shape != (classes,) or not (
+            np.isfinite(plain) & (plain >= 0)).all():
+        raise SettingError(f"{op}: weight must hold one finite number of at least 0 for each of "
+                           f"the {classes} classes, got {weight!r}")
+    return plain.astype(np.float64)
 
 
 # ---- cross-entropy
@@ -156,7 +172,7 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, wei
     SettingError
         If a label is out of range or NaN, or a setting is out of its range.
     DTypeError
-        If classes are not integers.
+        If classes are not integers, or labels not numbers.
     GradientError
         If the labels require a gradient.
 
@@ -174,9 +190,9 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, wei
         raise SettingError(f"cross_entropy: label_smoothing must be from 0 to 1, "
                            f"got {label_smoothing!r}")
     logits = as_tensor(logits, "cross_entropy", "logits")
-    target, total = _targets("cross_entropy", logits, labels, weight, float(label_smoothing))
+    target, divisor = _targets("cross_entropy", logits, labels, weight, float(label_smoothing),
+                               reduction)
     rows = logits if logits.ndim == 2 else reshape(logits, target.shape)
-    divisor = {"mean": total, "sum": 1.0, "none": None}[reduction]
     loss = apply(CROSS_ENTROPY, rows, target=target, divisor=divisor)
     return reshape(loss, logits.shape[:-1]) if reduction == "none" and logits.ndim > 2 else loss
 
@@ -206,16 +222,17 @@ def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
     _check_reduction("nll_loss", reduction)
     scores = log_probabilities
     scores = as_tensor(scores, "nll_loss", "log_probabilities")
-    target, total = _targets("nll_loss", scores, labels, weight, 0.0)
+    target, divisor = _targets("nll_loss", scores, labels, weight, 0.0, reduction)
     target = target.reshape(scores.shape)
     # −inf where the target is 0 must not become NaN.
     terms = -sum(where(target != 0, scores, 0.0) * target, axis=-1)
-    return terms if reduction == "none" else sum(terms) / (total if reduction == "mean" else 1.0)
+    return terms if divisor is None else sum(terms) / divisor
 
 
 # ---- regression and binary losses
 
-def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> tuple[Tensor, Any]:
+def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> Tensor:
+    """``a`` as a tensor, if ``b`` has its shape."""
     a = as_tensor(a, op, names[0])
     shape = np.shape(as_array(b))
     if a.shape != shape:
@@ -223,7 +240,7 @@ def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> tuple[Tensor
                          "does not broadcast: reshape one to the other")
     if not a.size:
         raise ShapeError(f"{op}: the batch is empty, {names[0]} has shape {a.shape}")
-    return a, b
+    return a
 
 
 def _reduce(terms: Tensor, reduction: str) -> Tensor:
@@ -244,6 +261,8 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
     ------
     ShapeError
         If the shapes differ, (n, 1) against (n,) included, or there are no entries.
+    DTypeError
+        If one is float32 and the other float64.
     SettingError
         If the reduction is unknown.
 
@@ -253,7 +272,11 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
     2.0
     """
     _check_reduction("mse_loss", reduction)
-    prediction, target = _same_shape("mse_loss", prediction, target, ("prediction", "target"))
+    prediction = _same_shape("mse_loss", prediction, target, ("prediction", "target"))
+    dtype = target.dtype if isinstance(target, (Tensor, np.ndarray)) else prediction.dtype
+    if dtype.kind == prediction.dtype.kind == "f" and dtype != prediction.dtype:
+        raise DTypeError(f"mse_loss: prediction is {prediction.dtype} but target {dtype}; cast "
+                         f"one: target.astype(np.{prediction.dtype})")
     difference = prediction - target
     return _reduce(difference * difference, reduction)
 
@@ -279,6 +302,8 @@ def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
         If the shapes differ, or there are no entries.
     SettingError
         If a label is outside 0..1 or NaN, or the reduction is unknown.
+    DTypeError
+        If the labels are not numbers.
     GradientError
         If the labels require a gradient.
 
@@ -291,8 +316,14 @@ def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
     _check_reduction(op, reduction)
     if isinstance(labels, Tensor) and labels.requires_grad:
         raise GradientError(f"{op}: labels carry no gradient here; pass labels.detach()")
-    logits, labels = _same_shape(op, logits, labels, ("logits", "labels"))
-    plain = as_array(labels).astype(logits.dtype)
+    logits = _same_shape(op, logits, labels, ("logits", "labels"))
+    plain = as_array(labels)
+    if plain.dtype.kind not in "fiub":
+        raise DTypeError(f"{op}: labels must be numbers from 0 to 1, got dtype {plain.dtype}")
+    if np.isnan(plain).any():
+        raise SettingError(f"{op}: labels hold NaN at "
+                           f"{tuple(np.argwhere(np.isnan(plain))[0].tolist())}")
     if not ((plain >= 0) & (plain <= 1)).all():
         raise SettingError(f"{op}: labels must be from 0 to 1, got {plain.min()} to {plain.max()}")
+    plain = plain.astype(logits.dtype)
     return _reduce(softplus(-logits) * plain + softplus(logits) * (1 - plain), reduction)

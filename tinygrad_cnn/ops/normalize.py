@@ -20,7 +20,7 @@ from tinygrad_cnn.op import Op, Reject, Sample, public, register
 from tinygrad_cnn.ops.elementwise import exp
 from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Shape, axis_index
-from tinygrad_cnn.tensor import Tensor, apply, apply_with_residuals, as_array
+from tinygrad_cnn.tensor import Tensor, apply, apply_with_residuals, as_array, as_tensor
 
 __all__ = ["batch_norm", "layer_norm", "log_softmax", "softmax", "standardize"]
 
@@ -42,10 +42,12 @@ def _softmax_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("rows of an image", (rng.normal(size=(2, 3, 2, 2)),), {"axis": 1})
 
 
-def _same(x: Shape, *, axis: int) -> Shape:
-    if not x[axis]:
-        raise ShapeError(f"softmax: axis {axis} of {x} is empty")
-    return x
+def _same(op: str) -> Any:
+    def shape(x: Shape, *, axis: int) -> Shape:
+        if not x[axis]:
+            raise ShapeError(f"{op}: axis {axis} of {x} is empty")
+        return x
+    return shape
 
 
 def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
@@ -53,12 +55,13 @@ def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
 
 
 SOFTMAX = register(Op(
-    name="softmax", shape=_same, kernels={"array": kernels.softmax, "reference": reference.softmax},
+    name="softmax", shape=_same("softmax"),
+    kernels={"array": kernels.softmax, "reference": reference.softmax},
     vjp={"x": _softmax_vjp}, samples=_softmax_samples, reads=("out",), family="activation",
     flops=_softmax_flops))
 
 LOG_SOFTMAX = register(Op(
-    name="log_softmax", shape=_same,
+    name="log_softmax", shape=_same("log_softmax"),
     kernels={"array": kernels.log_softmax, "reference": reference.log_softmax},
     vjp={"x": _log_softmax_vjp}, samples=_softmax_samples, reads=("out",), family="activation",
     flops=_softmax_flops))
@@ -88,7 +91,7 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
     >>> softmax(Tensor([0.0, 0.0, -1000.0])).data
     array([0.5, 0.5, 0. ], dtype=float32)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "softmax")
     return apply(SOFTMAX, x, axis=axis_index(axis, x.shape, op="softmax"))
 
 
@@ -111,7 +114,7 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     >>> log_softmax(Tensor([0.0, -1000.0])).data
     array([    0., -1000.], dtype=float32)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "log_softmax")
     return apply(LOG_SOFTMAX, x, axis=axis_index(axis, x.shape, op="log_softmax"))
 
 
@@ -210,7 +213,7 @@ def standardize(x: Any, axis: Any = -1, *, eps: float = 1e-5) -> Tensor:
     >>> standardize(Tensor([1.0, 3.0]), eps=1e-12).data
     array([-1.,  1.], dtype=float32)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "standardize")
     return apply(STANDARDIZE, x, axis=shapes.axes_tuple(axis, x.shape, op="standardize"),
                  eps=_positive("standardize", eps))
 
@@ -218,12 +221,14 @@ def standardize(x: Any, axis: Any = -1, *, eps: float = 1e-5) -> Tensor:
 # ---- batch_norm and layer_norm
 
 def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
-    if len(x) < 2 or w != x[-1:] or b != x[-1:]:
+    if len(x) < 2:
+        raise ShapeError(f"batch_norm: x needs two axes or more (N ... C), got {x}")
+    if w != x[-1:] or b != x[-1:]:
         raise ShapeError(f"batch_norm: x is {x}, w {w} and b {b}; w and b need one entry for each "
                          "entry of the last axis of x (N ... C)")
     if math.prod(x[:-1]) < 2:
-        raise ShapeError(f"batch_norm: x is {x}: the variance of a single value for each channel "
-                         "is 0; use a larger batch, or evaluation mode")
+        raise ShapeError(f"batch_norm: x is {x}, which is {math.prod(x[:-1])} for each channel, "
+                         "and a variance needs two values; use a larger batch, or evaluation mode")
     return x
 
 
@@ -253,7 +258,7 @@ BATCH_NORM = register(Op(
     samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), family="norm",
     flops=_norm_flops,
     rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
-             Reject("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a single value"))))
+             Reject("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"))))
 
 
 def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
@@ -309,11 +314,14 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
         raise SettingError("batch_norm: give both mean and var (evaluation), or neither (training)")
     if mean is None:
         return apply(BATCH_NORM, x, w, b, eps=_positive("batch_norm", eps))
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "batch_norm")
     for name, value in (("w", w), ("b", b), ("mean", mean), ("var", var)):
         if np.shape(as_array(value)) != x.shape[-1:]:
             raise ShapeError(f"batch_norm: {name} is {np.shape(as_array(value))}, the last axis of "
                              f"x {x.shape} needs {x.shape[-1:]}")
+    if not (as_array(var) >= 0).all():
+        raise SettingError(f"batch_norm: var must be at least 0, its least entry is "
+                           f"{np.min(as_array(var))}")
     plain = np.sqrt(as_array(var) + _positive("batch_norm", eps))
     scale = w * (1 / plain).astype(x.dtype)
     return x * scale + (b - scale * as_array(mean).astype(x.dtype))
@@ -347,9 +355,11 @@ def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
     >>> layer_norm(Tensor([[1.0, 3.0]]), Tensor([1.0, 1.0]), Tensor([0.0, 5.0]), eps=1e-12).data
     array([[-1.,  6.]], dtype=float32)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "layer_norm")
     for name, value in (("w", w), ("b", b)):
-        if x.ndim < 1 or np.shape(as_array(value)) != x.shape[-1:]:
+        if not x.ndim or not x.shape[-1]:
+            raise ShapeError(f"layer_norm: x needs a last axis with entries (... C), got {x.shape}")
+        if np.shape(as_array(value)) != x.shape[-1:]:
             raise ShapeError(f"layer_norm: {name} is {np.shape(as_array(value))}, the last axis of "
                              f"x {x.shape} needs {x.shape[-1:]}")
     return apply(STANDARDIZE, x, axis=(x.ndim - 1,), eps=_positive("layer_norm", eps)) * w + b

@@ -20,7 +20,7 @@ from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
 from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
-from tinygrad_cnn.tensor import Tensor, apply, expose
+from tinygrad_cnn.tensor import Tensor, apply, as_tensor, expose
 
 __all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
            "take_winners", "windows"]
@@ -313,7 +313,7 @@ MAX_POOL2D_SHARED = register(Op(
 
 def _window_settings(op: str, x: Any, kernel_size: Any, stride: Any,
                      padding: Any) -> tuple[Tensor, dict[str, Any]]:
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, op)
     size = pair(kernel_size, op=op, setting="kernel_size", least=1)
     steps = size if stride is None else pair(stride, op=op, setting="stride", least=1)
     border = sides(padding, op=op, image=x.shape[1:3] if x.ndim == 4 else (1, 1), kernel=size,
@@ -478,6 +478,9 @@ def avg_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0
            [10.5, 12.5]])
     """
     x, settings = _window_settings("avg_pool2d", x, kernel_size, stride, padding)
+    if not isinstance(count_include_pad, (bool, np.bool_)):
+        raise SettingError("avg_pool2d: count_include_pad must be True or False, got "
+                           f"{count_include_pad!r}")
     return apply(AVG_POOL2D, x, **settings, count_include_pad=bool(count_include_pad))
 
 
@@ -505,6 +508,8 @@ def global_avg_pool2d(x: Any, *, keepdims: bool = False) -> Tensor:
     >>> global_avg_pool2d(Tensor(np.ones((2, 4, 4, 3)))).shape
     (2, 3)
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "global_avg_pool2d")
     shapes.bind_axes("global_avg_pool2d", "N H W C", {"x": x.shape}, {})
+    if 0 in x.shape[1:3]:
+        raise ShapeError(f"global_avg_pool2d: the images of x {x.shape} (N H W C) have no pixel")
     return mean(x, axis=(1, 2), keepdims=keepdims)

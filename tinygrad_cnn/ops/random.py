@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply
+from tinygrad_cnn.tensor import Tensor, apply, as_tensor
 
 __all__ = ["default_generator", "dropout", "manual_seed"]
 
@@ -115,6 +115,8 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
     ------
     SettingError
         If ``p`` is outside [0, 1).
+    DTypeError
+        If ``x`` holds integers, in training.
 
     References
     ----------
@@ -125,10 +127,13 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
     >>> dropout(Tensor([1.0, 1.0, 1.0, 1.0]), p=0.5, rng=np.random.default_rng(0)).data
     array([2., 2., 2., 0.], dtype=float32)
     """
-    if not isinstance(p, (int, float)) or not (0 <= p < 1) or math.isnan(p):
+    if not isinstance(p, (int, float, np.floating)) or not (0 <= p < 1) or math.isnan(p):
         raise SettingError(f"dropout: p must be from 0 up to, not including, 1, got {p!r}")
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, "dropout")
     if not training or p == 0:
         return x
+    if x.dtype.kind != "f":
+        raise DTypeError(f"dropout: x is {x.dtype}, which cannot hold x / (1 − p); cast it: "
+                         "x.astype(np.float32)")
     keep = default_generator(rng).random(x.shape, dtype=np.float32) >= p
     return apply(DROPOUT, x, mask=keep.astype(x.dtype) * x.dtype.type(1 / (1 - p)))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.elementwise import exp
 from tinygrad_cnn.ops.layout import reshape
-from tinygrad_cnn.shapes import Shape, axes_tuple, reduced
-from tinygrad_cnn.tensor import Tensor, apply, expose
+from tinygrad_cnn.shapes import Shape, axes_tuple, integer, reduced
+from tinygrad_cnn.tensor import Tensor, apply, as_tensor
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
 
@@ -68,13 +68,19 @@ BROADCAST_TO = register(Op(
     affine_in=("x",), reads=(), family="shape", flops=lambda x, *, out_shape, shape: 0,
     rejects=(Reject("cannot stretch", ((2, 3),), {"shape": (4, 3)}, "cannot be stretched"),)))
 
-sum_to = expose(SUM_TO)
-sum_to.__doc__ = """Add up what broadcasting has copied: the adjoint of `broadcast_to`.
+def _sizes(op: str, shape: Any) -> Shape:
+    several = shape if isinstance(shape, (tuple, list)) else (shape,)
+    return tuple(integer(op, "shape", n, least=0) for n in several)
+
+
+@public()
+def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
+    """Add up what broadcasting has copied: the adjoint of `broadcast_to`.
 
     Parameters
     ----------
     x : Tensor
-    shape : tuple of int
+    shape : int or sequence of int
         A shape that broadcasts to the one of ``x``.
 
     Raises
@@ -84,17 +90,20 @@ sum_to.__doc__ = """Add up what broadcasting has copied: the adjoint of `broadca
 
     Examples
     --------
-    >>> sum_to(Tensor(np.ones((2, 3))), shape=(1, 3)).data
+    >>> sum_to(Tensor(np.ones((2, 3))), (1, 3)).data
     array([[2., 2., 2.]])
     """
+    return apply(SUM_TO, x, shape=_sizes("sum_to", shape))
 
-broadcast_to = public(np.broadcast_to)(expose(BROADCAST_TO))
-broadcast_to.__doc__ = """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
+
+@public(np.broadcast_to)
+def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
+    """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
 
     Parameters
     ----------
     x : Tensor
-    shape : tuple of int
+    shape : int or sequence of int
 
     Raises
     ------
@@ -103,10 +112,11 @@ broadcast_to.__doc__ = """Stretch axes of one entry, and put axes in front: the 
 
     Examples
     --------
-    >>> broadcast_to(Tensor([1.0, 2.0]), shape=(2, 2)).data
+    >>> broadcast_to(Tensor([1.0, 2.0]), (2, 2)).data
     array([[1., 2.],
            [1., 2.]], dtype=float32)
     """
+    return apply(BROADCAST_TO, x, shape=_sizes("broadcast_to", shape))
 
 
 # ---- reductions over axes
@@ -216,7 +226,7 @@ LOGSUMEXP = register(Op(
 
 
 def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x, op.name)
     if not isinstance(keepdims, (bool, np.bool_)):
         raise SettingError(f"{op.name}: keepdims must be True or False, got {keepdims!r}")
     return apply(op, x, axis=axes_tuple(axis, x.shape, op=op.name), keepdims=bool(keepdims))
@@ -240,12 +250,18 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
         If an axis does not exist.
     SettingError
         If an axis is named twice.
+    DTypeError
+        If the entries are booleans or short integers, whose sums overflow.
 
     Examples
     --------
     >>> sum(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0).data
     array([4., 6.], dtype=float32)
     """
+    x = as_tensor(x, "sum")
+    if x.dtype.kind == "b" or (x.dtype.kind in "iu" and x.dtype.itemsize < 8):
+        raise DTypeError(f"sum: x is {x.dtype}, which cannot hold large sums; cast it: "
+                         "x.astype(np.float32), or add plain values: x.numpy().sum()")
     return _reduce(SUM, x, axis, keepdims)
 
 

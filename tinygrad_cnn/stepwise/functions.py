@@ -53,7 +53,7 @@ def zero_pad(X: Array, pad: int) -> Array:
            [0., 0., 0., 0.]])
     """
     images = floats(X, op="pad", name="x", axes="N H W C")
-    return reference.zero_pad(images, shapes.sides(pad, op="pad"))
+    return reference.zero_pad(images, shapes.widths(pad, op="pad"))
 
 
 zero_padding = zero_pad                     # the exercise's name for the same step
