@@ -38,8 +38,8 @@ class Linear(Weighted):
     Attributes
     ----------
     weight : Parameter, shape (I, O)
-        Even on ±1/√I at first.  A linear layer is mostly the last one: scores that start small start
-        the cross-entropy at log K, where larger ones must first be unlearned.
+        Even on ±1/√I at first.  A linear layer is mostly the last one: scores that start small
+        start the cross-entropy at log K, where larger ones must first be unlearned.
     bias : Parameter or None, shape (O,)
         Zeros at first.
 

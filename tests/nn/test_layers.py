@@ -1,0 +1,337 @@
+"""Layers against hand-computed numbers, against the ops, and against PyTorch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import nn
+
+
+def images(*shape, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+# ---- every layer keeps the dtype, records, and is what its op is
+
+LAYERS = {
+    "Conv2D": (lambda: nn.Conv2D(3, 4, 3, stride=2, padding=1), (2, 6, 6, 3), (2, 3, 3, 4)),
+    "Conv2D same": (lambda: nn.Conv2D(3, 4, (3, 2), stride=2, padding="same"), (2, 5, 6, 3),
+                    (2, 3, 3, 4)),
+    "Conv2D dilated": (lambda: nn.Conv2D(3, 6, 3, dilation=(2, 1), padding=((0, 1), (2, 0))),
+                       (2, 6, 6, 3), (2, 3, 6, 6)),
+    "Conv2D depthwise": (lambda: nn.Conv2D(4, 8, 3, groups=4, bias=False), (2, 6, 6, 4),
+                         (2, 4, 4, 8)),
+    "ConvTranspose2D": (lambda: nn.ConvTranspose2D(4, 6, 3, stride=2, padding=1, output_padding=1,
+                                                   groups=2), (2, 3, 3, 4), (2, 6, 6, 6)),
+    "MaxPool2D": (lambda: nn.MaxPool2D(3, 2, padding=1), (2, 6, 6, 3), (2, 3, 3, 3)),
+    "MaxPool2D split": (lambda: nn.MaxPool2D((2, 3), ties="split"), (2, 6, 6, 3), (2, 3, 2, 3)),
+    "AvgPool2D": (lambda: nn.AvgPool2D(3, 1, padding="same", count_include_pad=False),
+                  (2, 6, 6, 3), (2, 6, 6, 3)),
+    "GlobalAvgPool2D": (nn.GlobalAvgPool2D, (2, 6, 6, 3), (2, 3)),
+    "GlobalAvgPool2D keeping": (lambda: nn.GlobalAvgPool2D(keepdims=True), (2, 6, 6, 3),
+                                (2, 1, 1, 3)),
+    "ZeroPad2D": (lambda: nn.ZeroPad2D(((1, 0), (2, 3))), (2, 6, 6, 3), (2, 7, 11, 3)),
+    "Pad2D": (lambda: nn.Pad2D((1, 2), mode="reflect"), (2, 6, 6, 3), (2, 8, 10, 3)),
+    "Linear": (lambda: nn.Linear(6, 4), (5, 6), (5, 4)),
+    "Linear on sequences": (lambda: nn.Linear(6, 4, bias=False), (5, 2, 6), (5, 2, 4)),
+    "Flatten": (nn.Flatten, (2, 6, 6, 3), (2, 108)),
+    "ReLU": (nn.ReLU, (2, 3), (2, 3)), "LeakyReLU": (nn.LeakyReLU, (2, 3), (2, 3)),
+    "ELU": (nn.ELU, (2, 3), (2, 3)), "GELU": (nn.GELU, (2, 3), (2, 3)),
+    "SiLU": (nn.SiLU, (2, 3), (2, 3)), "Softplus": (nn.Softplus, (2, 3), (2, 3)),
+    "Tanh": (nn.Tanh, (2, 3), (2, 3)), "Sigmoid": (nn.Sigmoid, (2, 3), (2, 3)),
+    "Softmax": (lambda: nn.Softmax(axis=0), (2, 3), (2, 3)),
+    "LogSoftmax": (nn.LogSoftmax, (2, 3), (2, 3)),
+    "Dropout": (lambda: nn.Dropout(0.3), (2, 3), (2, 3)),
+    "BatchNorm2D": (lambda: nn.BatchNorm2D(3), (2, 6, 6, 3), (2, 6, 6, 3)),
+    "BatchNorm2D plain": (lambda: nn.BatchNorm2D(3, affine=False), (2, 6, 6, 3), (2, 6, 6, 3)),
+    "BatchNorm1D": (lambda: nn.BatchNorm1D(3), (5, 3), (5, 3)),
+    "BatchNorm1D on sequences": (lambda: nn.BatchNorm1D(3), (5, 2, 3), (5, 2, 3)),
+    "LayerNorm": (lambda: nn.LayerNorm(3), (2, 4, 3), (2, 4, 3)),
+    "Identity": (nn.Identity, (2, 3), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_makes_the_expected_shape_in_its_dtype_and_sends_gradients_back(name, dtype):
+    make, shape, out = LAYERS[name]
+    for mode in (True, False):
+        layer = make().astype(dtype).train(mode)
+        x = tc.Tensor(images(*shape, dtype=dtype), requires_grad=True)
+        y = layer(x)
+        assert y.shape == out
+        assert y.dtype == dtype
+        (y * y).sum().backward()
+        assert x.grad.shape == shape
+        assert all(p.grad is not None and p.grad.dtype == dtype for p in layer.parameters())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_takes_plain_arrays(name):
+    make, shape, out = LAYERS[name]
+    assert np.shape(make()(images(*shape))) == out
+
+
+@pytest.mark.parametrize("layer, function", [
+    (nn.ReLU(), tc.relu), (nn.ELU(0.5), lambda x: tc.elu(x, alpha=0.5)), (nn.GELU(), tc.gelu),
+    (nn.SiLU(), tc.silu), (nn.Softplus(), tc.softplus), (nn.Tanh(), tc.tanh),
+    (nn.Sigmoid(), tc.sigmoid), (nn.LeakyReLU(0.2), lambda x: tc.leaky_relu(x, slope=0.2)),
+    (nn.Softmax(0), lambda x: tc.softmax(x, axis=0)), (nn.LogSoftmax(), tc.log_softmax)])
+def test_an_activation_is_its_op(layer, function):
+    x = images(3, 4)
+    assert np.array_equal(layer(x).data, function(tc.Tensor(x)).data)
+
+
+def test_aliases_are_the_same_classes():
+    for name in ("Conv2", "ConvTranspose2", "MaxPool2", "AvgPool2", "ZeroPad2", "BatchNorm2",
+                 "BatchNorm1"):
+        assert getattr(nn, name + "d") is getattr(nn, name + "D")
+
+
+# ---- hand-computed numbers
+
+def test_conv2d_adds_products_and_bias():
+    layer = nn.Conv2D(1, 1, 2)
+    layer.weight.data[...] = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1)
+    layer.bias.data[...] = 10
+    x = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
+    # 0·1 + 1·2 + 3·3 + 4·4 + 10 = 37, and 10 more for each step to the right, 30 for each down.
+    assert layer(x).data[0, :, :, 0].tolist() == [[37.0, 47.0], [67.0, 77.0]]
+
+
+def test_linear_adds_products_and_bias():
+    layer = nn.Linear(2, 2)
+    layer.weight.data[...] = [[1, 2], [3, 4]]
+    layer.bias.data[...] = [10, 20]
+    assert layer(np.array([[1, 10]], np.float32)).data.tolist() == [[41.0, 62.0]]
+
+
+def test_batch_norm_weighs_the_new_value_by_momentum_and_keeps_the_unbiased_variance():
+    layer = nn.BatchNorm2D(1, momentum=0.25)
+    x = np.array([1.0, 2.0, 3.0, 6.0], np.float32).reshape(2, 2, 1, 1)
+    y = layer(x)
+    # Mean 3; biased variance (4 + 1 + 0 + 9) / 4 = 3.5; unbiased 14 / 3.
+    assert y.data.ravel() == pytest.approx(np.array([-2, -1, 0, 3]) / math.sqrt(3.5 + 1e-5))
+    assert layer.running_mean == pytest.approx([0.25 * 3])
+    assert layer.running_var == pytest.approx([0.75 + 0.25 * 14 / 3])
+    assert layer.num_batches_tracked == 1
+    assert layer.num_batches_tracked.dtype == np.int64
+
+
+def test_batch_norm_uses_the_running_statistics_in_evaluation_and_leaves_them():
+    layer = nn.BatchNorm2D(1, eps=1e-12).eval()
+    layer.running_mean[...], layer.running_var[...] = 2, 4
+    layer.weight.data[...], layer.bias.data[...] = 10, 100
+    assert layer(np.full((1, 1, 1, 1), 4, np.float32)).item() == pytest.approx(110.0)
+    assert layer.running_mean == [2]
+    assert layer.num_batches_tracked == 0
+
+
+def test_batch_norm_without_momentum_averages_all_batches():
+    layer = nn.BatchNorm1D(1, momentum=None)
+    for centre in (0.0, 3.0, 6.0):
+        layer(np.array([[centre - 1], [centre + 1]], np.float32))
+    assert layer.running_mean == pytest.approx([3.0])
+    assert layer.running_var == pytest.approx([2.0])
+    assert layer.num_batches_tracked == 3
+
+
+def test_layer_norm_standardises_each_row():
+    layer = nn.LayerNorm(4, eps=1e-12)
+    layer.bias.data[...] = [0, 0, 0, 1]
+    y = layer(np.array([[1.0, 1.0, 3.0, 3.0]], np.float32)).data
+    assert y.tolist() == [pytest.approx([-1, -1, 1, 2])]
+
+
+def test_dropout_keeps_the_mean_and_draws_from_its_generator():
+    x = np.ones((200, 200), np.float32)
+    first, second = (nn.Dropout(0.25, rng=np.random.default_rng(5))(x).data for _ in range(2))
+    assert np.array_equal(first, second)
+    assert set(np.unique(first)) == {np.float32(0), np.float32(1 / 0.75)}
+    # 40,000 draws: the standard error of the share is 0.0022.
+    assert (first == 0).mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_dropout_without_a_generator_follows_manual_seed():
+    x = np.ones((50,), np.float32)
+    layer = nn.Dropout(0.5)
+    tc.manual_seed(1)
+    first = layer(x).data
+    assert not np.array_equal(layer(x).data, first)
+    tc.manual_seed(1)
+    assert np.array_equal(layer(x).data, first)
+
+
+# ---- first values
+
+def test_filters_start_with_the_variance_of_he():
+    layer = nn.Conv2D(16, 64, 3, rng=np.random.default_rng(0))
+    # 9,216 draws: the standard deviation is known to about 0.7 %.
+    assert layer.weight.data.std() == pytest.approx(math.sqrt(2 / 144), rel=0.03)
+    assert not layer.bias.data.any()
+
+
+def test_depthwise_filters_count_the_inputs_of_their_group():
+    layer = nn.Conv2D(256, 256, 3, groups=256, rng=np.random.default_rng(0))
+    assert layer.weight.data.std() == pytest.approx(math.sqrt(2 / 9), rel=0.06)
+
+
+def test_transposed_filters_keep_the_mean_square_of_a_relu_signal():
+    layer = nn.ConvTranspose2D(16, 64, 4, stride=2, rng=np.random.default_rng(0))
+    assert layer.weight.data.std() == pytest.approx(math.sqrt(2 / (16 * 16 / 4)), rel=0.03)
+
+
+def test_linear_weights_start_even_and_small():
+    layer = nn.Linear(100, 300, rng=np.random.default_rng(0))
+    assert abs(layer.weight.data).max() <= 0.1
+    assert layer.weight.data.std() == pytest.approx(0.1 / math.sqrt(3), rel=0.02)
+
+
+def test_the_same_generator_gives_the_same_weights_in_either_dtype():
+    a, b = (nn.Conv2D(2, 3, rng=np.random.default_rng(4), dtype=dtype).weight.data
+            for dtype in (np.float32, np.float64))
+    assert np.array_equal(a, b.astype(np.float32))
+    tc.manual_seed(4)
+    assert not np.array_equal(nn.Conv2D(2, 3).weight.data, nn.Conv2D(2, 3).weight.data)
+
+
+# ---- text
+
+@pytest.mark.parametrize("layer, text", [
+    (nn.Conv2D(1, 8, 5), "Conv2D(1, 8, kernel_size=5)"),
+    (nn.Conv2D(4, 8, (3, 1), stride=2, padding="same", dilation=(1, 2), groups=2, bias=False),
+     "Conv2D(4, 8, kernel_size=(3, 1), stride=2, padding='same', dilation=(1, 2), groups=2, "
+     "bias=False)"),
+    (nn.ConvTranspose2D(4, 8, 3, stride=2, output_padding=1),
+     "ConvTranspose2D(4, 8, kernel_size=3, stride=2, output_padding=1)"),
+    (nn.MaxPool2D(), "MaxPool2D(2)"),
+    (nn.MaxPool2D((3, 2), 2, padding=1, ties="all"),
+     "MaxPool2D((3, 2), stride=2, padding=1, ties='all')"),
+    (nn.AvgPool2D(3, 3, count_include_pad=False), "AvgPool2D(3, count_include_pad=False)"),
+    (nn.ZeroPad2D(2), "ZeroPad2D(2)"),
+    (nn.Pad2D((1, 2), mode="edge"), "Pad2D(((1, 1), (2, 2)), mode='edge')"),
+    (nn.Linear(4, 2, bias=False), "Linear(4, 2, bias=False)"),
+    (nn.BatchNorm2D(8, momentum=None, eps=1e-3), "BatchNorm2D(8, momentum=None, eps=0.001)"),
+    (nn.LayerNorm(8), "LayerNorm(8)"), (nn.Dropout(0.25), "Dropout(0.25)"),
+    (nn.LeakyReLU(0.2), "LeakyReLU(slope=0.2)"), (nn.ReLU(), "ReLU()"), (nn.ELU(), "ELU()"),
+    (nn.Softmax(1), "Softmax(axis=1)"),
+    (nn.GlobalAvgPool2D(True), "GlobalAvgPool2D(keepdims=True)"),
+])
+def test_a_layer_shows_what_is_not_the_default(layer, text):
+    assert repr(layer) == text
+
+
+# ---- refusals
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: nn.Conv2D(0, 8), "Conv2D: in_channels must be at least 1, got 0"),
+    (lambda: nn.Conv2D(1.5, 8), "in_channels must be an integer, got 1.5"),
+    (lambda: nn.Conv2D(1, 0), "out_channels must be at least 1"),
+    (lambda: nn.Conv2D(1, None), "out_channels must be an integer, got None"),
+    (lambda: nn.Conv2D(1, 8, 0), "kernel_size must be at least 1 along each axis, got 0"),
+    (lambda: nn.Conv2D(1, 8, stride=(1, 0)), "stride must be at least 1"),
+    (lambda: nn.Conv2D(1, 8, padding=-1), "Conv2D: padding must be"),
+    (lambda: nn.Conv2D(1, 8, padding="full"), "padding must be integers, 'same' or 'valid'"),
+    (lambda: nn.Conv2D(3, 8, groups=2), "in_channels 3 cannot be shared out among 2 groups"),
+    (lambda: nn.Conv2D(4, 7, groups=2), "out_channels 7 cannot be shared out among 2 groups"),
+    (lambda: nn.Conv2D(1, 8, rng=0), r"rng must be a numpy.random.Generator, got 0"),
+    (lambda: nn.Conv2D(1, 8, dtype=np.int64), "Conv2D: parameters are float32 or float64"),
+    (lambda: nn.ConvTranspose2D(1, 8, output_padding=-1), "output_padding must be at least 0"),
+    (lambda: nn.Linear(True, 8), "in_features must be an integer, got True"),
+    (lambda: nn.MaxPool2D(0), "MaxPool2D: kernel_size must be at least 1"),
+    (lambda: nn.MaxPool2D(2, ties="last"), "ties 'last' must be one of first, split, all"),
+    (lambda: nn.Pad2D(-1), "Pad2D: padding must be"),
+    (lambda: nn.Pad2D("same"), "'same' is a padding of Conv2D"),
+    (lambda: nn.Pad2D(1, mode="mirror"), "mode 'mirror' has no adjoint; choose from constant"),
+    (lambda: nn.Dropout(1.0), "p must be a number from 0 to 1, not 1, got 1.0"),
+    (lambda: nn.Dropout(math.nan), "p must be a number from 0 to 1"),
+    (lambda: nn.Dropout(rng=3), "rng must be a numpy.random.Generator"),
+    (lambda: nn.BatchNorm2D(4, momentum=1.5), "momentum must be a number from 0 to 1, got 1.5"),
+    (lambda: nn.BatchNorm2D(4, eps=0), "eps must be a number of at least 0, not 0, got 0"),
+    (lambda: nn.LeakyReLU(math.inf), "slope must be a finite number, got inf"),
+    (lambda: nn.ELU("1"), "alpha must be a finite number, got '1'"),
+    (lambda: nn.Softmax("last"), "axis must be an integer, got 'last'"),
+])
+def test_settings_out_of_range_are_refused_when_the_layer_is_made(make, message):
+    with pytest.raises((tc.SettingError, tc.DTypeError), match=message):
+        make()
+
+
+@pytest.mark.parametrize("layer, shape, message", [
+    (nn.Conv2D(3, 8), (2, 3, 32, 32), r"x has 32 channels but the layer takes 3\n  x \(N H W C\) = "
+     r"\(2, 3, 32, 32\)\n  cure: these look like N C H W.*x\.transpose\(0, 2, 3, 1\)"),
+    (nn.Conv2D(3, 8), (2, 8, 8, 4), r"x has 4 channels but the layer takes 3"),
+    (nn.Conv2D(3, 8), (8, 8, 3), r"got 3 axes: \(8, 8, 3\)\n  cure: for a single image, x\[None\]"),
+    (nn.Conv2D(1, 8), (2, 8, 8), r"cure: for grey images without a channel axis, x\[..., None\]"),
+    (nn.Conv2D(1, 8, 5), (2, 4, 4, 1), r"does not fit in an image of \(4, 4\)"),
+    (nn.MaxPool2D(2), (4, 4), r"MaxPool2D: x must hold images \(N H W C\), got 2 axes"),
+    (nn.GlobalAvgPool2D(), (4, 4), "GlobalAvgPool2D: x must hold images"),
+    (nn.ZeroPad2D(1), (4, 4), "ZeroPad2D: x must hold images"),
+    (nn.Linear(48, 2), (5, 4, 4, 3), r"cure: nn.Flatten\(\) before this layer"),
+    (nn.Linear(48, 2), (), "needs at least one axis"),
+    (nn.BatchNorm2D(3), (2, 4, 4, 5), "x has 5 channels but the layer takes 3"),
+    (nn.BatchNorm2D(3), (1, 1, 1, 3), "a variance needs two values"),
+    (nn.BatchNorm1D(3), (2, 4, 4, 3), "cure: BatchNorm2D for images"),
+    (nn.BatchNorm1D(3), (2, 4), "last axis of x has 4 entries but the layer takes 3"),
+    (nn.LayerNorm(3), (2, 4), "LayerNorm: the last axis of x has 4 entries"),
+])
+def test_inputs_that_do_not_fit_are_refused_with_the_cure(layer, shape, message):
+    with pytest.raises(tc.ShapeError, match=f"(?s){message}"):
+        layer(np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2D(1, 2), nn.Linear(1, 2), nn.BatchNorm2D(1),
+                                   nn.LayerNorm(1), nn.ConvTranspose2D(1, 2)])
+def test_floats_of_another_dtype_are_refused_with_the_cast(layer):
+    with pytest.raises(tc.DTypeError, match=r"x is float64 but the parameters are float32\n  cure: "
+                                            r"x.astype\(np.float32\), or model.astype"):
+        layer(np.ones((2, 4, 4, 1)))
+
+
+def test_integer_images_become_floats():
+    assert nn.Conv2D(1, 2)(np.ones((1, 4, 4, 1), np.uint8)).dtype == np.float32
+
+
+# ---- PyTorch
+
+def test_a_network_agrees_with_pytorch_in_values_gradients_and_running_statistics():
+    torch = pytest.importorskip("torch", reason="PyTorch judges the layers where it is installed")
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, padding=1, stride=2), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
+        torch.nn.ConvTranspose2d(4, 3, 2, stride=2), torch.nn.MaxPool2d(2), torch.nn.LeakyReLU(0.1),
+        torch.nn.AvgPool2d(3, 1, padding=1), torch.nn.Flatten(), torch.nn.Linear(48, 3)).double()
+    ours = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, stride=2), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.ConvTranspose2d(4, 3, 2, stride=2), nn.MaxPool2d(2), nn.LeakyReLU(0.1),
+        nn.AvgPool2d(3, 1, padding=1), nn.Flatten(), nn.Linear(48, 3)).astype(np.float64)
+
+    def converted(arrays):
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        flat = arrays["8.weight"].reshape(3, 3, 4, 4)           # O C H W: ours flattens H W C
+        return arrays | {"0.weight": arrays["0.weight"].transpose(2, 3, 1, 0),
+                         "3.weight": arrays["3.weight"].transpose(2, 3, 0, 1),
+                         "8.weight": flat.transpose(2, 3, 1, 0).reshape(48, 3)}
+
+    ours.load_state_dict(converted({k: v.numpy() for k, v in theirs.state_dict().items()}))
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        x, labels = rng.normal(size=(5, 8, 8, 2)), rng.integers(0, 3, 5)
+        there = torch.tensor(x.transpose(0, 3, 1, 2).copy())
+        a = torch.nn.functional.cross_entropy(theirs(there), torch.tensor(labels))
+        b = tc.cross_entropy(ours(x), labels)
+        assert b.item() == pytest.approx(a.item(), abs=1e-10)
+        theirs.zero_grad()
+        ours.zero_grad()
+        a.backward()
+        b.backward()
+        expected = converted({k: p.grad.numpy() for k, p in theirs.named_parameters()})
+        for name, p in ours.named_parameters():
+            np.testing.assert_allclose(p.grad.data, expected[name], atol=1e-10)
+    for name, array in converted({k: v.numpy() for k, v in theirs.state_dict().items()}).items():
+        np.testing.assert_allclose(ours.state_dict()[name], array, atol=1e-10)
+    theirs.eval()
+    np.testing.assert_allclose(ours.eval()(x).data, theirs(there).detach().numpy(), atol=1e-10)

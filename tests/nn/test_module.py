@@ -1,0 +1,478 @@
+"""Modules: what they hold, how they run, and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import nn
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2D(2, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2D(4)
+        self.scale = tc.Parameter([1.0])
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) * self.scale
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2D(1, 2, 3, padding=1)
+        self.block = Block()
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(4 * 4 * 4, 3))
+
+    def forward(self, x):
+        return self.head(self.block(self.first(x)))
+
+
+def images(n=2, size=4, channels=1, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, size, size, channels)).astype(np.float32)
+
+
+# ---- what it holds
+
+def test_parameters_are_named_by_their_path_in_order_of_assignment():
+    assert [name for name, _ in Net().named_parameters()] == [
+        "first.weight", "first.bias", "block.scale", "block.conv.weight", "block.conv.bias",
+        "block.norm.weight", "block.norm.bias", "head.1.weight", "head.1.bias"]
+
+
+def test_buffers_are_named_by_their_path():
+    assert [name for name, _ in Net().named_buffers()] == [
+        "block.norm.running_mean", "block.norm.running_var", "block.norm.num_batches_tracked"]
+    assert all(isinstance(array, np.ndarray) for array in Net().buffers())
+
+
+def test_modules_are_visited_depth_first_and_children_are_one_level():
+    net = Net()
+    assert [name for name, _ in net.named_modules()] == [
+        "", "first", "block", "block.conv", "block.norm", "head", "head.0", "head.1"]
+    assert [name for name, _ in net.named_children()] == ["first", "block", "head"]
+    assert next(net.modules()) is net
+    assert list(net.children()) == [net.first, net.block, net.head]
+
+
+def test_a_parameter_is_called_by_its_attribute_unless_it_has_a_name():
+    net = nn.Module()
+    net.a, net.b = tc.Parameter([1.0]), tc.Parameter([1.0], name="own")
+    assert (net.a.name, net.b.name) == ("a", "own")
+
+
+def test_plain_arrays_and_numbers_are_not_parameters():
+    net = nn.Module()
+    net.table, net.count = np.ones(3), 5
+    assert not list(net.parameters())
+    assert not net.state_dict()
+
+
+def test_a_shared_parameter_is_given_once_and_saved_under_each_name():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight = net[0].weight
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "0.bias", "1.bias"]
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+
+
+def test_a_shared_module_is_given_once_and_saved_under_each_name():
+    layer = nn.Linear(3, 3)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    assert [name for name, _ in net.named_modules()] == ["", "0", "1"]
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "0.bias"]
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_parts_can_be_replaced_and_deleted():
+    net = Net()
+    net.first = nn.Conv2D(1, 2, 5, padding=2)
+    assert net.state_dict()["first.weight"].shape == (5, 5, 1, 2)
+    net.block.norm = None
+    del net.head
+    assert [name for name, _ in net.named_children()] == ["first", "block"]
+    with pytest.raises(AttributeError, match="Net has no attribute 'head'"):
+        net.head
+
+
+def test_a_deleted_buffer_is_gone():
+    layer = nn.BatchNorm2D(3)
+    del layer.running_mean
+    assert "running_mean" not in dict(layer.named_buffers())
+
+
+def test_a_buffer_that_is_not_persistent_is_not_saved():
+    net = nn.Module()
+    net.register_buffer("kept", np.ones(2))
+    net.register_buffer("lost", np.ones(2), persistent=False)
+    assert list(net.state_dict()) == ["kept"]
+    assert [name for name, _ in net.named_buffers()] == ["kept", "lost"]
+
+
+def test_forgetting_super_init_does_no_harm():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(2, 1)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    model = Forgetful()
+    assert model(np.ones((1, 2), np.float32)).shape == (1, 1)
+    assert len(list(model.parameters())) == 2
+
+
+def test_modules_are_copied_and_pickled_with_their_arrays():
+    model, x = Net(), images()
+    model(x)
+    copied = copy.deepcopy(model)
+    restored = pickle.loads(pickle.dumps(model))
+    copied.first.weight.data[...] = 0
+    assert model.first.weight.data.any()
+    assert np.array_equal(restored.eval()(x).data, model.eval()(x).data)
+
+
+def test_a_model_is_freed_by_counting():
+    gc.disable()
+    try:
+        model = Net()
+        model(images()).sum().backward()
+        seen = weakref.ref(model.first)
+        del model
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+# ---- how it runs
+
+def test_ops_are_recorded_under_the_path_of_the_modules():
+    model = Net()
+    y = model(images())
+    assert y.node.scope == ("Net", "head", "1")
+    flat = y.node.inputs[0].node
+    assert flat.scope == ("Net", "head", "0")
+    assert flat.inputs[0].node.scope == ("Net", "block")
+
+
+def test_a_module_is_called_by_its_class_until_a_parent_names_it():
+    layer = nn.Linear(2, 2)
+    x = np.ones((1, 2), np.float32)
+    assert layer(x).node.scope == ("Linear",)
+    parent = nn.Sequential({"first": layer})
+    assert parent[0](x).node.scope == ("first",)
+    nn.Sequential({"second": layer})
+    assert layer(x).node.scope == ("first",)
+
+
+def test_train_and_eval_reach_every_module_and_return_the_model():
+    model = Net()
+    assert model.eval() is model
+    assert not any(module.training for module in model.modules())
+    assert model.train() is model
+    assert all(module.training for module in model.modules())
+    assert not model.train(False).block.norm.training
+
+
+def test_zero_grad_and_requires_grad():
+    model = Net()
+    model(images()).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    model.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+    model.first.requires_grad_(False)
+    model(images()).sum().backward()
+    assert model.first.weight.grad is None
+    assert model.head[1].weight.grad is not None
+    model.requires_grad_()
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_hooks_see_the_output_may_replace_it_and_can_be_removed():
+    layer, seen = nn.Linear(2, 2), []
+    x = np.ones((1, 2), np.float32)
+    handle = layer.register_forward_hook(
+        lambda module, inputs, out: seen.append((module, inputs, out.shape)))
+    layer(x)
+    assert seen[0][0] is layer
+    assert seen[0][1][0] is x
+    assert seen[0][2] == (1, 2)
+    handle.remove()
+    handle.remove()
+    layer(x)
+    assert len(seen) == 1
+    with layer.register_forward_hook(lambda module, inputs, out: out * 0):
+        assert not layer(x).data.any()
+    assert layer(x).data.any()
+
+
+def test_a_hook_that_removes_itself_does_not_disturb_the_others():
+    layer, seen = nn.ReLU(), []
+    handles = []
+    handles.append(layer.register_forward_hook(lambda *_: handles[0].remove()))
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    layer([1.0])
+    layer([1.0])
+    assert seen == [1, 1]
+
+
+def test_astype_converts_parameters_and_float_buffers():
+    model, x = Net(), images()
+    model(x).sum().backward()
+    assert model.astype(np.float64) is model
+    assert {p.dtype for p in model.parameters()} == {np.dtype(np.float64)}
+    assert all(p.grad is None for p in model.parameters())
+    assert [str(array.dtype) for array in model.buffers()] == ["float64", "float64", "int64"]
+    assert model(x.astype(np.float64)).dtype == np.float64
+    assert "dtype='float64'" in repr(model.first)
+    with pytest.raises(tc.DTypeError, match="float32 or float64, got 'int8'"):
+        model.to("int8")
+
+
+def test_a_waiting_layer_follows_astype():
+    model = nn.Sequential(nn.Linear(None, 2)).astype(np.float64)
+    model(np.ones((1, 3)))
+    assert model[0].weight.dtype == np.float64
+
+
+# ---- layers that learn their size from the first call
+
+def test_a_layer_takes_its_input_size_from_the_first_call():
+    model = nn.Sequential(nn.Conv2D(None, 4, 3), nn.BatchNorm2D(), nn.ConvTranspose2D(None, 2, 2),
+                          nn.Flatten(), nn.Linear(None, 5), nn.LayerNorm(), nn.BatchNorm1D())
+    assert repr(model[0]) == "Conv2D(None, 4, kernel_size=3)"
+    assert model(images(2, 6, 3)).shape == (2, 5)
+    assert model[0].weight.shape == (3, 3, 3, 4)
+    assert repr(model[4]) == "Linear(50, 5)"
+    assert model[2].in_channels == 4
+    assert model[5].num_features == model[6].num_features == 5
+
+
+@pytest.mark.parametrize("ask", [
+    lambda model: list(model.parameters()), lambda model: model.state_dict(),
+    lambda model: model.requires_grad_(False), lambda model: model.net[1].weight,
+    lambda model: model.net[1].bias, lambda model: nn.l2_penalty(model.parameters(), 1.0)])
+def test_a_waiting_layer_says_that_it_must_be_called_first(ask):
+    model = nn.Sequential({"net": nn.Sequential(nn.Flatten(), nn.Linear(None, 3))})
+    with pytest.raises(tc.SettingError, match=r"Linear\(None, 3\) takes its in_features from its "
+                                              "first call.* call the model once"):
+        ask(model)
+
+
+def test_a_waiting_layer_draws_from_its_own_generator():
+    layers = [nn.Linear(n, 3, rng=np.random.default_rng(7)) for n in (None, 4)]
+    tc.manual_seed(3)
+    layers[0](np.ones((1, 4), np.float32))
+    assert np.array_equal(layers[0].weight.data, layers[1].weight.data)
+
+
+# ---- what it refuses
+
+def test_forward_that_is_not_defined_is_said():
+    class Empty(nn.Module):
+        pass
+
+    with pytest.raises(tc.DeclarationError, match=r"def forward\(self, x\).* in class Empty"):
+        Empty()(1)
+
+
+def test_an_attribute_that_is_missing_gets_a_suggestion():
+    with pytest.raises(AttributeError, match=r"Net has no attribute 'frist'; did you mean 'first'\?"
+                                             " Its parts are first, block, head"):
+        Net().frist
+
+
+@pytest.mark.parametrize("container", [list, tuple, lambda items: dict(enumerate(items))])
+def test_modules_in_a_plain_container_are_refused(container):
+    net = nn.Module()
+    with pytest.raises(tc.SettingError, match=r"layers is a .* neither found nor trained; use "
+                                              r"nn.ModuleList"):
+        net.layers = container([nn.Linear(1, 1)])
+    net.sizes = container([1, 2])
+    assert len(net.sizes) == 2
+
+
+def test_a_trained_tensor_that_is_no_parameter_is_refused():
+    net = nn.Module()
+    with pytest.raises(tc.DTypeError, match="no optimiser would find; wrap it: Parameter"):
+        net.w = tc.Tensor([1.0], requires_grad=True)
+    net.constant = tc.Tensor([1.0])
+    net.activation = tc.Parameter([1.0]) * 2.0
+    assert not list(net.parameters())
+
+
+@pytest.mark.parametrize("name, value, message", [
+    ("first", np.ones(3), "first is a Module and cannot become a ndarray; assign a Module"),
+    ("weight", np.ones(3), "weight is a Parameter and cannot become a ndarray"),
+    ("mean", tc.Tensor([1.0]), "the buffer mean must be an ndarray, got Tensor"),
+    ("forward", nn.ReLU(), "'forward' is a name of Module's own"),
+    ("parameters", tc.Parameter([1.0]), "'parameters' is a name of Module's own"),
+])
+def test_an_assignment_that_would_lose_something_is_refused(name, value, message):
+    net = nn.Module()
+    net.first, net.weight = nn.ReLU(), tc.Parameter([1.0])
+    net.register_buffer("mean", np.zeros(1))
+    with pytest.raises(tc.TinygradCnnError, match=message):
+        setattr(net, name, value)
+
+
+def test_a_module_cannot_contain_itself():
+    net = Net()
+    with pytest.raises(tc.SettingError, match="back would contain the module that holds it"):
+        net.block.conv.back = net
+    with pytest.raises(tc.SettingError, match="would contain the module that holds it"):
+        net.self = net
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda net: net.register_buffer("a.b", np.ones(1)), "without dots"),
+    (lambda net: net.register_buffer("first", np.ones(1)), "'first' is an attribute already"),
+    (lambda net: net.register_buffer("x", [1.0]), "the buffer x must be an ndarray, got list"),
+    (lambda net: net.register_module("a.b", nn.ReLU()), "without dots"),
+    (lambda net: net.register_module("x", 3), "'x' must be a Module, got 3"),
+    (lambda net: net.register_forward_hook(None), "hook must be callable, got None"),
+])
+def test_registering_what_does_not_fit_is_refused(call, message):
+    with pytest.raises(tc.TinygradCnnError, match=message):
+        call(Net())
+
+
+def test_an_error_names_the_layer_and_the_shapes_that_led_to_it():
+    model = nn.Sequential(nn.Conv2D(1, 10, 3), nn.MaxPool2D(2), nn.Flatten(), nn.Linear(400, 10))
+    with pytest.raises(tc.ShapeError) as caught:
+        model(images(2, 16))
+    assert str(caught.value) == (
+        "Linear: x has 490 features but the layer takes 400\n"
+        "  x (N I) = (2, 490)\n"
+        "  cure: Linear(in_features=490, out_features=10), or Linear(None, 10), which takes the "
+        "size from the first call\n"
+        "  in the layer Sequential.3: Linear(400, 10)\n"
+        "  which came after\n"
+        "    0: Conv2D(1, 10, kernel_size=3)  -> (2, 14, 14, 10)\n"
+        "    1: MaxPool2D(2)                  -> (2, 7, 7, 10)\n"
+        "    2: Flatten()                     -> (2, 490)")
+
+
+def test_an_error_in_an_op_of_forward_names_the_module_once():
+    class Wrong(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(2, 3)
+
+        def forward(self, x):
+            return tc.matmul(self.layer(x), self.layer(x))
+
+    with pytest.raises(tc.ShapeError) as caught:
+        nn.Sequential(Wrong())(np.ones((2, 2), np.float32))
+    assert str(caught.value).count("in the layer") == 1
+    assert "in the layer Sequential.0: Wrong(...)" in str(caught.value)
+
+
+def test_the_next_call_starts_a_new_trail():
+    model = nn.Sequential(nn.ReLU(), nn.Linear(2, 2))
+    for _ in range(3):
+        with pytest.raises(tc.ShapeError) as caught:
+            model(np.ones((1, 3), np.float32))
+        assert str(caught.value).count("ReLU()") == 1
+
+
+# ---- text
+
+def test_the_tree_shows_paths_and_settings():
+    assert repr(Net()) == """Net(
+  (first): Conv2D(1, 2, kernel_size=3, padding=1)
+  (block): Block(
+    (conv): Conv2D(2, 4, kernel_size=3, padding=1)
+    (norm): BatchNorm2D(4)
+  )
+  (head): Sequential(
+    (0): Flatten()
+    (1): Linear(64, 3)
+  )
+)"""
+
+
+def test_a_module_with_settings_and_parts_shows_both():
+    class Scaled(nn.Sequential):
+        def extra_repr(self):
+            return "by 2"
+
+    assert repr(Scaled(nn.ReLU())) == "Scaled(\n  by 2\n  (0): ReLU()\n)"
+
+
+# ---- rows of modules
+
+def test_sequential_runs_in_order_and_is_a_sequence():
+    row = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    x = np.ones((4, 2), np.float32)
+    assert np.array_equal(row(x).data, row[2](row[1](row[0](x))).data)
+    assert len(row) == 3
+    assert list(row)[-1] is row[-1] is row["2"]
+    assert isinstance(row[:2], nn.Sequential)
+    assert [name for name, _ in row[1:].named_children()] == ["1", "2"]
+    assert row.append(nn.Tanh()) is row
+    assert repr(row[3]) == "Tanh()"
+    row[1] = nn.Sigmoid()
+    assert repr(row[1]) == "Sigmoid()"
+
+
+def test_sequential_takes_names():
+    row = nn.Sequential({"conv": nn.Conv2D(1, 2), "act": nn.ReLU()})
+    assert list(row.state_dict()) == ["conv.weight", "conv.bias"]
+    assert row["conv"] is row.conv is row[0]
+
+
+def test_the_same_module_twice_in_a_row_runs_twice():
+    layer = nn.LeakyReLU(0.5)
+    assert nn.Sequential(layer, layer)([-4.0]).data == [-1.0]
+    assert len(nn.Sequential(layer, layer)) == 2
+
+
+def test_append_to_a_slice_does_not_overwrite_a_name():
+    part = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Sigmoid())[1:]
+    part.append(nn.ReLU())
+    assert [repr(m) for m in part] == ["Tanh()", "Sigmoid()", "ReLU()"]
+
+
+@pytest.mark.parametrize("make, error, message", [
+    (lambda: nn.Sequential([nn.ReLU()]), tc.SettingError, r"one by one.*Sequential\(\*modules\)"),
+    (lambda: nn.Sequential(nn.ReLU), tc.DTypeError, "'0' must be a Module"),
+    (lambda: nn.Sequential(nn.ReLU())[1], IndexError, "index 1 of 1 modules"),
+    (lambda: nn.Sequential(nn.ReLU())["no"], tc.SettingError, "no module 'no'; choose from 0"),
+    (lambda: nn.Sequential({"eval": nn.ReLU()}), tc.SettingError, "'eval' is a name of Module's"),
+    (lambda: nn.ModuleList([nn.ReLU()])(1), tc.DeclarationError, "forward is not defined"),
+    (lambda: nn.ModuleList([1]), tc.DTypeError, "'0' must be a Module, got 1"),
+])
+def test_rows_refuse_what_they_cannot_hold(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_module_list_is_found_and_trained():
+    class Deep(nn.Module):
+        def __init__(self):
+            self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    model = Deep()
+    assert [name for name, _ in model.named_parameters()][::2] == [
+        "layers.0.weight", "layers.1.weight", "layers.2.weight"]
+    model(np.ones((1, 2), np.float32)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert len(model.layers[1:]) == 2
+    assert model.layers.extend([nn.ReLU()])[-1] is model.layers[3]
+
+
+def test_an_empty_row_is_true_and_passes_its_input_on():
+    assert nn.Sequential()
+    assert nn.Sequential()(3) == 3
