@@ -140,7 +140,8 @@ def _with_gradient(who: str, parameters: Any) -> list[tuple[int, Tensor]]:
 def _norm(g: NDArray[Any]) -> float:
     """√(Σ g²), also where the squares would overflow or vanish."""
     flat = g.reshape(-1)
-    square = float(np.dot(flat, flat)) if flat.size else 0.0
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):      # judged below
+        square = float(np.dot(flat, flat))
     if 1e-30 < square < math.inf:
         return math.sqrt(square)
     peak = float(np.max(np.abs(flat), initial=0.0))

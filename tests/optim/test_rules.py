@@ -1,0 +1,166 @@
+"""Every optimiser against numbers computed by hand, against its formula, and against PyTorch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import optim
+from tinygrad_cnn.optim import optimizer as engine
+
+
+def moved(make, gradients, start=1.0, dtype=np.float64):
+    """Where one weight stands after each step, given the gradients."""
+    w = tc.Parameter(np.array([start], dtype))
+    optimizer, places = make([w]), []
+    for g in gradients:
+        w.grad = tc.Tensor(np.array([g], dtype))
+        optimizer.step()
+        places.append(w.data.item())
+    return places
+
+
+@pytest.mark.parametrize("make, expected", [
+    (lambda p: optim.SGD(p, 0.1), [0.8, 0.4]),
+    # v = 2, then 0.5 · 2 + 4 = 5.
+    (lambda p: optim.SGD(p, 0.1, momentum=0.5), [0.8, 0.3]),
+    # 2 + 0.5 · 2 = 3; then v = 5 and 4 + 0.5 · 5 = 6.5.
+    (lambda p: optim.SGD(p, 0.1, momentum=0.5, nesterov=True), [0.7, 0.05]),
+    # 2 + 0.5 · 1; 4 + 0.5 · 0.75.
+    (lambda p: optim.SGD(p, 0.1, weight_decay=0.5), [0.75, 0.3125]),
+    # Means 2 and (0.5·0.5·2 + 0.5·4) / 0.75 = 10/3; squares 4 and (0.75·0.25·4 + 0.25·16) / 0.4375.
+    (lambda p: optim.Adam(p, 0.1, betas=(0.5, 0.75), eps=0.0),
+     [0.9, 0.9 - 0.1 * (10 / 3) / math.sqrt(4.75 / 0.4375)]),
+    (lambda p: optim.AdamW(p, 0.1, betas=(0.5, 0.75), eps=0.0, weight_decay=0.5),
+     [0.85, 0.85 * 0.95 - 0.1 * (10 / 3) / math.sqrt(4.75 / 0.4375)]),
+    # Squares 0.25 · 4 = 1 and 0.75 · 1 + 0.25 · 16 = 4.75.
+    (lambda p: optim.RMSprop(p, 0.1, alpha=0.75, eps=0.0), [0.8, 0.8 - 0.4 / math.sqrt(4.75)]),
+    # With eps 1 the roots are 2 and √4.75 + 1, and the second step keeps half of the first.
+    (lambda p: optim.RMSprop(p, 0.1, alpha=0.75, eps=1.0, momentum=0.5),
+     [0.9, 0.9 - 0.1 * (0.5 + 4 / (math.sqrt(4.75) + 1))]),
+    # Means 0.5 and 0.75 · 0.5 + 1 = 1.375: variances 0.75 and 4.75 − 1.890625.
+    (lambda p: optim.RMSprop(p, 0.1, alpha=0.75, eps=0.0, centered=True),
+     [1 - 0.2 / math.sqrt(0.75), 1 - 0.2 / math.sqrt(0.75) - 0.4 / math.sqrt(2.859375)]),
+    # Sums 4 and 20; the second rate is 0.1 / 1.5.
+    (lambda p: optim.AdaGrad(p, 0.1, lr_decay=0.5, eps=0.0),
+     [0.9, 0.9 - 0.1 / 1.5 * 4 / math.sqrt(20)]),
+])
+def test_two_steps_by_hand(make, expected):
+    assert moved(make, [2.0, 4.0]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_adam_takes_eps_as_its_formula_does():
+    # m̂ = 2 and v̂ = 4 at the first step, whatever the betas: 1 − 0.1 · 2 / (2 + 0.5).
+    for betas in ((0.9, 0.999), (0.5, 0.0), (0.0, 0.5)):
+        assert moved(lambda p, betas=betas: optim.Adam(p, 0.1, betas=betas, eps=0.5),
+                     [2.0]) == pytest.approx([0.92])
+
+
+def test_adam_decays_through_its_averages_but_adamw_does_not():
+    # At the first step Adam moves by lr whatever the size of the gradient, decay included.
+    assert moved(lambda p: optim.Adam(p, 0.1, weight_decay=10.0), [2.0]) == pytest.approx([0.9])
+    assert moved(lambda p: optim.AdamW(p, 0.1, weight_decay=2.0), [2.0]) == pytest.approx([0.7])
+
+
+RULES = {
+    "SGD": (lambda p: optim.SGD(p, 0.02), "SGD", {"lr": 0.02}),
+    "SGD, momentum and decay": (
+        lambda p: optim.SGD(p, 0.02, momentum=0.9, weight_decay=0.1), "SGD",
+        {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}),
+    "SGD, Nesterov": (
+        lambda p: optim.SGD(p, 0.02, momentum=0.9, nesterov=True, weight_decay=0.1), "SGD",
+        {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    "Adam": (lambda p: optim.Adam(p), "Adam", {}),
+    "Adam with decay": (lambda p: optim.Adam(p, 0.01, betas=(0.8, 0.9), weight_decay=0.1), "Adam",
+                        {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "AdamW": (lambda p: optim.AdamW(p), "AdamW", {}),
+    "AdamW with decay": (lambda p: optim.AdamW(p, 0.01, eps=1e-3, weight_decay=0.3), "AdamW",
+                         {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.3}),
+    "RMSprop": (lambda p: optim.RMSprop(p), "RMSprop", {}),
+    "RMSprop, everything": (
+        lambda p: optim.RMSprop(p, 0.005, alpha=0.9, momentum=0.9, centered=True, weight_decay=0.1),
+        "RMSprop", {"lr": 0.005, "alpha": 0.9, "momentum": 0.9, "centered": True,
+                    "weight_decay": 0.1}),
+    "AdaGrad": (lambda p: optim.AdaGrad(p), "Adagrad", {}),
+    "AdaGrad, falling": (lambda p: optim.AdaGrad(p, 0.1, lr_decay=0.1, weight_decay=0.1), "Adagrad",
+                         {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-6), (np.float64, 1e-13)])
+def test_twenty_steps_agree_with_pytorch(name, dtype, tolerance, torch):
+    make, there, settings = RULES[name]
+    rng = np.random.default_rng(0)
+    start = [rng.uniform(-0.5, 0.5, shape).astype(dtype) for shape in ((7, 5), (5,), ())]
+    ours = [tc.Parameter(w) for w in start]
+    theirs = [torch.nn.Parameter(torch.tensor(w)) for w in start]
+    a, b = make(ours), getattr(torch.optim, there)(theirs, **settings)
+    for step in range(20):
+        for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            g = rng.normal(size=p.shape).astype(dtype)
+            # The second parameter has no gradient in every third step: its averages must wait.
+            absent = i == 1 and step % 3 == 1
+            p.grad = None if absent else tc.Tensor(g)
+            q.grad = None if absent else torch.tensor(g)
+        a.step()
+        b.step()
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=0, atol=tolerance)
+        assert p.dtype == dtype
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_large_and_strided_parameters_move_like_small_ones(name, monkeypatch):
+    make = RULES[name][0]
+    rng = np.random.default_rng(0)
+    w0, grads = rng.normal(size=(40, 30)), [rng.normal(size=(40, 30)) for _ in range(3)]
+
+    def run(parameter):
+        optimizer = make([parameter])
+        for g in grads:
+            parameter.grad = tc.Tensor(g)
+            optimizer.step()
+        return parameter.data.copy()
+
+    whole = run(tc.Parameter(w0))
+    strided = tc.Parameter(w0)
+    strided.data = np.asfortranarray(w0)
+    assert np.array_equal(run(strided), whole)
+    monkeypatch.setattr(engine, "_BLOCK", 64)           # 1,200 entries: 18 blocks and a rest
+    assert np.array_equal(run(tc.Parameter(w0)), whole)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_step_works_in_place_and_only_reads_the_gradient(name):
+    w = tc.Parameter(np.ones((3, 3)))
+    array, g = w.data, np.full((3, 3), 2.0)
+    g.flags.writeable = False
+    w.grad = tc.Tensor(g)
+    RULES[name][0]([w]).step()
+    assert w.data is array
+    assert (g == 2).all()
+    assert (array < 1).all()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_quadratic_bowl_is_descended(name):
+    w = tc.Parameter(np.array([3.0, -2.0]))
+    optimizer = RULES[name][0]([w])
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = (w * w).sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_centred_rmsprop_survives_a_constant_gradient():
+    # The variance is 0 but for rounding, which must not go below it.
+    places = moved(lambda p: optim.RMSprop(p, 1e-6, centered=True), [0.1] * 200, dtype=np.float32)
+    assert np.isfinite(places).all()
