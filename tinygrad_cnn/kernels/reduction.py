@@ -105,7 +105,8 @@ def log_softmax(x: Array, *, axis: int) -> Array:
 
 def cross_entropy(logits: Array, *, target: Array, divisor: float | None) -> Array:
     """−Σ target · log softmax(logits): N K -> N, or one number if there is a divisor."""
-    terms = np.where(target == 0, 0, log_softmax(logits, axis=1) * target).astype(logits.dtype)
+    terms = np.zeros_like(logits)                            # 0 · log 0 is 0 here
+    np.multiply(log_softmax(logits, axis=1), target, out=terms, where=target != 0)
     if divisor is None:
         return np.asarray(-terms.sum(axis=1))
     return np.asarray(-terms.sum() / logits.dtype.type(divisor))
