@@ -57,7 +57,7 @@ relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
 TANH = register(Op(
     name="tanh", shape=_same, kernels={"array": np.tanh},
     vjp={"x": lambda ct, out, x: ct * (1.0 - out * out)},
-    samples=smooth_matrices(), reads=("out",), array_rules=True, family="activation"))
+    samples=smooth_matrices(wide=6.0), reads=("out",), array_rules=True, family="activation"))
 
 tanh = public(np.tanh)(unary(TANH, np.tanh))
 tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 − tanh².
@@ -75,7 +75,7 @@ tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 �
 SIGMOID = register(Op(
     name="sigmoid", shape=_same, kernels={"array": kernels.sigmoid},
     vjp={"x": lambda ct, out, x: ct * out * (1.0 - out)},
-    samples=smooth_matrices(), reads=("out",), array_rules=True, family="activation"))
+    samples=smooth_matrices(wide=12.0), reads=("out",), array_rules=True, family="activation"))
 
 sigmoid = public()(unary(SIGMOID, kernels.sigmoid))
 sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; derivative σ (1 − σ).
@@ -94,7 +94,7 @@ sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; 
 SOFTPLUS = register(Op(
     name="softplus", shape=_same, kernels={"array": kernels.softplus},
     vjp={"x": lambda ct, out, x: ct * sigmoid(x)},
-    samples=smooth_matrices(), reads=("x",), family="activation"))
+    samples=smooth_matrices(wide=12.0), reads=("x",), family="activation"))
 
 softplus = public()(unary(SOFTPLUS, kernels.softplus))
 softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its derivative is sigmoid(x).
@@ -118,7 +118,7 @@ def _silu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
 
 SILU = register(Op(
     name="silu", shape=_same, kernels={"array": kernels.silu}, vjp={"x": _silu_vjp},
-    samples=smooth_matrices(), reads=("x",), family="activation"))
+    samples=smooth_matrices(wide=12.0), reads=("x",), family="activation"))
 
 silu = public()(unary(SILU, kernels.silu))
 silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
@@ -147,7 +147,7 @@ def _gelu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
 
 GELU = register(Op(
     name="gelu", shape=_same, kernels={"array": kernels.gelu}, vjp={"x": _gelu_vjp},
-    samples=smooth_matrices(), reads=("x",), family="activation"))
+    samples=smooth_matrices(wide=5.0), reads=("x",), family="activation"))
 
 gelu = public()(unary(GELU, kernels.gelu))
 gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by entry.
@@ -175,6 +175,8 @@ def _leaky_relu_vjp(ct: Any, out: Any, x: Any, *, slope: float) -> Any:
 
 def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("slope a power of two", (dyadic(rng, 3, 4),), {"slope": 0.25})
+    yield Sample("slope above one", (dyadic(rng, 2, 3),), {"slope": 1.5})
+    yield Sample("slope below zero", (dyadic(rng, 2, 3),), {"slope": -0.5})
 
 
 LEAKY_RELU = register(Op(
@@ -218,6 +220,7 @@ def _elu_vjp(ct: Tensor, out: Tensor, x: Tensor, *, alpha: float) -> Tensor:
 
 def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("alpha", (rng.uniform(-2, 2, (3, 4)),), {"alpha": 0.75})
+    yield Sample("alpha above one", (rng.uniform(-6, 6, (2, 3)),), {"alpha": 1.5})
 
 
 ELU = register(Op(

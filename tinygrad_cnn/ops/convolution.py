@@ -23,6 +23,7 @@ from tinygrad_cnn.kernels import blas, reference, select, winograd
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
+from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
 from tinygrad_cnn.tensor import Tensor, apply, as_tensor, expose
 
@@ -79,21 +80,28 @@ _CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
 )
 
 
+def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, dict[str, Any]]]:
+    """The cases above, and some that are drawn."""
+    yield from _CASES
+    for groups in (1, 1, 2):
+        yield f"drawn, {groups} groups", *geometry(rng, groups=groups)
+
+
 def _conv2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for i, (name, x, w, settings) in enumerate(_CASES):
+    for i, (name, x, w, settings) in enumerate(_cases(rng)):
         bias = None if i % 2 else dyadic(rng, w[3])
         yield Sample(f"{name}, {'no bias' if i % 2 else 'bias'}",
                      (dyadic(rng, *x), dyadic(rng, *w), bias), settings)
 
 
 def _conv2d_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, x, w, settings in _CASES:
+    for name, x, w, settings in _cases(rng):
         y = shapes.conv2d(x, w, **settings)
         yield Sample(name, (dyadic(rng, *y), dyadic(rng, *w)), {"image_size": x[1:3], **settings})
 
 
 def _conv2d_weight_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, x, w, settings in _CASES:
+    for name, x, w, settings in _cases(rng):
         y = shapes.conv2d(x, w, **settings)
         yield Sample(name, (dyadic(rng, *x), dyadic(rng, *y)), {"kernel_size": w[:2], **settings})
 
@@ -336,7 +344,7 @@ def _conv_transpose2d_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Te
 
 
 def _conv_transpose2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for i, (name, x, w, settings) in enumerate(_CASES):
+    for i, (name, x, w, settings) in enumerate(_cases(rng)):
         y = shapes.conv2d(x, w, **settings)
         turned = (w[0], w[1], w[3], w[2])
         bias = dyadic(rng, x[3]) if i % 2 else None

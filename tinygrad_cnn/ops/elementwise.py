@@ -311,6 +311,7 @@ minimum.__doc__ = """The smaller of two values, entry by entry; a tie shares the
 def _clip_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("both bounds", (dyadic(rng, 3, 4),), {"low": -1.0, "high": 1.0})
     yield Sample("no lower bound", (dyadic(rng, 2, 3),), {"low": -math.inf, "high": 0.5})
+    yield Sample("no upper bound", (dyadic(rng, 2, 3),), {"low": 0.25, "high": math.inf})
 
 
 def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:

@@ -243,7 +243,7 @@ ASTYPE = register(Op(
     name="astype", shape=lambda x, *, dtype: x,
     kernels={"array": lambda x, *, dtype: x.astype(x.dtype if x.dtype.kind == "c" else dtype)},
     vjp={"x": _astype_vjp},
-    samples=lambda rng: iter([Sample("same dtype", (dyadic(rng, 2, 3),),
+    samples=lambda rng: iter([Sample("to float64", (dyadic(rng, 2, 3),),
                                      {"dtype": np.dtype(np.float64)})]),
     affine_in=("x",), reads=(), family="shape"))
 

@@ -40,7 +40,8 @@ def _matmul_shape(a: Shape, b: Shape) -> Shape:
 def _matmul_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for name, a, b in (("matrices", (2, 3), (3, 4)), ("batches", (2, 2, 3), (2, 3, 4)),
                        ("batches stretched", (2, 1, 2, 3), (3, 3, 2)),
-                       ("one matrix for a batch", (2, 3, 4), (4, 2))):
+                       ("one matrix for a batch", (2, 3, 4), (4, 2)),
+                       ("square", (3, 3), (3, 3)), ("square batch", (2, 2, 2), (2, 2, 2))):
         yield Sample(name, (dyadic(rng, *a), dyadic(rng, *b)))
 
 
@@ -108,6 +109,7 @@ def _linear_array(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> 
 def _linear_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("bias", (dyadic(rng, 4, 3), dyadic(rng, 3, 2), dyadic(rng, 2)))
     yield Sample("no bias", (dyadic(rng, 2, 3), dyadic(rng, 3, 4), None))
+    yield Sample("square", (dyadic(rng, 3, 3), dyadic(rng, 3, 3), dyadic(rng, 3)))
 
 
 LINEAR = register(Op(

@@ -19,6 +19,7 @@ from tinygrad_cnn.kernels import pooling, reference
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
+from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
 from tinygrad_cnn.tensor import Tensor, apply, as_tensor, expose
 
@@ -71,8 +72,21 @@ def _distinct(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return (rng.permutation(n).reshape(shape) - n // 2 + 0.5) / 2
 
 
+def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, dict[str, Any]]]:
+    """The cases above, and some that are drawn."""
+    yield from _CASES
+    for _ in range(2):
+        x, w, drawn = geometry(rng)
+        kernel_size = (w[0], w[1])
+        padding = tuple((min(a, k - 1), min(b, k - 1))
+                        for k, (a, b) in zip(kernel_size, drawn["padding"], strict=True))
+        image = (max(x[1], w[0]), max(x[2], w[1]))
+        yield "drawn", (x[0], *image, x[3]), {"kernel_size": kernel_size,
+                                              "stride": drawn["stride"], "padding": padding}
+
+
 def _max_pool2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, shape, settings in _CASES:
+    for name, shape, settings in _cases(rng):
         yield Sample(name, (_distinct(rng, shape),), settings)
 
 
@@ -82,13 +96,13 @@ def _winners(rng: np.random.Generator, shape: Shape, settings: dict[str, Any]) -
 
 
 def _take_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, shape, settings in _CASES:
+    for name, shape, settings in _cases(rng):
         yield Sample(name, (dyadic(rng, *shape),),
                      {"winners": _winners(rng, shape, settings), **settings})
 
 
 def _spread_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, shape, settings in _CASES:
+    for name, shape, settings in _cases(rng):
         winners = _winners(rng, shape, settings)
         yield Sample(name, (dyadic(rng, *winners.shape),),
                      {"winners": winners, "image_size": shape[1:3], **settings})
@@ -190,12 +204,12 @@ def _fold_shape(y: Shape, *, image_size: Pair, stride: Pair, padding: Sides) -> 
 
 
 def _windows_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, shape, settings in _CASES:
+    for name, shape, settings in _cases(rng):
         yield Sample(name, (dyadic(rng, *shape),), {**settings, "fill": 0.5})
 
 
 def _fold_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, shape, settings in _CASES:
+    for name, shape, settings in _cases(rng):
         y = _windows_shape(shape, **settings, fill=0.0)
         yield Sample(name, (dyadic(rng, *y),), {
             "image_size": shape[1:3], "stride": settings["stride"],
@@ -299,7 +313,7 @@ def _shared_vjp(ct: Tensor, out: Tensor, x: Tensor, *, kernel_size: Pair, stride
 
 def _shared_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for ties in ("split", "all"):
-        for name, shape, settings in _CASES:
+        for name, shape, settings in _cases(rng):
             yield Sample(f"{name}, {ties}", (_distinct(rng, shape),), {**settings, "ties": ties})
 
 
@@ -380,7 +394,7 @@ def _avg_pool2d_input_shape(y: Shape, *, image_size: Pair, kernel_size: Pair, st
 
 
 def _avg_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, shape, settings in _CASES:
+    for name, shape, settings in _cases(rng):
         for counted in (True, False) if name == "padded" else (True,):
             yield Sample(f"{name}{'' if counted else ', padding not counted'}",
                          (rng.normal(size=shape),), {**settings, "count_include_pad": counted})

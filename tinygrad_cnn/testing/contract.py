@@ -147,7 +147,7 @@ def linear_in_the_cotangent(trial: Trial) -> None:
     sparse = np.where(trial.rng(3).random(first.shape) < 0.5, 0.0, second)
     c, d = trial.pull(trial.arrays, first + sparse), trial.pull(trial.arrays, sparse)
     doubled, minus = trial.pull(trial.arrays, 2 * first), trial.pull(trial.arrays, -first)
-    noise = trial.point.noise(np.abs(first) + np.abs(sparse), np.float64, trial.rng(4))
+    noise = trial.noise(np.abs(first) + np.abs(sparse))
     for k in trial.point.wanted:
         part = a[k]
         if part is None:
@@ -176,8 +176,7 @@ def memory_layout(trial: Trial) -> None:
     name = "memory layout"
     ct = trial.cotangent()
     plain = trial.pull(trial.arrays, ct)
-    noise = None if all(map(trial.point.exact, trial.point.wanted)) else \
-        trial.point.noise(ct, np.float64, trial.rng(1))
+    noise = trial.noise(ct)
     for what, lay in _LAYOUTS:
         variants = (("a cotangent", trial.arrays, lay(ct)),
                     ("an input", [lay(x) for x in trial.arrays], ct))
@@ -297,7 +296,7 @@ def only_what_is_asked(trial: Trial) -> None:
     asked = [t for t in tensors if t.requires_grad]
     with np.errstate(all="ignore"):
         recorded = grad(trial.apply(tensors), asked, Tensor(ct), create_graph=True)
-    noise = trial.point.noise(ct, np.float64, trial.rng(1))
+    noise = trial.noise(ct)
     for k, part in zip(trial.point.wanted, recorded, strict=True):
         plain = everything[k]
         if part is not None and plain is not None:

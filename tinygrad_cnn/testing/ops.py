@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tinygrad_cnn.errors import GradientMismatch, TinygradCnnError
+from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.op import Op, Reject, Sample
 from tinygrad_cnn.tensor import Tensor, apply
 from tinygrad_cnn.testing.cases import cases
@@ -68,7 +69,8 @@ def check_op(op: Op | Callable[..., Tensor], *, order: int = 2, seed: int = 0) -
                                "or check a plain function with check_gradients")
     began = time.perf_counter()
     tally = Tally()
-    finding = find(declared, order=order, seed=seed, tally=tally)
+    with set_num_threads(1):                    # samples are small: other threads only cost time
+        finding = find(declared, order=order, seed=seed, tally=tally)
     if finding is not None:
         raise GradientMismatch(f"{finding.subject}[{finding.case}] {finding.input} "
                                f"{finding.prop}: {finding.detail}")

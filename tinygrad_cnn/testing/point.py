@@ -28,7 +28,7 @@ __all__ = ["Point", "Subject", "odd_integers", "tied"]
 Arrays = Sequence[Array]
 _ROUNDINGS = 16.0           # eps · |g|ᵀ|J| that the formula of a rule may lose besides its last sum
 _NOISE = 8.0                # times the change that ulps of the arguments cause
-_NOISE_CAP = {8: 2.0 ** 13, 4: 2.0 ** 9}        # eps · max |g|ᵀ|J|, by bytes of the dtype
+_NOISE_CAP = 2.0 ** 13      # eps · max |g|ᵀ|J|
 _GUARD_BITS = 12            # of the mantissa, for the intermediate results of a rule
 
 
@@ -189,13 +189,14 @@ class Point:
         if self.exact(k) or noise is None:
             return np.zeros(self.arrays[k].shape)
         rounding = self.rounding(k, ct, dtype)
-        # A single entry may be quiet by luck: each gets a quarter of the loudest, too.
-        loud = _NOISE * np.maximum(noise[k], 0.25 * noise[k].max(initial=0.0))
+        # A single entry may be quiet by luck: each gets a quarter of the loudest, and a few ulps of
+        # the largest entry, which a formula such as 1 + tanh may lose where it is small itself.
+        eps = float(np.finfo(dtype).eps)
+        size = np.abs(ct.reshape(-1).astype(np.float64)) @ np.abs(self.matrix(k))
+        largest = eps * size.max(initial=0.0)
+        loud = _NOISE * np.maximum(noise[k], 0.25 * noise[k].max(initial=0.0)) + 8 * largest
         if self.capped:
-            eps = float(np.finfo(dtype).eps)
-            size = (np.abs(ct.reshape(-1).astype(np.float64)) @ np.abs(self.matrix(k)))
-            cap = _NOISE_CAP[np.dtype(dtype).itemsize] * eps * size.max(initial=0.0)
-            loud = np.minimum(loud, cap)
+            loud = np.minimum(loud, _NOISE_CAP * largest)
         return np.asarray(rounding + loud + 1e-300)
 
     # ---- the comparison

@@ -161,7 +161,15 @@ class Trial:
 
     def cotangent(self, purpose: int = 0, dtype: Any = np.float64) -> Array:
         """A random cotangent of the output."""
-        return self.point.cotangent(self.rng(purpose), self.out.shape, dtype)
+        narrow = min(np.dtype(dtype), self.out.dtype, key=lambda d: d.itemsize)
+        ct = self.point.cotangent(self.rng(purpose), self.out.shape, narrow)
+        return ct.astype(self.out.dtype)
+
+    def noise(self, ct: Array, dtype: Any = np.float64) -> dict[int, Array] | None:
+        """The noise of the rules at this sample; None if all are compared exactly."""
+        if all(map(self.point.exact, self.point.wanted)):
+            return None
+        return self.point.noise(ct, dtype, self.rng(99))
 
     @property
     def kernels(self) -> tuple[tuple[str, ...], ...]:
