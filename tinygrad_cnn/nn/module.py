@@ -124,22 +124,23 @@ class Module:
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
         """Run ``forward`` under this module's name, then the hooks."""
-        steps = trail.current()
-        if steps is None:
-            with trail.started():
-                return self(*inputs, **settings)
-        with scope(self._name or type(self).__name__) as path:
-            try:
-                out = self.forward(*inputs, **settings)
-            except TinygradCnnError as error:
-                trail.explain(error, path, self, steps)
-                raise
-            for hook in tuple(self._hooks.values()):
-                replaced = hook(self, inputs, out)
-                out = out if replaced is None else replaced
-        if isinstance(out, Tensor) and next(self.children(), None) is None:
-            steps.append((path, self, out.shape))
-        return out
+        steps, token = trail.begin()
+        try:
+            with scope(self._name or type(self).__name__) as path:
+                try:
+                    out = self.forward(*inputs, **settings)
+                except TinygradCnnError as error:
+                    trail.explain(error, path, self, steps)
+                    raise
+                for hook in tuple(self._hooks.values()):
+                    replaced = hook(self, inputs, out)
+                    out = out if replaced is None else replaced
+            if isinstance(out, Tensor):
+                steps.append((path, self, out.data.shape))
+            return out
+        finally:
+            if token is not None:
+                trail.end(token)
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call ``hook(module, inputs, output)`` after each call of this module.

@@ -1,6 +1,6 @@
 """Where in a network an error happened: the path of the layer, and the shapes on the way to it.
 
-While the outermost module runs, each layer that finishes leaves its path and the shape of its
+While the outermost module runs, each module that finishes leaves its path and the shape of its
 output.  An error that passes through the call of a module gets the last of these added to its
 message, once, by the innermost module.
 """
@@ -8,9 +8,7 @@ message, once, by the innermost module.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
 from tinygrad_cnn.errors import TinygradCnnError
@@ -19,7 +17,7 @@ from tinygrad_cnn.shapes import Shape
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module
 
-__all__ = ["Steps", "current", "explain", "started"]
+__all__ = ["Steps", "begin", "end", "explain"]
 
 Steps = deque[tuple[tuple[str, ...], "Module", Shape]]
 
@@ -28,19 +26,18 @@ _MARK = "\n  in the layer "
 _steps: ContextVar[Steps | None] = ContextVar("steps", default=None)
 
 
-def current() -> Steps | None:
-    """The steps of the outermost call that is running here, or None."""
-    return _steps.get()
+def begin() -> tuple[Steps, Token[Steps | None] | None]:
+    """The steps of the outermost call that is running here; new ones, and a token, if none is."""
+    running = _steps.get()
+    if running is not None:
+        return running, None
+    steps: Steps = deque(maxlen=3 * _LAST)              # modules with parts are left out when shown
+    return steps, _steps.set(steps)
 
 
-@contextmanager
-def started() -> Iterator[None]:
-    """Collect the steps of the calls inside the block."""
-    token = _steps.set(deque(maxlen=_LAST))
-    try:
-        yield
-    finally:
-        _steps.reset(token)
+def end(token: Token[Steps | None]) -> None:
+    """Forget the steps that `begin` made."""
+    _steps.reset(token)
 
 
 def explain(error: TinygradCnnError, path: tuple[str, ...], module: Module, steps: Steps) -> None:
@@ -48,8 +45,9 @@ def explain(error: TinygradCnnError, path: tuple[str, ...], module: Module, step
     message = str(error)
     if _MARK in message:
         return
+    leaves = [step for step in steps if next(step[1].children(), None) is None][-_LAST:]
     rows = [(f"{'.'.join(where[1:]) or where[0]}: {_one_line(layer)}", str(shape))
-            for where, layer, shape in steps]
+            for where, layer, shape in leaves]
     width = max((len(name) for name, _ in rows), default=0)
     came = "".join(f"\n    {name:<{width}}  -> {shape}" for name, shape in rows)
     error.args = (f"{message}{_MARK}{'.'.join(path)}: {_one_line(module)}"
