@@ -75,14 +75,14 @@ def _distinct(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, dict[str, Any]]]:
     """The cases above, and some that are drawn."""
     yield from _CASES
-    for _ in range(2):
+    for name in ("drawn", "drawn again"):
         x, w, drawn = geometry(rng)
         kernel_size = (w[0], w[1])
         padding = tuple((min(a, k - 1), min(b, k - 1))
                         for k, (a, b) in zip(kernel_size, drawn["padding"], strict=True))
         image = (max(x[1], w[0]), max(x[2], w[1]))
-        yield "drawn", (x[0], *image, x[3]), {"kernel_size": kernel_size,
-                                              "stride": drawn["stride"], "padding": padding}
+        yield name, (x[0], *image, x[3]), {"kernel_size": kernel_size,
+                                           "stride": drawn["stride"], "padding": padding}
 
 
 def _max_pool2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
