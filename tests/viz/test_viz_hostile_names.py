@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -74,17 +75,17 @@ def check_svg(svg):
 def test_a_thousand_names_survive_the_own_layout(nets, thousand):
     recording = recording_of(nets, thousand)
     figure = Figure(recording, level="everything", engine="spine")
-    # 2,001 cards are more than are ever laid out, so the picture of all is made in two parts.
+    # 2,001 cards are more than are ever laid out, so the picture of all is made in parts.
     assert len(figure.diagram.cards) <= 40
-    for start in (0, 500):
-        part = Figure(recording_of(nets, thousand[start:start + 500]), level="everything",
+    for start in range(0, 1000, 100):
+        part = Figure(recording_of(nets, thousand[start:start + 100]), level="everything",
                       engine="spine")
         root = check_svg(part.svg())
         cards = [g for g in root.iter("{http://www.w3.org/2000/svg}g")
                  if g.get("class", "").startswith("card")]
-        assert len(cards) == len(part.diagram.cards) == 1001
+        assert len(cards) == len(part.diagram.cards) == 201
         shown = {t.text for t in root.iter("{http://www.w3.org/2000/svg}text")}
-        for name in thousand[start:start + 500]:
+        for name in thousand[start:start + 100]:
             expected = text.clean(name).replace("\\", "\u2216")
             assert not expected.strip() or expected in shown or any(
                 expected in (s or "") for s in shown)
@@ -94,10 +95,10 @@ def test_dot_parses_to_the_same_nodes_and_label_text(nets, thousand):
     engine = next((e for e in programs.engines() if e.is_program), None)
     if engine is None:
         pytest.skip("neither graphviz-pure nor dot is installed")
-    for start in (0, 500):
-        figure = Figure(recording_of(nets, thousand[start:start + 500]), level="everything")
+    for start in range(0, 1000, 100):        # without edges: the labels are what counts
+        figure = Figure(recording_of(nets, thousand[start:start + 100]), level="everything")
         done = subprocess.run([engine.where, "-Kdot", "-Tdot_json" if engine.name == "dot" else "-Tjson"],
-                              input=to_dot(figure.diagram).encode(), capture_output=True, check=True,
+                              input=to_dot(replace(figure.diagram, edges=())).encode(), capture_output=True, check=True,
                               timeout=120)
         graph = json.loads(done.stdout)
         nodes = {o["name"]: o for o in graph["objects"] if not o["name"].startswith(("cluster", "%"))}

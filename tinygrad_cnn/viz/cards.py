@@ -347,7 +347,7 @@ class _Writer:
         first = range(*part.instances[0]) if stacked else range(part.start, part.stop)
         inside = [self.entries[i] for i in self._inside(unit)]
         seconds = [e.seconds for e in inside if e.seconds is not None]
-        path = dotted(part.path) if part.kind == "span" else ""
+        path = dotted(part.path) if part.kind in ("span", "stack") else ""
         rows = [Row("text", " · ".join(filter(None, (self.recording.notes.get(path, ""),
                                                      self._flow(members))))),
                 Row("text", "" if part.kind in ("chain", "pattern") and len(first) <= 3

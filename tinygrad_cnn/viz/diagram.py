@@ -65,7 +65,8 @@ class Card:
     group : str
         The innermost group that holds the card, or empty.
     path : str
-        The module that the card stands for, which ``open=`` takes; empty for an op.
+        The module that the card stands for, of a stack the first; ``open=`` takes it.  Empty for
+        an op.
     about : tuple of str
         Facts for whoever asks: tooltip and page.
     change : str

@@ -22,7 +22,7 @@ __all__ = ["SUFFIXES", "Figure", "load"]
 
 SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt")
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
-_MOST_EMBEDDED = 400_000                    # characters of JSON that an SVG carries along
+_MOST_EMBEDDED = 1000                       # entries that an SVG carries along
 
 
 class Figure:
@@ -77,11 +77,11 @@ class Figure:
     # ---- in other forms
     @cached_property
     def _svg(self) -> str:
-        drawn = render.to_svg(self.diagram, engine=self.engine, theme=self.theme)
-        saved = plain.dumps(self.recording)
-        if len(saved) > _MOST_EMBEDDED:
+        name = render.figure_id(self.diagram)
+        drawn = render.to_svg(self.diagram, engine=self.engine, theme=self.theme, figure=name)
+        if len(self.recording.entries) > _MOST_EMBEDDED:
             return drawn
-        return svg.embed(drawn, saved, figure=render.figure_id(self.diagram))
+        return svg.embed(drawn, plain.dumps(self.recording), figure=name)
 
     def svg(self) -> str:
         """The picture as SVG text, with the recording inside for `load`.

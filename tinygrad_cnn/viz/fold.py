@@ -317,14 +317,15 @@ class _Folder:
 
     def _segments(self, most: int) -> None:
         """Cut what is left into at most ``most`` pieces of equal length; open modules stay."""
-        closed = sum(not part.open for part in self.root.children)
-        each = -(-closed // max(1, most - (len(self.root.children) - closed)))
+        kept = [part for part in self.root.children if part.open and part.path in self.opened]
+        rest = len(self.root.children) - len(kept)
+        each = -(-rest // max(1, most - sum(1 for part in kept for _ in _drawn(part))))
         out: list[Part] = []
         taken = 0                           # how many parts the last piece holds, if it may grow
         for part in self.root.children:
-            if part.open or not 0 < taken < each:
+            if part in kept or not 0 < taken < each:
                 out.append(part)
-                taken = 0 if part.open else 1
+                taken = 0 if part in kept else 1
             else:
                 out[-1] = Part("segment", out[-1].start, part.stop)
                 taken += 1

@@ -26,7 +26,7 @@ __all__ = ["embedded", "page"]
 
 _MOST_BYTES = 1_600_000                     # of pictures; the page stays below 2 MB
 _MOST_OPEN = 24
-_MOST_EMBEDDED = 400_000
+_MOST_EMBEDDED = 1000                       # entries of a recording that the page carries
 _LEVELS = ("everything", "operators", "modules", "folded")
 _DARK = ("color-scheme:dark;--page:#0f1720;--ink:#e6edf3;--muted:#a3b3c2;--card:#1b2733;"
          "--rule:#33414f;--focus:#3aa0dd;--soft:#15202b")
@@ -122,9 +122,8 @@ def _assembled(recording: Recording, first: Diagram, frames: list[str],
     policy = (f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
               "base-uri 'none'; form-action 'none'")
     states = _json(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
-    saved = dumps(recording)
-    kept = (f'<script type="application/json" id="recording">{_json(saved)}</script>'
-            if len(saved) <= _MOST_EMBEDDED else "")
+    kept = "" if len(recording.entries) > _MOST_EMBEDDED else (
+        f'<script type="application/json" id="recording">{_json(dumps(recording))}</script>')
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">

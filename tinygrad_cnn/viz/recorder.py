@@ -45,7 +45,8 @@ def statistics(array: Array) -> Statistics:
     flat = np.ascontiguousarray(array).reshape(-1)
     if flat.dtype.kind != "f":
         flat = flat.astype(np.float64)
-    total = float(np.dot(flat, flat))
+    with np.errstate(all="ignore"):         # NaN and overflow are findings, not faults, here
+        total = float(np.dot(flat, flat))
     if math.isfinite(total):
         return Statistics(math.sqrt(total / flat.size), float(flat.min()), float(flat.max()))
     finite = flat[np.isfinite(flat)].astype(np.float64)
@@ -277,8 +278,13 @@ class Recorder:
                    and not self.leaves[k].name]
         given = _input_names(len(unnamed), inputs)
         naming = dict(zip(unnamed, given, strict=True))
+        readers: dict[int, _Op] = {}
+        for k in order:
+            if k >= 0:
+                for source in self.ops[k].inputs:
+                    readers.setdefault(source, self.ops[k])
         entries = [self._op_entry(k, index, root, k == output) if k >= 0 else
-                   self._leaf_entry(k, naming.get(k, ""), names or {}, order, root)
+                   self._leaf_entry(k, naming.get(k, ""), names or {}, readers[k], root)
                    for k in order]
         return Recording(title or root or "graph", tuple(entries), index[output],
                          any(e.gradient is not None for e in entries), tuple(unreached),
@@ -326,11 +332,10 @@ class Recorder:
             return self.gradients[source].rms
         return None
 
-    def _leaf_entry(self, key: int, name: str, names: Mapping[int, str], order: Sequence[int],
+    def _leaf_entry(self, key: int, name: str, names: Mapping[int, str], reader: _Op,
                     root: str) -> Entry:
         leaf = self.leaves[key]
         tensor = leaf.tensor() if leaf.tensor is not None else None
-        reader = next(self.ops[k] for k in order if k >= 0 and key in self.ops[k].inputs)
         argument = reader.arguments[reader.inputs.index(key)]
         scope = _below(reader.scope, root) if leaf.role == "parameter" else ()
         path = names.get(id(tensor), "") if tensor is not None else ""

@@ -128,7 +128,7 @@ def finish(svg: str, *, figure: str = "f1", theme: str = "auto", css: str = "", 
     css = f"#{figure}{{max-width:100%;height:auto;width:{pixels:.0f}px}}" + css
     if theme == "auto":
         css += f"@media (prefers-color-scheme:dark){{{dark_css(f'#{figure} ')}}}"
-    name = html.escape(label, quote=True) or "graph"
+    name = escape(label, 400) or "graph"
     return (f'{head} id="{figure}" role="img" aria-label="{name}"><style>{css}</style>'
             f"{rest.rstrip()}\n")
 

@@ -34,8 +34,11 @@ def clean(text: object, limit: int = 72) -> str:
     >>> clean("abcdef", limit=4)
     'abc…'
     """
+    words = str(text)
+    if len(words) <= limit and words.isprintable():     # the usual case
+        return words
     kept = "".join(" " if c in "\n\r\t" else "\ufffd" if unicodedata.category(c)[0] == "C" else c
-                   for c in str(text)[:limit + 1])
+                   for c in words[:limit + 1])
     return kept if len(kept) <= limit else kept[:limit - 1] + "…"
 
 

@@ -1,0 +1,236 @@
+"""From real tensors and modules to a recording, without leaving a trace in them."""
+
+import copy
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import nn, viz
+from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.viz.recorder import statistics
+
+
+def rms(array):
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
+
+
+@pytest.fixture
+def step(nets, batch):
+    model, (images, labels) = nets.LeNet(), batch
+    return model, images, labels, tc.cross_entropy(model(images), labels)
+
+
+def test_a_loss_knows_its_ops_names_settings_and_source_lines(step):
+    recording = viz.describe(step[3])
+    assert recording.title == "LeNet"
+    assert [e.path for e in recording.entries] == [
+        "x", "conv1.weight", "conv1.bias", "conv1.conv2d", "relu", "max_pool2d", "conv2.weight",
+        "conv2.bias", "conv2.conv2d", "relu", "max_pool2d", "reshape", "fc.weight", "fc.bias",
+        "fc.linear", "y", "cross_entropy"]
+    conv = recording.entries[3]
+    assert conv.settings == ("3×3", "stride 1", "pad 1", "1→4 channels")
+    products = 6 * 12 * 12 * 4 * 9
+    assert 2 * products <= conv.flops <= 2 * products + 6 * 12 * 12 * 4     # with or without bias
+    assert conv.source.startswith("conftest.py:")
+    assert recording.entries[-1].role == "loss"
+
+
+def test_gradients_of_a_private_replay_are_those_of_backward(step):
+    model, _, _, loss = step
+    recording = viz.describe(loss)
+    assert all(p.grad is None for p in model.parameters())
+    loss.backward()
+    found = {e.path: e.gradient.rms for e in recording.entries if e.role == "parameter"}
+    assert found == {name: pytest.approx(rms(p.grad.data), rel=1e-5)
+                     for name, p in model.named_parameters()}
+
+
+def test_an_edge_shows_what_went_through_it_and_a_card_the_whole():
+    x = tc.Parameter([1.0, 2.0], name="x")
+    y = x * 3.0                             # read twice: by mul with slope 5, by sum with slope 1
+    loss = (y * 5.0).sum() + y.sum()
+    recording = viz.describe(loss)
+    first = next(e for e in recording.entries if e.op == "mul")
+    assert first.gradient.rms == pytest.approx(6.0)
+    sent = {round(s, 6) for e in recording.entries if e.op in ("mul", "sum") and e is not first
+            for s, j in zip(e.sent, e.inputs, strict=True) if recording.entries[j] is first}
+    assert sent == {5.0, 1.0}
+
+
+def test_a_parameter_read_twice_has_the_sum_of_its_gradients():
+    w = tc.Parameter([2.0, 3.0], name="w")
+    recording = viz.describe((w * w).sum())
+    assert recording.entries[0].gradient.rms == pytest.approx(rms([4.0, 6.0]))
+
+
+def test_drawing_changes_no_graph_no_grad_and_no_random_state(nets, batch):
+    class Net(nets.LeNet):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2D(1)
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, image):
+            return self.drop(super().forward(self.norm(image)))
+
+    model = Net()
+    images, labels = batch
+    loss = tc.cross_entropy(model(images), labels)
+    before = copy.deepcopy(model.state_dict())
+    grads = [p.grad for p in model.parameters()]
+    model.graph(images, labels=labels).svg()
+    loss.graph().svg()
+    after = model.state_dict()
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+    assert grads == [p.grad for p in model.parameters()]
+    loss.backward()                         # the graph is alive still
+
+
+def test_a_step_that_was_watched_can_be_drawn_after_backward(nets, batch):
+    model, (images, labels) = nets.LeNet(), batch
+    with viz.watch() as seen:
+        loss = tc.cross_entropy(model(images), labels)
+        loss.backward()
+        inside = loss.graph()
+    after = viz.graph(loss, watch=seen)
+    assert inside.recording == after.recording == seen.describe(loss)
+    assert all(e.seconds > 0 for e in after.recording.entries if e.op)
+    weights = {n: rms(p.grad.data) for n, p in model.named_parameters()}
+    assert {e.path: e.gradient.rms for e in after.recording.entries if e.role == "parameter"} == {
+        n: pytest.approx(v, rel=1e-5) for n, v in weights.items()}
+
+
+def test_a_watch_of_several_steps_draws_each_and_keeps_no_array(nets, batch):
+    model, (images, labels) = nets.LeNet(), batch
+    with viz.watch() as seen:
+        losses = []
+        for _ in range(3):
+            model.zero_grad()
+            loss = tc.cross_entropy(model(images), labels)
+            loss.backward()
+            losses.append(loss)
+    counts = {len(seen.describe(loss).entries) for loss in losses}
+    assert counts == {17}
+    nodes = [weakref.ref(loss.node) for loss in losses]
+    del loss, losses
+    gc.collect()
+    assert all(ref() is None for ref in nodes)
+
+
+def test_ops_before_the_first_parameter_show_in_a_watch():
+    w = tc.Parameter(np.ones((4, 2), np.float32), name="w")
+    with viz.watch() as seen:
+        x = tc.Tensor(np.ones((3, 2, 2), np.float32))
+        loss = (tc.flatten(x) @ w).sum()
+    assert [e.op for e in seen.describe(loss).entries if e.op] == ["reshape", "matmul", "sum"]
+
+
+def test_a_model_is_named_by_its_parameters_and_its_arguments(nets, batch):
+    figure = nets.LeNet().graph(batch[0])
+    assert [e.name for e in figure.recording.entries if e.role == "input"] == ["image"]
+    assert not figure.recording.backward
+    group = figure.diagram.groups[0]
+    assert (group.title, group.note) == ("conv1", "Conv2D(1, 4, kernel_size=3, padding=1) · "
+                                                  "40 parameters")
+
+
+def test_labels_make_the_gradients_of_a_model_show(nets, batch):
+    figure = viz.graph_of_module(nets.LeNet(), batch[0], labels=batch[1])
+    assert figure.recording.backward
+    assert figure.recording.entries[-1].note.startswith("loss ")
+    assert figure.recording.unreached == ()
+
+
+def test_a_parameter_that_the_loss_does_not_read_is_found(nets, batch):
+    model = nets.LeNet()
+    model.spare = nn.Linear(3, 3, rng=np.random.default_rng(0))
+    figure = model.graph(batch[0], labels=batch[1])
+    assert figure.recording.unreached == ("spare.weight", "spare.bias")
+    assert [p.name for p in figure.problems(severity="error")] == ["spare.weight", "spare.bias"]
+
+
+def test_a_module_called_twice_is_drawn_twice():
+    layer = nn.Linear(3, 3, rng=np.random.default_rng(0))
+
+    class Twice(nn.Module):
+        def __init__(self):
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(tc.relu(self.layer(x)))
+
+    figure = Twice().graph(np.ones((2, 3), np.float32), level="everything")
+    assert [e.op for e in figure.recording.entries if e.op] == ["linear", "relu", "linear"]
+    assert sum(e.role == "parameter" for e in figure.recording.entries) == 2
+
+
+def test_kept_bytes_are_counted_once_at_the_op_that_made_them():
+    x = tc.Parameter(np.ones((64, 64)), name="x")        # 32,768 bytes each
+    y = x * 2.0
+    loss = (y * y).sum()
+    ops = {e.op: e for e in viz.describe(loss).entries if e.op}
+    first = next(e for e in viz.describe(loss).entries if e.op == "mul")
+    assert first.kept == 64 * 64 * 8
+    assert ops["sum"].kept == 0
+
+
+def test_dead_channels_are_counted():
+    w = np.zeros((1, 1, 1, 4))
+    w[..., :3] = 1.0
+    x = tc.Tensor(np.abs(np.random.default_rng(0).normal(size=(2, 4, 4, 1))))
+    y = tc.relu(tc.conv2d(x, tc.Parameter(w), tc.Parameter(np.array([0.0, 0, 0, -1]))))
+    entry = next(e for e in viz.describe(y.sum()).entries if e.op == "relu")
+    assert (entry.dead, entry.channels) == (1, 4)
+
+
+@pytest.mark.parametrize("array, expected", [
+    ([3.0, -4.0], (np.sqrt(12.5), -4.0, 3.0, 0)), ([], (0.0, 0.0, 0.0, 0)),
+    ([1.0, np.nan], (np.nan, 1.0, 1.0, 1)), ([np.inf, 2.0], (np.inf, 2.0, 2.0, 1)),
+    ([1e200, 1e200], (1e200, 1e200, 1e200, 0))])
+def test_figures_of_an_array(array, expected):
+    s = statistics(np.array(array))
+    assert (s.rms, s.low, s.high, s.bad) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_chain_of_ten_thousand_ops_is_described_without_recursion():
+    x = tc.Parameter([1.0], name="x")
+    y = x
+    for _ in range(10_000):
+        y = y + 1.0
+    figure = y.sum().graph(gradients=False)
+    assert len(figure.diagram.cards) <= 40
+
+
+def test_zero_size_tensors_are_drawn():
+    w = tc.Parameter(np.ones((3, 2)), name="w")
+    figure = (tc.Tensor(np.ones((0, 3))) @ w).sum().graph()
+    assert "0×2" in figure.svg()
+
+
+@pytest.mark.parametrize("case, message", [
+    ("freed", r"backward\(\) has freed this graph; draw it before backward\(\), pass retain_graph"),
+    ("leaf", r"no op is recorded behind this tensor; compute it outside no_grad\(\)"),
+    ("no_grad", r"no op is recorded behind this tensor"),
+    ("model", r"LeNet has not been called, so its shapes are not known; give one batch"),
+    ("outside", r"was not computed inside the watch")])
+def test_what_cannot_be_drawn_is_refused_in_one_line(step, case, message):
+    model, images, labels, loss = step
+    with pytest.raises(VizError, match=message) as caught:
+        if case == "freed":
+            loss.backward()
+            loss.graph()
+        elif case == "leaf":
+            tc.Tensor([1.0]).graph()
+        elif case == "no_grad":
+            with tc.no_grad():
+                model(images).graph()
+        elif case == "model":
+            model.graph(None)
+        else:
+            with viz.watch() as seen:
+                pass
+            seen.describe(loss)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,291 @@
+"""The interactive page in a real browser, over its debugging pipe; skipped where there is none."""
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from tinygrad_cnn.viz import Figure
+
+BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome")
+                if (path := shutil.which(name))), None)
+needs_browser = pytest.mark.skipif(BROWSER is None or os.name == "nt",
+                                   reason="no headless Chromium is installed")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--disable-dev-shm-usage", "--window-size=1200,800", "--remote-debugging-pipe"]
+
+
+class Browser:
+    """Just enough of the DevTools protocol: JSON messages that end with a zero byte."""
+
+    def __init__(self, profile):
+        commands, self._write = os.pipe()
+        self._read, answers = os.pipe()
+
+        def connect():                      # Chromium reads descriptor 3 and writes descriptor 4
+            high = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (commands, answers)]
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+
+        self.process = subprocess.Popen(
+            [BROWSER, *FLAGS, f"--user-data-dir={profile}", "about:blank"], close_fds=False,
+            preexec_fn=connect, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(commands)
+        os.close(answers)
+        self._buffer, self._ids, self.events = b"", itertools.count(1), []
+        self.session = None
+        target = self.call("Target.getTargets")["targetInfos"]
+        page = next(t["targetId"] for t in target if t["type"] == "page")
+        self.session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method, **params):
+        number = next(self._ids)
+        message = {"id": number, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._message()
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def _message(self):
+        until = time.monotonic() + 30
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._read], [], [], max(0, until - time.monotonic()))
+            assert ready, "the browser did not answer within half a minute"
+            self._buffer += os.read(self._read, 1 << 20)
+        message, self._buffer = self._buffer.split(b"\0", 1)
+        return json.loads(message)
+
+    def open(self, path):
+        self.events.clear()
+        self.call("Page.navigate", url=path.as_uri())
+        self.wait("document.readyState === 'complete' && typeof states !== 'undefined'")
+
+    def run(self, expression):
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def wait(self, expression):
+        until = time.monotonic() + 30
+        while not self.run(expression):
+            assert time.monotonic() < until, f"never true: {expression}"
+            time.sleep(0.02)
+
+    def key(self, key, code=0):
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code,
+                      **({"text": key} if kind == "keyDown" and len(key) == 1 else {}))
+
+    def mouse(self, kind, x, y, **more):
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def centre(self, element):
+        box = self.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])"
+                       f"(document.getElementById('{element}').getBoundingClientRect())")
+        return box
+
+    def click(self, element):
+        x, y = self.centre(element)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.mouse(kind, x, y, button="left", clickCount=1)
+
+    def complaints(self):
+        return [e for e in self.events if e.get("method") in (
+            "Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")]
+
+    def requests(self):
+        return [e["params"]["request"]["url"] for e in self.events
+                if e.get("method") == "Network.requestWillBeSent"]
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            os.close(self._write)
+        self.process.terminate()
+        self.process.wait(20)
+        os.close(self._read)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def page(browser, nets, tmp_path):
+    Figure(nets.lenet()).save(tmp_path / "lenet.html")
+    browser.open(tmp_path / "lenet.html")
+    return browser
+
+
+@pytest.fixture
+def folded(browser, nets, tmp_path):
+    Figure(nets.resnet(4)).save(tmp_path / "resnet.html")
+    browser.open(tmp_path / "resnet.html")
+    return browser
+
+
+DIMMED = "[...document.querySelectorAll('main>div:not([hidden]) .card.dim')].length"
+SHOWN = "document.querySelector('main>div:not([hidden])').id"
+
+
+@needs_browser
+def test_the_page_asks_for_nothing_and_complains_of_nothing(page):
+    assert [url.rpartition("/")[2] for url in page.requests()] == ["lenet.html"]
+    assert page.complaints() == []
+    assert page.run("document.title") == "LeNet"
+
+
+@needs_browser
+def test_hovering_a_card_lights_its_path_and_shows_its_facts(page):
+    x, y = page.centre("v0-n4")
+    page.mouse("mouseMoved", x, y)
+    page.wait("document.querySelector('#facts h2').textContent === 'relu'")
+    lit = page.run("[...now.cards.values()].filter(c => !c.node.classList.contains('dim'))"
+                   ".map(c => c.id)")
+    assert lit == ["n0", "n1", "n2", "n3", "n4", "n5", "n8", "n9", "n10", "n11", "n14", "n16"]
+    page.mouse("mouseMoved", 5, 790)
+    page.wait(f"{DIMMED} === 0")
+
+
+@needs_browser
+def test_a_click_keeps_the_path_until_escape(page):
+    page.click("v0-n4")
+    page.mouse("mouseMoved", 5, 790)
+    assert page.run(DIMMED) > 0
+    page.key("Escape", 27)
+    page.wait(f"{DIMMED} === 0")
+
+
+@needs_browser
+def test_a_card_reached_by_keyboard_lights_its_path(page):
+    page.run("document.getElementById('v0-n4').focus()")
+    assert page.run("document.querySelector('#facts h2').textContent") == "relu"
+    assert page.run("document.getElementById('v0-n4').getAttribute('aria-label')") == "relu"
+    page.key(" ", 32)
+    assert page.run("kept") == "n4"
+
+
+@needs_browser
+def test_the_slash_key_searches_and_enter_centres(page):
+    page.key("/", 191)
+    assert page.run("document.activeElement.id") == "find"
+    for letter in "linear":
+        page.key(letter, ord(letter.upper()))
+    page.wait("document.getElementById('hits').textContent === '2 of 17 cards'"
+              " || document.getElementById('hits').textContent.startsWith('1 of')")
+    assert page.run(DIMMED) >= 15
+    page.key("Enter", 13)
+    x, y = page.centre("v0-n14")
+    area = page.run("(r => [r.x, r.y, r.width, r.height])(now.svg.getBoundingClientRect())")
+    assert abs(x - area[0] - area[2] / 2) < 3 + area[2] / 2
+    assert area[1] <= y <= area[1] + area[3]
+
+
+@needs_browser
+def test_wheel_buttons_and_keys_zoom_and_dragging_pans(page):
+    width = "now.svg.viewBox.baseVal.width"
+    before = page.run(width)
+    page.mouse("mouseWheel", 400, 400, deltaX=0, deltaY=-100)
+    page.wait(f"{width} < {before}")
+    page.key("0", 48)
+    full = page.run("now.full.width")
+    assert page.run(width) == full
+    page.key("+", 187)
+    assert page.run(width) == pytest.approx(full / 1.25)
+    page.click("out")
+    assert page.run(width) == pytest.approx(full)
+    left = page.run("now.svg.viewBox.baseVal.x")
+    page.mouse("mousePressed", 60, 600, button="left", clickCount=1)
+    page.mouse("mouseMoved", 160, 600, button="left", buttons=1)
+    page.mouse("mouseReleased", 160, 600, button="left", clickCount=1)
+    assert page.run("now.svg.viewBox.baseVal.x") < left
+
+
+@needs_browser
+def test_levels_fold_and_modules_open_and_close(folded):
+    assert folded.run(SHOWN) == "view-v0"
+    folded.run("document.querySelector('[data-state=operators]').click()")
+    assert folded.run("now.name") == "operators"
+    folded.run("document.querySelector('[data-state=folded]').click()")
+    stack = folded.run("[...now.cards.values()].find(c => c.path).id")
+    folded.run(f"document.getElementById('v0-{stack}').focus()")
+    before = folded.run("now.cards.size")
+    folded.key("Enter", 13)
+    folded.wait("now.name.startsWith('open ')")
+    assert folded.run("now.cards.size") > before
+    folded.run("document.querySelector('#facts')")
+    first = folded.run("[...now.cards.keys()][0]")
+    folded.run(f"now.cards.get('{first}').node.focus()")
+    folded.run("[...document.querySelectorAll('#facts button')]"
+               ".find(b => b.textContent.startsWith('fold')).click()")
+    assert folded.run(SHOWN) == "view-v0"
+
+
+@needs_browser
+def test_the_slider_steps_through_the_backward_pass_and_play_runs_it(page):
+    waiting = "[...document.querySelectorAll('main>div:not([hidden]) .edge.waiting')].length"
+    page.run("el('step').value = 1; el('step').dispatchEvent(new Event('input'))")
+    assert page.run("el('where').textContent") == "1/14  cross_entropy → linear  grad 0.010"
+    assert page.run(waiting) == 15
+    page.run("el('step').value = 14; el('step').dispatchEvent(new Event('input'))")
+    assert page.run(waiting) == 2           # x and y have no gradient
+    page.click("play")
+    page.wait("Number(el('step').value) >= 2")
+    page.click("play")
+    assert page.run("el('play').textContent") == "▶ backward"
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_theme_and_the_button_turns_it(page, scheme):
+    page.call("Emulation.setEmulatedMedia",
+              features=[{"name": "prefers-color-scheme", "value": scheme}])
+    colour = "getComputedStyle(document.body).backgroundColor"
+    card = "getComputedStyle(document.querySelector('#v0-n4 rect')).fill"
+    light, dark = ("rgb(255, 255, 255)", "rgb(254, 254, 254)"), ("rgb(15, 23, 32)",
+                                                                 "rgb(27, 39, 51)")
+    first, second = (light, dark) if scheme == "light" else (dark, light)
+    assert (page.run(colour), page.run(card)) == first
+    page.click("theme")
+    assert (page.run(colour), page.run(card)) == second
+    page.call("Emulation.setEmulatedMedia", features=[])
+
+
+@needs_browser
+def test_a_small_window_keeps_everything_in_reach(page):
+    page.call("Emulation.setDeviceMetricsOverride", width=480, height=800, deviceScaleFactor=1,
+              mobile=False)
+    assert page.run("document.documentElement.scrollWidth <= 480")
+    page.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_the_page_of_a_big_network_stays_below_two_megabytes(nets):
+    text = Figure(nets.resnet(9)).html()
+    assert len(text.encode()) < 2_000_000
+    assert text.count('<div id="view-') > 3
+
+
+def test_the_policy_allows_the_style_and_the_script_alone(nets):
+    text = Figure(nets.lenet()).html()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text).group(1)
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "://" not in re.sub(r'xmlns="[^"]+"', "", text)
