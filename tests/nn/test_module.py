@@ -314,6 +314,7 @@ def test_a_trained_tensor_that_is_no_parameter_is_refused():
     ("mean", tc.Tensor([1.0]), "the buffer mean must be an ndarray, got Tensor"),
     ("forward", nn.ReLU(), "'forward' is a name of Module's own"),
     ("parameters", tc.Parameter([1.0]), "'parameters' is a name of Module's own"),
+    ("training", nn.ReLU(), "'training' is a name of Module's own"),
 ])
 def test_an_assignment_that_would_lose_something_is_refused(name, value, message):
     net = nn.Module()
@@ -321,6 +322,15 @@ def test_an_assignment_that_would_lose_something_is_refused(name, value, message
     net.register_buffer("mean", np.zeros(1))
     with pytest.raises(tc.TinygradCnnError, match=message):
         setattr(net, name, value)
+
+
+def test_a_default_of_the_class_may_be_replaced_by_a_part():
+    class Optional(nn.Module):
+        head = None
+
+    model = Optional()
+    model.head = nn.Linear(1, 1)
+    assert len(list(model.parameters())) == 2
 
 
 def test_a_module_cannot_contain_itself():

@@ -116,6 +116,13 @@ def test_what_is_no_mapping_is_refused():
         model().load_state_dict([1])
 
 
+def test_what_is_no_array_is_refused():
+    with pytest.raises(tc.CheckpointError, match="weight is no array"):
+        nn.Linear(2, 1).load_state_dict({"weight": [[1.0], [1.0, 2.0]]})
+    with pytest.raises(tc.CheckpointError, match="of another dtype: weight is object"):
+        nn.Linear(1, 1, bias=False).load_state_dict({"weight": np.array([[None]])})
+
+
 def waiting():
     return nn.Sequential(nn.Conv2D(None, 4, 3, groups=2), nn.BatchNorm2D(affine=False),
                          nn.ConvTranspose2D(None, 2, 2, bias=False), nn.LayerNorm(), nn.Flatten(),

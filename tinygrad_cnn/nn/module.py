@@ -336,7 +336,8 @@ class Module:
         if not isinstance(name, str) or not name or "." in name:
             raise SettingError(f"{type(self).__name__}: the name of a part must be a string "
                                f"without dots, which separate the names in a path, got {name!r}")
-        if name in dir(type(self)):
+        own = getattr(type(self), name, None)
+        if callable(own) or isinstance(own, property) or name in ("training", "awaits"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 

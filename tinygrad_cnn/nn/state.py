@@ -45,7 +45,7 @@ def float_dtype(who: str, dtype: Any) -> np.dtype[Any]:
 
 def refuse_waiting(path: str, module: Module) -> None:
     """Raise if the module has no parameters yet because its input size is not known."""
-    if module.awaits is not None and vars(module)[module.awaits] is None:
+    if _waits(module):
         where = f"{path}: " if path else ""
         raise SettingError(f"{where}{module!r} takes its {module.awaits} from its first call, so "
                            "it has no parameters yet; call the model once, as in model(x), before "
@@ -53,7 +53,7 @@ def refuse_waiting(path: str, module: Module) -> None:
 
 
 def _waits(module: Module) -> bool:
-    return module.awaits is not None and vars(module)[module.awaits] is None
+    return module.awaits is not None and vars(module).get(module.awaits, ...) is None
 
 
 def _join(path: str, name: str) -> str:
@@ -82,7 +82,7 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
     if not isinstance(entries, Mapping):
         raise CheckpointError(f"{who}: the state must be a mapping of paths to arrays, "
                               f"got {type(entries).__name__}")
-    given = {str(name): as_array(value) for name, value in entries.items()}
+    given = {str(name): _array(who, name, value) for name, value in entries.items()}
     needed, waiting = _needed(module, {name: array.shape for name, array in given.items()})
     missing = tuple(name for name in needed if name not in given)
     unexpected = tuple(name for name in given if name not in needed)
@@ -108,6 +108,13 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
         if name in given:
             array[...] = given[name]
     return LoadReport(missing, unexpected)
+
+
+def _array(who: str, name: Any, value: Any) -> Array:
+    try:
+        return as_array(value)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{who}: {name} is no array: {error}") from error
 
 
 def _needed(module: Module, shapes: Mapping[str, Shape]
