@@ -14,7 +14,6 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn
-
 from tinygrad_cnn.viz.recording import Entry, Recording, Statistics
 
 FAMILIES = {"conv2d": "conv", "linear": "linear", "relu": "activation", "max_pool2d": "pool",
@@ -36,12 +35,14 @@ class Builder:
                                   weight=0.05 if role == "parameter" else None, **facts))
         return len(self.entries) - 1
 
-    def op(self, op: str, shape, *inputs: int, arguments=(), settings=(), role="op", **facts) -> int:
+    def op(self, op: str, shape, *inputs: int, arguments=(), settings=(), role="op",
+           **facts) -> int:
         needs = any(self.entries[i].needs_gradient for i in inputs)
         gradient = Statistics(1.0 if role == "loss" else self.gradient, -1.0, 1.0)
         self.entries.append(Entry(
-            role, tuple(shape), "float32", op=op, scope=self.scope, family=FAMILIES.get(op, "shape"),
-            inputs=inputs, arguments=tuple(arguments or "xwb"[:len(inputs)]),
+            role, tuple(shape), "float32", op=op, scope=self.scope,
+            family=FAMILIES.get(op, "shape"), inputs=inputs,
+            arguments=tuple(arguments or "xwb"[:len(inputs)]),
             settings=tuple(settings), needs_gradient=needs, gradient=gradient if needs else None,
             sent=tuple(self.gradient if self.entries[i].needs_gradient else None for i in inputs),
             flops=math.prod(shape) * 50, kept=math.prod(shape) * 4, seconds=1e-4,

@@ -196,7 +196,7 @@ def test_what_has_no_gradient_cannot_move(nets, tmp_path, batch):
     figure = nets.LeNet().graph(batch[0])
     with pytest.raises(VizError, match="no gradient was recorded"):
         viz.animate(figure, tmp_path / "a.svg")
-    with pytest.raises(VizError, match="must end with .svg"):
+    with pytest.raises(VizError, match=r"must end with \.svg"):
         viz.animate(figure, tmp_path / "a.gif")
     assert list(tmp_path.iterdir()) == []
 

@@ -17,9 +17,10 @@ from tinygrad_cnn.viz.dot import to_dot
 SEEDS = ["", " ", "plain", '"', "'", "<b>", "<a> <b>", "</svg>", "</script>", "]]>", "&lt;", "&#0;",
          "\0", "\n", "\r\n", "\\N", "\\G", "\\", "\\\"", "a\\l", "\u202eevil", "\u2066x\u2069",
          "javascript:alert(1)", "onload=alert(1)", "<script>alert(1)</script>",
-         "<img src=x onerror=alert(1)>", "}", "{", "|", "[", "]", "]; node [", "--", "->", ";", "%s",
-         "{0}", "日本語", "∇loss", "🙂", "e\u0301", "x" * 10_000, "<!--", "-->", "<![CDATA[", "\ud800",
-         "\ufffe", "url(https://example.org)", "{{7*7}}", "$(id)", "`id`", "../../etc/passwd", "#", ","]
+         "<img src=x onerror=alert(1)>", "}", "{", "|", "[", "]", "]; node [", "--", "->", ";",
+         "%s", "{0}", "日本語", "∇loss", "🙂", "e\u0301", "x" * 10_000, "<!--", "-->", "<![CDATA[",
+         "\ud800", "\ufffe", "url(https://example.org)", "{{7*7}}", "$(id)", "`id`",
+         "../../etc/passwd", "#", ","]
 
 
 def hostile_names(n):
@@ -97,11 +98,12 @@ def test_dot_parses_to_the_same_nodes_and_label_text(nets, thousand):
         pytest.skip("neither graphviz-pure nor dot is installed")
     for start in range(0, 1000, 100):        # without edges: the labels are what counts
         figure = Figure(recording_of(nets, thousand[start:start + 100]), level="everything")
-        done = subprocess.run([engine.where, "-Kdot", "-Tdot_json" if engine.name == "dot" else "-Tjson"],
-                              input=to_dot(replace(figure.diagram, edges=())).encode(), capture_output=True, check=True,
-                              timeout=120)
-        graph = json.loads(done.stdout)
-        nodes = {o["name"]: o for o in graph["objects"] if not o["name"].startswith(("cluster", "%"))}
+        done = subprocess.run(
+            [engine.where, "-Kdot", "-Tdot_json" if engine.name == "dot" else "-Tjson"],
+            input=to_dot(replace(figure.diagram, edges=())).encode(), capture_output=True,
+            check=True, timeout=120)
+        nodes = {o["name"]: o for o in json.loads(done.stdout)["objects"]
+                 if not o["name"].startswith(("cluster", "%"))}
         assert set(nodes) == {c.id for c in figure.diagram.cards} | {"legend"}
         for card in figure.diagram.cards:
             words = html.unescape(re.sub(r"<[^>]*>", "", nodes[card.id]["label"]))

@@ -210,27 +210,32 @@ def test_zero_size_tensors_are_drawn():
     assert "0×2" in figure.svg()
 
 
-@pytest.mark.parametrize("case, message", [
-    ("freed", r"backward\(\) has freed this graph; draw it before backward\(\), pass retain_graph"),
-    ("leaf", r"no op is recorded behind this tensor; compute it outside no_grad\(\)"),
-    ("no_grad", r"no op is recorded behind this tensor"),
-    ("model", r"LeNet has not been called, so its shapes are not known; give one batch"),
-    ("outside", r"was not computed inside the watch")])
-def test_what_cannot_be_drawn_is_refused_in_one_line(step, case, message):
-    model, images, labels, loss = step
+def freed(model, images, loss):
+    loss.backward()
+    return loss.graph()
+
+
+def without_grad(model, images, loss):
+    with tc.no_grad():
+        return model(images).graph()
+
+
+def outside(model, images, loss):
+    with viz.watch() as seen:
+        pass
+    return seen.describe(loss)
+
+
+@pytest.mark.parametrize("draw, message", [
+    (freed, r"backward\(\) has freed this graph; draw it before backward\(\), pass retain_graph"),
+    (lambda *_: tc.Tensor([1.0]).graph(),
+     r"no op is recorded behind this tensor; compute it outside no_grad\(\)"),
+    (without_grad, "no op is recorded behind this tensor"),
+    (lambda model, *_: model.graph(None),
+     "LeNet has not been called, so its shapes are not known; give one batch"),
+    (outside, "was not computed inside the watch")])
+def test_what_cannot_be_drawn_is_refused_in_one_line(step, draw, message):
+    model, images, _, loss = step
     with pytest.raises(VizError, match=message) as caught:
-        if case == "freed":
-            loss.backward()
-            loss.graph()
-        elif case == "leaf":
-            tc.Tensor([1.0]).graph()
-        elif case == "no_grad":
-            with tc.no_grad():
-                model(images).graph()
-        elif case == "model":
-            model.graph(None)
-        else:
-            with viz.watch() as seen:
-                pass
-            seen.describe(loss)
+        draw(model, images, loss)
     assert "\n" not in str(caught.value)
