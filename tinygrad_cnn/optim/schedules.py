@@ -12,140 +12,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
+from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.optim.optimizer import Optimizer, coefficient, fractions
+from tinygrad_cnn.optim.plateau import Plateau
+from tinygrad_cnn.optim.schedule import Schedule, share, step_count
 
 __all__ = ["Cosine", "OneCycle", "Plateau", "Schedule", "Step", "WarmUp"]
 
 
-def _steps(who: str, setting: str, value: Any, *, least: int = 1) -> int:
-    """An integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise SettingError(f"{who}: {setting} must be an integer of at least {least}, "
-                           f"got {value!r}")
-    return int(value)
-
-
-def _share(who: str, setting: str, value: Any) -> float:
-    """A number from 0 to 1."""
-    if coefficient(who, setting, value) <= 1:
-        return float(value)
-    raise SettingError(f"{who}: {setting} must be from 0 to 1, got {value!r}")
-
-
-def _between(first: float, last: float, share: float) -> float:
+def _between(first: float, last: float, part: float) -> float:
     """From the first value to the last along half a cosine, flat at both ends."""
-    return last + (first - last) / 2 * (1 + math.cos(math.pi * share))
-
-
-class Schedule:
-    """Base of the schedules: the count of steps, the first rates, and saving.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        Whose groups' ``"lr"`` it sets.
-
-    Attributes
-    ----------
-    steps : int
-        How often `step` was called.
-    needs_loss : bool
-        Whether `step` wants the loss, or another measure of success.
-
-    Raises
-    ------
-    DTypeError
-        If ``optimizer`` is not one.
-    """
-
-    needs_loss: bool = False
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise DTypeError(f"{self._who}: optimizer must be an Optimizer, got {optimizer!r}")
-        self.optimizer = optimizer
-        self.steps = 0
-        self._first = [float(group["lr"]) for group in optimizer.groups]
-        self._set()
-
-    @property
-    def _who(self) -> str:
-        return type(self).__name__
-
-    def lr_at(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps of a group whose rate was ``first``."""
-        raise NotImplementedError
-
-    def step(self, loss: Any = None) -> None:
-        """Go on to the next rate; call after the optimiser's step.
-
-        Parameters
-        ----------
-        loss : float, optional
-            Only `Plateau` looks at it.
-
-        Raises
-        ------
-        SettingError
-            If groups were added to the optimiser after the schedule was made.
-        """
-        self.steps += 1
-        self._set()
-
-    def _groups(self) -> list[tuple[int, dict[str, Any]]]:
-        groups = list(enumerate(self.optimizer.groups))
-        if len(groups) != len(self._first):
-            raise SettingError(f"{self._who}: the optimiser has {len(groups)} groups now, "
-                               f"{len(self._first)} when the schedule was made; make it last")
-        return groups
-
-    def _set(self) -> None:
-        for i, group in self._groups():
-            group["lr"] = self.lr_at(self.steps, self._first[i])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on as if the run had not stopped.
-
-        Returns
-        -------
-        dict
-            ``"schedule"``: the name of the class; ``"steps"``; ``"first"``: position of a group ->
-            its first rate; and what else the schedule keeps.
-        """
-        return {"schedule": self._who, "steps": self.steps,
-                "first": {str(i): lr for i, lr in enumerate(self._first)}}
-
-    def load_state_dict(self, entries: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, and set the rates accordingly.
-
-        Raises
-        ------
-        CheckpointError
-            If the state is of another schedule, of another number of groups, or damaged.
-        """
-        who = f"{self._who}.load_state_dict"
-        try:
-            if entries["schedule"] != self._who:
-                raise CheckpointError(f"{who}: the state is of {entries['schedule']}, not of "
-                                      f"{self._who}")
-            saved = entries["first"]
-            if len(saved) != len(self._first):
-                raise CheckpointError(f"{who}: the state has {len(saved)} groups, the optimiser "
-                                      f"{len(self._first)}")
-            first = [coefficient(who, "first", saved[str(i)]) for i in range(len(saved))]
-            steps = _steps(who, "steps", entries["steps"], least=0)
-            self._load_more(who, entries)
-        except (KeyError, TypeError, SettingError) as error:
-            raise CheckpointError(f"{who}: the state is damaged or was not made by "
-                                  f"{self._who}.state_dict ({error})") from error
-        self._first, self.steps = first, steps
-        self._set()
-
-    def _load_more(self, who: str, entries: Mapping[str, Any]) -> None:
-        """Check and take over what only some schedules keep."""
+    return last + (first - last) / 2 * (1 + math.cos(math.pi * part))
 
 
 class Step(Schedule):
@@ -177,7 +54,7 @@ class Step(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, *, gamma: float = 0.1) -> None:
-        self.step_size = _steps("Step", "step_size", step_size)
+        self.step_size = step_count("Step", "step_size", step_size)
         self.gamma = coefficient("Step", "gamma", gamma)
         super().__init__(optimizer)
 
@@ -218,7 +95,7 @@ class Cosine(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, *, min_lr: float = 0.0) -> None:
-        self.total_steps = _steps("Cosine", "total_steps", total_steps)
+        self.total_steps = step_count("Cosine", "total_steps", total_steps)
         self.min_lr = coefficient("Cosine", "min_lr", min_lr)
         super().__init__(optimizer)
 
@@ -274,8 +151,8 @@ class OneCycle(Schedule):
                  pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4,
                  momentum: tuple[float, float] | None = None) -> None:
         who = "OneCycle"
-        self.total_steps = _steps(who, "total_steps", total_steps)
-        self.pct_start = _share(who, "pct_start", pct_start)
+        self.total_steps = step_count(who, "total_steps", total_steps)
+        self.pct_start = share(who, "pct_start", pct_start)
         for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
             if coefficient(who, name, value) < 1:
                 raise SettingError(f"{who}: {name} must be at least 1, got {value!r}")
@@ -368,8 +245,8 @@ class WarmUp(Schedule):
 
     def __init__(self, after: Schedule | Optimizer, warm_steps: int, *,
                  start_factor: float = 0.1) -> None:
-        self.warm_steps = _steps("WarmUp", "warm_steps", warm_steps)
-        self.start_factor = _share("WarmUp", "start_factor", start_factor)
+        self.warm_steps = step_count("WarmUp", "warm_steps", warm_steps)
+        self.start_factor = share("WarmUp", "start_factor", start_factor)
         self.after = after if isinstance(after, Schedule) else None
         if self.after is not None and self.after.steps:
             raise SettingError(f"WarmUp: {type(after).__name__} has stepped {self.after.steps} "
@@ -380,8 +257,8 @@ class WarmUp(Schedule):
 
     def lr_at(self, t: int, first: float) -> float:
         """The rate after ``t`` steps, up to the end of the rise."""
-        share = min(t / self.warm_steps, 1.0)
-        return first * (self.start_factor + (1 - self.start_factor) * share)
+        part = min(t / self.warm_steps, 1.0)
+        return first * (self.start_factor + (1 - self.start_factor) * part)
 
     def step(self, loss: Any = None) -> None:
         """Go on to the next rate; ``loss`` is for the schedule that follows."""
@@ -403,109 +280,3 @@ class WarmUp(Schedule):
     def _set(self) -> None:
         if self.steps <= self.warm_steps:               # beyond it, the rates are not ours
             super()._set()
-
-
-class Plateau(Schedule):
-    """Multiply the rate by a factor when the loss has stopped getting better.
-
-    Better means below best − threshold · |best| (above, for mode "max").  After more than
-    ``patience`` steps in a row without, lr ← max(lr · factor, min_lr).
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    mode : {"min", "max"}, default "min"
-        Whether a smaller or a larger value is better.
-    factor : float, default 0.1
-        Of a drop, from 0 up to, not including, 1.
-    patience : int, default 10
-        Steps without improvement that are let pass.
-    threshold : float, default 1e-4
-        Share of the best value by which a better one must differ.
-    cooldown : int, default 0
-        Steps after a drop that do not count.
-    min_lr : float, default 0.0
-        The lowest rate.
-
-    Raises
-    ------
-    SettingError
-        If a setting is out of its range.
-
-    Examples
-    --------
-    >>> from tinygrad_cnn import Parameter
-    >>> from tinygrad_cnn.optim import SGD
-    >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
-    >>> schedule = Plateau(optimizer, patience=1, factor=0.5)
-    >>> for loss in [3.0, 2.0, 2.0, 2.0, 1.0]:
-    ...     schedule.step(loss)
-    ...     print(optimizer.lr, end=" ")
-    1.0 1.0 1.0 0.5 0.5
-    """
-
-    needs_loss = True
-
-    def __init__(self, optimizer: Optimizer, *, mode: str = "min", factor: float = 0.1,
-                 patience: int = 10, threshold: float = 1e-4, cooldown: int = 0,
-                 min_lr: float = 0.0) -> None:
-        if mode not in ("min", "max"):
-            raise SettingError(f"Plateau: mode {mode!r} must be 'min' or 'max'")
-        self.mode = mode
-        self.factor = fractions("Plateau", "factor", factor)
-        self.patience = _steps("Plateau", "patience", patience, least=0)
-        self.threshold = coefficient("Plateau", "threshold", threshold)
-        self.cooldown = _steps("Plateau", "cooldown", cooldown, least=0)
-        self.min_lr = coefficient("Plateau", "min_lr", min_lr)
-        self._best = math.inf if mode == "min" else -math.inf
-        self._bad = self._resting = self._drops = 0
-        super().__init__(optimizer)
-
-    def lr_at(self, t: int, first: float) -> float:
-        """The rate after the drops so far; ``t`` does not matter."""
-        return max(first * self.factor ** self._drops, min(self.min_lr, first))
-
-    def step(self, loss: Any = None) -> None:
-        """Take in a loss, or another measure, and drop the rate if it is time.
-
-        Parameters
-        ----------
-        loss : float or tensor of one element
-
-        Raises
-        ------
-        SettingError
-            If it is missing or NaN.
-        """
-        value = math.nan if loss is None else float(loss)
-        if math.isnan(value):
-            raise SettingError(f"Plateau: step needs the loss as a number, got {loss!r}")
-        self.steps += 1
-        if self._better(value):
-            self._best, self._bad = value, 0
-        else:
-            self._bad += 1
-        if self._resting:
-            self._resting, self._bad = self._resting - 1, 0
-        if self._bad > self.patience:
-            self._drops, self._resting, self._bad = self._drops + 1, self.cooldown, 0
-        self._set()
-
-    def _better(self, value: float) -> bool:
-        if math.isinf(self._best):
-            return value < self._best if self.mode == "min" else value > self._best
-        margin = self.threshold * abs(self._best)
-        return value < self._best - margin if self.mode == "min" else value > self._best + margin
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value, and the counts of bad steps, of steps to rest and of drops."""
-        return super().state_dict() | {"best": self._best, "bad": self._bad,
-                                       "resting": self._resting, "drops": self._drops}
-
-    def _load_more(self, who: str, entries: Mapping[str, Any]) -> None:
-        counts = [_steps(who, name, entries[name], least=0) for name in ("bad", "resting", "drops")]
-        best = float(entries["best"])
-        if math.isnan(best):
-            raise SettingError("best is NaN")
-        self._best = best
-        self._bad, self._resting, self._drops = counts
