@@ -218,6 +218,15 @@ def test_every_public_name_shows_an_example():
     assert not silent
 
 
+def test_the_page_of_errors_has_a_heading_for_every_class():
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    classes = {name for name in tc.errors.__all__ if name[0].isupper()}
+    assert set(re.findall(r"^## (\w+Error|\w+Mismatch)$", page, re.MULTILINE)) == classes
+    # ... and shows it: raised, or caught and printed
+    assert {name for name in classes if re.search(rf"^(tinygrad_cnn\.)?{name}:", page, re.MULTILINE)
+            } == classes - {"TinygradCnnError"}
+
+
 @pytest.mark.parametrize("page, words", [
     ("```python\n1 / 0\n```\n", "division by zero"),
     ("```python\n>>> 1 + 1\n3\n```\n", "Expected"),
