@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Case", "case_from", "case_to", "chain_case", "kernel_case", "layer_case",
-           "net_case", "training_case", "MACHINE", "NOTEBOOK"]
+__all__ = ["MACHINE", "Case", "case_from", "case_to", "chain_case", "kernel_case", "layer_case",
+           "net_case", "notebook_case", "training_case"]
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,13 @@ def layer_case(name: str, *shapes: tuple[int, ...], **settings: Any) -> Case:
     return Case("layer", name, shapes, settings)
 
 
+def notebook_case(images: int = 14) -> Case:
+    """The teaching notebook's four loops on N × 32 × 32 × 3, 8 filters, forward and backward."""
+    return Case("notebook", "four-loop convolution", settings={"images": images})
+
+
 MACHINE = Case("machine", "machine")
 """A product of two matrices and a copy, to know what the machine can do."""
-
-NOTEBOOK = Case("notebook", "four-loop convolution")
-"""The teaching notebook's loops on 14 × 32 × 32 × 3 with 8 filters, forward and backward."""
-
 
 def case_to(case: Case) -> dict[str, Any]:
     """As a dictionary for JSON."""

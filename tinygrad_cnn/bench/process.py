@@ -118,6 +118,11 @@ class Worker:
                                         most=most)["seconds"]
         return samples
 
+    def clocked(self, timer: str) -> tuple[float, float]:
+        """What one call returned, and its seconds."""
+        answer = self.ask(do="clocked", timer=timer)
+        return answer["result"], answer["seconds"]
+
     def memory(self, timer: str, count: int = 3) -> dict[str, int]:
         """Bytes that the calls needed on top of what was held before, and in all."""
         return self.ask(do="memory", timer=timer, count=count)

@@ -95,7 +95,7 @@ def profile(net: Net, *, steps: int = 10) -> dict[str, Any]:
     >>> from tinygrad_cnn.bench.nets import lookup
     >>> found = profile(lookup("lenet", batch=2), steps=1)
     >>> sorted({row["phase"] for row in found["rows"]})
-    ['backward', 'forward', 'update']
+    ['backward', 'engine', 'forward', 'update']
     """
     own = Own()
     own.load(problem(net))
@@ -116,7 +116,7 @@ def profile(net: Net, *, steps: int = 10) -> dict[str, Any]:
         update += end - middle
     rows = [*observer.rows.values(), Row("update", "sgd", (), steps, update)]
     known = sum(row.seconds for row in rows)
-    rows.append(Row("backward", "between ops", (), steps, max(0.0, total - known)))
+    rows.append(Row("engine", "between ops", (), steps, max(0.0, total - known)))
     return {"net": net.name, "batch": net.batch, "step_s": total / steps, "rows": [
         {"phase": r.phase, "op": r.op, "shape": list(r.shape), "calls": r.calls // steps,
          "seconds": r.seconds / steps, "flops": r.flops // steps, "bytes": r.bytes // steps,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinygrad_cnn.bench.cases import MACHINE, NOTEBOOK, Case, chain_case, net_case
+from tinygrad_cnn.bench.cases import MACHINE, Case, chain_case, net_case, notebook_case
 from tinygrad_cnn.bench.frameworks import OURS, contenders
 from tinygrad_cnn.bench.frameworks.base import COPY, GEMM
 from tinygrad_cnn.bench.measure import summary
@@ -51,6 +51,8 @@ class Plan:
         Library -> the interpreter that has it; this one if it is not named.
     micro : bool
         Also the engine, memory, import and the notebook's loops.
+    compiled : bool
+        Also torch.compile, which takes a minute for each net before its first step.
     """
 
     nets: tuple[str, ...] = tuple(NETS)
@@ -61,14 +63,16 @@ class Plan:
     batch: int | None = None
     pythons: Mapping[str, str] = field(default_factory=dict)
     micro: bool = True
+    compiled: bool = True
 
     def __post_init__(self) -> None:
         for name in self.nets:
             lookup(name, batch=self.batch)
         contenders(self.against)
-        most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") \
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") \
             else os.cpu_count() or 1
-        for setting, value, top in (("threads", self.threads, most), ("rounds", self.rounds, 10**6)):
+        for setting, value, top in (("threads", self.threads, cpus),
+                                    ("rounds", self.rounds, 10**6)):
             if not 1 <= value <= top:
                 raise SettingError(f"bench: {setting} must be from 1 to {top}, got {value}")
         if not 0 < self.seconds < math.inf:
@@ -185,7 +189,7 @@ def measure(plan: Plan, tell: Tell = lambda line: None) -> Report:
     skipped: dict[str, str] = {}
     report: Report = {"machine": describe_machine(plan.threads), "versions": {},
                       "skipped": skipped, "nets": {}}
-    names = contenders(plan.against)
+    names = contenders(plan.against, compiled=plan.compiled)
     with workers(names, threads=plan.threads, pythons=plan.pythons, skipped=skipped) as running:
         for worker in running.values():
             report["versions"].update(worker.versions)
@@ -262,7 +266,7 @@ def _engine(running: Mapping[str, Worker], plan: Plan, tell: Tell) -> Report:
 
 def _notebook(running: Mapping[str, Worker], plan: Plan, tell: Tell) -> Report:
     worker = running[OURS]
-    worker.load(NOTEBOOK)
+    worker.load(notebook_case(plan.batch or 14))
     agree({OURS: worker.call("op"), "loops": worker.call("loops")}, what="the notebook's gradients")
     times = {"op": min(worker.time("op", seconds=plan.seconds)),
              "loops": min(worker.time("loops", seconds=plan.seconds, most=1))}

@@ -38,8 +38,8 @@ CONTENDERS: dict[str, Contender] = {
 LIBRARIES = tuple(dict.fromkeys(c.library for c in CONTENDERS.values() if c.library != OURS))
 
 
-def contenders(against: tuple[str, ...]) -> tuple[str, ...]:
-    """Ourselves first, then every variant of the libraries named.
+def contenders(against: tuple[str, ...], *, compiled: bool = True) -> tuple[str, ...]:
+    """Ourselves first, then every variant of the libraries named; torch.compile can be left out.
 
     Raises
     ------
@@ -55,7 +55,8 @@ def contenders(against: tuple[str, ...]) -> tuple[str, ...]:
         if library not in LIBRARIES:
             raise SettingError(f"bench: --against {library!r} is unknown; choose from "
                                f"{', '.join(LIBRARIES)}")
-    return tuple(name for name, c in CONTENDERS.items() if c.library in (OURS, *against))
+    return tuple(name for name, c in CONTENDERS.items()
+                 if c.library in (OURS, *against) and (compiled or c.variant != "compile"))
 
 
 def open_framework(name: str, threads: int) -> Framework:

@@ -135,7 +135,7 @@ class Framework(ABC):
         """One epoch of shuffled batches, and the accuracy on the test set."""
         settings = case.settings
         train, test = load(settings["data"])
-        net = replace(lookup(case.name), rate=settings["rate"])
+        net = replace(lookup(case.name), rate=settings["rate"], image=train.image_shape)
         self.load(Problem(net, weights(net, settings["seed"]), _floats(train.images[:1]),
                           train.labels[:1].astype(np.int64)))
         orders = np.random.default_rng(settings["seed"])
