@@ -18,15 +18,17 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import ContextDecorator
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import SettingError
 
-__all__ = ["get_num_threads", "parallel", "set_num_threads"]
+__all__ = ["get_num_threads", "one_blas_thread", "parallel", "set_num_threads", "spread"]
 
 
 # ---- how many threads ---------------------------------------------------------------------------
@@ -36,6 +38,9 @@ def _available() -> int:
     if hasattr(os, "sched_getaffinity"):        # absent on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+_ENOUGH = 1 << 17       # entries, from which an elementwise function is worth two threads
 
 
 class _Setting:
@@ -143,6 +148,13 @@ class _Blas:
             return                              # BLAS keeps its threads: slower, never wrong
         self._limits = threadpoolctl.ThreadpoolController()
 
+    def forget(self) -> None:
+        """A forked child holds nothing, whatever its parent was doing."""
+        self._lock = threading.Lock()
+        if self._regions:
+            self._regions = 1
+            self.release()
+
     def hold(self) -> None:
         """One thread from here on."""
         with self._lock:
@@ -169,11 +181,25 @@ class _Blas:
 
 # ---- workers ------------------------------------------------------------------------------------
 
+class one_blas_thread(ContextDecorator):  # noqa: N801 - used as a function that decorates
+    """Hold BLAS to one thread, in a ``with`` block or a decorated function.
+
+    The threads of OpenBLAS spin for a while after each product that they have shared, and take the
+    CPU from the workers here.  So no kernel leaves BLAS its own threads, even where it does not
+    run in parallel itself.
+    """
+
+    def __enter__(self) -> None:
+        _Shared.blas().hold()
+
+    def __exit__(self, *error: object) -> None:
+        _Shared.blas().release()
+
+
 class _Pool:
     """Threads that wait for work; made at the first need, and anew in a forked child."""
 
     def __init__(self) -> None:
-        self.blas = _Blas()
         self.busy = threading.Lock()
         self._tasks: list[SimpleQueue[Any]] = []
         self._done: SimpleQueue[Any] = SimpleQueue()
@@ -216,12 +242,23 @@ def _serve(tasks: SimpleQueue[Any], done: SimpleQueue[Any]) -> None:
 
 
 class _Shared:
+    """What all threads of the process share, made at the first need."""
+
     pool: _Pool | None = None
+    limit: _Blas | None = None
+
+    @classmethod
+    def blas(cls) -> _Blas:
+        if cls.limit is None:
+            cls.limit = _Blas()
+        return cls.limit
 
 
 def _forget() -> None:
     """A forked child has none of the threads, and locks in an unknown state."""
     _Shared.pool = None
+    if _Shared.limit is not None:
+        _Shared.limit.forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -255,20 +292,52 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1) -> 
     """
     parts = max(1, min(_Setting.count, count // least))
     if parts == 1:
-        return [work(0, count)]
+        with one_blas_thread():
+            return [work(0, count)]
     cuts = [count * i // parts for i in range(parts + 1)]
     pool = _Shared.pool
     if pool is None:
         pool = _Shared.pool = _Pool()
     if not pool.busy.acquire(blocking=False):   # from a worker, or another user's thread
-        return [work(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
-    pool.blas.hold()
+        with one_blas_thread():
+            return [work(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
     try:
-        return pool.run([_bound(work, low, high)
-                         for low, high in zip(cuts, cuts[1:], strict=False)])
+        with one_blas_thread():
+            return pool.run([_bound(work, low, high)
+                             for low, high in zip(cuts, cuts[1:], strict=False)])
     finally:
-        pool.blas.release()
         pool.busy.release()
+
+
+def spread(function: Callable[..., Any], out: NDArray[Any], *arrays: NDArray[Any]) -> NDArray[Any]:
+    """Call ``function(*arrays, out=out)`` in parts, side by side, where there is enough to do.
+
+    Parameters
+    ----------
+    function : callable
+        An elementwise function, such as a ufunc.
+    out : ndarray
+        Where the results go; returned.
+    arrays : ndarray
+        Of the shape of ``out``, or scalars.
+
+    Examples
+    --------
+    >>> spread(np.add, np.empty(3), np.ones(3), np.arange(3.0))
+    array([1., 2., 3.])
+    """
+    if out.size < _ENOUGH or not out.flags.c_contiguous or any(
+            a.shape and (a.shape != out.shape or not a.flags.c_contiguous) for a in arrays):
+        function(*arrays, out=out)
+        return out
+    flat = [a.reshape(-1) if a.shape else a for a in arrays]
+    target = out.reshape(-1)
+
+    def work(low: int, high: int) -> None:
+        function(*(a[low:high] if a.shape else a for a in flat), out=target[low:high])
+
+    parallel(out.size, work)
+    return out
 
 
 def _bound(work: Callable[[int, int], Any], low: int, high: int) -> Callable[[], Any]:

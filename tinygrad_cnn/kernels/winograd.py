@@ -39,7 +39,7 @@ from numpy.lib.stride_tricks import as_strided
 from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import tiles
 from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place
-from tinygrad_cnn.kernels.threads import get_num_threads, parallel
+from tinygrad_cnn.kernels.threads import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.kernels.toom_cook import MOST, matrices
 from tinygrad_cnn.shapes import Pair, Sides
 
@@ -61,6 +61,7 @@ def _served(x: Array, y: Array, kernel_size: Sequence[int], rows: int, stride: P
             and groups == 1 and x.dtype == np.float32 and y.dtype == np.float32)
 
 
+@one_blas_thread()
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
            dilation: Pair, groups: int) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
@@ -71,6 +72,7 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding:
     return _correlate(x, w, b, out, padding)
 
 
+@one_blas_thread()
 def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,
                  dilation: Pair, groups: int) -> Any:
     """N OH OW O, KH KW C O -> N H W C."""
@@ -83,6 +85,7 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
                       ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right)))
 
 
+@one_blas_thread()
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   dilation: Pair, groups: int) -> Any:
     """N H W C, N OH OW O -> KH KW C O."""
