@@ -647,9 +647,17 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
-def _origin() -> tuple[Any, int] | None:
+def _line(frame: FrameType, state: State) -> tuple[Any, int] | None:
+    """The line that called an elementwise op; looked for only where a module may have called it."""
+    if state.scope:
+        return _origin(frame)
+    if frame.f_globals is _HERE and frame.f_back is not None:       # an operator: one line above
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
+
+
+def _origin(frame: FrameType | None) -> tuple[Any, int] | None:
     """The innermost line outside the package: code object and instruction, never the frame."""
-    frame: FrameType | None = sys._getframe(3)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name.partition(".")[0] != _PACKAGE:
@@ -727,7 +735,7 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     if op.unread:
         tensors = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
     node = Node(op, tensors, settings, residuals, y if op.reads_out else None, state.scope,
-                _origin())
+                _origin(sys._getframe(3)))
     if state.observer is not None:
         state.observer.forward(node, y, time.perf_counter() - began)
     return _wrap(y, True, node) if tracked else _wrap(y, False, None)
@@ -769,11 +777,8 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         inputs = (a, b)
         if unread and out.nbytes >= _KEEP_BYTES:
             inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))  # type: ignore[assignment]
-        frame = sys._getframe(1)
-        if frame.f_globals is _HERE:                # called by an operator: the line is one above
-            frame = frame.f_back or frame
         node = Node(op, inputs, _NOTHING, _NOTHING, out if reads_out else None, state.scope,
-                    (frame.f_code, frame.f_lasti))
+                    _line(sys._getframe(1), state))
         return _wrap(out, True, node)
 
     function.__name__ = op.name
@@ -794,11 +799,8 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
             out = np.asarray(out)
         if not x.requires_grad or not state.recording:
             return _wrap(out, False, None)
-        frame = sys._getframe(1)
-        if frame.f_globals is _HERE:
-            frame = frame.f_back or frame
         node = Node(op, ((_stand_in(x) if unread else x),), _NOTHING, _NOTHING,
-                    out if reads_out else None, state.scope, (frame.f_code, frame.f_lasti))
+                    out if reads_out else None, state.scope, _line(sys._getframe(1), state))
         return _wrap(out, True, node)
 
     function.__name__ = op.name
