@@ -8,12 +8,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
 from tinygrad_cnn.bench.cases import Case, case_to
-from tinygrad_cnn.bench.frameworks import CONTENDERS
+from tinygrad_cnn.bench.frameworks import CONTENDERS, OURS
 from tinygrad_cnn.errors import TinygradCnnError
 
 __all__ = ["Absent", "BenchError", "Worker", "workers"]
@@ -62,12 +62,16 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=environment)
         self._tail: list[str] = []
-        threading.Thread(target=self._drain, daemon=True).start()
+        self._drainer = threading.Thread(target=self._drain, daemon=True)
+        self._drainer.start()
         try:
             self.versions: dict[str, str] = self._read()["versions"]
         except Absent as missing:
             self.close()
             raise Absent(f"{name}: {missing}; {CONTENDERS[name].pip}") from None
+        except BenchError:
+            self.close()
+            raise
 
     def _drain(self) -> None:
         """Keep the last lines of what the library complains about."""
@@ -131,12 +135,16 @@ class Worker:
         """End the process."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):         # the process may have ended before us
+                    stream.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._drainer.join()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
     def __enter__(self) -> Worker:
         return self
@@ -155,7 +163,13 @@ def _package_folder() -> str:
 @contextmanager
 def workers(names: tuple[str, ...], *, threads: int, pythons: Mapping[str, str],
             skipped: dict[str, str]) -> Iterator[dict[str, Worker]]:
-    """A worker for each contender that can be had; why the others cannot goes into ``skipped``."""
+    """A worker for each contender that can be had; why the others cannot goes into ``skipped``.
+
+    Raises
+    ------
+    BenchError
+        If our own cannot be had.
+    """
     with ExitStack() as stack:
         running = {}
         for name in names:
@@ -163,5 +177,7 @@ def workers(names: tuple[str, ...], *, threads: int, pythons: Mapping[str, str],
             try:
                 running[name] = stack.enter_context(Worker(name, threads=threads, python=python))
             except BenchError as error:
+                if name == OURS:
+                    raise
                 skipped[name] = str(error)
         yield running

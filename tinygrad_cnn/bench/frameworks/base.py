@@ -26,7 +26,7 @@ from tinygrad_cnn.bench.nets import (
     problem,
     weights,
 )
-from tinygrad_cnn.data import load
+from tinygrad_cnn.data import Dataset, load
 
 __all__ = ["COPY", "GEMM", "Framework", "Timers", "planes", "rows_of_planes"]
 
@@ -135,12 +135,11 @@ class Framework(ABC):
         """One epoch of shuffled batches, and the accuracy on the test set."""
         settings = case.settings
         train, test = load(settings["data"])
+        images, labels = _floats(train), train.labels.astype(np.int64)
+        unseen, truth, batch = _floats(test), test.labels.astype(np.int64), settings["batch"]
         net = replace(lookup(case.name), rate=settings["rate"], image=train.image_shape)
-        self.load(Problem(net, weights(net, settings["seed"]), _floats(train.images[:1]),
-                          train.labels[:1].astype(np.int64)))
+        self.load(Problem(net, weights(net, settings["seed"]), images[:1], labels[:1]))
         orders = np.random.default_rng(settings["seed"])
-        images, labels = _floats(train.images), train.labels.astype(np.int64)
-        unseen, truth, batch = _floats(test.images), test.labels.astype(np.int64), settings["batch"]
 
         def epoch() -> float:
             order, losses = orders.permutation(len(images)), []
@@ -160,9 +159,10 @@ class Framework(ABC):
         return {"epoch": epoch, "accuracy": accuracy}
 
 
-def _floats(images: Array) -> Array:
-    """Pixels 0..255 as float32 around zero."""
-    return (images.astype(np.float32) - np.float32(72.9)) / np.float32(90.0)
+def _floats(data: Dataset) -> Array:
+    """Pixels as float32 around zero; the constants are those of Fashion-MNIST."""
+    return (data.images.astype(np.float32) / np.float32(data.peak) - np.float32(0.286)) \
+        / np.float32(0.353)
 
 
 # ---- from N H W C to the order of libraries that put channels first ------------------------------

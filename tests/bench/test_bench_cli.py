@@ -1,0 +1,143 @@
+"""The command from arguments to JSON and Markdown, with tiny nets; no time is judged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tinygrad_cnn.bench import cli, report
+from tinygrad_cnn.bench.imports import import_cost, size_on_disk
+from tinygrad_cnn.bench.nets import lookup
+from tinygrad_cnn.bench.ops import kernel_errors
+from tinygrad_cnn.bench.profile import profile
+
+
+def quick(tmp_path, *arguments):
+    written, tables = tmp_path / "found.json", tmp_path / "found.md"
+    status = cli.main([*arguments, "--quick", "--threads", "1", "--json", str(written),
+                       "--markdown", str(tables)])
+    return status, json.loads(written.read_text()), tables.read_text()
+
+
+def test_nets_are_reported_as_json_and_as_tables(tmp_path, capsys):
+    status, found, tables = quick(tmp_path, "nets", "--net", "lenet", "--against", "")
+    assert status == 0
+    assert set(found) == {"machine", "versions", "skipped", "nets"}
+    row = found["nets"]["lenet"]
+    assert set(row) == {"batch", "gflop", "losses", "step", "inference"}
+    assert set(row["step"]["tinygrad_cnn"]) == {"min", "median", "count"}
+    assert len(row["losses"]["tinygrad_cnn"]) == 3
+    assert "| lenet |" in tables
+    assert capsys.readouterr().out.strip() == tables.strip()
+
+
+def test_everything_else_is_in_the_whole_report(tmp_path):
+    status, found, tables = quick(tmp_path, "--net", "lenet", "--against", "")
+    assert status == 0
+    assert {"engine", "notebook", "growth", "memory", "imports", "errors"} <= set(found)
+    assert found["memory"]["bytes"]["tinygrad_cnn"]["step"] >= 0
+    assert set(found["imports"]) == {"tinygrad_cnn", "numpy"}
+    assert "### Targets" in tables and "### Import" in tables
+
+
+def test_single_ops_are_reported(tmp_path):
+    status, found, tables = quick(tmp_path, "ops", "--against", "")
+    assert status == 0
+    assert {row["op"] for row in found["ops"]} >= {"conv2d", "conv2d_input", "conv2d_weight",
+                                                   "max_pool2d", "relu", "linear"}
+    assert not [row for row in found["ops"] if "refused" in row]
+    assert "| conv2d_weight |" in tables and "| relu and backward |" in tables
+
+
+def test_training_is_reported_by_epoch(tmp_path):
+    status, found, tables = quick(tmp_path, "accuracy", "--against", "")
+    assert status == 0
+    row = found["accuracy"]["tinygrad_cnn"]
+    assert len(row["seconds"]) == len(row["curve"]) == 1
+    assert 0.3 < row["curve"][0] <= 1.0
+    assert "time to 90 % of the test set" in tables
+
+
+def test_a_profile_shares_out_the_whole_step(tmp_path):
+    status, found, tables = quick(tmp_path, "--profile", "--net", "lenet")
+    assert status == 0
+    rows = found["profiles"][0]["rows"]
+    assert sum(row["share"] for row in rows) == pytest.approx(1.0, abs=0.02)
+    assert {"conv2d", "conv2d_input", "conv2d_weight", "sgd"} <= {row["op"] for row in rows}
+    assert "of peak" in tables
+
+
+def test_a_profile_counts_calls_and_operations():
+    rows = profile(lookup("lenet", batch=2), steps=2)["rows"]
+    second = next(r for r in rows if r["op"] == "conv2d" and r["shape"] == [2, 14, 14, 16])
+    assert second["calls"] == 1
+    assert second["flops"] == 2 * 2 * 14 * 14 * 25 * 8 * 16
+    assert second["bytes"] == 4 * (2 * 14 * 14 * 8 + 25 * 8 * 16 + 16 + 2 * 14 * 14 * 16)
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--against", "theano"], "choose from torch, jax"),
+    (["--net", "alexnet"], "there is no net 'alexnet'"),
+    (["--python", "torch"], "must be LIBRARY=PATH"),
+    (["--threads", "0"], "threads must be from 1"),
+])
+def test_a_wrong_argument_ends_with_status_2_and_the_known_values(arguments, words, capsys):
+    assert cli.main([*arguments, "--quick"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_refused_net_ends_with_status_1(monkeypatch, capsys):
+    refused = {"machine": {"cpu": "", "cpus": 1, "threads": 1, "system": "", "python": ""},
+               "versions": {}, "skipped": {},
+               "nets": {"lenet": {"batch": 2, "gflop": 0.1, "refused": "losses differ"}}}
+    monkeypatch.setattr(cli, "measure", lambda plan, tell: refused)
+    assert cli.main(["nets", "--quick"]) == 1
+    assert "**lenet was not timed**: losses differ" in capsys.readouterr().out
+
+
+# ---- tables and targets
+
+def one(seconds):
+    return {"min": seconds, "median": seconds, "count": 1}
+
+
+def test_targets_are_held_against_the_quickest_variant_of_pytorch():
+    row = {"tinygrad_cnn": one(0.010), "torch": one(0.020), "torch channels_last": one(0.0125),
+           "jax": one(0.035)}
+    found = report.targets({"nets": {"vgg": {"step": row, "inference": row}}})
+    by_name = {t.what: t for t in found}
+    step = by_name["vgg: step, of PyTorch's best"]
+    assert (step.bound, step.measured, step.reached) == (0.8, pytest.approx(0.8), True)
+    assert by_name["vgg: step, faster than jax"].measured == pytest.approx(3.5)
+    assert by_name["vgg: step, faster than jax"].reached
+
+
+def test_a_missed_target_says_no():
+    text = report.markdown({
+        "machine": {"cpu": "c", "cpus": 2, "threads": 2, "system": "s", "python": "3"},
+        "versions": {}, "skipped": {"jax": "not installed"}, "nets": {},
+        "growth": {"ratio": 9.0}})
+    assert "| lenet: step with 8 × the batch | ≤ 8.5 × | 9 | no |" in text
+    assert "- jax: not installed" in text
+
+
+def test_the_memory_of_a_step_is_held_against_pytorchs_least():
+    memory = {"bytes": {n: {"step": s, "process": 9} for n, s in
+                        (("tinygrad_cnn", 30), ("torch", 60), ("torch channels_last", 40))}}
+    target, = report.targets({"memory": memory})
+    assert target.measured == 0.75
+
+
+def test_fast_kernels_stay_within_the_error_that_is_promised():
+    rows = kernel_errors(tiny=True)
+    assert {row["kernel"] for row in rows} >= {"blas"}
+    assert max(row["float32"] for row in rows) <= 5e-5
+    assert max(row["float64"] for row in rows if "float64" in row) <= 1e-12
+
+
+def test_the_cost_of_an_import_is_measured_in_fresh_processes():
+    found = import_cost(("tinygrad_cnn", "no_such_package"), rounds=1)
+    assert list(found) == ["tinygrad_cnn"]
+    assert found["tinygrad_cnn"]["disk"] > 100_000
+    assert size_on_disk("numpy") > 10_000_000

@@ -1,0 +1,69 @@
+"""Every library that is installed computes the same nets, chains and ops as ours."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+
+from tinygrad_cnn import set_num_threads
+from tinygrad_cnn.bench.cases import chain_case, kernel_case, layer_case, net_case
+from tinygrad_cnn.bench.frameworks import CONTENDERS, OURS, open_framework
+from tinygrad_cnn.bench.ops import conv_cases, layer_cases
+from tinygrad_cnn.bench.worker import _digest
+
+INSTALLED = [name for name, c in CONTENDERS.items()
+             if name != OURS and importlib.util.find_spec(c.library)]
+EAGER = [name for name in INSTALLED if name != "torch.compile"]      # it compiles for a minute
+TORCH = [name for name in EAGER if name.startswith("torch")]
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_the_same_warnings():
+    """Opening a framework sets threads, and importing one may add filters of warnings."""
+    with warnings.catch_warnings(), set_num_threads(1):
+        yield
+
+
+@pytest.mark.parametrize("net", ["lenet", "vgg", "resnet20"])
+@pytest.mark.parametrize("name", EAGER)
+def test_steps_agree(name, net):
+    ours, other = open_framework(OURS, 1), open_framework(name, 1)
+    case = net_case(net, batch=2)
+    mine, theirs = ours.timers(case), other.timers(case)
+    assert _digest(mine["inference"]()) == pytest.approx(_digest(theirs["inference"]()), rel=1e-3)
+    assert [mine["step"]() for _ in range(3)] == pytest.approx(
+        [theirs["step"]() for _ in range(3)], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_chains_agree(name):
+    results = [open_framework(n, 1).timers(chain_case(20))["chain"]() for n in (OURS, name)]
+    assert results[0] == pytest.approx(0.999**20, rel=1e-5)
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("case", conv_cases(tiny=True) + layer_cases(tiny=True),
+                         ids=lambda case: f"{case.name} {case.shapes}")
+def test_single_ops_agree(name, case):
+    mine, theirs = (open_framework(n, 1).timers(case) for n in (OURS, name))
+    for timer in set(mine) & set(theirs):
+        assert _digest(mine[timer]()) == pytest.approx(_digest(theirs[timer]()), rel=1e-3), timer
+
+
+def test_every_kernel_of_a_convolution_gives_the_same():
+    case = kernel_case("conv2d", (2, 8, 8, 4), (3, 3, 4, 4), stride=(1, 1), dilation=(1, 1),
+                       padding=((1, 1), (1, 1)), groups=1)
+    timers = open_framework(OURS, 1).timers(case)
+    assert len(timers) > 1
+    chosen = timers["op"]()
+    for timer in timers.values():
+        assert np.allclose(timer(), chosen, atol=1e-4)
+
+
+def test_what_a_library_does_not_have_is_said():
+    with pytest.raises(NotImplementedError, match="no case of kind nothing"):
+        open_framework(OURS, 1).timers(layer_case("relu", (1,)).__class__("nothing", "x"))
