@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["clip", "elu", "gelu", "leaky_relu", "power", "relu", "sigmoid", "silu", "softplus",
+from tinygrad_cnn.kernels.threads import spread
+
+__all__ = ["clip", "elu", "gelu", "leaky_relu", "power", "relu", "relu_input",
+           "sigmoid", "silu", "softplus",
            "where"]
 
 Array = NDArray[Any]
@@ -46,7 +49,13 @@ def clip(x: Array, *, low: float, high: float) -> Array:
 
 def relu(x: Array) -> Array:
     """max(x, 0)."""
-    return np.asarray(np.maximum(x, x.dtype.type(0)))
+    return spread(np.maximum, np.empty(x.shape, x.dtype), x, x.dtype.type(0))
+
+
+def relu_input(ct: Array, out: Array) -> Array:
+    """ct where the result of relu is above zero."""
+    return spread(lambda part, y, out: np.multiply(part, y > 0, out=out),
+                  np.empty(ct.shape, ct.dtype), ct, out)
 
 
 def leaky_relu(x: Array, *, slope: float) -> Array:

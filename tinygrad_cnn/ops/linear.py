@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.errors import ShapeError
-from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.kernels import products, reference
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import reshape, squeeze, transpose
 from tinygrad_cnn.ops.reduction import sum_to
@@ -54,7 +54,8 @@ def _matmul_vjp_b(ct: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 MATMUL = register(Op(
-    name="matmul", shape=_matmul_shape, kernels={"array": np.matmul, "reference": reference.matmul},
+    name="matmul", shape=_matmul_shape,
+    kernels={"array": products.matmul, "reference": reference.matmul},
     vjp={"a": _matmul_vjp_a, "b": _matmul_vjp_b},
     samples=_matmul_samples, affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
     family="linear", flops=lambda a, b, *, out_shape: 2 * math.prod(out_shape) * a[-1],
@@ -100,7 +101,7 @@ def matmul(a: Any, b: Any) -> Tensor:
 
 
 def _linear_array(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
-    y = x @ w
+    y: np.ndarray = products.matmul(x, w)
     if b is not None:
         y += b
     return y
