@@ -132,7 +132,8 @@ def compare(old: Recording, new: Recording) -> Difference:
             marks[i] = "added"
             added.append(line)
             continue
-        words = _changes(old.entries[a], e, to_new)
+        reads = _other_reads(old.entries[a], e, to_new, old_names, new_names)
+        words = _changes(old.entries[a], e, reads)
         if words:
             marks[i] = "changed"
             changed.append((f"{old_names[a]} = {_details(old, a, old_names, None)}", line))
@@ -169,7 +170,18 @@ def _bare(e: Entry, inputs: tuple[int, ...]) -> Entry:
                  inputs=inputs, arguments=e.arguments, settings=e.settings, source=e.source)
 
 
-def _changes(a: Entry, b: Entry, to_new: dict[int, int]) -> str:
+def _other_reads(a: Entry, b: Entry, to_new: dict[int, int], old_names: Sequence[str],
+                 new_names: Sequence[str]) -> str:
+    """What an entry reads instead of what it read before; empty if that is the same."""
+    if tuple(to_new.get(j, -1) for j in a.inputs) == b.inputs:
+        return ""
+    before, after = {to_new.get(j, -1) for j in a.inputs}, set(b.inputs)
+    gone = [old_names[j] for j in a.inputs if to_new.get(j, -1) not in after]
+    come = [new_names[j] for j in b.inputs if j not in before]
+    return f"reads {', '.join(gone) or 'nothing'} → {', '.join(come) or 'in another order'}"
+
+
+def _changes(a: Entry, b: Entry, reads: str) -> str:
     """What differs between two entries of one name, as ``old → new``."""
     words = []
     if a.settings != b.settings:
@@ -180,6 +192,4 @@ def _changes(a: Entry, b: Entry, to_new: dict[int, int]) -> str:
         words.append(f"{shape_text(a.shape)} → {shape_text(b.shape)}")
     if a.dtype != b.dtype:
         words.append(f"{a.dtype} → {b.dtype}")
-    if tuple(to_new.get(j, -1) for j in a.inputs) != b.inputs:
-        words.append("other inputs")
-    return "; ".join(words)
+    return "; ".join([*words, *filter(None, (reads,))])

@@ -133,7 +133,7 @@ class _Writer:
                 path = dotted(span.path)
                 calls[path] += 1
                 title = _relative(span.path, around.path if around else ())
-                again = f" (call {calls[path]})" if calls[path] > 1 else ""
+                again = f" #{calls[path]}" if calls[path] > 1 else ""
                 self.groups.append(Group(boxes[span], title + again, self._group_note(span),
                                          boxes[around] if around else "", path))
         return boxes
@@ -261,8 +261,10 @@ class _Writer:
             rows = (*rows, Row("warning", f"and {len(texts) - 3} more"))
         broken = any(s is not None and s.bad for i in self._inside(unit)
                      for s in (self.entries[i].value, self.entries[i].gradient))
+        change = self._change(unit)
         return replace(card, rows=rows, warnings=texts, broken=broken, group=unit.group,
-                       beside=unit.beside, change=self._change(unit))
+                       beside=unit.beside, change=change,
+                       tag=" · ".join(filter(None, (card.tag, change))))
 
     def _change(self, unit: _Unit) -> str:
         """One word for a card: what happened to all that is on it, else ``changed`` if anything."""

@@ -65,7 +65,8 @@ def describe_module(model: Module, x: Any, labels: Any = None, *,
     reached = {e.path for e in first.entries if e.role == "parameter"}
     missing = [name for name, _ in twin.named_parameters() if name not in reached]
     return seen.recorder.recording(
-        node.serial, title=title, names=names, inputs=_argument_names(model),
+        node.serial, title=title or type(model).__name__.lstrip("_"), names=names,
+        inputs=_argument_names(model),
         unreached=missing if labels is not None else (), notes=_notes(twin))
 
 
@@ -99,6 +100,6 @@ def _notes(model: Module) -> dict[str, str]:
     for name, module in model.named_modules():
         if name:
             words = module.extra_repr()
-            kind = type(module).__name__
+            kind = type(module).__name__.lstrip("_")
             notes[dotted(tuple(name.split(".")))] = f"{kind}({words})" if words else kind
     return notes

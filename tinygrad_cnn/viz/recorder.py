@@ -286,7 +286,7 @@ class Recorder:
         entries = [self._op_entry(k, index, root, k == output) if k >= 0 else
                    self._leaf_entry(k, naming.get(k, ""), names or {}, readers[k], root)
                    for k in order]
-        return Recording(title or root or "graph", tuple(entries), index[output],
+        return Recording(title or root.lstrip("_") or "graph", tuple(entries), index[output],
                          any(e.gradient is not None for e in entries), tuple(unreached),
                          dict(notes or {}))
 

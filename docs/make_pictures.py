@@ -1,0 +1,177 @@
+"""Make every picture of pictures.md, from real networks on the embedded digits.
+
+python docs/make_pictures.py            writes docs/pictures/
+python docs/make_pictures.py --check    fails if a picture there is not what the code draws now
+
+Times are left out, and the check does not compare numbers: they differ between machines.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import data, nn, optim, viz
+from tinygrad_cnn.viz import plots
+
+FOLDER = Path(__file__).parent / "pictures"
+BATCH = 16
+
+
+class LeNet(nn.Module):
+    """Two convolutions and a linear layer, for digits of 8×8 pixels."""
+
+    def __init__(self, activation=tc.relu, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.conv1 = nn.Conv2D(1, 8, 5, padding=2, rng=rng)
+        self.conv2 = nn.Conv2D(8, 16, 3, padding=1, rng=rng)
+        self.fc = nn.Linear(2 * 2 * 16, 10, rng=rng)
+        self._activation = activation
+
+    def forward(self, x):                                                   # N 8 8 1
+        h = tc.max_pool2d(self._activation(self.conv1(x)), kernel_size=2)   # N 4 4 8
+        h = tc.max_pool2d(self._activation(self.conv2(h)), kernel_size=2)   # N 2 2 16
+        return self.fc(tc.flatten(h))                                       # N 10
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, before: int, width: int, rng) -> None:
+        stride = 1 if before == width else 2
+        self.conv1 = nn.Conv2D(before, width, 3, stride=stride, padding=1, bias=False, rng=rng)
+        self.norm1 = nn.BatchNorm2D(width)
+        self.conv2 = nn.Conv2D(width, width, 3, padding=1, bias=False, rng=rng)
+        self.norm2 = nn.BatchNorm2D(width)
+        self.short = None if stride == 1 else nn.Conv2D(before, width, 1, stride=2, bias=False,
+                                                        rng=rng)
+
+    def forward(self, x):
+        h = self.norm2(self.conv2(tc.relu(self.norm1(self.conv1(x)))))
+        return tc.relu(h + (x if self.short is None else self.short(x)))
+
+
+class ResNet(nn.Module):
+    """Three stages of nine blocks: 56 layers of weights."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.conv = nn.Conv2D(1, 16, 3, padding=1, bias=False, rng=rng)
+        self.norm = nn.BatchNorm2D(16)
+        widths = [16] * 10 + [32] * 9 + [64] * 9
+        blocks = [Block(a, b, rng) for a, b in zip(widths, widths[1:], strict=False)]
+        self.stage1, self.stage2, self.stage3 = (nn.Sequential(*blocks[k:k + 9])
+                                                 for k in (0, 9, 18))
+        self.fc = nn.Linear(64, 10, rng=rng)
+
+    def forward(self, x):
+        h = self.stage3(self.stage2(self.stage1(tc.relu(self.norm(self.conv(x))))))
+        return self.fc(tc.global_avg_pool2d(h))
+
+
+def without_times(figure: viz.Figure, **settings) -> viz.Figure:
+    """The same picture without what differs from run to run."""
+    entries = tuple(replace(e, seconds=None) for e in figure.recording.entries)
+    return viz.Figure(replace(figure.recording, entries=entries), engine="spine", **settings)
+
+
+def digits(part) -> tuple[np.ndarray, np.ndarray]:
+    """Images between 0 and 1, and their classes."""
+    return (part.images / 16).astype(np.float32), part.labels
+
+
+def trained(train) -> tuple[LeNet, dict[str, list[float]]]:
+    """A LeNet after six epochs, and its curves."""
+    model, (images, labels) = LeNet(), digits(train)
+    optimizer = optim.Adam(list(model.parameters()), lr=3e-3)
+    history: dict[str, list[float]] = {"train_loss": [], "train_accuracy": []}
+    for epoch in range(6):
+        order = np.random.default_rng(epoch).permutation(len(images))
+        losses, right = [], 0
+        for k in range(0, len(images), 50):
+            rows = order[k:k + 50]
+            scores = model(images[rows])
+            loss = tc.cross_entropy(scores, labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            right += int((scores.data.argmax(1) == labels[rows]).sum())
+        history["train_loss"].append(float(np.mean(losses)))
+        history["train_accuracy"].append(right / len(images))
+    return model, history
+
+
+def graphs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """The pictures of graphs."""
+    x, y = images[:BATCH], labels[:BATCH]
+    sick = LeNet()
+    sick.conv2.bias.data[:3] = -50.0            # three channels that never fire
+    step = viz.graph_of_module(sick, x, labels=y)
+    without_times(step, theme="light").save(folder / "lenet.svg")
+    without_times(step, theme="dark").save(folder / "lenet_dark.svg")
+    viz.animate(without_times(step), folder / "backward.svg")
+    big = viz.graph_of_module(ResNet(), x, labels=y)
+    without_times(big, scale="fit").save(folder / "resnet.svg")
+    old, new = (viz.graph_of_module(LeNet(f), x) for f in (tc.relu, tc.gelu))
+    viz.diff(old, new).figure(engine="spine").save(folder / "difference.svg")
+    (folder / "lenet.txt").write_text(step.canonical(batch="N"), encoding="utf-8")
+
+
+def drawings(folder: Path, train, test) -> None:
+    """The plots."""
+    model, history = trained(train)
+    images, labels = digits(test)
+    settings = {"dpi": 90, "metadata": {"Software": None}}
+    plots.filters(model.conv1).savefig(folder / "filters.png", **settings)
+    plots.feature_maps(model, images, "conv1").savefig(folder / "feature_maps.png", **settings)
+    plots.learning_curves(history).savefig(folder / "learning_curves.png", **settings)
+    plots.confusion_matrix(labels, model(images)).savefig(folder / "confusion.png", **settings)
+    plots.grad_cam(model, images, "conv2").savefig(folder / "grad_cam.png", **settings)
+    plots.loss_surface(model, images[:64], labels[:64], points=15).savefig(
+        folder / "loss_surface.png", **settings)
+
+
+def masked(text: str) -> str:
+    """Text without the numbers and colours that may differ between machines."""
+    text = re.sub(r"#[0-9a-f]{6}|#?g[0-9a-f]{8}|ag[0-9a-f]{8}\w*", "C", text)
+    return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "0", text)
+
+
+def stale(fresh: Path, kept: Path) -> list[str]:
+    """Names of pictures that are missing, or are not what is drawn now."""
+    found = []
+    for path in sorted(fresh.iterdir()):
+        old = kept / path.name
+        same = old.exists() and (path.suffix == ".png" or masked(old.read_text(encoding="utf-8"))
+                                 == masked(path.read_text(encoding="utf-8")))
+        if not same:
+            found.append(path.name)
+    return found
+
+
+def main() -> int:
+    """Write the pictures, or check them."""
+    train, test = data.load_digits()
+    check = "--check" in sys.argv
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if check else FOLDER
+        folder.mkdir(exist_ok=True)
+        graphs(folder, *digits(train))
+        if not check:
+            drawings(folder, train, test)
+            return 0
+        old = stale(folder, FOLDER)
+    if old:
+        print(f"not current: {', '.join(old)}; run python docs/make_pictures.py")
+    return 1 if old else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
