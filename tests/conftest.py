@@ -41,9 +41,3 @@ def global_state_is_left_alone():
             del registry[name]
     assert not changed, f"the test left changed: {', '.join(changed)}"
     assert not removed, f"the test unregistered {removed}"
-
-
-@pytest.fixture(autouse=True)
-def doctest_names(doctest_namespace):
-    """What examples in docstrings need not import."""
-    doctest_namespace.update({name: getattr(tc, name) for name in tc.__all__}, np=np)
