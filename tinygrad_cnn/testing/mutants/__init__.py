@@ -1,0 +1,10 @@
+"""The catalogue of mutants: mistakes that people make in backward rules, to test the tester with."""
+
+from tinygrad_cnn.testing.mutants import conv, layout, pool, rows
+from tinygrad_cnn.testing.mutants.mutant import Mutant
+
+__all__ = ["CATALOGUE", "Mutant"]
+
+CATALOGUE: tuple[Mutant, ...] = (*conv.MUTANTS, *pool.MUTANTS, *rows.MUTANTS, *layout.MUTANTS)
+"""Every mutant, by family: C T conv, M A P pools and pads, B broadcasting, E elementwise, R
+reductions, S softmax, N norms, L losses, X matrices and layout, K contracts, G engine."""

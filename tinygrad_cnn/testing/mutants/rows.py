@@ -1,0 +1,241 @@
+"""Mistakes in the rules of elementwise ops, reductions, softmax, norms and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.op import Array
+from tinygrad_cnn.testing.mutants.mutant import Mutant, broken, post
+
+__all__ = ["MUTANTS"]
+
+
+def _unbroadcast(change: Callable[[Array, tuple[int, ...]], Array]) -> Callable[..., Array]:
+    """The rule of an operand that was stretched, with the reduction changed."""
+    def rule(right: Any, ct: Any, out: Any, a: Any, b: Any, **s: Any) -> Array:
+        full = np.broadcast_to(right(ct, out, a, b, **s).data, ct.shape)
+        return change(full, a.shape)
+    return rule
+
+
+def _axes(full: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    lead = len(full) - len(shape)
+    return (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1))
+
+
+def _mean_over(full: Array, shape: tuple[int, ...]) -> Array:
+    return np.asarray(full.mean(_axes(full.shape, shape)).reshape(shape))
+
+
+def _first_copy(full: Array, shape: tuple[int, ...]) -> Array:
+    index = tuple(slice(0, 1) if i in _axes(full.shape, shape) else slice(None)
+                  for i in range(full.ndim))
+    return np.asarray(full[index].reshape(shape))
+
+
+def _wrong_axis(full: Array, shape: tuple[int, ...]) -> Array:
+    """Sums over the other axis, which goes unnoticed where the result is square."""
+    right = np.asarray(full.sum(_axes(full.shape, shape)).reshape(shape))
+    if full.ndim == 2 and full.shape[0] == full.shape[1] and right.size == full.shape[0]:
+        return np.asarray(full.sum(1 if _axes(full.shape, shape) == (0,) else 0).reshape(shape))
+    return right
+
+
+def _reversed_copies(full: Array, shape: tuple[int, ...]) -> Array:
+    """Puts sums back in reverse order."""
+    summed = full.sum(_axes(full.shape, shape)).reshape(shape)
+    return np.asarray(summed.reshape(-1)[::-1].reshape(shape))
+
+
+def _no_mean_term(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float, centre: Array,
+                  scale: Array) -> Array:
+    x_hat = (x.data - centre) * scale
+    return np.asarray(scale * (ct.data - x_hat * (ct.data * x_hat).mean(axis, keepdims=True)))
+
+
+def _no_variance_term(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float,
+                      centre: Array, scale: Array) -> Array:
+    return np.asarray(scale * (ct.data - ct.data.mean(axis, keepdims=True)))
+
+
+def _statistics_constant(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float,
+                         centre: Array, scale: Array) -> Array:
+    return np.asarray(scale * ct.data)
+
+
+def _unbiased(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float, centre: Array,
+              scale: Array) -> Array:
+    """n − 1 instead of n in the variance term."""
+    n = np.prod([x.shape[i] for i in axis])
+    x_hat = (x.data - centre) * scale
+    along = (ct.data * x_hat).sum(axis, keepdims=True) / max(n - 1, 1)
+    return np.asarray(scale * (ct.data - ct.data.mean(axis, keepdims=True) - x_hat * along))
+
+
+def _eps_outside(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float, centre: Array,
+                 scale: Array) -> Any:
+    """1 / (√var + eps) instead of 1 / √(var + eps)."""
+    deviation = np.sqrt(x.data.var(axis, keepdims=True))
+    return right(ct, out, x, axis=axis, eps=eps, centre=centre, scale=1 / (deviation + eps))
+
+
+def _spread(ct: Array, x: Array, axis: tuple[int, ...]) -> Array:
+    kept = tuple(1 if i in axis else n for i, n in enumerate(x.shape))
+    return np.broadcast_to(ct.reshape(kept), x.shape)
+
+
+def _sum_as_mean(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, keepdims: bool) -> Array:
+    return np.asarray(_spread(ct.data, x.data, axis) / max(1, x.size // max(ct.size, 1)))
+
+
+def _mean_as_sum(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, keepdims: bool) -> Array:
+    return _spread(ct.data, x.data, axis).copy()
+
+
+def _keepdims_forgotten(right: Any, ct: Any, out: Any, x: Any, *, axis: Any,
+                        keepdims: bool) -> Array:
+    """Stretches ct without putting the reduced axes back, which only a mismatch gives away."""
+    g = ct.data
+    lined = g if keepdims else g.reshape((1,) * (x.ndim - g.ndim) + g.shape)
+    return np.broadcast_to(lined, x.shape).copy()
+
+
+def _of_x(change: Callable[[Array, Array, Array], Array]) -> Callable[..., Array]:
+    """A rule by hand from the arrays ct, out and x."""
+    return lambda right, ct, out, x, **s: change(ct.data, out.data, x.data)
+
+
+def _last_axis(r: Array) -> Array:
+    return np.asarray(np.flip(r, -1)) if r.ndim else r
+
+
+def _sparse(right: Any, ct: Any, out: Any, x: Any, *, axis: int) -> Array:
+    """The Jacobian of softmax with its diagonal only."""
+    return np.asarray(ct.data * out.data * (1 - out.data))
+
+
+MUTANTS = (
+    Mutant("B01", "add", "no reduction", "unbroadcast",
+           broken("add", "a", _unbroadcast(lambda full, shape: full.copy()), broadcasts=False)),
+    Mutant("B02", "mul", "a mean over the copies", "mean",
+           broken("mul", "a", _unbroadcast(_mean_over), broadcasts=False)),
+    Mutant("B03", "add", "wrong axis where square", "transposed", broken(
+        "add", "a", _unbroadcast(_wrong_axis), broadcasts=False)),
+    Mutant("B04", "sub", "one copy only", "one slice",
+           broken("sub", "a", _unbroadcast(_first_copy), broadcasts=False)),
+    Mutant("B05", "mul", "the wrong operand", "wrong operand",
+           broken("mul", "a", lambda right, ct, out, a, b: ct * a)),
+    Mutant("B06", "add", "copies added in reverse", "flipped",
+           broken("add", "a", _unbroadcast(_reversed_copies), broadcasts=False)),
+    Mutant("E01", "sub", "sign of the second operand", "sign",
+           broken("sub", "b", lambda right, ct, out, a, b: ct)),
+    Mutant("E02", "div", "one division missing", "factor",
+           broken("div", "b", lambda right, ct, out, a, b: -ct * a / b)),
+    Mutant("E03", "div", "sign of the divisor", "sign",
+           broken("div", "b", lambda right, ct, out, a, b: ct * a / (b * b))),
+    Mutant("E04", "div", "0 / 0 at a cotangent of 0", "zero",
+           broken("div", "a", lambda right, ct, out, a, b: ct.data / b.data)),
+    Mutant("E05", "power", "exponent not lowered", "factor",
+           broken("power", "a", lambda right, ct, out, a, b: ct * b * out)),
+    Mutant("E06", "power", "logarithm missing", "factor",
+           broken("power", "b", lambda right, ct, out, a, b: ct * out)),
+    Mutant("E07", "exp", "factor out missing", "ct passed on",
+           broken("exp", "x", _of_x(lambda g, y, x: g.copy()))),
+    Mutant("E08", "log", "times x", "factor", broken("log", "x", _of_x(lambda g, y, x: g * x))),
+    Mutant("E09", "sqrt", "factor ½ missing", "scale",
+           broken("sqrt", "x", _of_x(lambda g, y, x: g / np.where(y == 0, 1, y)))),
+    Mutant("E10", "sqrt", "0 / 0 at a cotangent of 0", "zero",
+           broken("sqrt", "x", _of_x(lambda g, y, x: 0.5 * g / y))),
+    Mutant("E11", "abs", "slope 1 everywhere", "region",
+           broken("abs", "x", _of_x(lambda g, y, x: g.copy()))),
+    Mutant("E12", "tanh", "1 − y instead of 1 − y²", "factor",
+           broken("tanh", "x", _of_x(lambda g, y, x: g * (1 - y)))),
+    Mutant("E13", "tanh", "1 + y²", "factor",
+           broken("tanh", "x", _of_x(lambda g, y, x: g * (1 + y * y)))),
+    Mutant("E14", "sigmoid", "1 − y missing", "factor",
+           broken("sigmoid", "x", _of_x(lambda g, y, x: g * y))),
+    Mutant("E15", "maximum", "a tie goes to both", "ties",
+           broken("maximum", "a", lambda right, ct, out, a, b: ct.data * (a.data >= b.data))),
+    Mutant("E16", "clip", "open interval", "ties", broken(
+        "clip", "x", lambda right, ct, out, x, *, low, high:
+        ct.data * ((x.data > low) & (x.data < high)))),
+    Mutant("E17", "clip", "lower bound ignored", "region", broken(
+        "clip", "x", lambda right, ct, out, x, *, low, high: ct.data * (x.data <= high))),
+    Mutant("E18", "relu", "slope 1 at 0", "ties",
+           broken("relu", "x", _of_x(lambda g, y, x: g * (x >= 0)))),
+    Mutant("E19", "relu", "looks at the sign of ct", "not linear",
+           broken("relu", "x", _of_x(lambda g, y, x: g * (g > 0)))),
+    Mutant("E20", "leaky_relu", "slope ignored below 0", "region", broken(
+        "leaky_relu", "x", lambda right, ct, out, x, *, slope: ct.data * (x.data > 0))),
+    Mutant("E21", "elu", "alpha missing", "region", broken(
+        "elu", "x", lambda right, ct, out, x, *, alpha:
+        ct.data * np.where(x.data > 0, 1.0, np.exp(np.minimum(x.data, 0))).astype(ct.dtype))),
+    Mutant("E22", "silu", "second term missing", "factor",
+           broken("silu", "x", _of_x(lambda g, y, x: g / (1 + np.exp(-x))))),
+    Mutant("E23", "softplus", "1 − sigmoid", "factor",
+           broken("softplus", "x", _of_x(lambda g, y, x: g / (1 + np.exp(x))))),
+    Mutant("E24", "where", "branches swapped", "wrong place", broken(
+        "where", "a", lambda right, ct, out, a, b, *, condition:
+        np.where(condition, 0.0, ct.data).astype(ct.dtype))),
+    Mutant("R01", "sum", "a mean", "mean", broken("sum", "x", _sum_as_mean)),
+    Mutant("R02", "mean", "a sum", "sum", broken("mean", "x", _mean_as_sum)),
+    Mutant("R03", "sum", "axes lined up at the back", "raises",
+           broken("sum", "x", _keepdims_forgotten)),
+    Mutant("R04", "var", "factor 2 missing", "scale", post("var", "x", lambda r: r / 2)),
+    Mutant("R05", "var", "mean not subtracted", "extra", broken(
+        "var", "x", lambda right, ct, out, x, *, axis, keepdims:
+        _spread(ct.data, x.data, axis) * 2 * x.data / max(1, x.size // max(ct.size, 1)))),
+    Mutant("R06", "max", "everyone of a tie gets it", "ties", broken(
+        "max", "x", lambda right, ct, out, x, *, axis, keepdims, shares:
+        _spread(ct.data, x.data, axis) * (shares > 0))),
+    Mutant("R07", "logsumexp", "not normalised", "factor", broken(
+        "logsumexp", "x", lambda right, ct, out, x, *, axis, keepdims:
+        _spread(ct.data, x.data, axis) * np.exp(x.data))),
+    Mutant("R08", "sum_to", "row sums in reverse", "flipped", post("sum_to", "x", _last_axis)),
+    Mutant("S01", "softmax", "diagonal only", "diagonal", broken("softmax", "x", _sparse)),
+    Mutant("S02", "softmax", "factor out missing", "factor", broken(
+        "softmax", "x", lambda right, ct, out, x, *, axis:
+        ct - (out * ct).sum(axis=axis, keepdims=True))),
+    Mutant("S03", "softmax", "sum over the wrong axis", "extra", broken(
+        "softmax", "x", lambda right, ct, out, x, *, axis:
+        out * (ct - (out * ct).sum(axis=(axis + 1) % x.ndim, keepdims=True)))),
+    Mutant("S04", "softmax", "p g alone", "rank one term",
+           broken("softmax", "x", lambda right, ct, out, x, *, axis: out * ct)),
+    Mutant("S05", "softmax", "ignores the cotangent", "ignores ct", broken(
+        "softmax", "x", lambda right, ct, out, x, *, axis: out.data * (1 - out.data))),
+    Mutant("S06", "log_softmax", "without the sum of ct", "rank one term", broken(
+        "log_softmax", "x", lambda right, ct, out, x, *, axis: ct - ct * out.exp())),
+    Mutant("N01", "standardize", "mean term missing", "mean term",
+           broken("standardize", "x", _no_mean_term)),
+    Mutant("N02", "standardize", "variance term missing", "rank one term",
+           broken("standardize", "x", _no_variance_term)),
+    Mutant("N03", "standardize", "statistics held constant", "rank one term",
+           broken("standardize", "x", _statistics_constant)),
+    Mutant("N04", "standardize", "unbiased variance", "rank one term",
+           broken("standardize", "x", _unbiased)),
+    Mutant("N05", "standardize", "eps outside of the root", "scale",
+           broken("standardize", "x", _eps_outside)),
+    Mutant("N06", "batch_norm", "dw not summed over pixels", "raises", broken(
+        "batch_norm", "w", lambda right, ct, out, x, w, b, *, eps, centre, scale:
+        ct.data * (x.data - centre) * scale)),
+    Mutant("N07", "batch_norm", "dx without the factor w", "factor", broken(
+        "batch_norm", "x", lambda right, ct, out, x, w, b, **s:
+        right(ct, out, x, w, b, **s).data / w.data)),
+    Mutant("N08", "batch_norm", "db of the first sample", "one sample", broken(
+        "batch_norm", "b", lambda right, ct, *rest, **s:
+        ct.data[:1].reshape(-1, ct.shape[-1]).sum(0))),
+    Mutant("L01", "cross_entropy", "divided twice", "mean", broken(
+        "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
+        right(ct, out, logits, target=target, divisor=divisor).data / len(logits))),
+    Mutant("L02", "cross_entropy", "weights of the rows ignored", "factor", broken(
+        "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
+        right(ct, out, logits, divisor=divisor,
+              target=target / target.sum(1, keepdims=True)))),
+    Mutant("L03", "cross_entropy", "labels not subtracted", "extra", broken(
+        "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
+        right(ct, out, logits, target=target, divisor=divisor).data
+        + target * (ct.data.reshape(-1, 1) if divisor is None else ct.data / divisor))),
+)

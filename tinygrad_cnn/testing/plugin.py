@@ -1,0 +1,196 @@
+"""The part of the pytest plugin that knows the package: one test for each op, case and property.
+
+It is loaded by ``pytest_entry`` when ``--gradtest`` or the fixture ``gradtest`` is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinygrad_cnn.errors import GradientMismatch
+from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.op import OPS, Op, Sample
+from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.testing.cases import cases
+from tinygrad_cnn.testing.explain import mismatch
+from tinygrad_cnn.testing.gradients import check_gradients, check_vjp_pair
+from tinygrad_cnn.testing.ops import check_op, properties_of, run_reject, start
+from tinygrad_cnn.testing.properties import run_property
+from tinygrad_cnn.testing.report import Finding, Report, Tally, Wrong
+from tinygrad_cnn.testing.trial import Trial
+
+__all__ = ["GradTest"]
+
+
+class GradTest:
+    """What the fixture ``gradtest`` gives to hand-written tests.
+
+    Examples
+    --------
+    ::
+
+        def test_my_layer(gradtest):
+            gradtest(my_layer, np.ones((2, 3)), order=2)
+            gradtest.op(my_op)
+            gradtest.pair(forward, backward, np.ones((2, 3)))
+    """
+
+    def __call__(self, fn: Callable[..., Tensor], *inputs: Any, **settings: Any) -> Report:
+        """`check_gradients`."""
+        return check_gradients(fn, *inputs, **settings)
+
+    def op(self, op: Op | Callable[..., Tensor], **settings: Any) -> Report:
+        """`check_op`."""
+        return check_op(op, **settings)
+
+    def pair(self, forward: Callable[..., Any], vjp: Callable[..., Any], *arrays: Any,
+             **settings: Any) -> Report:
+        """`check_vjp_pair`."""
+        return check_vjp_pair(forward, vjp, *arrays, **settings)
+
+
+# ---- collection
+
+class GradCollector(pytest.Collector):
+    """Stands for all gradient tests in the tree of pytest."""
+
+    total = Tally()
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """One item for each op, case and property."""
+        seed = self.config.getoption("gradtest_seed")
+        for op in _selected(self.config):
+            yield from self._items(op, seed)
+
+    def _items(self, op: Op, seed: int) -> Iterator[pytest.Item]:
+        try:
+            several = list(cases(op, seed))
+        except Exception as error:
+            yield _item(self, op, "", "has samples", _failing(
+                Finding("samples", op.name, "", "", f"samples cannot be drawn: {error}",
+                        error=error)))
+            return
+        if not several:
+            yield _item(self, op, "", "has samples", _failing(
+                Finding("samples", op.name, "", "", "the op has no samples, so nothing of it is "
+                        "tested; yield at least one from samples(rng)")))
+        for sample in several:
+            shared = _Shared(op, sample, seed)
+            for name in properties_of(op):
+                yield _item(self, op, sample.id, name, shared.check(name))
+        for reject in op.rejects:
+            yield _item(self, op, reject.id, "refused",
+                        lambda tally, op=op, reject=reject: run_reject(op, reject, tally))
+
+
+class _Shared:
+    """A sample whose properties share one trial, made when the first of them runs."""
+
+    def __init__(self, op: Op, sample: Sample, seed: int) -> None:
+        self.op, self.sample, self.seed = op, sample, seed
+        self.trial: Trial | None = None
+
+    def check(self, name: str) -> Callable[[Tally], None]:
+        """The test of one property."""
+        def run(tally: Tally) -> None:
+            if self.trial is None:
+                self.trial = start(self.op, self.sample, self.seed, tally)
+            self.trial.tally = tally
+            run_property(name, self.trial)
+        return run
+
+
+def _failing(finding: Finding) -> Callable[[Tally], None]:
+    def run(tally: Tally) -> None:
+        raise Wrong(finding)
+    return run
+
+
+class GradItem(pytest.Item):
+    """One property of one op on one case."""
+
+    def __init__(self, *, check: Callable[[Tally], None], **rest: Any) -> None:
+        super().__init__(**rest)
+        self.check = check
+
+    def runtest(self) -> None:
+        """Check the property; it must have compared something."""
+        tally = Tally()
+        try:
+            with set_num_threads(1):
+                self.check(tally)
+        except Wrong as wrong:
+            raise mismatch(wrong.finding) from wrong.finding.error
+        GradCollector.total.comparisons += tally.comparisons
+
+    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+        """The report itself, without a traceback through the checker."""
+        if isinstance(excinfo.value, GradientMismatch):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """What pytest shows in its headings."""
+        return self.config.rootpath, None, self.name
+
+
+def _item(parent: GradCollector, op: Op, case: str, prop: str,
+          check: Callable[[Tally], None]) -> GradItem:
+    name = f"{op.name}[{case}]: {prop}" if case else f"{op.name}: {prop}"
+    item: GradItem = GradItem.from_parent(parent, name=name, check=check)
+    return item
+
+
+def _selected(config: Any) -> list[Op]:
+    """The ops to test, after importing the modules that declare more."""
+    for module in (*config.getini("gradtest_modules"), *config.getoption("gradtest_import")):
+        _import(module, config)
+    wanted = config.getoption("gradtest_op")
+    if unknown := [name for name in wanted if name not in OPS]:
+        raise pytest.UsageError(f"--gradtest-op: no op is called {', '.join(unknown)}; choose from "
+                                f"{', '.join(sorted(OPS))}")
+    return [op for name, op in OPS.items() if not wanted or name in wanted]
+
+
+def _import(module: str, config: Any) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        # `pytest` alone, unlike `python -m pytest`, does not look in the directory it runs in.
+        sys.path.insert(0, str(config.invocation_params.dir))
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            raise pytest.UsageError(f"--gradtest-import: there is no module {module}") from None
+        finally:
+            sys.path.remove(str(config.invocation_params.dir))
+
+
+# ---- hooks
+
+def pytest_ignore_collect(collection_path: Path, config: Any) -> bool | None:
+    """With ``--gradtest-only`` no file is collected."""
+    return True if config.getoption("gradtest_only") else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: Any,
+                                  items: list[pytest.Item]) -> None:
+    """Add the gradient tests, before -k and -m choose among all."""
+    GradCollector.total = Tally()
+    collector = GradCollector.from_parent(session, name="gradtest", nodeid="gradtest")
+    items.extend(collector.collect())
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how much was compared."""
+    total = GradCollector.total.comparisons
+    terminalreporter.write_line(f"gradtest: {total} comparisons")
