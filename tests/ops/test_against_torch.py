@@ -45,7 +45,7 @@ def back(y):
 
 def filters(w):
     """KH KW C O -> O C KH KW."""
-    return w.permute(3, 2, 0, 1)
+    return w.permute(3, 2, 0, 1).contiguous()
 
 
 def compare(ours, theirs, arrays, seed, digits=1e-9):

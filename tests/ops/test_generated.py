@@ -50,11 +50,20 @@ def cast(sample, dtype):
 
 def run(op, kernel, arrays, settings):
     """(array, residuals) of one kernel, or None if it declines."""
+    soil(arrays)
     result = op.kernels[kernel](*arrays, **settings)
     if result is NotImplemented:
         return None
     y, residuals = result if op.residuals else (result, {})
     return np.asarray(y), residuals
+
+
+def soil(arrays):
+    """Leave NaN in freed memory, where ``np.empty`` of such sizes is likely to find it."""
+    for a in arrays:
+        if a is not None and a.dtype.kind == "f":
+            held = [np.full(a.size, np.nan, a.dtype) for _ in range(8)]
+            del held
 
 
 def last(op):
@@ -97,6 +106,8 @@ def test_a_kernel_agrees_with_the_last_one(op, sample, kernel):
         if answer is None:
             assert kernel != last(op), f"{op.name}: the last kernel may not decline"
             continue
+        if dtype == np.float64 and is_exact(op, sample):
+            digits = 0                              # numbers that any order of sums leaves exact
         scale = np.abs(expected).max(initial=1)
         np.testing.assert_allclose(answer[0], expected, rtol=digits, atol=digits * scale)
         assert set(answer[1]) == set(op.residuals)

@@ -147,8 +147,10 @@ def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: P
     taps = list(_taps(image_size, (oh, ow), kernel_size, stride, padding))
     cut = _images(y.shape)
     apart = stride[0] >= kernel_size[0] and stride[1] >= kernel_size[1]
-    # Windows side by side that cover the image write every pixel, and each of them once.
-    covered = apart and stride == kernel_size and (oh * stride[0], ow * stride[1]) == image_size
+    # Windows side by side that cover the image write every pixel, and each of them once.  They
+    # begin at the first pixel: padding in front would leave the last ones unwritten.
+    covered = (stride == kernel_size and padding[0][0] == 0 == padding[1][0]
+               and (oh * stride[0], ow * stride[1]) == tuple(image_size))
 
     def work(low: int, high: int) -> None:
         for part in cut[low:high]:

@@ -33,6 +33,8 @@ _CASES: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
     ("a row left over", (1, 5, 7, 2),
      {"kernel_size": (2, 3), "stride": (2, 2), "padding": _SIDES0}),
     ("windows apart", (1, 5, 6, 2), {"kernel_size": (1, 2), "stride": (2, 3), "padding": _SIDES0}),
+    ("tiling, shifted by padding", (1, 6, 6, 2),
+     {"kernel_size": (3, 3), "stride": (3, 3), "padding": ((1, 1), (1, 1))}),
     ("padded", (2, 4, 5, 2),
      {"kernel_size": (3, 2), "stride": (2, 1), "padding": ((1, 0), (1, 1))}),
 )
