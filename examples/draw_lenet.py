@@ -24,6 +24,7 @@ class LeNet(nn.Module):
         self.activation = activation
 
     def forward(self, x):                                                   # N 8 8 1
+        """Scores of ten classes, N 10."""
         h = tc.max_pool2d(self.activation(self.conv1(x)), kernel_size=2)    # N 4 4 8
         h = tc.max_pool2d(self.activation(self.conv2(h)), kernel_size=2)    # N 2 2 16
         return self.fc(tc.flatten(h))                                       # N 10

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Group, Row, Scale
+from tinygrad_cnn.viz.diagram import Card, Diagram, Row, Scale
+from tinygrad_cnn.viz.edges import edges
 from tinygrad_cnn.viz.fold import Part, Plan, plan
 from tinygrad_cnn.viz.health import Problem, problems
-from tinygrad_cnn.viz.recording import Entry, Recording, dotted, entry_names
-from tinygrad_cnn.viz.text import binary_size, count, flop_text, number, seconds_text, shape_text
+from tinygrad_cnn.viz.recording import Entry, Recording, dotted
+from tinygrad_cnn.viz.text import (
+    binary_size,
+    count,
+    flop_text,
+    number,
+    seconds_text,
+    shape_text,
+)
+from tinygrad_cnn.viz.units import Unit, Units, relative
 
 __all__ = ["COLOURS", "draw"]
 
@@ -60,122 +69,19 @@ def draw(recording: Recording, *, level: str = "auto", color: str = "grad",
     return writer.diagram(title or recording.title, opened)
 
 
-@dataclass
-class _Unit:
-    """One card in the making: its part (or leaf), and the entries inside."""
-
-    id: str
-    part: Part | None
-    members: list[int]
-    group: str = ""
-    beside: str = ""
-    prefix: str = ""                        # module path, where the module has no box of its own
-    inside: tuple[str, ...] = ()            # path of the innermost box
-
-
 class _Writer:
     def __init__(self, recording: Recording, chosen: Plan, color: str, scale: str,
                  changes: Mapping[int, str]) -> None:
         self.recording, self.plan, self.color, self.changes = recording, chosen, color, changes
         self.entries = recording.entries
-        self.names = entry_names(recording)
-        self.readers: dict[int, list[int]] = {}
-        for i, e in enumerate(self.entries):
-            for j in e.inputs:
-                self.readers.setdefault(j, []).append(i)
+        self.cast = Units(recording, chosen)
         self.totals = {"time": sum(e.seconds or 0.0 for e in self.entries),
                        "memory": sum(e.kept for e in self.entries),
                        "flop": sum(e.flops for e in self.entries)}
         self.findings: dict[int, list[Problem]] = {}
         for p in problems(recording):
             self.findings.setdefault(p.entry, []).append(p)
-        self.unit_of: dict[int, _Unit] = {}
-        self.groups: list[Group] = []
-        self.units = self._units()
         self.ramp = self._scale(scale)
-
-    # ---- which entry is on which card ------------------------------------------------------------
-    def _units(self) -> list[_Unit]:
-        drawn = list(self.plan.walk())
-        boxes = self._boxes(drawn)
-        ops: list[_Unit] = []
-        for part, above in drawn:
-            box = next((s for s in reversed(above) if s in boxes), None)
-            members = [self.plan.ops[p] for p in range(part.start, part.stop)]
-            unit = _Unit("", part, members, boxes[box] if box else "",
-                         inside=box.path if box else ())
-            if above and above[-1] is not box:
-                unit.prefix = _relative(above[-1].path, unit.inside)
-            ops.append(unit)
-            for i in members:
-                self.unit_of[i] = unit
-        return self._with_leaves(ops)
-
-    def _boxes(self, drawn: list[tuple[Part, tuple[Part, ...]]]) -> dict[Part, str]:
-        """The open modules that get a box: those that hold at least two cards."""
-        held: Counter[Part] = Counter()
-        for part, above in drawn:
-            cards = 1
-            if "parameter" in self.plan.separate:
-                cards += len({j for p in range(part.start, part.stop)
-                              for j in self.entries[self.plan.ops[p]].inputs
-                              if self.entries[j].role == "parameter"})
-            for span in above:
-                held[span] += cards
-        boxes: dict[Part, str] = {}
-        calls: Counter[str] = Counter()
-        for _, above in drawn:
-            for depth, span in enumerate(above):
-                if span in boxes or held[span] < 2:
-                    continue
-                around = next((s for s in reversed(above[:depth]) if s in boxes), None)
-                boxes[span] = f"m{len(boxes)}"
-                path = dotted(span.path)
-                calls[path] += 1
-                title = _relative(span.path, around.path if around else ())
-                again = f" #{calls[path]}" if calls[path] > 1 else ""
-                self.groups.append(Group(boxes[span], title + again, self._group_note(span),
-                                         boxes[around] if around else "", path))
-        return boxes
-
-    def _group_note(self, span: Part) -> str:
-        path = dotted(span.path)
-        return " · ".join(filter(None, (self.recording.notes.get(path, ""),
-                                        self._parameter_text(range(span.start, span.stop)))))
-
-    def _parameter_text(self, positions: Iterable[int]) -> str:
-        weights = {j for p in positions for j in self.entries[self.plan.ops[p]].inputs
-                   if self.entries[j].role == "parameter"}
-        total = sum(self.entries[j].size for j in weights)
-        return f"{count(total)} parameters" if total else ""
-
-    def _with_leaves(self, ops: list[_Unit]) -> list[_Unit]:
-        """All cards in recording order, each leaf card before the card that first reads it."""
-        out: list[_Unit] = []
-        for unit in ops:
-            for i in unit.members:
-                for j in self.entries[i].inputs:
-                    e = self.entries[j]
-                    if e.is_op or j in self.unit_of:
-                        continue
-                    if e.role not in self.plan.separate:
-                        self.unit_of[j] = unit
-                        continue
-                    leaf = self.unit_of[j] = _Unit("", None, [j])
-                    if e.role != "input":
-                        leaf.group, leaf.inside = unit.group, unit.inside
-                        if len(set(self.readers[j])) == 1:
-                            leaf.beside = "yes"
-                        elif e.role == "parameter":
-                            leaf.group, leaf.inside = "", ()
-                    out.append(leaf)
-            out.append(unit)
-        for k, unit in enumerate(out):
-            unit.id = f"n{k}"
-        for unit in out:
-            if unit.beside:
-                unit.beside = self.unit_of[self.readers[unit.members[0]][0]].id
-        return out
 
     # ---- numbers and their colours ---------------------------------------------------------------
     def _scale(self, scale: str) -> Scale:
@@ -193,7 +99,7 @@ class _Writer:
         edges = tuple((1 if i % 2 == 0 else 3) * 10.0 ** (i // 2) for i in range(k - 1, k + 3))
         return Scale("gradient RMS", edges, _edge_text(edges[0]), _edge_text(edges[-1]))
 
-    def _bar(self, unit: _Unit, entry: Entry | None) -> Row | None:
+    def _bar(self, unit: Unit, entry: Entry | None) -> Row | None:
         """The bar of a card: gradient of its output, or its share of a total."""
         last = self.entries[unit.members[-1]] if entry is None else entry
         if self.color == "grad":
@@ -221,14 +127,15 @@ class _Writer:
 
     # ---- cards -----------------------------------------------------------------------------------
     def diagram(self, title: str, opened: tuple[str, ...]) -> Diagram:
-        cards = tuple(self._card(unit) for unit in self.units)
+        cards = tuple(self._card(unit) for unit in self.cast.units)
         notes = ["dark line: value forward"]
         if self.recording.backward:
             notes += ["pink line: gradient back", "single line: no gradient"]
         if any(c.kind == "stack" for c in cards):
             notes[1:] = [*notes[1:2], "triple border: equal parts, a square each"]
-        return Diagram(title, self._subtitle(len(cards)), self.plan.level, cards, self._edges(),
-                       tuple(self.groups), self.ramp, tuple(notes), opened)
+        return Diagram(title, self._subtitle(len(cards)), self.plan.level, cards,
+                       edges(self.cast, self.ramp if self.color == "grad" else DECADES),
+                       tuple(self.cast.groups), self.ramp, tuple(notes), opened)
 
     def _subtitle(self, cards: int) -> str:
         entries = self.entries
@@ -246,38 +153,32 @@ class _Writer:
             if self.totals["memory"] else "",
             out.note if out.role == "loss" else "", self.plan.remark)))
 
-    def _card(self, unit: _Unit) -> Card:
+    def _card(self, unit: Unit) -> Card:
         if unit.part is None:
             card = self._leaf(unit, unit.members[0])
         elif unit.part.stop - unit.part.start == 1:
             card = self._op(unit, unit.members[0])
         else:
             card = self._folded(unit, unit.part)
-        findings = [(i, p) for i in self._inside(unit) for p in self.findings.get(i, ())]
+        findings = [(i, p) for i in self.cast.inside(unit) for p in self.findings.get(i, ())]
         alone = len(unit.members) == 1
         texts = tuple(dict.fromkeys(self._finding(unit, i, p, alone) for i, p in findings))
         rows = (*card.rows, *(Row("warning", t) for t in texts[:3]))
         if len(texts) > 3:
             rows = (*rows, Row("warning", f"and {len(texts) - 3} more"))
-        broken = any(s is not None and s.bad for i in self._inside(unit)
+        broken = any(s is not None and s.bad for i in self.cast.inside(unit)
                      for s in (self.entries[i].value, self.entries[i].gradient))
         change = self._change(unit)
         return replace(card, rows=rows, warnings=texts, broken=broken, group=unit.group,
                        beside=unit.beside, change=change,
                        tag=" · ".join(filter(None, (card.tag, change))))
 
-    def _change(self, unit: _Unit) -> str:
+    def _change(self, unit: Unit) -> str:
         """One word for a card: what happened to all that is on it, else ``changed`` if anything."""
-        words = {self.changes.get(i, "") for i in self._inside(unit)}
+        words = {self.changes.get(i, "") for i in self.cast.inside(unit)}
         return words.pop() if len(words) == 1 else "changed"
 
-    def _inside(self, unit: _Unit) -> list[int]:
-        """The entries on a card: its members, and the leaves drawn inside it."""
-        leaves = dict.fromkeys(j for i in unit.members for j in self.entries[i].inputs
-                               if self.unit_of[j] is unit and not self.entries[j].is_op)
-        return [*leaves, *unit.members]
-
-    def _finding(self, unit: _Unit, i: int, p: Problem, alone: bool) -> str:
+    def _finding(self, unit: Unit, i: int, p: Problem, alone: bool) -> str:
         e = self.entries[i]
         if alone:
             return f"{e.name}: {p.evidence}" if unit.part is not None and e.name else p.evidence
@@ -296,14 +197,14 @@ class _Writer:
             f"gradient RMS {number(e.gradient.rms)}, between {number(e.gradient.low)} and "
             f"{number(e.gradient.high)}")
         return tuple(filter(None, (
-            self.names[i], " · ".join(e.settings), e.note, f"{shape_text(e.shape)} {e.dtype}",
+            self.cast.names[i], " · ".join(e.settings), e.note, f"{shape_text(e.shape)} {e.dtype}",
             f"forward {seconds_text(e.seconds)}" if e.seconds is not None else "",
             flop_text(e.flops) if e.flops else "",
             f"keeps {binary_size(e.kept)} for backward" if e.kept else "",
             f"RMS of the weights {number(e.weight)}" if e.weight is not None else "",
             gradient, e.source)))
 
-    def _leaf(self, unit: _Unit, i: int) -> Card:
+    def _leaf(self, unit: Unit, i: int) -> Card:
         e = self.entries[i]
         dtype = "" if e.role == "parameter" else f" · {e.dtype}"
         rows = [Row("text", shape_text(e.shape) + dtype)]
@@ -318,9 +219,9 @@ class _Writer:
         return Card(unit.id, e.role, e.role, title, badge=badge, rows=tuple(rows),
                     about=self._about(i))
 
-    def _op(self, unit: _Unit, i: int) -> Card:
+    def _op(self, unit: Unit, i: int) -> Card:
         e = self.entries[i]
-        leaves = [self.entries[j] for j in self._inside(unit) if j != i]
+        leaves = [self.entries[j] for j in self.cast.inside(unit) if j != i]
         weights = " · ".join(f"{p.name} {shape_text(p.shape)}" for p in leaves
                              if p.role == "parameter")
         constants = " · ".join(f"{p.name} {p.note}".strip() for p in leaves if p.role == "constant")
@@ -343,11 +244,11 @@ class _Writer:
                        " · " + after if after else "")
         return Row("text", " · ".join(filter(None, (before, time, after))))
 
-    def _folded(self, unit: _Unit, part: Part) -> Card:
+    def _folded(self, unit: Unit, part: Part) -> Card:
         members = unit.members
         stacked = bool(part.instances)
         first = range(*part.instances[0]) if stacked else range(part.start, part.stop)
-        inside = [self.entries[i] for i in self._inside(unit)]
+        inside = [self.entries[i] for i in self.cast.inside(unit)]
         seconds = [e.seconds for e in inside if e.seconds is not None]
         path = dotted(part.path) if part.kind in ("span", "stack") else ""
         rows = [Row("text", " · ".join(filter(None, (self.recording.notes.get(path, ""),
@@ -367,7 +268,7 @@ class _Writer:
     def _totals(self, part: Part, inside: Sequence[Entry], seconds: Sequence[float]) -> Row:
         cost = self._cost_row([], sum(seconds) if seconds else None,
                               sum(e.flops for e in inside), sum(e.kept for e in inside))
-        weights = self._parameter_text(range(part.start, part.stop))
+        weights = self.cast.parameter_text(range(part.start, part.stop))
         assert cost is not None, "a cost row may be empty, but it is a row"
         if not weights:
             return cost
@@ -395,7 +296,7 @@ class _Writer:
         more = f" and {rest} more" if rest > 0 else ""
         return ", ".join(f"{n} {op}" for op, n in counts) + more
 
-    def _folded_bar(self, unit: _Unit, part: Part) -> Row | None:
+    def _folded_bar(self, unit: Unit, part: Part) -> Row | None:
         if not part.instances or self.color != "grad":
             return self._bar(unit, None)
         lasts = [self.entries[self.plan.ops[stop - 1]] for _, stop in part.instances]
@@ -407,11 +308,11 @@ class _Writer:
         return Row("squares", f"grad {number(values[0])} … {number(values[-1])}",
                    levels=tuple(self.ramp.level(v) for v in weakest))
 
-    def _folded_title(self, unit: _Unit, part: Part) -> str:
+    def _folded_title(self, unit: Unit, part: Part) -> str:
         times = f" × {len(part.instances)}"
         if part.kind == "stack":
             first, last = part.paths[0], part.paths[-1]
-            start = _relative(first, unit.inside)
+            start = relative(first, unit.inside)
             if first[-1].isdigit() and last[-1].isdigit():
                 start, end = start.removesuffix("]"), f"{last[-1]}{']' * start.endswith(']')}"
                 return f"{start}…{end}{times}"
@@ -426,70 +327,11 @@ class _Writer:
                              else f"{part.stop - part.start} element-wise ops")
         if part.kind == "segment":
             return f"nodes {unit.members[0]}–{unit.members[-1]}"
-        return _relative(part.path, unit.inside)
-
-    # ---- edges -----------------------------------------------------------------------------------
-    def _edges(self) -> tuple[Edge, ...]:
-        depth: list[int] = []
-        for e in self.entries:
-            depth.append(1 + max((depth[j] for j in e.inputs), default=0))
-        reads = Counter((j, self.unit_of[i].id) for i, e in enumerate(self.entries)
-                        for j in set(e.inputs) if i in self.unit_of)
-        made: dict[tuple[int, str], Edge] = {}
-        for i, e in enumerate(self.entries):
-            if i not in self.unit_of:
-                continue
-            trunk = max(e.inputs, key=lambda j: depth[j], default=-1)
-            for k, j in enumerate(e.inputs):
-                a, b = self.unit_of[j], self.unit_of[i]
-                if a is b or (j, b.id) in made:
-                    continue
-                several = reads[j, b.id] > 1 or e.inputs.count(j) > 1
-                made[j, b.id] = self._edge(f"e{len(made)}", i, k, several, j == trunk)
-        return self._with_steps(list(made.items()))
-
-    def _edge(self, edge_id: str, i: int, k: int, several: bool, trunk: bool) -> Edge:
-        e, j = self.entries[i], self.entries[i].inputs[k]
-        source = self.entries[j]
-        sent = e.sent[k] if k < len(e.sent) else None
-        if several and source.gradient is not None and sent is not None:
-            sent = source.gradient.rms      # several reads on one card: what they add up to
-        beside = source.role in ("parameter", "label", "constant")
-        text = "" if beside else shape_text(source.shape)
-        level = -1 if sent is None else (self.ramp if self.color == "grad" else DECADES).level(sent)
-        return Edge(edge_id, self.unit_of[j].id, self.unit_of[i].id, text,
-                    "" if sent is None else number(sent), level, trunk and not beside,
-                    tip=f"{self.names[j]} → {self.names[i]} | {shape_text(source.shape)} "
-                        f"{source.dtype}" + ("" if sent is None else f" | gradient {number(sent)}"))
-
-    def _with_steps(self, made: list[tuple[tuple[int, str], Edge]]) -> tuple[Edge, ...]:
-        """The edges with their turn in the backward pass: when the engine ran the reader's rule."""
-        last_step: dict[str, int] = {}
-        for unit in self.units:
-            steps = [self.entries[i].step for i in unit.members if self.entries[i].step >= 0]
-            last_step[unit.id] = max(steps, default=-1)
-        turns = sorted((last_step[e.target], k) for k, (_, e) in enumerate(made)
-                       if e.level >= 0 and last_step[e.target] >= 0)
-        order = {k: turn for turn, (_, k) in enumerate(turns)}
-        return tuple(replace(e, step=order.get(k, -1)) for k, (_, e) in enumerate(made))
+        return relative(part.path, unit.inside)
 
 
 def _kept(rows: Iterable[Row | None]) -> tuple[Row, ...]:
     return tuple(r for r in rows if r is not None and (r.text or r.hot or r.kind == "squares"))
-
-
-def _relative(path: tuple[str, ...], around: tuple[str, ...]) -> str:
-    """A module path as seen from the box around it; a bare number keeps the name before it.
-
-    >>> _relative(("stage2", "0", "conv1"), ("stage2", "0"))
-    'conv1'
-    >>> _relative(("stage2", "0"), ("stage2",))
-    'stage2[0]'
-    """
-    keep = len(around)
-    while keep and path[keep].isdigit():
-        keep -= 1
-    return dotted(path[keep:])
 
 
 def _strip(families: Sequence[str]) -> str:

@@ -181,17 +181,22 @@ def _depth(run: _Run) -> Iterator[Problem]:
 
 
 def _gain(run: _Run) -> Iterator[Problem]:
-    """One op that shrinks or grows the gradient of its data by more than ten."""
+    """One op that shrinks or grows the gradient of its data ten times more than its shape does.
+
+    Weights that keep the size of values multiply gradients by √(entries out / entries in).
+    """
     for i, e in run.entries("op"):
         if e.family not in ("conv", "linear", "activation") or not e.sent:
             continue
         if e.gradient is None or not e.gradient.rms > 0:
             continue
-        if run.recording.entries[e.inputs[0]].role == "parameter" or e.sent[0] is None:
+        source = run.recording.entries[e.inputs[0]]
+        if source.role == "parameter" or e.sent[0] is None or not source.size:
             continue
         gain = e.sent[0] / e.gradient.rms
-        if math.isfinite(gain) and not 0.1 <= gain <= 10:
-            rule = "vanishing" if gain < 0.1 else "exploding"
+        beyond = gain / math.sqrt(e.size / source.size)
+        if math.isfinite(gain) and not 0.1 <= beyond <= 10:
+            rule = "vanishing" if beyond < 0.1 else "exploding"
             yield run.problem(rule, "warning", i,
                               f"multiplies the gradient by {number(gain)}",
                               "saturated units or weights of the wrong scale: check the "
