@@ -6,9 +6,9 @@ The second starts from the same weights, sees the same images, and leaves the gr
 much faster the second run is.  Last comes the convolution of the exercise, forward and backward,
 in four nested loops and by the registered op.
 
-    python examples/notebook_cnn.py             digits, about a minute
-    python examples/notebook_cnn.py --quick     20 small steps, some seconds
-    python examples/notebook_cnn.py --data PATH CIFAR-10, or any set that tinygrad_cnn.data reads
+python examples/notebook_cnn.py             digits, about a minute
+python examples/notebook_cnn.py --quick     20 small steps, some seconds
+python examples/notebook_cnn.py --data PATH CIFAR-10, or any set that tinygrad_cnn.data reads
 
 The exit status is 1 if the losses of the first 20 steps differ by more than 1e-10.
 """
