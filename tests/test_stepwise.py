@@ -1,6 +1,5 @@
 """The notebooks' steps one by one: hand-computed values, defects mended, and ties to the ops."""
 
-import doctest
 import functools
 import importlib.util
 import inspect
@@ -793,15 +792,6 @@ def test_the_finished_notebook_fails_when_the_losses_part(capsys, monkeypatch):
     monkeypatch.setattr(example, "train_with_tensors", slightly_off)
     assert example.main(["--quick", "--steps", "1"]) == 1
     assert "1.0e-09" in capsys.readouterr().out
-
-
-def test_the_page_about_the_notebooks_is_true(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    outcome = doctest.testfile(str(ROOT / "docs/notebooks.md"), module_relative=False,
-                               optionflags=flags, encoding="utf-8")
-    assert outcome.attempted > 40
-    assert outcome.failed == 0
 
 
 def test_the_pictures_of_the_page_are_current(tmp_path):
