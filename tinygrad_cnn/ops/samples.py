@@ -19,6 +19,9 @@ _PAIRS = (
     ("both operands stretched", (3, 1), (1, 2)),
     ("missing axes", (2, 3, 2), (3, 1)),
     ("no axes", (), (2, 3)),
+    ("a row in a square", (3,), (3, 3)),
+    ("a column in a square", (3, 1), (3, 3)),
+    ("a square and a column", (3, 3), (3, 1)),
 )
 
 

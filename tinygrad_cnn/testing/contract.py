@@ -33,7 +33,7 @@ def writes_nothing(trial: Trial) -> None:
     y = trial.apply(tensors)
     values = y.data.copy()
     with np.errstate(all="ignore"):
-        found = gradients(y, Tensor(ct))
+        gradients(y, Tensor(ct))
     for what, now, then in (*zip(trial.names, given, trial.arrays, strict=True),
                             ("the cotangent", ct, kept), ("the output", y.data, values),
                             *((k, v, before[k]) for k, v in arrays_in_settings.items())):
@@ -43,12 +43,11 @@ def writes_nothing(trial: Trial) -> None:
                               expected=then)
     frozen = [_frozen(x) for x in trial.arrays]
     try:
-        again = trial.pull(frozen, _frozen(ct))
+        trial.pull(frozen, _frozen(ct))
     except ValueError as error:
+        if "read-only" not in str(error):
+            raise
         raise trial.wrong(name, f"read-only inputs are refused: {error}", error=error) from error
-    for k, (t, part) in enumerate(zip(tensors, again, strict=True)):
-        trial.same(name, k, part, found[t].data if t in found else None,
-                   "read-only arrays give another result")
 
 
 def _frozen(x: Array) -> Array:

@@ -145,7 +145,7 @@ def _turned_about(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, 
 
 
 MUTANTS = (
-    Mutant("C01", "conv2d", "filters are not turned", "filter flipped",
+    Mutant("C01", "conv2d", "filters are not turned", "flipped",
            broken("conv2d", "x", _not_turned)),
     Mutant("C02", "conv2d", "stride ignored in dx", "stride",
            broken("conv2d", "x", _by_hand(_stride_ignored))),
@@ -165,7 +165,7 @@ MUTANTS = (
            broken("conv2d", "x", _by_hand(_strides_swapped))),
     Mutant("C10", "conv2d", "padding down and across swapped", "padding",
            broken("conv2d", "x", _by_hand(_padding_swapped))),
-    Mutant("C11", "conv2d", "filters transposed", "filter transposed",
+    Mutant("C11", "conv2d", "filters transposed", "transposed",
            broken("conv2d", "x", _by_hand(_window_transposed))),
     Mutant("C12", "conv2d", "dilation ignored in dx", "dilation",
            broken("conv2d", "x", _by_hand(_dilation_ignored))),
@@ -195,12 +195,12 @@ MUTANTS = (
            broken("conv2d", "x", _by_hand(windows=lambda oh, ow: (max(oh - 1, 1), ow)))),
     Mutant("C26", "conv2d", "the leftover strip is filled", "leftover",
            broken("conv2d", "x", _strip_filled)),
-    Mutant("C27", "conv2d_input", "dy with the filters turned", "filter flipped", broken(
+    Mutant("C27", "conv2d_input", "dy with the filters turned", "flipped", broken(
         "conv2d_input", "y", lambda right, ct, out, y, w, **s: right(
             ct, out, y, type(w)(np.ascontiguousarray(w.data[::-1, ::-1])), **s))),
     Mutant("C28", "conv2d_weight", "dx of single precision", "rounded", post(
         "conv2d_weight", "x", lambda r: (r * (1 + 2.0 ** -26)).astype(np.float32).astype(r.dtype))),
-    Mutant("T01", "conv_transpose2d", "filters are turned", "filter flipped",
+    Mutant("T01", "conv_transpose2d", "filters are turned", "flipped",
            broken("conv_transpose2d", "x", _turned_about)),
     Mutant("T02", "conv_transpose2d", "db without the last row", "one border window", broken(
         "conv_transpose2d", "b", lambda right, ct, *rest, **s: ct.data[:, :-1].sum((0, 1, 2))

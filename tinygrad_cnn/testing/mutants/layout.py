@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import graph
-from tinygrad_cnn import tensor as tensors
 from tinygrad_cnn.op import OPS, Array, Op
-from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.tensor import Tensor, _wrap
 from tinygrad_cnn.testing.mutants.mutant import Mutant, broken, post, replaced
 
 __all__ = ["MUTANTS"]
@@ -107,9 +107,10 @@ _CALLS: list[None] = []
 
 def _as_if_contiguous(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     """Reads the memory of the cotangent from its start to its end."""
-    base = ct.data if ct.data.base is None else ct.data.base
-    line = base.reshape(-1, order="K") if base.size == ct.size else ct.data.reshape(-1)
-    return right(Tensor(line.reshape(ct.shape)), out, x, **s)
+    base = ct.data
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    return right(Tensor(np.resize(base.ravel(order="K"), ct.shape)), out, x, **s)
 
 
 def _undeclared() -> Op:
@@ -159,13 +160,10 @@ def _writes_into_shared() -> Any:
 def _nothing_copied() -> Any:
     """Gives out whatever array a rule passed on, twice if need be."""
     def separate(found: dict[Any, Any], ct: Any, create_graph: bool) -> dict[Any, Any]:
-        return found if create_graph else {k: tensors._wrap(v, False, None)
+        return found if create_graph else {k: _wrap(v, False, None)
                                            for k, v in found.items()}
-    return _patched(tensors, "_separate", separate)
-
-
-def _tensors_overwrite() -> Any:
-    return _patched(graph._TensorStep, "add", lambda self, a, b, may_write: b)
+    # The package has a function of the same name as this module.
+    return _patched(sys.modules["tinygrad_cnn.tensor"], "_separate", separate)
 
 
 MUTANTS = (
@@ -175,12 +173,12 @@ MUTANTS = (
     Mutant("X02", "matmul", "a not transposed", "transposed", broken(
         "matmul", "b", lambda right, ct, out, a, b: right(
             ct, out, Tensor(_swapped(a.data).copy()) if a.shape[-1] == a.shape[-2] else a, b))),
-    Mutant("X03", "matmul", "first matrix of the batch for all", "one slice", broken(
+    Mutant("X03", "matmul", "first matrix of the batch for all", "one sample", broken(
         "matmul", "a", lambda right, ct, out, a, b: right(
             ct, out, a, Tensor(np.broadcast_to(b.data[:1], b.shape)) if b.ndim > 2 else b))),
     Mutant("X04", "linear", "dw divided by the batch", "mean", broken(
         "linear", "w", lambda right, ct, *rest: right(ct, *rest).data / len(ct))),
-    Mutant("X05", "linear", "db of the first row", "one slice",
+    Mutant("X05", "linear", "db of the first row", "one sample",
            broken("linear", "b", lambda right, ct, *rest: ct.data[0].copy())),
     Mutant("X06", "getitem", "repeated indices overwrite", "overwritten",
            broken("getitem", "x", _assigned)),
@@ -211,7 +209,7 @@ MUTANTS = (
     Mutant("K03", "max_pool2d", "residuals of the last call", "stateful", _stale()),
     Mutant("K04", "tanh", "depends on the number of calls", "stateful",
            broken("tanh", "x", _counting)),
-    Mutant("K05", "sum", "memory of ct read from its start", "layout", broken(
+    Mutant("K05", "sum_to", "memory of ct read from its start", "layout", broken(
         "sum_to", "x", _as_if_contiguous)),
     Mutant("K06", "softplus", "reads undeclared values", "reads", _undeclared),
     Mutant("K07", "gelu", "factor not recorded", "second order",

@@ -31,6 +31,8 @@ def _by_hand(choose: Callable[..., dict[tuple[int, int], float]], *, add: bool =
             if i >= rows(ct.shape[1]):
                 continue
             places = _window(x, n, i, j, c, s)
+            if not places:
+                continue
             values = [x[n, h, k, c] for h, k in places]
             for (h, k), share in choose(values, places).items():
                 part = share * ct[n, i, j, c]
@@ -140,7 +142,7 @@ MUTANTS = (
            broken("max_pool2d", "x", _by_hand(_smallest))),
     Mutant("M07", "max_pool2d", "everyone in the window gets a share", "spread out",
            broken("max_pool2d", "x", _by_hand(_average))),
-    Mutant("M08", "max_pool2d", "stops after the first row", "one border window",
+    Mutant("M08", "max_pool2d", "stops after the first row", "one slice",
            broken("max_pool2d", "x", _by_hand(_first, rows=lambda oh: 1))),
     Mutant("M09", "max_pool2d", "winners of sample 0 for all", "one sample",
            broken("max_pool2d", "x", _sample_0)),
@@ -156,7 +158,7 @@ MUTANTS = (
            broken("avg_pool2d", "x", _never_the_padding)),
     Mutant("P01", "pad", "before and after swapped", "shifted",
            broken("pad", "x", _widths(_sides_swapped))),
-    Mutant("P02", "pad", "copies dropped", "border", broken("pad", "x", _crop_only)),
+    Mutant("P02", "pad", "copies dropped", "overwritten", broken("pad", "x", _crop_only)),
     Mutant("P03", "pad", "one late", "shifted", broken("pad", "x", _widths(_one_late))),
     Mutant("P04", "unpad", "a border of ones", "extra", broken(
         "unpad", "y", lambda right, ct, out, y, *, widths, mode: np.pad(

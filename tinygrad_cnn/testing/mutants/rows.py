@@ -7,18 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
-from tinygrad_cnn.testing.mutants.mutant import Mutant, broken, post
+from tinygrad_cnn.op import Array, Op
+from tinygrad_cnn.testing.mutants.mutant import Mutant, broken, post, replaced
 
 __all__ = ["MUTANTS"]
 
 
-def _unbroadcast(change: Callable[[Array, tuple[int, ...]], Array]) -> Callable[..., Array]:
-    """The rule of an operand that was stretched, with the reduction changed."""
-    def rule(right: Any, ct: Any, out: Any, a: Any, b: Any, **s: Any) -> Array:
-        full = np.broadcast_to(right(ct, out, a, b, **s).data, ct.shape)
-        return change(full, a.shape)
-    return rule
+def _stretched(op: str, change: Callable[[Array, tuple[int, ...]], Array]) -> Callable[[], Op]:
+    """An op that sums its cotangents itself; for the first operand in another way."""
+    def rule(change: Callable[[Array, tuple[int, ...]], Array], k: int) -> Callable[..., Array]:
+        def of_operand(right: Any, ct: Any, out: Any, *operands: Any) -> Array:
+            full = np.broadcast_to(right(ct, out, *operands).data, ct.shape)
+            return change(full, operands[k].shape)
+        return of_operand
+
+    def make() -> Op:
+        second = broken(op, "b", rule(_summed, 1))().vjp["b"]
+        first = broken(op, "a", rule(change, 0))().vjp["a"]
+        return replaced(broken(op, "a", rule(change, 0))(), vjp={"a": first, "b": second},
+                        broadcasts=False)
+    return make
+
+
+def _summed(full: Array, shape: tuple[int, ...]) -> Array:
+    return np.asarray(full.sum(_axes(full.shape, shape)).reshape(shape))
 
 
 def _axes(full: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -119,17 +131,17 @@ def _sparse(right: Any, ct: Any, out: Any, x: Any, *, axis: int) -> Array:
 
 MUTANTS = (
     Mutant("B01", "add", "no reduction", "unbroadcast",
-           broken("add", "a", _unbroadcast(lambda full, shape: full.copy()), broadcasts=False)),
+           _stretched("add", lambda full, shape: full.copy())),
     Mutant("B02", "mul", "a mean over the copies", "mean",
-           broken("mul", "a", _unbroadcast(_mean_over), broadcasts=False)),
-    Mutant("B03", "add", "wrong axis where square", "transposed", broken(
-        "add", "a", _unbroadcast(_wrong_axis), broadcasts=False)),
+           _stretched("mul", _mean_over)),
+    Mutant("B03", "add", "wrong axis where square", "transposed",
+           _stretched("add", _wrong_axis)),
     Mutant("B04", "sub", "one copy only", "one slice",
-           broken("sub", "a", _unbroadcast(_first_copy), broadcasts=False)),
-    Mutant("B05", "mul", "the wrong operand", "wrong operand",
+           _stretched("sub", _first_copy)),
+    Mutant("B05", "mul", "the wrong operand", "factor",
            broken("mul", "a", lambda right, ct, out, a, b: ct * a)),
     Mutant("B06", "add", "copies added in reverse", "flipped",
-           broken("add", "a", _unbroadcast(_reversed_copies), broadcasts=False)),
+           _stretched("add", _reversed_copies)),
     Mutant("E01", "sub", "sign of the second operand", "sign",
            broken("sub", "b", lambda right, ct, out, a, b: ct)),
     Mutant("E02", "div", "one division missing", "factor",
@@ -142,7 +154,7 @@ MUTANTS = (
            broken("power", "a", lambda right, ct, out, a, b: ct * b * out)),
     Mutant("E06", "power", "logarithm missing", "factor",
            broken("power", "b", lambda right, ct, out, a, b: ct * out)),
-    Mutant("E07", "exp", "factor out missing", "ct passed on",
+    Mutant("E07", "exp", "factor out missing", "factor",
            broken("exp", "x", _of_x(lambda g, y, x: g.copy()))),
     Mutant("E08", "log", "times x", "factor", broken("log", "x", _of_x(lambda g, y, x: g * x))),
     Mutant("E09", "sqrt", "factor ½ missing", "scale",
@@ -185,7 +197,7 @@ MUTANTS = (
     Mutant("R03", "sum", "axes lined up at the back", "raises",
            broken("sum", "x", _keepdims_forgotten)),
     Mutant("R04", "var", "factor 2 missing", "scale", post("var", "x", lambda r: r / 2)),
-    Mutant("R05", "var", "mean not subtracted", "extra", broken(
+    Mutant("R05", "var", "mean not subtracted", "mean term", broken(
         "var", "x", lambda right, ct, out, x, *, axis, keepdims:
         _spread(ct.data, x.data, axis) * 2 * x.data / max(1, x.size // max(ct.size, 1)))),
     Mutant("R06", "max", "everyone of a tie gets it", "ties", broken(
@@ -206,7 +218,7 @@ MUTANTS = (
            broken("softmax", "x", lambda right, ct, out, x, *, axis: out * ct)),
     Mutant("S05", "softmax", "ignores the cotangent", "ignores ct", broken(
         "softmax", "x", lambda right, ct, out, x, *, axis: out.data * (1 - out.data))),
-    Mutant("S06", "log_softmax", "without the sum of ct", "rank one term", broken(
+    Mutant("S06", "log_softmax", "without the sum of ct", "diagonal", broken(
         "log_softmax", "x", lambda right, ct, out, x, *, axis: ct - ct * out.exp())),
     Mutant("N01", "standardize", "mean term missing", "mean term",
            broken("standardize", "x", _no_mean_term)),
@@ -216,9 +228,9 @@ MUTANTS = (
            broken("standardize", "x", _statistics_constant)),
     Mutant("N04", "standardize", "unbiased variance", "rank one term",
            broken("standardize", "x", _unbiased)),
-    Mutant("N05", "standardize", "eps outside of the root", "scale",
+    Mutant("N05", "standardize", "eps outside of the root", "nearly",
            broken("standardize", "x", _eps_outside)),
-    Mutant("N06", "batch_norm", "dw not summed over pixels", "raises", broken(
+    Mutant("N06", "batch_norm", "dw not summed over pixels", "unbroadcast", broken(
         "batch_norm", "w", lambda right, ct, out, x, w, b, *, eps, centre, scale:
         ct.data * (x.data - centre) * scale)),
     Mutant("N07", "batch_norm", "dx without the factor w", "factor", broken(
