@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from tinygrad_cnn.kernels.blocks import Array, Block, borrowed, multiply, place
+from tinygrad_cnn.kernels.blocks import Array, Block, borrowed, multiply, place, view
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.kernels.toom_cook import matrices
 from tinygrad_cnn.shapes import Pair, Sides
@@ -93,13 +92,13 @@ class _Tiles:
         row, item = padded.strides[0], padded.itemsize
         half = _flat(spare, self.nh, rows, self.width, run)
         np.matmul(self.pixels_h,
-                  as_strided(padded, (rows, self.nh, self.width * run), (self.mh * row, row, item)),
+                  view(padded, (rows, self.nh, self.width * run), (self.mh * row, row, item)),
                   out=half.reshape(self.nh, rows, -1).transpose(1, 0, 2))
         high, low, column, _ = half.strides
         whole = _flat(out, self.nw, self.nh, rows, self.across, run)
         np.matmul(self.pixels_w,
-                  as_strided(half, (self.nh, rows, self.across, self.nw, run),
-                             (high, low, self.mw * column, column, item)),
+                  view(half, (self.nh, rows, self.across, self.nw, run),
+                       (high, low, self.mw * column, column, item)),
                   out=whole.transpose(1, 2, 3, 0, 4))
         return whole.reshape(self.nw * self.nh, tiles, self.c)
 

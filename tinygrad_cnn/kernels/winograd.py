@@ -10,8 +10,8 @@ where ⊙ stands for a matrix product over columns and channels.  Only the rows 
 three reasons.  Rows lie far apart in memory, so that Bᵀ d and Aᵀ [...] are matrix products on the
 image as it lies there: nothing is gathered into tiles.  One dimension keeps far more digits than
 two, so m may be as large as 8.  And the KW pixels under a window lie side by side, as one row of
-KW·C numbers, so that the products need no copy either: windows that start at columns r, r + KW,
-r + 2·KW, ... do not overlap and are the rows of an ordinary matrix, one for each r below KW.
+KW·C numbers, so that the products need no copy either: every KW-th window is a row of an ordinary
+matrix, and there are KW such matrices.
 
 The adjoints use the same three matrices: the filter gradient is Gᵀ [Σ (Bᵀ d) ⊙ (A y)], and the
 input gradient is a forward convolution of the padded cotangent with the filters turned by half a
@@ -34,11 +34,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import tiles
-from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place
+from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place, view
 from tinygrad_cnn.kernels.threads import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.kernels.toom_cook import MOST, matrices
 from tinygrad_cnn.shapes import Pair, Sides
@@ -46,6 +45,7 @@ from tinygrad_cnn.shapes import Pair, Sides
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "rows_together"]
 
 _MANY = 64                      # channels, in and out, from which both directions are transformed
+_WIDE = 32                      # numbers in a row of results, from which BLAS is at full speed
 _BUDGET = 1 << 19               # entries that a block keeps at hand: 2 MB of float32
 
 
@@ -53,6 +53,12 @@ _BUDGET = 1 << 19               # entries that a block keeps at hand: 2 MB of fl
 def rows_together(rows: int, taps: int) -> int:
     """How many rows of results to make together: fewest products, then the smallest strip."""
     return min(range(1, MOST - taps + 2), key=lambda m: (-(-rows // m) * (m + taps - 1), m))
+
+
+@cache
+def places_together(columns: int, o: int) -> int:
+    """How many results of a row to make with one window: enough for 32 numbers, at most 4."""
+    return max(1, min(4, columns, _WIDE // o))
 
 
 def _served(x: Array, y: Array, kernel_size: Sequence[int], rows: int, stride: Pair,
@@ -97,7 +103,7 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
     strips = _Strips(y.shape, kernel_size, c)
 
     def work(low: int, high: int) -> Array:
-        total = np.zeros((strips.n, strips.kw * c, o), np.float32)
+        total = np.zeros((strips.n, strips.reach * c, strips.g * o), np.float32)
         for block in strips.blocks[low:high]:
             with borrowed(np.float32, *strips.shapes(block), total.shape) as (
                     padded, pixels, results, products):
@@ -108,8 +114,8 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
                     np.add(total, products, out=total)
         return total
 
-    total: Array = sum(parallel(len(strips.blocks), work))      # n KW·C O
-    w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total.reshape(strips.n, -1))
+    total: Array = strips.gather(sum(parallel(len(strips.blocks), work)))   # n KW·C·O
+    w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total)
     return w.reshape(*kernel_size, c, o)
 
 
@@ -126,7 +132,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     strips = _Strips(out, (kh, kw), c)
     y = np.empty(out, np.float32)
     to_filter = matrices(strips.m, kh)[1]
-    filters = np.matmul(to_filter, w.reshape(kh, -1)).reshape(strips.n, kw * c, o)
+    filters = strips.repeat(np.matmul(to_filter, w.reshape(kh, -1)))
 
     def work(low: int, high: int) -> None:
         for block in strips.blocks[low:high]:
@@ -141,14 +147,21 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
 
 
 class _Strips:
-    """Results cut into strips of m rows, and strips into blocks that fit the cache."""
+    """Results cut into strips of m rows, and strips into blocks that fit the cache.
+
+    Places lie in groups of g side by side, which share one window of KW + g − 1 pixels and one row
+    of g·O results: BLAS is slow on rows of few numbers, and g·O is 32 or more.
+    """
 
     def __init__(self, out: Sequence[int], kernel_size: Pair, c: int) -> None:
         count, self.oh, self.ow, self.o = out
         self.c, (self.kh, self.kw) = c, kernel_size
         self.m = rows_together(self.oh, self.kh)
         self.n = self.m + self.kh - 1
-        self.width = self.ow + self.kw - 1
+        self.g = places_together(self.ow, self.o)
+        self.reach = self.kw + self.g - 1
+        # Whole groups in each row, so that no window of a result runs on into the next row.
+        self.width = -(-(-(-self.ow // self.g) * self.g + self.kw - 1) // self.g) * self.g
         cost = self.width * ((self.m + self.n) * c + self.n * self.o)
         self.blocks: list[Block] = blocks(count, -(-self.oh // self.m), cost, _BUDGET,
                                           get_num_threads())
@@ -157,44 +170,64 @@ class _Strips:
         """Of the padded images, the transformed pixels and the transformed results."""
         images, first, last = block
         count, strips = images.stop - images.start, last - first
+        places = count * strips * self.width
         return ((count, self.m * strips + self.kh - 1, self.width, self.c),
-                (self.n, count, strips, self.width, self.c),
-                (self.n, count, strips, self.width, self.o))
+                (self.n, (places + self.kw - 1) * self.c),      # the last window runs on
+                (self.n, count, strips, self.width * self.o))
 
     def transform_pixels(self, x: Array, block: Block, padding: Sides, padded: Array,
                          out: Array) -> None:
-        """Bᵀ d: n N S W C."""
+        """Bᵀ d: n N·S·W·C, with zeros behind."""
         images, first, last = block
         place(padded, x[images], self.m * first - padding[0][0], -padding[1][0])
         image, row, _, item = padded.strides
-        rows = as_strided(padded, (len(padded), last - first, self.n, self.width * self.c),
-                          (image, self.m * row, row, item))     # strips overlap by KH − 1 rows
-        np.matmul(matrices(self.m, self.kh)[0], rows,
-                  out=out.reshape(*out.shape[:3], -1).transpose(1, 2, 0, 3))
+        rows = view(padded, (len(padded), last - first, self.n, self.width * self.c),
+                    (image, self.m * row, row, item))           # strips overlap by KH − 1 rows
+        used = out.shape[1] - (self.kw - 1) * self.c
+        out[:, used:] = 0
+        target = out[:, :used].reshape(self.n, len(padded), last - first, -1)
+        np.matmul(matrices(self.m, self.kh)[0], rows, out=target.transpose(1, 2, 0, 3))
 
     def residues(self, pixels: Array, results: Array) -> list[tuple[Array, Array]]:
-        """For each r < KW, the windows that start at r, r + KW, ... and the places they fill.
+        """Windows that do not overlap, as rows of a matrix, and the places that they fill.
 
-        Windows run on over the right edge of a row into the next; what they give there is never
-        read, or multiplied by zero.
+        Groups r, r + apart, r + 2·apart, ... for each r < apart.  Windows run on over the right
+        edge of a row into the next; what they give there is never read, or multiplied by zero.
         """
+        apart = -(-self.reach // self.g)
+        groups = results[0].size // (self.g * self.o)
+        plane, item = pixels.strides
+        step, row = self.g * self.c * item, self.g * self.o * item
         found = []
-        flat = pixels.reshape(self.n, -1)
-        places = results.reshape(self.n, -1, self.o)
-        for r in range(self.kw):
-            count = (places.shape[1] - r) // self.kw
-            windows = flat[:, r * self.c:(r + count * self.kw) * self.c]
-            if count:
-                found.append((windows.reshape(self.n, count, self.kw * self.c),
-                              places[:, r:r + count * self.kw:self.kw]))
+        for r in range(min(apart, groups)):
+            count = -(-(groups - r) // apart)
+            found.append((view(pixels, (self.n, count, self.reach * self.c),
+                               (plane, apart * step, item), r * step),
+                          view(results, (self.n, count, self.g * self.o),
+                               (results.strides[0], apart * row, item), r * row)))
         return found
+
+    def repeat(self, filters: Array) -> Array:
+        """Filters n KW·C·O for each place of a group: n (KW + g − 1)·C g·O."""
+        single = filters.reshape(self.n, self.kw, self.c, self.o)
+        several = np.zeros((self.n, self.reach, self.c, self.g, self.o), np.float32)
+        for place_ in range(self.g):
+            several[:, place_:place_ + self.kw, :, place_] = single
+        return several.reshape(self.n, self.reach * self.c, self.g * self.o)
+
+    def gather(self, filters: Array) -> Array:
+        """The adjoint of ``repeat``."""
+        several = filters.reshape(self.n, self.reach, self.c, self.g, self.o)
+        single = several[:, :self.kw, :, 0].copy()
+        for place_ in range(1, self.g):
+            single += several[:, place_:place_ + self.kw, :, place_]
+        return single.reshape(self.n, -1)
 
     def _pairs(self, y: Array, products: Array, block: Block) -> list[tuple[Array, Array]]:
         """Rows of results and products that belong together: N S m OW·O and N S n OW·O."""
         images, first, last = block
         part = y[images, self.m * first:self.m * last]
-        products = products.reshape(*products.shape[:3], -1)[..., :self.ow * self.o]
-        products = products.transpose(1, 2, 0, 3)
+        products = products[..., :self.ow * self.o].transpose(1, 2, 0, 3)
         whole = part.shape[1] // self.m
         count, rest = len(part), part.shape[1] - whole * self.m
         pairs = []
@@ -208,7 +241,7 @@ class _Strips:
 
     def transform_results(self, y: Array, block: Block, out: Array) -> None:
         """A y: n N S W O, zero where windows run over the right edge."""
-        out[:, :, :, self.ow:] = 0
+        out[..., self.ow * self.o:] = 0
         from_results = matrices(self.m, self.kh)[2].T
         for rows, products in self._pairs(y, out, block):
             np.matmul(from_results[:, :rows.shape[2]], rows, out=products)
@@ -218,6 +251,8 @@ class _Strips:
         to_results = matrices(self.m, self.kh)[2]
         if b is not None:
             # The second point is 1: its product reaches every row with the same weight.
-            products[1, :, :, :self.ow] += b / to_results[0, 1]
+            # (All places are written, also those that are cropped.)
+            flat = products.reshape(self.n, -1, self.o)
+            flat[1] += b / to_results[0, 1]
         for rows, parts in self._pairs(y, products, block):
             np.matmul(to_results[:rows.shape[2]], parts, out=rows)
