@@ -243,6 +243,13 @@ class Op:
         return tuple(self.vjp[name] for name in self.inputs)
 
     @cached_property
+    def array_pair(self) -> tuple[Callable[..., Any], ...]:
+        """Both rules of an op of two inputs and no settings whose rules take arrays, else empty."""
+        pair = self.array_rules and len(self.inputs) == 2 and not (
+            self.settings or self.optional or self.residuals)
+        return self.rules if pair else ()
+
+    @cached_property
     def unread(self) -> frozenset[int]:
         """Positions of the inputs whose values no rule reads."""
         if self.reads is None or self.variadic:

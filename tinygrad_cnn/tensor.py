@@ -13,10 +13,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
-from tinygrad_cnn.graph import Node, State, _state, blank, cotangents, key_of
+from tinygrad_cnn.graph import Node, State, _serial, _state, blank, cotangents, key_of
 from tinygrad_cnn.graph import scope as scope
 from tinygrad_cnn.op import FUNCTIONS, Op, public, register
 from tinygrad_cnn.shapes import Shape, bind_axes
@@ -442,7 +443,7 @@ def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
 
 def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     """A tensor around an array that is known to be right: the quick way in."""
-    t = Tensor.__new__(Tensor)
+    t = _new(Tensor)
     t.data = data
     t.requires_grad = requires_grad
     t.node = node
@@ -647,15 +648,6 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
-def _line(frame: FrameType, state: State) -> tuple[Any, int] | None:
-    """The line that called an elementwise op; looked for only where a module may have called it."""
-    if state.scope:
-        return _origin(frame)
-    if frame.f_globals is _HERE and frame.f_back is not None:       # an operator: one line above
-        frame = frame.f_back
-    return frame.f_code, frame.f_lasti
-
-
 def _origin(frame: FrameType | None) -> tuple[Any, int] | None:
     """The innermost line outside the package: code object and instruction, never the frame."""
     while frame is not None:
@@ -755,59 +747,80 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
 
     NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
     """
-    reads_out = op.reads_out
-    unread = op.unread
+    reads_out, unread = op.reads_out, op.unread
 
     def function(a: Any, b: Any) -> Tensor:
         state = _state.get()
         try:
             x, y = a.data, b.data
-            if x.dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
+            dtype = x.dtype
+            if dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
                     or not isinstance(b, Tensor):
                 return apply(op, a, b)
             out = ufunc(x, y)
         except (AttributeError, ValueError):
             return apply(op, a, b)              # a number or an array; or shapes that do not fit
-        if out.dtype is not x.dtype:            # integers that are divided
+        if type(out) is not ndarray:
+            out = np.asarray(out)               # NumPy turns 0-d results into scalars
+        if out.dtype is not dtype:              # integers that are divided
             return apply(op, a, b)
-        if type(out) is not np.ndarray:
-            out = np.asarray(out)
         if not (a.requires_grad or b.requires_grad) or not state.recording:
             return _wrap(out, False, None)
-        inputs = (a, b)
+        inputs: tuple[Any, ...] = (a, b)
         if unread and out.nbytes >= _KEEP_BYTES:
-            inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))  # type: ignore[assignment]
-        node = Node(op, inputs, _NOTHING, _NOTHING, out if reads_out else None, state.scope,
-                    _line(sys._getframe(1), state))
-        return _wrap(out, True, node)
+            inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
+        return _recorded(op, inputs, out, reads_out, state, sys._getframe(1))
 
     function.__name__ = op.name
     return function
 
 
+def _recorded(op: Op, inputs: tuple[Any, ...], out: Array, reads_out: bool, state: State,
+              frame: FrameType) -> Tensor:
+    """A tensor and its node, field by field: this runs for each elementwise op of a program."""
+    node = _new(Node)
+    node.op = op
+    node.inputs = inputs
+    node.settings = node.residuals = _NOTHING
+    node.out = out if reads_out else None
+    node.scope = state.scope
+    node.serial = next(_serial)
+    if state.scope:
+        node.origin = _origin(frame)
+    else:
+        if frame.f_globals is _HERE and frame.f_back is not None:   # an operator: one line above
+            frame = frame.f_back
+        node.origin = (frame.f_code, frame.f_lasti)
+    t = _new(Tensor)
+    t.data = out
+    t.requires_grad = True
+    t.node = node
+    t.grad = t.name = None
+    return t
+
+
 def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
     """The function of an elementwise op of one input and no settings."""
-    reads_out = op.reads_out
-    unread = op.unread
+    reads_out, unread = op.reads_out, op.unread
 
     def function(x: Any) -> Tensor:
         state = _state.get()
         if not isinstance(x, Tensor) or x.data.dtype.kind != "f" or state.observer is not None:
             return apply(op, x)
         out = kernel(x.data)
-        if type(out) is not np.ndarray:
+        if type(out) is not ndarray:
             out = np.asarray(out)
         if not x.requires_grad or not state.recording:
             return _wrap(out, False, None)
-        node = Node(op, ((_stand_in(x) if unread else x),), _NOTHING, _NOTHING,
-                    out if reads_out else None, state.scope, _line(sys._getframe(1), state))
-        return _wrap(out, True, node)
+        return _recorded(op, ((_stand_in(x) if unread else x),), out, reads_out, state,
+                         sys._getframe(1))
 
     function.__name__ = op.name
     return function
 
 
 _HERE = globals()
+_new: Any = object.__new__
 _NOTHING: dict[str, Any] = {}
 
 
