@@ -178,6 +178,14 @@ def test_a_picture_too_large_for_png_is_refused_before_it_is_drawn(nets, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_no_font_can_show_is_drawn_without_a_warning(machine, nets, tmp_path):
+    pytest.importorskip("matplotlib")
+    b = nets.Builder("日本語 🙂 \ufffd")
+    b.op("relu", (2, 3), b.leaf("input", "∇\u202e名", (2, 3)))
+    for suffix in (".png", ".pdf"):
+        Figure(b.recording()).save(tmp_path / f"graph{suffix}", dpi=72)
+
+
 def test_matplotlib_draws_light_and_dark(nets):
     pytest.importorskip("matplotlib")
     from tinygrad_cnn.viz import paint

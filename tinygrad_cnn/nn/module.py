@@ -175,6 +175,11 @@ class Module:
 
         return viz.graph_of_module(self, x, **settings)
 
+    def _repr_html_(self) -> str:
+        from tinygrad_cnn.viz.notebook import module_html
+
+        return module_html(self)
+
     # ---- what it holds
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import warnings
 from typing import Any
 
 from tinygrad_cnn.errors import missing_extra
@@ -32,8 +33,10 @@ def from_drawing(drawing: Drawing, form: str, *, theme: str = "light", dpi: int 
         raise missing_extra("matplotlib", extra="viz",
                             purpose=f"graphs as {form} without Graphviz") from None
     colours = DARK if theme == "dark" else LIGHT
-    with matplotlib.rc_context({"font.family": "sans-serif", "font.sans-serif": _installed(),
-                                "pdf.fonttype": 42}):
+    with matplotlib.rc_context({"font.family": _installed(), "pdf.fonttype": 42}), \
+            warnings.catch_warnings():
+        # A character that no font has shows as a box, as everywhere; that is no news.
+        warnings.filterwarnings("ignore", "Glyph ")
         figure = Figure(figsize=(drawing.width / _DPI, drawing.height / _DPI),
                         facecolor=colours["page"])
         FigureCanvasAgg(figure)

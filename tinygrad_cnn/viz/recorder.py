@@ -233,15 +233,14 @@ class Recorder:
 
     def _values(self, node: Node, facts: _Op, out: Array, inputs: Sequence[Tensor]) -> None:
         facts.value = statistics(out)
-        if node.op.family == "activation" and out.ndim > 1 and facts.value.low == 0 \
-                and facts.value.high > 0:
-            zeros = 1 - np.count_nonzero(out) / out.size
-            facts.note = f"{zeros * 100:.0f}% zeros"
-        if node.op.family == "activation" and facts.value.low == 0 and out.ndim > 1:
+        if node.op.family == "activation" and out.ndim > 1 and out.size and facts.value.low == 0:
+            # Nothing is below zero, so a channel is dead if its sum is zero; products add fast.
+            share = 1 - np.count_nonzero(out > 0) / out.size
+            facts.note = f"{share * 100:.0f}% zeros" if facts.value.high > 0 else ""
             rows = out.reshape(-1, out.shape[-1])
             if len(rows) >= _LEAST_ROWS:
-                facts.channels = out.shape[-1]
-                facts.dead = int((rows.max(axis=0) == 0).sum())
+                sums = np.ones(len(rows), rows.dtype) @ rows
+                facts.channels, facts.dead = len(sums), int(np.count_nonzero(sums == 0))
         if node.op.name == "cross_entropy":
             facts.confidence, facts.classes = _confidence(inputs[0].data)
         elif node.op.name == "softmax" and out.size:
