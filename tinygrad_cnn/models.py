@@ -37,15 +37,15 @@ def digits_net(channels: int = 1, classes: int = 10, *, rng: Generator = None) -
     >>> digits_net()(Tensor(np.zeros((2, 8, 8, 1), np.float32))).shape
     (2, 10)
     """
-    return nn.Sequential(
-        nn.Conv2D(channels, 16, 3, padding=1, bias=False, rng=rng),
-        nn.BatchNorm2D(16), nn.ReLU(),
-        nn.Conv2D(16, 32, 3, padding=1, bias=False, rng=rng),
-        nn.BatchNorm2D(32), nn.ReLU(),
-        nn.MaxPool2D(2),
-        nn.Flatten(),
-        nn.Dropout(0.25, rng=rng),
-        nn.Linear(None, classes, rng=rng))
+    return nn.Sequential({
+        "conv1": nn.Conv2D(channels, 16, 3, padding=1, bias=False, rng=rng),
+        "norm1": nn.BatchNorm2D(16), "relu1": nn.ReLU(),
+        "conv2": nn.Conv2D(16, 32, 3, padding=1, bias=False, rng=rng),
+        "norm2": nn.BatchNorm2D(32), "relu2": nn.ReLU(),
+        "pool": nn.MaxPool2D(2),
+        "flatten": nn.Flatten(),
+        "dropout": nn.Dropout(0.25, rng=rng),
+        "fc": nn.Linear(None, classes, rng=rng)})
 
 
 def lenet(channels: int = 1, classes: int = 10, *, rng: Generator = None) -> nn.Sequential:
@@ -69,12 +69,14 @@ def lenet(channels: int = 1, classes: int = 10, *, rng: Generator = None) -> nn.
     >>> lenet()(Tensor(np.zeros((2, 28, 28, 1), np.float32))).shape
     (2, 10)
     """
-    return nn.Sequential(
-        nn.Conv2D(channels, 16, 5, padding=2, rng=rng), nn.ReLU(), nn.MaxPool2D(2),
-        nn.Conv2D(16, 32, 5, padding=2, rng=rng), nn.ReLU(), nn.MaxPool2D(2),
-        nn.Flatten(),
-        nn.Linear(None, 128, rng=rng), nn.ReLU(),
-        nn.Linear(128, classes, rng=rng))
+    return nn.Sequential({
+        "conv1": nn.Conv2D(channels, 16, 5, padding=2, rng=rng),
+        "relu1": nn.ReLU(), "pool1": nn.MaxPool2D(2),
+        "conv2": nn.Conv2D(16, 32, 5, padding=2, rng=rng),
+        "relu2": nn.ReLU(), "pool2": nn.MaxPool2D(2),
+        "flatten": nn.Flatten(),
+        "fc1": nn.Linear(None, 128, rng=rng), "relu3": nn.ReLU(),
+        "fc2": nn.Linear(128, classes, rng=rng)})
 
 
 def vgg(channels: int = 3, classes: int = 10, *, rng: Generator = None) -> nn.Sequential:
@@ -97,15 +99,17 @@ def vgg(channels: int = 3, classes: int = 10, *, rng: Generator = None) -> nn.Se
     >>> vgg()(Tensor(np.zeros((2, 32, 32, 3), np.float32))).shape
     (2, 10)
     """
-    layers: list[nn.Module] = []
+    layers: dict[str, nn.Module] = {}
     before = channels
-    for width in (32, 64):
-        for _ in range(2):
-            layers += [nn.Conv2D(before, width, 3, padding=1, bias=False, rng=rng),
-                       nn.BatchNorm2D(width), nn.ReLU()]
+    for stage, width in enumerate((32, 64), start=1):
+        for i in (1, 2):
+            layers[f"conv{stage}_{i}"] = nn.Conv2D(before, width, 3, padding=1, bias=False, rng=rng)
+            layers[f"norm{stage}_{i}"] = nn.BatchNorm2D(width)
+            layers[f"relu{stage}_{i}"] = nn.ReLU()
             before = width
-        layers.append(nn.MaxPool2D(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(None, classes, rng=rng))
+        layers[f"pool{stage}"] = nn.MaxPool2D(2)
+    return nn.Sequential(layers | {"flatten": nn.Flatten(),
+                                   "fc": nn.Linear(None, classes, rng=rng)})
 
 
 class _Block(nn.Module):

@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         model.load_state_dict(load_weights(args.weights))
     figure = viz.graph_of_module(model, images, labels=labels if args.backward else None,
                                  level=args.level, open=args.open, engine=args.engine,
-                                 theme=args.theme)
+                                 theme=args.theme,
+                                 title=args.model + (f" on {args.data}" if args.data else ""))
     if args.out is None:
         print(figure.text())
     else:
@@ -89,5 +90,5 @@ def _made_up(args: argparse.Namespace,
 
 def step(model: Any, images: np.ndarray, labels: np.ndarray, stem: Path) -> Iterable[Path]:
     """One training step drawn beside ``stem``: as DOT text, and as a picture."""
-    figure = viz.graph_of_module(model, images, labels=labels)
+    figure = viz.graph_of_module(model, images, labels=labels, title="one training step")
     return [figure.save(stem.with_suffix(suffix)) for suffix in (".dot", ".svg")]
