@@ -10,6 +10,7 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn, viz
 from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.viz import recorder
 from tinygrad_cnn.viz.recorder import statistics
 
 
@@ -118,6 +119,18 @@ def test_a_watch_of_several_steps_draws_each_and_keeps_no_array(nets, batch):
     del loss, losses
     gc.collect()
     assert all(ref() is None for ref in nodes)
+
+
+def test_a_very_long_watch_forgets_its_oldest_steps(nets, batch, monkeypatch):
+    monkeypatch.setattr(recorder, "_MOST_OPS", 40)
+    model, (images, labels) = nets.LeNet(), batch
+    with viz.watch() as seen:
+        for _ in range(30):
+            loss = tc.cross_entropy(model(images + 0.0), labels)
+            loss.backward()
+    assert len(seen.recorder.ops) <= 40
+    assert len(seen.recorder.leaves) < 40
+    assert len(seen.describe(loss).entries) == 17
 
 
 def test_ops_before_the_first_parameter_show_in_a_watch():

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -26,6 +26,7 @@ __all__ = ["embedded", "page"]
 
 _MOST_BYTES = 1_600_000                     # of pictures; the page stays below 2 MB
 _MOST_OPEN = 24
+_MOST_DRAWN = 20_000                        # entries in all pictures with an opened module
 _MOST_EMBEDDED = 1000                       # entries of a recording that the page carries
 _LEVELS = ("everything", "operators", "modules", "folded")
 _DARK = ("color-scheme:dark;--page:#0f1720;--ink:#e6edf3;--muted:#a3b3c2;--card:#1b2733;"
@@ -76,13 +77,13 @@ def _states(recording: Recording, first: Diagram, settings: dict[str, Any]) -> I
     yield _State(first.level, first.level, first)
     seen = {_shown(first)}
     for level in _LEVELS:
-        if level == first.level:
+        if level == first.level or (len(recording.entries) > 2000 and level != "folded"):
             continue
         diagram = cards.draw(recording, level=level, **settings)
         if len(diagram.cards) <= 400 and diagram.level == level and _shown(diagram) not in seen:
             seen.add(_shown(diagram))
             yield _State(level, level, diagram)
-    for path in _folded_modules(first):
+    for path in _folded_modules(first)[:_MOST_DRAWN // max(1, len(recording.entries))]:
         diagram = cards.draw(recording, level=first.level, open=(*first.opened, path), **settings)
         if _shown(diagram) not in seen:
             seen.add(_shown(diagram))
@@ -93,7 +94,7 @@ def _shown(diagram: Diagram) -> tuple[str, ...]:
     return tuple(c.title + c.tag for c in diagram.cards)
 
 
-def _folded_modules(diagram: Diagram) -> Iterable[str]:
+def _folded_modules(diagram: Diagram) -> list[str]:
     paths = dict.fromkeys(c.path for c in diagram.cards if c.path and c.kind in ("module", "stack"))
     return list(paths)[:_MOST_OPEN]
 

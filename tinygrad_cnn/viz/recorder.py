@@ -6,6 +6,7 @@ be drawn after its graph is freed; of a leaf it keeps a weak reference, to ask f
 
 from __future__ import annotations
 
+import itertools
 import math
 import weakref
 from collections import Counter
@@ -115,6 +116,7 @@ class Recorder:
         self._readers: dict[int, int] = {}
         self._owner: dict[int, int] = {}    # who allocated the memory of a view
         self._sums: dict[int, Array] = {}
+        self._fresh = itertools.count(-1, -1)
         self._last_serial = -1
         self._step = 0
 
@@ -181,9 +183,17 @@ class Recorder:
             if not facts.tracked:
                 self._untracked[id(out)] = weakref.ref(out), node.serial
         if len(self.ops) > _MOST_OPS:
-            for serial in list(self.ops)[:_MOST_OPS // 10]:
-                del self.ops[serial]
-                self.gradients.pop(serial, None)
+            self._trim()
+
+    def _trim(self) -> None:
+        """Forget the oldest tenth of a long watch, and what only it referred to."""
+        for serial in list(self.ops)[:_MOST_OPS // 10]:
+            for table in (self.ops, self.gradients, self._readers, self._owner):
+                table.pop(serial, None)
+        read = {key for facts in self.ops.values() for key in facts.inputs}
+        self.leaves = {key: leaf for key, leaf in self.leaves.items() if key in read}
+        self._leaf_keys = {k: v for k, v in self._leaf_keys.items() if v[1] in self.leaves}
+        self._untracked = {k: v for k, v in self._untracked.items() if v[0]() is not None}
 
     @staticmethod
     def _argument(node: Node, i: int) -> str:
@@ -199,7 +209,7 @@ class Recorder:
         known = self._leaf_keys.get(id(thing))
         if known is not None and known[0]() is thing:
             return known[1]
-        key = -1 - len(self.leaves)
+        key = next(self._fresh)
         self._leaf_keys[id(thing)] = weakref.ref(thing), key
         self.leaves[key] = _leaf(x, argument)
         return key
@@ -209,7 +219,7 @@ class Recorder:
         target = node.settings.get("target")
         if node.op.family != "loss" or not isinstance(target, np.ndarray):
             return
-        key = -1 - len(self.leaves)
+        key = next(self._fresh)
         self.leaves[key] = _Leaf("label", "y", target.shape, str(target.dtype),
                                  "labels · no gradient")
         facts.inputs, facts.arguments = (*facts.inputs, key), (*facts.arguments, "target")
