@@ -239,6 +239,11 @@ class Tensor:
         from tinygrad_cnn import viz  # the one look upwards: drawing is an afterthought of a tensor
         return viz.graph(self, **settings)
 
+    def _repr_html_(self) -> str:
+        from tinygrad_cnn.viz.notebook import tensor_html
+
+        return tensor_html(self)
+
     # ---- NumPy
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
