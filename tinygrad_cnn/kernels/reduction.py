@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.kernels import normalize
 from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.shapes import Shape
 
@@ -115,14 +116,18 @@ def cross_entropy(logits: Array, *, target: Array, divisor: float | None) -> Arr
 
 def statistics(x: Array, axis: Axes, eps: float) -> tuple[Array, Array]:
     """Mean and 1 / √(biased variance + eps) over ``axis``, with the axes kept."""
-    centre = mean(x, axis=axis, keepdims=True)
-    spread = var(x, axis=axis, keepdims=True)
+    if normalize.served(x, axis):
+        centre, spread = normalize.moments(x)
+    else:
+        centre, spread = mean(x, axis=axis, keepdims=True), var(x, axis=axis, keepdims=True)
     return centre, np.asarray(1 / np.sqrt(spread + x.dtype.type(eps)))
 
 
 def standardize(x: Array, *, axis: Axes, eps: float) -> tuple[Array, dict[str, Array]]:
     """(x − mean) / √(var + eps) over ``axis``, and the statistics."""
     centre, scale = statistics(x, axis, eps)
+    if normalize.served(x, axis):
+        return normalize.affine(x, centre, scale), {"centre": centre, "scale": scale}
     y = x - centre
     y *= scale
     return np.asarray(y), {"centre": centre, "scale": scale}
@@ -133,6 +138,8 @@ def standardize_input(g: Array, x: Array, *, axis: Axes, eps: float, centre: Arr
     """scale · (g − mean(g) − x̂ · mean(g · x̂)): the cotangent of x under `standardize`."""
     if centre is None or scale is None:
         centre, scale = statistics(x, axis, eps)
+    if normalize.served(x, axis):
+        return normalize.standardize_input(g, x, centre, scale)
     y = x - centre
     y *= scale                                               # x̂
     along = mean(g * y, axis=axis, keepdims=True)
@@ -145,7 +152,10 @@ def standardize_input(g: Array, x: Array, *, axis: Axes, eps: float, centre: Arr
 
 def batch_norm(x: Array, w: Array, b: Array, *, eps: float) -> tuple[Array, dict[str, Array]]:
     """w · x̂ + b over all axes but the last, in two passes, and the statistics."""
-    centre, scale = statistics(x, tuple(range(x.ndim - 1)), eps)
+    axis = tuple(range(x.ndim - 1))
+    centre, scale = statistics(x, axis, eps)
+    if normalize.served(x, axis):
+        return (normalize.affine(x, centre, scale * w, b), {"centre": centre, "scale": scale})
     y = x - centre
     y *= scale * w
     y += b
