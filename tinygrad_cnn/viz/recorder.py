@@ -12,6 +12,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,8 @@ class Recorder:
         facts = self.ops[node.serial] = _Op(
             node.op.name, node.op.family, node.scope, node.origin, tuple(keys), tuple(names),
             words(node.op.name, node.settings, shapes), tuple(shape),
-            str(node.dtype if out is None else out.dtype), any(x.requires_grad for x in inputs),
+            _dtype_name(node.dtype if out is None else out.dtype),
+            any(x.requires_grad for x in inputs),
             flops, _residual_bytes(node), seconds)
         for key in keys:
             self._readers[key] = self._readers.get(key, 0) + 1
@@ -363,14 +365,20 @@ class Recorder:
                      gradient=gradient)
 
 
+@lru_cache(maxsize=32)
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    """NumPy works these names out anew each time, which shows in a graph of 10,000 ops."""
+    return str(dtype)
+
+
 def _leaf(x: Tensor, argument: str) -> _Leaf:
     trained = isinstance(x, Parameter) or (x.requires_grad and argument in _NAMES)
     if not x.requires_grad and x.size == 1:
         note = "" if is_stand_in(x.data) else f"{x.data.reshape(()).item():g}"
-        return _Leaf("constant", x.name or "", x.shape, str(x.dtype), note)
+        return _Leaf("constant", x.name or "", x.shape, _dtype_name(x.dtype), note)
     role = "parameter" if trained else "input"
     note = "" if x.requires_grad else "needs no gradient"
-    return _Leaf(role, x.name or "", x.shape, str(x.dtype), note,
+    return _Leaf(role, x.name or "", x.shape, _dtype_name(x.dtype), note,
                  tensor=weakref.ref(x) if x.node is None else None, needs_gradient=x.requires_grad)
 
 

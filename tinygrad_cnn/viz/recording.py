@@ -136,8 +136,9 @@ def entry_names(recording: Recording) -> list[str]:
     taken: dict[str, int] = {}
     names = []
     for e in recording.entries:
-        n = taken[e.path] = taken.get(e.path, 0) + 1
-        names.append(e.path if n == 1 else f"{e.path}#{n}")
+        path = e.path
+        n = taken[path] = taken.get(path, 0) + 1
+        names.append(path if n == 1 else f"{path}#{n}")
     return names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -115,9 +116,11 @@ _SPECIAL: dict[str, Callable[[Mapping[str, Any], Shapes], list[str]]] = {
 
 def source_line(origin: tuple[Any, int] | None) -> str:
     """``lenet.py:14`` for a code object and an instruction in it; the file without its folders."""
-    if origin is None:
-        return ""
-    code, instruction = origin
+    return "" if origin is None else _line(*origin)
+
+
+@lru_cache(maxsize=4096)
+def _line(code: Any, instruction: int) -> str:
     for start, end, line in code.co_lines():
         if start <= instruction < end and line is not None:
             name = str(code.co_filename).replace("\\", "/").rsplit("/", 1)[-1]
