@@ -101,6 +101,13 @@ class Trial:
         rule = self.op.ties
         return rule(**self.settings) if callable(rule) else rule
 
+    def siblings(self, most: int = 4) -> Iterator[Trial]:
+        """Trials of the op's other samples."""
+        for sample in self.op.samples(np.random.default_rng(self.seed)):
+            if most and sample.id != self.sample.id:
+                most -= 1
+                yield Trial(self.op, sample, seed=self.seed)
+
     # ---- running the op
 
     def full(self, arrays: Sequence[Any]) -> list[Any]:

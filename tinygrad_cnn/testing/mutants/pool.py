@@ -154,7 +154,7 @@ MUTANTS = (
            broken("avg_pool2d", "x", _divided_by(lambda s: 1.0))),
     Mutant("A02", "avg_pool2d", "divided by KH twice", "scale", broken(
         "avg_pool2d", "x", _divided_by(lambda s: s["kernel_size"][0] ** 2 + 0.5))),
-    Mutant("A03", "avg_pool2d", "padding counted the other way", "border",
+    Mutant("A03", "avg_pool2d", "padding counted the other way", "setting",
            broken("avg_pool2d", "x", _never_the_padding)),
     Mutant("P01", "pad", "before and after swapped", "shifted",
            broken("pad", "x", _widths(_sides_swapped))),

@@ -211,7 +211,7 @@ MUTANTS = (
     Mutant("S02", "softmax", "factor out missing", "factor", broken(
         "softmax", "x", lambda right, ct, out, x, *, axis:
         ct - (out * ct).sum(axis=axis, keepdims=True))),
-    Mutant("S03", "softmax", "sum over the wrong axis", "extra", broken(
+    Mutant("S03", "softmax", "sum over the wrong axis", "wrong axis", broken(
         "softmax", "x", lambda right, ct, out, x, *, axis:
         out * (ct - (out * ct).sum(axis=(axis + 1) % x.ndim, keepdims=True)))),
     Mutant("S04", "softmax", "p g alone", "rank one term",
