@@ -18,7 +18,7 @@ from tinygrad_cnn.kernels.blocks import Array, borrowed
 from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.kernels.threads import parallel
 
-__all__ = ["affine", "moments", "served", "standardize_input"]
+__all__ = ["affine", "moments", "served", "standardize_input", "weight"]
 
 _LINE = 2048            # numbers in a line, at most
 _BLOCK = 1 << 16        # numbers in a block: three arrays of them fit into L2
@@ -97,25 +97,37 @@ def affine(x: Array, centre: Array, factor: Array, offset: Array | None = None) 
     return out.reshape(x.shape)
 
 
+def weight(g: Array, x: Array, centre: Array, scale: Array) -> Array:
+    """Σ g · x̂ of each channel: C."""
+    lines, given = _lines(x), _lines(np.ascontiguousarray(g))
+    totals = _totals(given, lines, _along(centre, lines))
+    return np.asarray(totals[1].reshape(-1, x.shape[-1]).sum(0) * scale.reshape(-1))
+
+
+def _totals(given: Array, lines: Array, centre: Array) -> Array:
+    """Σ g and Σ g · (x − centre) over the lines."""
+    def work(low: int, high: int) -> Array:
+        totals = np.zeros((2, lines.shape[1]), lines.dtype)
+        for part in _blocks(low, high, lines):
+            block = given[part]
+            ones = np.ones(len(block), lines.dtype)
+            with borrowed(lines.dtype, block.shape) as (d,):
+                np.subtract(lines[part], centre, out=d)
+                np.multiply(d, block, out=d)
+                totals[0] += ones @ block
+                totals[1] += ones @ d
+        return totals
+
+    return np.asarray(sum(parallel(len(lines), work)))
+
+
 def standardize_input(g: Array, x: Array, centre: Array, scale: Array) -> Array:
     """scale · (g − mean(g) − x̂ · mean(g · x̂)), where x̂ = scale · (x − centre)."""
     channels = x.shape[-1]
     lines, given = _lines(x), _lines(np.ascontiguousarray(g))
     centre_line, scale_line = _along(centre, lines), _along(scale, lines)
 
-    def add_up(low: int, high: int) -> Array:
-        totals = np.zeros((2, lines.shape[1]), x.dtype)
-        for part in _blocks(low, high, lines):
-            block = given[part]
-            ones = np.ones(len(block), x.dtype)
-            with borrowed(x.dtype, block.shape) as (d,):
-                np.subtract(lines[part], centre_line, out=d)
-                np.multiply(d, block, out=d)
-                totals[0] += ones @ block
-                totals[1] += ones @ d
-        return totals
-
-    totals = np.asarray(sum(parallel(len(lines), add_up)))
+    totals = _totals(given, lines, centre_line)
     n = x.dtype.type(math.prod(x.shape[:-1]))
     mean, along = (totals[i].reshape(-1, channels).sum(0) / n for i in range(2))
     flat = scale.reshape(-1)

@@ -16,8 +16,8 @@ from tinygrad_cnn.kernels import normalize
 from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["batch_norm", "cross_entropy", "log_softmax", "logsumexp", "max", "mean", "min",
-           "softmax", "standardize", "standardize_input", "sum", "sum_to", "var"]
+__all__ = ["batch_norm", "batch_norm_weight", "cross_entropy", "log_softmax", "logsumexp", "max",
+           "mean", "min", "softmax", "standardize", "standardize_input", "sum", "sum_to", "var"]
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -148,6 +148,20 @@ def standardize_input(g: Array, x: Array, *, axis: Axes, eps: float, centre: Arr
     y -= mean(g, axis=axis, keepdims=True)
     y *= scale
     return np.asarray(y)
+
+
+def batch_norm_weight(g: Array, x: Array, *, eps: float, centre: Array | None,
+                      scale: Array | None) -> Array:
+    """Σ g · x̂ over all axes but the last: the cotangent of w under `batch_norm`."""
+    axis = tuple(range(x.ndim - 1))
+    if centre is None or scale is None:
+        centre, scale = statistics(x, axis, eps)
+    if normalize.served(x, axis):
+        return normalize.weight(g, x, centre, scale)
+    y = x - centre
+    y *= scale
+    y *= g
+    return sum(y, axis=axis, keepdims=False)
 
 
 def batch_norm(x: Array, w: Array, b: Array, *, eps: float) -> tuple[Array, dict[str, Array]]:

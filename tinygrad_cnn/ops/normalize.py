@@ -240,7 +240,30 @@ def _batch_norm_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, 
 
 def _batch_norm_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
                       centre: np.ndarray, scale: np.ndarray) -> Tensor:
-    return sum_to(ct * standardize(x, tuple(range(x.ndim - 1)), eps=eps), shape=w.shape)
+    return apply(BATCH_NORM_WEIGHT, ct, x, eps=eps, centre=centre, scale=scale)
+
+
+def _batch_norm_weight_shape(g: Shape, x: Shape, *, eps: float, centre: np.ndarray | None,
+                             scale: np.ndarray | None) -> Shape:
+    if g != x:
+        raise ShapeError(f"batch_norm_weight: g is {g} but x is {x}")
+    return x[-1:]
+
+
+def _batch_norm_weight_vjp_g(ct: Tensor, out: Tensor, g: Tensor, x: Tensor, *, eps: float,
+                             **statistics: Any) -> Tensor:
+    return ct * standardize(x, tuple(range(x.ndim - 1)), eps=eps)
+
+
+def _batch_norm_weight_vjp_x(ct: Tensor, out: Tensor, g: Tensor, x: Tensor,
+                             **settings: Any) -> Tensor:
+    return apply(STANDARDIZE_INPUT, ct * g, x, axis=tuple(range(x.ndim - 1)), **settings)
+
+
+def _batch_norm_weight_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for shape in ((2, 3, 2, 3), (5, 2)):
+        yield Sample(f"{len(shape)} axes", (rng.normal(size=shape), rng.normal(size=shape) + 1),
+                     {"eps": 1e-2, "centre": None, "scale": None})
 
 
 def _batch_norm_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -249,6 +272,12 @@ def _batch_norm_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("rows", (rng.normal(size=(5, 2)), rng.normal(size=2), rng.normal(size=2)),
                  {"eps": 1e-3})
 
+
+BATCH_NORM_WEIGHT = register(Op(
+    name="batch_norm_weight", shape=_batch_norm_weight_shape,
+    kernels={"array": kernels.batch_norm_weight},
+    vjp={"g": _batch_norm_weight_vjp_g, "x": _batch_norm_weight_vjp_x},
+    samples=_batch_norm_weight_samples, affine_in=("g",), family="norm", flops=_norm_flops))
 
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
