@@ -10,7 +10,7 @@ import pytest
 
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import threads
-from tinygrad_cnn.kernels.blocks import blocks, borrowed, place
+from tinygrad_cnn.kernels.blocks import allocate, blocks, borrowed, place
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel, set_num_threads
 
 MOST = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -182,6 +182,16 @@ def test_place_crops_and_pads_on_every_side(row, column, size):
 @pytest.mark.parametrize("budget", [1, 10, 1000])
 def test_blocks_cover_every_row_of_every_image_once(n, rows, budget):
     seen = np.zeros((n, rows), int)
-    for images, first, last in blocks(n, rows, 3, budget, 2):
+    for images, first, last in blocks(n, rows, 3000, 1000 * budget, 2):
         seen[images, first:last] += 1
     assert (seen == 1).all()
+
+
+def test_a_result_beyond_memory_is_refused_with_what_it_needs():
+    with pytest.raises(MemoryError, match=r"conv2d: a result of shape \(1048576, 1024, 1024, 64\) "
+                                          r"in float32 needs 262144.0 GiB"):
+        allocate("conv2d", (1 << 20, 1024, 1024, 64), np.float32)
+
+
+def test_little_work_is_one_block():
+    assert blocks(4, 4, 4, 1, 2) == [(slice(0, 4), 0, 4)]

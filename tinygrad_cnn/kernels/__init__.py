@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the loops of ``reference`` and the fast kernels checked against them."""

@@ -22,7 +22,16 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, move, multiply, place
+from tinygrad_cnn.kernels.blocks import (
+    Array,
+    Block,
+    allocate,
+    blocks,
+    borrowed,
+    move,
+    multiply,
+    place,
+)
 from tinygrad_cnn.kernels.depthwise import depthwise, depthwise_weight
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
@@ -38,7 +47,7 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding:
     """N H W C, KH KW C/groups O, O -> N OH OW O."""
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
                         groups=groups)
-    y = np.empty(out, np.result_type(x, w))
+    y = allocate("conv2d", out, np.result_type(x, w))
     _correlate(x, w, b, y, stride, padding, dilation, groups)
     return y
 
@@ -49,7 +58,7 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
     out = shapes.conv2d_input(y.shape, w.shape, image_size=image_size, stride=stride,
                               padding=padding, dilation=dilation, groups=groups)
     kh, kw, c, o = w.shape
-    x = np.empty(out, np.result_type(y, w))
+    x = allocate("conv2d_input", out, np.result_type(y, w))
     turned = w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1]
     turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
     sets = itertools.product(_sets(image_size[0], kh, stride[0], padding[0][0], dilation[0]),

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "Block", "blocks", "borrowed", "move", "multiply", "place", "view"]
+__all__ = ["Array", "Block", "blocks", "allocate", "borrowed", "move", "multiply", "place", "view"]
 
 Array = NDArray[Any]
 Block = tuple[slice, int, int]          # images, first row, row after the last
 
 _ALIGN = 64                             # bytes: a cache line, and the widest vector register
 _LEAST = 1 << 22                        # bytes: from here on NumPy asks for large memory pages
+_LARGE = 1 << 30        # bytes of a result, from which free memory is looked up
+_ALONE = 1 << 14        # entries of work that end sooner than another thread would wake
 _SMALL = 1_000_000      # OpenBLAS multiplies matrices up to M·N·K of this without packing them
 
 
@@ -32,6 +34,32 @@ class _Shelf(threading.local):
 
 
 _SHELF = _Shelf()
+
+
+def allocate(op: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Memory for a result, or an error that says how much it would take.
+
+    Linux promises more memory than there is and ends the process when it is used, so a large result
+    is compared with what is free first.
+    """
+    kind = np.dtype(dtype)
+    need = math.prod(shape) * kind.itemsize
+    if need > _LARGE and need > (free := _free_memory()):
+        raise MemoryError(f"{op}: a result of shape {shape} in {kind} needs {need / 2**30:.1f} "
+                          f"GiB, and {free / 2**30:.1f} GiB are free; use a smaller batch")
+    return np.empty(shape, kind)
+
+
+def _free_memory() -> float:
+    """Bytes that can be had without swapping, as far as the system says; else no limit."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return math.inf
 
 
 class borrowed:  # noqa: N801 - used as a function in a with statement
@@ -113,6 +141,8 @@ def blocks(n: int, rows: int, cost: int, budget: int, parts: int) -> list[Block]
     """
     if not n or not rows:
         return []
+    if n * rows * cost < _ALONE:
+        return [(slice(0, n), 0, rows)]
     affordable = max(1, budget // max(1, cost))             # rows
     if n >= parts and affordable >= rows:
         pieces = -(-n // (affordable // rows))

@@ -21,7 +21,7 @@ from functools import cache
 
 import numpy as np
 
-from tinygrad_cnn.kernels.blocks import Array, Block, borrowed, multiply, place, view
+from tinygrad_cnn.kernels.blocks import Array, Block, allocate, borrowed, multiply, place, view
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.kernels.toom_cook import matrices
 from tinygrad_cnn.shapes import Pair, Sides
@@ -134,7 +134,7 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
     """Forward convolution; negative padding crops the image."""
     kh, kw, c, o = w.shape
     cut = _Tiles(out, (kh, kw), c, _TILES)
-    y = np.empty(out, np.float32)
+    y = allocate("conv2d", tuple(out), np.float32)
     filters = np.matmul(cut.filter_h, w.reshape(kh, -1)).reshape(cut.nh, kw, -1)
     filters = np.matmul(cut.filter_w, filters).transpose(1, 0, 2).reshape(-1, c, o)
 

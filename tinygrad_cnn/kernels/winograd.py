@@ -37,7 +37,16 @@ import numpy as np
 
 from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import tiles
-from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, multiply, place, view
+from tinygrad_cnn.kernels.blocks import (
+    Array,
+    Block,
+    allocate,
+    blocks,
+    borrowed,
+    multiply,
+    place,
+    view,
+)
 from tinygrad_cnn.kernels.threads import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.kernels.toom_cook import MOST, matrices
 from tinygrad_cnn.shapes import Pair, Sides
@@ -130,7 +139,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     if _tiled(c, o, out[1:3], (kh, kw)):
         return tiles.correlate(x, w, b, out, padding)
     strips = _Strips(out, (kh, kw), c)
-    y = np.empty(out, np.float32)
+    y = allocate("conv2d", tuple(out), np.float32)
     to_filter = matrices(strips.m, kh)[1]
     filters = strips.repeat(np.matmul(to_filter, w.reshape(kh, -1)))
 
