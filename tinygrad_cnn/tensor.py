@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -691,10 +692,8 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
     if not op.variadic and len(inputs) < len(op.inputs):
         inputs += (None,) * (len(op.inputs) - len(inputs))
     tensors = _as_tensors(op, inputs)
-    shapes = [None if x is None else x.data.shape for x in tensors]
-    if op.axes is not None:
-        bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), settings)
-    expected = op.shape(*shapes, **settings)
+    expected = _result_shape(op, tuple([None if x is None else x.data.shape for x in tensors]),
+                             tuple(settings.items()))
     state = _state.get()
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
@@ -714,6 +713,28 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
     return _record(op, tensors, settings, residuals, y, state, began), residuals
+
+
+def _result_shape(op: Op, shapes: tuple[Shape | None, ...],
+                  settings: tuple[tuple[str, Any], ...]) -> Shape:
+    """The shape of the result, or an error that says which inputs do not fit."""
+    try:
+        hash(settings)
+    except TypeError:                           # an array, or a slice: asked anew each time
+        return _judge(op, shapes, settings)
+    return _remembered(op, shapes, settings)
+
+
+def _judge(op: Op, shapes: tuple[Shape | None, ...],
+           settings: tuple[tuple[str, Any], ...]) -> Shape:
+    named = dict(settings)
+    if op.axes is not None:
+        bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
+    return op.shape(*shapes, **named)
+
+
+# Each step of a training asks the same questions, and the answer takes longer than a small kernel.
+_remembered = lru_cache(maxsize=4096)(_judge)
 
 
 def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeError:
@@ -763,8 +784,12 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
                     or not isinstance(b, Tensor):
                 return apply(op, a, b)
             out = ufunc(x, y)
-        except (AttributeError, ValueError):
-            return apply(op, a, b)              # a number or an array; or shapes that do not fit
+        except AttributeError:
+            if type(b) is float and isinstance(a, Tensor) and a.data.dtype.kind == "f":
+                return function(a, _wrap(np.asarray(b, a.data.dtype), False, None))
+            return apply(op, a, b)              # an array, a list, or a number in front
+        except ValueError:
+            return apply(op, a, b)              # shapes that do not fit
         if type(out) is not ndarray:
             out = np.asarray(out)               # NumPy turns 0-d results into scalars
         if out.dtype is not dtype:              # integers that are divided
@@ -793,7 +818,7 @@ def _recorded(op: Op, inputs: tuple[Any, ...], out: Array, reads_out: bool, stat
     if state.scope:
         node.origin = _origin(frame)
     else:
-        if frame.f_globals is _HERE and frame.f_back is not None:   # an operator: one line above
+        while frame.f_globals is _HERE and frame.f_back is not None:    # operators of a tensor
             frame = frame.f_back
         node.origin = (frame.f_code, frame.f_lasti)
     t = _new(Tensor)
