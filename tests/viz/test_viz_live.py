@@ -150,6 +150,29 @@ def test_a_model_is_named_by_its_parameters_and_its_arguments(nets, batch):
                                                   "40 parameters")
 
 
+@pytest.mark.parametrize("as_array", [True, False])
+def test_an_input_that_several_ops_read_is_one_card(as_array):
+    """Pooling reads no values backward, so its graph keeps a stand-in for the image."""
+    class Branches(nn.Module):
+        def __init__(self):
+            self.a, self.b = (nn.Conv2D(1, 2, 1, rng=np.random.default_rng(0)) for _ in "ab")
+
+        def forward(self, image):
+            return self.a(image) + self.b(tc.max_pool2d(image, kernel_size=3, stride=1, padding=1))
+
+    x = np.ones((2, 40, 40, 1), np.float32)
+    figure = Branches().graph(x if as_array else tc.Tensor(x))
+    assert [e.name for e in figure.recording.entries if e.role == "input"] == ["image"]
+
+
+def test_an_array_that_several_layers_read_is_one_input(nets, batch):
+    w = tc.Parameter(np.ones((144, 2), np.float32), name="w")
+    rows = batch[0].reshape(6, 144)
+    with viz.watch() as seen:
+        loss = (tc.linear(rows, w) + tc.linear(rows, w)).sum()
+    assert [e.name for e in seen.describe(loss).entries if not e.op] == ["x", "w"]
+
+
 def test_labels_make_the_gradients_of_a_model_show(nets, batch):
     figure = viz.graph_of_module(nets.LeNet(), batch[0], labels=batch[1])
     assert figure.recording.backward

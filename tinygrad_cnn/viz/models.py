@@ -47,7 +47,9 @@ def describe_module(model: Module, x: Any, labels: Any = None, *,
         raise VizError(f"graph: {type(model).__name__} has not been called, so its shapes are not "
                        "known; give one batch: model.graph(x)")
     twin = copy.deepcopy(model)
-    batch = tuple(_as_input(v) for v in (x if isinstance(x, tuple) else (x,)))
+    given = x if isinstance(x, tuple) else (x,)
+    arguments = [*_argument_names(model), *(f"x{k}" for k in range(len(given)))]
+    batch = tuple(_as_input(v, name) for v, name in zip(given, arguments, strict=False))
     with Watch() as seen:
         output = twin(*batch)
         if not isinstance(output, Tensor):
@@ -66,7 +68,6 @@ def describe_module(model: Module, x: Any, labels: Any = None, *,
     missing = [name for name, _ in twin.named_parameters() if name not in reached]
     return seen.recorder.recording(
         node.serial, title=title or type(model).__name__.lstrip("_"), names=names,
-        inputs=_argument_names(model),
         unreached=missing if labels is not None else (), notes=_notes(twin))
 
 
@@ -74,16 +75,16 @@ def _without_gradients(seen: Watch, model: Module, title: str) -> Recording:
     """A model whose parameters are all frozen records no graph, but the watch saw its ops."""
     if not seen.recorder.ops:
         raise VizError(f"graph: {type(model).__name__} applied no op; there is nothing to draw")
-    return seen.recorder.recording(next(reversed(seen.recorder.ops)), title=title,
-                                   inputs=_argument_names(model))
+    return seen.recorder.recording(next(reversed(seen.recorder.ops)), title=title)
 
 
-def _as_input(value: Any) -> Tensor:
+def _as_input(value: Any, name: str) -> Tensor:
+    """A handle of its own with the name of the argument, so that the picture can call it that."""
     if isinstance(value, Tensor):
-        return value
+        return Tensor(value.data, requires_grad=value.requires_grad, name=value.name or name)
     array = np.asarray(value)
     return Tensor(array if array.dtype.kind == "f" and array.dtype.itemsize >= 4
-                  else array.astype(np.float32))
+                  else array.astype(np.float32), name=name)
 
 
 def _argument_names(model: Module) -> Sequence[str]:

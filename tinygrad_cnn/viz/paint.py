@@ -133,11 +133,15 @@ def _body(diagram: Diagram, places: Layout) -> Iterator[Piece]:
 
 def _group(g: Group, box: Box, places: Layout) -> Piece:
     title, note = clean(g.title), clean(g.note)
+    long = width(title, spine.GROUP_SIZE, bold=True)
+    starts = [box.x + 14, *(x + 10 for x in _lines_through(places, box))]
+    start = next((x for x in starts if not _crossed(places, x, x + long, box.y + 17, near=4)),
+                 starts[0])
     strokes: list[Stroke] = [
         Rectangle(box.x, box.y, box.w, box.h, "module_inner" if g.parent else "module",
                   "module_line", 14),
-        Words(box.x + 14, box.y + 21, title, spine.GROUP_SIZE, "ink", bold=True)]
-    first = box.x + 26 + width(title, spine.GROUP_SIZE, bold=True)
+        Words(start, box.y + 21, title, spine.GROUP_SIZE, "ink", bold=True)]
+    first = start + 12 + long
     for words in (note, note.rpartition(" · ")[2]):
         place = _clear_place(places, box, first, width(words, spine.ROW_SIZE))
         if words and place is not None:
@@ -152,9 +156,17 @@ def _clear_place(places: Layout, box: Box, first: float, long: float) -> float |
                  if x >= first and not _crossed(places, x, x + long, box.y + 17)), None)
 
 
-def _crossed(places: Layout, low: float, high: float, y: float) -> bool:
+def _lines_through(places: Layout, box: Box) -> list[int]:
+    """Where edges run down through the head of a box, from the left."""
+    return sorted({ax for route in places.routes
+                   for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False)
+                   if ax == bx and box.x < ax < box.right
+                   and min(ay, by) <= box.y + 17 <= max(ay, by)})
+
+
+def _crossed(places: Layout, low: float, high: float, y: float, near: float = 14) -> bool:
     """Whether an edge runs down through the words between ``low`` and ``high`` at ``y``."""
-    return any(ax == bx and low - 14 <= ax <= high + 14 and min(ay, by) <= y <= max(ay, by)
+    return any(ax == bx and low - near <= ax <= high + near and min(ay, by) <= y <= max(ay, by)
                for route in places.routes
                for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False))
 

@@ -114,6 +114,8 @@ class Recorder:
         self.gradients: dict[int, Statistics] = {}
         self._leaf_keys: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._untracked: dict[int, tuple[weakref.ref[Array], int]] = {}
+        self._arrays: dict[int, tuple[weakref.ref[Array], int]] = {}    # of leaves
+        self._named: dict[tuple[Any, ...], int] = {}
         self._readers: dict[int, int] = {}
         self._owner: dict[int, int] = {}    # who allocated the memory of a view
         self._sums: dict[int, Array] = {}
@@ -196,6 +198,8 @@ class Recorder:
         self.leaves = {key: leaf for key, leaf in self.leaves.items() if key in read}
         self._leaf_keys = {k: v for k, v in self._leaf_keys.items() if v[1] in self.leaves}
         self._untracked = {k: v for k, v in self._untracked.items() if v[0]() is not None}
+        self._arrays = {k: v for k, v in self._arrays.items() if v[1] in self.leaves}
+        self._named = {k: v for k, v in self._named.items() if v in self.leaves}
 
     @staticmethod
     def _argument(node: Node, i: int) -> str:
@@ -211,10 +215,30 @@ class Recorder:
         known = self._leaf_keys.get(id(thing))
         if known is not None and known[0]() is thing:
             return known[1]
-        key = next(self._fresh)
+        key = self._twin(x)
+        if key is None:
+            key = next(self._fresh)
+            self.leaves[key] = _leaf(x, argument)
+            if not x.requires_grad and x.node is None:
+                self._named[x.name, x.shape, x.data.dtype] = key
+                if not is_stand_in(x.data):
+                    self._arrays[id(x.data)] = weakref.ref(x.data), key
         self._leaf_keys[id(thing)] = weakref.ref(thing), key
-        self.leaves[key] = _leaf(x, argument)
         return key
+
+    def _twin(self, x: Tensor) -> int | None:
+        """The leaf that another handle of ``x`` is known as.
+
+        Every op wraps an array that it is given, and graphs keep stand-ins for values that no rule
+        reads: the array, or else the name, tells whose they are.
+        """
+        if x.node is not None or x.requires_grad:
+            return None
+        by_array = self._arrays.get(id(x.data))
+        if by_array is not None and by_array[0]() is x.data:
+            return by_array[1]
+        key = self._named.get((x.name, x.shape, x.data.dtype)) if x.name else None
+        return key if key in self.leaves else None
 
     def _labels(self, node: Node, facts: _Op) -> None:
         """Targets of a loss are a setting, yet a reader of the picture looks for them."""
@@ -264,7 +288,7 @@ class Recorder:
         return output.node is not None and output.node.serial in self.ops
 
     def recording(self, output: int, *, title: str = "", names: Mapping[int, str] | None = None,
-                  inputs: Sequence[str] = (), unreached: Iterable[str] = (),
+                  unreached: Iterable[str] = (),
                   notes: Mapping[str, str] | None = None) -> Recording:
         """What led to the op of serial ``output``, as plain data.
 
@@ -276,8 +300,6 @@ class Recorder:
             Of the picture; the outermost module if empty.
         names : mapping of int to str, optional
             Path of a parameter in its model, by ``id`` of the tensor.
-        inputs : sequence of str
-            Names for unnamed inputs, in order.
         unreached, notes
             See `Recording`.
         """
@@ -287,7 +309,7 @@ class Recorder:
         index = {key: i for i, key in enumerate(order)}
         unnamed = [k for k in order if k < 0 and self.leaves[k].role == "input"
                    and not self.leaves[k].name]
-        given = _input_names(len(unnamed), inputs)
+        given = _input_names(len(unnamed))
         naming = dict(zip(unnamed, given, strict=True))
         readers: dict[int, _Op] = {}
         for k in order:
@@ -412,7 +434,5 @@ def _below(scope: tuple[str, ...], root: str) -> tuple[str, ...]:
     return scope[1:] if root and scope[:1] == (root,) else scope
 
 
-def _input_names(n: int, given: Sequence[str]) -> list[str]:
-    if len(given) >= n:
-        return list(given[:n])
+def _input_names(n: int) -> list[str]:
     return ["x"] if n == 1 else [f"x{k + 1}" for k in range(n)]

@@ -315,6 +315,7 @@ class _Spine:
             if way.lane_x is not None and not straight_in:
                 key = (b.row - 1, way.side)
                 way.in_slot = slots[key] = slots.get(key, 0) + 1
+        self.leaving = used
         self.slots = [max((n for (row, _), n in slots.items() if row == r), default=0)
                       for r in range(self.rows)]
 
@@ -416,12 +417,15 @@ class _Spine:
         a, b = self.cards[way.edge.source], self.cards[way.edge.target]
         if way.straight:
             points = ((way.from_x, a.bottom), (way.to_x, b.y))
-            return Route(way.edge.id, points, (way.from_x + 9, self.channel[way.source.row] + 17))
+            y = self.channel[way.source.row] + 17
+            if self.leaving.get((way.edge.source, "out", 1), 0) > 1:    # they would cross it
+                return Route(way.edge.id, points, (way.from_x - 9, y), "end")
+            return Route(way.edge.id, points, (way.from_x + 9, y))
         out_y = self._slot_y(way.source.row, way.out_slot)
         if way.lane_x is None:
             corners = [(way.from_x, a.bottom), (way.from_x, out_y), (way.to_x, out_y),
                        (way.to_x, b.y)]
-            label, anchor = (way.from_x + 9, self.channel[way.source.row] + 17), "start"
+            label, anchor = self._turn_label(way, out_y)
         else:
             in_y = self._slot_y(way.target.row - 1, way.in_slot)
             corners = [(way.from_x, a.bottom), (way.from_x, out_y), (way.lane_x, out_y),
@@ -432,6 +436,13 @@ class _Spine:
             label, anchor = ((way.lane_x - 9, y), "end") if way.side < 0 else (
                 (way.from_x + 9, self.channel[way.source.row] + 17), "start")
         return Route(way.edge.id, _simplified(corners), label, anchor)
+
+    def _turn_label(self, way: _Way, out_y: int) -> tuple[tuple[int, int], str]:
+        """Above the horizontal piece at its far end, or beside the first piece if that is short."""
+        room = abs(way.to_x - way.from_x) - self.label_width[way.edge.id]
+        if way.target.lane > way.source.lane and room > 30:
+            return (way.to_x - 10, out_y - 19 if way.edge.gradient else out_y - 6), "end"
+        return (way.from_x + 9, self.channel[way.source.row] + 17), "start"
 
     def _slot_y(self, row: int, slot: int) -> int:
         return self.channel[row] + _LABEL_ROOM - 4 + 9 * slot
