@@ -7,7 +7,7 @@ of a strided slice of the image with the best so far.  No window is ever copied.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,15 +39,19 @@ def _overlap(offset: int, n: int, count: int, stride: int) -> tuple[slice, slice
     return slice(first, last), slice(start, start + (last - first - 1) * stride + 1, stride)
 
 
+@lru_cache(maxsize=256)
 def _taps(image: Pair, out: Pair, kernel_size: Pair, stride: Pair,
-          padding: Sides) -> Iterator[_Tap]:
+          padding: Sides) -> tuple[_Tap, ...]:
     """(u, v, windows, pixels): tap (u, v) of these windows lies on these pixels of the image."""
+    found: list[_Tap] = []
     for u in range(kernel_size[0]):
         down = _overlap(u - padding[0][0], image[0], out[0], stride[0])
         for v in range(kernel_size[1]):
             across = _overlap(v - padding[1][0], image[1], out[1], stride[1])
             if down is not None and across is not None:
-                yield (u, v, (slice(None), down[0], across[0]), (slice(None), down[1], across[1]))
+                found.append((u, v, (slice(None), down[0], across[0]),
+                              (slice(None), down[1], across[1])))
+    return tuple(found)
 
 
 def _winner_dtype(kernel_size: Pair) -> type[np.unsignedinteger[Any]] | type[np.signedinteger[Any]]:
@@ -60,7 +64,7 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
     out = shapes.max_pool2d(x.shape, kernel_size=kernel_size, stride=stride, padding=padding)
     y = np.empty(out, x.dtype)
     winners = np.empty(out, _winner_dtype(kernel_size))
-    taps = list(_taps((x.shape[1], x.shape[2]), (out[1], out[2]), kernel_size, stride, padding))
+    taps = _taps((x.shape[1], x.shape[2]), (out[1], out[2]), kernel_size, stride, padding)
     cut = _images(out)
     (top, bottom), (left, right) = padding
     padded = x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3]
@@ -109,7 +113,7 @@ def _quick_max(image: Array, best: Array, winners: Array, kernel_size: Pair, str
         return bool(wins.all())
 
 
-def _careful_max(image: Array, best: Array, winners: Array, taps: list[_Tap],
+def _careful_max(image: Array, best: Array, winners: Array, taps: tuple[_Tap, ...],
                  kernel_size: Pair) -> None:
     """Maxima among NaN and infinities: the first NaN wins, and padding never does."""
     seen = np.zeros((*best.shape[:3], 1), bool)            # has a window met a pixel yet?
@@ -128,7 +132,7 @@ def take_winners(x: Array, *, winners: Array, kernel_size: Pair, stride: Pair,
     """N H W C -> N OH OW C, the pixels that ``winners`` points at."""
     out = winners.shape
     y = np.zeros(out, x.dtype)
-    taps = list(_taps((x.shape[1], x.shape[2]), (out[1], out[2]), kernel_size, stride, padding))
+    taps = _taps((x.shape[1], x.shape[2]), (out[1], out[2]), kernel_size, stride, padding)
 
     def work(low: int, high: int) -> None:
         for u, v, where, pixels in taps:
@@ -144,7 +148,7 @@ def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: P
     """N OH OW C -> N H W C, each value added where its winner was; adjoint of take_winners."""
     n, oh, ow, c = y.shape
     x = np.empty((n, *image_size, c), y.dtype)
-    taps = list(_taps(image_size, (oh, ow), kernel_size, stride, padding))
+    taps = _taps(image_size, (oh, ow), kernel_size, stride, padding)
     cut = _images(y.shape)
     apart = stride[0] >= kernel_size[0] and stride[1] >= kernel_size[1]
     # Windows side by side that cover the image write every pixel, and each of them once.  They

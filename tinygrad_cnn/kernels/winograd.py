@@ -30,7 +30,7 @@ Accuracy of Winograd Convolution for Deep Neural Networks*, arXiv:1803.10986 (ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
     c, o = x.shape[3], y.shape[3]
     if _tiled(c, o, y.shape[1:3], kernel_size):
         return tiles.correlate_weight(x, y, kernel_size, padding)
-    strips = _Strips(y.shape, kernel_size, c)
+    strips = _strips(y.shape, kernel_size, c, get_num_threads())
 
     def work(low: int, high: int) -> Array:
         total = np.zeros((strips.n, strips.reach * c, strips.g * o), np.float32)
@@ -138,7 +138,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     kh, kw, c, o = w.shape
     if _tiled(c, o, out[1:3], (kh, kw)):
         return tiles.correlate(x, w, b, out, padding)
-    strips = _Strips(out, (kh, kw), c)
+    strips = _strips(tuple(out), (kh, kw), c, get_num_threads())
     y = allocate("conv2d", tuple(out), np.float32)
     to_filter = matrices(strips.m, kh)[1]
     filters = strips.repeat(np.matmul(to_filter, w.reshape(kh, -1)))
@@ -162,7 +162,7 @@ class _Strips:
     of g·O results: BLAS is slow on rows of few numbers, and g·O is 32 or more.
     """
 
-    def __init__(self, out: Sequence[int], kernel_size: Pair, c: int) -> None:
+    def __init__(self, out: Sequence[int], kernel_size: Pair, c: int, threads: int) -> None:
         count, self.oh, self.ow, self.o = out
         self.c, (self.kh, self.kw) = c, kernel_size
         self.m = rows_together(self.oh, self.kh)
@@ -172,8 +172,7 @@ class _Strips:
         # Whole groups in each row, so that no window of a result runs on into the next row.
         self.width = -(-(-(-self.ow // self.g) * self.g + self.kw - 1) // self.g) * self.g
         cost = self.width * ((self.m + self.n) * c + self.n * self.o)
-        self.blocks: list[Block] = blocks(count, -(-self.oh // self.m), cost, _BUDGET,
-                                          get_num_threads())
+        self.blocks: list[Block] = blocks(count, -(-self.oh // self.m), cost, _BUDGET, threads)
 
     def shapes(self, block: Block) -> tuple[tuple[int, ...], ...]:
         """Of the padded images, the transformed pixels and the transformed results."""
@@ -265,3 +264,9 @@ class _Strips:
             flat[1] += b / to_results[0, 1]
         for rows, parts in self._pairs(y, products, block):
             np.matmul(to_results[:rows.shape[2]], parts, out=rows)
+
+
+@lru_cache(maxsize=256)
+def _strips(out: tuple[int, ...], kernel_size: Pair, c: int, threads: int) -> _Strips:
+    """The strips of a layer, which are the same in every step of a training."""
+    return _Strips(out, kernel_size, c, threads)
