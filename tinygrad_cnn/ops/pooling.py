@@ -30,7 +30,7 @@ _SIDES0: Sides = ((0, 0), (0, 0))
 _CASES: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
     ("overlapping", (2, 5, 4, 3), {"kernel_size": (3, 2), "stride": (1, 1), "padding": _SIDES0}),
     ("tiling", (2, 4, 6, 3), {"kernel_size": (2, 2), "stride": (2, 2), "padding": _SIDES0}),
-    ("a row left over", (1, 5, 7, 2),
+    ("a row and a column left over", (1, 5, 8, 2),
      {"kernel_size": (2, 3), "stride": (2, 2), "padding": _SIDES0}),
     ("windows apart", (1, 5, 6, 2), {"kernel_size": (1, 2), "stride": (2, 3), "padding": _SIDES0}),
     ("tiling, shifted by padding", (1, 6, 6, 2),

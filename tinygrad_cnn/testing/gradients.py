@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import DTypeError, GradientError, GradientMismatch, SettingError
+from tinygrad_cnn.errors import DTypeError, GradientError, SettingError
 from tinygrad_cnn.graph import Node
 from tinygrad_cnn.op import Array
 from tinygrad_cnn.ops import default_generator
 from tinygrad_cnn.tensor import Tensor, _wrap, gradients
 from tinygrad_cnn.tensor import grad as grad_of
 from tinygrad_cnn.testing.derivatives import along, has_complex_form, measure, slope_along
-from tinygrad_cnn.testing.explain import explain
+from tinygrad_cnn.testing.explain import mismatch
 from tinygrad_cnn.testing.point import Point, Subject
 from tinygrad_cnn.testing.report import Report, Tally, Wrong
 
@@ -332,7 +332,7 @@ def _check_subject(subject: Subject, arrays: Sequence[Array], seed: int, tally: 
             else:
                 _check_directions(point, k, cotangents, tally, rng)
     except Wrong as wrong:
-        raise GradientMismatch(explain(wrong.finding)) from wrong.finding.error
+        raise mismatch(wrong.finding) from wrong.finding.error
     if not tally.comparisons:
         raise GradientError(f"{subject.name}: nothing was compared: every input is empty")
 

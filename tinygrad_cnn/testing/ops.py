@@ -12,11 +12,12 @@ from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.op import Op, Reject, Sample
 from tinygrad_cnn.tensor import Tensor, apply
 from tinygrad_cnn.testing.cases import cases
+from tinygrad_cnn.testing.explain import mismatch
 from tinygrad_cnn.testing.properties import PROPERTIES, run_property
 from tinygrad_cnn.testing.report import Finding, Report, Tally, Wrong
 from tinygrad_cnn.testing.trial import Trial
 
-__all__ = ["check_op", "find", "properties_of", "run_reject"]
+__all__ = ["check_op", "check_sample", "find", "properties_of", "run_reject"]
 
 
 def properties_of(op: Op, order: int = 2) -> tuple[str, ...]:
@@ -63,18 +64,66 @@ def check_op(op: Op | Callable[..., Tensor], *, order: int = 2, seed: int = 0) -
     >>> report.verdict, report.methods
     ('right', {'a': 'exact', 'b': 'exact'})
     """
-    declared = op if isinstance(op, Op) else getattr(op, "op", None)
-    if not isinstance(declared, Op):
-        raise GradientMismatch(f"check_op: {op!r} is no Op and has no attribute op; pass OPS[name], "
-                               "or check a plain function with check_gradients")
+    declared = _declared(op, "check_op")
     began = time.perf_counter()
     tally = Tally()
     with set_num_threads(1):                    # samples are small: other threads only cost time
         finding = find(declared, order=order, seed=seed, tally=tally)
     if finding is not None:
-        raise GradientMismatch(f"{finding.subject}[{finding.case}] {finding.input} "
-                               f"{finding.prop}: {finding.detail}")
+        raise mismatch(finding) from finding.error
     return tally.report(declared.name, time.perf_counter() - began)
+
+
+def check_sample(op: Op | Callable[..., Tensor], sample: Sample, prop: str | None = None, *,
+                 seed: int = 0) -> Report:
+    """Test an op on one call.
+
+    Parameters
+    ----------
+    op : Op or function
+        As in `check_op`.
+    sample : Sample
+        The call.
+    prop : str, optional
+        One property, such as ``"gradient"``; all of them if not given.
+    seed : int, default 0
+        Of the cotangents.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    GradientMismatch
+        If a rule is wrong there.
+
+    Examples
+    --------
+    >>> from tinygrad_cnn.testing import check_sample
+    >>> check_sample(OPS["exp"], Sample("one", (np.array([1.0]),)), "gradient").verdict
+    'right'
+    """
+    declared = _declared(op, "check_sample")
+    began = time.perf_counter()
+    tally = Tally()
+    try:
+        with set_num_threads(1):
+            trial = start(declared, sample, seed, tally)
+            for name in (prop,) if prop is not None else properties_of(declared):
+                run_property(name, trial)
+    except Wrong as wrong:
+        raise mismatch(wrong.finding) from wrong.finding.error
+    return tally.report(declared.name, time.perf_counter() - began)
+
+
+def _declared(op: Op | Callable[..., Tensor], who: str) -> Op:
+    """The op itself, or the one that a function carries."""
+    declared = op if isinstance(op, Op) else getattr(op, "op", None)
+    if not isinstance(declared, Op):
+        raise GradientMismatch(f"{who}: {op!r} is no Op and has no attribute op; pass OPS[name], "
+                               "or check a plain function with check_gradients")
+    return declared
 
 
 def find(op: Op, *, order: int = 2, seed: int = 0, tally: Tally | None = None) -> Finding | None:

@@ -1,10 +1,24 @@
 """The catalogue of mutants: mistakes that people make in backward rules, to test the tester with."""
 
+from functools import cache
+
+from tinygrad_cnn.op import Op
 from tinygrad_cnn.testing.mutants import conv, layout, pool, rows
 from tinygrad_cnn.testing.mutants.mutant import Mutant
 
-__all__ = ["CATALOGUE", "Mutant"]
+__all__ = ["CATALOGUE", "Mutant", "mutant"]
 
 CATALOGUE: tuple[Mutant, ...] = (*conv.MUTANTS, *pool.MUTANTS, *rows.MUTANTS, *layout.MUTANTS)
 """Every mutant, by family: C T conv, M A P pools and pads, B broadcasting, E elementwise, R
 reductions, S softmax, N norms, L losses, X matrices and layout, K contracts, G engine."""
+
+
+@cache
+def mutant(name: str) -> Op:
+    """The broken op of a mutant, by name.
+
+    >>> from tinygrad_cnn.testing.mutants import mutant
+    >>> mutant("C05").name
+    'conv2d'
+    """
+    return next(m for m in CATALOGUE if m.name == name).make()
