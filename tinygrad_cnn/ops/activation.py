@@ -225,6 +225,7 @@ def _elu_vjp(ct: Tensor, out: Tensor, x: Tensor, *, alpha: float) -> Tensor:
 def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("alpha", (rng.uniform(-2, 2, (3, 4)),), {"alpha": 0.75})
     yield Sample("alpha above one", (rng.uniform(-6, 6, (2, 3)),), {"alpha": 1.5})
+    yield Sample("no overflow above", (np.array([-3.0, 0.5, 800.0]),), {"alpha": 0.75})
 
 
 ELU = register(Op(

@@ -141,7 +141,7 @@ def _of_error(finding: Finding) -> Diagnosis:
         return "dtype", f"the dtype of the input is not kept: {text}"
     if finding.prop in ("samples", "refusals"):
         return _BY_PROPERTY[finding.prop]
-    if finding.prop == "writes nothing":
+    if "read-only" in text:
         return _BY_PROPERTY["writes nothing"]
     if finding.prop == "second order":
         return "second order", f"the rule cannot be differentiated: {text}"

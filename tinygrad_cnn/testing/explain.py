@@ -38,7 +38,8 @@ def headline(finding: Finding) -> str:
     said = [words for _, words in diagnose(finding, 2)]
     found = "" if said[0] == finding.detail else f" ({finding.detail})"
     second = f"; or else: {said[1]}" if len(said) > 1 else ""
-    return f"{finding.subject}{where}{who}, {finding.prop}: {said[0]}{found}{second}"
+    what = finding.prop if finding.error is None else "raises"
+    return f"{finding.subject}{where}{who}, {what}: {said[0]}{found}{second}"
 
 
 def explain(finding: Finding) -> str:

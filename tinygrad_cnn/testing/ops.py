@@ -11,7 +11,7 @@ from tinygrad_cnn.errors import GradientMismatch, TinygradCnnError
 from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.op import Op, Reject, Sample
 from tinygrad_cnn.tensor import Tensor, apply
-from tinygrad_cnn.testing.cases import cases
+from tinygrad_cnn.testing.cases import DERIVED, cases
 from tinygrad_cnn.testing.explain import mismatch
 from tinygrad_cnn.testing.properties import PROPERTIES, run_property
 from tinygrad_cnn.testing.report import Finding, Report, Tally, Wrong
@@ -126,11 +126,12 @@ def _declared(op: Op | Callable[..., Tensor], who: str) -> Op:
     return declared
 
 
-def find(op: Op, *, order: int = 2, seed: int = 0, tally: Tally | None = None) -> Finding | None:
-    """The first thing that is wrong with an op, or None."""
+def find(op: Op, *, order: int = 2, seed: int = 0, tally: Tally | None = None,
+         extra: int = DERIVED) -> Finding | None:
+    """The first thing that is wrong with an op, or None; ``extra`` cases are derived."""
     tally = Tally() if tally is None else tally
     try:
-        for trial in trials(op, seed, tally):
+        for trial in trials(op, seed, tally, extra):
             for name in properties_of(op, order):
                 run_property(name, trial)
         for reject in op.rejects:
@@ -143,10 +144,10 @@ def find(op: Op, *, order: int = 2, seed: int = 0, tally: Tally | None = None) -
     return None
 
 
-def trials(op: Op, seed: int, tally: Tally) -> Iterator[Trial]:
+def trials(op: Op, seed: int, tally: Tally, extra: int = DERIVED) -> Iterator[Trial]:
     """A trial for each case of the op."""
     try:
-        found = list(cases(op, seed))
+        found = list(cases(op, seed, extra=extra))
     except Exception as error:
         raise Wrong(Finding("samples", op.name, "", "", f"samples cannot be drawn: {error}",
                             error=error)) from error

@@ -296,10 +296,10 @@ PROPERTIES: dict[str, Callable[[Trial], None]] = {
 
 
 def run_property(name: str, trial: Trial) -> None:
-    """Check one property; whatever a rule raises becomes a finding, that it does not run."""
+    """Check one property; whatever a rule raises becomes a finding."""
     try:
         PROPERTIES[name](trial)
     except Wrong:
         raise
     except Exception as error:
-        raise trial.wrong("runs", f"{type(error).__name__}: {error}", error=error) from error
+        raise trial.wrong(name, f"{type(error).__name__}: {error}", error=error) from error

@@ -14,8 +14,6 @@ from tinygrad_cnn.testing.trial import Trial
 
 __all__ = ["literal", "reproducer"]
 
-_PROPERTY = {"runs": "gradient"}        # a rule that raises does so in every property
-
 
 def reproducer(finding: Finding) -> str:
     """A program of at most 12 lines that raises AssertionError; empty if none can be written."""
@@ -69,7 +67,7 @@ def _by_property(finding: Finding, trial: Trial, op: str) -> list[str]:
     settings = ", ".join(f"{k!r}: {literal(v)}" for k, v in trial.settings.items())
     return ["from tinygrad_cnn.op import Sample", "from tinygrad_cnn.testing import check_sample",
             f'sample = Sample("smallest", ({args}), {{{settings}}})',
-            f"check_sample({op}, sample, {_PROPERTY.get(finding.prop, finding.prop)!r})"]
+            f"check_sample({op}, sample, {finding.prop!r})"]
 
 
 def _named(op: Op) -> tuple[list[str], str]:

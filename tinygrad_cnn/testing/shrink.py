@@ -60,8 +60,7 @@ def _fails(trial: Trial, sample: Sample, finding: Finding) -> Finding | None:
         if finding.prop == "gradient" and finding.error is None and finding.index >= 0:
             _gradient_alone(other, finding)
         else:
-            # A rule that raises does so in every property.
-            run_property("gradient" if finding.prop == "runs" else finding.prop, other)
+            run_property(finding.prop, other)
     except Wrong as wrong:
         same = (wrong.finding.prop == finding.prop and wrong.finding.input == finding.input
                 and type(wrong.finding.error) is type(finding.error))
