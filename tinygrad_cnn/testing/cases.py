@@ -1,10 +1,10 @@
 """The calls on which an op is tested: its samples, and more that follow from its declaration.
 
-Samples show how an op is called; a mistake may hide in the shapes that they do not have.  So for each
-seed a few samples are *derived*: other sizes for the axes (by letter where the op declares ``axes``,
-else every axis of one size takes another), operands that are stretched, other strides, paddings,
-axes and flags.  The shape rule decides what is a call at all: what it or the kernel refuses is
-dropped.  Values are drawn anew from the range of the sample's own.
+Samples show how an op is called; a mistake may hide in the shapes that they do not have.  So for
+each seed a few samples are *derived*: other sizes for the axes (by letter where the op declares
+``axes``, else every axis of one size takes another), operands that are stretched, other strides,
+paddings, axes and flags.  The shape rule decides what is a call at all: what it or the kernel
+refuses is dropped.  Values are drawn anew from the range of the sample's own.
 """
 
 from __future__ import annotations
@@ -205,5 +205,5 @@ def _runs(op: Op, sample: Sample) -> bool:
         with np.errstate(all="ignore"):
             out = np.asarray(op.run(*sample.args, **sample.settings)[0])
     except Exception:
-        return False                               # whatever it is: this is no call that the op takes
+        return False                               # whatever it is, the op does not take the call
     return out.shape == expected and bool(np.isfinite(out).all())

@@ -152,7 +152,7 @@ def _slips(op: Op) -> dict[str, Any]:
 
 
 def telling_case(op: Op, mutant: SourceMutant, seeds: int = 8) -> Sample | None:
-    """A derived call on which a slip gives another gradient than the rule; None if none is found."""
+    """A derived call on which a slip gives another gradient than the rule, if one is found."""
     for seed in range(seeds):
         several = list(op.samples(np.random.default_rng(seed)))
         for case in (*cases(op, seed, extra=0),

@@ -22,7 +22,7 @@ __all__ = ["CONTRACT"]
 # ---- nothing is written, nothing is shared
 
 def writes_nothing(trial: Trial) -> None:
-    """Inputs, settings and cotangents are the same after the call as before; all may be read-only."""
+    """Inputs, settings and cotangents are the same after the call; all may be read-only."""
     name = "writes nothing"
     given = [x.copy() for x in trial.arrays]
     ct = trial.cotangent()
@@ -74,8 +74,8 @@ def shares_no_memory(trial: Trial) -> None:
             for what, other in others:
                 trial.tally.comparisons += 1
                 if part.size and np.shares_memory(part, other):
-                    raise trial.wrong("shares no memory", f"the gradient of {trial.names[k]} shares "
-                                      f"memory with {what}", k)
+                    raise trial.wrong("shares no memory", f"the gradient of {trial.names[k]} "
+                                      f"shares memory with {what}", k)
             others.append((f"the gradient of {trial.names[k]}", part))
 
 
@@ -104,8 +104,8 @@ def re_entrant(trial: Trial) -> None:
     for k, t in enumerate(tensors):
         trial.same(name, k, again[k], _data(first, t), "the same call gives another result", ct)
     if not np.array_equal(trial.apply(trial.tensors(trial.arrays)).data, values, equal_nan=True):
-        raise trial.wrong(name, "the op gives other values when called again: it is random or keeps "
-                          "state; draw random numbers outside and pass them in as a setting")
+        raise trial.wrong(name, "the op gives other values when called again: it is random or "
+                          "keeps state; draw random numbers outside and pass them in as a setting")
 
 
 def _turned(x: Array) -> Array:
@@ -157,7 +157,7 @@ def linear_in_the_cotangent(trial: Trial) -> None:
         for total, x, y in ((c[k], part, d[k]),):
             if x is not None and y is not None:
                 trial.point.compare_arrays(name, k, total, x + y, 3 * bound, None, trial.tally,
-                                           detail="the result of a sum is not the sum of the results")
+                                           detail="the result of a sum is not the sum of results")
     trial.tally.comparisons += sum(0 if x is None else x.size for x in b)
 
 
@@ -235,8 +235,9 @@ def keeps_dtype(trial: Trial) -> None:
         for k, part in enumerate(trial.pull(given, trial.cotangent().astype(y.dtype))):
             trial.tally.comparisons += 1
             if part is not None and (part.dtype != given[k].dtype or part.shape != given[k].shape):
-                raise trial.wrong("keeps dtype", f"the gradient of {trial.names[k]} is {part.dtype} "
-                                  f"{part.shape}, the input {given[k].dtype} {given[k].shape}", k)
+                raise trial.wrong("keeps dtype", f"the gradient of {trial.names[k]} is "
+                                  f"{part.dtype} {part.shape}, the input {given[k].dtype} "
+                                  f"{given[k].shape}", k)
 
 
 # ---- what a rule is given
@@ -301,7 +302,7 @@ def only_what_is_asked(trial: Trial) -> None:
         if part is not None and plain is not None:
             trial.point.compare_arrays(
                 name, k, part.data, plain, trial.point.bound(k, ct, np.float64, noise), None,
-                trial.tally, detail="a recorded backward pass gives another result than a plain one")
+                trial.tally, detail="a recorded backward pass gives another result")
 
 
 # ---- one tensor in several places

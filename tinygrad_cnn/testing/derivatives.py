@@ -4,9 +4,9 @@ Three methods, the best one that a function admits:
 
 - *exact differences*: a function that is linear along a coordinate, on data in small binary
   fractions, has differences that floats compute without any rounding; a rule can be held to ``==``;
-- *complex step*: Im f(x + i h) / h with h = 1e-20 has no cancellation, for functions whose code also
-  runs on complex arrays; one direction is compared with Ridders, since abs, sign or a real buffer
-  would drop the imaginary part without a word;
+- *complex step*: Im f(x + i h) / h with h = 1e-20 has no cancellation, for functions whose code
+  also runs on complex arrays; one direction is compared with Ridders, since abs, sign or a real
+  buffer would drop the imaginary part without a word;
 - *Ridders*: central differences with halved steps, extrapolated to step 0; the disagreement within
   the table estimates its own error.
 
@@ -34,7 +34,7 @@ Forward = Callable[[Sequence[Array]], Array]
 
 _COMPLEX_STEP = 1e-20
 _ROWS = 6
-_AGREEMENT = 1e-8           # relative to the largest entry: what complex step and Ridders must share
+_AGREEMENT = 1e-8           # of complex step and Ridders, relative to the largest entry
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _flat(y: Array) -> Array:
 
 
 def is_dyadic(x: Array, bits: int = 24) -> bool:
-    """Whether every entry is a multiple of 2 ** -bits, not too large for sums of them to be exact."""
+    """Whether every entry is a multiple of 2 ** -bits, and small enough for exact sums."""
     scaled = np.ldexp(np.asarray(x, np.float64), bits)
     return bool((np.abs(scaled) < 2.0 ** 50).all() and (scaled == np.rint(scaled)).all())
 
@@ -79,8 +79,8 @@ def exact_differences(forward: Forward, arrays: Sequence[Array], k: int, *, step
                       both_sides: bool) -> Measured | None:
     """The Jacobian in input ``k`` from differences that are exact, or None if they are not.
 
-    ``both_sides`` asks for the slopes to the left too.  Otherwise the function is taken to be affine
-    in each coordinate, which one direction through all of them confirms.
+    ``both_sides`` asks for the slopes to the left too.  Otherwise the function is taken to be
+    affine in each coordinate, which one direction through all of them confirms.
     """
     if not is_dyadic(arrays[k]):
         return None
@@ -110,7 +110,7 @@ def exact_differences(forward: Forward, arrays: Sequence[Array], k: int, *, step
 
 
 def complex_step(forward: Forward, arrays: Sequence[Array], k: int) -> Measured | None:
-    """The Jacobian in input ``k`` by complex steps, or None if the function refuses complex arrays."""
+    """The Jacobian in input ``k`` by complex steps; None if complex arrays are refused."""
     given = [x.astype(np.complex128) if x.dtype.kind == "f" else x for x in arrays]
     line = given[k].reshape(-1)
     try:
@@ -125,7 +125,7 @@ def complex_step(forward: Forward, arrays: Sequence[Array], k: int) -> Measured 
                 columns.append(y.imag / _COMPLEX_STEP)
                 line[i] = line[i].real
     except Exception:
-        return None                                # whatever it is, the function has no complex form
+        return None                                # the function has no complex form
     matrix = np.stack(columns, axis=1) if columns else np.zeros((_flat(forward(arrays)).size, 0))
     x = arrays[k]
     direction = np.resize([0.5, -0.75, 1.0, -0.375, 0.875], x.size).reshape(x.shape)
@@ -239,7 +239,7 @@ def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array) -
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
             y = _flat(forward(given))
     except Exception:
-        return None                                # whatever it is, the function has no complex form
+        return None                                # the function has no complex form
     if y.dtype.kind != "c" or not np.isfinite(y).all():
         return None
     return y.imag / _COMPLEX_STEP

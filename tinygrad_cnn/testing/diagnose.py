@@ -25,7 +25,7 @@ _BY_PROPERTY = {
     "shared tensor": ("reuse", "a tensor that is used several times does not collect the sum: add, "
                                "do not assign"),
     "at kinks": ("ties", "wrong only at ties and kinks: the tie rule is not the declared one"),
-    "zero gives zero": ("zero", "0 / 0 or 0 * inf at a singular point: a cotangent of 0 must stay 0"),
+    "zero gives zero": ("zero", "0 / 0 or 0 * inf at a singular point: 0 must stay 0"),
     "linear in the cotangent": ("not linear", "the result is not linear in the cotangent"),
     "memory layout": ("layout", "memory is read as if it were contiguous: use the array, not its "
                                 "buffer"),
@@ -133,8 +133,8 @@ def _of_error(finding: Finding) -> Diagnosis:
     if shapes:
         got, wanted = (tuple(int(n) for n in re.findall(r"\d+", s)) for s in shapes.groups())
         if len(got) >= len(wanted) and _stretches(wanted, got):
-            return "unbroadcast", (f"missing un-broadcast: the cotangent of shape {got} is not summed "
-                                   f"back to the input's shape {wanted}")
+            return "unbroadcast", (f"missing un-broadcast: the cotangent of shape {got} is not "
+                                   f"summed back to the input's shape {wanted}")
         return "shape", (f"wrong shape: {got} instead of {wanted}; a strip that no window reaches "
                          "still belongs to the input")
     if "dtype" in text:

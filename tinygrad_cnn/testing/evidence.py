@@ -18,7 +18,9 @@ from tinygrad_cnn.testing.point import Point
 from tinygrad_cnn.testing.report import Finding
 from tinygrad_cnn.testing.trial import Trial
 
-__all__ = ["Evidence", "gather"]
+__all__ = ["Diagnosis", "Evidence", "entry_by_entry", "gather", "subsets"]
+
+Diagnosis = tuple[str, str]
 
 _MOST_ROWS = 600
 
@@ -75,7 +77,7 @@ class Evidence:
     def close(self, a: Array, b: Array) -> Array:
         """Entries that are equal up to rounding."""
         with np.errstate(all="ignore"):
-            return np.abs(a - b) <= 1e-7 * self.scale + 1e-7 * np.abs(b)
+            return np.asarray(np.abs(a - b) <= 1e-7 * self.scale + 1e-7 * np.abs(b))
 
     def same(self, a: Array, b: Array) -> bool:
         """Whether all entries are equal up to rounding."""
@@ -84,17 +86,17 @@ class Evidence:
     @cached_property
     def wrong(self) -> Array:
         """Which entries of the Jacobian are wrong."""
-        return ~self.close(self.got, self.right)
+        return np.logical_not(self.close(self.got, self.right))
 
     @cached_property
     def wrong_rows(self) -> Array:
         """Which outputs send back something wrong, in the shape of the output."""
-        return self.wrong.any(axis=1).reshape(self.out.shape)
+        return np.asarray(self.wrong.any(axis=1)).reshape(self.out.shape)
 
     @cached_property
     def wrong_columns(self) -> Array:
         """Which entries of the input get something wrong, in its shape."""
-        return self.wrong.any(axis=0).reshape(self.shape)
+        return np.asarray(self.wrong.any(axis=0)).reshape(self.shape)
 
     def axis(self, i: int) -> str:
         """What to call axis ``i`` of the input."""
@@ -156,3 +158,9 @@ def subsets(items: Sequence[int]) -> list[tuple[int, ...]]:
     found = [tuple(item for bit, item in enumerate(items) if mask >> bit & 1)
              for mask in range(1, 1 << len(items))]
     return sorted(found, key=len)
+
+
+def entry_by_entry(e: Evidence) -> bool:
+    """Whether each output depends on one entry at most, and each entry on one output."""
+    there = e.right != 0
+    return e.out.shape == e.shape and there.sum(axis=0).max(initial=0) <= 1

@@ -74,7 +74,7 @@ def _facts(finding: Finding, small: Finding) -> list[str]:
 def _in_units(finding: Finding, place: tuple[int, ...], off: float) -> str:
     if finding.bound is None:
         return ""
-    bound = float(np.broadcast_to(finding.bound, np.shape(finding.expected))[place])
+    bound = float(np.broadcast_to(finding.bound, np.asarray(finding.expected).shape)[place])
     return f", {off / bound:.2g} times its bound" if bound else ", and the comparison is exact"
 
 

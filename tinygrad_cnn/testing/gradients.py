@@ -1,29 +1,26 @@
-"""Test the gradient of any function: of tensors, or of plain NumPy arrays with a hand-made pullback.
+"""Test the gradient of any function: of tensors, or of arrays with a pullback made by hand.
 
-There are no tolerances to choose.  The Jacobian is measured from values alone, and the bound follows
-from it (see ``point``).  Inputs of more than `_WHOLE` entries are not differenced entry by entry:
-complex steps along directions over blocks of entries, and along single entries at both ends of every
-axis, are compared with the inner products of the gradient.
+There are no tolerances to choose.  The Jacobian is measured from values alone, and the bound
+follows from it (see ``point``).  Inputs of more than `_WHOLE` entries are not differenced entry by
+entry: complex steps along directions over blocks of entries, and along single entries at both ends
+of every axis, are compared with the inner products of the gradient.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import DTypeError, GradientError, SettingError
-from tinygrad_cnn.graph import Node
+from tinygrad_cnn.errors import GradientError, SettingError
 from tinygrad_cnn.op import Array
-from tinygrad_cnn.ops import default_generator
-from tinygrad_cnn.tensor import Tensor, _wrap, gradients
-from tinygrad_cnn.tensor import grad as grad_of
-from tinygrad_cnn.testing.derivatives import along, has_complex_form, measure, slope_along
+from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.testing.derivatives import along, has_complex_form, slope_along
 from tinygrad_cnn.testing.explain import mismatch
+from tinygrad_cnn.testing.functions import Function, gradient_of, in_float64
 from tinygrad_cnn.testing.point import Point, Subject
 from tinygrad_cnn.testing.report import Report, Tally, Wrong
 
@@ -81,14 +78,14 @@ def check_gradients(fn: Callable[..., Tensor], *inputs: Any, order: int = 1, see
     >>> check_gradients(lambda x: (x * x.detach()).sum(), x)
     Traceback (most recent call last):
         ...
-    tinygrad_cnn.GradientMismatch: <lambda> x0, gradient: every entry is 0.5 times what it should ...
+    tinygrad_cnn.GradientMismatch: <lambda> x0, gradient: constant ratio: every entry is 0.5 ...
     """
     if order < 1:
         raise SettingError(f"check_gradients: order must be at least 1, got {order}")
     began = time.perf_counter()
     tally = Tally()
     name = getattr(fn, "__name__", type(fn).__name__)
-    with _in_float64(fn, inputs, parameters) as function:
+    with in_float64(fn, inputs, parameters) as function:
         _check_function(name, function, seed, tally, order)
     return tally.report(name, time.perf_counter() - began)
 
@@ -152,161 +149,15 @@ def check_vjp_pair(forward: Callable[..., Any], vjp: Callable[..., Any], *arrays
     return tally.report(name, time.perf_counter() - began)
 
 
-# ---- a function of tensors as a subject
+# ---- testing a subject
 
-class _Function:
-    """A function of tensors, and the leaves that are moved to test it."""
-
-    def __init__(self, name: str, fn: Callable[..., Any], leaves: Sequence[Any],
-                 closed_over: Sequence[Tensor]) -> None:
-        self.name = name
-        self.fn = fn
-        self.leaves = leaves                    # arrays, one for each argument
-        self.closed_over = tuple(closed_over)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        own = tuple(f"x{i}" for i in range(len(self.leaves)))
-        return own + tuple(t.name or f"parameter {i}" for i, t in enumerate(self.closed_over))
-
-
-    @property
-    def arrays(self) -> list[Array]:
-        return [*self.leaves, *(t.data for t in self.closed_over)]
-
-    @contextmanager
-    def called(self, arrays: Sequence[Array]) -> Iterator[tuple[Any, list[Tensor]]]:
-        """The output at these values, and the tensors that hold them; leaves are put back."""
-        own, others = arrays[:len(self.leaves)], arrays[len(self.leaves):]
-        tensors = [_wrap(a, a.dtype.kind in "fc", None) for a in own]
-        before = [t.data for t in self.closed_over]
-        generator = default_generator().bit_generator
-        state = generator.state
-        try:
-            for t, a in zip(self.closed_over, others, strict=True):
-                t.data = a
-            with np.errstate(all="ignore"):
-                yield self.fn(*tensors), [*tensors, *self.closed_over]
-        finally:
-            generator.state = state             # the next call draws the same random numbers
-            for t, a in zip(self.closed_over, before, strict=True):
-                t.data = a
-
-    def forward(self, arrays: Sequence[Array]) -> Array:
-        with self.called(arrays) as (y, _):
-            if not isinstance(y, Tensor):
-                raise GradientError(f"check_gradients: {self.name} returned {type(y).__name__}, "
-                                    "expected one Tensor; combine several outputs with "
-                                    "concatenate(), or test them one at a time")
-            return y.data
-
-    def pull(self, arrays: Sequence[Array], ct: Array) -> list[Array | None]:
-        with self.called(arrays) as (y, tensors):
-            if not y.requires_grad:
-                raise GradientError(f"check_gradients: the output of {self.name} depends on no "
-                                    "input that requires a gradient; was it computed from .data, "
-                                    ".numpy() or .detach(), or under no_grad()?")
-            found = gradients(y, _wrap(ct.astype(y.dtype, copy=False), False, None))
-            return [found[t].data if t in found else None for t in tensors]
-
-
-@contextmanager
-def _in_float64(fn: Callable[..., Any], inputs: Sequence[Any],
-                parameters: Sequence[Tensor]) -> Iterator[_Function]:
-    """The function, with all that it differentiates in float64 while the block runs."""
-    leaves = []
-    for i, x in enumerate(inputs):
-        a = np.array(x.data if isinstance(x, Tensor) else x)
-        if a.dtype.kind not in "fiub":
-            raise GradientError(f"check_gradients: input {i} is {type(x).__name__}, expected a "
-                                "tensor, an array or a number; close over anything else")
-        leaves.append(a)
-    name = getattr(fn, "__name__", type(fn).__name__)
-    found = _closed_over(_Function(name, fn, leaves, ()))
-    several = list({id(t): t for t in (*parameters, *found)}.values())
-    before = [t.data for t in several]
-    try:
-        for t in several:
-            t.data = t.data.astype(np.float64)
-        yield _Function(name, fn, [a.astype(np.float64) if a.dtype.kind == "f" else a
-                                   for a in leaves], several)
-    except DTypeError as error:
-        raise GradientError(f"check_gradients: {name} mixes in tensors of float32, and is tested in "
-                            f"float64; pass them as inputs, or in parameters= ({error})") from error
-    finally:
-        for t, a in zip(several, before, strict=True):
-            t.data = a
-
-
-def _closed_over(function: _Function) -> list[Tensor]:
-    """The leaves that the function reaches and was not given."""
-    # Parameters may be float32 or float64, whatever the inputs are: the first company that fits.
-    for dtype in (None, np.float32, np.float64):
-        given = [a.astype(dtype) if dtype is not None and a.dtype.kind == "f" else a.copy()
-                 for a in function.leaves]
-        try:
-            with function.called(given) as (y, tensors):
-                own = set(map(id, tensors))
-                return [] if not isinstance(y, Tensor) else \
-                    [t for t in _leaves_below(y) if id(t) not in own]
-        except DTypeError:
-            if dtype is np.float64:
-                raise
-    return []
-
-
-def _leaves_below(y: Tensor) -> list[Tensor]:
-    """The leaves that require a gradient below an output, in the order in which they are met."""
-    if y.node is None:
-        return [y] if y.requires_grad else []
-    seen: set[Node] = {y.node}
-    stack, leaves = [y.node], {}
-    while stack:
-        for x in stack.pop().inputs or ():
-            if x is not None and x.node is None and x.requires_grad:
-                leaves[id(x)] = x
-            elif x is not None and x.node is not None and x.node not in seen:
-                seen.add(x.node)
-                stack.append(x.node)
-    return list(leaves.values())
-
-
-def _check_function(name: str, function: _Function, seed: int, tally: Tally, order: int) -> None:
+def _check_function(name: str, function: Function, seed: int, tally: Tally, order: int) -> None:
     subject = Subject(name, function.names, function.forward, function.pull)
     _check_subject(subject, function.arrays, seed, tally)
     if order > 1:
-        _check_function(f"the gradient of {name}", _gradient_of(function, seed), seed, tally,
+        _check_function(f"the gradient of {name}", gradient_of(function, seed), seed, tally,
                         order - 1)
 
-
-def _gradient_of(function: _Function, seed: int) -> _Function:
-    """The function Σ u · (gradient of ⟨ct, fn⟩), whose gradient is a second derivative."""
-    rng = np.random.default_rng([seed, 7])
-    with function.called(function.arrays) as (y, tensors):
-        ct = rng.normal(size=y.shape)
-        weights = [rng.normal(size=t.shape) for t in tensors]
-
-    def inner(*own: Tensor) -> Tensor:
-        y = function.fn(*own)
-        leaves = [t for t in (*own, *function.closed_over) if t.dtype.kind in "fc"]
-        parts = grad_of(y, leaves, _wrap(ct.astype(y.dtype), False, None), create_graph=True)
-        total: Any = None
-        for t, part in zip(leaves, parts, strict=True):
-            if part is not None:
-                position = next(i for i, other in enumerate((*own, *function.closed_over))
-                                if other is t)
-                term = (part * _wrap(weights[position].astype(part.dtype), False, None)).sum()
-                total = term if total is None else total + term
-        if total is None or not total.requires_grad:
-            # A gradient that is constant: keep the connection to the inputs, with weight 0.
-            nothing = sum((0.0 * t).sum() for t in leaves)
-            total = nothing if total is None else total + nothing
-        return total
-
-    return _Function(function.name, inner, function.leaves, function.closed_over)
-
-
-# ---- testing a subject
 
 def _values(name: str, y: Any) -> Array:
     if isinstance(y, (tuple, list)) or y is None:
@@ -337,7 +188,8 @@ def _check_subject(subject: Subject, arrays: Sequence[Array], seed: int, tally: 
         raise GradientError(f"{subject.name}: nothing was compared: every input is empty")
 
 
-def _usable(subject: Subject, arrays: Sequence[Array], wanted: Sequence[int]) -> tuple[Array, float]:
+def _usable(subject: Subject, arrays: Sequence[Array],
+            wanted: Sequence[int]) -> tuple[Array, float]:
     """The output and the seconds that it takes, after refusing what cannot be tested."""
     name = subject.name
     if not wanted:
@@ -355,8 +207,8 @@ def _usable(subject: Subject, arrays: Sequence[Array], wanted: Sequence[int]) ->
     if out.dtype.kind != "f":
         raise GradientError(f"{name} gives {out.dtype}, which carries no gradient")
     if not out.size:
-        raise GradientError(f"{name} gives a result without entries, of shape {out.shape}: there is "
-                            "nothing to compare")
+        raise GradientError(f"{name} gives a result without entries, of shape {out.shape}: there "
+                            "is nothing to compare")
     if not np.isfinite(out).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])
         raise GradientError(f"{name} gives {out[place]} at {place}: test it where it is finite")
@@ -419,7 +271,7 @@ def _check_entries(point: Point, k: int, cotangents: Sequence[Array], tally: Tal
 
 def _check_directions(point: Point, k: int, cotangents: Sequence[Array], tally: Tally,
                       rng: np.random.Generator) -> None:
-    """Inner products of the gradient in input ``k`` with directions over blocks and single entries."""
+    """Inner products of the gradient in input ``k`` with directions over many entries or one."""
     x = point.arrays[k]
     name = point.subject.inputs[k]
     tally.methods[name] = "adjoint"
@@ -455,7 +307,7 @@ def _check_directions(point: Point, k: int, cotangents: Sequence[Array], tally: 
 
 
 def _directions(x: Array, rng: np.random.Generator) -> Iterator[tuple[Array, Any]]:
-    """Random directions over blocks of entries, then single entries: ends of axes, and some more."""
+    """Random directions over blocks of entries, then single entries: ends of axes, and more."""
     blocks = rng.integers(0, _BLOCKS, x.shape)
     for block in range(_BLOCKS):
         yield np.where(blocks == block, rng.choice([-1.0, 1.0], x.shape)
@@ -466,8 +318,3 @@ def _directions(x: Array, rng: np.random.Generator) -> Iterator[tuple[Array, Any
         direction = np.zeros(x.shape)
         direction[place] = 1.0
         yield direction, place
-
-
-def measured_at(subject: Subject, arrays: Sequence[Array], k: int) -> Array:
-    """The Jacobian of a subject in input ``k``, for diagnoses."""
-    return measure(subject.forward, arrays, k).matrix

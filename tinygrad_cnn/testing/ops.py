@@ -137,8 +137,8 @@ def find(op: Op, *, order: int = 2, seed: int = 0, tally: Tally | None = None,
         for reject in op.rejects:
             run_reject(op, reject, tally)
         if not tally.comparisons:
-            raise Wrong(Finding("samples", op.name, "", "", "nothing was compared: the samples have "
-                                "no entries"))
+            raise Wrong(Finding("samples", op.name, "", "", "nothing was compared: the samples "
+                                "have no entries"))
     except Wrong as wrong:
         return wrong.finding
     return None
@@ -152,8 +152,8 @@ def trials(op: Op, seed: int, tally: Tally, extra: int = DERIVED) -> Iterator[Tr
         raise Wrong(Finding("samples", op.name, "", "", f"samples cannot be drawn: {error}",
                             error=error)) from error
     if not found:
-        raise Wrong(Finding("samples", op.name, "", "", "the op has no samples, so nothing of it is "
-                            "tested; yield at least one from samples(rng)"))
+        raise Wrong(Finding("samples", op.name, "", "", "the op has no samples, so nothing of it "
+                            "is tested; yield at least one from samples(rng)"))
     for sample in found:
         yield start(op, sample, seed, tally)
 
@@ -168,7 +168,7 @@ def start(op: Op, sample: Sample, seed: int, tally: Tally) -> Trial:
     if y.dtype.kind != "f":
         raise trial.wrong("samples", f"the op gives {y.dtype}, which carries no gradient")
     if not np.isfinite(y.data).all():
-        raise trial.wrong("samples", "the sample gives NaN or infinity; nothing can be compared there")
+        raise trial.wrong("samples", "the sample gives NaN or infinity, which no gradient has")
     return trial
 
 

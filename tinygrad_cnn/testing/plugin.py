@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,7 @@ class GradCollector(pytest.Collector):
             for name in properties_of(op):
                 yield _item(self, op, sample.id, name, shared.check(name))
         for reject in op.rejects:
-            yield _item(self, op, reject.id, "refused",
-                        lambda tally, op=op, reject=reject: run_reject(op, reject, tally))
+            yield _item(self, op, reject.id, "refused", partial(run_reject, op, reject))
 
 
 class _Shared:

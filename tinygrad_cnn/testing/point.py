@@ -5,8 +5,8 @@ plain NumPy functions.  A `Point` measures its Jacobian J from values alone and 
 cotangent g, what r = gᵀ J must be and how far off a right rule may be:
 
 - exact data: not at all;
-- otherwise the rounding of the sum, a few eps · |g|ᵀ|J|, plus the noise of the rule itself, seen by
-  moving its arguments by an ulp or two, plus the measured error of J.
+- otherwise the rounding of the sum, a few eps · |g|ᵀ|J|, plus the noise of the rule itself, seen
+  by moving its arguments by an ulp or two, plus the measured error of J.
 
 The noise is capped, so that no rule can buy tolerance by being inaccurate.
 """
@@ -26,7 +26,7 @@ from tinygrad_cnn.testing.report import Finding, Tally, Wrong
 __all__ = ["Point", "Subject", "odd_integers", "tied"]
 
 Arrays = Sequence[Array]
-_ROUNDINGS = 16.0           # eps · |g|ᵀ|J| that the formula of a rule may lose besides its last sum
+_ROUNDINGS = 16.0           # eps · |g|ᵀ|J| that a formula may lose besides its last sum
 _NOISE = 8.0                # times the change that ulps of the arguments cause
 _NOISE_CAP = 2.0 ** 13      # eps · max |g|ᵀ|J|
 _GUARD_BITS = 12            # of the mantissa, for the intermediate results of a rule
@@ -55,7 +55,7 @@ class Subject:
 
 
 def odd_integers(rng: np.random.Generator, shape: Sequence[int], bits: int) -> Array:
-    """Odd integers of both signs below 2 ** bits: none is 0, and no two sums are alike by chance."""
+    """Odd integers of both signs below 2 ** bits: none is 0, and sums are not alike by chance."""
     top = 1 << max(bits - 1, 1)
     return np.asarray(2 * rng.integers(-top, top, shape) + 1, np.float64)
 

@@ -16,7 +16,6 @@ from tinygrad_cnn.tensor import Tensor, grad
 from tinygrad_cnn.testing.contract import CONTRACT
 from tinygrad_cnn.testing.derivatives import (
     Measured,
-    exact_differences,
     is_dyadic,
     ridders,
     slopes_from_the_right,
@@ -228,7 +227,7 @@ def at_kinks(trial: Trial) -> None:
     pool = [-1.0, 0.0, 1.0]
     for v in trial.settings.values():
         if isinstance(v, float) and abs(v) < 8 and min(abs(v - p) for p in pool) >= 0.25:
-            pool.append(v)                          # a bound, say; steps must not reach the next one
+            pool.append(v)                          # a bound; steps must not reach the next one
     for purpose in (30, 31):
         rng = trial.rng(purpose)
         arrays = [rng.choice(pool, x.shape) for x in trial.arrays]

@@ -36,7 +36,7 @@ def pytest_configure(config: Any) -> None:
     class Fixtures:
         @pytest.fixture
         def gradtest(self) -> Any:
-            """Test gradients by hand: ``gradtest(fn, *inputs)``, ``gradtest.op``, ``gradtest.pair``."""
+            """Test gradients by hand: ``gradtest(fn, *inputs)``, ``.op``, ``.pair``."""
             from tinygrad_cnn.testing.plugin import GradTest
             return GradTest()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,8 @@ def _less(n: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(m for m in (1, n // 2, n - 1) if 0 < m < n))
 
 
-def _cropped(settings: Any, before: list[Shape | None], after: list[Shape | None]) -> dict[str, Any]:
+def _cropped(settings: Any, before: list[Shape | None],
+             after: list[Shape | None]) -> dict[str, Any]:
     """Arrays and shapes among the settings, cut as the inputs were."""
     sizes = {m: n for old, new in zip(before, after, strict=True) if old is not None
              and new is not None for m, n in zip(old, new, strict=True) if m != n}

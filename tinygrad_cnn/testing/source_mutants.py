@@ -64,7 +64,7 @@ def source_mutants(op: Op) -> list[SourceMutant]:
 
 def _source(rule: Callable[..., Any]) -> ast.FunctionDef | ast.Lambda | None:
     """The syntax tree of a rule; None if it cannot be had."""
-    code = getattr(rule, "__code__", None)
+    code: Any = getattr(rule, "__code__", None)
     try:
         lines, _ = inspect.findsource(rule)
         with warnings.catch_warnings():
@@ -201,8 +201,8 @@ def _other_slices(node: ast.Slice) -> Iterator[ast.AST]:
         value = getattr(node, bound)
         if value is not None:
             moved = ast.BinOp(value, ast.Add(), ast.Constant(1))
-            yield ast.Slice(**{"lower": node.lower, "upper": node.upper, "step": node.step,
-                               bound: moved})
+            yield ast.Slice(moved if bound == "lower" else node.lower,
+                            moved if bound == "upper" else node.upper, node.step)
     if node.step is not None:
         yield ast.Slice(node.lower, node.upper, None)
 

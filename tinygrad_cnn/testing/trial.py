@@ -58,7 +58,8 @@ class Trial:
         What is compared is counted here.
     """
 
-    def __init__(self, op: Op, sample: Sample, *, seed: int = 0, tally: Tally | None = None) -> None:
+    def __init__(self, op: Op, sample: Sample, *, seed: int = 0,
+                 tally: Tally | None = None) -> None:
         self.op = op
         self.sample = sample
         self.settings = dict(sample.settings)

@@ -1,4 +1,4 @@
-"""The catalogue of mutants: mistakes that people make in backward rules, to test the tester with."""
+"""The catalogue of mutants: mistakes that people make in backward rules, to test the tester."""
 
 from functools import cache
 

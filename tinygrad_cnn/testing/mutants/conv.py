@@ -144,12 +144,17 @@ def _turned_about(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, 
                             **s).data)
 
 
+def _through_float32(r: Array) -> Array:
+    return np.asarray((r * (1 + 2.0 ** -26)).astype(np.float32).astype(r.dtype))
+
+
 MUTANTS = (
     Mutant("C01", "conv2d", "filters are not turned", "flipped",
            broken("conv2d", "x", _not_turned)),
     Mutant("C02", "conv2d", "stride ignored in dx", "stride",
            broken("conv2d", "x", _by_hand(_stride_ignored))),
-    Mutant("C03", "conv2d", "crop one late", "shifted", broken("conv2d", "x", _by_hand(_crop_late))),
+    Mutant("C03", "conv2d", "crop one late", "shifted",
+           broken("conv2d", "x", _by_hand(_crop_late))),
     Mutant("C04", "conv2d", "padding not cropped", "padding",
            broken("conv2d", "x", _by_hand(_no_crop))),
     Mutant("C05", "conv2d", "overlaps overwritten", "overwritten",
@@ -187,7 +192,7 @@ MUTANTS = (
            broken("conv2d", "b", _bias(lambda g: np.full(g.shape[3], float(g[..., 0].size),
                                                          g.dtype)))),
     Mutant("C22", "conv2d", "dw through float32", "rounded",
-           post("conv2d", "w", lambda r: (r * (1 + 2.0 ** -26)).astype(np.float32).astype(r.dtype))),
+           post("conv2d", "w", _through_float32)),
     Mutant("C23", "conv2d", "dx of the used area only", "shape", broken("conv2d", "x", _used_area)),
     Mutant("C24", "conv2d", "dw of the first sample only", "one sample",
            broken("conv2d", "w", _first_sample)),
@@ -199,7 +204,7 @@ MUTANTS = (
         "conv2d_input", "y", lambda right, ct, out, y, w, **s: right(
             ct, out, y, type(w)(np.ascontiguousarray(w.data[::-1, ::-1])), **s))),
     Mutant("C28", "conv2d_weight", "dx of single precision", "rounded", post(
-        "conv2d_weight", "x", lambda r: (r * (1 + 2.0 ** -26)).astype(np.float32).astype(r.dtype))),
+        "conv2d_weight", "x", _through_float32)),
     Mutant("T01", "conv_transpose2d", "filters are turned", "flipped",
            broken("conv_transpose2d", "x", _turned_about)),
     Mutant("T02", "conv_transpose2d", "db without the last row", "one border window", broken(

@@ -31,9 +31,8 @@ def _positive_step(right: Any, ct: Any, out: Any, x: Any, *, index: Any) -> Any:
     """Takes a slice of negative step for one of positive step, from the same end."""
     other = tuple(slice(i.start, i.stop, -i.step) if isinstance(i, slice) and (i.step or 1) < 0
                   else i for i in index)
-    taken = np.zeros(x.shape)[other].shape
-    return right(ct if taken == ct.shape else ct, out, x, index=other if taken == ct.shape
-                 else index)
+    fits = np.zeros(x.shape)[other].shape == ct.shape
+    return right(ct, out, x, index=other if fits else index)
 
 
 def _forward_axes(right: Any, ct: Any, out: Any, x: Any, *, axes: Any) -> Array:
