@@ -8,8 +8,9 @@ the memory of the images; those of a block stay in the cache of the core that ma
   pixels instead of KW·C numbers at a time, and BLAS reads a transposed matrix as well as any.
 * 1×1 filters at stride 1 need no patches: the images are the matrix.
 * Filters of one channel each (depthwise) have no matrix to speak of: they are applied tap by tap.
-* The input gradient is a forward convolution with turned filters; at stride s one for each of the
-  s·s sets of pixels that see the same taps.
+* Where images have few channels, the input gradient is added up tap by tap (``narrow``).
+* Any other input gradient is a forward convolution with turned filters; at stride s one for each
+  of the s·s sets of pixels that see the same taps.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn import shapes
+from tinygrad_cnn.kernels import narrow
 from tinygrad_cnn.kernels.blocks import (
     Array,
     Block,
@@ -59,6 +61,9 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
                               padding=padding, dilation=dilation, groups=groups)
     kh, kw, c, o = w.shape
     x = allocate("conv2d_input", out, np.result_type(y, w))
+    if narrow.fits(w.shape, stride, groups):
+        narrow.spread_taps(y, w, x, padding, dilation)
+        return x
     turned = w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1]
     turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
     sets = itertools.product(_sets(image_size[0], kh, stride[0], padding[0][0], dilation[0]),
