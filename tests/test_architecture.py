@@ -112,7 +112,7 @@ def test_optional_packages_are_imported_inside_functions_only(path):
         top = module.split(".")[0]
         if top in STANDARD or top in CORE or (name == "testing.plugin" and top == "pytest"):
             continue
-        assert inside, f"{path}:{line}: {module} is optional; import it in the function that needs it"
+        assert inside, f"{path}:{line}: {module} is optional; import it where it is needed"
 
 
 def test_the_files_of_ops_import_only_earlier_ones():

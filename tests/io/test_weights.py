@@ -108,8 +108,12 @@ def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "w.npz"
     path.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), write_atomically(path) as file:
-        file.write(b"half of the ne")
-        raise ZeroDivisionError
+    def fail_halfway():
+        with write_atomically(path) as file:
+            file.write(b"half of the ne")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

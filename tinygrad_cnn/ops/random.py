@@ -78,7 +78,8 @@ def _dropout_shape(x: Shape, *, mask: np.ndarray) -> Shape:
 
 def _dropout_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("half", (dyadic(rng, 4, 3),), {"mask": 2.0 * rng.integers(0, 2, (4, 3))})
-    yield Sample("a third", (dyadic(rng, 2, 3, 2),), {"mask": 1.5 * (rng.random((2, 3, 2)) > 1 / 3)})
+    yield Sample("a third", (dyadic(rng, 2, 3, 2),),
+                 {"mask": 1.5 * (rng.random((2, 3, 2)) > 1 / 3)})
 
 
 def _dropout_vjp(ct: Tensor, out: Tensor, x: Tensor, *, mask: np.ndarray) -> Tensor:

@@ -44,7 +44,7 @@ def smooth_matrices(low: float = -2.0, high: float = 2.0, wide: float = 0.0) -> 
 
 
 def geometry(rng: np.random.Generator, *, groups: int = 1) -> tuple[Shape, Shape, dict[str, Any]]:
-    """Images, filters and settings of a convolution, drawn small; no setting is left at its default."""
+    """Images, filters and settings of a convolution, drawn small; no setting at its default."""
     kernel, stride, dilation = (tuple(int(i) for i in rng.integers(1, 4, 2)) for _ in range(3))
     padding = tuple((int(a), int(b)) for a, b in rng.integers(0, 3, (2, 2)))
     spare = rng.integers(0, 4, 2)
