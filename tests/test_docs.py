@@ -32,6 +32,7 @@ import tinygrad_cnn as tc
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md")) if path.exists())
 
+OPTIONAL = {"PIL", "matplotlib", "tqdm"}                # what the extras bring
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _NUMBER = re.compile(r"-?\d+\.\d*(?:e[+-]?\d+)?")
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})(.*)$")
@@ -94,6 +95,8 @@ def run_session(text, names, name, line=1, filename=None):
     report = io.StringIO()
     runner = doctest.DocTestRunner(Checker(), optionflags=FLAGS)
     runner.run(examples, out=report.write, clear_globs=False)
+    if "MissingExtraError: " in report.getvalue():
+        pytest.skip(re.search(r"MissingExtraError: (.*)", report.getvalue())[1])
     if report.getvalue():
         pytest.fail(report.getvalue(), pytrace=False)
     return len(examples.examples)
@@ -201,6 +204,10 @@ def test_every_block_of_a_page_runs_and_shows_what_it_prints(page):
         run_page(page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix())
     except tc.MissingExtraError as error:
         pytest.skip(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL:
+            raise
+        pytest.skip(f"the page needs {error.name}")
 
 
 @pytest.mark.parametrize("name", modules())
