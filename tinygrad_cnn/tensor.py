@@ -616,19 +616,32 @@ def gradients(out: Tensor, ct: Any = None, *, create_graph: bool = False,
 def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
     """A value that is no tensor, in the dtype of its company; other float arrays are refused."""
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f" \
-            and value.dtype != dtype:
+            and value.dtype != dtype and dtype.kind != "c":
         raise DTypeError(f"{op}: {name} is an array of {value.dtype} among tensors of {dtype}; "
                          f"cast it: {name}.astype(np.{dtype})")
     array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
     return array if array.dtype == dtype else array.astype(dtype)
 
 
+def _alike(inputs: tuple[Any, ...]) -> bool:
+    """Whether all are tensors of one float dtype already, as in most calls."""
+    for x in inputs:
+        if not isinstance(x, Tensor) or x.data.dtype is not inputs[0].data.dtype:
+            return False
+    return bool(inputs) and inputs[0].data.dtype.kind == "f"
+
+
 def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     """All inputs as tensors of one dtype, or an error that names the odd one."""
+    if _alike(inputs):
+        return inputs
     given = [x for x in inputs if x is not None]
-    floats = [x.data.dtype for x in given if isinstance(x, Tensor) and x.data.dtype.kind == "f"]
+    # A gradient test steps into the complex plane: there, what meets a complex tensor follows it.
+    stepping = [x.data.dtype for x in given if isinstance(x, Tensor) and x.data.dtype.kind == "c"]
+    floats = stepping or [x.data.dtype for x in given
+                          if isinstance(x, Tensor) and x.data.dtype.kind == "f"]
     if not floats:
         arrays = [x.dtype for x in given if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
         others = [x.data.dtype for x in given if isinstance(x, Tensor)]
@@ -642,7 +655,7 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
         if x is None or (isinstance(x, Tensor) and x.data.dtype == dtype):
             result.append(x)
         elif isinstance(x, Tensor):
-            if x.data.dtype.kind == "f":
+            if x.data.dtype.kind == "f" and not stepping:
                 first = next(j for j, t in enumerate(inputs)
                              if isinstance(t, Tensor) and t.data.dtype == dtype)
                 raise DTypeError(

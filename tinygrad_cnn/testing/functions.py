@@ -1,4 +1,4 @@
-"""A function of tensors as a subject: called at other values, in float64, with all it closes over."""
+"""A function of tensors as a subject: called at other values, with all that it closes over."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ class Function:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """What reports call the leaves."""
         own = tuple(f"x{i}" for i in range(len(self.leaves)))
         return own + tuple(t.name or f"parameter {i}" for i, t in enumerate(self.closed_over))
 
 
     @property
     def arrays(self) -> list[Array]:
+        """Where the function is tested: its arguments, then what it closes over."""
         return [*self.leaves, *(t.data for t in self.closed_over)]
 
     @contextmanager
@@ -57,6 +59,7 @@ class Function:
                 t.data = a
 
     def forward(self, arrays: Sequence[Array]) -> Array:
+        """The values of the function."""
         with self.called(arrays) as (y, _):
             if not isinstance(y, Tensor):
                 raise GradientError(f"check_gradients: {self.name} returned {type(y).__name__}, "
@@ -65,6 +68,7 @@ class Function:
             return y.data
 
     def pull(self, arrays: Sequence[Array], ct: Array) -> list[Array | None]:
+        """The gradients of all leaves."""
         with self.called(arrays) as (y, tensors):
             if not y.requires_grad:
                 raise GradientError(f"check_gradients: the output of {self.name} depends on no "

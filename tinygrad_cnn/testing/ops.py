@@ -130,15 +130,17 @@ def find(op: Op, *, order: int = 2, seed: int = 0, tally: Tally | None = None,
          extra: int = DERIVED) -> Finding | None:
     """The first thing that is wrong with an op, or None; ``extra`` cases are derived."""
     tally = Tally() if tally is None else tally
+    seen = False
     try:
         for trial in trials(op, seed, tally, extra):
+            seen = seen or bool(trial.out.size and sum(a.size for a in trial.arrays))
             for name in properties_of(op, order):
                 run_property(name, trial)
         for reject in op.rejects:
             run_reject(op, reject, tally)
-        if not tally.comparisons:
-            raise Wrong(Finding("samples", op.name, "", "", "nothing was compared: the samples "
-                                "have no entries"))
+        if not seen:
+            raise Wrong(Finding("samples", op.name, "", "", "nothing was compared: no sample has "
+                                "entries"))
     except Wrong as wrong:
         return wrong.finding
     return None

@@ -84,7 +84,9 @@ def constant_ratio(e: Evidence) -> Diagnosis | None:
     counts = _counts(e)
     for key, value, words in (("mean", 1 / ratio, "a mean where a sum belongs"),
                               ("sum", ratio, "a sum where a mean belongs")):
-        if value > 1.5 and abs(value - round(value)) < 1e-6 * value and round(value) in counts:
+        # One sample of a function cannot tell a count from a factor; those of an op can.
+        whole = value > 1.5 and abs(value - round(value)) < 1e-6 * value
+        if e.trial is not None and whole and round(value) in counts:
             return key, (f"constant ratio {text}: {words}, {round(value)} = "
                          f"{counts[round(value)]}")
     return "scale", f"constant ratio: every entry is {text} times what it should be"

@@ -1,0 +1,287 @@
+"""What the gradient checkers find, what they let pass, and what they refuse to judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import OPS, GradientError, GradientMismatch, Op, Parameter, Sample, Tensor
+from tinygrad_cnn.testing import check_gradients, check_op, check_sample, check_vjp_pair
+from tinygrad_cnn.testing.derivatives import (
+    complex_step,
+    exact_differences,
+    is_dyadic,
+    measure,
+    ridders,
+)
+from tinygrad_cnn.testing.score import exact_trials, one_ulp_is_seen
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(2, 3))
+
+
+# ---- derivatives from values
+
+def test_ridders_finds_a_slope_and_knows_its_error():
+    value, error = ridders(lambda t: np.exp(1 + t))
+    assert abs(value[0] - math.e) <= 10 * error[0] <= 1e-9
+
+
+def test_ridders_is_not_fooled_by_a_kink_within_reach():
+    value, error = ridders(lambda t: np.maximum(t + 0.01, 0.0) * 3)
+    assert abs(value[0] - 3) <= 10 * error[0] + 1e-12
+
+
+def test_at_a_kink_ridders_does_not_settle_on_anything_with_confidence():
+    value, error = ridders(lambda t: np.array([np.abs(t), np.exp(t)]))
+    assert abs(value[1] - 1) < 1e-9
+    assert value[0] == 0 or not np.isfinite(error[0])       # the central difference of |t| is 0
+
+
+def test_complex_steps_are_exact_and_refused_where_the_imaginary_part_is_dropped():
+    found = complex_step(lambda a: np.sin(a[0]), [np.array([0.5])], 0)
+    assert found.matrix[0, 0] == pytest.approx(math.cos(0.5), rel=1e-15)
+    assert complex_step(lambda a: np.abs(a[0]), [np.array([0.5])], 0) is None
+    buffer = np.zeros(1)
+
+    def through_a_real_buffer(a):
+        buffer[...] = a[0] * 2
+        return buffer
+
+    assert complex_step(through_a_real_buffer, [np.array([0.5])], 0) is None
+
+
+def test_exact_differences_see_both_sides_of_a_kink_and_refuse_inexact_data():
+    found = exact_differences(lambda a: np.maximum(a[0], 0), [np.array([0.0, 1.0])], 0,
+                              step=1 / 32, both_sides=True)
+    np.testing.assert_array_equal(found.matrix, np.eye(2))
+    np.testing.assert_array_equal(found.left, [[0, 0], [0, 1]])
+    assert exact_differences(lambda a: a[0], [np.array([0.1])], 0, step=1.0,
+                             both_sides=False) is None
+    assert not is_dyadic(np.array([0.1]))
+
+
+def test_a_function_that_is_not_affine_is_not_measured_as_if_it_were():
+    assert measure(lambda a: a[0] ** 2, [np.array([0.5, 1.5])], 0, affine=True).method \
+        == "complex step"
+
+
+# ---- ops
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_every_rule_of_the_registry_is_right(op):
+    report = check_op(op, order=1, seed=1)
+    assert report.comparisons > 0
+    assert report.worst < 1
+    assert set(report.methods.values()) <= {"exact", "complex step", "Ridders"}
+
+
+def test_affine_inputs_are_compared_exactly():
+    assert check_op(OPS["conv2d"]).methods == {"x": "exact", "w": "exact", "b": "exact"}
+
+
+def test_an_error_of_one_ulp_in_one_entry_is_found_in_every_exact_op():
+    missed = [f"{trial.op.name} {trial.names[k]}" for trial, k in exact_trials()
+              if not one_ulp_is_seen(trial, k)]
+    assert not missed
+
+
+def square_op(vjp, **changes):
+    declaration = {"name": "square", "shape": lambda x: x, "kernels": {"array": lambda x: x * x},
+                   "vjp": {"x": vjp}, "samples": lambda rng: [Sample("row", (rng.normal(size=4),))]}
+    return Op(**{**declaration, **changes})
+
+
+def test_a_right_rule_passes_and_a_wrong_one_is_named():
+    assert check_op(square_op(lambda ct, out, x: ct * 2.0 * x)).verdict == "right"
+    with pytest.raises(GradientMismatch, match=r"square\[row\] x, gradient: constant ratio"):
+        check_op(square_op(lambda ct, out, x: ct * x))
+
+
+@pytest.mark.parametrize("samples, words", [
+    (lambda rng: [], "no samples"),
+    (lambda rng: [Sample("empty", (np.zeros((0, 3)),))], "nothing was compared"),
+    (lambda rng: [Sample("nan", (np.array([np.nan]),))], "NaN or infinity"),
+    (lambda rng: 1 / 0, "cannot be drawn"),
+])
+def test_an_op_without_usable_samples_fails(samples, words):
+    with pytest.raises(GradientMismatch, match=words):
+        check_op(square_op(lambda ct, out, x: ct * 2.0 * x, samples=samples))
+
+
+def test_an_op_declared_affine_that_is_not_fails():
+    with pytest.raises(GradientMismatch, match="affine_in names 'x'"):
+        check_op(square_op(lambda ct, out, x: ct * 2.0 * x, affine_in=("x",)))
+
+
+def test_a_random_op_fails():
+    rng = np.random.default_rng(0)
+    op = square_op(lambda ct, out, x: ct * 2.0 * x,
+                   kernels={"array": lambda x: x * x + rng.normal()})
+    with pytest.raises(GradientMismatch, match="random or keeps state"):
+        check_op(op)
+
+
+def test_a_rule_with_the_wrong_tie_fails_only_where_a_tie_rule_is_declared():
+    inclusive = {"x": lambda ct, out, x: ct * (x.data >= 0)}
+    relu = dataclasses.replace(OPS["relu"], vjp=inclusive, reads=None, array_rules=False)
+    with pytest.raises(GradientMismatch, match="only at ties and kinks"):
+        check_op(relu)
+    check_op(dataclasses.replace(relu, ties=None))
+
+
+def test_a_value_beyond_the_slopes_at_a_kink_fails_without_a_declaration_too():
+    def beyond_both(ct, out, x):
+        return ct * ((x.data > 0) + 2.0 * (x.data == 0)).astype(ct.dtype)
+
+    beyond = {"x": beyond_both}
+    with pytest.raises(GradientMismatch, match="kinks"):
+        check_op(dataclasses.replace(OPS["relu"], vjp=beyond, reads=None, array_rules=False,
+                                     ties=None))
+
+
+def test_a_refusal_must_use_the_words_it_promises():
+    op = dataclasses.replace(OPS["matmul"], rejects=(
+        dataclasses.replace(OPS["matmul"].rejects[0], message="something else"),))
+    with pytest.raises(GradientMismatch, match="expected the words 'something else'"):
+        check_op(op)
+
+
+def test_a_single_sample_and_property_can_be_checked():
+    sample = Sample("one", (np.array([1.0]),))
+    assert check_sample(OPS["exp"], sample, "gradient").comparisons > 0
+    with pytest.raises(GradientMismatch):
+        check_sample(square_op(lambda ct, out, x: ct), sample, "gradient")
+
+
+def test_what_is_no_op_is_refused():
+    with pytest.raises(GradientMismatch, match="has no attribute op"):
+        check_op(np.sin)
+
+
+# ---- functions of tensors
+
+def test_a_model_is_tested_with_all_parameters_that_it_closes_over():
+    w = Parameter(RNG.normal(size=(3, 4)).astype(np.float32), name="weights")
+    b = Parameter(np.zeros(4, np.float32), name="bias")
+    report = check_gradients(lambda x: tc.cross_entropy(x @ w + b, np.array([0, 3])), X, order=2)
+    assert set(report.methods) == {"x0", "weights", "bias"}
+    assert w.dtype == np.float32
+
+
+def test_every_input_is_tested_not_only_the_first():
+    with pytest.raises(GradientMismatch, match="x1, gradient: constant ratio: every entry is 0"):
+        check_gradients(lambda x, y: (x * y * y.detach()).sum(), X, X)
+
+
+def test_large_inputs_are_tested_along_directions():
+    x = RNG.normal(size=(4, 12, 12, 8))
+    assert check_gradients(lambda x: x.tanh(), x).methods == {"x0": "adjoint"}
+
+    def one_entry_wrong(x):
+        mask = np.zeros(x.shape)
+        mask[2, 5, 7, 3] = 1e-6
+        return x.tanh() + (x * mask).detach()
+
+    with pytest.raises(GradientMismatch, match="random direction"):
+        check_gradients(one_entry_wrong, x)
+
+
+def test_at_a_kink_the_verdict_is_not_differentiable_here():
+    report = check_gradients(tc.relu, np.array([0.0, 1.0, -1.0]))
+    assert report.verdict == "not differentiable here"
+    assert report.notes == ("not differentiable here: x0 at (0,)",)
+    with pytest.raises(GradientMismatch):
+        check_gradients(lambda x: tc.relu(x) + (x - x.detach()) * 5.0, np.array([0.0, 1.0]))
+
+
+def test_dropout_from_the_default_generator_is_replayed():
+    tc.manual_seed(3)
+    assert check_gradients(lambda x: tc.dropout(x, p=0.5) * x, X).verdict == "right"
+
+
+def test_the_second_derivative_is_tested_when_asked():
+    def cut(x):
+        return x * x * x + (x - x.detach()) * 0.0
+
+    assert check_gradients(cut, X, order=3).verdict == "right"
+
+
+def writes(x):
+    x.data[...] = 0
+    return x * 1.0
+
+
+@pytest.mark.parametrize("fn, x, words", [
+    (lambda x: x * RNG.normal(), X, "random or keeps state"),
+    (writes, X, "writes to its input x0"),
+    (lambda x: x.data, X, "returned ndarray, expected one Tensor"),
+    (lambda x: (x, x), X, "returned tuple"),
+    (lambda x: None, X, "returned NoneType"),
+    (lambda x: x.astype(np.int64), X, "int64, which carries no gradient"),
+    (lambda x: x.log(), -np.ones(3), "gives nan at"),
+    (lambda x: x[:0], X, "without entries"),
+    (lambda x: Tensor(x.data), X, "depends on no input"),
+    (lambda x: x, np.arange(3), "no input holds floats"),
+    (lambda x: x, np.array([np.nan]), "holds NaN"),
+    (lambda x: x, np.zeros((0, 2)), "without entries"),
+    (lambda x: x, "text", "is str"),
+])
+def test_what_cannot_be_judged_is_refused(fn, x, words):
+    with pytest.raises(GradientError, match=words):
+        check_gradients(fn, x)
+
+
+def test_order_below_one_is_refused():
+    with pytest.raises(tc.SettingError, match="at least 1"):
+        check_gradients(tc.relu, X, order=0)
+
+
+# ---- plain NumPy functions
+
+def dense(x, w):
+    return x @ w
+
+
+def test_a_right_pair_passes_and_each_wrong_gradient_is_found():
+    w = RNG.normal(size=(3, 2))
+    assert check_vjp_pair(dense, lambda ct, x, w: (ct @ w.T, x.T @ ct), X, w).verdict == "right"
+    with pytest.raises(GradientMismatch, match="array 1"):
+        check_vjp_pair(dense, lambda ct, x, w: (ct @ w.T, x.T @ ct / len(x)), X, w)
+
+
+def test_integer_arrays_of_a_pair_need_no_gradient():
+    labels = np.array([0, 2])
+
+    def pick(x, labels):
+        return x[np.arange(len(x)), labels]
+
+    def pick_backward(ct, x, labels):
+        dx = np.zeros_like(x)
+        dx[np.arange(len(x)), labels] = ct
+        return dx, None
+
+    assert check_vjp_pair(pick, pick_backward, X, labels).verdict == "right"
+
+
+@pytest.mark.parametrize("forward, vjp, words", [
+    (dense, lambda ct, x, w: ct @ w.T, "1 cotangents for 2 arrays"),
+    (lambda x, w: [x, w], lambda ct, x, w: (ct, ct), "returned list"),
+    (lambda x, w: (x @ w > 0), lambda ct, x, w: (ct @ w.T, x.T @ ct), "bool"),
+])
+def test_pairs_that_cannot_be_judged_are_refused(forward, vjp, words):
+    with pytest.raises(GradientError, match=words):
+        check_vjp_pair(forward, vjp, X, RNG.normal(size=(3, 2)))
+
+
+def test_a_pair_that_writes_into_its_cotangent_is_found():
+    def backward(ct, x):
+        ct *= 2 * x
+        return ct.copy()
+
+    with pytest.raises(GradientMismatch, match="written to"):
+        check_vjp_pair(lambda x: x * x, backward, X)
