@@ -27,6 +27,9 @@ def reproducer(finding: Finding) -> str:
             and finding.expected is not None and finding.ct is not None \
             and np.shape(finding.got) == np.shape(finding.expected):
         lines = _by_numbers(finding, trial, op)
+        if imports[-1] == "from tinygrad_cnn import OPS":
+            imports[-1] = "from tinygrad_cnn import OPS, Tensor, gradients"
+            lines = lines[1:]
     else:
         lines = _by_property(finding, trial, op)
     return "\n".join(["import numpy as np", *imports, *lines])
