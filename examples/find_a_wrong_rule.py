@@ -1,6 +1,6 @@
 """Write an op with a mistake in its backward rule, and let the tester find and name it.
 
-    python examples/find_a_wrong_rule.py
+Run it with ``python examples/find_a_wrong_rule.py``.
 """
 
 import numpy as np

@@ -184,7 +184,8 @@ def _second_directions(trial: Trial, k: int) -> list[Array]:
     rng = trial.rng(20 + k)
     shape, size = trial.arrays[k].shape, trial.arrays[k].size
     through = [rng.choice([-1.0, 1.0, -0.5, 0.5], shape) for _ in range(2 if size > 1 else 0)]
-    single = [np.zeros(shape) for _ in range(min(size, _SECOND_ENTRIES))]
+    entries = _SECOND_ENTRIES if _all_exact(trial) else _SECOND_ENTRIES // 2     # Ridders is dear
+    single = [np.zeros(shape) for _ in range(min(size, entries))]
     for direction, i in zip(single, rng.permutation(size), strict=False):
         direction.flat[i] = 1.0
     return [*through, *single]
@@ -228,7 +229,8 @@ def at_kinks(trial: Trial) -> None:
     for v in trial.settings.values():
         if isinstance(v, float) and abs(v) < 8 and min(abs(v - p) for p in pool) >= 0.25:
             pool.append(v)                          # a bound; steps must not reach the next one
-    for purpose in (30, 31):
+    few = sum(x.size for x in trial.arrays) <= 24       # entries: chance may leave out a tie
+    for purpose in (30, 31) if few else (30,):
         rng = trial.rng(purpose)
         arrays = [rng.choice(pool, x.shape) for x in trial.arrays]
         if trial.op.piecewise_linear and is_dyadic(np.array(pool), 20):
