@@ -14,6 +14,7 @@ import numpy as np
 from tinygrad_cnn.graph import blank
 from tinygrad_cnn.op import OPS, Array
 from tinygrad_cnn.tensor import Tensor, grad, gradients
+from tinygrad_cnn.testing.contract_engine import called_by_name, records_and_frees
 from tinygrad_cnn.testing.trial import Trial, forced
 
 __all__ = ["CONTRACT"]
@@ -317,10 +318,16 @@ def shared_tensor(trial: Trial) -> None:
         y = trial.apply(tensors)
         diamond = gradients(y + y, Tensor(ct.astype(y.dtype)))
         three = trial.apply(tensors) + trial.apply(tensors) + trial.apply(tensors)
-        thrice = gradients(three, Tensor(ct.astype(y.dtype)))
+        thrice = gradients(three, Tensor(ct.astype(y.dtype)), retain_graph=True)
+        recorded = gradients(three, Tensor(ct.astype(y.dtype)), create_graph=True)
+    noise = trial.noise(ct)
     for k, t in enumerate(tensors):
         part = single[k]
         if part is not None:
+            trial.point.compare_arrays(
+                name, k, _data(recorded, t), part + part + part,
+                3 * trial.point.bound(k, ct, np.float64, noise), None, trial.tally,
+                detail="recorded, three uses of a tensor do not give the sum of three gradients")
             trial.same(name, k, _data(diamond, t), part + part,
                        "a result that is used twice does not give twice the gradient", ct)
             trial.same(name, k, _data(thrice, t), part + part + part,
@@ -358,5 +365,7 @@ CONTRACT: dict[str, Callable[[Trial], None]] = {
     "reads what is declared": reads_what_is_declared,
     "only what is asked": only_what_is_asked,
     "shared tensor": shared_tensor,
+    "records and frees": records_and_frees,
+    "called by name": called_by_name,
 }
 """Name of the property -> its check."""

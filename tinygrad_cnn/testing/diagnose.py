@@ -34,6 +34,9 @@ _BY_PROPERTY = {
                                      "plain array where a recorded tensor belongs"),
     "only what is asked": ("recording", "the result depends on which gradients are wanted, or on "
                                         "whether the pass is recorded"),
+    "records and frees": ("recording", "the engine does not record, add up or free as it should"),
+    "called by name": ("public function", "the public function is not the op: it runs another "
+                                          "kernel, or records another op"),
     "keeps dtype": ("dtype", "the dtype of the input is not kept"),
     "kernels agree": ("kernel", "a kernel computes something else"),
     "refusals": ("refusal", "a call that must be refused is not, or not with the words"),

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import graph
-from tinygrad_cnn.op import OPS, Array, Op
-from tinygrad_cnn.tensor import Tensor, _wrap
+from tinygrad_cnn.op import FUNCTIONS, OPS, Array, Op
+from tinygrad_cnn.tensor import Tensor, _wrap, unary
 from tinygrad_cnn.testing.mutants.mutant import Mutant, broken, post, replaced
 
 __all__ = ["MUTANTS"]
@@ -165,6 +165,30 @@ def _nothing_copied() -> Any:
     return _patched(sys.modules["tinygrad_cnn.tensor"], "_separate", separate)
 
 
+def _tensors_overwrite() -> Any:
+    return _patched(graph._TensorStep, "add", lambda self, a, b, may_write: b)
+
+
+def _grad_assigned() -> Any:
+    """backward() assigns to .grad, and does not add."""
+    return _patched(sys.modules["tinygrad_cnn.tensor"], "_sum", lambda a, b, create_graph: b)
+
+
+def _nothing_freed() -> Any:
+    return _patched(graph.Node, "free", lambda self: None)
+
+
+@contextmanager
+def _another_function() -> Iterator[None]:
+    """The public function runs another kernel than the op."""
+    before = FUNCTIONS["tanh"]
+    FUNCTIONS["tanh"] = unary(OPS["tanh"], lambda x: x / (1 + np.abs(x)))
+    try:
+        yield
+    finally:
+        FUNCTIONS["tanh"] = before
+
+
 MUTANTS = (
     Mutant("X01", "matmul", "b not transposed", "transposed", broken(
         "matmul", "a", lambda right, ct, out, a, b: right(
@@ -225,4 +249,12 @@ MUTANTS = (
            _writes_into_shared),
     Mutant("G04", "add", "two gradients in one array", "shared memory", lambda: OPS["add"],
            _nothing_copied),
+    Mutant("G05", "mul", "recorded, a second use overwrites the first", "reuse",
+           lambda: OPS["mul"], _tensors_overwrite),
+    Mutant("G06", "relu", "backward assigns to .grad", "recording", lambda: OPS["relu"],
+           _grad_assigned),
+    Mutant("G07", "relu", "the graph is never freed", "recording", lambda: OPS["relu"],
+           _nothing_freed),
+    Mutant("G08", "tanh", "the public function runs another kernel", "public function",
+           lambda: OPS["tanh"], _another_function),
 )
