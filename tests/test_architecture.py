@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "kernels": ("shapes", "errors", "kernels"),
     "op": ("shapes", "errors"),
     "graph": ("op", "shapes", "errors"),
-    "tensor": ("graph", "op", "shapes", "errors"),
+    "tensor": ("tensor", "graph", "op", "shapes", "errors"),
     "ops": ("ops", "tensor", "op", "kernels", "shapes", "errors"),
     "transforms": ("tensor", "graph", "ops", "errors"),
     "nn": ("nn", "ops", "tensor", "shapes", "errors"),

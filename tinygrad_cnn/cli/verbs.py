@@ -217,11 +217,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words[:1] == ["gradtest"]:
-            from tinygrad_cnn.testing import cli as gradtest
-            return gradtest.main(words[1:])
+            from tinygrad_cnn.testing.cli import main as gradtest
+            return gradtest(words[1:])
         if words[:1] == ["bench"]:
-            from tinygrad_cnn.bench import cli as bench
-            return bench.main(words[1:])
+            from tinygrad_cnn.bench.cli import main as bench
+            return bench(words[1:])
         args = parser().parse_args(words)
         if args.threads is not None:
             set_num_threads(args.threads)

@@ -1,0 +1,324 @@
+"""The one place where ops are applied and recorded, and the functions made from declarations.
+
+`apply` takes any op; `binary` and `unary` are the short ways of elementwise ops.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from tinygrad_cnn.errors import DTypeError, ShapeError
+from tinygrad_cnn.graph import Node, State, _serial, _state, blank
+from tinygrad_cnn.op import Op, public, register
+from tinygrad_cnn.shapes import Shape, bind_axes
+from tinygrad_cnn.tensor.value import Array, Tensor, _converted, _new, _not_numbers, _wrap
+
+__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
+
+_PACKAGE = __name__.partition(".")[0]
+_KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
+_OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
+_HERE = globals()                                       # and those of a + 2.0 these too
+
+
+def _alike(inputs: tuple[Any, ...]) -> bool:
+    """Whether all are tensors of one float dtype already, as in most calls."""
+    for x in inputs:
+        if not isinstance(x, Tensor) or x.data.dtype is not inputs[0].data.dtype:
+            return False
+    return bool(inputs) and inputs[0].data.dtype.kind == "f"
+
+
+def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    """All inputs as tensors of one dtype, or an error that names the odd one."""
+    if _alike(inputs):
+        return inputs
+    given = [x for x in inputs if x is not None]
+    # A gradient test steps into the complex plane: there, what meets a complex tensor follows it.
+    stepping = [x.data.dtype for x in given if isinstance(x, Tensor) and x.data.dtype.kind == "c"]
+    floats = stepping or [x.data.dtype for x in given
+                          if isinstance(x, Tensor) and x.data.dtype.kind == "f"]
+    if not floats:
+        arrays = [x.dtype for x in given if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
+        others = [x.data.dtype for x in given if isinstance(x, Tensor)]
+        numbers = any(isinstance(x, (float, np.floating)) for x in given)
+        floats = arrays or ([np.dtype(np.float32)] if numbers or not others else others)
+    dtype = floats[0]
+    result: list[Tensor | None] = []
+    for i, x in enumerate(inputs):
+        if x is None and (op.variadic or op.inputs[i] not in op.optional):
+            raise _not_numbers(op.name, op.input_name(i), x)
+        if x is None or (isinstance(x, Tensor) and x.data.dtype == dtype):
+            result.append(x)
+        elif isinstance(x, Tensor):
+            if x.data.dtype.kind == "f" and not stepping:
+                first = next(j for j, t in enumerate(inputs)
+                             if isinstance(t, Tensor) and t.data.dtype == dtype)
+                raise DTypeError(
+                    f"{op.name}: {op.input_name(first)} is {dtype} but {op.input_name(i)} is "
+                    f"{x.data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
+            result.append(_wrap(x.data.astype(dtype), False, None))
+        else:
+            result.append(_wrap(_converted(x, dtype, op.name, op.input_name(i)), False, None))
+    return tuple(result)
+
+
+def _origin(frame: FrameType | None) -> tuple[Any, int] | None:
+    """The innermost line outside the package: code object and instruction, never the frame."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] != _PACKAGE:
+            return frame.f_code, frame.f_lasti
+        frame = frame.f_back
+    return None
+
+
+def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
+    """Check the inputs, run a kernel, and record a node if a gradient will be wanted.
+
+    Parameters
+    ----------
+    op : Op
+        What to apply.
+    *inputs : Tensor, array_like or None
+        One for each input of the op; optional ones may be missing at the end.  What is no tensor
+        takes the dtype of the tensors.
+    **settings
+        The settings of the op, all of them, in their normalised form.
+
+    Raises
+    ------
+    ShapeError, SettingError
+        From the op's axes and shape rule.
+    DTypeError
+        If float dtypes differ, or the kernel makes another dtype than its inputs have.
+    """
+    return apply_with_residuals(op, *inputs, **settings)[0]
+
+
+def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor, dict[str, Any]]:
+    """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
+    if not op.variadic and len(inputs) < len(op.inputs):
+        inputs += (None,) * (len(op.inputs) - len(inputs))
+    tensors = _as_tensors(op, inputs)
+    expected = _result_shape(op, tuple([None if x is None else x.data.shape for x in tensors]),
+                             tuple(settings.items()))
+    state = _state.get()
+    began = time.perf_counter() if state.observer is not None else 0.0
+    try:
+        y, residuals = op.run(*(None if x is None else x.data for x in tensors), **settings)
+    except TypeError:
+        if all(x is None or x.data.dtype.kind == "f" for x in tensors):
+            raise
+        raise _leaves_the_integers(op, tensors) from None       # NumPy refused to cast in place
+    if type(y) is not np.ndarray:
+        y = np.asarray(y)
+    if y.shape != expected:
+        raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
+    dtype = settings.get("dtype") or next((x.data.dtype for x in tensors if x is not None), y.dtype)
+    if y.dtype != dtype:
+        if dtype.kind != "f":
+            raise _leaves_the_integers(op, tensors)
+        raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
+                         "dtype=x.dtype")
+    return _record(op, tensors, settings, residuals, y, state, began), residuals
+
+
+def _result_shape(op: Op, shapes: tuple[Shape | None, ...],
+                  settings: tuple[tuple[str, Any], ...]) -> Shape:
+    """The shape of the result, or an error that says which inputs do not fit."""
+    try:
+        hash(settings)
+    except TypeError:                           # an array, or a slice: asked anew each time
+        return _judge(op, shapes, settings)
+    return _remembered(op, shapes, settings)
+
+
+def _judge(op: Op, shapes: tuple[Shape | None, ...],
+           settings: tuple[tuple[str, Any], ...]) -> Shape:
+    named = dict(settings)
+    if op.axes is not None:
+        bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
+    return op.shape(*shapes, **named)
+
+
+# Each step of a training asks the same questions, and the answer takes longer than a small kernel.
+_remembered = lru_cache(maxsize=4096)(_judge)
+
+
+def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeError:
+    i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)
+    name = op.input_name(i)
+    return DTypeError(f"{op.name}: {name} is {x.dtype}, and the result of {op.name} is not; cast "
+                      f"it: {name}.astype(np.float32)")
+
+
+def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
+            residuals: dict[str, Any], y: Array, state: State,
+            began: float) -> Tensor:
+    tracked = state.recording and any(x is not None and x.requires_grad for x in tensors)
+    if not tracked and state.observer is None:
+        return _wrap(y, False, None)
+    if op.unread:
+        tensors = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
+    node = Node(op, tensors, settings, residuals, y if op.reads_out else None, state.scope,
+                _origin(sys._getframe(3)))
+    if state.observer is not None:
+        state.observer.forward(node, y, time.perf_counter() - began)
+    return _wrap(y, True, node) if tracked else _wrap(y, False, None)
+
+
+def _stand_in(x: Tensor | None) -> Tensor | None:
+    """``x`` without its values, which no rule reads, so that their memory can be freed."""
+    if x is None or x.data.nbytes < _KEEP_BYTES or (x.node is None and x.requires_grad):
+        return x
+    t = _wrap(blank(x.data.shape, x.data.dtype), x.requires_grad, x.node)
+    t.name = x.name
+    return t
+
+
+def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
+    """The function of an op of two inputs that broadcast: short for tensors, `apply` for the rest.
+
+    NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
+    """
+    reads_out, unread = op.reads_out, op.unread
+
+    def function(a: Any, b: Any) -> Tensor:
+        state = _state.get()
+        try:
+            x, y = a.data, b.data
+            dtype = x.dtype
+            if dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
+                    or not isinstance(b, Tensor):
+                return apply(op, a, b)
+            out = ufunc(x, y)
+        except AttributeError:
+            if type(b) is float and isinstance(a, Tensor) and a.data.dtype.kind == "f":
+                return function(a, _wrap(np.asarray(b, a.data.dtype), False, None))
+            return apply(op, a, b)              # an array, a list, or a number in front
+        except ValueError:
+            return apply(op, a, b)              # shapes that do not fit
+        if type(out) is not ndarray:
+            out = np.asarray(out)               # NumPy turns 0-d results into scalars
+        if out.dtype is not dtype:              # integers that are divided
+            return apply(op, a, b)
+        if not (a.requires_grad or b.requires_grad) or not state.recording:
+            return _wrap(out, False, None)
+        inputs: tuple[Any, ...] = (a, b)
+        if unread and out.nbytes >= _KEEP_BYTES:
+            inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
+        return _recorded(op, inputs, out, reads_out, state, sys._getframe(1))
+
+    function.__name__ = op.name
+    return function
+
+
+def _recorded(op: Op, inputs: tuple[Any, ...], out: Array, reads_out: bool, state: State,
+              frame: FrameType) -> Tensor:
+    """A tensor and its node, field by field: this runs for each elementwise op of a program."""
+    node = _new(Node)
+    node.op = op
+    node.inputs = inputs
+    node.settings = node.residuals = _NOTHING
+    node.out = out if reads_out else None
+    node.scope = state.scope
+    node.serial = next(_serial)
+    if state.scope:
+        node.origin = _origin(frame)
+    else:
+        while (place := frame.f_globals) is _OPERATORS or place is _HERE:
+            assert frame.f_back is not None
+            frame = frame.f_back
+        node.origin = (frame.f_code, frame.f_lasti)
+    t = _new(Tensor)
+    t.data = out
+    t.requires_grad = True
+    t.node = node
+    t.grad = t.name = None
+    return t
+
+
+def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
+    """The function of an elementwise op of one input and no settings."""
+    reads_out, unread = op.reads_out, op.unread
+
+    def function(x: Any) -> Tensor:
+        state = _state.get()
+        if not isinstance(x, Tensor) or x.data.dtype.kind != "f" or state.observer is not None:
+            return apply(op, x)
+        out = kernel(x.data)
+        if type(out) is not ndarray:
+            out = np.asarray(out)
+        if not x.requires_grad or not state.recording:
+            return _wrap(out, False, None)
+        return _recorded(op, ((_stand_in(x) if unread else x),), out, reads_out, state,
+                         sys._getframe(1))
+
+    function.__name__ = op.name
+    return function
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+# ---- public functions made from a declaration ----------------------------------------------------
+
+def expose(op: Op) -> Callable[..., Tensor]:
+    """The public function of an op whose settings need no normalising; its ``op`` is the op."""
+    def function(*inputs: Any, **settings: Any) -> Tensor:
+        if not op.variadic and len(inputs) > len(op.inputs):
+            raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
+                            f"settings by name, but {len(inputs)} inputs were given")
+        return apply(op, *inputs, **settings)
+
+    function.__name__ = function.__qualname__ = op.name
+    function.op = op  # type: ignore[attr-defined]
+    return public()(function)
+
+
+def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
+    """Declare an op of your own: the decorated function is the kernel.
+
+    Parameters
+    ----------
+    **declaration
+        Every other field of `Op`: at least ``shape``, ``vjp`` and ``samples``.
+
+    Returns
+    -------
+    callable
+        A decorator; what it returns takes tensors, records, and has the attribute ``op``.
+
+    Raises
+    ------
+    DeclarationError
+        If the signatures disagree, or the name is taken.
+
+    Examples
+    --------
+    >>> def _cube_vjp(ct, out, x):
+    ...     return ct * 3.0 * x * x
+    >>> @custom_op(shape=lambda x: x, vjp={"x": _cube_vjp},
+    ...            samples=lambda rng: [Sample("matrix", (rng.normal(size=(2, 3)),))])
+    ... def cube_for_the_docs(x):
+    ...     return x * x * x
+    >>> x = Tensor([2.0], requires_grad=True)
+    >>> cube_for_the_docs(x).sum().backward()
+    >>> x.grad.item()
+    12.0
+    """
+    def build(kernel: Callable[..., Array]) -> Callable[..., Tensor]:
+        name = kernel.__name__
+        function = expose(register(Op(name=name, kernels={"array": kernel}, **declaration)))
+        function.__doc__ = kernel.__doc__
+        return function
+    return build
