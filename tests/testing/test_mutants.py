@@ -39,7 +39,7 @@ def test_every_mutant_is_found(planted, findings):
 
 
 def test_diagnoses_are_right_first_four_times_in_five(findings):
-    plain = [m for m in CATALOGUE if not m.engine][1::4]
+    plain = [m for m in CATALOGUE if not m.engine][1::6]
     keys = {m.name: [key for key, _ in diagnose(findings[m.name])] for m in plain}
     first = sum(keys[m.name][0] == m.diagnosis for m in plain) / len(plain)
     second = sum(m.diagnosis in keys[m.name][:2] for m in plain) / len(plain)

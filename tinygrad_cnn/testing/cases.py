@@ -88,7 +88,7 @@ def _varied(op: Op, base: Sample, samples: Sequence[Sample],
                  for a, s in zip(base.args, shapes, strict=True))
     what = [" × ".join(str(s) for s in shapes if s is not None),
             *(f"{k} {v}" for k, v in settings.items() if v != base.settings[k])]
-    return Sample(", ".join(what), args, settings)
+    return Sample(f"derived {', '.join(what)}", args, settings)
 
 
 # ---- shapes

@@ -60,13 +60,18 @@ def called_by_name(trial: Trial) -> None:
     ct = trial.cotangent()
     expected = trial.pull(trial.arrays, ct)
     _compare(trial, function, trial.arrays, ct, trial.out, expected)
-    shapes = {a.shape for a in trial.arrays}
-    if shapes == {trial.out.shape} and op.family in ("elementwise", "activation") \
-            and trial.out.size:
-        # Entry by entry: a large array repeats the small one, and so must its gradient.
-        _compare(trial, function, [np.resize(a, _LARGE) for a in trial.arrays],
-                 np.resize(ct, _LARGE), np.resize(trial.out, _LARGE),
-                 [None if p is None else np.resize(p, _LARGE) for p in expected])
+    large = [np.resize(a, (_LARGE, *a.shape[1:])) for a in trial.arrays]
+    if {a.shape for a in trial.arrays} == {trial.out.shape} and trial.out.size and trial.out.ndim \
+            and trial.takes(large):
+        more = trial.forward(large)
+        several = np.resize(ct, more.shape)
+        parts = trial.pull(large, several)
+        for k in trial.point.wanted:
+            part = parts[k]
+            if part is not None and not np.isfinite(part).all():
+                raise trial.wrong("called by name", "the rule reads values that are not kept for "
+                                  "large arrays, see reads", k)
+        _compare(trial, function, large, several, more, parts)
 
 
 def _takes(function: Any, inputs: int) -> bool:

@@ -34,6 +34,7 @@ Forward = Callable[[Sequence[Array]], Array]
 
 _COMPLEX_STEP = 1e-20
 _ROWS = 6
+_SETTLED = 1e-6             # of the largest slope: an estimate that is worse says nothing
 _AGREEMENT = 1e-8           # of complex step and Ridders, relative to the largest entry
 
 
@@ -148,8 +149,9 @@ def ridders(line: Callable[[float], Array], step: float = 0.25) -> tuple[Array, 
         step /= 6
         after, own = _table(line, step)
         apart = np.abs(after - before)
-        # Smaller steps lose digits to cancellation: the estimate of a table is not to be beaten.
-        fits = np.isinf(error) & (apart <= 10 * (own + doubt) + 1e-12 * np.abs(after))
+        size = max(float(np.abs(after[np.isfinite(after)]).max(initial=0.0)), 1e-3)
+        settled = (own <= _SETTLED * size) | (doubt <= _SETTLED * size)
+        fits = np.isinf(error) & settled & (apart <= 10 * (own + doubt) + 1e-12 * np.abs(after))
         first = doubt <= own
         result = np.where(fits, np.where(first, before, after), result)
         error = np.where(fits, np.maximum(np.where(first, doubt, own), 0.1 * apart), error)
@@ -186,7 +188,10 @@ def slope_along(forward: Forward, arrays: Sequence[Array], k: int,
 
     def line(t: float) -> Array:
         given[k] = arrays[k] + t * direction
-        return forward(given)
+        try:
+            return forward(given)
+        except Exception:                          # a step that leaves the domain
+            return np.full(np.shape(forward(arrays)), np.nan)
     return ridders(line)
 
 

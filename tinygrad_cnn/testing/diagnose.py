@@ -31,7 +31,8 @@ _BY_PROPERTY = {
                                 "buffer"),
     "reads what is declared": ("reads", "a value is read that the op's reads= does not name"),
     "second order": ("second order", "the rule is right but its derivative is not: a factor is a "
-                                     "plain array where a recorded tensor belongs"),
+                                     "plain array where a recorded tensor belongs (order=1 does "
+                                     "not ask for it)"),
     "only what is asked": ("recording", "the result depends on which gradients are wanted, or on "
                                         "whether the pass is recorded"),
     "records and frees": ("recording", "the engine does not record, add up or free as it should"),
@@ -147,7 +148,8 @@ def _of_error(finding: Finding) -> Diagnosis:
     if "read-only" in text:
         return _BY_PROPERTY["writes nothing"]
     if finding.prop == "second order":
-        return "second order", f"the rule cannot be differentiated: {text}"
+        return "second order", (f"the rule cannot be differentiated (order=1 does not ask for it): "
+                                f"{text}")
     return "raises", f"the rule raises {type(finding.error).__name__}: {text}"
 
 

@@ -177,6 +177,7 @@ def _check_subject(subject: Subject, arrays: Sequence[Array], seed: int, tally: 
         entries = sum(arrays[k].size for k in wanted)
         whole = entries <= _WHOLE and 3 * entries * seconds <= _SECONDS \
             and entries * out.size <= 1 << 23
+        before = tally.comparisons
         for k in wanted:
             if whole:
                 _check_entries(point, k, cotangents, tally, rng)
@@ -184,8 +185,10 @@ def _check_subject(subject: Subject, arrays: Sequence[Array], seed: int, tally: 
                 _check_directions(point, k, cotangents, tally, rng)
     except Wrong as wrong:
         raise mismatch(wrong.finding) from wrong.finding.error
-    if not tally.comparisons:
-        raise GradientError(f"{subject.name}: nothing was compared: every input is empty")
+    if tally.comparisons == before:
+        why = "every input is empty" if not entries else \
+            "its derivative could not be measured: it is too rough, or computed in float32"
+        raise GradientError(f"{subject.name}: nothing was compared: {why}")
 
 
 def _usable(subject: Subject, arrays: Sequence[Array],

@@ -189,15 +189,16 @@ class Point:
         if self.exact(k) or noise is None:
             return np.zeros(self.arrays[k].shape)
         rounding = self.rounding(k, ct, dtype)
-        # A single entry may be quiet by luck: each gets a quarter of the loudest, and a few ulps of
-        # the largest entry, which a formula such as 1 + tanh may lose where it is small itself.
+        # A single entry may be quiet by luck: each gets a quarter of the loudest, a few ulps of the
+        # largest entry, which a formula such as 1 + tanh may lose where it is small itself, and a
+        # few of the cotangent, where all entries are.
         eps = float(np.finfo(dtype).eps)
         size = np.abs(ct.reshape(-1).astype(np.float64)) @ np.abs(self.matrix(k))
         largest = eps * size.max(initial=0.0)
         loud = _NOISE * np.maximum(noise[k], 0.25 * noise[k].max(initial=0.0)) + 8 * largest
         # The samples of an op are its own; a user's function may be as deep as it likes.
         loud = np.minimum(loud, _NOISE_CAP * largest) if self.capped else 8 * loud
-        return np.asarray(rounding + loud + 1e-300)
+        return np.asarray(rounding + loud + 8 * eps * np.abs(ct).max(initial=0.0) + 1e-300)
 
     # ---- the comparison
 

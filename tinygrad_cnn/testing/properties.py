@@ -231,12 +231,15 @@ def at_kinks(trial: Trial) -> None:
             pool.append(v)                          # a bound; steps must not reach the next one
     few = sum(x.size for x in trial.arrays) <= 24       # entries: chance may leave out a tie
     for purpose in (30, 31) if few else (30,):
-        rng = trial.rng(purpose)
+        rng, notes = trial.rng(purpose), list(trial.tally.notes)
         arrays = [rng.choice(pool, x.shape) for x in trial.arrays]
+        if not trial.takes(arrays):
+            continue
         if trial.op.piecewise_linear and is_dyadic(np.array(pool), 20):
             _exact_kinks(trial, arrays, purpose)
         else:
             _smooth_kinks(trial, arrays, purpose)
+        trial.tally.notes[:] = notes                # kinks were looked for: they are no news
 
 
 def _exact_kinks(trial: Trial, arrays: list[Array], purpose: int) -> None:

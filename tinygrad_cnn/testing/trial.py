@@ -123,6 +123,13 @@ class Trial:
         with np.errstate(all="ignore"):
             return np.asarray(self.op.run(*self.full(arrays), **self.settings)[0])
 
+    def takes(self, arrays: Sequence[Array]) -> bool:
+        """Whether the op gives finite values there."""
+        try:
+            return bool(np.isfinite(self.forward(arrays)).all())
+        except Exception:
+            return False                           # outside of its domain, whatever it says
+
     def tensors(self, arrays: Sequence[Array], wanted: Sequence[int] | None = None) -> list[Tensor]:
         """The present inputs as leaves, all of them or the wanted ones requiring a gradient."""
         return [Tensor(x, requires_grad=x.dtype.kind == "f" and (wanted is None or k in wanted))

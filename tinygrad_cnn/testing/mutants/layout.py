@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from tinygrad_cnn import graph
 from tinygrad_cnn.op import FUNCTIONS, OPS, Array, Op
-from tinygrad_cnn.tensor import Tensor, _wrap, unary
+from tinygrad_cnn.tensor import Tensor, _wrap, derivatives, unary, value
 from tinygrad_cnn.testing.mutants.mutant import Mutant, broken, post, replaced
 
 __all__ = ["MUTANTS"]
@@ -161,8 +160,7 @@ def _nothing_copied() -> Any:
     def separate(found: dict[Any, Any], ct: Any, create_graph: bool) -> dict[Any, Any]:
         return found if create_graph else {k: _wrap(v, False, None)
                                            for k, v in found.items()}
-    # The package has a function of the same name as this module.
-    return _patched(sys.modules["tinygrad_cnn.tensor"], "_separate", separate)
+    return _patched(derivatives, "_separate", separate)
 
 
 def _tensors_overwrite() -> Any:
@@ -171,11 +169,17 @@ def _tensors_overwrite() -> Any:
 
 def _grad_assigned() -> Any:
     """backward() assigns to .grad, and does not add."""
-    return _patched(sys.modules["tinygrad_cnn.tensor"], "_sum", lambda a, b, create_graph: b)
+    return _patched(value, "_sum", lambda a, b, create_graph: b)
 
 
 def _nothing_freed() -> Any:
-    return _patched(graph.Node, "free", lambda self: None)
+    walk = graph._walk
+
+
+    def retaining(last: Any, seed: Any, step: Any, useful: Any, wanted: Any, retain: bool,
+                  observer: Any) -> Any:
+        return walk(last, seed, step, useful, wanted, True, observer)
+    return _patched(graph, "_walk", retaining)
 
 
 @contextmanager
