@@ -96,6 +96,24 @@ def test_a_refused_net_ends_with_status_1(monkeypatch, capsys):
     assert "**lenet was not timed**: losses differ" in capsys.readouterr().out
 
 
+def test_a_page_is_updated_between_its_comments(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- begin: nets -->\nold\n<!-- end: nets -->\nafter\n")
+    status, _, tables = quick(tmp_path, "nets", "--net", "lenet", "--against", "",
+                              "--update", str(page))
+    assert status == 0
+    assert page.read_text() == (
+        f"before\n<!-- begin: nets -->\n\n{tables.strip()}\n\n<!-- end: nets -->\nafter\n")
+
+
+def test_a_page_without_the_comments_is_left_alone(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("nothing to replace\n")
+    assert cli.main(["--profile", "--net", "lenet", "--quick", "--update", str(page)]) == 2
+    assert "needs the lines <!-- begin: profile -->" in capsys.readouterr().err
+    assert page.read_text() == "nothing to replace\n"
+
+
 # ---- tables and targets
 
 def one(seconds):

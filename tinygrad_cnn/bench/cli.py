@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="tiny batches, one short turn, nothing compiled")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the tables")
+    parser.add_argument("--update", type=Path, metavar="FILE",
+                        help="put the tables between the comments 'begin: WHAT' and 'end: WHAT' of "
+                             "a Markdown page; WHAT is profile, or what is measured")
     return parser
 
 
@@ -87,6 +90,21 @@ def _all(plan: Plan, quick: bool, tell: Callable[[str], None]) -> tuple[dict[str
     return found, report.markdown(found)
 
 
+def _found(given: argparse.Namespace, tell: Callable[[str], None]) -> tuple[dict[str, Any], str]:
+    """The numbers of what was asked for, and their tables."""
+    plan = _plan(given)
+    if given.profile:
+        return _profile(plan, given.quick)
+    if given.what == "ops":
+        found = measure_ops(plan, tell, tiny=given.quick)
+        return found, report.ops_markdown(found)
+    if given.what == "accuracy":
+        found = measure_accuracy(plan, tell, data="digits", most=1) if given.quick \
+            else measure_accuracy(plan, tell)
+        return found, report.accuracy_markdown(found)
+    return _all(plan, given.quick, tell)
+
+
 def main(argv: list[str]) -> int:
     """Run ``tinygrad-cnn bench`` with these arguments.
 
@@ -106,25 +124,18 @@ def main(argv: list[str]) -> int:
         print(line, file=sys.stderr, flush=True)
 
     try:
-        plan = _plan(given)
-        if given.profile:
-            found, text = _profile(plan, given.quick)
-        elif given.what == "ops":
-            found = measure_ops(plan, tell, tiny=given.quick)
-            text = report.ops_markdown(found)
-        elif given.what == "accuracy":
-            found = measure_accuracy(plan, tell, data="digits", most=1) if given.quick \
-                else measure_accuracy(plan, tell)
-            text = report.accuracy_markdown(found)
-        else:
-            found, text = _all(plan, given.quick, tell)
-    except TinygradCnnError as error:
+        found, text = _found(given, tell)
+        print(text)
+        if given.json is not None:
+            given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        if given.markdown is not None:
+            given.markdown.write_text(text, encoding="utf-8")
+        if given.update is not None:
+            page = given.update.read_text(encoding="utf-8")
+            given.update.write_text(report.renewed(
+                page, text, part="profile" if given.profile else given.what), encoding="utf-8")
+    except (TinygradCnnError, OSError) as error:
         tell(f"tinygrad-cnn bench: {error}")
         return 2
-    print(text)
-    if given.json is not None:
-        given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    if given.markdown is not None:
-        given.markdown.write_text(text, encoding="utf-8")
     refused = [net for net, row in found.get("nets", {}).items() if "refused" in row]
     return 1 if refused else 0

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tinygrad_cnn.bench.frameworks import CONTENDERS, OURS
+from tinygrad_cnn.errors import SettingError
 
-__all__ = ["Target", "accuracy_markdown", "markdown", "ops_markdown", "profile_markdown", "table",
-           "targets"]
+__all__ = ["Target", "accuracy_markdown", "markdown", "ops_markdown", "profile_markdown", "renewed",
+           "table", "targets"]
 
 Report = Mapping[str, Any]
 _STEP = {"lenet": 0.9, "vgg": 0.8, "wide": 0.6, "resnet20": 0.9}    # × PyTorch's best
@@ -41,6 +42,27 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """
     lines = [f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+
+
+def renewed(page: str, text: str, *, part: str) -> str:
+    r"""A page with ``text`` between the comments ``begin: part`` and ``end: part``.
+
+    Raises
+    ------
+    SettingError
+        If the page does not have both comments.
+
+    Examples
+    --------
+    >>> renewed("a <!-- begin: x -->old<!-- end: x --> b", "new", part="x")
+    'a <!-- begin: x -->\n\nnew\n\n<!-- end: x --> b'
+    """
+    begin, end = f"<!-- begin: {part} -->", f"<!-- end: {part} -->"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SettingError(f"bench: the page to update needs the lines {begin} and {end}")
+    return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
 
 
 # ---- targets -------------------------------------------------------------------------------------
