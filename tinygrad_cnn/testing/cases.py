@@ -20,9 +20,10 @@ from tinygrad_cnn.op import Array, Op, Sample, dyadic
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.testing.derivatives import is_dyadic
 
-__all__ = ["DERIVED", "cases", "derived"]
+__all__ = ["DERIVED", "cases", "derived", "is_derived"]
 
 DERIVED = 3                     # samples that are derived for each seed
+_DERIVED_ID = "derived "
 _TRIES = 60
 _MOST_ENTRIES = 90              # of all inputs together
 _LEAST = {"stride": 1, "dilation": 1, "kernel_size": 1, "image_size": 1, "groups": 1}
@@ -38,6 +39,11 @@ def cases(op: Op, seed: int, *, extra: int = DERIVED) -> Iterator[Sample]:
         name = next(n for n in chain([sample.id], numbered) if n not in seen)
         seen.add(name)
         yield sample if name == sample.id else Sample(name, sample.args, sample.settings)
+
+
+def is_derived(sample: Sample) -> bool:
+    """Whether a case was derived here, and is none of the op's own samples."""
+    return sample.id.startswith(_DERIVED_ID)
 
 
 def derived(op: Op, samples: Sequence[Sample], rng: np.random.Generator,
@@ -88,7 +94,7 @@ def _varied(op: Op, base: Sample, samples: Sequence[Sample],
                  for a, s in zip(base.args, shapes, strict=True))
     what = [" × ".join(str(s) for s in shapes if s is not None),
             *(f"{k} {v}" for k, v in settings.items() if v != base.settings[k])]
-    return Sample(f"derived {', '.join(what)}", args, settings)
+    return Sample(f"{_DERIVED_ID}{', '.join(what)}", args, settings)
 
 
 # ---- shapes

@@ -11,7 +11,7 @@ from tinygrad_cnn.errors import GradientMismatch, TinygradCnnError
 from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.op import Op, Reject, Sample
 from tinygrad_cnn.tensor import Tensor, apply
-from tinygrad_cnn.testing.cases import DERIVED, cases
+from tinygrad_cnn.testing.cases import DERIVED, cases, is_derived
 from tinygrad_cnn.testing.explain import mismatch
 from tinygrad_cnn.testing.properties import PROPERTIES, run_property
 from tinygrad_cnn.testing.report import Finding, Report, Tally, Wrong
@@ -20,9 +20,16 @@ from tinygrad_cnn.testing.trial import Trial
 __all__ = ["check_op", "check_sample", "find", "properties_of", "run_reject"]
 
 
-def properties_of(op: Op, order: int = 2) -> tuple[str, ...]:
-    """Names of the properties that are checked on each sample of the op."""
-    return tuple(name for name in PROPERTIES
+_NUMBERS = ("gradient", "float32", "at kinks", "linear in the cotangent", "memory layout",
+            "kernels agree", "second order")
+
+
+def properties_of(op: Op, sample: Sample, order: int = 2) -> tuple[str, ...]:
+    """Names of the properties that are checked on a sample of the op.
+
+    Derived calls are asked for right numbers, the op's own samples for the rest of the contract too.
+    """
+    return tuple(name for name in (_NUMBERS if is_derived(sample) else PROPERTIES)
                  if (name != "second order" or order > 1)
                  and (name != "at kinks" or op.piecewise_linear or op.ties is not None)
                  and (name != "kernels agree" or len(op.kernels) > 1))
@@ -110,7 +117,7 @@ def check_sample(op: Op | Callable[..., Tensor], sample: Sample, prop: str | Non
     try:
         with set_num_threads(1):
             trial = start(declared, sample, seed, tally)
-            for name in (prop,) if prop is not None else properties_of(declared):
+            for name in (prop,) if prop is not None else properties_of(declared, sample):
                 run_property(name, trial)
     except Wrong as wrong:
         raise mismatch(wrong.finding) from wrong.finding.error
@@ -134,7 +141,7 @@ def find(op: Op, *, order: int = 2, seed: int = 0, tally: Tally | None = None,
     try:
         for trial in trials(op, seed, tally, extra):
             seen = seen or bool(trial.out.size and sum(a.size for a in trial.arrays))
-            for name in properties_of(op, order):
+            for name in properties_of(op, trial.sample, order):
                 run_property(name, trial)
         for reject in op.rejects:
             run_reject(op, reject, tally)

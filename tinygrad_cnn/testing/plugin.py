@@ -83,7 +83,7 @@ class GradCollector(pytest.Collector):
                         "tested; yield at least one from samples(rng)")))
         for sample in several:
             shared = _Shared(op, sample, seed)
-            for name in properties_of(op):
+            for name in properties_of(op, sample):
                 yield _item(self, op, sample.id, name, shared.check(name))
         for reject in op.rejects:
             yield _item(self, op, reject.id, "refused", partial(run_reject, op, reject))
