@@ -27,7 +27,7 @@ _NUMBERS = ("gradient", "float32", "at kinks", "linear in the cotangent", "memor
 def properties_of(op: Op, sample: Sample, order: int = 2) -> tuple[str, ...]:
     """Names of the properties that are checked on a sample of the op.
 
-    Derived calls are asked for right numbers, the op's own samples for the rest of the contract too.
+    Derived calls are asked for right numbers, the op's own samples for the whole contract.
     """
     return tuple(name for name in (_NUMBERS if is_derived(sample) else PROPERTIES)
                  if (name != "second order" or order > 1)
