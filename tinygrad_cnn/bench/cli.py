@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="length of a turn; default 0.5")
     parser.add_argument("--quick", action="store_true",
                         help="tiny batches, one short turn, nothing compiled")
+    parser.add_argument("--eager", action="store_true",
+                        help="without torch.compile, which takes minutes to compile the nets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the tables")
     parser.add_argument("--update", type=Path, metavar="FILE",
@@ -70,7 +72,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         against=tuple(name for name in given.against.split(",") if name),
         rounds=given.rounds or (1 if quick else 8),
         seconds=given.seconds or (0.01 if quick else 0.5),
-        batch=given.batch or (2 if quick else None), micro=given.what == "all", compiled=not quick)
+        batch=given.batch or (2 if quick else None), micro=given.what == "all", compiled=not (quick or given.eager))
 
 
 def _profile(plan: Plan, quick: bool) -> tuple[dict[str, Any], str]:
