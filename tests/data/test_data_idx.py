@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -137,17 +136,6 @@ def test_message_says_what_was_found_instead(save, content, words):
     for name in ("train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"):
         with pytest.raises(DataError, match=f"{name}: is not an IDX file but {words}"):
             read_idx(save(content, name))
-
-
-def test_refusal_of_a_web_page_takes_less_than_50_milliseconds(save):
-    path = save(b"<!DOCTYPE html>" + b"x" * 2_000_000, "train-images-idx3-ubyte.gz")
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        with pytest.raises(DataError):
-            read_idx(path)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.05
 
 
 def test_missing_files_folders_and_pipes_are_refused(tmp_path):

@@ -37,9 +37,14 @@ def test_by_hand(gradtest):
 '''
 
 
+# An installed package brings the plugin by its entry point; a bare checkout names the file.
+INSTALLED = importlib.util.find_spec("pytest_tinygrad_cnn") is not None
+PLUGIN = [] if INSTALLED else ["-p", "tinygrad_cnn.testing.pytest_entry"]
+
+
 def run_pytest(folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tinygrad_cnn.testing.pytest_entry", "-p",
+        [sys.executable, "-m", "pytest", *PLUGIN, "-p",
          "no:cacheprovider", "--rootdir", str(folder), *arguments],
         cwd=folder, capture_output=True, text=True, check=False, timeout=120,
         env={"PYTHONPATH": f"{ROOT}", "PATH": "", "OPENBLAS_NUM_THREADS": "1"})

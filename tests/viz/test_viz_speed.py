@@ -1,38 +1,28 @@
-"""Limits on the time of a picture, with room for slow machines; and what importing costs."""
+"""The work of a picture, counted in calls; and what importing costs.
+
+Calls are counted, not seconds: they are the same on every machine.  The seconds stand in
+``docs/pictures.md``.
+"""
 
 import subprocess
 import sys
-import time
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import viz
 
 
-def seconds(work, times=3):
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
-def test_the_picture_of_a_training_step_takes_a_fifth_of_a_second(nets, batch):
+def test_the_picture_of_a_training_step_takes_few_calls(nets, batch, calls):
     model = nets.LeNet()
     loss = tc.cross_entropy(model(batch[0]), batch[1])
-    assert seconds(lambda: loss.graph().svg()) < 0.2
+    assert calls(lambda: loss.graph().svg()) < 100_000
 
 
-def test_a_thousand_nodes_take_a_second(nets):
-    recording = nets.resnet(24)
-    assert len(recording.entries) > 900
-    assert seconds(lambda: viz.Figure(recording).svg()) < 1
-
-
-def test_ten_thousand_nodes_take_three_seconds(nets):
-    recording = nets.resnet(250)
-    assert len(recording.entries) > 9_500
-    assert seconds(lambda: viz.Figure(recording).svg(), times=2) < 3
+def test_the_calls_of_a_picture_grow_with_the_nodes_and_no_faster(nets, calls):
+    thousand, ten_thousand = nets.resnet(24), nets.resnet(250)
+    assert 900 < len(thousand.entries) < len(ten_thousand.entries) / 9
+    few, many = (calls(viz.Figure(recording).svg) for recording in (thousand, ten_thousand))
+    ratio = len(ten_thousand.entries) / len(thousand.entries)
+    assert many < 1.2 * ratio * few
 
 
 def test_importing_the_package_loads_no_picture_and_no_optional_package():
