@@ -72,7 +72,8 @@ def _plan(given: argparse.Namespace) -> Plan:
         against=tuple(name for name in given.against.split(",") if name),
         rounds=given.rounds or (1 if quick else 8),
         seconds=given.seconds or (0.01 if quick else 0.5),
-        batch=given.batch or (2 if quick else None), micro=given.what == "all", compiled=not (quick or given.eager))
+        batch=given.batch or (2 if quick else None), micro=given.what == "all",
+        compiled=not (quick or given.eager))
 
 
 def _profile(plan: Plan, quick: bool) -> tuple[dict[str, Any], str]:
