@@ -25,7 +25,7 @@ def test_nets_are_reported_as_json_and_as_tables(tmp_path, capsys):
     assert status == 0
     assert set(found) == {"machine", "versions", "skipped", "nets"}
     row = found["nets"]["lenet"]
-    assert set(row) == {"batch", "gflop", "losses", "step", "inference"}
+    assert set(row) == {"batch", "gflop", "losses", "others", "step", "inference"}
     assert set(row["step"]["tinygrad_cnn"]) == {"min", "median", "count"}
     assert len(row["losses"]["tinygrad_cnn"]) == 3
     assert "| lenet |" in tables

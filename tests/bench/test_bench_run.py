@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +14,14 @@ import tinygrad_cnn as tc
 from tinygrad_cnn.bench import run
 from tinygrad_cnn.bench.cases import Case, case_from, case_to, chain_case, layer_case, net_case
 from tinygrad_cnn.bench.frameworks import CONTENDERS, OURS, contenders
-from tinygrad_cnn.bench.measure import collect, peak_bytes, reset_peak, resident_bytes, summary
+from tinygrad_cnn.bench.measure import (
+    Others,
+    collect,
+    peak_bytes,
+    reset_peak,
+    resident_bytes,
+    summary,
+)
 from tinygrad_cnn.bench.process import Absent, BenchError, Worker
 from tinygrad_cnn.bench.run import Disagreement, Plan, agree, race
 from tinygrad_cnn.bench.worker import Server, _digest
@@ -20,6 +29,8 @@ from tinygrad_cnn.bench.worker import Server, _digest
 
 class Fake:
     """Stands for a worker: answers from tables."""
+
+    pid = 0
 
     def __init__(self, losses, seconds=0.5):
         self.losses, self.seconds, self.timed = losses, seconds, 0
@@ -71,13 +82,47 @@ def test_a_refused_net_is_reported_and_the_next_one_measured(monkeypatch):
     def fake_race(running, case, **settings):
         if case.name == "vgg":
             raise Disagreement("vgg: different")
-        return {"results": {"step": {}}, "times": {"step": {}, "inference": {}}}
+        return {"results": {"step": {}}, "times": {"step": {}, "inference": {}}, "others": 0.0}
 
     monkeypatch.setattr(run, "race", fake_race)
     rows = {net: run._net({}, net, Plan(nets=(net,)), {}, lambda line: None)
             for net in ("vgg", "lenet")}
     assert rows["vgg"]["refused"] == "vgg: different"
     assert "step" not in rows["vgg"] and "step" in rows["lenet"]
+
+
+def test_a_disturbed_turn_is_taken_again_and_the_calmest_is_kept(monkeypatch):
+    shares = iter([0.5, 0.2, 0.3, 0.0])
+
+    class Others:
+        def __init__(self, pid):
+            pass
+
+        def share(self):
+            return next(shares)
+
+    class Turns(Fake):
+        def time(self, timer, *, seconds, most=1000):
+            self.timed += 1
+            return [float(self.timed)]
+
+    monkeypatch.setattr(run, "Others", Others)
+    fake = Turns([1.0])
+    assert run._turn(fake, "step", 0.1, 10, patience=2) == ([2.0], 0.2)
+    assert run._turn(fake, "step", 0.1, 10, patience=2) == ([4.0], 0.0)     # calm: no second try
+    assert fake.timed == 4
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the system's counts")
+def test_the_work_of_others_is_seen_and_ones_own_is_not():
+    def work():
+        end = time.perf_counter() + 0.3
+        while time.perf_counter() < end:
+            sum(range(1000))
+
+    mine, another = Others(os.getpid()), Others(1)      # to the first process, we are another
+    work()
+    assert another.share() > mine.share()
 
 
 # ---- a process of its own
@@ -174,6 +219,7 @@ def test_every_contender_says_how_to_install_it():
     ({"threads": 0}, "threads must be from 1 to"),
     ({"threads": 10**6}, "threads must be from 1 to"),
     ({"rounds": 0}, "rounds must be from 1"),
+    ({"patience": -1}, "patience must be from 0 to"),
     ({"seconds": 0.0}, "seconds must be positive"),
     ({"seconds": float("nan")}, "seconds must be positive"),
 ])

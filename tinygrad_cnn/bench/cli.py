@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, help="another batch size than the nets' own")
     parser.add_argument("--rounds", type=int, help="turns of each framework; default 8")
     parser.add_argument("--seconds", type=float, help="length of a turn; default 0.5")
+    parser.add_argument("--patience", type=int, default=3,
+                        help="how often a turn is taken again during which other processes ran; "
+                             "default 3")
     parser.add_argument("--quick", action="store_true",
                         help="tiny batches, one short turn, nothing compiled")
     parser.add_argument("--eager", action="store_true",
@@ -73,6 +76,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         rounds=given.rounds or (1 if quick else 8),
         seconds=given.seconds or (0.01 if quick else 0.5),
         batch=given.batch or (2 if quick else None), micro=given.what == "all",
+        patience=0 if quick else given.patience,
         compiled=not (quick or given.eager))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Samples", "collect", "peak_bytes", "reset_peak", "resident_bytes", "summary"]
+__all__ = ["Others", "Samples", "collect", "peak_bytes", "reset_peak", "resident_bytes", "summary"]
 
 Samples = list[float]
 
@@ -59,6 +59,37 @@ def summary(samples: Samples) -> dict[str, Any]:
     {'min': 1.0, 'median': 2.0, 'count': 3}
     """
     return {"min": min(samples), "median": statistics.median(samples), "count": len(samples)}
+
+
+# ---- what other processes do meanwhile -----------------------------------------------------------
+
+class Others:
+    """How much of the machine other processes took since this object was made, as Linux counts.
+
+    Parameters
+    ----------
+    pid : int
+        The process that is measured; it does not count.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._began = self._counts()
+
+    def _counts(self) -> tuple[float, float]:
+        """Ticks of all CPUs, and those in which others ran; zeros where the system does not say."""
+        machine, own = Path("/proc/stat"), Path(f"/proc/{self._pid}/stat")
+        if not (machine.exists() and own.exists()):
+            return 0.0, 0.0
+        ticks = [int(n) for n in machine.read_text().splitlines()[0].split()[1:9]]
+        mine = own.read_text().rpartition(")")[2].split()
+        idle = ticks[3] + ticks[4]
+        return sum(ticks), sum(ticks) - idle - int(mine[11]) - int(mine[12])
+
+    def share(self) -> float:
+        """Of the time of all CPUs: 0 if nobody else ran."""
+        total, others = (now - then for now, then in zip(self._counts(), self._began, strict=True))
+        return max(0.0, others / total) if total else 0.0
 
 
 # ---- memory of this process ----------------------------------------------------------------------

@@ -100,7 +100,8 @@ def measure_ops(plan: Plan, tell: Tell = lambda line: None, *, tiny: bool = Fals
             row: Report = {"op": case.name, "case": describe(case), "flop": _flop(case)}
             try:
                 row["times"] = race(running, case, rounds=plan.rounds, seconds=plan.seconds,
-                                    checks=checks, skipped=skipped)["times"]
+                                    checks=checks, patience=plan.patience,
+                                    skipped=skipped)["times"]
             except BenchError as error:
                 row["refused"] = str(error)
             report["ops"].append(row)

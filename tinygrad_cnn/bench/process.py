@@ -122,6 +122,11 @@ class Worker:
                                         most=most)["seconds"]
         return samples
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def clocked(self, timer: str) -> tuple[float, float]:
         """What one call returned, and its seconds."""
         answer = self.ask(do="clocked", timer=timer)

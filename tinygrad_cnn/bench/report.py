@@ -152,10 +152,11 @@ def _net_tables(report: Report) -> Iterable[str]:
         for net, row in nets.items():
             times, torch = row[timer], _best(row[timer], "torch")
             ratio = f"{times[OURS]['min'] / torch:.2f}" if torch else "–"
+            others = f"{100 * row['others']:.0f} %" if "others" in row else "–"
             lines.append([net, *(f"{_ms(times[n]['min'])} ({_ms(times[n]['median'])})"
-                                 if n in times else "–" for n in names), ratio])
+                                 if n in times else "–" for n in names), ratio, others])
         yield f"### {title}: milliseconds, minimum (median)\n\n" + table(
-            ["net", *names, "of PyTorch's best"], lines)
+            ["net", *names, "of PyTorch's best", "CPU taken by others"], lines)
     for net, row in report["nets"].items():
         if "refused" in row:
             yield f"**{net} was not timed**: {row['refused']}"
