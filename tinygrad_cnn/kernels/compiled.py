@@ -1,0 +1,76 @@
+"""Compiled kernels, where the extra ``fast`` is installed: the door to the folder ``jit``.
+
+Nothing here imports the compiler before a compiled kernel is first asked for.  Without it, or with
+``set_compiled(False)``, every kernel declines and the op takes its next one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from types import TracebackType
+
+from tinygrad_cnn.errors import SettingError, missing_extra
+
+__all__ = ["get_compiled", "set_compiled"]
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+class _Setting:
+    """Whether compiled kernels are chosen; None is: where they are installed."""
+
+    on: bool | None = None
+
+
+def get_compiled() -> bool:
+    """Whether compiled kernels are chosen.
+
+    Examples
+    --------
+    >>> with set_compiled(False):
+    ...     get_compiled()
+    False
+    """
+    return _installed() if _Setting.on is None else _Setting.on
+
+
+class set_compiled:  # noqa: N801 - a function that can also be used in a with statement
+    """Choose compiled kernels, or NumPy's alone, for good or for one ``with`` block.
+
+    Parameters
+    ----------
+    on : bool
+        The default is to choose them where the extra ``fast`` is installed.
+
+    Raises
+    ------
+    SettingError
+        If ``on`` is not a bool.
+    MissingExtraError
+        If they are asked for and not installed.
+
+    Examples
+    --------
+    >>> with set_compiled(False):               # pure NumPy, whatever is installed
+    ...     relu(Tensor([-1.0, 2.0])).data
+    array([0., 2.], dtype=float32)
+    """
+
+    def __init__(self, on: bool) -> None:
+        if not isinstance(on, bool):
+            raise SettingError(f"set_compiled: on must be True or False, got {on!r}")
+        if on and not _installed():
+            raise missing_extra("numba", extra="fast", purpose="compiled kernels")
+        self._before = _Setting.on
+        _Setting.on = on
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        _Setting.on = self._before
