@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
+from tinygrad_cnn.bench import race as turns
 from tinygrad_cnn.bench import run
 from tinygrad_cnn.bench.cases import Case, case_from, case_to, chain_case, layer_case, net_case
-from tinygrad_cnn.bench.frameworks import CONTENDERS, OURS, contenders
+from tinygrad_cnn.bench.frameworks import CONTENDERS, FAST, OURS, contenders, open_framework
 from tinygrad_cnn.bench.measure import (
     Others,
     collect,
@@ -23,8 +25,10 @@ from tinygrad_cnn.bench.measure import (
     summary,
 )
 from tinygrad_cnn.bench.process import Absent, BenchError, Worker
-from tinygrad_cnn.bench.run import Disagreement, Plan, agree, race
+from tinygrad_cnn.bench.race import Disagreement, agree, race
+from tinygrad_cnn.bench.run import Plan
 from tinygrad_cnn.bench.worker import Server, _digest
+from tinygrad_cnn.kernels import compiled
 
 
 class Fake:
@@ -61,6 +65,24 @@ def test_a_net_whose_losses_differ_is_not_timed():
     with pytest.raises(Disagreement, match=r"(?s)step results of lenet differ.*torch: 3, 2, 1.01"):
         run_fakes(fakes)
     assert all(fake.timed == 0 for fake in fakes.values())
+
+
+def test_a_net_is_not_timed_when_compiled_kernels_compute_something_else():
+    fakes = {OURS: Fake([3.0, 2.0, 1.0]), FAST: Fake([3.0, 2.0, 1.01])}
+    with pytest.raises(Disagreement, match=r"(?s)of lenet differ.*tinygrad_cnn fast: 3, 2, 1.01"):
+        run_fakes(fakes)
+
+
+def test_compiled_kernels_that_fail_are_left_out_with_the_reason():
+    class Failing(Fake):
+        def load(self, case):
+            raise BenchError("cannot compile")
+
+    skipped = {}
+    found = race({OURS: Fake([1.0]), FAST: Failing([1.0])}, net_case("lenet"), rounds=1,
+                 seconds=0.1, checks={"step": 1}, skipped=skipped)
+    assert list(found["times"]["step"]) == [OURS]
+    assert skipped == {"tinygrad_cnn fast · lenet": "cannot compile"}
 
 
 @pytest.mark.parametrize("other", [[1.0, 2.0], [1.0, float("nan"), 3.0], [1.0, 2.0, 3.004]])
@@ -106,10 +128,10 @@ def test_a_disturbed_turn_is_taken_again_and_the_calmest_is_kept(monkeypatch):
             self.timed += 1
             return [float(self.timed)]
 
-    monkeypatch.setattr(run, "Others", Others)
+    monkeypatch.setattr(turns, "Others", Others)
     fake = Turns([1.0])
-    assert run._turn(fake, "step", 0.1, 10, patience=2) == ([2.0], 0.2)
-    assert run._turn(fake, "step", 0.1, 10, patience=2) == ([4.0], 0.0)     # calm: no second try
+    assert turns._turn(fake, "step", 0.1, 10, patience=2) == ([2.0], 0.2)
+    assert turns._turn(fake, "step", 0.1, 10, patience=2) == ([4.0], 0.0)  # calm: no more
     assert fake.timed == 4
 
 
@@ -154,9 +176,36 @@ def test_a_library_that_is_not_installed_is_skipped_with_its_pip_line(tmp_path):
             "skipped = {}\n"
             "with workers(('mygrad',), threads=1, pythons={}, skipped=skipped) as running:\n"
             "    print(list(running), skipped['mygrad'])\n")
-    import subprocess
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ("[] mygrad: No module named mygrad; pip install mygrad")
+
+
+def test_compiled_kernels_that_are_not_installed_are_skipped_with_one_pip_line(tmp_path):
+    # An interpreter that has NumPy but finds no numba.
+    without = tmp_path / "python"
+    without.write_text(f"#!{sys.executable}\n"
+                       "import sys\n"
+                       f"sys.path[:0] = {sys.path!r}\n"
+                       "from tinygrad_cnn.kernels import compiled\n"
+                       "compiled._installed = lambda: False\n"
+                       "from tinygrad_cnn.bench.worker import main\n"
+                       "sys.exit(main(sys.argv[3:]))\n")
+    without.chmod(0o755)
+    with pytest.raises(Absent) as error:
+        Worker(FAST, threads=1, python=str(without))
+    assert str(error.value) == (
+        "tinygrad_cnn fast: compiled kernels need the package numba, which is not installed: "
+        'pip install "tinygrad-cnn[fast]"')
+
+
+def test_compiled_kernels_asked_for_where_they_are_not_installed_are_refused(monkeypatch):
+    monkeypatch.setattr(compiled, "_installed", lambda: False)
+    assert Plan().contenders() == (OURS, FAST)              # left out later, with the reason
+    assert Plan(compiled=False).contenders() == (OURS,)
+    with pytest.raises(tc.MissingExtraError, match=r"tinygrad-cnn\[fast\]"):
+        Plan(compiled=True)
+    with pytest.raises(tc.MissingExtraError, match=r"tinygrad-cnn\[fast\]"):
+        open_framework(FAST, 1)
 
 
 def test_a_process_that_dies_is_an_error_not_a_wait(tmp_path):
@@ -209,8 +258,10 @@ def test_the_peak_sees_memory_that_was_given_back():
 
 def test_every_contender_says_how_to_install_it():
     assert all(c.pip.startswith("pip install ") for c in CONTENDERS.values())
-    assert contenders(("jax", "torch"), compiled=False) == (
-        OURS, "torch", "torch channels_last", "jax")
+    assert contenders(("jax", "torch"), eager=True) == (
+        OURS, FAST, "torch", "torch channels_last", "jax")
+    assert contenders(("torch",), compiled=False) == (
+        OURS, "torch", "torch channels_last", "torch.compile")
 
 
 @pytest.mark.parametrize("settings, words", [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tinygrad_cnn.bench.cases import training_case
-from tinygrad_cnn.bench.frameworks import OURS, contenders
+from tinygrad_cnn.bench.frameworks import OURS
 from tinygrad_cnn.bench.process import BenchError, workers
-from tinygrad_cnn.bench.run import Plan, Report, Tell, describe_machine
+from tinygrad_cnn.bench.race import Report
+from tinygrad_cnn.bench.run import Plan, Tell, describe_machine
 from tinygrad_cnn.errors import SettingError
 
 __all__ = ["measure_accuracy"]
@@ -47,7 +48,7 @@ def measure_accuracy(plan: Plan, tell: Tell = lambda line: None, *, net: str = "
         raise SettingError(f"bench accuracy: goal must be between 0 and 1, got {goal}")
     skipped: dict[str, str] = {}
     case = training_case(net, data=data, batch=batch, rate=rate)
-    names = tuple(n for n in contenders(plan.against) if n != "torch.compile")
+    names = plan.contenders(*plan.against, eager=True)
     report: Report = {"machine": describe_machine(plan.threads), "versions": {},
                       "skipped": skipped, "goal": goal, "net": net, "data": data, "accuracy": {}}
     with workers(names, threads=plan.threads, pythons=plan.pythons, skipped=skipped) as running:

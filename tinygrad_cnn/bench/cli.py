@@ -22,6 +22,8 @@ from tinygrad_cnn.kernels.threads import get_num_threads
 
 __all__ = ["main"]
 
+_COMPILER = "numba", "llvmlite"         # what the extra ``fast`` brings
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -50,9 +52,12 @@ def _parser() -> argparse.ArgumentParser:
                         help="how often a turn is taken again during which other processes ran; "
                              "default 3")
     parser.add_argument("--quick", action="store_true",
-                        help="tiny batches, one short turn, nothing compiled")
+                        help="tiny batches, one short turn, without torch.compile")
     parser.add_argument("--eager", action="store_true",
                         help="without torch.compile, which takes minutes to compile the nets")
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=None,
+                        help="our compiled kernels beside pure NumPy, or pure NumPy alone; "
+                             "--profile takes either; default: where the extra fast is installed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the tables")
     parser.add_argument("--update", type=Path, metavar="FILE",
@@ -77,12 +82,13 @@ def _plan(given: argparse.Namespace) -> Plan:
         seconds=given.seconds or (0.01 if quick else 0.5),
         batch=given.batch or (2 if quick else None), micro=given.what == "all",
         patience=0 if quick else given.patience,
-        compiled=not (quick or given.eager))
+        eager=quick or given.eager, compiled=given.compiled)
 
 
 def _profile(plan: Plan, quick: bool) -> tuple[dict[str, Any], str]:
     peak = gemm_peak()
-    found = [profile(lookup(name, batch=plan.batch), steps=1 if quick else 10)
+    found = [profile(lookup(name, batch=plan.batch), steps=1 if quick else 10,
+                     compiled=plan.compiled)
              for name in plan.nets]
     return ({"peak_flops": peak, "profiles": found},
             "\n".join(report.profile_markdown(one, peak=peak) for one in found))
@@ -92,8 +98,9 @@ def _all(plan: Plan, quick: bool, tell: Callable[[str], None]) -> tuple[dict[str
     found = measure(plan, tell)
     if plan.micro:
         found["imports"] = import_cost(
-            (OURS, "numpy", *plan.against), rounds=1 if quick else 5, pythons=plan.pythons)
-        found["errors"] = kernel_errors(tiny=quick)
+            (OURS, "numpy", *_COMPILER, *plan.against) if "numba" in found["versions"]
+            else (OURS, "numpy", *plan.against), rounds=1 if quick else 5, pythons=plan.pythons)
+        found["errors"] = kernel_errors(tiny=quick, compiled=plan.compiled)
     return found, report.markdown(found)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn.bench.cases import Case, kernel_case, layer_case
-from tinygrad_cnn.bench.frameworks import OURS, contenders
 from tinygrad_cnn.bench.operands import operands
 from tinygrad_cnn.bench.process import BenchError, workers
-from tinygrad_cnn.bench.run import Plan, Report, Tell, describe_machine, race
+from tinygrad_cnn.bench.race import Report, race
+from tinygrad_cnn.bench.run import Plan, Tell, describe_machine
+from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.op import OPS
 
 __all__ = ["conv_cases", "kernel_errors", "layer_cases", "measure_ops"]
@@ -80,7 +82,7 @@ def describe(case: Case) -> str:
 
 
 def measure_ops(plan: Plan, tell: Tell = lambda line: None, *, tiny: bool = False) -> Report:
-    """Every case in our process and in PyTorch's, in turns.
+    """Every case in our processes, pure and compiled, and in PyTorch's, in turns.
 
     Returns
     -------
@@ -91,7 +93,7 @@ def measure_ops(plan: Plan, tell: Tell = lambda line: None, *, tiny: bool = Fals
     skipped: dict[str, str] = {}
     report: Report = {"machine": describe_machine(plan.threads), "versions": {},
                       "skipped": skipped, "ops": []}
-    names = tuple(n for n in contenders(plan.against) if n == OURS or n.startswith("torch"))
+    names = plan.contenders(*(n for n in plan.against if n == "torch"), eager=True)
     with workers(names, threads=plan.threads, pythons=plan.pythons, skipped=skipped) as running:
         for worker in running.values():
             report["versions"].update(worker.versions)
@@ -126,37 +128,50 @@ def _line(row: Mapping[str, Any]) -> str:
         for timer, found in row["times"].items())
 
 
-def kernel_errors(*, tiny: bool = False) -> list[dict[str, Any]]:
+def kernel_errors(*, tiny: bool = False, compiled: bool | None = None) -> list[dict[str, Any]]:
     """How far each fast kernel is from the loops in float64, in parts of the largest output.
+
+    Parameters
+    ----------
+    tiny : bool, default False
+        Fewer and smaller cases.
+    compiled : bool, optional
+        Each kernel also with compiled parts, or not; where they are installed if not given.
 
     Returns
     -------
     list of dict
-        ``op``, ``case``, ``kernel``, and the errors in ``float32`` and ``float64``.
+        ``op``, ``case``, ``kernel``, whether ``compiled`` kernels were on, and the errors in
+        ``float32`` and ``float64``.
 
     Examples
     --------
     >>> all(row["float32"] < 5e-5 for row in kernel_errors(tiny=True))
     True
     """
-    rows = []
+    compiled = get_compiled() if compiled is None else compiled
+    rows: list[dict[str, Any]] = []
     for case in conv_cases(tiny=tiny):
         op, (arrays, _) = OPS[case.name], operands(_small(case))
         exact = [a.astype(np.float64) for a in arrays]
         truth = op.kernels["reference"](*exact, **case.settings)
-        for name, kernel in op.kernels.items():
-            if name == "reference":
-                continue
-            errors = {}
-            for dtype in (np.float32, np.float64):
-                found = kernel(*(a.astype(dtype) for a in exact), **case.settings)
-                if found is not NotImplemented:
-                    errors[np.dtype(dtype).name] = float(
-                        np.abs(found - truth).max() / np.abs(truth).max())
-            if errors:
-                rows.append({"op": case.name, "case": describe(_small(case)), "kernel": name,
-                             **errors})
+        for on in (False, True) if compiled else (False,):
+            with set_compiled(on):
+                found = {name: _errors(partial(kernel, **case.settings), exact, truth)
+                         for name, kernel in op.kernels.items() if name != "reference"}
+            rows += [{"op": case.name, "case": describe(_small(case)), "kernel": name,
+                      "compiled": on, **errors} for name, errors in found.items() if errors]
     return rows
+
+
+def _errors(kernel: Callable[..., Any], exact: Sequence[Any], truth: Any) -> dict[str, float]:
+    """Of a kernel by dtype, without those that it declines."""
+    errors = {}
+    for dtype in (np.float32, np.float64):
+        found = kernel(*(a.astype(dtype) for a in exact))
+        if found is not NotImplemented:
+            errors[np.dtype(dtype).name] = float(np.abs(found - truth).max() / np.abs(truth).max())
+    return errors
 
 
 def _small(case: Case) -> Case:

@@ -53,7 +53,8 @@ class Worker:
                  limit: float = 600.0) -> None:
         self.name, self._limit = name, limit
         environment = {**os.environ, **dict.fromkeys(
-            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
+            str(threads))}
         if python is not None:              # the package itself may not be installed there
             environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p) \
                 if python == sys.executable else _package_folder()
@@ -68,7 +69,8 @@ class Worker:
             self.versions: dict[str, str] = self._read()["versions"]
         except Absent as missing:
             self.close()
-            raise Absent(f"{name}: {missing}; {CONTENDERS[name].pip}") from None
+            why, cure = f"{name}: {missing}", CONTENDERS[name].pip
+            raise Absent(why if cure in why else f"{why}; {cure}") from None
         except BenchError:
             self.close()
             raise

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tinygrad_cnn.bench.frameworks.own import Own
 from tinygrad_cnn.bench.nets import Net, problem
 from tinygrad_cnn.graph import Node, observing
+from tinygrad_cnn.kernels.compiled import set_compiled
 from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["Profile", "Row", "gemm_peak", "profile"]
@@ -74,7 +75,7 @@ class Profile:
         self._nested = 0.0
 
 
-def profile(net: Net, *, steps: int = 10) -> dict[str, Any]:
+def profile(net: Net, *, steps: int = 10, compiled: bool | None = None) -> dict[str, Any]:
     """The rows of the quickest of some steps, in falling order of time.
 
     Parameters
@@ -83,12 +84,20 @@ def profile(net: Net, *, steps: int = 10) -> dict[str, Any]:
         What to step.
     steps : int, default 10
         Steps of which the quickest is told, after one that is not counted.
+    compiled : bool, optional
+        With compiled kernels, or in pure NumPy; what `tinygrad_cnn.get_compiled` says if not given.
 
     Returns
     -------
     dict
-        ``net``, ``step_s``, and ``rows``: phase, op, shape, calls, seconds, flops, bytes, share.
-        What is not inside an op, the rows "between ops" and "update" tell.
+        ``net``, ``batch``, ``compiled``, ``step_s``, and ``rows``: phase, op, shape, calls,
+        seconds, flops, bytes, share.  What is not inside an op, the rows "between
+        ops" and "update" tell.
+
+    Raises
+    ------
+    MissingExtraError
+        If compiled kernels are asked for and not installed.
 
     Examples
     --------
@@ -97,13 +106,14 @@ def profile(net: Net, *, steps: int = 10) -> dict[str, Any]:
     >>> sorted({row["phase"] for row in found["rows"]})
     ['backward', 'engine', 'forward', 'update']
     """
-    own = Own()
+    own = Own(compiled)
     own.load(problem(net))
-    own.step()
-    total, rows = min((_watched(own) for _ in range(steps)), key=lambda found: found[0])
+    with set_compiled(own.compiled):
+        own.step()
+        total, rows = min((_watched(own) for _ in range(steps)), key=lambda found: found[0])
     known = sum(row.seconds for row in rows)
     rows.append(Row("engine", "between ops", (), 1, max(0.0, total - known)))
-    return {"net": net.name, "batch": net.batch, "step_s": total,
+    return {"net": net.name, "batch": net.batch, "compiled": own.compiled, "step_s": total,
             "rows": [{**asdict(row), "shape": list(row.shape), "share": row.seconds / total}
                      for row in sorted(rows, key=lambda row: -row.seconds)]}
 

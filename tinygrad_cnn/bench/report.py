@@ -1,33 +1,18 @@
-"""Reports as Markdown tables, and the targets held against what was measured."""
+"""Reports as Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from tinygrad_cnn.bench.frameworks import CONTENDERS, OURS
+from tinygrad_cnn.bench.frameworks import CONTENDERS, FAST, OURS
+from tinygrad_cnn.bench.targets import OWN, best, ratio, targets
 from tinygrad_cnn.errors import SettingError
 
-__all__ = ["Target", "accuracy_markdown", "markdown", "ops_markdown", "profile_markdown", "renewed",
-           "table", "targets"]
+__all__ = ["accuracy_markdown", "markdown", "ops_markdown", "profile_markdown", "renewed", "table"]
 
 Report = Mapping[str, Any]
-_STEP = {"lenet": 0.9, "vgg": 0.8, "wide": 0.6, "resnet20": 0.9}    # × PyTorch's best
-
-
-class Target(NamedTuple):
-    """A figure to reach, and the one measured."""
-
-    what: str
-    bound: float
-    measured: float
-    unit: str = "×"
-    least: bool = False                 # whether the bound is a lower one
-
-    @property
-    def reached(self) -> bool:
-        """Whether the measured figure is on the right side."""
-        return self.measured >= self.bound if self.least else self.measured <= self.bound
+_RATIO = {OURS: "of PyTorch's best", FAST: "fast, of PyTorch's best"}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -65,75 +50,14 @@ def renewed(page: str, text: str, *, part: str) -> str:
     return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
 
 
-# ---- targets -------------------------------------------------------------------------------------
-
-def _best(row: Mapping[str, Any], library: str) -> float | None:
-    """The quickest variant of a library."""
-    times = [v["min"] for name, v in row.items() if CONTENDERS[name].library == library]
-    return min(times, default=None)
-
-
-def _libraries(row: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(CONTENDERS[name].library for name in row if name != OURS))
-
-
-def _net_targets(report: Report) -> Iterable[Target]:
-    for net, row in report.get("nets", {}).items():
-        if "step" not in row:
-            continue
-        for timer, bound in (("step", _STEP.get(net, 0.9)), ("inference", 0.9)):
-            ours, torch = _best(row[timer], OURS), _best(row[timer], "torch")
-            if ours and torch:
-                yield Target(f"{net}: {timer}, of PyTorch's best", bound, ours / torch)
-        for library in _libraries(row["step"]):
-            ours, other = _best(row["step"], OURS), _best(row["step"], library)
-            if library != "torch" and ours and other:
-                yield Target(f"{net}: step, faster than {library}", 3.0, other / ours, least=True)
-
-
-def targets(report: Report) -> list[Target]:
-    """Every target that the report has a measurement for.
-
-    Examples
-    --------
-    >>> found = targets({"growth": {"ratio": 9.0}})
-    >>> found[0].bound, found[0].reached
-    (8.5, False)
-    """
-    found = list(_net_targets(report))
-    if "engine" in report:
-        per_op = report["engine"]["per_op_us"]
-        found.append(Target("engine: time of an op, forward and backward", 8.0, per_op[OURS], "µs"))
-        if "torch" in per_op:
-            found.append(Target("engine: time of an op, of PyTorch's", 0.6,
-                                per_op[OURS] / per_op["torch"]))
-        *_, shorter, longer = ((int(n), t) for n, t in report["engine"]["long_chain_s"].items())
-        found.append(Target(f"engine: {longer[0]:,} nodes against {shorter[0]:,}, per node", 1.5,
-                            longer[1] / shorter[1] * shorter[0] / longer[0]))
-    if "notebook" in report:
-        times = report["notebook"]
-        found.append(Target("the notebook's loops, slower than the op", 2000,
-                            times["loops"] / times["op"], least=True))
-    if "growth" in report:
-        found.append(Target("lenet: step with 8 × the batch", 8.5, report["growth"]["ratio"]))
-    memory = {n: b["step"] for n, b in report.get("memory", {}).get("bytes", {}).items()}
-    torch = [b for n, b in memory.items() if n.startswith("torch")]
-    if OURS in memory and torch:
-        found.append(Target("vgg: memory of a step, of PyTorch's least", 1.0,
-                            memory[OURS] / min(torch)))
-    if OURS in report.get("imports", {}):
-        found.append(Target("import", 0.25, report["imports"][OURS]["min"], "s"))
-    if report.get("errors"):
-        found += [Target(f"error of a fast kernel, {dtype}", bound, max(
-            row[dtype] for row in report["errors"] if dtype in row), "of the largest output")
-            for dtype, bound in (("float32", 5e-5), ("float64", 1e-12))]
-    return found
-
-
 # ---- tables --------------------------------------------------------------------------------------
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3g}" if seconds < 0.1 else f"{seconds * 1e3:.0f}"
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -150,13 +74,14 @@ def _net_tables(report: Report) -> Iterable[str]:
         names = _names(row[timer] for row in nets.values())
         lines = []
         for net, row in nets.items():
-            times, torch = row[timer], _best(row[timer], "torch")
-            ratio = f"{times[OURS]['min'] / torch:.2f}" if torch else "–"
+            times = row[timer]
             others = f"{100 * row['others']:.0f} %" if "others" in row else "–"
             lines.append([net, *(f"{_ms(times[n]['min'])} ({_ms(times[n]['median'])})"
-                                 if n in times else "–" for n in names), ratio, others])
+                                 if n in times else "–" for n in names),
+                          *(_shown(ratio(times, own)) for own in OWN if own in names), others])
         yield f"### {title}: milliseconds, minimum (median)\n\n" + table(
-            ["net", *names, "of PyTorch's best", "CPU taken by others"], lines)
+            ["net", *names, *(_RATIO[own] for own in OWN if own in names),
+             "CPU taken by others"], lines)
     for net, row in report["nets"].items():
         if "refused" in row:
             yield f"**{net} was not timed**: {row['refused']}"
@@ -212,24 +137,35 @@ def markdown(report: Report) -> str:
 
 def ops_markdown(report: Report) -> str:
     """Single ops: one row for each case and timer."""
-    rows = []
+    rows: list[list[str]] = []
+    own = [n for n in OWN if n in _names(found for row in report["ops"]
+                                          for found in row.get("times", {}).values())]
     for row in report["ops"]:
         if "refused" in row:
-            rows.append([row["op"], row["case"], "", row["refused"].splitlines()[0], "", ""])
+            rows.append([row["op"], row["case"], *[""] * len(own),
+                         row["refused"].splitlines()[0], *[""] * (1 + len(own))])
             continue
         times = row["times"]
-        ours = {timer: found[OURS]["min"] for timer, found in times.items() if OURS in found}
         for timer in ("op", "forward", "both"):
-            if timer not in ours:
+            if OURS not in times.get(timer, ()):
                 continue
-            torch = _best(times[timer], "torch")
-            kernels = ", ".join(f"{k} {_ms(v)}" for k, v in ours.items()
-                                if k not in ("op", "forward", "both"))
+            torch = best(times[timer], "torch")
             rows.append([f"{row['op']}{' and backward' if timer == 'both' else ''}", row["case"],
-                         _ms(ours[timer]), kernels, "–" if torch is None else _ms(torch),
-                         "–" if torch is None else f"{ours[timer] / torch:.2f}"])
+                         *(_ms(times[timer][n]["min"]) if n in times[timer] else "–" for n in own),
+                         _kernels(times), "–" if torch is None else _ms(torch),
+                         *(_shown(ratio(times[timer], n)) for n in own)])
     return "\n\n".join([_heading(report), "### Single ops: milliseconds, minimum\n\n" + table(
-        ["op", "case", "ours", "each kernel", "PyTorch's best", "ratio"], rows)]) + "\n"
+        ["op", "case", *own, "each kernel", "PyTorch's best", *(_RATIO[n] for n in own)],
+        rows)]) + "\n"
+
+
+def _kernels(times: Mapping[str, Mapping[str, Any]]) -> str:
+    """Each kernel by its name; what only the compiled process has comes from there."""
+    found = []
+    for timer, row in times.items():
+        if timer not in ("op", "forward", "both"):
+            found += [f"{timer} {_ms(row[n]['min'])}" for n in OWN if n in row][:1]
+    return ", ".join(found)
 
 
 def profile_markdown(found: Report, *, peak: float, most: int = 30) -> str:
@@ -247,7 +183,9 @@ def profile_markdown(found: Report, *, peak: float, most: int = 30) -> str:
         rows.append(["", f"{len(left)} more", "", "",
                      f"{sum(r['seconds'] for r in left) * 1e3:.3f}",
                      f"{100 * sum(r['share'] for r in left):.1f} %", "", "", "", ""])
-    title = (f"### {found['net']}, batch {found['batch']}: {found['step_s'] * 1e3:.2f} ms a step "
+    how = "compiled kernels" if found["compiled"] else "pure NumPy"
+    title = (f"### {found['net']}, batch {found['batch']}, {how}: "
+             f"{found['step_s'] * 1e3:.2f} ms a step "
              f"(matrix product: {peak / 1e9:.0f} GFLOP/s)\n\n")
     return title + table(["phase", "op", "result", "calls", "ms", "share", "GFLOP/s", "of peak",
                           "MB", "GB/s"], rows) + "\n"

@@ -1,4 +1,4 @@
-"""The nets and the engine side by side: every framework in its own process, taking turns."""
+"""The plan, and the nets and the engine side by side: each framework in its own process."""
 
 from __future__ import annotations
 
@@ -6,28 +6,21 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from tinygrad_cnn.bench.cases import MACHINE, Case, chain_case, net_case, notebook_case
-from tinygrad_cnn.bench.frameworks import OURS, contenders
+from tinygrad_cnn.bench.cases import MACHINE, chain_case, net_case, notebook_case
+from tinygrad_cnn.bench.frameworks import FAST, OURS, contenders, of_library
 from tinygrad_cnn.bench.frameworks.base import COPY, GEMM
-from tinygrad_cnn.bench.measure import Others, summary
 from tinygrad_cnn.bench.nets import NETS, flops, lookup
-from tinygrad_cnn.bench.process import Absent, BenchError, Worker, workers
+from tinygrad_cnn.bench.process import BenchError, Worker, workers
+from tinygrad_cnn.bench.race import Disagreement, Report, agree, race
 from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.kernels.compiled import set_compiled
 
-__all__ = ["Disagreement", "Plan", "agree", "measure", "race"]
+__all__ = ["Plan", "Tell", "describe_machine", "measure"]
 
-TOLERANCE = 1e-3                        # of losses, relative
-CALM = 0.05                             # share of the CPUs that others may take during a turn
 Tell = Callable[[str], None]
-Report = dict[str, Any]
-
-
-class Disagreement(BenchError):  # noqa: N818 - it reads as a finding
-    """Frameworks do not compute the same net, so that their times say nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +48,17 @@ class Plan:
         Library -> the interpreter that has it; this one if it is not named.
     micro : bool
         Also the engine, memory, import and the notebook's loops.
-    compiled : bool
-        Also torch.compile, which takes a minute for each net before its first step.
+    eager : bool
+        Without torch.compile, which takes a minute for each net before its first step.
+    compiled : bool, optional
+        Our compiled kernels beside pure NumPy, or not; where they are installed if not given.
+
+    Raises
+    ------
+    SettingError
+        If a name is unknown or a number is out of its range.
+    MissingExtraError
+        If compiled kernels are asked for and not installed.
     """
 
     nets: tuple[str, ...] = tuple(NETS)
@@ -68,7 +70,8 @@ class Plan:
     batch: int | None = None
     pythons: Mapping[str, str] = field(default_factory=dict)
     micro: bool = True
-    compiled: bool = True
+    eager: bool = False
+    compiled: bool | None = None
 
     def __post_init__(self) -> None:
         for name in self.nets:
@@ -83,111 +86,13 @@ class Plan:
                 raise SettingError(f"bench: {setting} must be from {least} to {most}, got {value}")
         if not 0 < self.seconds < math.inf:
             raise SettingError(f"bench: seconds must be positive, got {self.seconds}")
+        if self.compiled:
+            with set_compiled(True):        # refuses where the extra is absent
+                pass
 
-
-# ---- taking turns --------------------------------------------------------------------------------
-
-def agree(results: Mapping[str, Sequence[float]], *, what: str) -> None:
-    """Refuse results that differ by more than a thousandth from ours.
-
-    Raises
-    ------
-    Disagreement
-        With both rows of numbers, or if a number is not finite.
-
-    Examples
-    --------
-    >>> agree({"tinygrad_cnn": [2.0, 1.0], "torch": [2.0, 1.1]}, what="losses of lenet")
-    Traceback (most recent call last):
-        ...
-    tinygrad_cnn.bench.run.Disagreement: losses of lenet differ, so nothing is timed:
-      tinygrad_cnn: 2, 1
-      torch: 2, 1.1
-    """
-    ours = results[OURS]
-    for name, row in results.items():
-        if len(row) != len(ours) or not all(
-                math.isfinite(b) and math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=1e-6)
-                for a, b in zip(ours, row, strict=False)):
-            rows = "".join(f"\n  {n}: {', '.join(f'{v:.6g}' for v in values)}"
-                           for n, values in ((OURS, ours), (name, row)))
-            raise Disagreement(f"{what} differ, so nothing is timed:{rows}")
-
-
-def race(running: Mapping[str, Worker], case: Case, *, rounds: int, seconds: float,
-         checks: Mapping[str, int], most: int = 1000, patience: int = 0,
-         skipped: dict[str, str] | None = None) -> Report:
-    """Time one case in every worker that has it, in turns.
-
-    Parameters
-    ----------
-    running : mapping of str to Worker
-        Our own among them.
-    case : Case
-        What to time.
-    rounds, seconds, most
-        Turns, and how long each lasts: seconds, and calls.
-    checks : mapping of str to int
-        Timer -> how many of its results must agree before anything is timed.
-    patience : int, default 0
-        How often a disturbed turn is taken again.
-    skipped : dict, optional
-        Takes the reasons of those who are left out.
-
-    Returns
-    -------
-    dict
-        ``{"results": {timer: {name: values}}, "times": {timer: {name: summary}}, "others": share}``
-        with the mean share of the CPUs that other processes took during the turns.
-
-    Raises
-    ------
-    Disagreement
-        If a result differs.
-    """
-    timers: dict[str, list[str]] = {}
-    results: dict[str, dict[str, list[float]]] = {timer: {} for timer in checks}
-    for name, worker in running.items():
-        try:
-            timers[name] = worker.load(case)
-            for timer, count in checks.items():
-                if timer in timers[name]:
-                    results[timer][name] = worker.call(timer, count)
-        except BenchError as error:
-            timers.pop(name, None)
-            if name == OURS:
-                raise
-            if skipped is not None and not isinstance(error, Absent):
-                skipped[f"{name} · {case.name}"] = str(error)
-    for timer, rows in results.items():
-        agree({n: r for n, r in rows.items() if n in timers},
-              what=f"{timer} results of {case.name}")
-    samples: dict[str, dict[str, list[float]]] = {}
-    others: list[float] = []
-    for _ in range(rounds):
-        for name, own_timers in timers.items():
-            for timer in own_timers:
-                turn, share = _turn(running[name], timer, seconds, most, patience)
-                samples.setdefault(timer, {}).setdefault(name, []).extend(turn)
-                others.append(share)
-    return {"results": results, "others": sum(others) / max(1, len(others)),
-            "times": {timer: {name: summary(values) for name, values in rows.items()}
-                      for timer, rows in samples.items()}}
-
-
-def _turn(worker: Worker, timer: str, seconds: float, most: int,
-          patience: int) -> tuple[list[float], float]:
-    """One turn, taken again while others disturb it, and the share of the CPUs that they took."""
-    best: tuple[list[float], float] = [], math.inf
-    for _ in range(1 + patience):
-        others = Others(worker.pid)
-        samples = worker.time(timer, seconds=seconds, most=most)
-        share = others.share()
-        if share < best[1]:
-            best = samples, share
-        if share <= CALM:
-            break
-    return best
+    def contenders(self, *libraries: str, eager: bool = False) -> tuple[str, ...]:
+        """Ourselves in pure NumPy, then compiled unless unwanted, then all of these libraries."""
+        return contenders(libraries, eager=eager or self.eager, compiled=self.compiled is not False)
 
 
 # ---- the sections of the report ------------------------------------------------------------------
@@ -215,7 +120,7 @@ def measure(plan: Plan, tell: Tell = lambda line: None) -> Report:
     skipped: dict[str, str] = {}
     report: Report = {"machine": describe_machine(plan.threads), "versions": {},
                       "skipped": skipped, "nets": {}}
-    names = contenders(plan.against, compiled=plan.compiled)
+    names = plan.contenders(*plan.against)
     with workers(names, threads=plan.threads, pythons=plan.pythons, skipped=skipped) as running:
         for worker in running.values():
             report["versions"].update(worker.versions)
@@ -227,7 +132,7 @@ def measure(plan: Plan, tell: Tell = lambda line: None) -> Report:
             report["nets"][net] = _net(running, net, plan, skipped, tell)
         if plan.micro:
             report["engine"] = _engine(running, plan, tell)
-            report["notebook"] = _notebook(running, plan, tell)
+            report["notebook"] = _notebook(_own(running), plan, tell)
             report["growth"] = _growth(running, plan, tell)
     if plan.micro:
         report["memory"] = _memory(names, plan, tell)
@@ -247,11 +152,13 @@ def describe_machine(threads: int) -> Report:
 
 
 def _peaks(running: Mapping[str, Worker], plan: Plan) -> Report:
-    found = race(running, MACHINE, rounds=min(plan.rounds, 4), seconds=min(plan.seconds, 0.5),
+    numpy = {name: worker for name, worker in running.items() if name != FAST}
+    found = race(numpy, MACHINE, rounds=min(plan.rounds, 4), seconds=min(plan.seconds, 0.5),
                  checks={}, patience=plan.patience)["times"]
     gemm = {name: round(2 * GEMM**3 / row["min"] / 1e9, 1) for name, row in found["sgemm"].items()}
     return {"sgemm_gflops": gemm[OURS],
-            "sgemm_gflops_torch": max((v for n, v in gemm.items() if n != OURS), default=None),
+            "sgemm_gflops_torch": max((v for n, v in gemm.items() if of_library(n, "torch")),
+                                      default=None),
             # a copy reads and writes
             "copy_gb_per_s": round(2 * COPY / found["copy"][OURS]["min"] / 1e9, 1)}
 
@@ -275,7 +182,10 @@ def _net(running: Mapping[str, Worker], name: str, plan: Plan, skipped: dict[str
 
 
 def _engine(running: Mapping[str, Worker], plan: Plan, tell: Tell) -> Report:
-    """Time of one op of a chain, forward and backward, and how a long chain grows."""
+    """Time of one op of a chain, forward and backward, and how a long chain grows.
+
+    Nothing in a chain is compiled, so that our long chains are walked once, in pure NumPy.
+    """
     length = 1000
     found = race(running, chain_case(length), rounds=plan.rounds, seconds=plan.seconds,
                  checks={"chain": 1}, patience=plan.patience)["times"]["chain"]
@@ -291,27 +201,37 @@ def _engine(running: Mapping[str, Worker], plan: Plan, tell: Tell) -> Report:
     return {"per_op_us": per_op, "long_chain_s": long}
 
 
-def _notebook(running: Mapping[str, Worker], plan: Plan, tell: Tell) -> Report:
-    worker = running[OURS]
-    worker.load(notebook_case(plan.batch or 14))
-    agree({OURS: worker.call("op"), "loops": worker.call("loops")}, what="the notebook's gradients")
-    times = {"op": min(worker.time("op", seconds=plan.seconds)),
-             "loops": min(worker.time("loops", seconds=plan.seconds, most=1))}
-    tell(f"notebook: loops {times['loops']:.3f} s, op {times['op'] * 1e3:.3f} ms")
-    return times
+def _notebook(own: Mapping[str, Worker], plan: Plan, tell: Tell) -> Report:
+    """Time of the four loops, once, and of the op that replaces them, pure and compiled."""
+    for worker in own.values():
+        worker.load(notebook_case(plan.batch or 14))
+    agree({**{name: worker.call("op") for name, worker in own.items()},
+           "loops": own[OURS].call("loops")}, what="the notebook's gradients")
+    loops = min(own[OURS].time("loops", seconds=plan.seconds, most=1))
+    op = {name: min(worker.time("op", seconds=plan.seconds)) for name, worker in own.items()}
+    tell(f"notebook: loops {loops:.3f} s, op "
+         + ", ".join(f"{name} {seconds * 1e3:.3f} ms" for name, seconds in op.items()))
+    return {"loops": loops, "op": op}
+
+
+def _own(running: Mapping[str, Worker]) -> dict[str, Worker]:
+    """Our own processes: pure NumPy, and compiled where it could be had."""
+    return {name: worker for name, worker in running.items() if of_library(name, OURS)}
 
 
 def _growth(running: Mapping[str, Worker], plan: Plan, tell: Tell) -> Report:
     """Time of a step with eight times the batch, over the time of one."""
     base = plan.batch or 64
-    times = {}
-    for batch in (base, 8 * base):
-        found = race({OURS: running[OURS]}, net_case("lenet", batch=batch), rounds=plan.rounds,
-                     seconds=plan.seconds, checks={}, patience=plan.patience)
-        times[str(batch)] = found["times"]["step"][OURS]["min"]
-    first, second = times.values()
-    tell(f"growth: batch ×8 takes ×{second / first:.2f}")
-    return {"net": "lenet", "step_s": times, "ratio": second / first}
+    small, large = (
+        race(_own(running), net_case("lenet", batch=batch), rounds=plan.rounds,
+             seconds=plan.seconds, checks={}, patience=plan.patience)["times"]["step"]
+        for batch in (base, 8 * base))
+    ratios = {name: large[name]["min"] / row["min"] for name, row in small.items()
+              if name in large}
+    tell("growth: batch ×8 takes " + ", ".join(f"{n} ×{v:.2f}" for n, v in ratios.items()))
+    return {"net": "lenet", "ratio": ratios, "step_s": {
+        name: {str(base): small[name]["min"], str(8 * base): large[name]["min"]}
+        for name in ratios}}
 
 
 def _memory(names: tuple[str, ...], plan: Plan, tell: Tell) -> Report:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from tinygrad_cnn.bench.frameworks.base import Framework
 from tinygrad_cnn.errors import SettingError
 
-__all__ = ["CONTENDERS", "LIBRARIES", "OURS", "Contender", "Framework", "contenders",
-           "open_framework"]
+__all__ = ["CONTENDERS", "FAST", "LIBRARIES", "OURS", "Contender", "Framework", "contenders",
+           "of_library", "open_framework"]
 
 
 class Contender(NamedTuple):
@@ -22,9 +22,14 @@ class Contender(NamedTuple):
 
 
 OURS = "tinygrad_cnn"
+"""Pure NumPy: what every claim without further words is about."""
+
+FAST = "tinygrad_cnn fast"
+"""The same with the extra ``fast``: compiled kernels, told apart everywhere."""
 
 CONTENDERS: dict[str, Contender] = {
     OURS: Contender(OURS, "own", "", "pip install tinygrad-cnn"),
+    FAST: Contender(OURS, "own", "compiled", 'pip install "tinygrad-cnn[fast]"'),
     "torch": Contender("torch", "pytorch", "nchw", "pip install torch"),
     "torch channels_last": Contender("torch", "pytorch", "channels_last", "pip install torch"),
     "torch.compile": Contender("torch", "pytorch", "compile", "pip install torch"),
@@ -38,8 +43,29 @@ CONTENDERS: dict[str, Contender] = {
 LIBRARIES = tuple(dict.fromkeys(c.library for c in CONTENDERS.values() if c.library != OURS))
 
 
-def contenders(against: tuple[str, ...], *, compiled: bool = True) -> tuple[str, ...]:
-    """Ourselves first, then every variant of the libraries named; torch.compile can be left out.
+def of_library(name: str, library: str) -> bool:
+    """Whether a contender is a way of running this library.
+
+    Examples
+    --------
+    >>> of_library("torch channels_last", "torch"), of_library(FAST, OURS)
+    (True, True)
+    """
+    return CONTENDERS[name].library == library
+
+
+def contenders(against: tuple[str, ...], *, eager: bool = False,
+               compiled: bool = True) -> tuple[str, ...]:
+    """Ourselves first, then every variant of the libraries named.
+
+    Parameters
+    ----------
+    against : tuple of str
+        Libraries.
+    eager : bool, default False
+        Without torch.compile.
+    compiled : bool, default True
+        With our own compiled kernels beside pure NumPy.
 
     Raises
     ------
@@ -48,15 +74,16 @@ def contenders(against: tuple[str, ...], *, compiled: bool = True) -> tuple[str,
 
     Examples
     --------
-    >>> contenders(("torch",))
-    ('tinygrad_cnn', 'torch', 'torch channels_last', 'torch.compile')
+    >>> contenders(("torch",), eager=True)
+    ('tinygrad_cnn', 'tinygrad_cnn fast', 'torch', 'torch channels_last')
     """
     for library in against:
         if library not in LIBRARIES:
             raise SettingError(f"bench: --against {library!r} is unknown; choose from "
                                f"{', '.join(LIBRARIES)}")
+    left_out = {*(("torch.compile",) if eager else ()), *(() if compiled else (FAST,))}
     return tuple(name for name, c in CONTENDERS.items()
-                 if c.library in (OURS, *against) and (compiled or c.variant != "compile"))
+                 if c.library in (OURS, *against) and name not in left_out)
 
 
 def open_framework(name: str, threads: int) -> Framework:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,29 @@ Array = NDArray[Any]
 
 
 class Own(Framework):
-    """tinygrad_cnn itself."""
+    """tinygrad_cnn itself.
+
+    Parameters
+    ----------
+    compiled : bool, optional
+        Time compiled kernels, or NumPy's alone; what `tinygrad_cnn.get_compiled` says if not given.
+
+    Raises
+    ------
+    MissingExtraError
+        If compiled kernels are asked for and not installed.
+    """
+
+    def __init__(self, compiled: bool | None = None) -> None:
+        self.compiled = tc.get_compiled() if compiled is None else compiled
+        with tc.set_compiled(self.compiled):
+            if self.compiled:               # here, as others import their library before timing
+                import_module("numba")
 
     def versions(self) -> dict[str, str]:
-        """tinygrad_cnn and NumPy."""
-        return {"tinygrad_cnn": tc.__version__, "numpy": np.__version__}
+        """tinygrad_cnn, NumPy, and the compiler if its kernels are timed."""
+        found = {"tinygrad_cnn": tc.__version__, "numpy": np.__version__}
+        return found | ({"numba": version("numba")} if self.compiled else {})
 
     # ---- nets
 
@@ -106,7 +126,15 @@ class Own(Framework):
     # ---- everything else that is timed
 
     def timers(self, case: Case) -> Timers:
-        """Nets, chains, single ops by kernel, and the notebooks' loops."""
+        """Nets, chains, single ops by kernel, and the notebooks' loops, with the kernels chosen."""
+        with tc.set_compiled(self.compiled):
+            return {name: partial(self._timed, call) for name, call in self._timers(case).items()}
+
+    def _timed(self, call: Callable[[], Any]) -> Any:
+        with tc.set_compiled(self.compiled):
+            return call()
+
+    def _timers(self, case: Case) -> Timers:
         if case.kind == "chain":
             return {"chain": partial(_chain, case.settings["length"], case.settings["width"])}
         if case.kind == "notebook":
@@ -203,6 +231,7 @@ def _layer(case: Case) -> Timers:
 
 
 def open(variant: str, threads: int) -> Own:
-    """Set the threads, up to the CPUs of this process."""
+    """Set the threads, up to the CPUs of this process; the variant is "compiled" or pure NumPy."""
+    own = Own(compiled=variant == "compiled")
     tc.set_num_threads(threads)
-    return Own()
+    return own
