@@ -261,3 +261,12 @@ def test_the_cost_of_an_import_is_measured_in_fresh_processes():
     assert list(found) == ["tinygrad_cnn"]
     assert found["tinygrad_cnn"]["disk"] > 100_000
     assert size_on_disk("numpy") > 10_000_000
+
+
+def test_the_size_on_disk_leaves_out_what_was_cached(tmp_path, monkeypatch):
+    package = tmp_path / "a_package_of_ten_bytes"
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "__init__.py").write_text("x = 12345\n")
+    (package / "__pycache__" / "kernel.nbc").write_bytes(bytes(1000))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert size_on_disk("a_package_of_ten_bytes") == 10

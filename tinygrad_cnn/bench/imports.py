@@ -75,6 +75,8 @@ def import_cost(packages: tuple[str, ...], *, rounds: int = 5,
 def size_on_disk(package: str) -> int | None:
     """Bytes of all files that the distribution installed, or of the package's folder.
 
+    What interpreters and compilers cached in ``__pycache__`` is not counted.
+
     Examples
     --------
     >>> size_on_disk("no_such_package") is None
@@ -90,4 +92,4 @@ def size_on_disk(package: str) -> int | None:
         if spec is None or not spec.submodule_search_locations:
             return None
         paths = [p for place in spec.submodule_search_locations for p in Path(place).rglob("*")]
-    return sum(p.stat().st_size for p in paths if p.suffix != ".pyc" and p.is_file())
+    return sum(p.stat().st_size for p in paths if "__pycache__" not in p.parts and p.is_file())
