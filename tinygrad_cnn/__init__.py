@@ -23,6 +23,7 @@ from tinygrad_cnn.errors import (
 )
 from tinygrad_cnn.graph import enable_grad, is_grad_enabled, no_grad
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
+from tinygrad_cnn.kernels.memory import release_memory
 from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
 from tinygrad_cnn.op import OPS, Op, Reject, Sample, register, use_kernels
 from tinygrad_cnn.ops import *  # noqa: F403 - every op is public here
@@ -36,6 +37,6 @@ __all__ = [
     "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op", "Parameter", "Reject",
     "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError", "VizError", "__version__",
     "custom_op", "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients",
-    "is_grad_enabled", "no_grad", "register", "set_compiled", "set_num_threads", "tensor",
-    "use_kernels", *_ops,
+    "is_grad_enabled", "no_grad", "register", "release_memory", "set_compiled",
+    "set_num_threads", "tensor", "use_kernels", *_ops,
 ]

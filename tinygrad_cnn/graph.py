@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Node", "Observer", "cotangents", "enable_grad", "is_grad_enabled", "no_grad",
            "observing", "scope"]
 
+_LARGE = 1 << 17        # entries, from which a sum is worth a kernel's threads
+
 Array = NDArray[Any]
 
 
@@ -407,10 +409,17 @@ class _ArrayStep:
     def parts(self, node: Node, inputs: tuple[Tensor | None, ...], ct: Array,
               useful: set[Any] | None) -> list[tuple[Tensor, Array]]:
         op = node.op
+        if op.joint is not None and useful is None:
+            wanted = [i for i, x in enumerate(inputs) if x is not None and x.requires_grad]
+            if len(wanted) > 1:
+                arrays: Any = [None if x is None else x.data for x in inputs]
+                given: Any = inputs
+                found = _call(op.joint, op, wanted[0], ct, node.out, arrays, node)
+                return [(given[i], _fitted(found[i], arrays[i], op, i)) for i in wanted]
         if op.array_rules:
             out: Any = node.out
             args: Any = [None if x is None else x.data for x in inputs]
-            given: Any = ct
+            given = ct
         else:
             values = blank(ct.shape, ct.dtype) if node.out is None else node.out
             out = self.wrap(values, False, None)
@@ -432,6 +441,9 @@ class _ArrayStep:
         return result
 
     def add(self, a: Array, b: Array, may_write: bool) -> Array:
+        if a.size >= _LARGE:
+            total: Array = OPS["add"].run(a, b)[0]          # on all threads
+            return total
         if may_write:
             return np.add(a, b, out=a)
         return np.asarray(a + b)

@@ -151,6 +151,10 @@ class Op:
     array_rules : bool
         Whether the rules are written in operators alone, so that they take arrays as well; a
         first-order backward pass then calls them without wrapping.
+    joint : callable, optional
+        ``(ct, out, *arrays, **settings, **residuals)`` -> the cotangents of all inputs, as arrays,
+        where making them together is cheaper.  A first-order backward pass that wants more than
+        one calls it instead of the rules, which stay what is differentiated and tested.
     family : str
         One of `FAMILIES`: how drawings colour the op.
     flops : callable, optional
@@ -190,6 +194,7 @@ class Op:
     choose: Callable[..., tuple[str, ...]] | None = None
     reads: tuple[str, ...] | None = None
     array_rules: bool = False
+    joint: Callable[..., tuple[Array | None, ...]] | None = None
     family: str = "elementwise"
     flops: Callable[..., int] | None = None
 
@@ -215,6 +220,8 @@ class Op:
             _agree(self.name, f"kernel {kernel!r}", f, arrays, settings)
         for name, f in self.vjp.items():
             _agree(self.name, f"vjp for {name!r}", f, wanted, settings + by_products)
+        if self.joint is not None:
+            _agree(self.name, "joint", self.joint, wanted, settings + by_products)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinygrad_cnn.errors import SettingError, ShapeError
 
 __all__ = [
-    "Pair", "Shape", "Sides", "avg_pool2d", "axes_tuple", "axis_index", "bind_axes", "broadcast",
-    "conv2d", "conv2d_input", "conv2d_weight", "integer", "max_pool2d", "pair", "positions",
-    "reach", "reduced", "same_sides", "sides", "widths",
+    "Pair", "Phase", "Shape", "Sides", "avg_pool2d", "axes_tuple", "axis_index", "bind_axes",
+    "broadcast", "conv2d", "conv2d_input", "conv2d_weight", "integer", "max_pool2d", "pair",
+    "phases", "positions", "reach", "reduced", "same_sides", "sides", "widths",
 ]
 
 Shape = tuple[int, ...]
@@ -278,6 +278,42 @@ def conv2d_weight(x: Shape, y: Shape, *, kernel_size: Pair, stride: Pair, paddin
     if made != y:
         raise ShapeError(f"conv2d_weight: y is {y}, but conv2d makes {made} with filters {w}")
     return w
+
+
+class Phase(NamedTuple):
+    """Pixels of one axis that see the same taps of a filter, and how they see them."""
+
+    pixels: slice
+    taps: slice                 # of the turned filter
+    padding: int                # before the results, may be negative
+    dilation: int               # between the results that neighbouring taps meet
+
+
+def phases(n: int, taps: int, stride: int, pad: int, dilation: int) -> list[Phase]:
+    """The input gradient of one axis as plain convolutions of the results at stride 1.
+
+    Pixel h = a + stride·q meets result i at tap u where a + stride·q + pad = stride·i + dilation·u,
+    so u must have dilation·u ≡ a + pad (mod stride).  Such taps are ``step`` apart, and the results
+    that they meet are ``apart`` apart.
+
+    Examples
+    --------
+    >>> [phase.taps for phase in phases(6, 3, stride=2, pad=1, dilation=1)]
+    [slice(1, 2, 2), slice(0, 3, 2)]
+    """
+    step = stride // math.gcd(stride, dilation)
+    apart = step * dilation // stride
+    found = []
+    for a in range(min(stride, n)):
+        taps_met = [u for u in range(taps) if (a + pad - dilation * u) % stride == 0]
+        if not taps_met:
+            found.append(Phase(slice(a, None, stride), slice(0, 0), 0, 1))
+            continue
+        last = taps_met[-1]                             # it meets the first of the results
+        first = (a + pad - dilation * last) // stride
+        turned = slice(taps - 1 - last, taps - taps_met[0], step)
+        found.append(Phase(slice(a, None, stride), turned, -first, apart))
+    return found
 
 
 def _pool(op: str, x: Shape, kernel_size: Pair, stride: Pair, padding: Sides) -> Shape:

@@ -256,10 +256,11 @@ def test_backward_frees_what_it_has_passed(no_collector):
 
 
 def test_a_whole_training_step_leaves_no_garbage(no_collector):
-    gc.collect()
     x = Tensor(np.ones((2, 6, 6, 3)))
     w, b = tc.Parameter(np.ones((3, 3, 3, 4))), tc.Parameter(np.zeros(4))
-    for _ in range(3):
+    for step in range(3):
+        if step == 1:
+            gc.collect()                # what importing and compiling kernels has left
         y = tc.max_pool2d(tc.relu(tc.conv2d(x, w, b, padding=1)), kernel_size=2)
         loss = tc.cross_entropy(tc.flatten(y), np.array([0, 1]))
         loss.backward()

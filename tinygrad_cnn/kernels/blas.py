@@ -27,7 +27,6 @@ from tinygrad_cnn.kernels import narrow
 from tinygrad_cnn.kernels.blocks import (
     Array,
     Block,
-    allocate,
     blocks,
     borrowed,
     move,
@@ -35,6 +34,7 @@ from tinygrad_cnn.kernels.blocks import (
     place,
 )
 from tinygrad_cnn.kernels.depthwise import depthwise, depthwise_weight
+from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
@@ -66,40 +66,18 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
         return x
     turned = w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1]
     turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
-    sets = itertools.product(_sets(image_size[0], kh, stride[0], padding[0][0], dilation[0]),
-                             _sets(image_size[1], kw, stride[1], padding[1][0], dilation[1]))
-    for (rows, taps_down, top, apart_down), (columns, taps_across, left, apart_across) in sets:
-        pixels = x[:, rows, columns]
-        filters = turned[taps_down, taps_across]
+    for rows, columns in itertools.product(
+            shapes.phases(image_size[0], kh, stride[0], padding[0][0], dilation[0]),
+            shapes.phases(image_size[1], kw, stride[1], padding[1][0], dilation[1])):
+        pixels = x[:, rows.pixels, columns.pixels]
+        filters = turned[rows.taps, columns.taps]
         if filters.size and pixels.size:
-            _correlate(y, filters, None, pixels, (1, 1), ((top, 0), (left, 0)),
-                       (apart_down, apart_across), groups)
+            _correlate(y, filters, None, pixels, (1, 1),
+                       ((rows.padding, 0), (columns.padding, 0)),
+                       (rows.dilation, columns.dilation), groups)
         else:
             pixels[...] = 0                             # no window reaches these pixels
     return x
-
-
-def _sets(n: int, taps: int, stride: int, pad: int,
-          dilation: int) -> list[tuple[slice, slice, int, int]]:
-    """Pixels of one axis that see the same taps: (pixels, turned taps, padding, dilation).
-
-    Pixel h = a + stride·q meets result i at tap u where a + stride·q + pad = stride·i + dilation·u,
-    so u must have dilation·u ≡ a + pad (mod stride).  Such taps are ``step`` apart, and the results
-    that they meet are ``apart`` apart.
-    """
-    step = stride // math.gcd(stride, dilation)
-    apart = step * dilation // stride
-    found = []
-    for a in range(min(stride, n)):
-        taps_met = [u for u in range(taps) if (a + pad - dilation * u) % stride == 0]
-        if not taps_met:
-            found.append((slice(a, None, stride), slice(0, 0), 0, 1))
-            continue
-        last = taps_met[-1]                             # it meets the first of the results
-        first = (a + pad - dilation * last) // stride
-        turned = slice(taps - 1 - last, taps - taps_met[0], step)
-        found.append((slice(a, None, stride), turned, -first, apart))
-    return found
 
 
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "Block", "blocks", "allocate", "borrowed", "move", "multiply", "place", "view"]
+from tinygrad_cnn.kernels.memory import aligned
+
+__all__ = ["Array", "Block", "blocks", "borrowed", "long_lines", "move", "multiply", "place",
+           "view"]
 
 Array = NDArray[Any]
 Block = tuple[slice, int, int]          # images, first row, row after the last
 
 _ALIGN = 64                             # bytes: a cache line, and the widest vector register
 _LEAST = 1 << 22                        # bytes: from here on NumPy asks for large memory pages
-_LARGE = 1 << 30        # bytes of a result, from which free memory is looked up
 _ALONE = 1 << 14        # entries of work that end sooner than another thread would wake
 _SMALL = 1_000_000      # OpenBLAS multiplies matrices up to M·N·K of this without packing them
 
@@ -34,32 +36,6 @@ class _Shelf(threading.local):
 
 
 _SHELF = _Shelf()
-
-
-def allocate(op: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Memory for a result, or an error that says how much it would take.
-
-    Linux promises more memory than there is and ends the process when it is used, so a large result
-    is compared with what is free first.
-    """
-    kind = np.dtype(dtype)
-    need = math.prod(shape) * kind.itemsize
-    if need > _LARGE and need > (free := _free_memory()):
-        raise MemoryError(f"{op}: a result of shape {shape} in {kind} needs {need / 2**30:.1f} "
-                          f"GiB, and {free / 2**30:.1f} GiB are free; use a smaller batch")
-    return np.empty(shape, kind)
-
-
-def _free_memory() -> float:
-    """Bytes that can be had without swapping, as far as the system says; else no limit."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return float(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return math.inf
 
 
 class borrowed:  # noqa: N801 - used as a function in a with statement
@@ -79,9 +55,7 @@ class borrowed:  # noqa: N801 - used as a function in a with statement
             need += -(-math.prod(shape) * kind.itemsize // _ALIGN) * _ALIGN
         memory = _SHELF.free.pop() if _SHELF.free else None
         if memory is None or len(memory) < need:
-            raw = np.empty(max(need, _LEAST) + _ALIGN, np.uint8)
-            start = -raw.ctypes.data % _ALIGN
-            memory = raw[start:start + len(raw) - _ALIGN]
+            memory = aligned(max(need, _LEAST), np.uint8)
         self._memory = memory
         self._arrays: list[Array] = [np.ndarray(tuple(shape), kind, memory.data, start)
                                      for shape, start in zip(several, starts, strict=True)]
@@ -131,6 +105,15 @@ def place(out: Array, x: Array, row: int, column: int, fill: float = 0) -> None:
     out[:, top:bottom, right:] = fill
     move(out[:, top:bottom, left:right],
          x[:, row + top:row + bottom, column + left:column + right])
+
+
+def long_lines(x: Array, most: int) -> Array:
+    """A contiguous array as lines of at most ``most`` numbers, each of whole pixels."""
+    channels = x.shape[-1]
+    pixels, together = x.size // channels, 1
+    while pixels % (2 * together) == 0 and 2 * together * channels <= most:
+        together *= 2
+    return x.reshape(-1, together * channels)
 
 
 def blocks(n: int, rows: int, cost: int, budget: int, parts: int) -> list[Block]:

@@ -6,13 +6,21 @@ Nothing here imports the compiler before a compiled kernel is first asked for.  
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from functools import cache
-from types import TracebackType
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
 
 from tinygrad_cnn.errors import SettingError, missing_extra
+from tinygrad_cnn.kernels.blocks import Array
 
-__all__ = ["get_compiled", "set_compiled"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "get_compiled", "module",
+           "set_compiled"]
+
+_DTYPES = (np.float32, np.float64)
 
 
 @cache
@@ -74,3 +82,31 @@ class set_compiled:  # noqa: N801 - a function that can also be used in a with s
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         _Setting.on = self._before
+
+
+def module(name: str, dtype: np.dtype[Any]) -> Any:
+    """A file of compiled passes if they are chosen and serve the dtype, else None."""
+    return _module(name) if dtype in _DTYPES and get_compiled() else None
+
+
+@cache
+def _module(name: str) -> ModuleType:
+    """A file of the folder ``jit``, which needs the compiler: imported when first asked for."""
+    return importlib.import_module(f"tinygrad_cnn.kernels.jit.{name}")
+
+
+def conv2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
+    """N H W C, KH KW C O, O -> N OH OW O."""
+    return _module("convolution").conv2d(x, w, b, **settings) if _installed() else NotImplemented
+
+
+def conv2d_input(y: Array, w: Array, **settings: Any) -> Any:
+    """N OH OW O, KH KW C O -> N H W C."""
+    return _module("convolution").conv2d_input(y, w, **settings) if _installed() else NotImplemented
+
+
+def conv2d_weight(x: Array, y: Array, **settings: Any) -> Any:
+    """N H W C, N OH OW O -> KH KW C O."""
+    if not _installed():
+        return NotImplemented
+    return _module("convolution").conv2d_weight(x, y, **settings)

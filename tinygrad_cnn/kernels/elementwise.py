@@ -12,13 +12,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn.kernels.threads import spread
+from tinygrad_cnn.kernels import compiled
+from tinygrad_cnn.kernels.blocks import long_lines
+from tinygrad_cnn.kernels.memory import empty
+from tinygrad_cnn.kernels.threads import parallel, spread
 
-__all__ = ["clip", "elu", "gelu", "leaky_relu", "power", "relu", "relu_input",
-           "sigmoid", "silu", "softplus",
-           "where"]
+__all__ = ["LARGE", "add", "clip", "div", "elu", "gelu", "leaky_relu", "mul", "power", "relu",
+           "relu_input", "sigmoid", "silu", "softplus", "sub", "where"]
 
 Array = NDArray[Any]
+
+LARGE = 1 << 17         # entries, from which threads and used memory pay
+_LONG = 2048            # numbers in a line, from which NumPy is at full speed
+_LINE = 256             # numbers in a line of a compiled loop
+_LEAST = 512            # lines, from which a second thread pays
+
+
+def _large(function: Any, a: Array, b: Array) -> Array:
+    """A ufunc of two arrays: on all threads and into used memory where that pays."""
+    if a.size < LARGE or a.dtype != b.dtype or not a.flags.c_contiguous:
+        return np.asarray(function(a, b))
+    if a.shape == b.shape:
+        return spread(function, empty(a.shape, a.dtype), a, b)
+    if b.shape != a.shape[-1:]:
+        return np.asarray(function(a, b))
+    lines = long_lines(a, _LONG)                            # a number for each channel
+    row = np.broadcast_to(b, (lines.shape[1] // b.size, b.size)).reshape(-1)
+    out = empty(lines.shape, a.dtype)
+    parallel(len(lines), lambda low, high: function(lines[low:high], row, out=out[low:high]),
+             products=False)
+    return out.reshape(a.shape)
+
+
+def add(a: Array, b: Array) -> Array:
+    """a + b."""
+    return _large(np.add, a, b)
+
+
+def sub(a: Array, b: Array) -> Array:
+    """a − b."""
+    return _large(np.subtract, a, b)
+
+
+def mul(a: Array, b: Array) -> Array:
+    """a · b."""
+    return _large(np.multiply, a, b)
+
+
+def div(a: Array, b: Array) -> Array:
+    """a / b."""
+    return _large(np.true_divide, a, b)
 
 
 def power(a: Array, b: Array) -> Array:
@@ -49,13 +92,20 @@ def clip(x: Array, *, low: float, high: float) -> Array:
 
 def relu(x: Array) -> Array:
     """max(x, 0)."""
-    return spread(np.maximum, np.empty(x.shape, x.dtype), x, x.dtype.type(0))
+    return spread(np.maximum, empty(x.shape, x.dtype), x, x.dtype.type(0))
 
 
 def relu_input(ct: Array, out: Array) -> Array:
     """ct where the result of relu is above zero."""
-    return spread(lambda part, y, out: np.multiply(part, y > 0, out=out),
-                  np.empty(ct.shape, ct.dtype), ct, out)
+    x = empty(ct.shape, ct.dtype)
+    passes = compiled.module("passes", ct.dtype)
+    if passes is None or ct.size % _LINE or not (
+            ct.flags.c_contiguous and out.flags.c_contiguous and ct.dtype == out.dtype):
+        return spread(lambda part, y, out: np.multiply(part, y > 0, out=out), x, ct, out)
+    lines = [a.reshape(-1, _LINE) for a in (ct, out, x)]
+    parallel(len(lines[0]), lambda low, high: passes.mask(*lines, low, high), least=_LEAST,
+             products=False)
+    return x
 
 
 def leaky_relu(x: Array, *, slope: float) -> Array:

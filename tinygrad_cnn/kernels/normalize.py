@@ -11,16 +11,20 @@ squares less the square of the mean would lose its digits where the mean is larg
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.kernels.blocks import Array, borrowed
+from tinygrad_cnn.kernels import compiled
+from tinygrad_cnn.kernels.blocks import Array, borrowed, long_lines
+from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.kernels.threads import parallel
 
-__all__ = ["affine", "moments", "served", "standardize_input", "weight"]
+__all__ = ["affine", "moments", "served", "standardize_input", "totals"]
 
 _LINE = 2048            # numbers in a line, at most
+_SHORT = 512            # of compiled loops, which only need whole vectors
 _BLOCK = 1 << 16        # numbers in a block: three arrays of them fit into L2
 _LEAST = 1 << 14        # numbers, from which blocks pay
 
@@ -33,16 +37,13 @@ def served(x: Array, axis: tuple[int, ...]) -> bool:
 
 def _lines(x: Array) -> Array:
     """The array as long lines, each of whole pixels."""
-    channels = x.shape[-1]
-    pixels, together = x.size // channels, 1
-    while pixels % (2 * together) == 0 and 2 * together * channels <= _LINE:
-        together *= 2
-    return x.reshape(-1, together * channels)
+    return long_lines(x, _SHORT if compiled.get_compiled() else _LINE)
 
 
 def _along(vector: Array, lines: Array) -> Array:
     """The numbers of the channels, repeated along a line."""
-    return np.tile(vector.reshape(-1), lines.shape[1] // vector.size).astype(lines.dtype)
+    numbers = vector.reshape(-1).astype(lines.dtype, copy=False)
+    return np.broadcast_to(numbers, (lines.shape[1] // numbers.size, numbers.size)).reshape(-1)
 
 
 def _blocks(low: int, high: int, lines: Array) -> list[slice]:
@@ -50,17 +51,20 @@ def _blocks(low: int, high: int, lines: Array) -> list[slice]:
     return [slice(first, min(first + size, high)) for first in range(low, high, size)]
 
 
-def _sum(parts: list[Array], channels: int) -> Array:
-    """Parts of a sum over lines: C."""
-    total: Array = sum(parts[1:], start=parts[0])
-    return np.asarray(total.reshape(-1, channels).sum(0))
+def _sum(part: Array, channels: int) -> Array:
+    """A sum over lines, for each channel: C."""
+    return np.asarray(part.reshape(-1, channels).sum(0))
 
 
 def moments(x: Array) -> tuple[Array, Array]:
     """Mean and biased variance of each channel, with the axes kept."""
     channels = x.shape[-1]
-    lines, n = _lines(x), x.dtype.type(x.size // channels)
-    centre = add_rows(lines).reshape(-1, channels).sum(0) / n
+    lines, shape = _lines(x), (1,) * (x.ndim - 1) + x.shape[-1:]
+    passes = compiled.module("passes", x.dtype)
+    if passes is not None:
+        return _moments_compiled(passes, lines, channels, shape)
+    n = x.dtype.type(x.size // channels)
+    centre = _sum(add_rows(lines), channels) / n
     centre_line = _along(centre, lines)
 
     def work(low: int, high: int) -> Array:
@@ -73,19 +77,40 @@ def moments(x: Array) -> tuple[Array, Array]:
                 total += np.ones(len(d), d.dtype) @ d
         return total
 
-    variance = _sum(parallel(len(lines), work), channels) / n
-    shape = (1,) * (x.ndim - 1) + (channels,)
+    variance = _sum(sum(parallel(len(lines), work)), channels) / n
     return centre.reshape(shape), variance.reshape(shape)
+
+
+def _moments_compiled(passes: Any, lines: Array, channels: int,
+                      shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """In one pass: each column of each part has a mean of its own, put together in float64."""
+    def work(low: int, high: int) -> tuple[int, Array, Array]:
+        mean, squares = np.zeros(lines.shape[1]), np.zeros(lines.shape[1])
+        passes.moments(lines, low, high, mean, squares)
+        return high - low, mean, squares
+
+    found = parallel(len(lines), work, products=False)
+    count = np.repeat([rows for rows, _, _ in found], lines.shape[1] // channels)[:, None]
+    mean, squares = (np.concatenate([part[i].reshape(-1, channels) for part in found])
+                     for i in (1, 2))
+    centre = (count * mean).sum(0) / count.sum()
+    variance = (squares + count * (mean - centre) ** 2).sum(0) / count.sum()
+    return (centre.astype(lines.dtype).reshape(shape), variance.astype(lines.dtype).reshape(shape))
 
 
 def affine(x: Array, centre: Array, factor: Array, offset: Array | None = None) -> Array:
     """(x − centre) · factor + offset, with a number for each channel."""
     lines = _lines(x)
-    out = np.empty(lines.shape, x.dtype)
+    out = empty(lines.shape, x.dtype)
     centre, factor = _along(centre, lines), _along(factor, lines)
     added = None if offset is None else _along(offset, lines)
+    passes = compiled.module("passes", x.dtype)
 
     def work(low: int, high: int) -> None:
+        if passes is not None:
+            passes.affine(lines, centre, factor, np.zeros_like(factor) if added is None else added,
+                          out, low, high)
+            return
         for part in _blocks(low, high, lines):
             target = out[part]
             np.subtract(lines[part], centre, out=target)
@@ -93,55 +118,65 @@ def affine(x: Array, centre: Array, factor: Array, offset: Array | None = None) 
             if added is not None:
                 np.add(target, added, out=target)
 
-    parallel(len(lines), work)
+    parallel(len(lines), work, products=passes is None)
     return out.reshape(x.shape)
 
 
-def weight(g: Array, x: Array, centre: Array, scale: Array) -> Array:
-    """Σ g · x̂ of each channel: C."""
+def totals(g: Array, x: Array, centre: Array) -> Array:
+    """Σ g and Σ g · (x − centre) of each channel: 2 C."""
     lines, given = _lines(x), _lines(np.ascontiguousarray(g))
-    totals = _totals(given, lines, _along(centre, lines))
-    return np.asarray(totals[1].reshape(-1, x.shape[-1]).sum(0) * scale.reshape(-1))
+    centre = _along(centre, lines)
+    passes = compiled.module("passes", x.dtype)
 
-
-def _totals(given: Array, lines: Array, centre: Array) -> Array:
-    """Σ g and Σ g · (x − centre) over the lines."""
     def work(low: int, high: int) -> Array:
-        totals = np.zeros((2, lines.shape[1]), lines.dtype)
+        if passes is not None:
+            sums = np.zeros((2, lines.shape[1]))
+            passes.totals(given, lines, centre, low, high, sums[0], sums[1])
+            return sums
+        sums = np.zeros((2, lines.shape[1]), lines.dtype)
         for part in _blocks(low, high, lines):
             block = given[part]
             ones = np.ones(len(block), lines.dtype)
             with borrowed(lines.dtype, block.shape) as (d,):
                 np.subtract(lines[part], centre, out=d)
                 np.multiply(d, block, out=d)
-                totals[0] += ones @ block
-                totals[1] += ones @ d
-        return totals
+                sums[0] += ones @ block
+                sums[1] += ones @ d
+        return sums
 
-    return np.asarray(sum(parallel(len(lines), work)))
+    found = np.asarray(sum(parallel(len(lines), work, products=passes is None)))
+    return found.reshape(2, -1, x.shape[-1]).sum(1).astype(x.dtype, copy=False)
 
 
-def standardize_input(g: Array, x: Array, centre: Array, scale: Array) -> Array:
-    """scale · (g − mean(g) − x̂ · mean(g · x̂)), where x̂ = scale · (x − centre)."""
-    channels = x.shape[-1]
+def standardize_input(g: Array, x: Array, centre: Array, scale: Array, sums: Array,
+                      weight: Array | None = None) -> Array:
+    """scale · (g − mean(g) − x̂ · mean(g · x̂)) · weight, where x̂ = scale · (x − centre).
+
+    ``sums`` are the `totals` of ``g`` and ``x``.
+    """
     lines, given = _lines(x), _lines(np.ascontiguousarray(g))
-    centre_line, scale_line = _along(centre, lines), _along(scale, lines)
-
-    totals = _totals(given, lines, centre_line)
     n = x.dtype.type(math.prod(x.shape[:-1]))
-    mean, along = (totals[i].reshape(-1, channels).sum(0) / n for i in range(2))
     flat = scale.reshape(-1)
-    mean_line, along_line = _along(mean, lines), _along(-along * flat * flat, lines)
-    out = np.empty(lines.shape, x.dtype)
+    centre, scale = _along(centre, lines), _along(scale, lines)
+    mean, along = _along(sums[0] / n, lines), _along(-(sums[1] / n) * flat * flat, lines)
+    last = None if weight is None else _along(weight, lines)
+    out = empty(lines.shape, x.dtype)
+    passes = compiled.module("passes", x.dtype)
 
     def work(low: int, high: int) -> None:
+        if passes is not None:
+            passes.standardize_input(given, lines, centre, along, mean, scale,
+                                     np.ones_like(scale) if last is None else last, out, low, high)
+            return
         for part in _blocks(low, high, lines):
             target = out[part]
-            np.subtract(lines[part], centre_line, out=target)
-            np.multiply(target, along_line, out=target)
+            np.subtract(lines[part], centre, out=target)
+            np.multiply(target, along, out=target)
             np.add(target, given[part], out=target)
-            np.subtract(target, mean_line, out=target)
-            np.multiply(target, scale_line, out=target)
+            np.subtract(target, mean, out=target)
+            np.multiply(target, scale, out=target)
+            if last is not None:
+                np.multiply(target, last, out=target)
 
-    parallel(len(lines), work)
+    parallel(len(lines), work, products=passes is None)
     return out.reshape(x.shape)

@@ -15,7 +15,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from tinygrad_cnn import shapes
+from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.blocks import blocks, borrowed, move, place
+from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
@@ -62,7 +64,7 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
                padding: Sides) -> tuple[Array, dict[str, Array]]:
     """N H W C -> N OH OW C, and the place of each winner inside its window."""
     out = shapes.max_pool2d(x.shape, kernel_size=kernel_size, stride=stride, padding=padding)
-    y = np.empty(out, x.dtype)
+    y = empty(out, x.dtype)
     winners = np.empty(out, _winner_dtype(kernel_size))
     taps = _taps((x.shape[1], x.shape[2]), (out[1], out[2]), kernel_size, stride, padding)
     cut = _images(out)
@@ -91,6 +93,9 @@ def _quick_max(image: Array, best: Array, winners: Array, kernel_size: Pair, str
     Each tap is copied out first: whole-array functions are several times faster on arrays without
     gaps.  A later pixel wins only when it is greater, so that the first of a tie stays.
     """
+    passes = compiled.module("passes", best.dtype)
+    if passes is not None and winners.dtype == np.uint8:
+        return bool(passes.pool(*kernel_size)(image, best, winners, *stride, 0, len(best)))
     _, oh, ow, _ = best.shape
     with (borrowed(best.dtype, best.shape) as (candidate,),
           borrowed(np.bool_, best.shape) as (wins,),
@@ -147,7 +152,7 @@ def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: P
                    padding: Sides) -> Array:
     """N OH OW C -> N H W C, each value added where its winner was; adjoint of take_winners."""
     n, oh, ow, c = y.shape
-    x = np.empty((n, *image_size, c), y.dtype)
+    x = empty((n, *image_size, c), y.dtype)
     taps = _taps(image_size, (oh, ow), kernel_size, stride, padding)
     cut = _images(y.shape)
     apart = stride[0] >= kernel_size[0] and stride[1] >= kernel_size[1]
@@ -155,21 +160,26 @@ def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: P
     # begin at the first pixel: padding in front would leave the last ones unwritten.
     covered = (stride == kernel_size and padding[0][0] == 0 == padding[1][0]
                and (oh * stride[0], ow * stride[1]) == tuple(image_size))
+    passes = compiled.module("passes", y.dtype) if covered else None
+    values = np.ascontiguousarray(y)
 
     def work(low: int, high: int) -> None:
+        if passes is not None:
+            passes.keep_winners(*kernel_size)(values, winners, x, low, high)
+            return
         for part in cut[low:high]:
-            values, places, image = np.ascontiguousarray(y[part]), winners[part], x[part]
+            values_, places, image = values[part], winners[part], x[part]
             if not covered:
                 image[...] = 0
-            with borrowed(y.dtype, values.shape, values.shape) as (mask, chosen):
+            with borrowed(y.dtype, values_.shape, values_.shape) as (mask, chosen):
                 for u, v, where, pixels in taps:
-                    _masked(values, places == u * kernel_size[1] + v, mask, chosen)
+                    _masked(values_, places == u * kernel_size[1] + v, mask, chosen)
                     if apart:
                         move(image[pixels], chosen[where])
                     else:
                         image[pixels] += chosen[where]
 
-    parallel(len(cut), work)
+    parallel(len(cut) if passes is None else n, work, products=False)
     return x
 
 

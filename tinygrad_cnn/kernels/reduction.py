@@ -16,8 +16,9 @@ from tinygrad_cnn.kernels import normalize
 from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["batch_norm", "batch_norm_weight", "cross_entropy", "log_softmax", "logsumexp", "max",
-           "mean", "min", "softmax", "standardize", "standardize_input", "sum", "sum_to", "var"]
+__all__ = ["batch_norm", "batch_norm_cotangents", "batch_norm_weight", "cross_entropy",
+           "log_softmax", "logsumexp", "max", "mean", "min", "scale_shift", "softmax",
+           "standardize", "standardize_input", "sum", "sum_to", "var"]
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -139,7 +140,7 @@ def standardize_input(g: Array, x: Array, *, axis: Axes, eps: float, centre: Arr
     if centre is None or scale is None:
         centre, scale = statistics(x, axis, eps)
     if normalize.served(x, axis):
-        return normalize.standardize_input(g, x, centre, scale)
+        return normalize.standardize_input(g, x, centre, scale, normalize.totals(g, x, centre))
     y = x - centre
     y *= scale                                               # x̂
     along = mean(g * y, axis=axis, keepdims=True)
@@ -157,7 +158,7 @@ def batch_norm_weight(g: Array, x: Array, *, eps: float, centre: Array | None,
     if centre is None or scale is None:
         centre, scale = statistics(x, axis, eps)
     if normalize.served(x, axis):
-        return normalize.weight(g, x, centre, scale)
+        return np.asarray(normalize.totals(g, x, centre)[1] * scale.reshape(-1))
     y = x - centre
     y *= scale
     y *= g
@@ -174,3 +175,26 @@ def batch_norm(x: Array, w: Array, b: Array, *, eps: float) -> tuple[Array, dict
     y *= scale * w
     y += b
     return np.asarray(y), {"centre": centre, "scale": scale}
+
+
+def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, centre: Array,
+                          scale: Array) -> tuple[Array, Array, Array]:
+    """The cotangents of x, w and b under `batch_norm`, which share their sums over the batch."""
+    axis = tuple(range(x.ndim - 1))
+    if normalize.served(x, axis):
+        sums = normalize.totals(ct, x, centre)
+        return (normalize.standardize_input(ct, x, centre, scale, sums, w),
+                sums[1] * scale.reshape(-1), sums[0])
+    of_x = standardize_input(ct, x, axis=axis, eps=eps, centre=centre, scale=scale)
+    of_x *= w
+    return (of_x, batch_norm_weight(ct, x, eps=eps, centre=centre, scale=scale),
+            sum_to(ct, shape=w.shape))
+
+
+def scale_shift(x: Array, w: Array, b: Array) -> Array:
+    """x · w + b, with a number for each entry of the last axis."""
+    if normalize.served(x, tuple(range(x.ndim - 1))):
+        return normalize.affine(x, np.zeros_like(w), w, b)
+    y = x * w
+    y += b
+    return np.asarray(y)

@@ -8,42 +8,55 @@ tiles in ``winograd``, the order of patches and the depthwise case in ``blas``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn.kernels.blocks import Array
+from tinygrad_cnn.kernels.compiled import get_compiled
 from tinygrad_cnn.shapes import Pair
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
 
 _WINOGRAD = ("winograd", "blas")
 _DIRECT = ("blas",)
+_SMALL = 1 << 16            # products, below which calling compiled code costs more than it saves
+_WIDE = 1 << 13             # filters of C·O channels, from which tiles beat compiled strips
 
 
-def _choose(x: Array, y: Array, kernel_size: Pair, stride: Pair, dilation: Pair,
+def _choose(x: Array, y: Array, filters: tuple[int, ...], stride: Pair, dilation: Pair,
             groups: int) -> tuple[str, ...]:
+    kh, _, c, o = filters
     # Wherever it applies, Winograd took 0.4 to 0.9 of the time of patches: least where a layer has
     # hundreds of channels, most where it has one.  Filters of one row have nothing to save, and
     # float64 is chosen for its digits.
-    applies = (kernel_size[0] > 1 and stride == (1, 1) and dilation == (1, 1) and groups == 1
+    applies = (kh > 1 and stride == (1, 1) and dilation == (1, 1) and groups == 1
                and x.dtype == y.dtype == np.float32)
-    return _WINOGRAD if applies else _DIRECT
+    names = _WINOGRAD if applies else _DIRECT
+    if not get_compiled():
+        return names
+    # Compiled, a convolution took 0.4 to 0.9 of NumPy's time: least at large strides and where
+    # channels are few.  Layers of hundreds of channels save more by tiles, in both directions.
+    if applies and c * o >= _WIDE:
+        return names
+    products = math.prod(x.shape[:3]) * math.prod(filters)
+    return names if products < _SMALL else ("compiled", *names)
 
 
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, dilation: Pair,
            groups: int, **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d(x, w, b)``."""
-    return _choose(x, w, (w.shape[0], w.shape[1]), stride, dilation, groups)
+    return _choose(x, w, w.shape, stride, dilation, groups)
 
 
 def conv2d_input(y: Array, w: Array, *, stride: Pair, dilation: Pair, groups: int,
                  **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d_input(y, w)``."""
-    return _choose(y, w, (w.shape[0], w.shape[1]), stride, dilation, groups)
+    return _choose(y, w, w.shape, stride, dilation, groups)
 
 
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, dilation: Pair,
                   groups: int, **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d_weight(x, y)``."""
-    return _choose(x, y, kernel_size, stride, dilation, groups)
+    return _choose(x, y, (*kernel_size, x.shape[3] // groups, y.shape[3]), stride, dilation, groups)

@@ -19,6 +19,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ContextDecorator
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -265,7 +266,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1) -> list[Any]:
+def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
+             products: bool = True) -> list[Any]:
     """Call ``work(low, high)`` on equal parts of ``range(count)``, side by side.
 
     Parameters
@@ -276,6 +278,8 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1) -> 
         Called once for each part; parts must not write to the same memory.
     least : int, default 1
         A part has at least this many entries, unless there is one part only.
+    products : bool, default True
+        Whether the parts multiply matrices, so that BLAS must be held to one thread.
 
     Returns
     -------
@@ -290,21 +294,25 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1) -> 
     ...     parallel(10, lambda low, high: high - low)
     [10]
     """
+    if products:
+        with one_blas_thread():
+            return _parallel(count, work, least)
+    return _parallel(count, work, least)
+
+
+def _parallel(count: int, work: Callable[[int, int], Any], least: int) -> list[Any]:
     parts = max(1, min(_Setting.count, count // least))
     if parts == 1:
-        with one_blas_thread():
-            return [work(0, count)]
+        return [work(0, count)]
     cuts = [count * i // parts for i in range(parts + 1)]
     pool = _Shared.pool
     if pool is None:
         pool = _Shared.pool = _Pool()
     if not pool.busy.acquire(blocking=False):   # from a worker, or another user's thread
-        with one_blas_thread():
-            return [work(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
+        return [work(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
     try:
-        with one_blas_thread():
-            return pool.run([_bound(work, low, high)
-                             for low, high in zip(cuts, cuts[1:], strict=False)])
+        return pool.run([partial(work, low, high)
+                         for low, high in zip(cuts, cuts[1:], strict=False)])
     finally:
         pool.busy.release()
 
@@ -336,9 +344,5 @@ def spread(function: Callable[..., Any], out: NDArray[Any], *arrays: NDArray[Any
     def work(low: int, high: int) -> None:
         function(*(a[low:high] if a.shape else a for a in flat), out=target[low:high])
 
-    parallel(out.size, work)
+    parallel(out.size, work, products=False)
     return out
-
-
-def _bound(work: Callable[[int, int], Any], low: int, high: int) -> Callable[[], Any]:
-    return lambda: work(low, high)

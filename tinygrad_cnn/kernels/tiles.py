@@ -21,7 +21,8 @@ from functools import cache
 
 import numpy as np
 
-from tinygrad_cnn.kernels.blocks import Array, Block, allocate, borrowed, multiply, place, view
+from tinygrad_cnn.kernels.blocks import Array, Block, borrowed, multiply, place, view
+from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.kernels.toom_cook import matrices
 from tinygrad_cnn.shapes import Pair, Sides

@@ -40,13 +40,13 @@ from tinygrad_cnn.kernels import tiles
 from tinygrad_cnn.kernels.blocks import (
     Array,
     Block,
-    allocate,
     blocks,
     borrowed,
     multiply,
     place,
     view,
 )
+from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.kernels.toom_cook import MOST, matrices
 from tinygrad_cnn.shapes import Pair, Sides

@@ -19,7 +19,7 @@ import numpy as np
 
 from tinygrad_cnn import shapes
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.kernels import blas, reference, select, winograd
+from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
@@ -116,7 +116,8 @@ CONV2D = register(Op(
     name="conv2d",
     axes="N H W C, KH KW C/groups O, O -> N OH OW O",
     shape=shapes.conv2d,
-    kernels={"winograd": winograd.conv2d, "blas": blas.conv2d, "reference": reference.conv2d},
+    kernels={"winograd": winograd.conv2d, "blas": blas.conv2d, "compiled": compiled.conv2d,
+             "reference": reference.conv2d},
     choose=select.conv2d,
     vjp={"x": _conv2d_vjp_x, "w": _conv2d_vjp_w, "b": _conv2d_vjp_b},
     affine_in=("x", "w", "b"), reads=("x", "w"), family="conv",
@@ -140,7 +141,7 @@ CONV2D_INPUT = register(Op(
     axes="N OH OW O, KH KW C/groups O -> N H W C",
     shape=shapes.conv2d_input,
     kernels={"winograd": winograd.conv2d_input, "blas": blas.conv2d_input,
-             "reference": reference.conv2d_input},
+             "compiled": compiled.conv2d_input, "reference": reference.conv2d_input},
     choose=select.conv2d_input,
     vjp={"y": _conv2d_input_vjp_y, "w": _conv2d_input_vjp_w},
     affine_in=("y", "w"), reads=("y", "w"), family="conv",
@@ -155,7 +156,7 @@ CONV2D_WEIGHT = register(Op(
     axes="N H W C, N OH OW O -> KH KW C/groups O",
     shape=shapes.conv2d_weight,
     kernels={"winograd": winograd.conv2d_weight, "blas": blas.conv2d_weight,
-             "reference": reference.conv2d_weight},
+             "compiled": compiled.conv2d_weight, "reference": reference.conv2d_weight},
     choose=select.conv2d_weight,
     vjp={"x": _conv2d_weight_vjp_x, "y": _conv2d_weight_vjp_y},
     affine_in=("x", "y"), reads=("x", "y"), family="conv",

@@ -44,23 +44,23 @@ def _quotient(ct: Any, d: Any) -> Any:
 # ---- arithmetic
 
 ADD = register(Op(
-    name="add", shape=lambda a, b: broadcast("add", a=a, b=b), kernels={"array": np.add},
+    name="add", shape=lambda a, b: broadcast("add", a=a, b=b), kernels={"array": kernels.add},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: ct},
     samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
 
 SUB = register(Op(
-    name="sub", shape=lambda a, b: broadcast("sub", a=a, b=b), kernels={"array": np.subtract},
+    name="sub", shape=lambda a, b: broadcast("sub", a=a, b=b), kernels={"array": kernels.sub},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: -ct},
     samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
 
 MUL = register(Op(
-    name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": np.multiply},
+    name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": kernels.mul},
     vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
     samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
     array_rules=True))
 
 DIV = register(Op(
-    name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": np.true_divide},
+    name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
     vjp={"a": lambda ct, out, a, b: _quotient(ct, b),
          "b": lambda ct, out, a, b: _quotient(_quotient(-ct * a, b), b)},
     samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), array_rules=True,

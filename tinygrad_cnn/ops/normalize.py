@@ -16,13 +16,21 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.op import Op, Reject, Sample, public, register
+from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.elementwise import exp
 from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Shape, axis_index
-from tinygrad_cnn.tensor import Tensor, apply, apply_with_residuals, as_array, as_tensor
+from tinygrad_cnn.tensor import (
+    Tensor,
+    apply,
+    apply_with_residuals,
+    as_array,
+    as_tensor,
+    expose,
+)
 
-__all__ = ["batch_norm", "layer_norm", "log_softmax", "softmax", "standardize"]
+__all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
+           "standardize"]
 
 Axes = tuple[int, ...]
 
@@ -279,15 +287,64 @@ BATCH_NORM_WEIGHT = register(Op(
     vjp={"g": _batch_norm_weight_vjp_g, "x": _batch_norm_weight_vjp_x},
     samples=_batch_norm_weight_samples, affine_in=("g",), family="norm", flops=_norm_flops))
 
+def _batch_norm_joint(ct: np.ndarray, out: np.ndarray, x: np.ndarray, w: np.ndarray,
+                      b: np.ndarray, *, eps: float, centre: np.ndarray,
+                      scale: np.ndarray) -> tuple[np.ndarray, ...]:
+    return kernels.batch_norm_cotangents(ct, x, w, eps=eps, centre=centre, scale=scale)
+
+
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
     residuals=("centre", "scale"),
     vjp={"x": _batch_norm_vjp_x, "w": _batch_norm_vjp_w,
          "b": lambda ct, out, x, w, b, *, eps, centre, scale: sum_to(ct, shape=b.shape)},
+    joint=_batch_norm_joint,
     samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), family="norm",
     flops=_norm_flops,
     rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
              Reject("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"))))
+
+
+def _scale_shift_shape(x: Shape, w: Shape, b: Shape) -> Shape:
+    if not x or w != x[-1:] or b != x[-1:]:
+        raise ShapeError(f"scale_shift: x is {x}, w {w} and b {b}; w and b need one entry for each "
+                         "entry of the last axis of x")
+    return x
+
+
+def _scale_shift_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for shape in ((2, 3, 2, 3), (5, 2)):
+        yield Sample(f"{len(shape)} axes", (dyadic(rng, *shape), dyadic(rng, shape[-1]),
+                                            dyadic(rng, shape[-1])))
+
+
+SCALE_SHIFT = register(Op(
+    name="scale_shift", shape=_scale_shift_shape, kernels={"array": kernels.scale_shift},
+    vjp={"x": lambda ct, out, x, w, b: ct * w,
+         "w": lambda ct, out, x, w, b: sum_to(ct * x, shape=w.shape),
+         "b": lambda ct, out, x, w, b: sum_to(ct, shape=b.shape)},
+    samples=_scale_shift_samples, affine_in=("x", "w", "b"), reads=("x", "w"), family="norm",
+    flops=lambda x, w, b, *, out_shape: 2 * math.prod(x),
+    rejects=(Reject("channels", ((2, 3), (2,), (2,)), {}, "one entry for each entry"),)))
+
+scale_shift = expose(SCALE_SHIFT)
+scale_shift.__doc__ = """Scale and shift each channel: x · w + b along the last axis.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., C)
+    w, b : Tensor, shape (C,)
+
+    Raises
+    ------
+    ShapeError
+        If C differs.
+
+    Examples
+    --------
+    >>> scale_shift(Tensor([[1.0, 2.0]]), Tensor([10.0, 20.0]), Tensor([0.5, 0.0])).data
+    array([[10.5, 40. ]], dtype=float32)
+    """
 
 
 def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
@@ -353,7 +410,7 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
                            f"{np.min(as_array(var))}")
     plain = np.sqrt(as_array(var) + _positive("batch_norm", eps))
     scale = w * (1 / plain).astype(x.dtype)
-    return x * scale + (b - scale * as_array(mean).astype(x.dtype))
+    return scale_shift(x, scale, b - scale * as_array(mean).astype(x.dtype))
 
 
 @public()

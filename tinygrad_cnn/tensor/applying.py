@@ -24,6 +24,7 @@ from tinygrad_cnn.tensor.value import Array, Tensor, _converted, _new, _not_numb
 __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
 
 _PACKAGE = __name__.partition(".")[0]
+_LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
 _KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
 _HERE = globals()                                       # and those of a + 2.0 these too
@@ -200,6 +201,8 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             if dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
                     or not isinstance(b, Tensor):
                 return apply(op, a, b)
+            if x.size >= _LARGE:
+                return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
         except AttributeError:
             if type(b) is float and isinstance(a, Tensor) and a.data.dtype.kind == "f":

@@ -56,7 +56,7 @@ def source_mutants(op: Op) -> list[SourceMutant]:
             wrong = _rebuilt(rule, changed)
             if wrong is not None:
                 vjp = {**op.vjp, k: wrong}
-                found.append(SourceMutant(replaced(op, vjp=vjp), k, says))
+                found.append(SourceMutant(replaced(op, vjp=vjp, joint=None), k, says))
     return found
 
 

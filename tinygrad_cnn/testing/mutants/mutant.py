@@ -70,7 +70,7 @@ def broken(op: str, k: str, rule: Callable[..., Any], **changes: Any) -> Callabl
 
         # Whatever the wrong rule reads is kept for it, so that only its result is at fault.
         return replaced(declared, **{"vjp": {**declared.vjp, k: wrong}, "reads": None,
-                                     "array_rules": False, **changes})
+                                     "array_rules": False, "joint": None, **changes})
     return make
 
 

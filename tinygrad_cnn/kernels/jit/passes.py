@@ -1,0 +1,151 @@
+"""Single passes over memory: standardising, pooling, and masks, with nothing written in between.
+
+NumPy makes one pass for each step of a formula, through the second-level cache at best; here a
+number is loaded once and stored once.  Arrays of lines are two-dimensional: whole pixels side by
+side, a few hundred numbers long, so that inner loops fill vectors at any number of channels.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.kernels.jit.loops import compiled
+
+# mypy: disable-error-code="no-untyped-def"
+
+__all__ = ["add_lines", "affine", "keep_winners", "mask", "moments", "pool", "standardize_input",
+           "totals"]
+
+
+@compiled
+def add_lines(lines, low, high, total):
+    """Add the lines from ``low`` to ``high`` to ``total``, 64 at a time in their own precision."""
+    part = np.empty(lines.shape[1], lines.dtype)
+    for first in range(low, high, 64):
+        part[:] = 0
+        for i in range(first, min(first + 64, high)):
+            for k in range(lines.shape[1]):
+                part[k] += lines[i, k]
+        for k in range(lines.shape[1]):
+            total[k] += part[k]
+
+
+@compiled
+def moments(lines, low, high, mean, squares):
+    """Mean and sum of squared deviations of each column, over the lines from ``low`` to ``high``.
+
+    Blocks of 32 lines are read once; each has a mean of its own, and those of all blocks are put
+    together as Chan, Golub & LeVeque do (*Updating formulae*, 1979): a large mean costs no digits.
+    """
+    width = lines.shape[1]
+    centre, spread = np.empty(width, lines.dtype), np.empty(width, lines.dtype)
+    for first in range(low, high, 32):
+        last = min(first + 32, high)
+        count, before = last - first, first - low
+        centre[:] = 0
+        for i in range(first, last):
+            for k in range(width):
+                centre[k] += lines[i, k]
+        for k in range(width):
+            centre[k] /= count
+            spread[k] = 0
+        for i in range(first, last):
+            for k in range(width):
+                d = lines[i, k] - centre[k]
+                spread[k] += d * d
+        share = count / (before + count)
+        for k in range(width):
+            apart = centre[k] - mean[k]
+            mean[k] += apart * share
+            squares[k] += spread[k] + apart * apart * share * before
+
+
+@compiled
+def affine(lines, centre, factor, offset, out, low, high):
+    """(x − centre) · factor + offset."""
+    for i in range(low, high):
+        for k in range(lines.shape[1]):
+            out[i, k] = (lines[i, k] - centre[k]) * factor[k] + offset[k]
+
+
+@compiled
+def totals(given, lines, centre, low, high, plain, along):
+    """Add Σ g to ``plain`` and Σ g · (x − centre) to ``along``."""
+    width = lines.shape[1]
+    one, other = np.empty(width, lines.dtype), np.empty(width, lines.dtype)
+    for first in range(low, high, 64):
+        one[:] = 0
+        other[:] = 0
+        for i in range(first, min(first + 64, high)):
+            for k in range(width):
+                g = given[i, k]
+                one[k] += g
+                other[k] += g * (lines[i, k] - centre[k])
+        for k in range(width):
+            plain[k] += one[k]
+            along[k] += other[k]
+
+
+@compiled
+def standardize_input(given, lines, centre, along, mean, factor, weight, out, low, high):
+    """((x − centre) · along + g − mean) · factor · weight."""
+    for i in range(low, high):
+        for k in range(lines.shape[1]):
+            moved = (lines[i, k] - centre[k]) * along[k] + given[i, k] - mean[k]
+            out[i, k] = moved * factor[k] * weight[k]
+
+
+@compiled
+def mask(ct, y, out, low, high):
+    """ct where y is above zero, else 0 · ct."""
+    for i in range(low, high):
+        for k in range(ct.shape[1]):
+            out[i, k] = ct[i, k] * ct.dtype.type(y[i, k] > 0)
+
+
+@cache
+def pool(kh: int, kw: int) -> Any:
+    """A maker: maxima of windows of this size."""
+    @compiled
+    def run(x, y, winners, down, across, low, high):
+        # Windows lie inside the image; False if a pixel is not finite.  The first of a tie stays.
+        oh, ow, c = y.shape[1:]
+        unruly = 0
+        for n in range(low, high):
+            for i in range(oh):
+                for j in range(ow):
+                    for k in range(c):
+                        best, place = x[n, i * down, j * across, k], np.uint32(0)
+                        total = y.dtype.type(0)
+                        for u in range(kh):
+                            for v in range(kw):
+                                value = x[n, i * down + u, j * across + v, k]
+                                place = np.uint32(u * kw + v) if value > best else place
+                                best = max(value, best)
+                                total += value
+                        y[n, i, j, k] = best
+                        winners[n, i, j, k] = place
+                        unruly += total - total != 0
+        return unruly == 0
+    return run
+
+
+@cache
+def keep_winners(kh: int, kw: int) -> Any:
+    """A maker: each value where its winner was, zero elsewhere, for windows side by side."""
+    @compiled
+    def run(y, winners, x, low, high):
+        oh, ow, c = y.shape[1:]
+        for n in range(low, high):
+            for i in range(oh):
+                for u in range(kh):
+                    for j in range(ow):
+                        for v in range(kw):
+                            for k in range(c):
+                                x[n, i * kh + u, j * kw + v, k] = (
+                                    y[n, i, j, k] if winners[n, i, j, k] == u * kw + v
+                                    else y.dtype.type(0))
+    return run

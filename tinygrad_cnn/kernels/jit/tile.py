@@ -1,0 +1,221 @@
+"""One tile of a matrix product in vector registers: all that the compiled convolutions are made of.
+
+    Y[i, :] += Σ_k A[i, k] · B[k, :]            rows i of the tile, a few vectors of columns
+
+The sum runs over two nested loops, and every step (from row to row, along either loop) is a number
+of entries given at run time.  So A may be pixels as they lie under a window, the coefficients of a
+transform, or pixels across a whole image; nothing is copied into patches first.
+
+The tile's sums stay in registers throughout.  That needs vectors of a fixed length, which Python
+has no word for: `tile` writes the loop in the compiler's own language (LLVM).
+
+References
+----------
+Goto & van de Geijn, *Anatomy of high-performance matrix multiplication*, ACM TOMS 34(3), 2008;
+Georganas et al., *Anatomy of high-performance deep learning convolutions on SIMD architectures*,
+arXiv:1808.05567.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# mypy: disable-error-code="untyped-decorator"
+
+__all__ = ["lanes", "tile", "tile_rows", "tile_vectors", "wide_vectors"]
+
+_INT = ir.IntType(64)
+_I32 = ir.IntType(32)
+_HEIGHTS = (16, 14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1)
+
+
+@cache
+def _registers() -> tuple[int, int]:
+    """(bytes of a vector register, how many there are) of this CPU."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 32
+    if features.get("avx"):
+        return 32, 16
+    return 16, 32 if features.get("neon") else 16
+
+
+def lanes(itemsize: int) -> int:
+    """Entries of a vector."""
+    return _registers()[0] // itemsize
+
+
+@cache
+def tile_vectors(columns: int, itemsize: int) -> int:
+    """Vectors of a tile, so that whole tiles cover the columns: at most 3."""
+    needed = max(1, -(-columns // lanes(itemsize)))
+    return next(v for v in (2, 3, 1) if needed % v == 0)
+
+
+@cache
+def tile_rows(count: int, vectors: int) -> int:
+    """Rows of a tile that cover ``count`` rows with the least work; never more than ``count``.
+
+    The sums, a row of B and one entry of A must fit the registers; starting a tile costs about as
+    much as one and a half rows.
+    """
+    most = (_registers()[1] - 2 - vectors) // vectors
+    fitting = [rows for rows in _HEIGHTS if rows <= min(most, max(1, count))]
+    return min(fitting, key=lambda rows: -(-count // rows) * (rows + 1.5))
+
+
+@cache
+def wide_vectors(rows: int) -> int:
+    """Vectors of a tile of few rows: as many as fit, at most 4."""
+    most = _registers()[1] - 2
+    return max(1, min(4, most // (rows + 1)))
+
+
+@intrinsic(prefer_literal=True)
+def tile(context: Any, rows: Any, vectors: Any, width: Any, tail: Any, y: Any, y_at: Any,
+         y_row: Any, a: Any, a_at: Any, a_row: Any, a_outer: Any, a_inner: Any, b: Any, b_at: Any,
+         b_outer: Any, b_inner: Any, outer: Any, inner: Any, start: Any, start_at: Any,
+         start_row: Any, valid: Any) -> Any:
+    """Compute one tile.
+
+    ``rows``, ``vectors``, ``width`` (entries of a vector) and ``tail`` are constants; with
+    ``tail``, the last vector has ``valid`` entries only.  Everything else is decided at run time:
+    arrays, each with the entry at which it begins (``_at``) and the entries from row to row
+    (``_row``) or along the loops (``_outer``, ``_inner``).  Sums begin with ``start``, which may
+    be ``y`` itself.
+    """
+    integers = (types.intp,)
+    signature = types.void(rows, vectors, width, tail, y, *integers * 2, a, *integers * 4, b,
+                           *integers * 5, start, *integers * 3)
+
+    def generate(target: Any, builder: Any, sig: Any, args: Any) -> Any:
+        constants = [t.literal_value for t in sig.args[:4]]
+        writer = _Writer(target, builder, sig.args[4].dtype.bitwidth, *constants)
+        writer.write(sig.args[4:], args[4:])
+        return target.get_dummy_value()
+
+    return signature, generate
+
+
+class _Writer:
+    """Writes the instructions of a tile."""
+
+    def __init__(self, target: Any, builder: Any, bits: int, rows: int, vectors: int, width: int,
+                 tail: bool) -> None:
+        self.target, self.builder = target, builder
+        self.rows, self.vectors, self.tail = rows, vectors, bool(tail)
+        self.scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
+        self.vector = ir.VectorType(self.scalar, width)
+        self.width, self.bytes = width, bits // 8
+        self.suffix = f"v{width}f{bits}"
+        self.mask: Any = None
+
+    def write(self, types_: Any, args: Any) -> None:
+        """The whole tile; the arguments are those of `tile` from ``y`` on."""
+        (y, y_at, y_row, a, a_at, a_row, a_outer, a_inner, b, b_at, b_outer, b_inner, outer,
+         inner, start, start_at, start_row, valid) = args
+        build = self.builder
+        if self.tail:
+            self.mask = self._first(valid)
+        results = self._lines(types_[0], y, y_at, y_row)
+        begin = self._lines(types_[14], start, start_at, start_row)
+        sums = [[cgutils.alloca_once(build, self.vector) for _ in range(self.vectors)]
+                for _ in range(self.rows)]
+        for line, row in zip(begin, sums, strict=True):
+            for v, cell in enumerate(row):
+                build.store(self._load(line, v), cell)
+        at_a = cgutils.alloca_once_value(build, self._point(types_[3], a, a_at))
+        at_b = cgutils.alloca_once_value(build, self._point(types_[8], b, b_at))
+        with cgutils.for_range(build, outer, intp=_INT):
+            from_a = cgutils.alloca_once(build, self.scalar.as_pointer())
+            from_b = cgutils.alloca_once(build, self.scalar.as_pointer())
+            build.store(build.load(at_a), from_a)
+            build.store(build.load(at_b), from_b)
+            with cgutils.for_range(build, inner, intp=_INT):
+                self._step(build.load(from_a), a_row, build.load(from_b), sums)
+                self._advance(from_a, a_inner)
+                self._advance(from_b, b_inner)
+            self._advance(at_a, a_outer)
+            self._advance(at_b, b_outer)
+        for line, row in zip(results, sums, strict=True):
+            for v, cell in enumerate(row):
+                self._store(build.load(cell), line, v)
+
+    def _step(self, a: Any, a_row: Any, b: Any, sums: list[list[Any]]) -> None:
+        """Add A[:, k] times B[k, :]."""
+        build = self.builder
+        columns = [self._load(b, v) for v in range(self.vectors)]
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        multiply_add = cgutils.get_or_insert_function(build.module, kind, f"llvm.fma.{self.suffix}")
+        for i, row in enumerate(sums):
+            place = build.gep(a, [build.mul(a_row, ir.Constant(_INT, i))])
+            entry = self._repeat(build.load(place))
+            for column, cell in zip(columns, row, strict=True):
+                build.store(build.call(multiply_add, [entry, column, build.load(cell)]), cell)
+
+    def _advance(self, cell: Any, by: Any) -> None:
+        self.builder.store(self.builder.gep(self.builder.load(cell), [by]), cell)
+
+    def _point(self, kind: Any, array: Any, at: Any) -> Any:
+        data = self.target.make_array(kind)(self.target, self.builder, array).data
+        return self.builder.gep(data, [at])
+
+    def _lines(self, kind: Any, array: Any, at: Any, row: Any) -> list[Any]:
+        first = self._point(kind, array, at)
+        return [self.builder.gep(first, [self.builder.mul(row, ir.Constant(_INT, i))])
+                for i in range(self.rows)]
+
+    def _repeat(self, scalar: Any) -> Any:
+        single = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar,
+                                             ir.Constant(_I32, 0))
+        return self.builder.shuffle_vector(
+            single, ir.Constant(self.vector, ir.Undefined),
+            ir.Constant(ir.VectorType(_I32, self.width), [0] * self.width))
+
+    def _first(self, valid: Any) -> Any:
+        """True in the first ``valid`` lanes."""
+        kind = ir.VectorType(_INT, self.width)
+        index = ir.Constant(kind, list(range(self.width)))
+        single = self.builder.insert_element(ir.Constant(kind, ir.Undefined), valid,
+                                             ir.Constant(_I32, 0))
+        limit = self.builder.shuffle_vector(
+            single, ir.Constant(kind, ir.Undefined),
+            ir.Constant(ir.VectorType(_I32, self.width), [0] * self.width))
+        return self.builder.icmp_signed("<", index, limit)
+
+    def _place(self, line: Any, v: int) -> Any:
+        place = self.builder.gep(line, [ir.Constant(_INT, v * self.width)])
+        return self.builder.bitcast(place, self.vector.as_pointer())
+
+    def _masked(self, v: int) -> bool:
+        return self.tail and v == self.vectors - 1
+
+    def _load(self, line: Any, v: int) -> Any:
+        place = self._place(line, v)
+        if not self._masked(v):
+            loaded = self.builder.load(place)
+            loaded.align = self.bytes
+            return loaded
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.vector, [place.type, _I32, self.mask.type, self.vector]),
+            f"llvm.masked.load.{self.suffix}.p0")
+        return self.builder.call(function, [place, ir.Constant(_I32, self.bytes), self.mask,
+                                            ir.Constant(self.vector, [0.0] * self.width)])
+
+    def _store(self, value: Any, line: Any, v: int) -> None:
+        place = self._place(line, v)
+        if not self._masked(v):
+            self.builder.store(value, place).align = self.bytes
+            return
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(ir.VoidType(), [self.vector, place.type, _I32, self.mask.type]),
+            f"llvm.masked.store.{self.suffix}.p0")
+        self.builder.call(function, [value, place, ir.Constant(_I32, self.bytes), self.mask])

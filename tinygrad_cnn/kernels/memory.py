@@ -1,0 +1,183 @@
+"""Memory for large results, used again as soon as its last array is gone.
+
+A step of training makes the same large arrays as the step before.  The system hands out fresh
+memory page by page and fills it with zeros first, which costs as much as the arithmetic of an
+elementwise op; memory that has been used before costs nothing.  So the memory of a large result
+goes back to a shelf when the array and all of its views are gone, and the next result of about
+that size takes it from there.
+
+The shelf and the arrays in use together never hold more than the arrays in use have held at one
+time; what has lain there longest goes first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import deque
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["aligned", "allocate", "empty", "held_memory", "release_memory"]
+
+Array = NDArray[Any]
+
+_FROM = 1 << 18         # bytes: smaller arrays come from memory that the system keeps mapped
+_ALIGN = 64             # bytes: a cache line, and the widest vector register
+_LARGE = 1 << 30        # bytes of a result, from which free memory is looked up
+_Memory = NDArray[np.uint8]
+
+
+def aligned(size: int, dtype: DTypeLike) -> Array:
+    """Fresh memory that begins with a cache line."""
+    kind = np.dtype(dtype)
+    raw = np.empty(size * kind.itemsize + _ALIGN, np.uint8)
+    start = -raw.ctypes.data % _ALIGN
+    return raw[start:start + size * kind.itemsize].view(kind)
+
+
+class _Lease:
+    """Owns the memory of one result; arrays and their views keep it alive."""
+
+    __slots__ = ("__array_interface__", "_memory")
+    ended: ClassVar[deque[_Memory]] = deque()
+    # A lease can end in any thread and at any line, so it only notes its memory: no lock is taken.
+    _note = ended.append
+
+    def __init__(self, memory: _Memory, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
+        self._memory = memory
+        self.__array_interface__ = {"data": (memory.ctypes.data, False), "shape": shape,
+                                    "typestr": kind.str, "version": 3}
+
+    def __del__(self) -> None:
+        self._note(self._memory)
+
+
+class _Shelf:
+    """Memory that no result uses, by size, the size that came back last at the end."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.free: dict[int, list[_Memory]] = {}
+        self.used = self.idle = self.most = 0           # bytes; the largest ``used`` so far
+
+    def take(self, size: int) -> _Memory:
+        with self.lock:
+            self._collect()
+            waiting = self.free.get(size)
+            memory = waiting.pop() if waiting else None
+            if memory is not None:
+                self.idle -= size
+            self.used += size
+            self.most = max(self.most, self.used)
+            self._trim()
+        return aligned(size, np.uint8) if memory is None else memory
+
+    def _collect(self) -> None:
+        """Put what ended leases have noted on the shelf."""
+        while _Lease.ended:
+            memory = _Lease.ended.popleft()
+            size = len(memory)
+            waiting = self.free.pop(size, [])
+            waiting.append(memory)
+            self.free[size] = waiting
+            self.used -= size
+            self.idle += size
+
+    def _trim(self) -> None:
+        while self.used + self.idle > self.most:
+            size, waiting = next(iter(self.free.items()))
+            if waiting:
+                waiting.pop()
+                self.idle -= size
+            if not waiting:
+                del self.free[size]
+
+    def release(self) -> int:
+        with self.lock:
+            self._collect()
+            given, self.idle, self.most = self.idle, 0, self.used
+            self.free.clear()
+        return given
+
+
+_SHELF = _Shelf()
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """An uninitialised array, on memory that was used before where there is some."""
+    kind = np.dtype(dtype)
+    need = math.prod(shape) * kind.itemsize
+    if need < _FROM or kind.hasobject:
+        return np.empty(shape, kind)
+    step = 1 << (need.bit_length() - 4)                 # sizes are at most an eighth apart
+    lease = _Lease(_SHELF.take(-(-need // step) * step), shape, kind)
+    return np.asarray(lease)
+
+
+def held_memory() -> int:
+    """Bytes that wait to be used again.
+
+    Examples
+    --------
+    >>> held_memory() >= 0
+    True
+    """
+    with _SHELF.lock:
+        _SHELF._collect()
+        return _SHELF.idle
+
+
+def release_memory() -> int:
+    """Give the memory that waits to be used again back to the system.
+
+    Returns
+    -------
+    int
+        Bytes given back.
+
+    Examples
+    --------
+    >>> given = release_memory()
+    >>> release_memory()
+    0
+    """
+    return _SHELF.release()
+
+
+def allocate(op: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Memory for a result, or an error that says how much it would take.
+
+    Linux promises more memory than there is and ends the process when it is used, so a large result
+    is compared with what is free first.
+    """
+    kind = np.dtype(dtype)
+    need = math.prod(shape) * kind.itemsize
+    if need > _LARGE and need > (free := _free_memory() + held_memory()):
+        raise MemoryError(f"{op}: a result of shape {shape} in {kind} needs {need / 2**30:.1f} "
+                          f"GiB, and {free / 2**30:.1f} GiB are free; use a smaller batch")
+    return empty(shape, kind)
+
+
+def _free_memory() -> float:
+    """Bytes that can be had without swapping, as far as the system says; else no limit."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return math.inf
+
+
+def _forget() -> None:
+    """A forked child finds the lock in an unknown state."""
+    _SHELF.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
