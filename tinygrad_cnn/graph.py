@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -410,16 +410,13 @@ class _ArrayStep:
               useful: set[Any] | None) -> list[tuple[Tensor, Array]]:
         op = node.op
         if op.joint is not None and useful is None:
-            wanted = [i for i, x in enumerate(inputs) if x is not None and x.requires_grad]
-            if len(wanted) > 1:
-                arrays: Any = [None if x is None else x.data for x in inputs]
-                given: Any = inputs
-                found = _call(op.joint, op, wanted[0], ct, node.out, arrays, node)
-                return [(given[i], _fitted(found[i], arrays[i], op, i)) for i in wanted]
+            wanted = [x is not None and x.requires_grad for x in inputs]
+            if sum(wanted) > 1:
+                return self._together(node, inputs, ct, tuple(wanted))
         if op.array_rules:
             out: Any = node.out
             args: Any = [None if x is None else x.data for x in inputs]
-            given = ct
+            given: Any = ct
         else:
             values = blank(ct.shape, ct.dtype) if node.out is None else node.out
             out = self.wrap(values, False, None)
@@ -439,6 +436,15 @@ class _ArrayStep:
                 part = part.data
             result.append((x, _fitted(part, x.data, op, i)))
         return result
+
+    def _together(self, node: Node, inputs: Sequence[Any], ct: Array,
+                  wanted: tuple[bool, ...]) -> list[tuple[Tensor, Array]]:
+        """What the op's joint rule gives."""
+        op, first = node.op, wanted.index(True)
+        arrays = [None if x is None else x.data for x in inputs]
+        parts = _call(partial(op.joint, wanted), op, first, ct, node.out, arrays, node)
+        return [(inputs[i], _fitted(parts[i], inputs[i].data, op, i))
+                for i, asked in enumerate(wanted) if asked]
 
     def add(self, a: Array, b: Array, may_write: bool) -> Array:
         if a.size >= _LARGE:

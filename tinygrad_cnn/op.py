@@ -152,9 +152,10 @@ class Op:
         Whether the rules are written in operators alone, so that they take arrays as well; a
         first-order backward pass then calls them without wrapping.
     joint : callable, optional
-        ``(ct, out, *arrays, **settings, **residuals)`` -> the cotangents of all inputs, as arrays,
-        where making them together is cheaper.  A first-order backward pass that wants more than
-        one calls it instead of the rules, which stay what is differentiated and tested.
+        ``(wanted, ct, out, *arrays, **settings, **residuals)`` -> a cotangent for each input, as
+        arrays, where making them together is cheaper; ``wanted`` is a tuple of bool, and what is
+        not wanted may be None.  A first-order backward pass that wants more than one calls it
+        instead of the rules, which stay what is differentiated.
     family : str
         One of `FAMILIES`: how drawings colour the op.
     flops : callable, optional
@@ -221,7 +222,7 @@ class Op:
         for name, f in self.vjp.items():
             _agree(self.name, f"vjp for {name!r}", f, wanted, settings + by_products)
         if self.joint is not None:
-            _agree(self.name, "joint", self.joint, wanted, settings + by_products)
+            _agree(self.name, "joint", self.joint, ("wanted", *wanted), settings + by_products)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

@@ -287,8 +287,8 @@ BATCH_NORM_WEIGHT = register(Op(
     vjp={"g": _batch_norm_weight_vjp_g, "x": _batch_norm_weight_vjp_x},
     samples=_batch_norm_weight_samples, affine_in=("g",), family="norm", flops=_norm_flops))
 
-def _batch_norm_joint(ct: np.ndarray, out: np.ndarray, x: np.ndarray, w: np.ndarray,
-                      b: np.ndarray, *, eps: float, centre: np.ndarray,
+def _batch_norm_joint(wanted: tuple[bool, ...], ct: np.ndarray, out: np.ndarray, x: np.ndarray,
+                      w: np.ndarray, b: np.ndarray, *, eps: float, centre: np.ndarray,
                       scale: np.ndarray) -> tuple[np.ndarray, ...]:
     return kernels.batch_norm_cotangents(ct, x, w, eps=eps, centre=centre, scale=scale)
 
