@@ -74,7 +74,21 @@ class _Shelf:
             self.used += size
             self.most = max(self.most, self.used)
             self._trim()
-        return aligned(size, np.uint8) if memory is None else memory
+        return self._fresh(size) if memory is None else memory
+
+    def _fresh(self, size: int) -> _Memory:
+        """Memory from the system; if it has none, all that waits here is given back first."""
+        try:
+            return aligned(size, np.uint8)
+        except MemoryError:
+            self.release()
+        try:
+            return aligned(size, np.uint8)
+        except MemoryError:
+            with self.lock:
+                self.used -= size
+            self.release()                              # "most" has never been in use either
+            raise
 
     def _collect(self) -> None:
         """Put what ended leases have noted on the shelf."""
