@@ -155,7 +155,8 @@ class Op:
         ``(wanted, ct, out, *arrays, **settings, **residuals)`` -> a cotangent for each input, as
         arrays, where making them together is cheaper; ``wanted`` is a tuple of bool, and what is
         not wanted may be None.  A first-order backward pass that wants more than one calls it
-        instead of the rules, which stay what is differentiated.
+        instead of the rules, which stay what is differentiated.  What ``reads`` leaves out it does
+        not get either: ``out`` is then None, an input NaN.
     family : str
         One of `FAMILIES`: how drawings colour the op.
     flops : callable, optional
@@ -222,7 +223,8 @@ class Op:
         for name, f in self.vjp.items():
             _agree(self.name, f"vjp for {name!r}", f, wanted, settings + by_products)
         if self.joint is not None:
-            _agree(self.name, "joint", self.joint, ("wanted", *wanted), settings + by_products)
+            # It gives the cotangents of all inputs at once, so nobody tells it an index.
+            _agree(self.name, "joint", self.joint, ("wanted", *wanted), settings + self.residuals)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -253,7 +255,7 @@ class Op:
     @cached_property
     def array_pair(self) -> tuple[Callable[..., Any], ...]:
         """Both rules of an op of two inputs and no settings whose rules take arrays, else empty."""
-        pair = self.array_rules and len(self.inputs) == 2 and not (
+        pair = self.array_rules and self.joint is None and len(self.inputs) == 2 and not (
             self.settings or self.optional or self.residuals)
         return self.rules if pair else ()
 
