@@ -442,6 +442,7 @@ class _ArrayStep:
         """What the op's joint rule gives."""
         op, first = node.op, wanted.index(True)
         arrays = [None if x is None else x.data for x in inputs]
+        assert op.joint is not None
         parts = _call(partial(op.joint, wanted), op, first, ct, node.out, arrays, node)
         return [(inputs[i], _fitted(parts[i], inputs[i].data, op, i))
                 for i, asked in enumerate(wanted) if asked]

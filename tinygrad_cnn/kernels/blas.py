@@ -38,7 +38,7 @@ from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight"]
 
 _BUDGET = 1 << 18           # entries of patches in a block: 1 MB of float32, half of an L2 cache
 _FEW = 16                   # numbers in a row of a window, below which pixels go last
@@ -47,10 +47,21 @@ _FEW = 16                   # numbers in a row of a window, below which pixels g
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
            dilation: Pair, groups: int) -> Array:
     """N H W C, KH KW C/groups O, O -> N OH OW O."""
+    return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=False)
+
+
+def conv2d_relu(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
+                dilation: Pair, groups: int) -> Array:
+    """max(conv2d, 0): N H W C, KH KW C/groups O, O -> N OH OW O."""
+    return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=True)
+
+
+def _conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Sides, dilation: Pair,
+            groups: int, *, rectify: bool) -> Array:
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
                         groups=groups)
     y = allocate("conv2d", out, np.result_type(x, w))
-    _correlate(x, w, b, y, stride, padding, dilation, groups)
+    _correlate(x, w, b, y, stride, padding, dilation, groups, rectify)
     return y
 
 
@@ -120,21 +131,23 @@ def _weight(patches: _Patches, y: Array, w: Array) -> None:
 
 
 def _correlate(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, padding: Sides,
-               dilation: Pair, groups: int) -> None:
+               dilation: Pair, groups: int, rectify: bool = False) -> None:
     """Forward convolution into ``y``; only the top and left of the padding are read."""
     kh, kw, c, _ = w.shape
     o = w.shape[3] // groups
     if groups > 1 and c == o == 1:
         depthwise(x, w, b, y, stride, padding, dilation)
+        if rectify:
+            np.maximum(y, 0, out=y)
         return
     for group in range(groups):
         mine = slice(group * o, (group + 1) * o)
         patches = _Patches(x[..., group * c:(group + 1) * c], y.shape, (kh, kw), stride, padding,
                            dilation, y.dtype)
-        _forward(patches, w[..., mine], None if b is None else b[mine], y[..., mine])
+        _forward(patches, w[..., mine], None if b is None else b[mine], y[..., mine], rectify)
 
 
-def _forward(patches: _Patches, w: Array, b: Array | None, y: Array) -> None:
+def _forward(patches: _Patches, w: Array, b: Array | None, y: Array, rectify: bool) -> None:
     """The results of one group, into ``y``."""
     _, _, ow, o = y.shape
     order = w.transpose(2, 0, 1, 3) if patches.pixels_last else w
@@ -153,6 +166,8 @@ def _forward(patches: _Patches, w: Array, b: Array | None, y: Array) -> None:
                 if bias is not None:
                     lines = target.reshape(-1, ow * o)
                     np.add(lines, bias, out=lines)
+                if rectify:
+                    np.maximum(target, 0, out=target)
                 if not direct:
                     part[...] = results
 

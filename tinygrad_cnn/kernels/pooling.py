@@ -28,6 +28,7 @@ Array = NDArray[Any]
 Slices = tuple[slice, ...]
 _Tap = tuple[int, int, Slices, Slices]
 
+_FEW = 1 << 12          # results, below which compiled loops have nothing to gain
 _BUDGET = 1 << 16       # results in a block: half a dozen arrays of them fit into L2
 
 
@@ -94,7 +95,7 @@ def _quick_max(image: Array, best: Array, winners: Array, kernel_size: Pair, str
     gaps.  A later pixel wins only when it is greater, so that the first of a tie stays.
     """
     passes = compiled.module("passes", best.dtype)
-    if passes is not None and winners.dtype == np.uint8:
+    if passes is not None and winners.dtype == np.uint8 and best.size >= _FEW:
         return bool(passes.pool(*kernel_size)(image, best, winners, *stride, 0, len(best)))
     _, oh, ow, _ = best.shape
     with (borrowed(best.dtype, best.shape) as (candidate,),
@@ -160,7 +161,7 @@ def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: P
     # begin at the first pixel: padding in front would leave the last ones unwritten.
     covered = (stride == kernel_size and padding[0][0] == 0 == padding[1][0]
                and (oh * stride[0], ow * stride[1]) == tuple(image_size))
-    passes = compiled.module("passes", y.dtype) if covered else None
+    passes = compiled.module("passes", y.dtype) if covered and y.size >= _FEW else None
     values = np.ascontiguousarray(y)
 
     def work(low: int, high: int) -> None:

@@ -17,7 +17,7 @@ from tinygrad_cnn.kernels.blocks import Array
 from tinygrad_cnn.kernels.compiled import get_compiled
 from tinygrad_cnn.shapes import Pair
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight"]
 
 _WINOGRAD = ("winograd", "blas")
 _DIRECT = ("blas",)
@@ -48,6 +48,9 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, dilation
            groups: int, **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d(x, w, b)``."""
     return _choose(x, w, w.shape, stride, dilation, groups)
+
+
+conv2d_relu = conv2d
 
 
 def conv2d_input(y: Array, w: Array, *, stride: Pair, dilation: Pair, groups: int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -15,7 +15,7 @@ import tinygrad_cnn as tc
 from tinygrad_cnn import OPS, Parameter, Tensor
 from tinygrad_cnn.bench.cases import Case
 from tinygrad_cnn.bench.frameworks.base import COPY, GEMM, Framework, Timers
-from tinygrad_cnn.bench.nets import Conv, Problem
+from tinygrad_cnn.bench.nets import Conv, Layer, Norm, Problem, Relu, Residual
 from tinygrad_cnn.bench.operands import operands
 from tinygrad_cnn.kernels.threads import parallel
 from tinygrad_cnn.op import FUNCTIONS
@@ -93,9 +93,28 @@ class Own(Framework):
                                           training=False)
         return logits.data
 
-    def conv(self, x: Any, w: Any, b: Any, layer: Conv) -> Tensor:
+    def forward(self, layers: tuple[Layer, ...], x: Any, arrays: Iterator[Any],
+                training: bool) -> Any:
+        """The logits; a relu is made by the op before it, which has a twin that ends in one."""
+        for i, layer in enumerate(layers):
+            rectify = isinstance(layers[i + 1] if i + 1 < len(layers) else None, Relu)
+            if isinstance(layer, Conv):
+                w = next(arrays)
+                x = self.conv(x, w, next(arrays) if layer.bias else None, layer, rectify)
+            elif isinstance(layer, Norm):
+                w, b, mean, var = (next(arrays) for _ in range(4))
+                x = self.norm(x, w, b, mean, var, training, rectify)
+            elif isinstance(layer, Residual):
+                main = self.forward(layer.main, x, arrays, training)
+                x = tc.add_relu(main, self.forward(layer.shortcut, x, arrays, training))
+            elif not isinstance(layer, Relu):
+                x = super().forward((layer,), x, arrays, training)
+        return x
+
+    def conv(self, x: Any, w: Any, b: Any, layer: Conv, rectify: bool = False) -> Tensor:
         """N H W C."""
-        return tc.conv2d(x, w, b, stride=layer.stride, padding=layer.padding)
+        function = tc.conv2d_relu if rectify else tc.conv2d
+        return function(x, w, b, stride=layer.stride, padding=layer.padding)
 
     def relu(self, x: Any) -> Tensor:
         """max(x, 0)."""
@@ -105,11 +124,14 @@ class Own(Framework):
         """Windows that do not overlap."""
         return tc.max_pool2d(x, kernel_size=size)
 
-    def norm(self, x: Any, w: Any, b: Any, mean: Any, var: Any, training: bool) -> Tensor:
+    def norm(self, x: Any, w: Any, b: Any, mean: Any, var: Any, training: bool,
+             rectify: bool = False) -> Tensor:
         """The batch's statistics, from which the running ones are updated."""
         if not training:
-            return tc.batch_norm(x, w, b, mean=mean, var=var)
-        y, centre, spread = batch_norm_with_statistics(x, w, b)
+            function = tc.batch_norm_relu if rectify else tc.batch_norm
+            return function(x, w, b, mean=mean, var=var)
+        op = OPS["batch_norm_relu" if rectify else "batch_norm"]
+        y, centre, spread = batch_norm_with_statistics(x, w, b, op=op)
         count = x.size // x.shape[-1]
         mean += np.float32(0.1) * (centre - mean)
         var += np.float32(0.1) * (spread * np.float32(count / (count - 1)) - var)

@@ -58,6 +58,16 @@ def _finite(width: int) -> Any:
     return check
 
 
+@compiled
+def _rectify(y, at, rows, row, length):
+    """The positive part of ``rows`` rows of results; NaN stays."""
+    for i in range(rows):
+        part = y[at + i * row:at + i * row + length]
+        for k in range(length):
+            value = part[k]
+            part[k] = y.dtype.type(0) if value < 0 else value
+
+
 @cache
 def correlate(rows: int, vectors: int, width: int, tail: bool) -> Any:
     """Windows times filters, at any stride."""
@@ -65,7 +75,7 @@ def correlate(rows: int, vectors: int, width: int, tail: bool) -> Any:
 
     @compiled
     def run(x, w, bias, y, space, low, high, bands, band, image, out, filters, steps,
-            origin, columns, places):
+            origin, columns, places, rectify):
         # image h w c, out oh ow o, filters kh (kw·c), steps (down, across, dilation), origin
         # (top, left), columns of the frame, places: of y's first entry, per image, row, pixel
         h, wide, c = image
@@ -87,6 +97,9 @@ def correlate(rows: int, vectors: int, width: int, tail: bool) -> Any:
                              space, ((row - first) * down * columns + q * across) * c,
                              across * c, apart * columns * c, 1,
                              w, channel, length * o, o, kh, length, bias, channel, 0, valid)
+            if rectify:                                 # of whole images only: pixels lie together
+                _rectify(y, places[0] + i * places[1] + first * places[2], last - first,
+                         places[2], ow * o)
     return run
 
 
@@ -155,7 +168,7 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
 
     @compiled
     def run(x, w, bias, zeros, y, space, pixels, products, to_products, from_products, low, high,
-            group, image, out, filters, origin, columns):
+            group, image, out, filters, origin, columns, rectify):
         h, wide, c = image
         oh, ow, o = out
         length = filters[1]
@@ -181,10 +194,19 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
                                  pixels, (s * n + k) * line + q * c, c, 0, 1,
                                  w, k * length * o + channel, 0, o, 1, length, zeros, 0, 0, valid)
             for unit in range(begin, end):
-                # The last strip of an image overlaps the one before it.
+                # The last strip of an image overlaps the one before it, which another thread may
+                # write: it writes the rows that are its own.
                 i, strip = unit // strips, min(unit % strips * m, oh - m)
-                to_results(y, (i * oh + strip) * row, row, from_products, n,
-                           products, (unit - begin) * n * row, row, row, n, bias, 0)
+                skip, at = unit % strips * m - strip, (unit - begin) * n * row
+                mine, place = (m - skip) * row, (i * oh + strip + skip) * row
+                if skip:
+                    to_results(products, at, row, from_products, n, products, at, row, row, n,
+                               bias, 0)
+                    copy(y, place, products, at + skip * row, mine)
+                else:
+                    to_results(y, place, row, from_products, n, products, at, row, row, n, bias, 0)
+                if rectify:
+                    _rectify(y, place, m - skip, row, row)
         return finite
     return run
 
