@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import numba
+from numba.extending import overload
 
 from tinygrad_cnn.kernels.jit.move import clear, copy
 from tinygrad_cnn.kernels.jit.tile import tile
@@ -23,6 +24,20 @@ __all__ = ["correlate", "correlate_strips", "weight", "weight_strips"]
 def compiled(function: Any) -> Any:
     """Compile once, keep on disk, and let go of the interpreter lock."""
     return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+
+
+def _inside(choose: Any) -> Any:
+    """Make a function of compiled code, of which the first arguments are constants.
+
+    ``choose`` is called with the types of the arguments and returns what to compile.  A compiled
+    function that a maker below held as its own would be found on disk by no other process: numba
+    files a closure under what it holds, and tells two compiled functions apart by a random number.
+    """
+    def stub(*args: Any) -> Any:
+        raise AssertionError(f"{choose.__name__} is only called from compiled code")
+
+    overload(stub, prefer_literal=True, jit_options={"error_model": "numpy"})(choose)
+    return stub
 
 
 @compiled
@@ -40,22 +55,21 @@ def frame(x, at, h, w, c, out, rows, columns, top, left):
         clear(out, begin + last * c, run - last * c)
 
 
-@cache
-def _finite(width: int) -> Any:
+@_inside
+def finite(width, x, count, zeros, sums):
     """Whether the first entries are finite: 0 · x, added up, is 0 or NaN."""
-    together = 4 * width
+    lanes, together = width.literal_value, 4 * width.literal_value
 
-    @compiled
-    def check(x, count, zeros, sums):
-        tile(1, 4, width, False, sums, 0, 0, zeros, 0, 0, 0, 0, x, 0, 0, together, 1,
-             count // together, zeros, 0, 0, width)
+    def run(width, x, count, zeros, sums):
+        tile(1, 4, lanes, False, sums, 0, 0, zeros, 0, 0, 0, 0, x, 0, 0, together, 1,
+             count // together, zeros, 0, 0, lanes)
         total = x.dtype.type(0)
         for k in range(together):
             total += sums[k]
         for k in range(count - count % together, count):
             total += x[k] * x.dtype.type(0)
         return total == 0
-    return check
+    return run
 
 
 @compiled
@@ -133,24 +147,28 @@ def weight(rows: int, vectors: int, width: int, tail: bool) -> Any:
     return run
 
 
-@cache
-def combine(rows: int, vectors: int, width: int) -> Any:
-    """A small matrix times rows of any length: the transforms of Winograd's filtering."""
-    together = vectors * width
+@_inside
+def combine(rows, vectors, width, y, y_at, y_row, matrix, terms, x, x_at, x_row, length, count,
+            start, start_at):
+    """A small matrix times rows of any length: the transforms of Winograd's filtering.
 
-    @compiled
-    def run(y, y_at, y_row, matrix, terms, x, x_at, x_row, length, count, start, start_at):
-        # y[i, :] = start + Σ_k matrix[i, k] · x[k, :], over the first ``terms`` of ``count``.
+    y[i, :] = start + Σ_k matrix[i, k] · x[k, :], over the first ``terms`` of ``count``.
+    """
+    high, wide, lanes = (constant.literal_value for constant in (rows, vectors, width))
+    together = wide * lanes
+
+    def run(rows, vectors, width, y, y_at, y_row, matrix, terms, x, x_at, x_row, length, count,
+            start, start_at):
         done = 0
         while done + together <= length:
-            tile(rows, vectors, width, False, y, y_at + done, y_row, matrix, 0, count, 0, 1,
-                 x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0, width)
+            tile(high, wide, lanes, False, y, y_at + done, y_row, matrix, 0, count, 0, 1,
+                 x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0, lanes)
             done += together
         while done < length:
-            tile(rows, 1, width, True, y, y_at + done, y_row, matrix, 0, count, 0, 1,
+            tile(high, 1, lanes, True, y, y_at + done, y_row, matrix, 0, count, 0, 1,
                  x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0,
-                 min(width, length - done))
-            done += width
+                 min(lanes, length - done))
+            done += lanes
     return run
 
 
@@ -163,8 +181,6 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
     read once for all of them.
     """
     together = vectors * width
-    from_pixels, to_results = combine(n, wide_n, width), combine(m, wide_m, width)
-    check = _finite(width)
 
     @compiled
     def run(x, w, bias, zeros, y, space, pixels, products, to_products, from_products, low, high,
@@ -173,16 +189,16 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
         oh, ow, o = out
         length = filters[1]
         line, row, strips = columns * c, ow * o, -(-oh // m)
-        finite = True
+        sound = True
         for begin in range(low, high, group):
             end = min(high, begin + group)
             for unit in range(begin, end):
                 i, strip = unit // strips, min(unit % strips * m, oh - m)
                 frame(x, i * h * wide * c, h, wide, c, space, n, columns, strip - origin[0],
                       -origin[1])
-                finite &= check(space, n * line, zeros, products)
-                from_pixels(pixels, (unit - begin) * n * line, line, to_products, n, space, 0,
-                            line, line, n, zeros, 0)
+                sound &= finite(width, space, n * line, zeros, products)
+                combine(n, wide_n, width, pixels, (unit - begin) * n * line, line, to_products, n,
+                        space, 0, line, line, n, zeros, 0)
             for k in range(n):
                 for channel in range(0, o, together):
                     valid = min(width, o - channel - together + width)
@@ -200,14 +216,15 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
                 skip, at = unit % strips * m - strip, (unit - begin) * n * row
                 mine, place = (m - skip) * row, (i * oh + strip + skip) * row
                 if skip:
-                    to_results(products, at, row, from_products, n, products, at, row, row, n,
-                               bias, 0)
+                    combine(m, wide_m, width, products, at, row, from_products, n, products, at,
+                            row, row, n, bias, 0)
                     copy(y, place, products, at + skip * row, mine)
                 else:
-                    to_results(y, place, row, from_products, n, products, at, row, row, n, bias, 0)
+                    combine(m, wide_m, width, y, place, row, from_products, n, products, at, row,
+                            row, n, bias, 0)
                 if rectify:
                     _rectify(y, place, m - skip, row, row)
-        return finite
+        return sound
     return run
 
 
@@ -216,7 +233,6 @@ def weight_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n: in
                   wide_n: int) -> Any:
     """The filter gradient, transformed: ``total`` n (KW·C, up to whole tiles) O is added to."""
     together = vectors * width
-    transform = combine(n, wide_n, width)
 
     @compiled
     def run(x, g, total, zeros, space, pixels, results, to_products, to_results, low, high, group,
@@ -232,10 +248,10 @@ def weight_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n: in
                 i, strip, place = unit // strips, unit % strips * m, (unit - begin) * n
                 frame(x, i * h * wide * c, h, wide, c, space, n, columns, strip - origin[0],
                       -origin[1])
-                transform(pixels, place * line, line, to_products, n, space, 0, line, line, n,
-                          zeros, 0)
-                transform(results, place * row, row, to_results, min(m, oh - strip),
-                          g, (i * oh + strip) * row, row, row, m, zeros, 0)
+                combine(n, wide_n, width, pixels, place * line, line, to_products, n, space, 0,
+                        line, line, n, zeros, 0)
+                combine(n, wide_n, width, results, place * row, row, to_results,
+                        min(m, oh - strip), g, (i * oh + strip) * row, row, row, m, zeros, 0)
             for k in range(n):
                 for channel in range(0, o, together):
                     valid = min(width, o - channel - together + width)
