@@ -45,8 +45,9 @@ EXCEPTIONS = {("tensor", "viz"), ("nn", "viz")}
 RUNS_ITS_OWN_CODE = {"testing.source_mutants", "testing.score"}
 STANDARD = set(sys.stdlib_module_names)
 CORE = {"numpy", "tinygrad_cnn"}
+COMPILER = {"numba", "llvmlite"}
 OPS_ORDER = ["samples", "elementwise", "activation", "layout", "reduction", "linear", "convolution",
-             "pooling", "normalize", "loss", "random", "__init__"]
+             "pooling", "normalize", "fused", "loss", "random", "__init__"]
 
 
 def module_name(path: Path) -> str:
@@ -115,7 +116,19 @@ def test_optional_packages_are_imported_inside_functions_only(path):
         top = module.split(".")[0]
         if top in STANDARD or top in CORE or (name == "testing.plugin" and top == "pytest"):
             continue
+        if name.startswith("kernels.jit.") and top in COMPILER:
+            continue                        # the folder itself is only imported where it is needed
         assert inside, f"{path}:{line}: {module} is optional; import it where it is needed"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name != "jit"], ids=module_name)
+def test_the_compiled_kernels_are_reached_through_their_door_only(path):
+    for line, module, _ in imports(path):
+        assert module.split(".")[0] not in COMPILER, f"{path}:{line}: only kernels/jit compiles"
+        assert not module.startswith("tinygrad_cnn.kernels.jit"), \
+            f"{path}:{line}: kernels/compiled.py imports this when it is first asked for"
+    named = "kernels.jit" in path.read_text(encoding="utf-8")
+    assert named == (module_name(path) == "kernels.compiled"), f"{path} names kernels.jit"
 
 
 def test_the_files_of_ops_import_only_earlier_ones():
@@ -183,3 +196,19 @@ def test_importing_the_package_loads_nothing_but_numpy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_first_compiled_kernel_loads_the_compiler_and_nothing_before_it_does():
+    pytest.importorskip("numba", reason="the extra fast is not installed")
+    code = ("import sys, warnings, numpy as np, tinygrad_cnn as tc\n"
+            "def loaded(): return sorted({'numba', 'llvmlite'} & set(sys.modules))\n"
+            "from tinygrad_cnn import nn, optim, train, viz, stepwise, testing, bench, models\n"
+            "print(loaded(), tc.get_compiled())\n"
+            "x, w = (tc.Tensor(np.ones(s, np.float32)) for s in ((4, 16, 16, 4), (3, 3, 4, 4)))\n"
+            "with tc.set_compiled(False): tc.conv2d(x, w)\n"
+            "print(loaded())\n"
+            "tc.conv2d(x, w)\n"
+            "print(loaded())")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          cwd=PACKAGE.parent)
+    assert done.stdout.split("\n")[:3] == ["[] True", "[]", "['llvmlite', 'numba']"]
