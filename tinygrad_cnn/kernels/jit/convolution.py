@@ -153,6 +153,30 @@ def _group(each: int, shared: int) -> int:
     return max(1, budget // each)
 
 
+def _together(ow: int, o: int) -> int:
+    """How many pixels of a row to make with one window, so that their results fill a vector."""
+    most = max(1, min(4, lanes(4) // o))
+    return next(g for g in range(most, 0, -1) if ow % g == 0)
+
+
+def _repeat(filters: Array, kw: int, c: int, o: int, g: int) -> Array:
+    """Filters n KW·C·O for each of g pixels side by side: n (KW + g − 1)·C g·O."""
+    single = filters.reshape(-1, kw, c, o)
+    several = np.zeros((len(single), kw + g - 1, c, g, o), np.float32)
+    for place in range(g):
+        several[:, place:place + kw, :, place] = single
+    return several
+
+
+def _gather(filters: Array, kw: int, c: int, o: int, g: int) -> Array:
+    """The adjoint of ``_repeat``: n KW·C·O."""
+    several = filters.reshape(-1, kw + g - 1, c, g, o)
+    single = several[:, :kw, :, 0].copy()
+    for place in range(1, g):
+        single += several[:, place:place + kw, :, place]
+    return single.reshape(len(single), -1)
+
+
 def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair,
                     rectify: bool) -> bool:
     """False if a pixel is not finite; ``y`` is then to be written again."""
@@ -163,10 +187,11 @@ def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair,
         return False
     products = m + kh - 1
     to_products, to_filter, to_results = matrices(m, kh)
-    filters = _aligned(np.matmul(to_filter, w.reshape(kh, -1)))
-    vectors, width = tile_vectors(o, 4), lanes(4)
-    run = loops.correlate_strips(tile_rows(ow, vectors), vectors, width, o % width != 0, m,
-                                 products, wide_vectors(products), wide_vectors(m))
+    g = _together(ow, o)
+    filters = _aligned(_repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, o, g))
+    vectors, width = tile_vectors(g * o, 4), lanes(4)
+    run = loops.correlate_strips(tile_rows(ow // g, vectors), vectors, width, g * o % width != 0,
+                                 m, products, wide_vectors(products), wide_vectors(m))
     columns = ow + kw - 1
     line, row = columns * c, ow * o
     group = _group(products * (line + row), filters.size)
@@ -179,7 +204,8 @@ def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair,
                       (max(several * products * row, width * 4),)) as (space, pixels, made):
             return run(x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
                        to_products.reshape(-1), to_results.reshape(-1), low, high, group,
-                       x.shape[1:], y.shape[1:], (kh, kw * c), origin, columns, rectify)
+                       x.shape[1:], (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), origin,
+                       columns, rectify)
 
     return all(parallel(n * -(-oh // m), work, products=False))
 
@@ -226,31 +252,33 @@ def _weight_strips(x: Array, y: Array, kernel_size: Pair, origin: Pair) -> Array
         return None
     products = m + kh - 1
     to_products, to_filter, to_results = matrices(m, kh)
-    vectors, width = tile_vectors(o, 4), lanes(4)
-    rows = tile_rows(kw * c, vectors)
-    run = loops.weight_strips(rows, vectors, width, o % width != 0, m, products,
+    g = _together(ow, o)
+    length = (kw + g - 1) * c
+    vectors, width = tile_vectors(g * o, 4), lanes(4)
+    rows = tile_rows(length, vectors)
+    run = loops.weight_strips(rows, vectors, width, g * o % width != 0, m, products,
                               wide_vectors(products))
     columns = ow + kw - 1
     line, row = columns * c, ow * o
     group = max(1, _SPACE // (products * (line + row)))
-    lines = -(-kw * c // rows) * rows
+    lines = -(-length // rows) * rows
     zeros = np.zeros(max(line, row), np.float32)
     spread = np.ascontiguousarray(to_results.T).reshape(-1)
 
     def work(low: int, high: int) -> Array:
-        total = np.zeros(products * lines * o, np.float32)
+        total = np.zeros(products * lines * g * o, np.float32)
         several = min(group, high - low)
         with borrowed(np.float32, (products * line,), (several * products * line + rows,),
                       (several * products * row,)) as (space, pixels, results):
             pixels[-rows:] = 0                          # a last tile reads on into these
             run(x.reshape(-1), y.reshape(-1), total, zeros, space, pixels, results,
-                to_products.reshape(-1), spread, low, high, group, x.shape[1:], y.shape[1:],
-                (kh, kw * c), origin, columns)
+                to_products.reshape(-1), spread, low, high, group, x.shape[1:],
+                (oh, ow // g, g * o), (kh, length, g * c), origin, columns)
         return total
 
     total: Array = sum(parallel(n * -(-oh // m), work, products=False))
     if not np.isfinite(total).all():
         return None
-    total = total.reshape(products, lines, o)[:, :kw * c].reshape(products, -1)
+    total = _gather(total.reshape(products, lines, g * o)[:, :length], kw, c, o, g)
     w: Array = np.matmul(to_filter.T, total)
     return w.reshape(kh, kw, c, o)

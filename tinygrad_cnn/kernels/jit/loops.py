@@ -178,7 +178,8 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
     """Winograd's filtering down the rows: strips of ``m`` rows of results, ``n`` products each.
 
     A unit is a strip.  Several are transformed together, so that the filters of one product are
-    read once for all of them.
+    read once for all of them.  ``filters`` is (kh, entries of a window, entries from one window to
+    the next); a window may be that of several pixels, whose results then count as channels.
     """
     together = vectors * width
 
@@ -187,7 +188,7 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
             group, image, out, filters, origin, columns, rectify):
         h, wide, c = image
         oh, ow, o = out
-        length = filters[1]
+        _, length, step = filters
         line, row, strips = columns * c, ow * o, -(-oh // m)
         sound = True
         for begin in range(low, high, group):
@@ -207,7 +208,7 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
                             q = min(q, ow - rows)
                             tile(rows, vectors, width, tail,
                                  products, (s * n + k) * row + q * o + channel, o,
-                                 pixels, (s * n + k) * line + q * c, c, 0, 1,
+                                 pixels, (s * n + k) * line + q * step, step, 0, 1,
                                  w, k * length * o + channel, 0, o, 1, length, zeros, 0, 0, valid)
             for unit in range(begin, end):
                 # The last strip of an image overlaps the one before it, which another thread may
@@ -239,7 +240,7 @@ def weight_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n: in
             image, out, filters, origin, columns):
         h, wide, c = image
         oh, ow, o = out
-        length = filters[1]
+        _, length, step = filters
         line, row, strips = columns * c, ow * o, -(-oh // m)
         lines = -(-length // rows) * rows
         for begin in range(low, high, group):
@@ -258,7 +259,7 @@ def weight_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n: in
                     for j in range(0, length, rows):
                         at = (k * lines + j) * o + channel
                         tile(rows, vectors, width, tail, total, at, o,
-                             pixels, k * line + j, 1, n * line, c,
+                             pixels, k * line + j, 1, n * line, step,
                              results, k * row + channel, n * row, o, end - begin, ow,
                              total, at, o, valid)
     return run
