@@ -7,100 +7,36 @@ import itertools
 import numpy as np
 import pytest
 
-from tinygrad_cnn import shapes
+from tests.kernels.conftest import CASES, PLAIN, SAME, arrays, calls, scattered, within_the_bound
 from tinygrad_cnn.kernels import blas, reference, tiles, winograd
 from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
-
-PLAIN = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
-SAME = PLAIN | {"padding": ((1, 1), (1, 1))}
-
-# (images N H W C, filters KH KW C/groups O, settings); sizes are chosen to leave partial blocks
-CASES = {
-    "one pixel": ((1, 1, 1, 1), (1, 1, 1, 1), PLAIN),
-    "one pixel, padded": ((2, 1, 1, 3), (3, 3, 3, 2), SAME),
-    "1x1 filter": ((3, 5, 4, 6), (1, 1, 6, 5), PLAIN),
-    "1x1 filter, stride 2": ((3, 5, 4, 6), (1, 1, 6, 5), PLAIN | {"stride": (2, 2)}),
-    "windows apart": ((2, 7, 7, 2), (2, 2, 2, 3), PLAIN | {"stride": (3, 4)}),
-    "odd sides": ((3, 7, 9, 4), (3, 3, 4, 5), SAME),
-    "one row": ((2, 1, 9, 4), (3, 3, 4, 5), SAME),
-    "one column": ((2, 9, 1, 4), (3, 3, 4, 5), SAME),
-    "uneven padding": ((2, 6, 5, 3), (3, 2, 3, 4), PLAIN | {"padding": ((0, 2), (3, 1))}),
-    "more padding than filter": ((1, 4, 4, 2), (2, 3, 2, 3), PLAIN | {"padding": ((4, 3), (5, 4))}),
-    "few channels": ((3, 9, 8, 1), (5, 5, 1, 8), PLAIN | {"padding": ((2, 2), (2, 2))}),
-    "long filter": ((2, 12, 11, 2), (7, 5, 2, 3), PLAIN | {"padding": ((3, 3), (2, 2))}),
-    "filter of one row": ((2, 5, 9, 3), (1, 4, 3, 2), PLAIN),
-    "filter of one column": ((2, 9, 5, 3), (4, 1, 3, 2), PLAIN),
-    "stride leaves a border": ((2, 8, 9, 3), (3, 2, 3, 4), PLAIN | {"stride": (3, 2)}),
-    "stride 2, padded": ((2, 8, 7, 3), (3, 3, 3, 4), SAME | {"stride": (2, 2)}),
-    "dilated": (
-        (2, 9, 8, 2), (3, 2, 2, 3), PLAIN | {"dilation": (2, 3), "padding": ((1, 0), (2, 1))}),
-    "dilated, strided": (
-        (2, 9, 10, 2), (3, 3, 2, 3), SAME | {"dilation": (2, 3), "stride": (2, 2)}),
-    "stride and dilation share a factor": (
-        (1, 13, 12, 2), (3, 2, 2, 3), SAME | {"dilation": (4, 6), "stride": (6, 4)}),
-    "groups": ((2, 5, 6, 6), (3, 3, 2, 9), SAME | {"groups": 3}),
-    "depthwise": ((2, 6, 5, 7), (3, 3, 1, 7), SAME | {"groups": 7}),
-    "depthwise, strided and dilated": (
-        (2, 9, 9, 3), (2, 3, 1, 3),
-        SAME | {"groups": 3, "stride": (2, 1), "dilation": (2, 2)}),
-    "depthwise with several filters each": ((2, 5, 5, 3), (3, 3, 1, 6), SAME | {"groups": 3}),
-    "empty batch": ((0, 5, 5, 3), (3, 3, 3, 4), SAME),
-    "empty batch, depthwise": ((0, 5, 5, 3), (3, 3, 1, 3), SAME | {"groups": 3}),
-    "many channels": ((1, 5, 7, 65), (3, 3, 65, 66), SAME),
-}
-
-
-def _arrays(rng, case, dtype):
-    x_shape, w_shape, settings = case
-    y_shape = shapes.conv2d(x_shape, w_shape, **settings)
-    x, w, b, y = (rng.standard_normal(shape) for shape in (x_shape, w_shape, w_shape[3:], y_shape))
-    if np.dtype(dtype).kind == "c":
-        x, w, b, y = (a + 1j * rng.standard_normal(a.shape) for a in (x, w, b, y))
-    return [a.astype(dtype) for a in (x, w, b, y)]
-
-
-def _calls(kernels, x, w, b, y, settings):
-    """The three faces, each with its result: (name, array)."""
-    yield "conv2d", kernels.conv2d(x, w, b, **settings)
-    yield "without bias", kernels.conv2d(x, w, **settings)
-    yield "conv2d_input", kernels.conv2d_input(y, w, image_size=x.shape[1:3], **settings)
-    yield "conv2d_weight", kernels.conv2d_weight(x, y, kernel_size=w.shape[:2], **settings)
-
-
-def _terms(name, x, w, y):
-    """How many products are added up in one entry of a result."""
-    return {"conv2d_input": w[..., 0, :].size, "conv2d_weight": y[..., 0].size}.get(
-        name, w[..., 0].size)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_blas_agrees_with_the_loops(case, dtype):
-    x, w, b, y = _arrays(np.random.default_rng(1), case, dtype)
-    wanted = dict(_calls(reference, x, w, b, y, case[2]))
-    for name, result in _calls(blas, x, w, b, y, case[2]):
+    x, w, b, y = arrays(np.random.default_rng(1), case, dtype)
+    wanted = dict(calls(reference, x, w, b, y, case[2]))
+    for name, result in calls(blas, x, w, b, y, case[2]):
         assert result.dtype == dtype and result.flags.c_contiguous, name
         np.testing.assert_allclose(result, wanted[name], rtol=1e-12, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_blas_keeps_the_digits_of_float32(case):
-    x, w, b, y = _arrays(np.random.default_rng(2), case, np.float32)
-    exact = dict(_calls(reference, *(a.astype(np.float64) for a in (x, w, b, y)), case[2]))
-    sizes = dict(_calls(reference, *(np.abs(a).astype(np.float64) for a in (x, w, b, y)), case[2]))
-    unit = np.finfo(np.float32).eps / 2
-    for name, result in _calls(blas, x, w, b, y, case[2]):
+    x, w, b, y = arrays(np.random.default_rng(2), case, np.float32)
+    exact = dict(calls(reference, *(a.astype(np.float64) for a in (x, w, b, y)), case[2]))
+    sizes = dict(calls(reference, *(np.abs(a).astype(np.float64) for a in (x, w, b, y)), case[2]))
+    for name, result in calls(blas, x, w, b, y, case[2]):
         assert result.dtype == np.float32 and result.flags.c_contiguous, name
-        # Rounding errors of a sum of n products stay below (n + 1) units of Σ |x·w|.
-        bound = (_terms(name, x, w, y) + 1) * unit * sizes[name]
-        assert (np.abs(result - exact[name]) <= bound).all(), name
+        assert within_the_bound(result, name, exact[name], sizes[name], x, w, y), name
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_winograd_agrees_with_the_loops_or_declines(case):
-    x, w, b, y = _arrays(np.random.default_rng(3), case, np.float32)
-    exact = dict(_calls(reference, *(a.astype(np.float64) for a in (x, w, b, y)), case[2]))
-    for name, result in _calls(winograd, x, w, b, y, case[2]):
+    x, w, b, y = arrays(np.random.default_rng(3), case, np.float32)
+    exact = dict(calls(reference, *(a.astype(np.float64) for a in (x, w, b, y)), case[2]))
+    for name, result in calls(winograd, x, w, b, y, case[2]):
         if result is NotImplemented:
             continue
         assert result.dtype == np.float32 and result.flags.c_contiguous, name
@@ -112,7 +48,7 @@ def test_winograd_takes_3x3_filters_at_stride_1_and_leaves_the_rest():
     rng = np.random.default_rng(4)
     taken = {}
     for name, case in CASES.items():
-        x, w, b, _ = _arrays(rng, case, np.float32)
+        x, w, b, _ = arrays(rng, case, np.float32)
         taken[name] = winograd.conv2d(x, w, b, **case[2]) is not NotImplemented
     for name in ("odd sides", "many channels", "few channels", "long filter", "empty batch"):
         assert taken[name], name
@@ -121,8 +57,8 @@ def test_winograd_takes_3x3_filters_at_stride_1_and_leaves_the_rest():
 
 
 def test_winograd_leaves_float64_to_the_direct_kernels():
-    x, w, b, y = _arrays(np.random.default_rng(5), CASES["odd sides"], np.float64)
-    for name, result in _calls(winograd, x, w, b, y, SAME):
+    x, w, b, y = arrays(np.random.default_rng(5), CASES["odd sides"], np.float64)
+    for name, result in calls(winograd, x, w, b, y, SAME):
         assert result is NotImplemented, name
 
 
@@ -135,9 +71,9 @@ def test_winograd_at_every_remainder(rows, columns, kernel_size):
     (kh, kw), c, o = kernel_size, 3, 4
     settings = PLAIN | {"padding": ((kh - 1, kh // 2), (kw // 2, kw - 1))}
     case = ((2, rows, columns, c), (kh, kw, c, o), settings)
-    x, w, b, y = _arrays(rng, case, np.float32)
-    exact = dict(_calls(blas, *(a.astype(np.float64) for a in (x, w, b, y)), settings))
-    for name, result in _calls(winograd, x, w, b, y, settings):
+    x, w, b, y = arrays(rng, case, np.float32)
+    exact = dict(calls(blas, *(a.astype(np.float64) for a in (x, w, b, y)), settings))
+    for name, result in calls(winograd, x, w, b, y, settings):
         if result is not NotImplemented:
             largest = np.abs(exact[name]).max()
             np.testing.assert_allclose(result, exact[name], rtol=0, atol=2e-5 * largest)
@@ -149,9 +85,9 @@ def test_tiles_in_both_directions_at_every_remainder(size, kernel_size):
     rng = np.random.default_rng(6)
     (kh, kw), (c, o) = kernel_size, (5, 6)
     settings = PLAIN | {"padding": ((kh - 1, 1), (1, kw - 1))}
-    x, w, b, y = _arrays(rng, ((3, *size, c), (kh, kw, c, o), settings), np.float32)
-    exact = dict(_calls(blas, *(a.astype(np.float64) for a in (x, w, b, y)), settings))
-    result = tiles.correlate(x, w, b, y.shape, settings["padding"])
+    x, w, b, y = arrays(rng, ((3, *size, c), (kh, kw, c, o), settings), np.float32)
+    exact = dict(calls(blas, *(a.astype(np.float64) for a in (x, w, b, y)), settings))
+    result = tiles.correlate(x, w, b, y.shape, settings["padding"], rectify=False)
     largest = np.abs(exact["conv2d"]).max()
     np.testing.assert_allclose(result, exact["conv2d"], rtol=0, atol=2e-5 * largest)
     result = tiles.correlate_weight(x, y, kernel_size, settings["padding"])
@@ -167,33 +103,25 @@ def test_tiles_in_both_directions_at_every_remainder(size, kernel_size):
 def test_float32_stays_within_5e_5_of_the_largest_result(n, size, c, k, o):
     settings = PLAIN | {"padding": ((k // 2, k // 2), (k // 2, k // 2))}
     case = ((n, size, size, c), (k, k, c, o), settings)
-    x, w, b, y = _arrays(np.random.default_rng(7), case, np.float32)
+    x, w, b, y = arrays(np.random.default_rng(7), case, np.float32)
     x = np.maximum(x, 0)                                    # as after a relu: a mean above zero
-    exact = dict(_calls(blas, *(a.astype(np.float64) for a in (x, w, b, y)), settings))
+    exact = dict(calls(blas, *(a.astype(np.float64) for a in (x, w, b, y)), settings))
     for kernels in (blas, winograd):
-        for name, result in _calls(kernels, x, w, b, y, settings):
+        for name, result in calls(kernels, x, w, b, y, settings):
             error = np.abs(result - exact[name]).max() / np.abs(exact[name]).max()
             assert error < 5e-5, f"{kernels.__name__} {name}: {error:.1e}"
-
-
-def _scattered(a):
-    """Equal values in a layout with gaps, axes reversed and one axis backwards."""
-    wide = np.zeros((*a.shape[::-1][:-1], 2 * a.shape[0]), a.dtype)
-    view = wide[..., ::2].T[::-1]
-    view[...] = a
-    return view
 
 
 @pytest.mark.parametrize("kernels", [blas, winograd], ids=["blas", "winograd"])
 @pytest.mark.parametrize("name", ["odd sides", "1x1 filter", "few channels", "groups", "depthwise",
                                   "stride 2, padded", "many channels"])
 def test_memory_order_does_not_matter_and_inputs_stay_unwritten(kernels, name):
-    x, w, b, y = _arrays(np.random.default_rng(8), CASES[name], np.float32)
-    wanted = dict(_calls(kernels, x, w, b, y, CASES[name][2]))
-    views = [_scattered(a) for a in (x, w, y)]
+    x, w, b, y = arrays(np.random.default_rng(8), CASES[name], np.float32)
+    wanted = dict(calls(kernels, x, w, b, y, CASES[name][2]))
+    views = [scattered(a) for a in (x, w, y)]
     for view in (*views, b):
         view.flags.writeable = False
-    for face, result in _calls(kernels, views[0], views[1], b, views[2], CASES[name][2]):
+    for face, result in calls(kernels, views[0], views[1], b, views[2], CASES[name][2]):
         if result is not NotImplemented:
             # Sums may be taken in another order.
             np.testing.assert_allclose(result, wanted[face], rtol=1e-5, atol=1e-5, err_msg=face)
@@ -204,10 +132,10 @@ def test_memory_order_does_not_matter_and_inputs_stay_unwritten(kernels, name):
 @pytest.mark.parametrize("threads", sorted({1, get_num_threads()}))
 def test_results_repeat_bit_by_bit(kernels, threads):
     settings = SAME
-    x, w, b, y = _arrays(np.random.default_rng(9), ((13, 12, 12, 9), (3, 3, 9, 17), settings),
+    x, w, b, y = arrays(np.random.default_rng(9), ((13, 12, 12, 9), (3, 3, 9, 17), settings),
                          np.float32)
     with set_num_threads(threads):
-        first, *others = [list(_calls(kernels, x, w, b, y, settings)) for _ in range(4)]
+        first, *others = [list(calls(kernels, x, w, b, y, settings)) for _ in range(4)]
     for other, (a, b_) in itertools.product(others, [(0, 0), (1, 1), (2, 2), (3, 3)]):
         np.testing.assert_array_equal(first[a][1], other[b_][1])
 
