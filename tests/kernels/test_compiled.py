@@ -35,10 +35,9 @@ jit = compiled._module("convolution")       # where a test looks at the parts of
 # Each shape of tile is compiled, for half a second to two: the cases share what they can.
 WIDTHS = {f"{width} across": ((2, 6, width, 3), (3, 3, 3, 10), SAME)
           for width in (1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 28)}
-EDGES = {
-    f"{o} channels from {c}": ((2, 6, 6, c), (3, 3, c, o), SAME)
-    for c, o in [(1, 1), (3, 5), (5, 8), (8, 10), (10, 17), (17, 33), (33, 48), (48, 3)]
-} | WIDTHS | {
+CHANNELS = {f"{o} channels from {c}": ((2, 6, 6, c), (3, 3, c, o), SAME)
+            for c, o in [(1, 1), (3, 5), (5, 8), (8, 10), (10, 17), (17, 33), (33, 48), (48, 3)]}
+EDGES = CHANNELS | WIDTHS | {
     f"{rows} down": ((2, rows, 6, 3), (3, 3, 3, 10), SAME) for rows in (1, 2, 3, 13)
 } | {
     "fewer rows than threads": ((1, 1, 6, 5), (1, 3, 5, 10), PLAIN),
@@ -54,9 +53,10 @@ SERVED = {name: case for name, case in ALL.items()
           if case[0][0] and case[2]["groups"] == 1
           and (case[2]["dilation"][1] == 1 or case[1][1] == 1)}
 
-# Every width is served in one dtype or the other: both are made of the same tiles.
+# Every width comes in one dtype or the other, and half of the channels in float32 alone: both are
+# made of the same tiles.
 DOUBLES, FLOATS = ({name: case for name, case in SERVED.items() if name not in left}
-                   for left in (list(WIDTHS)[1::2], list(WIDTHS)[::2]))
+                   for left in (list(WIDTHS)[1::2] + list(CHANNELS)[::2], list(WIDTHS)[::2]))
 
 
 def _wanted(x, w, b, y, settings, how=lambda a: a.astype(np.float64)):

@@ -216,13 +216,11 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
                 i, strip = unit // strips, min(unit % strips * m, oh - m)
                 skip, at = unit % strips * m - strip, (unit - begin) * n * row
                 mine, place = (m - skip) * row, (i * oh + strip + skip) * row
+                made, to = (products, at) if skip else (y, place)
+                combine(m, wide_m, width, made, to, row, from_products, n, products, at, row, row,
+                        n, bias, 0)
                 if skip:
-                    combine(m, wide_m, width, products, at, row, from_products, n, products, at,
-                            row, row, n, bias, 0)
                     copy(y, place, products, at + skip * row, mine)
-                else:
-                    combine(m, wide_m, width, y, place, row, from_products, n, products, at, row,
-                            row, n, bias, 0)
                 if rectify:
                     _rectify(y, place, m - skip, row, row)
         return sound
