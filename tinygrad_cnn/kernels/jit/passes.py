@@ -113,7 +113,8 @@ def pool(kh: int, kw: int) -> Any:
     """A maker: maxima of windows of this size."""
     @compiled
     def run(x, y, winners, down, across, low, high):
-        # Windows lie inside the image; False if a pixel is not finite.  The first of a tie stays.
+        # Windows lie inside the image; False if a pixel is NaN or a maximum infinite: padding is
+        # −∞ here, and never wins.  The first of a tie stays.
         oh, ow, c = y.shape[1:]
         unruly = 0
         for n in range(low, high):
@@ -121,16 +122,15 @@ def pool(kh: int, kw: int) -> Any:
                 for j in range(ow):
                     for k in range(c):
                         best, place = x[n, i * down, j * across, k], np.uint32(0)
-                        total = y.dtype.type(0)
                         for u in range(kh):
                             for v in range(kw):
                                 value = x[n, i * down + u, j * across + v, k]
                                 place = np.uint32(u * kw + v) if value > best else place
                                 best = max(value, best)
-                                total += value
+                                unruly += value != value
                         y[n, i, j, k] = best
                         winners[n, i, j, k] = place
-                        unruly += total - total != 0
+                        unruly += best - best != 0
         return unruly == 0
     return run
 
