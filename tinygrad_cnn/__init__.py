@@ -25,6 +25,7 @@ from tinygrad_cnn.graph import enable_grad, is_grad_enabled, no_grad
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.kernels.memory import release_memory
 from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
+from tinygrad_cnn.kernels.tune import autotune
 from tinygrad_cnn.op import OPS, Op, Reject, Sample, register, use_kernels
 from tinygrad_cnn.ops import *  # noqa: F403 - every op is public here
 from tinygrad_cnn.ops import __all__ as _ops
@@ -36,7 +37,7 @@ __all__ = [
     "OPS", "CheckpointError", "DTypeError", "DataError", "DeclarationError", "GradientError",
     "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op", "Parameter", "Reject",
     "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError", "VizError", "__version__",
-    "custom_op", "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients",
+    "autotune", "custom_op", "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients",
     "is_grad_enabled", "no_grad", "register", "release_memory", "set_compiled",
     "set_num_threads", "tensor", "use_kernels", *_ops,
 ]

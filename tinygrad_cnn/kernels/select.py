@@ -3,7 +3,8 @@
 A choice is a rule of thumb over shapes and settings, and says what was measured.  It returns kernel
 names in the order to try; a kernel that cannot serve a call declines it, so a wrong choice costs
 time, never correctness.  The finer choices are made where the shapes are known best: strips or
-tiles in ``winograd``, the order of patches and the depthwise case in ``blas``.
+tiles in ``winograd``, the order of patches and the depthwise case in ``blas``.  Inside a block of
+``autotune``, times on this machine come before the rule.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.kernels import blas, compiled, winograd
 from tinygrad_cnn.kernels.blocks import Array
 from tinygrad_cnn.kernels.compiled import get_compiled
+from tinygrad_cnn.kernels.tune import fastest, is_tuning
 from tinygrad_cnn.shapes import Pair
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight"]
 
+_MODULES = {"compiled": compiled, "winograd": winograd, "blas": blas}
 _WINOGRAD = ("winograd", "blas")
 _DIRECT = ("blas",)
 _SMALL = 1 << 16            # products, below which calling compiled code costs more than it saves
@@ -44,22 +48,44 @@ def _choose(x: Array, y: Array, filters: tuple[int, ...], stride: Pair, dilation
     return names if products < _SMALL else ("compiled", *names)
 
 
+def _by_time(op: str, names: tuple[str, ...], *arrays: Array | None,
+             **settings: Any) -> tuple[str, ...]:
+    """The quickest kernel for such a call before the others."""
+    kernels = {name: getattr(module, op) for name, module in _MODULES.items()
+               if name != "compiled" or get_compiled()}
+    best = fastest(op, kernels, arrays, settings)
+    return names if best is None else (best, *(name for name in names if name != best))
+
+
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, dilation: Pair,
            groups: int, **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d(x, w, b)``."""
-    return _choose(x, w, w.shape, stride, dilation, groups)
+    names = _choose(x, w, w.shape, stride, dilation, groups)
+    return names if not is_tuning() else _by_time(
+        "conv2d", names, x, w, b, stride=stride, dilation=dilation, groups=groups, **settings)
 
 
-conv2d_relu = conv2d
+def conv2d_relu(x: Array, w: Array, b: Array | None = None, *, stride: Pair, dilation: Pair,
+                groups: int, **settings: Any) -> tuple[str, ...]:
+    """Kernel names to try first for ``conv2d_relu(x, w, b)``."""
+    names = _choose(x, w, w.shape, stride, dilation, groups)
+    return names if not is_tuning() else _by_time(
+        "conv2d_relu", names, x, w, b, stride=stride, dilation=dilation, groups=groups, **settings)
 
 
 def conv2d_input(y: Array, w: Array, *, stride: Pair, dilation: Pair, groups: int,
                  **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d_input(y, w)``."""
-    return _choose(y, w, w.shape, stride, dilation, groups)
+    names = _choose(y, w, w.shape, stride, dilation, groups)
+    return names if not is_tuning() else _by_time(
+        "conv2d_input", names, y, w, stride=stride, dilation=dilation, groups=groups, **settings)
 
 
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, dilation: Pair,
                   groups: int, **settings: Any) -> tuple[str, ...]:
     """Kernel names to try first for ``conv2d_weight(x, y)``."""
-    return _choose(x, y, (*kernel_size, x.shape[3] // groups, y.shape[3]), stride, dilation, groups)
+    filters = (*kernel_size, x.shape[3] // groups, y.shape[3])
+    names = _choose(x, y, filters, stride, dilation, groups)
+    return names if not is_tuning() else _by_time(
+        "conv2d_weight", names, x, y, kernel_size=kernel_size, stride=stride, dilation=dilation,
+        groups=groups, **settings)
