@@ -16,8 +16,8 @@ from tinygrad_cnn.kernels.jit.loops import compiled
 
 # mypy: disable-error-code="no-untyped-def"
 
-__all__ = ["add_lines", "affine", "keep_winners", "mask", "moments", "pool", "standardize_input",
-           "totals"]
+__all__ = ["add_lines", "add_tap_products", "add_taps", "affine", "keep_winners", "mask", "moments",
+           "pool", "standardize_input", "totals"]
 
 
 @compiled
@@ -98,6 +98,42 @@ def standardize_input(given, lines, centre, along, mean, factor, weight, out, lo
         for k in range(lines.shape[1]):
             moved = (lines[i, k] - centre[k]) * along[k] + given[i, k] - mean[k]
             out[i, k] = moved * factor[k] * weight[k]
+
+
+@compiled
+def add_taps(images, filters, bias, out, down, apart):
+    """Depthwise windows, row by row: bias + Σ_{u, v} images[row + u, from v on] · filters[u, v].
+
+    Rows are whole rows of pixels, with filters and bias repeated along them; ``apart`` is (rows,
+    numbers in a row) from tap to tap.
+    """
+    width = out.shape[2]
+    for n in range(len(out)):
+        for i in range(out.shape[1]):
+            target = out[n, i]
+            for k in range(width):
+                target[k] = bias[k]
+            for u in range(filters.shape[0]):
+                row = images[n, i * down + u * apart[0]]
+                for v in range(filters.shape[1]):
+                    part, weights = row[v * apart[1]:v * apart[1] + width], filters[u, v]
+                    for k in range(width):
+                        target[k] += part[k] * weights[k]
+
+
+@compiled
+def add_tap_products(images, given, total, down, apart):
+    """The filter gradient of `add_taps`, still spread along a row: ``total`` is added to."""
+    width = given.shape[2]
+    for n in range(len(given)):
+        for i in range(given.shape[1]):
+            g = given[n, i]
+            for u in range(total.shape[0]):
+                row = images[n, i * down + u * apart[0]]
+                for v in range(total.shape[1]):
+                    part, sums = row[v * apart[1]:v * apart[1] + width], total[u, v]
+                    for k in range(width):
+                        sums[k] += part[k] * g[k]
 
 
 @compiled
