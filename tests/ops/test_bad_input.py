@@ -158,7 +158,7 @@ WRONG = {
          "batch_norm: var must be at least 0, its least entry is -1.0"),
         ("tc.manual_seed(-1)", tc.SettingError, "manual_seed: seed must be an integer of at least"),
         ("tc.use_kernels('magic').__enter__()", tc.SettingError,
-         "use_kernels: no op has a kernel 'magic'; choose from array, blas, reference"),
+         "use_kernels: no op has a kernel 'magic'; choose from array, blas, compiled, reference"),
         ("tc.set_num_threads(0)", tc.SettingError, "set_num_threads: n must be", "got 0"),
     ],
     "dtypes": [
