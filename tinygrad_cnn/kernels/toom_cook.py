@@ -21,7 +21,7 @@ import numpy as np
 
 from tinygrad_cnn.kernels.blocks import Array
 
-__all__ = ["MOST", "matrices"]
+__all__ = ["MOST", "gather", "matrices", "repeat"]
 
 _POINTS = tuple(map(Fraction, ("0", "1", "-1", "2", "-1/2", "1/2", "-2", "1/4", "-4")))
 MOST = len(_POINTS) + 1         # products of a strip; the last point is infinity
@@ -59,3 +59,25 @@ def matrices(m: int, taps: int) -> tuple[Array, Array, Array]:
     return ((to_products / row[:, None]).astype(np.float32),
             (to_filter * (row * column)[:, None]).astype(np.float32),
             (to_results / column).astype(np.float32))
+
+
+def repeat(filters: Array, kw: int, c: int, g: int) -> Array:
+    """Filters n KW·C·O for each of g places side by side: n (KW + g − 1)·C g·O.
+
+    One window then makes the results of g places, in rows that are g times as long.
+    """
+    single = filters.reshape(len(filters), kw, c, -1)
+    o = single.shape[3]
+    several = np.zeros((len(single), kw + g - 1, c, g, o), np.float32)
+    for place in range(g):
+        several[:, place:place + kw, :, place] = single
+    return several.reshape(len(single), -1, g * o)
+
+
+def gather(filters: Array, kw: int, c: int, g: int) -> Array:
+    """The adjoint of `repeat`: n (KW + g − 1)·C·g·O -> n KW·C·O."""
+    several = filters.reshape(len(filters), kw + g - 1, c, g, -1)
+    single = several[:, :kw, :, 0].copy()
+    for place in range(1, g):
+        single += several[:, place:place + kw, :, place]
+    return single.reshape(len(single), -1)

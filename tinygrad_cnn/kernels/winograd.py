@@ -48,7 +48,7 @@ from tinygrad_cnn.kernels.blocks import (
 )
 from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, one_blas_thread, parallel
-from tinygrad_cnn.kernels.toom_cook import MOST, matrices
+from tinygrad_cnn.kernels.toom_cook import MOST, gather, matrices, repeat
 from tinygrad_cnn.shapes import Pair, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "rows_together"]
@@ -134,7 +134,8 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
                     np.add(total, products, out=total)
         return total
 
-    total: Array = strips.gather(sum(parallel(len(strips.blocks), work)))   # n KW·C·O
+    total: Array = gather(np.asarray(sum(parallel(len(strips.blocks), work))), kernel_size[1], c,
+                          strips.g)   # n KW·C·O
     w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total)
     return w.reshape(*kernel_size, c, o)
 
@@ -153,7 +154,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     strips = _strips(tuple(out), (kh, kw), c, get_num_threads())
     y = allocate("conv2d", tuple(out), np.float32)
     to_filter = matrices(strips.m, kh)[1]
-    filters = strips.repeat(np.matmul(to_filter, w.reshape(kh, -1)))
+    filters = repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, strips.g)
 
     def work(low: int, high: int) -> None:
         for block in strips.blocks[low:high]:
@@ -226,22 +227,6 @@ class _Strips:
                           view(results, (self.n, count, self.g * self.o),
                                (results.strides[0], apart * row, item), r * row)))
         return found
-
-    def repeat(self, filters: Array) -> Array:
-        """Filters n KW·C·O for each place of a group: n (KW + g − 1)·C g·O."""
-        single = filters.reshape(self.n, self.kw, self.c, self.o)
-        several = np.zeros((self.n, self.reach, self.c, self.g, self.o), np.float32)
-        for place_ in range(self.g):
-            several[:, place_:place_ + self.kw, :, place_] = single
-        return several.reshape(self.n, self.reach * self.c, self.g * self.o)
-
-    def gather(self, filters: Array) -> Array:
-        """The adjoint of ``repeat``."""
-        several = filters.reshape(self.n, self.reach, self.c, self.g, self.o)
-        single = several[:, :self.kw, :, 0].copy()
-        for place_ in range(1, self.g):
-            single += several[:, place_:place_ + self.kw, :, place_]
-        return single.reshape(self.n, -1)
 
     def _pairs(self, y: Array, products: Array, block: Block) -> list[tuple[Array, Array]]:
         """Rows of results and products that belong together: N S m OW·O and N S n OW·O."""

@@ -22,7 +22,7 @@ from tinygrad_cnn.kernels.jit import loops
 from tinygrad_cnn.kernels.jit.tile import lanes, tile_rows, tile_vectors, wide_vectors
 from tinygrad_cnn.kernels.memory import aligned, allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
-from tinygrad_cnn.kernels.toom_cook import matrices
+from tinygrad_cnn.kernels.toom_cook import gather, matrices, repeat
 from tinygrad_cnn.shapes import Pair, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight"]
@@ -159,24 +159,6 @@ def _together(ow: int, o: int) -> int:
     return next(g for g in range(most, 0, -1) if ow % g == 0)
 
 
-def _repeat(filters: Array, kw: int, c: int, o: int, g: int) -> Array:
-    """Filters n KW·C·O for each of g pixels side by side: n (KW + g − 1)·C g·O."""
-    single = filters.reshape(-1, kw, c, o)
-    several = np.zeros((len(single), kw + g - 1, c, g, o), np.float32)
-    for place in range(g):
-        several[:, place:place + kw, :, place] = single
-    return several
-
-
-def _gather(filters: Array, kw: int, c: int, o: int, g: int) -> Array:
-    """The adjoint of ``_repeat``: n KW·C·O."""
-    several = filters.reshape(-1, kw + g - 1, c, g, o)
-    single = several[:, :kw, :, 0].copy()
-    for place in range(1, g):
-        single += several[:, place:place + kw, :, place]
-    return single.reshape(len(single), -1)
-
-
 def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair,
                     rectify: bool) -> bool:
     """False if a pixel is not finite; ``y`` is then to be written again."""
@@ -188,14 +170,14 @@ def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair,
     products = m + kh - 1
     to_products, to_filter, to_results = matrices(m, kh)
     g = _together(ow, o)
-    filters = _aligned(_repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, o, g))
+    filters = _aligned(repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, g))
     vectors, width = tile_vectors(g * o, 4), lanes(4)
     run = loops.correlate_strips(tile_rows(ow // g, vectors), vectors, width, g * o % width != 0,
                                  m, products, wide_vectors(products), wide_vectors(m))
     columns = ow + kw - 1
     line, row = columns * c, ow * o
     group = _group(products * (line + row), filters.size)
-    bias = np.zeros(row, np.float32) if b is None else np.tile(b, ow)
+    bias = np.zeros(row, np.float32) if b is None else np.tile(b.astype(np.float32, copy=False), ow)
     zeros = np.zeros(max(line, width * 4), np.float32)
 
     def work(low: int, high: int) -> bool:
@@ -279,6 +261,6 @@ def _weight_strips(x: Array, y: Array, kernel_size: Pair, origin: Pair) -> Array
     total: Array = sum(parallel(n * -(-oh // m), work, products=False))
     if not np.isfinite(total).all():
         return None
-    total = _gather(total.reshape(products, lines, g * o)[:, :length], kw, c, o, g)
+    total = gather(total.reshape(products, lines, g * o)[:, :length], kw, c, g)
     w: Array = np.matmul(to_filter.T, total)
     return w.reshape(kh, kw, c, o)
