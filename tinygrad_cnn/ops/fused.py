@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, elementwise, reduction, reference, select, winograd
 from tinygrad_cnn.op import Op, Sample, public, register
 from tinygrad_cnn.ops.convolution import CONV2D, convolve
 from tinygrad_cnn.ops.elementwise import ADD
 from tinygrad_cnn.ops.normalize import BATCH_NORM, SCALE_SHIFT, fixed_statistics, positive
+from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.tensor import Tensor, apply, expose
 
 __all__ = ["add_relu", "batch_norm_relu", "conv2d_relu", "scale_shift_relu"]
@@ -36,6 +38,19 @@ def _rule(right: Callable[..., Any]) -> Callable[..., Any]:
         return right(ct * (out > 0), out, *inputs, **settings)
 
     return rule
+
+
+def _shape(op: Op, name: str) -> Callable[..., Shape]:
+    """The shape rule of ``op``, whose errors name the op that was called."""
+    @functools.wraps(op.shape)
+    def shape(*inputs: Shape | None, **settings: Any) -> Shape:
+        try:
+            return op.shape(*inputs, **settings)
+        except (ShapeError, SettingError) as error:
+            words = str(error).replace(f"{op.name}:", f"{name}:", 1)
+            raise type(error)(words) from None
+
+    return shape
 
 
 def _samples(op: Op) -> Callable[[np.random.Generator], Iterator[Sample]]:
@@ -55,9 +70,10 @@ def _samples(op: Op) -> Callable[[np.random.Generator], Iterator[Sample]]:
 def _rectified(op: Op, **changes: Any) -> Op:
     """The declaration of ``op`` with relu after it."""
     reads = op.inputs if op.reads is None else op.reads
-    return replace(op, name=f"{op.name}_relu", vjp={k: _rule(f) for k, f in op.vjp.items()},
-                   samples=_samples(op), affine_in=(), reads=(*reads, "out"), array_rules=False,
-                   rejects=(), **changes)
+    name = f"{op.name}_relu"
+    return replace(op, name=name, shape=_shape(op, name), samples=_samples(op),
+                   vjp={k: _rule(f) for k, f in op.vjp.items()}, affine_in=(),
+                   reads=(*reads, "out"), array_rules=False, **changes)
 
 
 # ---- conv2d_relu
