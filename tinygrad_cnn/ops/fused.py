@@ -85,7 +85,7 @@ def _conv2d_relu_joint(wanted: tuple[bool, ...], ct: Array, out: Array, x: Array
     inputs = (Tensor(x), Tensor(w), None if b is None else Tensor(b))
     for i, rule in enumerate(CONV2D.rules):
         if wanted[i]:
-            made[i] = rule(Tensor(ct), None, *inputs, **settings).data
+            made[i] = rule(Tensor(ct), None, *inputs, **settings)._data
     return tuple(made)
 
 
