@@ -255,15 +255,15 @@ class Op:
 
     @cached_property
     def foreign(self) -> bool:
-        """Whether a rule comes from outside the package, whose own rules are tested not to write."""
+        """Whether a rule is not the package's own, of which tests show that they never write."""
         rules = [*self.vjp.values(), *([self.joint] if self.joint else ())]
         return not all(getattr(f, "__module__", "").startswith(_OWN_OPS) for f in rules)
 
     @cached_property
     def array_pair(self) -> tuple[Callable[..., Any], ...]:
         """Both rules of an op of two inputs and no settings whose rules take arrays, else empty."""
-        pair = self.array_rules and self.joint is None and not self.foreign and len(self.inputs) == 2 and not (
-            self.settings or self.optional or self.residuals)
+        pair = self.array_rules and len(self.inputs) == 2 and not (
+            self.joint or self.foreign or self.settings or self.optional or self.residuals)
         return self.rules if pair else ()
 
     @cached_property

@@ -150,7 +150,8 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         if x is not None and x._access != SHARED and shared(x) is not x._data \
                 and np.may_share_memory(y, x._data):
             y = y.copy()
-    dtype = settings.get("dtype") or next((x._data.dtype for x in tensors if x is not None), y.dtype)
+    dtype = settings.get("dtype") or next(
+        (x._data.dtype for x in tensors if x is not None), y.dtype)
     if y.dtype != dtype:
         if dtype.kind != "f":
             raise _leaves_the_integers(op, tensors)
@@ -277,8 +278,8 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
     return function
 
 
-def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array, reads_out: bool, state: State,
-              frame: FrameType) -> Tensor:
+def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
+              reads_out: bool, state: State, frame: FrameType) -> Tensor:
     """A tensor and its node, field by field: this runs for each elementwise op of a program."""
     node = _new(Node)
     node.op = op

@@ -258,7 +258,7 @@ class Tensor:
     def item(self) -> Any:
         """The one value as a Python number."""
         if self._data.size != 1:
-            raise ShapeError(f"item: a tensor of shape {self.shape} holds {self._data.size} values, "
+            raise ShapeError(f"item: a tensor of shape {self.shape} holds {self.size} values, "
                              "not one; index it, or use .numpy()")
         return self._data.item()
 
@@ -539,9 +539,9 @@ def _in_place(name: str, sign: str, x: Tensor, other: Any) -> Tensor:
     if x.node is not None or not x.requires_grad:
         return _call(name, x, other)
     if is_grad_enabled():
-        raise GradientError(f"a leaf that requires a gradient cannot be changed by {sign} while ops "
-                            f"are recorded; write `with no_grad(): x {sign} ...`, or make a new "
-                            "tensor: x = x " + sign[:-1] + " ...")
+        raise GradientError(f"a leaf that requires a gradient cannot be changed by {sign} while "
+                            f"ops are recorded; write `with no_grad(): x {sign} ...`, or make a "
+                            f"new tensor: x = x {sign[:-1]} ...")
     result = _call(name, x, other)._data
     if result.shape != x._data.shape:
         raise ShapeError(f"{sign}: the result has shape {result.shape}, the leaf {x._data.shape}; "
