@@ -230,7 +230,8 @@ def _kept(node: Node) -> list[tuple[str, Array]]:
 
 
 def _refuse(node: Node, name: str, now: Array, then: Array, how: str, cure: str) -> None:
-    if _bits(now) is not None and np.array_equal(_bits(now), _bits(then)):
+    one, other = _bits(now), _bits(then)
+    if one is not None and other is not None and np.array_equal(one, other):
         return
     different = (now != then) & ~((now != now) & (then != then))
     if not different.any():
