@@ -11,7 +11,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor, enable_grad, grad, gradients, no_grad
-from tinygrad_cnn.tensor import custom_op
+from tinygrad_cnn.tensor import apply, custom_op
 
 
 def leaf(values):
@@ -156,14 +156,13 @@ def test_a_rule_of_the_wrong_shape_is_refused():
         badly_shaped(leaf([1.0, 2.0])).sum().backward()
 
 
-def test_a_rule_that_gives_an_array_is_refused():
-    @custom_op(shape=lambda x: x, vjp={"x": lambda ct, out, x: ct.data},
-               samples=lambda rng: iter(()))
-    def gives_an_array(x):
-        return x + 0.0
-
-    with pytest.raises(tc.GradientError, match="expected a Tensor"):
-        gives_an_array(leaf([1.0])).sum().backward()
+@pytest.mark.parametrize(("create_graph", "words"), [
+    (False, "returned memoryview, expected an array"), (True, "returned ndarray, expected a Tens")])
+def test_a_rule_that_gives_the_data_is_refused(create_graph, words):
+    op = tc.Op(name="gives_data", shape=lambda x: x, vjp={"x": lambda ct, out, x: ct.data},
+               kernels={"array": lambda x: x + 0.0}, samples=lambda rng: iter(()))
+    with pytest.raises(tc.GradientError, match=words):
+        apply(op, leaf([1.0])).sum().backward(create_graph=create_graph)
 
 
 def test_an_error_in_a_rule_names_the_op():

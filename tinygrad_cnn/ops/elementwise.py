@@ -46,30 +46,29 @@ def _quotient(ct: Any, d: Any) -> Any:
 ADD = register(Op(
     name="add", shape=lambda a, b: broadcast("add", a=a, b=b), kernels={"array": kernels.add},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
 
 SUB = register(Op(
     name="sub", shape=lambda a, b: broadcast("sub", a=a, b=b), kernels={"array": kernels.sub},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: -ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
 
 MUL = register(Op(
     name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": kernels.mul},
     vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
-    array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b")))
 
 DIV = register(Op(
     name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
     vjp={"a": lambda ct, out, a, b: _quotient(ct, b),
          "b": lambda ct, out, a, b: _quotient(_quotient(-ct * a, b), b)},
-    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), array_rules=True,
+    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"),
     singular=(Sample("division by 0", (np.array([1.0, 0.0]), np.array([0.0, 0.0]))),)))
 
 NEG = register(Op(
     name="neg", shape=_same, kernels={"array": np.negative},
     vjp={"x": lambda ct, out, x: -ct},
-    samples=matrices, affine_in=("x",), reads=(), array_rules=True))
+    samples=matrices, affine_in=("x",), reads=()))
 
 _add, _sub, _mul = binary(ADD, np.add), binary(SUB, np.subtract), binary(MUL, np.multiply)
 _div, _neg = binary(DIV, np.true_divide), unary(NEG, np.negative)
@@ -171,24 +170,24 @@ def power(a: Any, b: Any) -> Tensor:
 
 EXP = register(Op(
     name="exp", shape=_same, kernels={"array": np.exp}, vjp={"x": lambda ct, out, x: ct * out},
-    samples=smooth_matrices(), reads=("out",), array_rules=True))
+    samples=smooth_matrices(), reads=("out",)))
 
 LOG = register(Op(
     name="log", shape=_same, kernels={"array": np.log},
     vjp={"x": lambda ct, out, x: _quotient(ct, x)},
-    samples=smooth_matrices(0.25, 3.0), reads=("x",), array_rules=True,
+    samples=smooth_matrices(0.25, 3.0), reads=("x",),
     singular=(Sample("log 0", (np.array([0.0, 1.0]),)),)))
 
 SQRT = register(Op(
     name="sqrt", shape=_same, kernels={"array": np.sqrt},
     vjp={"x": lambda ct, out, x: _quotient(ct * 0.5, out)},
-    samples=smooth_matrices(0.25, 3.0), reads=("out",), array_rules=True,
+    samples=smooth_matrices(0.25, 3.0), reads=("out",),
     singular=(Sample("root of 0", (np.array([0.0, 1.0]),)),)))
 
 ABS = register(Op(
     name="abs", shape=_same, kernels={"array": np.abs},
     vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
-    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), array_rules=True))
+    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",)))
 
 exp = public(np.exp)(unary(EXP, np.exp))
 exp.__doc__ = """The exponential, entry by entry; its own derivative.
@@ -258,16 +257,14 @@ MAXIMUM = register(Op(
     kernels={"array": np.maximum},
     vjp={"a": lambda ct, out, a, b: ct * _share(a, b, ct.dtype),
          "b": lambda ct, out, a, b: ct * _share(b, a, ct.dtype)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
-    array_rules=True))
+    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
 
 MINIMUM = register(Op(
     name="minimum", shape=lambda a, b: broadcast("minimum", a=a, b=b),
     kernels={"array": np.minimum},
     vjp={"a": lambda ct, out, a, b: ct * _share(b, a, ct.dtype),
          "b": lambda ct, out, a, b: ct * _share(a, b, ct.dtype)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
-    array_rules=True))
+    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
 
 maximum = public(np.maximum)(binary(MAXIMUM, np.maximum))
 maximum.__doc__ = """The larger of two values, entry by entry; a tie shares the gradient evenly.
@@ -322,7 +319,7 @@ def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
 CLIP = register(Op(
     name="clip", shape=lambda x, *, low, high: x, kernels={"array": kernels.clip},
     vjp={"x": _clip_vjp}, samples=_clip_samples, piecewise_linear=True, ties="larger",
-    reads=("x",), array_rules=True))
+    reads=("x",)))
 
 
 @public(np.clip)

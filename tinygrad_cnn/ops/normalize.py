@@ -240,15 +240,13 @@ def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
     return x
 
 
-def _batch_norm_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
-                      centre: np.ndarray, scale: np.ndarray) -> Tensor:
-    return apply(STANDARDIZE_INPUT, ct, x, axis=tuple(range(x.ndim - 1)), eps=eps, centre=centre,
-                 scale=scale) * w
-
-
-def _batch_norm_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
-                      centre: np.ndarray, scale: np.ndarray) -> Tensor:
-    return apply(BATCH_NORM_WEIGHT, ct, x, eps=eps, centre=centre, scale=scale)
+def _batch_norm_vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, centre: np.ndarray,
+                    scale: np.ndarray) -> tuple[Any, ...]:
+    if isinstance(ct, np.ndarray):              # the three share their sums over the batch
+        return kernels.batch_norm_cotangents(ct, x, w, eps=eps, centre=centre, scale=scale)
+    statistics = {"eps": eps, "centre": centre, "scale": scale}
+    dx = apply(STANDARDIZE_INPUT, ct, x, axis=tuple(range(x.ndim - 1)), **statistics) * w
+    return dx, apply(BATCH_NORM_WEIGHT, ct, x, **statistics), sum_to(ct, shape=b.shape)
 
 
 def _batch_norm_weight_shape(g: Shape, x: Shape, *, eps: float, centre: np.ndarray | None,
@@ -287,18 +285,10 @@ BATCH_NORM_WEIGHT = register(Op(
     vjp={"g": _batch_norm_weight_vjp_g, "x": _batch_norm_weight_vjp_x},
     samples=_batch_norm_weight_samples, affine_in=("g",), family="norm", flops=_norm_flops))
 
-def _batch_norm_joint(wanted: tuple[bool, ...], ct: np.ndarray, out: np.ndarray, x: np.ndarray,
-                      w: np.ndarray, b: np.ndarray, *, eps: float, centre: np.ndarray,
-                      scale: np.ndarray) -> tuple[np.ndarray, ...]:
-    return kernels.batch_norm_cotangents(ct, x, w, eps=eps, centre=centre, scale=scale)
-
-
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
     residuals=("centre", "scale"),
-    vjp={"x": _batch_norm_vjp_x, "w": _batch_norm_vjp_w,
-         "b": lambda ct, out, x, w, b, *, eps, centre, scale: sum_to(ct, shape=b.shape)},
-    joint=_batch_norm_joint,
+    vjp={("x", "w", "b"): _batch_norm_vjp},
     samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), family="norm",
     flops=_norm_flops,
     rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),

@@ -11,10 +11,10 @@ import numpy as np
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.ops.elementwise import exp
+from tinygrad_cnn.ops.elementwise import exp, where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.shapes import Shape, axes_tuple, integer, reduced
-from tinygrad_cnn.tensor import Tensor, apply, as_tensor
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_tensor
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
 
@@ -213,8 +213,8 @@ MIN = register(Op(
 def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     # Where a whole row is −inf, so is the result: −inf − (−inf) would be NaN, the share is 0.
     top = reshape(out, _kept(x, axis))
-    if np.isneginf(top._data).any():
-        top = reshape(Tensor(np.where(np.isneginf(top._data), 0, top._data)), top.shape)
+    if (lost := np.isneginf(as_array(top))).any():
+        top = where(lost, 0.0, top)
     return reshape(ct, _kept(x, axis)) * exp(x - top)
 
 

@@ -132,10 +132,13 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
     """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
     if not op.variadic and len(inputs) < len(op.inputs):
         inputs += (None,) * (len(op.inputs) - len(inputs))
+    state = _state.get()
+    if state.plain:
+        y, residuals = op.run(*_plain(inputs), **settings)
+        return np.asarray(y), residuals         # type: ignore[return-value]
     tensors = _as_tensors(op, inputs)
     expected = _result_shape(op, tuple([None if x is None else x._data.shape for x in tensors]),
                              tuple(settings.items()))
-    state = _state.get()
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*(None if x is None else x._data for x in tensors), **settings)
@@ -159,6 +162,13 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
     return _record(op, tensors, settings, residuals, y, state, began), residuals
+
+
+def _plain(inputs: tuple[Any, ...]) -> list[Any]:
+    """The inputs as arrays, for a rule in a first-order backward pass; numbers fit themselves."""
+    arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
+    dtype = next((x.dtype for x in arrays if isinstance(x, (ndarray, np.generic))), None)
+    return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
 def _result_shape(op: Op, shapes: tuple[Shape | None, ...],

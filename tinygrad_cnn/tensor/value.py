@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.backward import backward_pass
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
-from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, cotangents, is_grad_enabled
+from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
 from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.shapes import Shape
 
@@ -568,10 +569,15 @@ def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
                          "broadcast") from None
 
 
-def as_tensor(value: Any, op: str, name: str = "x") -> Tensor:
-    """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input."""
+def as_tensor(value: Any, op: str, name: str = "x") -> Any:
+    """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input.
+
+    Inside a first-order backward pass, where op functions give arrays, an array stays one.
+    """
     if isinstance(value, Tensor):
         return value
+    if _state.get().plain:
+        return np.asarray(value)
     return _exposed(_new_array(value, None, f"{op}: {name}", copy=False))
 
 
@@ -640,10 +646,10 @@ def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
 
 def gradients_of(out: Tensor, gradient: Any, who: str, *, create_graph: bool, retain_graph: bool,
                  targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
-    """The gradients of `cotangents` as tensors, each a tensor of its own."""
+    """The gradients that `backward_pass` finds, each a tensor of its own."""
     ct = _cotangent_of(out, gradient, who)
-    found = cotangents(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
-                       create_graph=create_graph, retain_graph=retain_graph)
+    found = backward_pass(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
+                          create_graph=create_graph, retain_graph=retain_graph)
     if not create_graph:
         return {key: _wrap(part, False, None) for key, part in found.items()}
     seen = {id(ct)}
