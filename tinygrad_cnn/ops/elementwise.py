@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.op import FUNCTIONS, Op, Sample, dyadic, public, register
+from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
 from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, binary, unary
@@ -145,7 +145,7 @@ POWER = register(Op(
     singular=(Sample("powers of 0", (np.zeros(3), np.array([-1.0, 0.0, 0.5]))),)))
 
 
-@public(np.power, np.float_power)
+@public(np.power)
 def power(a: Any, b: Any) -> Tensor:
     """Raise ``a`` to the power ``b``, entry by entry.
 
@@ -325,7 +325,7 @@ CLIP = register(Op(
     reads=("x",), array_rules=True))
 
 
-@public(np.clip)
+@public()
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """The nearest number in [low, high]; the gradient passes on the closed interval.
 
@@ -383,7 +383,7 @@ WHERE = register(Op(
     samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
 
 
-@public(np.where)
+@public()
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """``a`` where the condition holds, ``b`` elsewhere.
 
@@ -412,18 +412,3 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise SettingError(f"where: condition must be boolean, got {mask.dtype}; compare first, "
                            "as in where(x > 0, a, b)")
     return apply(WHERE, a, b, condition=mask)
-
-
-# ---- comparisons have no gradient: plain values, for NumPy's functions too -----------------------
-
-def _plain(function: Any) -> Any:
-    def answer(*inputs: Any, **settings: Any) -> Any:
-        return function(*(x._data if isinstance(x, Tensor) else x for x in inputs), **settings)
-    return answer
-
-
-for _numpy in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
-               np.isfinite, np.isnan, np.isinf, np.sign, np.shape, np.ndim, np.size, np.argmax,
-               np.argmin, np.isclose, np.allclose, np.array_equal, np.result_type, np.array_repr,
-               np.array_str):
-    FUNCTIONS[_numpy] = _plain(_numpy)
