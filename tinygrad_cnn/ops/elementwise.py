@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, binary, unary
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
 
 __all__ = ["abs", "add", "clip", "div", "exp", "log", "maximum", "minimum", "mul", "neg", "power",
            "sqrt", "sub", "where"]
@@ -339,6 +339,8 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     ------
     SettingError
         If ``low`` is above ``high``, or a bound is not a number.
+    DTypeError
+        If ``x`` has integers and its dtype cannot hold a bound.
 
     Examples
     --------
@@ -353,7 +355,22 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
                            "arrays use maximum() and minimum()") from None
     if not bottom <= top:
         raise SettingError(f"clip: low is {bottom} and high {top}; low must not be above high")
+    x = as_tensor(x, "clip")
+    if x.dtype.kind in "iub":
+        bottom, top = _whole_bounds(x.dtype, low, high)
     return apply(CLIP, x, low=bottom, high=top)
+
+
+def _whole_bounds(dtype: np.dtype[Any], low: float | None, high: float | None) -> tuple[int, int]:
+    """Bounds as integers that the dtype holds."""
+    if dtype.kind != "b":
+        least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        bottom = least if low is None or low == -math.inf else low
+        top = most if high is None or high == math.inf else high
+        if least <= bottom == int(bottom) and most >= top == int(top):
+            return int(bottom), int(top)
+    raise DTypeError(f"clip: x is {dtype}, which does not hold numbers from {low} to {high}; cast "
+                     "it: x.astype(np.float32)")
 
 
 def _where_shape(a: Shape, b: Shape, *, condition: np.ndarray) -> Shape:

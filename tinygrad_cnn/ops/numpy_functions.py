@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.errors import SettingError, TinygradCnnError
 from tinygrad_cnn.op import FUNCTIONS, public
 from tinygrad_cnn.ops.elementwise import clip, mul, sqrt, where
 from tinygrad_cnn.ops.layout import (
@@ -74,18 +74,17 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
             if not _same(value, _UFUNC_DEFAULTS.get(name, inspect.Parameter.empty)):
                 raise _not_supported(what, name, ("dtype",))
         return ours(*(inputs if dtype is None else _cast(what, inputs, dtype)))
-    writes = inputs[:1] if method == "at" else settings.get("out")
-    return _plain(what, getattr(ufunc, method), inputs, settings, writes,
-                  () if ufunc in _PLAIN else (inputs, settings))
+    carries = () if ufunc in _PLAIN else (inputs, settings)
+    return _plain(what, getattr(ufunc, method), inputs, settings, carries)
 
 
 @public()
 def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
     """Answer ``function(*args, **settings)``, a function of NumPy without an op, or refuse it."""
-    given = _given(function, args, settings)
-    writes = (given.get("out"), *(args[:1] if function in _WRITES else ()))
-    carries = [given.get(name) for name in _PLAIN[function]] if function in _PLAIN else given
-    return _plain(_name(function), function, args, settings, writes, carries)
+    carries: Any = (args, settings)
+    if (names := _PLAIN.get(function)) is not None:
+        carries = [_given(function, args, settings).get(name) for name in names]
+    return _plain(_name(function), function, args, settings, carries)
 
 
 def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
@@ -108,19 +107,27 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
         elif name not in defaults or not _same(value, defaults[name].default):
             raise _not_supported(what, name, [n for n in row.settings if n in defaults]
                                  + ["dtype"] * ("dtype" in defaults))
-    return row.ours(**call)
+    try:
+        return row.ours(**call)
+    except TinygradCnnError as error:
+        if f"{row.numpy.__name__}:" in str(error):
+            raise
+        raise type(error)(f"{what}: {error}") from None
 
 
 def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any],
-           writes: Any, carries: Any) -> Any:
-    """What NumPy answers for the plain values, unless it would write to them or cut the graph."""
-    if any(True for _ in _tensors(writes)):
-        raise TypeError(f"{what} would write into a tensor; write into an array, or into "
-                        "tensor.data")
+           carries: Any) -> Any:
+    """What NumPy answers for the plain values, unless that cuts the graph or writes to them."""
     if is_grad_enabled() and any(x.requires_grad for x in _tensors(carries)):
         raise TypeError(f"{what} is not differentiable here; for plain values pass "
                         "tensor.numpy()")
-    return function(*_values(args), **_values(settings))
+    try:
+        return function(*_values(args), **_values(settings))
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise TypeError(f"{what} would write into a tensor; write into an array, or into "
+                        "tensor.data") from None
 
 
 # ---- NumPy's arguments ---------------------------------------------------------------------------
@@ -142,8 +149,6 @@ def _given(function: NumpyFunction, args: tuple[Any, ...],
     """What the caller gave, by NumPy's names."""
     try:
         found = dict(_parameters(function).bind(*args, **settings).arguments)
-    except ValueError:                          # a compiled function that does not tell its names
-        found = {str(i): value for i, value in enumerate(args)} | settings
     except TypeError as error:
         raise TypeError(f"{_name(function)}: {error}") from None
     rest = found.pop("kwargs", {})
@@ -224,10 +229,10 @@ def _deviation(**given: Any) -> Tensor:
 
 
 def _dot(a: Any, b: Any) -> Tensor:
-    m, n = np.ndim(as_array(a)), np.ndim(as_array(b))
-    if n > 2:
-        raise TypeError(f"np.dot: b has {n} axes; on a tensor it takes at most 2: use np.matmul")
-    return matmul(a, b) if m and n else mul(a, b)
+    if np.ndim(as_array(b)) > 2:
+        raise TypeError(f"np.dot: b has {np.ndim(as_array(b))} axes; on a tensor it takes at most "
+                        "2: use np.matmul")
+    return matmul(a, b)
 
 
 def _moved(function: NumpyFunction) -> NumpyFunction:
@@ -272,7 +277,7 @@ def _row(numpy: NumpyFunction, ours: NumpyFunction, arrays: str, settings: str =
     FUNCTIONS[numpy] = partial(_answer, _Row(numpy, ours, names(arrays), names(settings)))
 
 
-# In NumPy's own order of arguments where it does not tell: its compiled functions before 2.4.
+# The signatures of compiled functions, which NumPy tells from 2.4 on.
 _SIGNATURES: dict[Any, NumpyFunction] = {
     np.concatenate: lambda arrays, /, axis=0, out=None, *, dtype=None, casting="same_kind": None,
     np.dot: lambda a, b, out=None: None,
@@ -322,9 +327,6 @@ _PLAIN: dict[Any, tuple[str, ...]] = dict.fromkeys((
     np.savetxt), ())
 _PLAIN |= dict.fromkeys((np.histogram, np.histogram2d, np.histogramdd), ("weights",))
 _PLAIN[np.full_like] = ("fill_value",)
-
-# Functions that write into their first argument.
-_WRITES = {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis}
 
 # What a ufunc may be told without a change of its result.
 _UFUNC_DEFAULTS = {"out": None, "where": True, "casting": "same_kind", "order": "K", "subok": True}
