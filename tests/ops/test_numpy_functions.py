@@ -382,7 +382,7 @@ APART = {"np.test", "np.show_config", "np.show_runtime", "np.info", "np.get_incl
          "np.seterrcall", "np.geterrcall", "np.setbufsize", "np.getbufsize", "np.frompyfunc",
          "np.load", "np.loadtxt", "np.genfromtxt", "np.fromfile", "np.fromregex", "np.bmat"}
 PUBLIC = {f"{prefix}.{name}": getattr(module, name) for prefix, module in MODULES.items()
-          for name in module.__all__ if callable(getattr(module, name))
+          for name in sorted(module.__all__) if callable(getattr(module, name))
           and not isinstance(getattr(module, name), type) and f"{prefix}.{name}" not in APART}
 
 A, B, V = (Marked(floats(*shape)) for shape in ((3, 3), (3, 3), (4,)))
