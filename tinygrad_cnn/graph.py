@@ -7,13 +7,15 @@ topological order.
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, wraps
+from types import coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ __all__ = ["Node", "Observer", "enable_grad", "handed", "is_grad_enabled", "lock
            "observing", "refuse_changed", "running", "scope"]
 
 Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 SHARED, EXPOSED, READ_ONLY = 0, 1, 2
 """What the array of a tensor may be used for, `Tensor._access`.
@@ -109,6 +112,45 @@ class _Recording(ContextDecorator):
         self._tokens.set(tuple(rest))
         _state.reset(token)
 
+    def __call__(self, function: F) -> F:
+        if inspect.isasyncgenfunction(function):
+            name = "enable_grad" if self._on else "no_grad"
+            raise TypeError(f"{name}: {function.__qualname__} is an asynchronous generator, whose "
+                            f"body would run outside the block; write `with {name}():` inside it, "
+                            "around what lies between two yields")
+        if inspect.isgeneratorfunction(function):
+            @wraps(function)
+            def steps(*args: Any, **settings: Any) -> Any:
+                return (yield from _steps(self._on, function(*args, **settings)))
+            return cast(F, steps)
+        if inspect.iscoroutinefunction(function):
+            @wraps(function)
+            async def waits(*args: Any, **settings: Any) -> Any:
+                return await _awaited(self._on, function(*args, **settings))
+            return cast(F, waits)
+        return super().__call__(function)
+
+
+def _steps(on: bool, body: Any) -> Generator[Any, Any, Any]:
+    """Run a generator or coroutine with its own recording; whoever it waits for keeps theirs."""
+    advance, given = body.send, None
+    while True:
+        token = _state.set(replace(_state.get(), recording=on))
+        try:
+            asked = advance(given)
+        except StopIteration as end:
+            return end.value
+        finally:
+            on = _state.get().recording             # the body may wait inside a block of its own
+            _state.reset(token)
+        try:
+            advance, given = body.send, (yield asked)
+        except BaseException as error:
+            advance, given = body.throw, error
+
+
+_awaited = coroutine(_steps)
+
 
 _RECORD, _DO_NOT_RECORD = _Recording(True), _Recording(False)
 
@@ -117,7 +159,8 @@ def no_grad() -> _Recording:
     """Do not record ops inside the block, or inside the decorated function.
 
     The flag is per thread and per asynchronous task: a thread that is started inside the block
-    records.
+    records.  A decorated generator or ``async`` function does not record while its own body runs;
+    whoever takes its values, or runs while it waits, is left as they are.
 
     Examples
     --------

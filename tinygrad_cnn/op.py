@@ -375,7 +375,7 @@ OPS: dict[str, Op] = {}
 """Name -> op: tests, drawings and the docs' table of ops are generated from it."""
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
-"""Name, or NumPy function -> public function: operators, methods and ``np.exp(x)`` look here."""
+"""Name, or NumPy function -> what answers: operators, methods and ``np.exp(x)`` look here."""
 
 _forced: ContextVar[tuple[str, ...]] = ContextVar("forced", default=())
 
@@ -410,11 +410,11 @@ def register(op: Op) -> Op:
     return op
 
 
-def public(*numpy_functions: Callable[..., Any]) -> Callable[[F], F]:
-    """Make a function known to operators and tensor methods, and to the NumPy functions named."""
+def public(*ufuncs: np.ufunc) -> Callable[[F], F]:
+    """Make a function known to operators and tensor methods, and to NumPy's ufuncs."""
     def note(function: F) -> F:
         FUNCTIONS[function.__name__] = function
-        for f in numpy_functions:
+        for f in ufuncs:
             FUNCTIONS[f] = function
         return function
     return note

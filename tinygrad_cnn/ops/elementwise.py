@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.op import FUNCTIONS, Op, Sample, dyadic, public, register
+from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, binary, unary
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
 
 __all__ = ["abs", "add", "clip", "div", "exp", "log", "maximum", "minimum", "mul", "neg", "power",
            "sqrt", "sub", "where"]
@@ -144,7 +144,7 @@ POWER = register(Op(
     singular=(Sample("powers of 0", (np.zeros(3), np.array([-1.0, 0.0, 0.5]))),)))
 
 
-@public(np.power, np.float_power)
+@public(np.power)
 def power(a: Any, b: Any) -> Tensor:
     """Raise ``a`` to the power ``b``, entry by entry.
 
@@ -322,7 +322,7 @@ CLIP = register(Op(
     reads=("x",)))
 
 
-@public(np.clip)
+@public()
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """The nearest number in [low, high]; the gradient passes on the closed interval.
 
@@ -336,6 +336,8 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     ------
     SettingError
         If ``low`` is above ``high``, or a bound is not a number.
+    DTypeError
+        If ``x`` has integers and its dtype cannot hold a bound.
 
     Examples
     --------
@@ -350,7 +352,22 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
                            "arrays use maximum() and minimum()") from None
     if not bottom <= top:
         raise SettingError(f"clip: low is {bottom} and high {top}; low must not be above high")
+    x = as_tensor(x, "clip")
+    if x.dtype.kind in "iub":
+        bottom, top = _whole_bounds(x.dtype, low, high)
     return apply(CLIP, x, low=bottom, high=top)
+
+
+def _whole_bounds(dtype: np.dtype[Any], low: float | None, high: float | None) -> tuple[int, int]:
+    """Bounds as integers that the dtype holds."""
+    if dtype.kind != "b":
+        least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        bottom = least if low is None or low == -math.inf else low
+        top = most if high is None or high == math.inf else high
+        if least <= bottom == int(bottom) and most >= top == int(top):
+            return int(bottom), int(top)
+    raise DTypeError(f"clip: x is {dtype}, which does not hold numbers from {low} to {high}; cast "
+                     "it: x.astype(np.float32)")
 
 
 def _where_shape(a: Shape, b: Shape, *, condition: np.ndarray) -> Shape:
@@ -380,7 +397,7 @@ WHERE = register(Op(
     samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
 
 
-@public(np.where)
+@public()
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """``a`` where the condition holds, ``b`` elsewhere.
 
@@ -409,18 +426,3 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise SettingError(f"where: condition must be boolean, got {mask.dtype}; compare first, "
                            "as in where(x > 0, a, b)")
     return apply(WHERE, a, b, condition=mask)
-
-
-# ---- comparisons have no gradient: plain values, for NumPy's functions too -----------------------
-
-def _plain(function: Any) -> Any:
-    def answer(*inputs: Any, **settings: Any) -> Any:
-        return function(*(x._data if isinstance(x, Tensor) else x for x in inputs), **settings)
-    return answer
-
-
-for _numpy in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
-               np.isfinite, np.isnan, np.isinf, np.sign, np.shape, np.ndim, np.size, np.argmax,
-               np.argmin, np.isclose, np.allclose, np.array_equal, np.result_type, np.array_repr,
-               np.array_str):
-    FUNCTIONS[_numpy] = _plain(_numpy)

@@ -51,7 +51,7 @@ RESHAPE = register(Op(
     rejects=(Reject("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)"),)))
 
 
-@public(np.reshape)
+@public()
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     """The same values, in reading order, in another shape.
 
@@ -111,7 +111,7 @@ def flatten(x: Any) -> Tensor:
     return reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
 
-@public(np.squeeze)
+@public()
 def squeeze(x: Any, axis: Any = None) -> Tensor:
     """Take away axes of one entry: those named, or all.
 
@@ -139,7 +139,7 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
 
 
-@public(np.expand_dims)
+@public()
 def expand_dims(x: Any, axis: Any) -> Tensor:
     """Put in axes of one entry, at these places of the result.
 
@@ -198,7 +198,7 @@ TRANSPOSE = register(Op(
     flops=lambda x, *, out_shape, axes: 0))
 
 
-@public(np.transpose)
+@public()
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     """The axes in another order: axis i of the result is axis ``axes[i]`` of ``x``.
 
@@ -381,7 +381,7 @@ unpad.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it
     """
 
 
-@public(np.pad)
+@public()
 def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> Tensor:
     """Put more entries around a tensor.
 
@@ -601,16 +601,16 @@ def _check_several(op: str, xs: Any) -> None:
         raise SettingError(f"{op}: xs is empty; there must be at least one tensor")
 
 
-@public(np.concatenate)
-def concatenate(xs: Sequence[Any], axis: int = -1) -> Tensor:
+@public()
+def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have.
 
     Parameters
     ----------
     xs : sequence of Tensor
         Alike in every axis but one.
-    axis : int, default -1
-        The last axis holds the channels.
+    axis : int, default 0
+        The first axis holds the images; −1 joins channels.
 
     Raises
     ------
@@ -629,7 +629,7 @@ def concatenate(xs: Sequence[Any], axis: int = -1) -> Tensor:
     return apply(CONCATENATE, first, *xs[1:], axis=axis_index(axis, first.shape, op="concatenate"))
 
 
-@public(np.stack)
+@public()
 def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis.
 

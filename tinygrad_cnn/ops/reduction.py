@@ -96,7 +96,7 @@ def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     return apply(SUM_TO, x, shape=_sizes("sum_to", shape))
 
 
-@public(np.broadcast_to)
+@public()
 def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
 
@@ -232,7 +232,7 @@ def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
     return apply(op, x, axis=axes_tuple(axis, x.shape, op=op.name), keepdims=bool(keepdims))
 
 
-@public(np.sum)
+@public()
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ x over the axes.
 
@@ -265,7 +265,7 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(SUM, x, axis, keepdims)
 
 
-@public(np.mean)
+@public()
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ x / n over the axes.
 
@@ -287,7 +287,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MEAN, x, axis, keepdims)
 
 
-@public(np.var)
+@public()
 def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The biased variance Σ (x − mean)² / n over the axes.
 
@@ -309,7 +309,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(VAR, x, axis, keepdims)
 
 
-@public(np.max)
+@public()
 def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The largest entry over the axes; a tie shares the gradient evenly.
 
@@ -331,7 +331,7 @@ def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MAX, x, axis, keepdims)
 
 
-@public(np.min)
+@public()
 def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The smallest entry over the axes; a tie shares the gradient evenly.
 

@@ -295,20 +295,13 @@ class Tensor:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         function = FUNCTIONS.get(ufunc)
-        if method == "__call__" and not kwargs and function is not None:
+        if function is not None and method == "__call__" and not kwargs:
             return function(*inputs)
-        what = f"np.{ufunc.__name__}" + (f".{method}" if method != "__call__" else "")
-        why = f" with {', '.join(kwargs)}=" if function is not None and kwargs else ""
-        raise TypeError(f"{what}{why} is not differentiable here; use the functions of "
-                        "tinygrad_cnn, or tensor.numpy() for plain values")
+        return FUNCTIONS["array_ufunc"](ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         own = FUNCTIONS.get(function)
-        if own is None:
-            name = f"np.{function.__name__}"
-            raise TypeError(f"{name} is not differentiable here; use the functions of "
-                            "tinygrad_cnn, or tensor.numpy() for plain values")
-        return own(*args, **kwargs)
+        return own(*args, **kwargs) if own else FUNCTIONS["array_function"](function, args, kwargs)
 
     # ---- operators
 
