@@ -11,7 +11,7 @@ from tinygrad_cnn import ops
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import as_tensor, images, number, optional_count, show
+from tinygrad_cnn.nn.settings import as_tensor, flag, images, number, optional_count, show
 from tinygrad_cnn.nn.weighted import Weighted
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.shapes import Shape
@@ -57,7 +57,7 @@ class _BatchNorm(_Norm):
         self.momentum = None if momentum is None else number(who, "momentum", momentum, low=0.0,
                                                              high=1.0)
         self.eps = number(who, "eps", eps, low=0.0, open_low=True)
-        self.affine = bool(affine)
+        self.affine = flag(who, "affine", affine)
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))

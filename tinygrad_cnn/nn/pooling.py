@@ -7,7 +7,7 @@ from typing import Any
 from tinygrad_cnn import ops
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import images, show
+from tinygrad_cnn.nn.settings import flag, images, number, show
 from tinygrad_cnn.shapes import Pair, pair, sides
 from tinygrad_cnn.tensor import Tensor
 
@@ -105,7 +105,7 @@ class AvgPool2D(_Pool):
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0, count_include_pad: bool = True) -> None:
         super().__init__(kernel_size, stride, padding=padding)
-        self.count_include_pad = bool(count_include_pad)
+        self.count_include_pad = flag("AvgPool2D", "count_include_pad", count_include_pad)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N OH OW C."""
@@ -143,7 +143,7 @@ class GlobalAvgPool2D(Module):
 
     def __init__(self, keepdims: bool = False) -> None:
         super().__init__()
-        self.keepdims = bool(keepdims)
+        self.keepdims = flag("GlobalAvgPool2D", "keepdims", keepdims)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N C."""
@@ -171,7 +171,7 @@ class Pad2D(Module):
     Raises
     ------
     SettingError
-        If a width is below 0, or the mode is unknown.
+        If a width is below 0, the mode is unknown, or the value is not a number.
     ShapeError
         When called, if the input is not N H W C.
 
@@ -193,7 +193,7 @@ class Pad2D(Module):
             raise SettingError(f"{who}: mode {mode!r} has no adjoint; choose from "
                                f"{', '.join(modes)}")
         self.mode = mode
-        self.value = value
+        self.value = number(who, "value", value, finite=False)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N (H + top + bottom) (W + left + right) C."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,46 @@ from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.shapes import integer
 from tinygrad_cnn.tensor import Tensor
 
-__all__ = ["as_tensor", "count", "images", "number", "optional_count", "show"]
+__all__ = ["as_tensor", "count", "flag", "images", "number", "optional_count", "refuse_unknown",
+           "show"]
+
+
+def refuse_unknown(made: type, given: tuple[Any, ...], settings: Mapping[str, Any]) -> None:
+    """Refuse arguments that ``__init__`` of a class does not take, in the name of that class.
+
+    Python itself would name the base class that defines ``__init__``, and where none does, as in a
+    module that has a ``forward`` alone, it would ignore them.
+    """
+    own: Any = vars(made).get("__init__") or made.__init__  # type: ignore[misc]
+    named = {} if own is object.__init__ else dict(inspect.signature(own).parameters)
+    for itself in tuple(named)[:1]:
+        del named[itself]
+    try:
+        inspect.Signature(list(named.values())).bind(*given, **settings)
+        return
+    except TypeError:
+        pass
+    who = made.__name__
+    free = [n for n, p in named.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    placed = [n for n in free if named[n].kind != inspect.Parameter.KEYWORD_ONLY]
+    its = f"it takes {', '.join(free)}" if free else "it takes none"
+    for name in settings:
+        if name not in free and not any(p.kind == p.VAR_KEYWORD for p in named.values()):
+            near = difflib.get_close_matches(name, free, n=1)
+            raise TypeError(f"{who}: there is no setting {name!r}"
+                            + (f"; did you mean {near[0]!r}?" if near else "") + f"; {its}")
+    if len(given) > len(placed) and not any(p.kind == p.VAR_POSITIONAL for p in named.values()):
+        rest = [f"{name}=" for name in free if name not in placed]
+        raise TypeError(f"{who}: {len(given)} arguments are given by position, it takes "
+                        f"{len(placed) or 'none'}"
+                        + (f" ({', '.join(placed)})" if placed else "")
+                        + (f"; give the others by name: {', '.join(rest)}" if rest else ""))
+    for name in placed[:len(given)]:
+        if name in settings:
+            raise TypeError(f"{who}: {name} is given twice, by position and by name")
+    absent = [n for n in free[len(given):] if n not in settings
+              and named[n].default is inspect.Parameter.empty]
+    raise TypeError(f"{who}: {', '.join(absent)} must be given; {its}")
 
 
 def count(who: str, setting: str, value: Any) -> int:
@@ -24,14 +66,21 @@ def optional_count(who: str, setting: str, value: Any) -> int | None:
     return None if value is None else count(who, setting, value)
 
 
+def flag(who: str, setting: str, value: Any) -> bool:
+    """True or False; what merely counts as true is refused."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise SettingError(f"{who}: {setting} must be True or False, got {value!r}")
+
+
 def number(who: str, setting: str, value: Any, *, low: float = -math.inf, high: float = math.inf,
-           open_low: bool = False, open_high: bool = False) -> float:
-    """A finite number between two bounds, each of which may be excluded."""
+           open_low: bool = False, open_high: bool = False, finite: bool = True) -> float:
+    """A number, finite unless told otherwise, between two bounds, which may be excluded."""
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if good and math.isfinite(value) and low <= value <= high \
+    if good and (math.isfinite(value) or not finite) and low <= value <= high \
             and not (open_low and value == low) and not (open_high and value == high):
         return float(value)
-    bounds = {(False, False): "a finite number", (True, False): f"a number of at least {low:g}",
+    bounds = {(False, False): "a finite number" if finite else "a number", (True, False): f"a number of at least {low:g}",
               (True, True): f"a number from {low:g} to {high:g}",
               (False, True): f"a number of at most {high:g}"}[low > -math.inf, high < math.inf]
     apart = [f"{bound:g}" for bound, out in ((low, open_low), (high, open_high)) if out]

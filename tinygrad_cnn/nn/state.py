@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import as_array, writable
+from tinygrad_cnn.tensor import as_array, as_dtype, writable
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module
@@ -33,14 +33,10 @@ class LoadReport(NamedTuple):
 
 def float_dtype(who: str, dtype: Any) -> np.dtype[Any]:
     """``dtype`` if parameters can have it."""
-    try:
-        chosen: np.dtype[Any] | None = np.dtype(dtype)
-    except TypeError:
-        chosen = None
-    for known in (np.dtype(np.float32), np.dtype(np.float64)):
-        if chosen == known:
-            return known
-    raise DTypeError(f"{who}: parameters are float32 or float64, got {dtype!r}")
+    chosen = as_dtype(dtype, who)
+    if chosen not in (np.float32, np.float64):
+        raise DTypeError(f"{who}: parameters are float32 or float64, got {dtype!r}")
+    return chosen
 
 
 def refuse_waiting(path: str, module: Module) -> None:

@@ -573,9 +573,11 @@ def as_tensor(value: Any, op: str, name: str = "x") -> Tensor:
 def as_dtype(value: Any, op: str) -> np.dtype[Any]:
     """``value`` as a dtype, or an error that names the op."""
     try:
-        return np.dtype(value)
-    except TypeError:
-        raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64") from None
+        if value is not None:                               # which NumPy takes for float64
+            return np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):            # NumPy parses strings such as "(2,)f4"
+        pass
+    raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
 
 
 def _kind_of(value: Any) -> str:
