@@ -67,6 +67,7 @@ class Linear(Weighted):
     """
 
     awaits: ClassVar[str | None] = "in_features"
+    pytorch_axes: ClassVar[tuple[int, ...] | None] = (1, 0)                 # O I -> I O
 
     def __init__(self, in_features: int | None, out_features: int, *, bias: bool = True,
                  rng: np.random.Generator | None = None, dtype: Any = np.float32) -> None:

@@ -36,7 +36,8 @@ class _ClassLoss(_Loss):
 
     def __init__(self, *, weight: Any = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
-        self.weight = None if weight is None else np.array(as_setting(weight, type(self).__name__, "weight"))
+        self.weight = None if weight is None else np.array(
+            as_setting(weight, type(self).__name__, "weight"))
 
     def extra_repr(self) -> str:
         """What is not the default."""

@@ -107,6 +107,8 @@ class Module:
 
     #: The setting that a layer waits to learn from its first call, or None.
     awaits: ClassVar[str | None] = None
+    #: The axes of PyTorch's weight of this layer in the order of this package, if that is another.
+    pytorch_axes: ClassVar[tuple[int, ...] | None] = None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
@@ -351,7 +353,8 @@ class Module:
             raise SettingError(f"{type(self).__name__}: the name of a part must be a string "
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
-        if callable(own) or isinstance(own, property) or name in ("training", "awaits"):
+        if callable(own) or isinstance(own, property) \
+                or name in ("training", "awaits", "pytorch_axes"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 

@@ -24,36 +24,35 @@ def refuse_unknown(made: type, given: tuple[Any, ...], settings: Mapping[str, An
     Python itself would name the base class that defines ``__init__``, and where none does, as in a
     module that has a ``forward`` alone, it would ignore them.
     """
-    own: Any = vars(made).get("__init__") or made.__init__  # type: ignore[misc]
-    named = {} if own is object.__init__ else dict(inspect.signature(own).parameters)
-    for itself in tuple(named)[:1]:
-        del named[itself]
+    own = made.__init__                                     # type: ignore[misc]
     try:
-        inspect.Signature(list(named.values())).bind(*given, **settings)
+        each = [] if own is object.__init__ else list(
+            inspect.signature(own, follow_wrapped=False).parameters.values())[1:]
+        inspect.Signature(each).bind(*given, **settings)
+        return
+    except ValueError:                                      # it is written in C
         return
     except TypeError:
         pass
-    who = made.__name__
-    free = [n for n, p in named.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    placed = [n for n in free if named[n].kind != inspect.Parameter.KEYWORD_ONLY]
-    its = f"it takes {', '.join(free)}" if free else "it takes none"
+    who, kinds = made.__name__, {p.kind for p in each}
+    free = {p.name: p for p in each if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    placed = [name for name, p in free.items() if p.kind != p.KEYWORD_ONLY]
+    takes = f"{who} takes {', '.join(free) or 'none'}"
     for name in settings:
-        if name not in free and not any(p.kind == p.VAR_KEYWORD for p in named.values()):
+        if name not in free and inspect.Parameter.VAR_KEYWORD not in kinds:
             near = difflib.get_close_matches(name, free, n=1)
-            raise TypeError(f"{who}: there is no setting {name!r}"
-                            + (f"; did you mean {near[0]!r}?" if near else "") + f"; {its}")
-    if len(given) > len(placed) and not any(p.kind == p.VAR_POSITIONAL for p in named.values()):
-        rest = [f"{name}=" for name in free if name not in placed]
-        raise TypeError(f"{who}: {len(given)} arguments are given by position, it takes "
-                        f"{len(placed) or 'none'}"
-                        + (f" ({', '.join(placed)})" if placed else "")
-                        + (f"; give the others by name: {', '.join(rest)}" if rest else ""))
-    for name in placed[:len(given)]:
-        if name in settings:
-            raise TypeError(f"{who}: {name} is given twice, by position and by name")
-    absent = [n for n in free[len(given):] if n not in settings
-              and named[n].default is inspect.Parameter.empty]
-    raise TypeError(f"{who}: {', '.join(absent)} must be given; {its}")
+            raise TypeError(f"{who}: there is no setting {name!r}; "
+                            + (f"did you mean {near[0]!r}?  " if near else "") + takes)
+    if len(given) > len(placed) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        few = f" ({', '.join(placed)})" if placed else ""
+        rest = ", ".join(f"{name}=" for name in free if name not in placed)
+        raise TypeError(f"{who}: takes {len(placed)} arguments by position{few}, got {len(given)}"
+                        + (f"; give the others by name: {rest}" if rest else ""))
+    twice = [name for name in placed[:len(given)] if name in settings]
+    absent = [name for name, p in free.items()
+              if p.default is p.empty and name not in settings and name not in placed[:len(given)]]
+    raise TypeError(f"{who}: {twice[0]} is given by position and by name" if twice else
+                    f"{who}: {', '.join(absent)} must be given; {takes}")
 
 
 def count(who: str, setting: str, value: Any) -> int:
@@ -80,7 +79,8 @@ def number(who: str, setting: str, value: Any, *, low: float = -math.inf, high: 
     if good and (math.isfinite(value) or not finite) and low <= value <= high \
             and not (open_low and value == low) and not (open_high and value == high):
         return float(value)
-    bounds = {(False, False): "a finite number" if finite else "a number", (True, False): f"a number of at least {low:g}",
+    any_number = "a finite number" if finite else "a number"
+    bounds = {(False, False): any_number, (True, False): f"a number of at least {low:g}",
               (True, True): f"a number from {low:g} to {high:g}",
               (False, True): f"a number of at most {high:g}"}[low > -math.inf, high < math.inf]
     apart = [f"{bound:g}" for bound, out in ((low, open_low), (high, open_high)) if out]

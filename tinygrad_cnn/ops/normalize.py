@@ -25,6 +25,7 @@ from tinygrad_cnn.tensor import (
     apply,
     apply_with_residuals,
     as_array,
+    as_setting,
     as_tensor,
     expose,
 )
@@ -406,7 +407,7 @@ def fixed_statistics(op: str, x: Any, w: Any, b: Any, mean: Any, var: Any,
     """x, scale and shift that standardise by running statistics; errors are worded for ``op``."""
     if mean is None or var is None:
         raise SettingError(f"{op}: give both mean and var (evaluation), or neither (training)")
-    x = as_tensor(x, op)
+    x, mean, var = as_tensor(x, op), as_setting(mean, op, "mean"), as_setting(var, op, "var")
     for name, value in (("w", w), ("b", b), ("mean", mean), ("var", var)):
         if np.shape(as_array(value)) != x.shape[-1:]:
             raise ShapeError(f"{op}: {name} is {np.shape(as_array(value))}, the last axis of "
