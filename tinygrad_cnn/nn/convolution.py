@@ -10,10 +10,10 @@ import numpy as np
 from tinygrad_cnn import ops
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.settings import as_tensor, count, flag, images, optional_count, show
+from tinygrad_cnn.nn.settings import as_tensor, count, images, optional_count, show
 from tinygrad_cnn.nn.weighted import Weighted
 from tinygrad_cnn.shapes import Pair, Shape, pair, sides
-from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.tensor import Tensor, as_flag
 
 __all__ = ["Conv2D", "ConvTranspose2D"]
 
@@ -42,7 +42,7 @@ class _Filters(Weighted):
         sides(padding, op=who, image=(1, 1))            # refuses what is no padding
         self.padding = padding
         self.groups = count(who, "groups", groups)
-        self.has_bias = flag(who, "bias", bias)
+        self.has_bias = as_flag(bias, who, "bias")
         if self.out_channels % self.groups:
             raise SettingError(f"{who}: out_channels {self.out_channels} cannot be shared out "
                                f"among {self.groups} groups")

@@ -160,13 +160,13 @@ def uniform(shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, rng: 
 
 
 def zeros(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """All 0; ``rng`` is taken, and ignored, so that it can stand wherever the others do."""
-    return np.zeros(_sizes("zeros", shape), float_dtype("zeros", dtype))
+    """All 0; ``rng`` is checked, and not used, so that it can stand wherever the others do."""
+    return _filled("zeros", 0.0, shape, rng, dtype)
 
 
 def ones(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """All 1; ``rng`` is taken, and ignored."""
-    return np.ones(_sizes("ones", shape), float_dtype("ones", dtype))
+    """All 1; ``rng`` is checked, and not used."""
+    return _filled("ones", 1.0, shape, rng, dtype)
 
 
 def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
@@ -215,6 +215,11 @@ def _drawn(who: str, kind: str, a: float, b: float, shape: Any, rng: Rng, dtype:
     """Numbers of a distribution of NumPy's generators with two settings."""
     sizes, chosen = _sizes(who, shape), float_dtype(who, dtype)
     return np.asarray(getattr(default_generator(rng), kind)(a, b, sizes)).astype(chosen)
+
+
+def _filled(who: str, value: float, shape: Any, rng: Rng, dtype: Any) -> Array:
+    default_generator(rng)                                      # refuses what is no generator
+    return np.full(_sizes(who, shape), value, float_dtype(who, dtype))
 
 
 def _sizes(who: str, shape: Any) -> tuple[int, ...]:

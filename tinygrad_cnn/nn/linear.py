@@ -11,10 +11,10 @@ from tinygrad_cnn import ops
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import as_tensor, count, flag, optional_count, show
+from tinygrad_cnn.nn.settings import as_tensor, count, optional_count, show
 from tinygrad_cnn.nn.weighted import Weighted
 from tinygrad_cnn.shapes import Shape, integer
-from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.tensor import Tensor, as_flag
 
 __all__ = ["Flatten", "Identity", "Linear"]
 
@@ -74,7 +74,7 @@ class Linear(Weighted):
         super().__init__()
         self.in_features = optional_count("Linear", "in_features", in_features)
         self.out_features = count("Linear", "out_features", out_features)
-        self.has_bias = flag("Linear", "bias", bias)
+        self.has_bias = as_flag(bias, "Linear", "bias")
         self.begin(dtype, rng)
 
     def shapes_at(self, size: int) -> dict[str, Shape]:

@@ -14,8 +14,7 @@ from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.shapes import integer
 from tinygrad_cnn.tensor import Tensor
 
-__all__ = ["as_tensor", "count", "flag", "images", "number", "optional_count", "refuse_unknown",
-           "show"]
+__all__ = ["as_tensor", "count", "images", "number", "optional_count", "refuse_unknown", "show"]
 
 
 def refuse_unknown(made: type, given: tuple[Any, ...], settings: Mapping[str, Any]) -> None:
@@ -63,13 +62,6 @@ def count(who: str, setting: str, value: Any) -> int:
 def optional_count(who: str, setting: str, value: Any) -> int | None:
     """An integer of at least 1, or None to learn it from the first call."""
     return None if value is None else count(who, setting, value)
-
-
-def flag(who: str, setting: str, value: Any) -> bool:
-    """True or False; what merely counts as true is refused."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise SettingError(f"{who}: {setting} must be True or False, got {value!r}")
 
 
 def number(who: str, setting: str, value: Any, *, low: float = -math.inf, high: float = math.inf,

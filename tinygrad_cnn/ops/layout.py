@@ -114,7 +114,8 @@ def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
         raise ShapeError("flatten: x needs at least one axis, got shape ()")
     if x.ndim == 1 and (start_dim, end_dim) == (1, -1):
         return reshape(x, (x.shape[0], 1))
-    first, last = (axis_index(i, x.shape, op="flatten") for i in (start_dim, end_dim))
+    first = axis_index(start_dim, x.shape, op="flatten", setting="start_dim")
+    last = axis_index(end_dim, x.shape, op="flatten", setting="end_dim")
     if last < first:
         raise ShapeError(f"flatten: end_dim {end_dim} comes before start_dim {start_dim} in x "
                          f"{x.shape}")
@@ -232,7 +233,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     if axes is not None and not isinstance(axes, (tuple, list)):
         raise SettingError(f"transpose: axes must be a sequence of {x.ndim} integers, got {axes!r}")
     order = tuple(reversed(range(x.ndim))) if axes is None else tuple(
-        axis_index(i, x.shape, op="transpose") for i in axes)
+        axis_index(i, x.shape, op="transpose", setting="axes") for i in axes)
     if sorted(order) != list(range(x.ndim)):
         raise SettingError(f"transpose: axes {tuple(axes or ())} must name each of the {x.ndim} "
                            f"axes of {x.shape} once")

@@ -28,6 +28,7 @@ from tinygrad_cnn.tensor import (
     as_setting,
     as_tensor,
     expose,
+    refuse_tensors_inside,
 )
 
 __all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
@@ -409,6 +410,7 @@ def fixed_statistics(op: str, x: Any, w: Any, b: Any, mean: Any, var: Any,
         raise SettingError(f"{op}: give both mean and var (evaluation), or neither (training)")
     x, mean, var = as_tensor(x, op), as_setting(mean, op, "mean"), as_setting(var, op, "var")
     for name, value in (("w", w), ("b", b), ("mean", mean), ("var", var)):
+        refuse_tensors_inside(value, f"{op}: {name}")
         if np.shape(as_array(value)) != x.shape[-1:]:
             raise ShapeError(f"{op}: {name} is {np.shape(as_array(value))}, the last axis of "
                              f"x {x.shape} needs {x.shape[-1:]}")
@@ -450,6 +452,7 @@ def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
     """
     x = as_tensor(x, "layer_norm")
     for name, value in (("w", w), ("b", b)):
+        refuse_tensors_inside(value, f"layer_norm: {name}")
         if not x.ndim or not x.shape[-1]:
             raise ShapeError(f"layer_norm: x needs a last axis with entries (... C), got {x.shape}")
         if np.shape(as_array(value)) != x.shape[-1:]:

@@ -27,7 +27,9 @@ from tinygrad_cnn.tensor.value import (
     _new,
     _not_numbers,
     _wrap,
+    as_setting,
     held,
+    refuse_tensors_inside,
     shared,
 )
 
@@ -339,6 +341,11 @@ def expose(op: Op) -> Callable[..., Tensor]:
         if not op.variadic and len(inputs) > len(op.inputs):
             raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
                             f"settings by name, but {len(inputs)} inputs were given")
+        for name, value in settings.items():
+            if isinstance(value, Tensor):
+                settings[name] = as_setting(value, op.name, name)
+            else:
+                refuse_tensors_inside(value, f"{op.name}: {name}")
         return apply(op, *inputs, **settings)
 
     function.__name__ = function.__qualname__ = op.name

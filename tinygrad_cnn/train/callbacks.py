@@ -21,6 +21,9 @@ class Callback:
     ``on_epoch_end`` also gets the row of figures, which it may add to; it returns True to stop.
     """
 
+    def __init__(self) -> None:
+        """Nothing is set here; Python would not name an argument that is too many."""
+
     def on_fit_start(self, trainer: Trainer) -> None:
         """Before the first epoch."""
 
