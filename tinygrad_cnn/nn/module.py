@@ -486,7 +486,7 @@ class Module:
         Parameters
         ----------
         entries : mapping of str to array
-            Such as `state_dict` gives.  Values are copied.
+            Such as `state_dict` gives: linear weights I O, filters KH KW C O.  Values are copied.
         strict : bool, default True
             Whether every path must be present and none unknown.
 
@@ -499,19 +499,20 @@ class Module:
         ------
         CheckpointError
             If paths are missing or unexpected (strict), an array has another shape, or a dtype that
-            would lose digits; all are listed, and nothing is written.
+            would lose digits; all are listed, and nothing is written.  Also if an entry is a tensor
+            of PyTorch, whose layouts differ, or not an array at all.
 
         Examples
         --------
         >>> model = nn.Sequential(nn.Linear(2, 3))
-        >>> model.load_state_dict({"0.weight": np.zeros((3, 2), np.float32), "bias": np.zeros(3)})
+        >>> model.load_state_dict({"0.weight": np.zeros((2, 5), np.float32), "bias": np.zeros(3)})
         Traceback (most recent call last):
             ...
         tinygrad_cnn.CheckpointError: Sequential.load_state_dict: the arrays do not fit the model,
         nothing was written
           missing: 0.bias (3,)
           unexpected: bias (3,)
-          of another shape: 0.weight is (3, 2), the model needs (2, 3)
+          of another shape: 0.weight is (2, 5), the model needs (2, 3)
         """
         return state.load(self, entries, strict=strict)
 

@@ -98,7 +98,7 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
     if lines := (absent + surplus if strict else unknown) + complaints:
         raise CheckpointError(f"{who}: the arrays do not fit the model, nothing was written"
                               + "".join(f"\n  {line}" for line in lines)
-                              + _other_prefix(missing, unexpected)
+                              + ("" if both else _other_prefix(missing, unexpected))
                               + _other_layout(module, given, needed))
     for part, size in waiting:
         part.build(size)
