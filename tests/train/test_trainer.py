@@ -261,7 +261,8 @@ def test_a_model_in_evaluation_is_so_afterwards(run):
 
 def test_no_file_switches_the_modes_of_a_model_that_is_not_its_own():
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path.relative_to(PACKAGE).as_posix() == "nn/module.py":
+        place = path.relative_to(PACKAGE).as_posix()
+        if place == "nn/module.py" or place.startswith("bench/"):      # which builds what it times
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) \
