@@ -22,7 +22,6 @@ from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.optim import schedules
 
 MODULES = (nn, nn.init, optim, schedules, data, data.transforms, train, models, transforms)
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def public():
