@@ -345,8 +345,8 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     array([-1. ,  0.5,  1. ], dtype=float32)
     """
     try:
-        bottom = -math.inf if low is None else float(low)
-        top = math.inf if high is None else float(high)
+        bottom = -math.inf if low is None else float(as_setting(low, "clip", "low"))
+        top = math.inf if high is None else float(as_setting(high, "clip", "high"))
     except (TypeError, ValueError):
         raise SettingError(f"clip: low and high must be numbers, got {low!r} and {high!r}; for "
                            "arrays use maximum() and minimum()") from None

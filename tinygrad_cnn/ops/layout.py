@@ -88,17 +88,21 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
 
 
 @public()
-def flatten(x: Any) -> Tensor:
+def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     """All axes but the first into one: (N, H, W, C) -> (N, H·W·C), in reading order.
 
     Parameters
     ----------
     x : Tensor, shape (N, ...)
+    start_dim, end_dim : int, default 1 and -1
+        The first and the last of the axes that become one.  Rows (N) become (N, 1).
 
     Raises
     ------
     ShapeError
-        If ``x`` has no axes.
+        If ``x`` has no axes or lacks one of these, or the last comes before the first.
+    SettingError
+        If an axis is not an integer.
 
     Examples
     --------
@@ -108,7 +112,14 @@ def flatten(x: Any) -> Tensor:
     x = as_tensor(x, "flatten")
     if not x.ndim:
         raise ShapeError("flatten: x needs at least one axis, got shape ()")
-    return reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+    if x.ndim == 1 and (start_dim, end_dim) == (1, -1):
+        return reshape(x, (x.shape[0], 1))
+    first = axis_index(start_dim, x.shape, op="flatten", setting="start_dim")
+    last = axis_index(end_dim, x.shape, op="flatten", setting="end_dim")
+    if last < first:
+        raise ShapeError(f"flatten: end_dim {end_dim} comes before start_dim {start_dim} in x "
+                         f"{x.shape}")
+    return reshape(x, (*x.shape[:first], math.prod(x.shape[first:last + 1]), *x.shape[last + 1:]))
 
 
 @public()
@@ -222,7 +233,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     if axes is not None and not isinstance(axes, (tuple, list)):
         raise SettingError(f"transpose: axes must be a sequence of {x.ndim} integers, got {axes!r}")
     order = tuple(reversed(range(x.ndim))) if axes is None else tuple(
-        axis_index(i, x.shape, op="transpose") for i in axes)
+        axis_index(i, x.shape, op="transpose", setting="axes") for i in axes)
     if sorted(order) != list(range(x.ndim)):
         raise SettingError(f"transpose: axes {tuple(axes or ())} must name each of the {x.ndim} "
                            f"axes of {x.shape} once")
@@ -428,7 +439,7 @@ def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> T
         raise ShapeError(f"pad: widths {widths!r} must hold one pair (before, after) for each of "
                          f"the {x.ndim} axes of {x.shape}")
     try:
-        number = float(value)
+        number = float(as_setting(value, "pad", "value"))
     except (TypeError, ValueError):
         raise SettingError(f"pad: value must be a number, got {value!r}") from None
     return apply(PAD, x, widths=each, mode=mode, value=number)

@@ -25,8 +25,10 @@ from tinygrad_cnn.tensor import (
     apply,
     apply_with_residuals,
     as_array,
+    as_setting,
     as_tensor,
     expose,
+    refuse_tensors_inside,
 )
 
 __all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
@@ -375,6 +377,8 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
         If C differs, or in training there is one value for each channel.
     SettingError
         If eps is not positive, or only one of mean and var is given.
+    GradientError
+        If mean or var requires a gradient.
 
     References
     ----------
@@ -393,7 +397,9 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
         raise SettingError("batch_norm: give both mean and var (evaluation), or neither "
                            "(training)")
     x = as_tensor(x, "batch_norm")
+    mean, var = as_setting(mean, "batch_norm", "mean"), as_setting(var, "batch_norm", "var")
     for name, value in (("w", w), ("b", b), ("mean", mean), ("var", var)):
+        refuse_tensors_inside(value, f"batch_norm: {name}")
         if np.shape(as_array(value)) != x.shape[-1:]:
             raise ShapeError(f"batch_norm: {name} is {np.shape(as_array(value))}, the last axis of "
                              f"x {x.shape} needs {x.shape[-1:]}")
@@ -435,6 +441,7 @@ def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
     """
     x = as_tensor(x, "layer_norm")
     for name, value in (("w", w), ("b", b)):
+        refuse_tensors_inside(value, f"layer_norm: {name}")
         if not x.ndim or not x.shape[-1]:
             raise ShapeError(f"layer_norm: x needs a last axis with entries (... C), got {x.shape}")
         if np.shape(as_array(value)) != x.shape[-1:]:

@@ -27,7 +27,9 @@ from tinygrad_cnn.tensor.value import (
     _new,
     _not_numbers,
     _wrap,
+    as_setting,
     held,
+    refuse_tensors_inside,
     shared,
 )
 
@@ -286,7 +288,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             values = tuple(map(shared, inputs))
         return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
 
-    function.__name__ = op.name
+    function.__name__ = function.__qualname__ = op.name
     return function
 
 
@@ -334,7 +336,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
                          state, sys._getframe(1))
 
-    function.__name__ = op.name
+    function.__name__ = function.__qualname__ = op.name
     return function
 
 
@@ -345,10 +347,21 @@ _NOTHING: dict[str, Any] = {}
 
 def expose(op: Op) -> Callable[..., Tensor]:
     """The public function of an op whose settings need no normalising; its ``op`` is the op."""
+    known = frozenset(op.settings)
+
     def function(*inputs: Any, **settings: Any) -> Tensor:
         if not op.variadic and len(inputs) > len(op.inputs):
             raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
                             f"settings by name, but {len(inputs)} inputs were given")
+        if settings.keys() != known:
+            wrong = ", ".join(sorted(settings.keys() ^ known))
+            raise TypeError(f"{op.name}() takes the settings {', '.join(op.settings) or 'none'}; "
+                            f"unknown or missing: {wrong}")
+        for name, value in settings.items():
+            if isinstance(value, Tensor):
+                settings[name] = as_setting(value, op.name, name)
+            else:
+                refuse_tensors_inside(value, f"{op.name}: {name}")
         return apply(op, *inputs, **settings)
 
     function.__name__ = function.__qualname__ = op.name

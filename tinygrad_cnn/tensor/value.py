@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.backward import backward_pass
-from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
+from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
 from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
 from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor", "shared",
-           "tensor", "writable"]
+__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_flag", "as_setting", "as_tensor",
+           "refuse_tensors_inside", "shared", "tensor", "writable"]
 
 Array = NDArray[Any]
 
@@ -555,6 +555,8 @@ def _call(name: str, *args: Any, **settings: Any) -> Tensor:
 
 
 def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
+    if isinstance(b, str):                      # as in `padding == "same"`, if a tensor is given
+        return NotImplemented
     try:
         return ufunc(a._data, b._data if isinstance(b, Tensor) else b)
     except ValueError:
@@ -584,9 +586,19 @@ def _exposed(array: Array) -> Tensor:
 def as_dtype(value: Any, op: str) -> np.dtype[Any]:
     """``value`` as a dtype, or an error that names the op."""
     try:
-        return np.dtype(value)
-    except TypeError:
-        raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64") from None
+        # NumPy takes None for float64, and a pair, or what has a dtype, for a dtype too.
+        if value is not None and not isinstance(value, (Tensor, tuple, list)):
+            return np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):            # NumPy parses strings such as "(2,)f4"
+        pass
+    raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
+
+
+def as_flag(value: Any, op: str, name: str) -> bool:
+    """True or False; what merely counts as true is refused."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise SettingError(f"{op}: {name} must be True or False, got {value!r}")
 
 
 def _kind_of(value: Any) -> str:
