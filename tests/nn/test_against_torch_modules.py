@@ -408,6 +408,20 @@ def test_every_optimizer_has_a_judge():
     assert rules == {*OPTIMIZERS, optim.Optimizer}
 
 
+def test_clipping_agrees_with_pytorch():
+    rng = np.random.default_rng(0)
+    found = [rng.normal(size=s) for s in ((4, 5), (3,), ())]
+    ours = [tc.Parameter(np.zeros(g.shape)) for g in found]
+    theirs = [there.Parameter(torch.zeros(g.shape, dtype=torch.float64)) for g in found]
+    for p, q, g in zip(ours, theirs, found, strict=True):
+        p.grad, q.grad = tc.Tensor(g), torch.tensor(g)
+    total = there.utils.clip_grad_norm_(theirs, 2.0).item()
+    assert optim.clip_norm(ours, 2.0) == pytest.approx(total)
+    for p, q in zip(ours, theirs, strict=True):
+        # PyTorch divides by the norm + 1e-6.
+        np.testing.assert_allclose(p.grad.data, q.grad.numpy() * (total + 1e-6) / total, rtol=1e-12)
+
+
 # ---- schedules -----------------------------------------------------------------------------------
 
 RATES = torch.optim.lr_scheduler
