@@ -21,7 +21,6 @@ import inspect
 import math
 import warnings
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -194,12 +193,10 @@ def softmax_like(function):
     return adapter
 
 
-def conv2d(function):
-    def adapter(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-        y = function(images(input), tc.transpose(weight, (2, 3, 1, 0)), bias, stride=stride,
-                     padding=padding, dilation=dilation, groups=groups)
-        return first(y)
-    return adapter
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    return first(tc.conv2d(
+        images(input), tc.transpose(weight, (2, 3, 1, 0)), bias, stride=stride, padding=padding,
+        dilation=dilation, groups=groups))
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1,
@@ -214,14 +211,12 @@ def ones_and_zeros(weight, bias, size, dtype):
             np.zeros(size, dtype) if bias is None else bias)
 
 
-def batch_norm(function):
-    def adapter(input, running_mean, running_var, weight=None, bias=None, training=False,
-                momentum=0.1, eps=1e-5):
-        need(input.ndim > 1, "input without C")
-        w, b = ones_and_zeros(weight, bias, input.shape[1], input.dtype)
-        fixed = {} if training else {"mean": running_mean, "var": running_var}
-        return first(function(last(input), w, b, eps=eps, **fixed))
-    return adapter
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False,
+               momentum=0.1, eps=1e-5):
+    need(input.ndim > 1, "input without C")
+    w, b = ones_and_zeros(weight, bias, input.shape[1], input.dtype)
+    fixed = {} if training else {"mean": running_mean, "var": running_var}
+    return first(tc.batch_norm(last(input), w, b, eps=eps, **fixed))
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -416,14 +411,8 @@ def on_scores(layer, x, target):
 
 # ---- which operator judges which function --------------------------------------------------------
 
-@dataclass(frozen=True)
-class By:
-    """How a PyTorch operator judges: the adapter, what is done to its result, what is constant."""
-
-    adapter: Any
-    after: Any = lambda y: y
-    constants: tuple[str, ...] = ()
-
+# What a loss here gives no gradient to counts as a constant there too.
+CONSTANTS = {"cross_entropy": "target", "binary_cross_entropy_with_logits": "target"}
 
 # Words of our errors, and what the table calls a sample that we refuse on purpose.
 REFUSED = {
@@ -494,8 +483,7 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
     "min": {"amin": reduction(tc.min), "min/reduction_no_dim": reduction(tc.min),
             "min/reduction_with_dim": reduction(tc.min)},
     "logsumexp": {"logsumexp": reduction(tc.logsumexp)},
-    "conv2d": {"nn.functional.conv2d": conv2d(tc.conv2d)},
-    "conv2d_relu": {"nn.functional.conv2d": By(conv2d(tc.conv2d_relu), torch.relu)},
+    "conv2d": {"nn.functional.conv2d": conv2d},
     "conv_transpose2d": {"nn.functional.conv_transpose2d": conv_transpose2d},
     "softmax": {"softmax": softmax_like(tc.softmax),
                 "nn.functional.softmin": softmax_like(lambda x, axis: tc.softmax(-x, axis))},
@@ -504,22 +492,17 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
                     instance_norm(lambda x, w, b: x * w + b),
                     "nn.functional.group_norm": group_norm},
     "scale_shift": {"nn.functional.instance_norm": instance_norm(tc.scale_shift)},
-    "scale_shift_relu": {"nn.functional.instance_norm":
-                         By(instance_norm(tc.scale_shift_relu), torch.relu)},
-    "batch_norm": {"nn.functional.batch_norm": batch_norm(tc.batch_norm)},
-    "batch_norm_relu": {"nn.functional.batch_norm": By(batch_norm(tc.batch_norm_relu), torch.relu)},
+    "batch_norm": {"nn.functional.batch_norm": batch_norm},
     "layer_norm": {"nn.functional.layer_norm": layer_norm},
-    "add_relu": {"add": By(lambda a, b: tc.add_relu(a, b), torch.relu)},
     "matmul": {"matmul": tc.matmul, "__rmatmul__": lambda a, b: b @ a, "mm": tc.matmul,
                "mv": tc.matmul, "bmm": tc.matmul, "dot": tc.matmul},
     "linear": {"nn.functional.linear": linear},
-    "cross_entropy": {"nn.functional.cross_entropy":
-                      By(cross_entropy, constants=("target",))},
+    "cross_entropy": {"nn.functional.cross_entropy": cross_entropy},
     "nll_loss": {"nn.functional.nll_loss": nll_loss},
     "mse_loss": {"nn.functional.mse_loss": only(tc.mse_loss)},
     "binary_cross_entropy_with_logits": {
         "nn.functional.binary_cross_entropy_with_logits":
-        By(binary_cross_entropy_with_logits, constants=("target",))},
+        binary_cross_entropy_with_logits},
     "max_pool2d": {"nn.functional.max_pool2d": max_pool2d("first")},
     "max_pool2d_shared": {"nn.functional.max_pool2d": max_pool2d("split")},
     "avg_pool2d": {"nn.functional.avg_pool2d": avg_pool2d},
@@ -756,15 +739,15 @@ def check_names(function, kwargs):
 class OpCall:
     """A sample of an operator as functions of its leaves: the tensors that require a gradient."""
 
-    def __init__(self, by, operator, args, kwargs):
-        check_names(by.adapter, kwargs)
-        bound = inspect.signature(by.adapter).bind(*args, **kwargs)
-        constants = [id(v) for k, v in bound.arguments.items() if k in by.constants]
-        self.by, self.operator, self.sample = by, operator, [list(args), kwargs]
+    def __init__(self, adapter, operator, constant, args, kwargs):
+        check_names(adapter, kwargs)
+        bound = inspect.signature(adapter).bind(*args, **kwargs)
+        constant = bound.arguments.get(constant)
+        self.adapter, self.operator, self.sample = adapter, operator, [list(args), kwargs]
         self.places, self.leaves = {}, []
 
         def collect(t):
-            if t.requires_grad and id(t) not in self.places and id(t) not in constants:
+            if t.requires_grad and id(t) not in self.places and t is not constant:
                 self.places[id(t)] = len(self.leaves)
                 self.leaves.append(t.detach().numpy())
             return t
@@ -779,12 +762,12 @@ class OpCall:
 
     def ours(self, tensors):
         args, kwargs = self.with_leaves(tensors, lambda t: t.detach().numpy())
-        return self.by.adapter(*args, **kwargs)
+        return self.adapter(*args, **kwargs)
 
     def theirs(self, tensors):
         args, kwargs = self.with_leaves(tensors, lambda t: like(t.detach().clone(), tensors))
         y = self.operator(*args, **kwargs)
-        return self.by.after(y[0] if isinstance(y, tuple) else y)
+        return y[0] if isinstance(y, tuple) else y
 
 
 def like(t, tensors):
@@ -862,13 +845,11 @@ def samples_of(name, info, dtype):
 
 def judge_op(ours, theirs, info, dtype):
     """Every sample of one operator; the counts are kept, the failures returned."""
-    by = OPS_OF_TORCH[ours][theirs]
-    by = by if isinstance(by, By) else By(by)
     counts = COUNTS.setdefault((ours, theirs), Counter())
     failures = []
     for i, sample in samples_of(theirs, info, dtype):
-        wrong = judge(partial(OpCall, by, info.op, (sample.input, *sample.args), sample.kwargs),
-                      dtype, counts)
+        wrong = judge(partial(OpCall, OPS_OF_TORCH[ours][theirs], info.op, CONSTANTS.get(ours),
+                              (sample.input, *sample.args), sample.kwargs), dtype, counts)
         if wrong:
             failures.append(f"sample {i} in {dtype}, {sample.summary()}: {wrong}")
     return failures
