@@ -374,7 +374,7 @@ def test_a_reduction_of_nothing_is_refused(name, data, shape, keepdims):
 # ---- dtypes --------------------------------------------------------------------------------------
 
 WHOLE = [np.dtype(d) for d in ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32",
-                               "int64")]
+                               "int64", "uint64")]
 REAL = [np.dtype(d) for d in ("float32", "float64")]
 
 # What takes several inputs, for whole numbers too.
