@@ -1,14 +1,15 @@
 """Compiled kernels, where the extra ``fast`` is installed: the door to the folder ``jit``.
 
-Nothing here imports the compiler before a compiled kernel is first asked for.  Without it, or with
-``set_compiled(False)``, every kernel declines and the op takes its next one.
+Nothing here imports the compiler before a compiled kernel is first asked for.  Without it, where it
+fails, or with ``set_compiled(False)``, every kernel declines and the op takes its next one.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from functools import cache
+import warnings
+from functools import cache, partial
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -16,10 +17,12 @@ import numpy as np
 
 from tinygrad_cnn.errors import SettingError, missing_extra
 from tinygrad_cnn.kernels.blocks import Array
+from tinygrad_cnn.kernels.threads import apart
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "get_compiled", "module",
            "set_compiled"]
 
+_JIT = "tinygrad_cnn.kernels.jit"
 _DTYPES = (np.float32, np.float64)
 
 
@@ -90,30 +93,49 @@ def module(name: str, dtype: np.dtype[Any]) -> Any:
 
 
 @cache
-def _module(name: str) -> ModuleType:
+def _module(name: str) -> ModuleType | None:
     """A file of the folder ``jit``, which needs the compiler: imported when first asked for."""
-    return importlib.import_module(f"tinygrad_cnn.kernels.jit.{name}")
+    return apart(partial(importlib.import_module, f"{_JIT}.{name}")) if _works() else None
+
+
+@cache
+def _works() -> bool:
+    """Whether the compiler is installed and compiles; it is tried once, in a process.
+
+    Signals do not reach the thread that imports it: half imported it would fail from then on.
+    """
+    if not _installed():
+        return False
+    try:
+        apart(lambda: importlib.import_module(f"{_JIT}.loops").trial())
+    except Exception as error:
+        warnings.warn(
+            f"compiled kernels are left out, because numba fails ({type(error).__name__}: {error}); "
+            'NumPy\'s kernels serve instead. Install it anew, pip install --force-reinstall '
+            '"tinygrad-cnn[fast]", or choose set_compiled(False)', RuntimeWarning, stacklevel=2)
+        return False
+    return True
 
 
 def conv2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
-    return _module("convolution").conv2d(x, w, b, **settings) if _installed() else NotImplemented
+    jit = _module("convolution")
+    return NotImplemented if jit is None else jit.conv2d(x, w, b, **settings)
 
 
 def conv2d_relu(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
     """max(conv2d, 0): N H W C, KH KW C O, O -> N OH OW O."""
-    if not _installed():
-        return NotImplemented
-    return _module("convolution").conv2d_relu(x, w, b, **settings)
+    jit = _module("convolution")
+    return NotImplemented if jit is None else jit.conv2d_relu(x, w, b, **settings)
 
 
 def conv2d_input(y: Array, w: Array, **settings: Any) -> Any:
     """N OH OW O, KH KW C O -> N H W C."""
-    return _module("convolution").conv2d_input(y, w, **settings) if _installed() else NotImplemented
+    jit = _module("convolution")
+    return NotImplemented if jit is None else jit.conv2d_input(y, w, **settings)
 
 
 def conv2d_weight(x: Array, y: Array, **settings: Any) -> Any:
     """N H W C, N OH OW O -> KH KW C O."""
-    if not _installed():
-        return NotImplemented
-    return _module("convolution").conv2d_weight(x, y, **settings)
+    jit = _module("convolution")
+    return NotImplemented if jit is None else jit.conv2d_weight(x, y, **settings)

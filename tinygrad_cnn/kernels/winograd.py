@@ -88,7 +88,7 @@ def conv2d_relu(x: Array, w: Array, b: Array | None = None, *, stride: Pair, pad
     return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=True)
 
 
-@one_blas_thread()
+@one_blas_thread
 def _conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Sides, dilation: Pair,
             groups: int, *, rectify: bool) -> Any:
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
@@ -98,7 +98,7 @@ def _conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Sides, d
     return _correlate(x, w, b, out, padding, rectify)
 
 
-@one_blas_thread()
+@one_blas_thread
 def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,
                  dilation: Pair, groups: int) -> Any:
     """N OH OW O, KH KW C O -> N H W C."""
@@ -111,7 +111,7 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
                       ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right)))
 
 
-@one_blas_thread()
+@one_blas_thread
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   dilation: Pair, groups: int) -> Any:
     """N H W C, N OH OW O -> KH KW C O."""
