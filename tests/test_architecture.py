@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "op": ("shapes", "errors"),
     "graph": ("op", "shapes", "errors"),
     "tensor": ("tensor", "graph", "op", "shapes", "errors"),
+    "debug": ("graph", "errors"),
     "ops": ("ops", "tensor", "op", "kernels", "shapes", "errors"),
     "transforms": ("tensor", "graph", "ops", "errors"),
     "nn": ("nn", "ops", "tensor", "shapes", "errors"),
