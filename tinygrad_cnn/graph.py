@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ContextDecorator, contextmanager
-from contextvars import ContextVar, Token
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ContextDecorator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from heapq import heappop, heappush
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -86,7 +88,7 @@ class _Several(Observer):
             observer.backward(*told)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
     """Whether ops are recorded, the path of the running modules, and who is watching."""
 
@@ -95,30 +97,54 @@ class State:
     observer: Observer | None = None
 
 
-_state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - it is frozen
+_state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - see _Block
 
 
-class _Recording(ContextDecorator):
-    """A context manager and decorator that switches recording; re-entrant, one flag per thread."""
+class _Block(ContextDecorator):
+    """A block, or a decorated function, in which one field of the state has another value.
 
-    def __init__(self, on: bool) -> None:
-        self._on = on
-        self._tokens: ContextVar[tuple[Token[State], ...]] = ContextVar("tokens", default=())
+    A generator that holds a block may be finished after later blocks, or in another thread.  Such
+    an end changes the field back in the state of its own, wherever that is still in use.
+    """
 
-    def __enter__(self) -> None:
-        token = _state.set(replace(_state.get(), recording=self._on))
-        self._tokens.set((*self._tokens.get(), token))
+    def __init__(self, field: str, value: Callable[[Any], Any]) -> None:
+        self._field, self._value = field, value         # the value, from that outside the block
+        self._entered: dict[int, tuple[State, State]] = {}
+
+    def _recreate_cm(self) -> _Block:
+        return _Block(self._field, self._value)         # each call of a function has its own
+
+    def __enter__(self) -> Any:
+        before = _state.get()
+        state = State(before.recording, before.scope, before.observer)
+        value = self._value(getattr(before, self._field))
+        setattr(state, self._field, value)
+        try:
+            self._entered[id(state)] = state, before
+            _state.set(state)
+        except BaseException:                           # an interrupt: there will be no __exit__
+            self._leave(state, before)
+            raise
+        return value
 
     def __exit__(self, *_: object) -> None:
-        *rest, token = self._tokens.get()
-        self._tokens.set(tuple(rest))
-        _state.reset(token)
+        # Threads may share a block; where it ends out of turn, this is the one entered last.
+        here = self._entered.get(id(_state.get()))
+        self._leave(*(here or next(reversed(self._entered.values()))))
+
+    def __del__(self) -> None:
+        for entry in tuple(self._entered.values()):     # an interrupt came before __exit__ began
+            self._leave(*entry)
+
+    def _leave(self, state: State, before: State) -> None:
+        if _state.get() is state:
+            _state.set(before)
+        else:
+            setattr(state, self._field, getattr(before, self._field))
+        self._entered.pop(id(state), None)
 
 
-_RECORD, _DO_NOT_RECORD = _Recording(True), _Recording(False)
-
-
-def no_grad() -> _Recording:
+def no_grad() -> _Block:
     """Do not record ops inside the block, or inside the decorated function.
 
     The flag is per thread and per asynchronous task: a thread that is started inside the block
@@ -136,10 +162,10 @@ def no_grad() -> _Recording:
     >>> predict(x).requires_grad
     False
     """
-    return _DO_NOT_RECORD
+    return _Block("recording", lambda _: False)
 
 
-def enable_grad() -> _Recording:
+def enable_grad() -> _Block:
     """Record ops inside the block, even within `no_grad`.
 
     Examples
@@ -149,7 +175,7 @@ def enable_grad() -> _Recording:
     ...     (x * 2).requires_grad
     True
     """
-    return _RECORD
+    return _Block("recording", lambda _: True)
 
 
 def is_grad_enabled() -> bool:
@@ -161,31 +187,18 @@ def is_grad_enabled() -> bool:
     return _state.get().recording
 
 
-@contextmanager
-def scope(name: str) -> Iterator[tuple[str, ...]]:
+def scope(name: str) -> _Block:
     """Add ``name`` to the path that nodes made inside the block carry; gives the path.
 
     Modules call this.
     """
-    state = _state.get()
-    path = (*state.scope, name)
-    token = _state.set(State(state.recording, path, state.observer))
-    try:
-        yield path
-    finally:
-        _state.reset(token)
+    return _Block("scope", lambda path: (*path, name))
 
 
-@contextmanager
-def observing(observer: Observer) -> Iterator[None]:
+def observing(observer: Observer) -> _Block:
     """Tell ``observer`` of every op applied and every cotangent found inside the block."""
-    outer = _state.get().observer
-    told = observer if outer is None else _Several(outer, observer)
-    token = _state.set(replace(_state.get(), observer=told))
-    try:
-        yield
-    finally:
-        _state.reset(token)
+    return _Block("observer", lambda outer: observer if outer is None
+                  else _Several(outer, observer))
 
 
 # ---- nodes ---------------------------------------------------------------------------------------
@@ -347,13 +360,13 @@ def cotangents(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor], create_grap
         return {key_of(out): ct}
     useful = None if wanted is None else _leading_to(out.node, wanted)
     state = _state.get()
-    token = _state.set(State(create_graph, state.scope, state.observer))
     try:
+        _state.set(State(create_graph, state.scope, state.observer))
         step = _TensorStep(wrap) if create_graph else _ArrayStep(wrap)
         return _walk(out.node, ct, step, useful, wanted, retain_graph or create_graph,
                      state.observer)
     finally:
-        _state.reset(token)
+        _state.set(state)
 
 
 def _walk(last: Node, seed: Any, step: _Step, useful: set[Any] | None, wanted: set[Any] | None,
@@ -523,10 +536,10 @@ class _TensorStep:
         given = [t for t in (ct, out, *inputs) if t is not None]
         _refuse_written(node, inputs)
         result = []
-        before = [t._access for t in given]
-        for t in given:
-            t._access = READ_ONLY
+        given_back = map(setattr, given, repeat("_access"), [t._access for t in given])
         try:
+            for t in given:
+                t._access = READ_ONLY
             for i, x in enumerate(inputs):
                 if x is None or not x.requires_grad or (
                         useful is not None and key_of(x) not in useful):
@@ -545,8 +558,7 @@ class _TensorStep:
                         f"input has {x.dtype}; keep the dtype of ct")
                 result.append((x, part))
         finally:
-            for t, access in zip(given, before, strict=True):
-                t._access = access
+            _exhaust(given_back)                # one call, which no interrupt divides
         return result
 
     def add(self, a: Tensor, b: Tensor, may_write: bool) -> Tensor:
@@ -555,6 +567,9 @@ class _TensorStep:
 
     def array(self, ct: Tensor) -> Array:
         return ct._data
+
+
+_exhaust = deque[Any](maxlen=0).extend
 
 
 def _refuse_written(node: Node, inputs: tuple[Tensor | None, ...]) -> None:

@@ -445,8 +445,9 @@ def use_kernels(*names: str) -> Iterator[None]:
         if name not in known:
             raise SettingError(f"use_kernels: no op has a kernel {name!r}; "
                                f"choose from {', '.join(sorted(known))}")
-    token = _forced.set(names)
+    outer = _forced.get()
     try:
+        _forced.set(names)
         yield
     finally:
-        _forced.reset(token)
+        _forced.set(outer)

@@ -110,9 +110,9 @@ def _works() -> bool:
         apart(lambda: importlib.import_module(f"{_JIT}.loops").trial())
     except Exception as error:
         warnings.warn(
-            f"compiled kernels are left out, because numba fails ({type(error).__name__}: {error}); "
-            'NumPy\'s kernels serve instead. Install it anew, pip install --force-reinstall '
-            '"tinygrad-cnn[fast]", or choose set_compiled(False)', RuntimeWarning, stacklevel=2)
+            f"compiled kernels are left out, because numba fails: {type(error).__name__}: {error}; "
+            'NumPy\'s kernels serve instead; pip install --force-reinstall "tinygrad-cnn[fast]" '
+            "may mend it, set_compiled(False) chooses them", RuntimeWarning, stacklevel=2)
         return False
     return True
 

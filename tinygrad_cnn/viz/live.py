@@ -126,18 +126,22 @@ class Watch:
 
     def __init__(self) -> None:
         self.recorder = Recorder()
-        self._contexts: list[tuple[Any, Any]] = []
+        self._observing = observing(self.recorder)
+        self._outer: list[Watch | None] = []
 
     def __enter__(self) -> Watch:
-        inner = observing(self.recorder)
-        inner.__enter__()
-        self._contexts.append((inner, _watching.set(self)))
+        self._outer.append(_watching.get())
+        self._observing.__enter__()
+        try:
+            _watching.set(self)
+        except BaseException:                   # an interrupt: there will be no __exit__
+            self.__exit__()
+            raise
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        inner, token = self._contexts.pop()
-        _watching.reset(token)
-        inner.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        _watching.set(self._outer.pop())
+        self._observing.__exit__()
 
     def describe(self, output: Tensor, *, title: str = "") -> Recording:
         """The recording of one output that was computed inside the block.
