@@ -14,10 +14,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ContextDecorator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from heapq import heappop, heappush
 from itertools import repeat
@@ -27,7 +27,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from tinygrad_cnn.errors import GradientError, GraphFreedError
+from tinygrad_cnn.errors import GradientError, GraphFreedError, KernelFailed
 from tinygrad_cnn.op import FUNCTIONS, OPS, Op
 from tinygrad_cnn.shapes import Shape
 
@@ -95,6 +95,8 @@ class State:
     recording: bool = True
     scope: tuple[str, ...] = ()
     observer: Observer | None = None
+    outer: State | None = field(default=None, repr=False, compare=False)    # outside the block
+    over: bool = field(default=False, repr=False, compare=False)            # the block has ended
 
 
 _state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - see _Block
@@ -103,45 +105,55 @@ _state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa:
 class _Block(ContextDecorator):
     """A block, or a decorated function, in which one field of the state has another value.
 
-    A generator that holds a block may be finished after later blocks, or in another thread.  Such
-    an end changes the field back in the state of its own, wherever that is still in use.
+    A generator that holds a block may be finished before blocks that began later, or in another
+    thread.  Such an end changes the field back in the block's own state, which is still in use.
     """
 
-    def __init__(self, field: str, value: Callable[[Any], Any]) -> None:
-        self._field, self._value = field, value         # the value, from that outside the block
-        self._entered: dict[int, tuple[State, State]] = {}
+    def __init__(self, name: str, value: Callable[[Any], Any]) -> None:
+        self._name, self._value = name, value           # of the field; from its value outside
+        self._running: dict[int, Generator[Any, None, None]] = {}
 
     def _recreate_cm(self) -> _Block:
-        return _Block(self._field, self._value)         # each call of a function has its own
+        return _Block(self._name, self._value)          # each call of a function has its own
 
     def __enter__(self) -> Any:
-        before = _state.get()
-        state = State(before.recording, before.scope, before.observer)
-        value = self._value(getattr(before, self._field))
-        setattr(state, self._field, value)
+        # An interrupt may come before __exit__ has begun, or between any two calls: what is left of
+        # a generator runs in any case when it is let go.
+        run = _changed(self._name, self._value)
         try:
-            self._entered[id(state)] = state, before
-            _state.set(state)
-        except BaseException:                           # an interrupt: there will be no __exit__
-            self._leave(state, before)
+            value = next(run)
+            self._running[id(_state.get())] = run
+        except BaseException:
+            run.close()
             raise
         return value
 
     def __exit__(self, *_: object) -> None:
         # Threads may share a block; where it ends out of turn, this is the one entered last.
-        here = self._entered.get(id(_state.get()))
-        self._leave(*(here or next(reversed(self._entered.values()))))
+        run = self._running.pop(id(_state.get()), None) or self._running.popitem()[1]
+        next(run, None)
 
-    def __del__(self) -> None:
-        for entry in tuple(self._entered.values()):     # an interrupt came before __exit__ began
-            self._leave(*entry)
 
-    def _leave(self, state: State, before: State) -> None:
-        if _state.get() is state:
-            _state.set(before)
-        else:
-            setattr(state, self._field, getattr(before, self._field))
-        self._entered.pop(id(state), None)
+def _changed(name: str, value: Callable[[Any], Any]) -> Generator[Any, None, None]:
+    """The body of a block; it does not know the block, which then ends as soon as it is let go."""
+    before = _state.get()
+    state = State(before.recording, before.scope, before.observer, before)
+    new = value(getattr(before, name))
+    setattr(state, name, new)
+    after: State = before
+    try:
+        _state.set(state)
+        yield new
+    finally:
+        try:
+            if (here := _state.get()) is state:
+                while after.over and after.outer is not None:
+                    after = after.outer
+            else:
+                setattr(state, name, getattr(before, name))
+                state.over, after = True, here
+        finally:
+            _state.set(after)
 
 
 def no_grad() -> _Block:
@@ -599,6 +611,8 @@ def _call(rule: Callable[..., Any], op: Op, i: int, ct: Any, out: Any, inputs: S
         if not settings and not node.residuals:
             return rule(ct, out, *inputs)
         return rule(ct, out, *inputs, **settings, **node.residuals)
+    except KernelFailed:                        # it is not asked again
+        return _call(rule, op, i, ct, out, inputs, node)
     except Exception as error:
         error.add_note(_place(op, i))
         raise

@@ -19,10 +19,9 @@ from tinygrad_cnn.errors import SettingError, missing_extra
 from tinygrad_cnn.kernels.blocks import Array
 from tinygrad_cnn.kernels.threads import apart
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "get_compiled", "module",
-           "set_compiled"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "get_compiled", "give_up",
+           "module", "set_compiled"]
 
-_JIT = "tinygrad_cnn.kernels.jit"
 _DTYPES = (np.float32, np.float64)
 
 
@@ -32,9 +31,10 @@ def _installed() -> bool:
 
 
 class _Setting:
-    """Whether compiled kernels are chosen; None is: where they are installed."""
+    """Whether compiled kernels are chosen; None is: where they are installed and work."""
 
     on: bool | None = None
+    failed = False
 
 
 def get_compiled() -> bool:
@@ -46,7 +46,7 @@ def get_compiled() -> bool:
     ...     get_compiled()
     False
     """
-    return _installed() if _Setting.on is None else _Setting.on
+    return _installed() and not _Setting.failed if _Setting.on is None else _Setting.on
 
 
 class set_compiled:  # noqa: N801 - a function that can also be used in a with statement
@@ -55,7 +55,7 @@ class set_compiled:  # noqa: N801 - a function that can also be used in a with s
     Parameters
     ----------
     on : bool
-        The default is to choose them where the extra ``fast`` is installed.
+        The default is to choose them where the extra ``fast`` is installed and works.
 
     Raises
     ------
@@ -92,29 +92,31 @@ def module(name: str, dtype: np.dtype[Any]) -> Any:
     return _module(name) if dtype in _DTYPES and get_compiled() else None
 
 
-@cache
 def _module(name: str) -> ModuleType | None:
     """A file of the folder ``jit``, which needs the compiler: imported when first asked for."""
-    return apart(partial(importlib.import_module, f"{_JIT}.{name}")) if _works() else None
+    if _Setting.failed or not _installed():
+        return None
+    try:
+        return _imported(name)
+    except Exception as error:
+        give_up(error)
+        return None
 
 
 @cache
-def _works() -> bool:
-    """Whether the compiler is installed and compiles; it is tried once, in a process.
+def _imported(name: str) -> ModuleType:
+    """Signals do not come to where it is imported: half imported, numba would fail from then on."""
+    return apart(partial(importlib.import_module, f"tinygrad_cnn.kernels.jit.{name}"))
 
-    Signals do not reach the thread that imports it: half imported it would fail from then on.
-    """
-    if not _installed():
-        return False
-    try:
-        apart(lambda: importlib.import_module(f"{_JIT}.loops").trial())
-    except Exception as error:
+
+def give_up(error: Exception) -> None:
+    """Do without compiled kernels from here on, and say why, once."""
+    if not _Setting.failed:
+        _Setting.failed = True
         warnings.warn(
             f"compiled kernels are left out, because numba fails: {type(error).__name__}: {error}; "
             'NumPy\'s kernels serve instead; pip install --force-reinstall "tinygrad-cnn[fast]" '
             "may mend it, set_compiled(False) chooses them", RuntimeWarning, stacklevel=2)
-        return False
-    return True
 
 
 def conv2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:

@@ -14,17 +14,18 @@ from functools import cache, partial
 from typing import Any
 
 import numba
-import numpy as np
 from numba.core.caching import FunctionCache
 from numba.extending import overload
 
+from tinygrad_cnn.errors import KernelFailed
+from tinygrad_cnn.kernels.compiled import give_up
 from tinygrad_cnn.kernels.jit.move import clear, copy
 from tinygrad_cnn.kernels.jit.tile import tile
 from tinygrad_cnn.kernels.threads import apart
 
 # mypy: disable-error-code="no-untyped-def"
 
-__all__ = ["correlate", "correlate_strips", "trial", "weight", "weight_strips"]
+__all__ = ["correlate", "correlate_strips", "weight", "weight_strips"]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
@@ -58,7 +59,11 @@ def compiled(function: Any) -> Any:
 
 
 def _compile(compile_for: Callable[..., Any], *args: Any) -> Any:
-    return apart(partial(compile_for, *args))
+    try:
+        return apart(partial(compile_for, *args))
+    except Exception as error:
+        give_up(error)
+        raise KernelFailed from error
 
 
 @cache
@@ -66,11 +71,6 @@ def _tell() -> None:
     warnings.warn("compiled kernels are compiled anew in every process, because numba finds no "
                   "folder to keep them in; set NUMBA_CACHE_DIR to a folder that can be written to",
                   RuntimeWarning, stacklevel=2)
-
-
-def trial() -> None:
-    """Compile one small function: an error says that the compiler does not work here."""
-    frame(np.zeros(1, np.float32), 0, 1, 1, 1, np.zeros(1, np.float32), 1, 1, 0, 0)
 
 
 def _inside(choose: Any) -> Any:
