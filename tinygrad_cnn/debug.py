@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,25 +180,39 @@ def _source(x: Tensor) -> str:
 
 class _Mutations(Observer):
 
-    def __init__(self) -> None:
+    def __init__(self, *, trust: bool = True) -> None:
+        self._trust = trust                             # the package's own rules do not write
         self._copies: WeakKeyDictionary[Node, dict[str, Array]] = WeakKeyDictionary()
+        self._last: dict[int, tuple[ref[Array], Array]] = {}    # a result is often kept twice
         self._cotangent: Array | None = None
 
     def forward(self, node: Node, inputs: tuple[Tensor | None, ...], out: Array,
                 seconds: float) -> None:
-        self._copies[node] = {name: array.copy() for name, array in _kept(node)}
+        self._copies[node] = {name: self._copy(array) for name, array in _kept(node)}
+
+    def _copy(self, array: Array) -> Array:
+        key = id(array)
+        known, copy = self._last.get(key, (None, array))
+        if known is None or known() is not array:
+            copy = array.copy()
+            self._last[key] = ref(array, lambda _: self._last.pop(key, None)), copy
+        return copy
 
     def before_backward(self, node: Node, cotangent: Array) -> None:
         self._compare(node, "changed after the forward pass, past its tensor", "call backward() "
                       "before the change, or run the forward pass again")
-        self._cotangent = cotangent.copy()
+        self._cotangent = None if self._trusts(node) else cotangent.copy()
 
     def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array]],
                  seconds: float) -> None:
+        if self._cotangent is None:
+            return
         cure = "a rule must not write to what it is given"
         self._compare(node, "changed by a backward rule", cure)
-        assert self._cotangent is not None
         _refuse(node, "ct", cotangent, self._cotangent, "changed by a backward rule", cure)
+
+    def _trusts(self, node: Node) -> bool:
+        return self._trust and not node.op.foreign
 
     def _compare(self, node: Node, how: str, cure: str) -> None:
         copies = self._copies.get(node, {})             # none, if applied outside the block
@@ -216,9 +230,20 @@ def _kept(node: Node) -> list[tuple[str, Array]]:
 
 
 def _refuse(node: Node, name: str, now: Array, then: Array, how: str, cure: str) -> None:
+    one, other = _bits(now), _bits(then)
+    if one is not None and other is not None and np.array_equal(one, other):
+        return
     different = (now != then) & ~((now != now) & (then != then))
     if not different.any():
         return
     place = tuple(int(i) for i in np.argwhere(different)[0])
     raise GradientError(f"{node.op.name}: {name} was {how}: at index {place} it is {now[place]} "
                         f"and was {then[place]}; {cure}" + _applied(node))
+
+
+def _bits(array: Array) -> Array | None:
+    """The bytes of a contiguous array, eight at a time where they divide: NaN equals itself."""
+    if not array.flags.c_contiguous or not array.size:
+        return None
+    wide = np.uint64 if array.nbytes % 8 == 0 else np.uint8
+    return array.reshape(-1).view(np.uint8).view(wide)

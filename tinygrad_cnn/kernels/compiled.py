@@ -19,8 +19,8 @@ from tinygrad_cnn.errors import SettingError, missing_extra
 from tinygrad_cnn.kernels.blocks import Array
 from tinygrad_cnn.kernels.threads import apart
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "get_compiled", "give_up",
-           "module", "set_compiled"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "get_compiled", "give_up", "module",
+           "set_compiled"]
 
 _DTYPES = (np.float32, np.float64)
 
@@ -123,12 +123,6 @@ def conv2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
     jit = _module("convolution")
     return NotImplemented if jit is None else jit.conv2d(x, w, b, **settings)
-
-
-def conv2d_relu(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
-    """max(conv2d, 0): N H W C, KH KW C O, O -> N OH OW O."""
-    jit = _module("convolution")
-    return NotImplemented if jit is None else jit.conv2d_relu(x, w, b, **settings)
 
 
 def conv2d_input(y: Array, w: Array, **settings: Any) -> Any:

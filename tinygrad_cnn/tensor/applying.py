@@ -86,7 +86,7 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     arrays = [x.dtype.newbyteorder("=") for x in inputs if isinstance(x, (np.ndarray, np.generic))]
     floats = [d for d in arrays if d.kind == "f"]
     numbers = [x for x in inputs if isinstance(x, (bool, int, float))]
-    if floats or not tensors or any(isinstance(x, float) for x in numbers):
+    if floats or not (tensors or arrays) or any(isinstance(x, float) for x in numbers):
         return (floats or [np.dtype(np.float32)])[0], False
     lists = [np.asarray(x).dtype for x in inputs if isinstance(x, (list, tuple))]
     if any(d.kind == "f" for d in lists):

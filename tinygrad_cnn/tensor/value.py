@@ -660,18 +660,17 @@ def _sum(a: Tensor, b: Tensor, create_graph: bool) -> Tensor:
 
 def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
     """A value that is no tensor, in ``dtype``; other float arrays are refused."""
+    refuse_tensors_inside(value, f"{op}: {name}")
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f" \
             and value.dtype.newbyteorder("=") != dtype and dtype.kind != "c":
         raise DTypeError(f"{op}: {name} is an array of {value.dtype} among tensors of {dtype}; "
                          f"cast it: {name}.astype(np.{dtype})")
-    refuse_tensors_inside(value, f"{op}: {name}")
-    if isinstance(value, int) and dtype.kind in "iu":
-        try:
-            return np.array(value, dtype)
-        except OverflowError:
-            raise DTypeError(f"{op}: {name} is {value}, which {dtype} cannot hold; cast the "
-                             "tensor first: tensor.astype(np.int64)") from None
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value, dtype if isinstance(value, int) else None)
+    except OverflowError:
+        raise DTypeError(f"{op}: {name} is an integer of {int(value).bit_length()} bits, which "
+                         f"{dtype} cannot hold; cast the tensor first: tensor.astype(np.int64), "
+                         "or to a float dtype") from None
     if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
-    return array.astype(dtype)
+    return array.astype(dtype, copy=False)
