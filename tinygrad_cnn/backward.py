@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_cnn.errors import GradientError
-from tinygrad_cnn.graph import Array, Node, State, handed, locked, refuse_changed, running
+from tinygrad_cnn.graph import Array, Node, State, changed, handed, locked, refuse_changed
 from tinygrad_cnn.op import FUNCTIONS, Op
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor], create_g
     done: dict[Any, Any] = {}
     found: dict[Any, Any] = {out.node: ct}
     heap = [(-out.node.serial, out.node)]
-    with running(recording=create_graph, plain=not create_graph) as state:
+    with changed(recording=create_graph, plain=not create_graph) as state:
         while heap:
             node = heappop(heap)[1]
             ct = found.pop(node)

@@ -11,9 +11,10 @@ import inspect
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
+from threading import get_ident
 from types import coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -27,8 +28,8 @@ from tinygrad_cnn.shapes import Shape
 if TYPE_CHECKING:
     from tinygrad_cnn.tensor import Tensor
 
-__all__ = ["Node", "Observer", "enable_grad", "handed", "is_grad_enabled", "locked", "no_grad",
-           "observing", "refuse_changed", "running", "scope"]
+__all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "locked",
+           "no_grad", "observing", "refuse_changed", "scope"]
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,7 +81,7 @@ class _Several(Observer):
             observer.backward(*told)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
     """Whether ops are recorded, the path of the running modules, and who is watching.
 
@@ -93,24 +94,49 @@ class State:
     observer: Observer | None = None
 
 
-_state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - it is frozen
+_state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - see changed
+
+
+@contextmanager
+def changed(**fields: Any) -> Iterator[State]:
+    """A block in which fields of the state have other values.
+
+    The state is changed inside ``try``, in a generator: whatever interrupts a ``with`` statement,
+    the rest of the generator runs when it is let go.  A block that a generator of the user's holds
+    may end in another thread, or before blocks that began later; its own state is then changed
+    back.
+    """
+    before = _state.get()
+    state = replace(before, **fields)
+    try:
+        _state.set(state)
+        yield state
+    finally:
+        if _state.get() is state:
+            _state.set(before)
+        else:
+            for name in fields:
+                setattr(state, name, getattr(before, name))
 
 
 class _Recording(ContextDecorator):
-    """A context manager and decorator that switches recording; re-entrant, one flag per thread."""
+    """A context manager and decorator that switches recording; it may be entered repeatedly."""
 
     def __init__(self, on: bool) -> None:
         self._on = on
-        self._tokens: ContextVar[tuple[Token[State], ...]] = ContextVar("tokens", default=())
+        self._blocks: dict[int, list[Any]] = {}             # of each thread
+
+    def _recreate_cm(self) -> _Recording:
+        return _Recording(self._on)
 
     def __enter__(self) -> None:
-        token = _state.set(replace(_state.get(), recording=self._on, plain=False))
-        self._tokens.set((*self._tokens.get(), token))
+        block = changed(recording=self._on, plain=False)
+        self._blocks.setdefault(get_ident(), []).append(block)
+        block.__enter__()
 
-    def __exit__(self, *_: object) -> None:
-        *rest, token = self._tokens.get()
-        self._tokens.set(tuple(rest))
-        _state.reset(token)
+    def __exit__(self, *error: Any) -> None:
+        held = self._blocks.get(get_ident()) or next(filter(None, self._blocks.values()))
+        held.pop().__exit__(*error)
 
     def __call__(self, function: F) -> F:
         if inspect.isasyncgenfunction(function):
@@ -135,14 +161,15 @@ def _steps(on: bool, body: Any) -> Generator[Any, Any, Any]:
     """Run a generator or coroutine with its own recording; whoever it waits for keeps theirs."""
     advance, given = body.send, None
     while True:
-        token = _state.set(replace(_state.get(), recording=on))
+        before = _state.get()
         try:
+            _state.set(replace(before, recording=on, plain=False))
             asked = advance(given)
         except StopIteration as end:
             return end.value
         finally:
             on = _state.get().recording             # the body may wait inside a block of its own
-            _state.reset(token)
+            _state.set(before)
         try:
             advance, given = body.send, (yield asked)
         except BaseException as error:
@@ -151,8 +178,6 @@ def _steps(on: bool, body: Any) -> Generator[Any, Any, Any]:
 
 _awaited = coroutine(_steps)
 
-
-_RECORD, _DO_NOT_RECORD = _Recording(True), _Recording(False)
 
 
 def no_grad() -> _Recording:
@@ -174,7 +199,7 @@ def no_grad() -> _Recording:
     >>> predict(x).requires_grad
     False
     """
-    return _DO_NOT_RECORD
+    return _Recording(False)
 
 
 def enable_grad() -> _Recording:
@@ -187,7 +212,7 @@ def enable_grad() -> _Recording:
     ...     (x * 2).requires_grad
     True
     """
-    return _RECORD
+    return _Recording(True)
 
 
 def is_grad_enabled() -> bool:
@@ -205,13 +230,9 @@ def scope(name: str) -> Iterator[tuple[str, ...]]:
 
     Modules call this.
     """
-    state = _state.get()
-    path = (*state.scope, name)
-    token = _state.set(State(state.recording, state.plain, path, state.observer))
-    try:
+    path = (*_state.get().scope, name)
+    with changed(scope=path):
         yield path
-    finally:
-        _state.reset(token)
 
 
 @contextmanager
@@ -219,11 +240,8 @@ def observing(observer: Observer) -> Iterator[None]:
     """Tell ``observer`` of every op applied and every cotangent found inside the block."""
     outer = _state.get().observer
     told = observer if outer is None else _Several(outer, observer)
-    token = _state.set(replace(_state.get(), observer=told))
-    try:
+    with changed(observer=told):
         yield
-    finally:
-        _state.reset(token)
 
 
 # ---- nodes ---------------------------------------------------------------------------------------
@@ -334,24 +352,12 @@ def blank(shape: Shape, dtype: np.dtype[Any]) -> Array:
 # ---- what a backward pass hands to rules ---------------------------------------------------------
 
 @contextmanager
-def running(*, recording: bool, plain: bool) -> Iterator[State]:
-    """The state inside a backward pass."""
-    before = _state.get()
-    state = State(recording, plain, before.scope, before.observer)
-    token = _state.set(state)
-    try:
-        yield state
-    finally:
-        _state.reset(token)
-
-
-@contextmanager
 def handed(*tensors: Tensor | None) -> Iterator[None]:
     """Inside the block ``data`` of these tensors is read-only."""
     given = [(t, t._access) for t in tensors if t is not None]
-    for t, _ in given:
-        t._access = READ_ONLY
     try:
+        for t, _ in given:
+            t._access = READ_ONLY
         yield
     finally:
         for t, access in reversed(given):

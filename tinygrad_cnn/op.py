@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn.errors import DeclarationError, SettingError
+from tinygrad_cnn.errors import DeclarationError, KernelFailed, SettingError
 from tinygrad_cnn.shapes import Shape, size
 
 __all__ = ["FAMILIES", "FUNCTIONS", "OPS", "TIES", "Op", "Reject", "Sample", "dyadic", "public",
@@ -296,16 +296,19 @@ class Op:
 
     def run(self, *arrays: Array | None, **settings: Any) -> tuple[Array, dict[str, Any]]:
         """The answer of the first kernel that does not decline, and its residuals."""
-        if self._only is not None:
-            result = self._only(*arrays, **settings)
-            if result is not NotImplemented:
-                return result if self.residuals else (result, {})
-        forced = tuple(k for k in _forced.get() if k in self.kernels)
-        chosen = self.choose(*arrays, **settings) if self.choose else ()
-        for name in dict.fromkeys((*forced, *chosen, *self.kernels)):
-            result = self.kernels[name](*arrays, **settings)
-            if result is not NotImplemented:
-                return result if self.residuals else (result, {})
+        try:
+            if self._only is not None:
+                result = self._only(*arrays, **settings)
+                if result is not NotImplemented:
+                    return result if self.residuals else (result, {})
+            forced = tuple(k for k in _forced.get() if k in self.kernels)
+            chosen = self.choose(*arrays, **settings) if self.choose else ()
+            for name in dict.fromkeys((*forced, *chosen, *self.kernels)):
+                result = self.kernels[name](*arrays, **settings)
+                if result is not NotImplemented:
+                    return result if self.residuals else (result, {})
+        except KernelFailed:                    # it is not asked again
+            return self.run(*arrays, **settings)
         raise SettingError(f"{self.name}: every kernel ({', '.join(self.kernels)}) declined "
                            f"{settings}; add one that takes this case")
 
@@ -447,8 +450,9 @@ def use_kernels(*names: str) -> Iterator[None]:
         if name not in known:
             raise SettingError(f"use_kernels: no op has a kernel {name!r}; "
                                f"choose from {', '.join(sorted(known))}")
-    token = _forced.set(names)
+    outer = _forced.get()
     try:
+        _forced.set(names)
         yield
     finally:
-        _forced.reset(token)
+        _forced.set(outer)

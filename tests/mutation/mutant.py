@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_cnn.graph import running
+from tinygrad_cnn.graph import changed
 from tinygrad_cnn.op import OPS, Array, Op
 from tinygrad_cnn.tensor import Tensor
 
@@ -59,7 +59,7 @@ def broken(op: str, k: str, rule: Callable[..., Any], **changes: Any) -> Callabl
     """
     def over_arrays(right: Callable[..., Any], *args: Any, **settings: Any) -> Any:
         arrays = [a._data if isinstance(a, Tensor) else a for a in args]
-        with running(recording=False, plain=True):
+        with changed(recording=False, plain=True):
             made = rule(right, *arrays, **settings)
         return Tensor(made) if isinstance(args[0], Tensor) else made
 

@@ -13,7 +13,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import OPS, Op, Sample, Tensor, grad
-from tinygrad_cnn.graph import running
+from tinygrad_cnn.graph import changed
 from tinygrad_cnn.tensor import apply
 
 STEP = 1 / 64               # below half the distance from an odd eighth to the next kink
@@ -300,7 +300,7 @@ def test_every_value_that_an_op_names_is_read(op):
 
 @pytest.mark.parametrize("op, sample", SAMPLES)
 def test_rules_over_arrays_give_what_they_give_over_tensors(op, sample):
-    with running(recording=False, plain=True):
+    with changed(recording=False, plain=True):
         parts = rules(op, sample, wrap=np.asarray)
     for part, expected in zip(parts, rules(op, sample), strict=True):
         assert not isinstance(part, Tensor)

@@ -144,15 +144,107 @@ def test_callbacks_see_everything_in_order():
     assert seen == ["start", 0, 1, 2, 3, 4, "epoch", "end"]
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step():
+class Stop(Callback):
+    """Counts its calls, and raises what it is given in the one that is named."""
+
+    def __init__(self, where=None, error=None):
+        self.where, self.error, self.seen = where, error, []
+
+    def _note(self, name):
+        self.seen.append(name)
+        if name == self.where:
+            raise self.error
+
+    def on_fit_start(self, trainer): self._note("start")
+    def on_batch_end(self, trainer, batch, loss): self._note("batch")
+    def on_epoch_end(self, trainer, row): self._note("epoch")
+    def on_fit_end(self, trainer): self._note("end")
+
+
+def steadied():
+    """A network with running statistics, and a buffer that is written in the forward pass."""
+    class Counter(nn.Module):
+        def __init__(self):
+            self.register_buffer("calls", np.zeros((), np.int64))
+
+        def forward(self, x):
+            self.calls += 1
+            return x
+
+    rng = np.random.default_rng(2)
+    return nn.Sequential(nn.Conv2D(1, 3, 3, rng=rng), nn.BatchNorm2D(3), Counter(), nn.Flatten(),
+                         nn.BatchNorm1D(12), nn.Linear(12, 2, rng=rng))
+
+
+def interrupted(scores, labels):
+    raise KeyboardInterrupt
+
+
+def not_a_number(scores, labels):
+    return tc.cross_entropy(scores, labels) * np.float32(np.nan)
+
+
+def infinite_gradient(scores, labels):
+    return tc.sqrt(scores - scores.detach()).mean() + tc.cross_entropy(scores, labels)
+
+
+def wrong_labels(scores, labels):
+    return tc.cross_entropy(scores, labels + 7)
+
+
+REFUSED = {"a loss that is not finite": (not_a_number, tc.GradientError, "the loss is nan"),
+           "a gradient that is not finite": (infinite_gradient, tc.GradientError, "clip_norm"),
+           "labels that do not fit": (wrong_labels, tc.TinygradCnnError, None),
+           "an interrupt": (interrupted, KeyboardInterrupt, None)}
+
+
+@pytest.mark.parametrize("loss, error, words", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("good", [0, 3], ids=["at first", "after some batches"])
+def test_a_refused_batch_changes_nothing(loss, error, words, good):
+    model = steadied()
+    optimizer = optim.Adam(model.parameters(), 0.01)
+    schedule = optim.schedules.Cosine(optimizer, 20)
+    end = Stop()
+    batches = list(loader())
+    if good:
+        Trainer(model, optimizer, schedule=schedule, bar=False).fit(batches[:good], 1)
+    before = model.state_dict(), optimizer.state_dict(), schedule.state_dict(), optimizer.lr
+    held = dict(model.named_buffers())
+    trainer = Trainer(model, optimizer, schedule=schedule, loss=loss, clip=1.0, callbacks=[end],
+                      bar=False)
+    with pytest.raises(error, match=words), np.errstate(all="ignore"):
+        trainer.fit([batches[good]], 1)
+    after = model.state_dict(), optimizer.state_dict(), schedule.state_dict(), optimizer.lr
+    np.testing.assert_equal(after, before)
+    assert all(array is held[name] for name, array in model.named_buffers())
+    assert all(p.grad is None for p in model.parameters()), "a later step would use the gradients"
+    assert end.seen == ["start", "end"]
+    assert np.isfinite(list(Trainer(model, optimizer).evaluate(batches).values())).all()
+
+
+def test_a_gradient_that_does_not_fit_moves_no_parameter():
     model = network()
-    images, labels = problem(8)
-    images[3] = np.nan
+    optimizer = optim.Adam(model.parameters(), 0.1)
+    weight, bias = model.parameters()
+    weight.grad, bias.grad = tc.Tensor(np.ones(weight.shape, np.float32)), tc.Tensor(np.ones(7))
     before = model.state_dict()
-    trainer = Trainer(model, optim.SGD(model.parameters(), 0.5))
-    with pytest.raises(tc.GradientError, match="the loss is nan at batch 1 of epoch 1"):
-        trainer.fit([(images, labels)], 1)
-    assert all((before[name] == value).all() for name, value in model.state_dict().items())
+    with pytest.raises(tc.GradientError, match="but its gradient"):
+        optimizer.step()
+    np.testing.assert_equal(model.state_dict(), before)
+    assert optimizer.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("where", ["start", "batch", "epoch", "end"])
+@pytest.mark.parametrize("error", [ValueError("on purpose"), KeyboardInterrupt(), SystemExit(1)],
+                         ids=lambda error: type(error).__name__)
+def test_the_end_of_a_fit_is_told_to_all_callbacks_whatever_ended_it(where, error):
+    model = network()
+    first, failing, last = Stop(), Stop(where, error), Stop()
+    trainer = Trainer(model, optim.SGD(model.parameters(), 0.5), callbacks=[first, failing, last],
+                      bar=False)
+    with pytest.raises(type(error)):
+        trainer.fit(loader(), 2)
+    assert all(callback.seen.count("end") == 1 for callback in (first, failing, last))
 
 
 @pytest.mark.parametrize("call, words", [

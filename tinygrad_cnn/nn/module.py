@@ -134,8 +134,10 @@ class Module:
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
         """Run ``forward`` under this module's name, then the hooks."""
-        steps, token = trail.begin()
+        outer = trail.running.get()
+        steps = trail.begin() if outer is None else outer
         try:
+            trail.running.set(steps)
             with scope(self._name or type(self).__name__) as path:
                 try:
                     out = self.forward(*inputs, **settings)
@@ -150,8 +152,7 @@ class Module:
                 steps.append((path, self, out._data.shape))
             return out
         finally:
-            if token is not None:
-                trail.end(token)
+            trail.running.set(outer)
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call ``hook(module, inputs, output)`` after each call of this module.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.graph import blank, running
+from tinygrad_cnn.graph import blank, changed
 from tinygrad_cnn.op import OPS, Array
 from tinygrad_cnn.tensor import Tensor, grad, gradients
 from tinygrad_cnn.testing.contract_engine import called_by_name, records_and_frees
@@ -289,7 +289,7 @@ def _rule(trial: Trial, i: int, ct: Array, out: Any, inputs: list[Any], residual
         values = t._data if isinstance(t, Tensor) else t
         return Tensor(values) if recorded and values is not None else values
 
-    with running(recording=False, plain=not recorded):
+    with changed(recording=False, plain=not recorded):
         part = op.rule(i)(given(ct), given(out), *map(given, inputs), **trial.settings, **residuals)
     array = np.asarray(part._data if isinstance(part, Tensor) else part)
     shape = np.shape(trial.full(trial.arrays)[i])

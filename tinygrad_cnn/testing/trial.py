@@ -26,11 +26,12 @@ __all__ = ["Trial", "cast_settings", "forced", "on_the_lattice"]
 @contextmanager
 def forced(*kernels: str) -> Iterator[None]:
     """Try these kernels first; as `use_kernels`, for ops that are not registered too."""
-    token = op_module._forced.set(kernels)
+    outer = op_module._forced.get()
     try:
+        op_module._forced.set(kernels)
         yield
     finally:
-        op_module._forced.reset(token)
+        op_module._forced.set(outer)
 
 
 def cast_settings(settings: Mapping[str, Any], dtype: Any) -> dict[str, Any]:

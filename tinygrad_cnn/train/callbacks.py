@@ -34,7 +34,7 @@ class Callback:
         """After each epoch and its validation."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """After the last epoch, whatever ended it."""
+        """After the last epoch, whatever ended it: the number of epochs, an error, an interrupt."""
 
 
 class _Watching(Callback):

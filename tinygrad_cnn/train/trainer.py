@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -123,7 +124,9 @@ class Trainer:
             If ``epochs`` is below 1, there are no batches, or the optimizer holds none of the
             model's parameters, or one that is neither the model's nor the loss's.
         GradientError
-            If the loss is not finite; the weights are those before that batch.
+            If the loss is not finite, or a gradient with ``clip``.  Such a batch changes nothing:
+            weights, buffers such as running statistics, and the state of optimizer and schedule
+            are those before it, as after any error and any interrupt before the optimizer's step.
         """
         self._check_optimizer()
         with training(self.model):
@@ -151,8 +154,16 @@ class Trainer:
              validation: Iterable[Any] | None) -> History:
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise SettingError(f"fit: epochs must be at least 1, got {epochs!r}")
-        for callback in self.callbacks:
-            callback.on_fit_start(self)
+        with ExitStack() as ends:
+            for callback in reversed(self.callbacks):       # what is entered last runs first
+                ends.callback(callback.on_fit_end, self)
+            for callback in self.callbacks:
+                callback.on_fit_start(self)
+            self._epochs(batches, epochs, validation)
+        return self.history
+
+    def _epochs(self, batches: Iterable[Any], epochs: int,
+                validation: Iterable[Any] | None) -> None:
         first = len(self.history)
         for epoch in range(first + 1, first + epochs + 1):
             began = time.perf_counter()
@@ -168,10 +179,7 @@ class Trainer:
             if self.log is not None:
                 self.log(describe(row, first + epochs))
             if any(stop):
-                break
-        for callback in self.callbacks:
-            callback.on_fit_end(self)
-        return self.history
+                return
 
     def _step_schedule(self, row: dict[str, Any]) -> None:
         if getattr(self.schedule, "needs_loss", False):
@@ -184,27 +192,40 @@ class Trainer:
             self.model.train()
         sums = _Sums()
         total = len(batches) if isinstance(batches, Sized) else 0
+        buffers = [(vars(module), name) for module in self.model.modules()
+                   for name in module._buffer_names]
         for i, (images, labels) in enumerate(progress(
                 batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.bar)):
-            scores = self.model(Tensor(images))
-            loss = self.loss(scores, labels)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise GradientError(
-                    f"fit: the loss is {value} at batch {i + 1} of epoch {epoch}; lower the "
-                    f"learning rate ({self.optimizer.lr:g}), clip gradients (clip=1.0), or "
-                    "look for NaN in the data")
-            sums.add(len(images), {"loss": value, **self._judge(scores, labels)})
-            self.optimizer.zero_grad()
-            loss.backward()
-            if self.clip is not None:
-                clip_norm(self.model.parameters(), self.clip)
-            self.optimizer.step()
+            before = [None if held[name] is None else held[name].copy() for held, name in buffers]
+            try:
+                value, figures = self._gradients(images, labels, f"batch {i + 1} of epoch {epoch}")
+                self.optimizer.step()
+            except BaseException:
+                _put_back(buffers, before)
+                self.optimizer.zero_grad()
+                raise
+            sums.add(len(images), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
                 self.schedule.step()
             for callback in self.callbacks:
                 callback.on_batch_end(self, i, value)
         return sums.means("fit")
+
+    def _gradients(self, images: Any, labels: Any, where: str) -> tuple[float, dict[str, float]]:
+        """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
+        scores = self.model(Tensor(images))
+        loss = self.loss(scores, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise GradientError(
+                f"fit: the loss is {value} at {where}; lower the learning rate "
+                f"({self.optimizer.lr:g}), clip gradients (clip=1.0), or look for NaN in the data")
+        figures = self._judge(scores, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip is not None:
+            clip_norm(self.model.parameters(), self.clip)
+        return value, figures
 
     def _judge(self, scores: Tensor, labels: Any) -> dict[str, float]:
         return {name: metric(scores._data, labels) for name, metric in self.metrics.items()}
@@ -266,6 +287,16 @@ def default_metrics(loss: Callable[..., Tensor]) -> dict[str, Metric]:
     plain = loss.func if isinstance(loss, partial) else loss
     classes = plain in (cross_entropy, nll_loss) or isinstance(plain, (CrossEntropyLoss, NLLLoss))
     return {"accuracy": accuracy} if classes else {}
+
+
+def _put_back(buffers: Sequence[tuple[dict[str, Any], str]],
+              before: Sequence[NDArray[Any] | None]) -> None:
+    """Give the buffers of a model the values that they had, in the arrays that they are."""
+    for (held, name), array in zip(buffers, before, strict=True):
+        if array is not None and held[name] is not None and held[name].shape == array.shape:
+            held[name][...] = array
+        elif array is not None:
+            held[name] = array
 
 
 class _Sums:
