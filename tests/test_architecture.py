@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "train": ("train", "data", "io", "nn", "optim", "ops", "transforms", "tensor", "graph", "op",
               "shapes", "errors"),
     "models": ("models", "nn", "ops", "tensor", "errors"),
-    "testing": ("*",), "bench": ("*",), "parallel": ("*",), "cli": ("*",), "__main__": ("*",),
+    "testing": ("*",), "parallel": ("*",), "cli": ("*",), "__main__": ("*",),
     "__init__": ("*",),
 }
 # Within a folder: a file -> the files of the folder that it may not know.
@@ -201,7 +201,7 @@ def test_the_first_compiled_kernel_loads_the_compiler_and_nothing_before_it_does
     pytest.importorskip("numba", reason="the extra fast is not installed")
     code = ("import sys, warnings, numpy as np, tinygrad_cnn as tc\n"
             "def loaded(): return sorted({'numba', 'llvmlite'} & set(sys.modules))\n"
-            "from tinygrad_cnn import nn, optim, train, viz, stepwise, testing, bench, models\n"
+            "from tinygrad_cnn import nn, optim, train, viz, stepwise, testing, models\n"
             "print(loaded(), tc.get_compiled())\n"
             "x, w = (tc.Tensor(np.ones(s, np.float32)) for s in ((4, 16, 16, 4), (3, 3, 4, 4)))\n"
             "with tc.set_compiled(False): tc.conv2d(x, w)\n"
