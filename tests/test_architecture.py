@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "op": ("shapes", "errors"),
     "graph": ("op", "shapes", "errors"),
     "tensor": ("tensor", "graph", "op", "shapes", "errors"),
+    "debug": ("graph", "errors"),
     "ops": ("ops", "tensor", "op", "kernels", "shapes", "errors"),
     "transforms": ("tensor", "graph", "ops", "errors"),
     "nn": ("nn", "ops", "tensor", "shapes", "errors"),
@@ -48,7 +49,7 @@ STANDARD = set(sys.stdlib_module_names)
 CORE = {"numpy", "tinygrad_cnn"}
 COMPILER = {"numba", "llvmlite"}
 OPS_ORDER = ["samples", "elementwise", "activation", "layout", "reduction", "linear", "convolution",
-             "pooling", "normalize", "fused", "loss", "random", "__init__"]
+             "pooling", "normalize", "loss", "random", "__init__"]
 
 
 def module_name(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.graph import Node, observing
+from tinygrad_cnn.graph import Node, Observer, observing
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import cross_entropy
 from tinygrad_cnn.optim import SGD, Optimizer
@@ -62,7 +62,7 @@ class Profile:
         return "\n".join(lines)
 
 
-class _Watch:
+class _Watch(Observer):
     """Adds up what the graph tells.
 
     Backward rules apply ops themselves: these have rows of their own, and the row of a rule holds
@@ -81,11 +81,11 @@ class _Watch:
         row.flops += flops
         row.bytes += size
 
-    def forward(self, node: Node, out: np.ndarray, seconds: float) -> None:
+    def forward(self, node: Node, inputs: Any, out: np.ndarray, seconds: float) -> None:
         """An op was applied; its bytes are those of its inputs and its result, each once."""
         assert node.inputs is not None
         shapes = [None if x is None else x.shape for x in node.inputs]
-        size = out.nbytes + sum(x.data.nbytes for x in node.inputs if x is not None)
+        size = out.nbytes + sum(x._data.nbytes for x in node.inputs if x is not None)
         self._add(node.op.name, out.shape, seconds,
                   node.op.count_flops(*shapes, out=out.shape, **node.settings), size)
         if self.phase == "backward":
