@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -112,32 +113,10 @@ def _own_gradients(nodes: Iterable[Node], recorder: Recorder) -> None:
 
 
 class Watch:
-    """A context manager that notes every op and gradient of the steps inside it.
-
-    Examples
-    --------
-    >>> w = Parameter([1.0, 2.0], name="w")
-    >>> with watch() as seen:
-    ...     loss = (w * w).sum()
-    ...     loss.backward()
-    >>> [e.op for e in seen.describe(loss).entries if e.op]
-    ['mul', 'sum']
-    """
+    """What `watch` has noted: every op and gradient of the steps inside its block."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()
-        self._contexts: list[tuple[Any, Any]] = []
-
-    def __enter__(self) -> Watch:
-        inner = observing(self.recorder)
-        inner.__enter__()
-        self._contexts.append((inner, _watching.set(self)))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        inner, token = self._contexts.pop()
-        _watching.reset(token)
-        inner.__exit__(*error)
 
     def describe(self, output: Tensor, *, title: str = "") -> Recording:
         """The recording of one output that was computed inside the block.
@@ -153,10 +132,26 @@ class Watch:
         return describe(output, title=title, watch=self)
 
 
-def watch() -> Watch:
+@contextmanager
+def watch() -> Iterator[Watch]:
     """Note RMS, extremes, NaN and time of every op and gradient inside a ``with`` block.
 
     The graph of a step that was watched can be drawn after ``backward()`` has freed it:
     ``viz.graph(loss, watch=seen)``, or ``loss.graph()`` inside the block.
+
+    Examples
+    --------
+    >>> w = Parameter([1.0, 2.0], name="w")
+    >>> with watch() as seen:
+    ...     loss = (w * w).sum()
+    ...     loss.backward()
+    >>> [e.op for e in seen.describe(loss).entries if e.op]
+    ['mul', 'sum']
     """
-    return Watch()
+    seen, outer = Watch(), _watching.get()
+    with observing(seen.recorder):
+        try:
+            _watching.set(seen)
+            yield seen
+        finally:
+            _watching.set(outer)

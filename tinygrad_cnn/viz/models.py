@@ -12,7 +12,7 @@ import numpy as np
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.tensor import Tensor, gradients
-from tinygrad_cnn.viz.live import Watch
+from tinygrad_cnn.viz.live import Watch, watch
 from tinygrad_cnn.viz.recording import Recording, dotted
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def describe_module(model: Module, x: Any, labels: Any = None, *,
     given = x if isinstance(x, tuple) else (x,)
     arguments = [*_argument_names(model), *(f"x{k}" for k in range(len(given)))]
     batch = tuple(_as_input(v, name) for v, name in zip(given, arguments, strict=False))
-    with Watch() as seen:
+    with watch() as seen:
         output = twin(*batch)
         if not isinstance(output, Tensor):
             raise VizError(f"graph: {type(model).__name__} returned {type(output).__name__}, not a "
