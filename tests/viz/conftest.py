@@ -15,7 +15,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn
-from tinygrad_cnn.viz.recording import Entry, Recording, Statistics
+from tinygrad_cnn.viz.capture import Entry, Recording, Statistics
 
 FAMILIES = {"conv2d": "conv", "linear": "linear", "relu": "activation", "max_pool2d": "pool",
             "global_avg_pool2d": "pool", "batch_norm": "norm", "add": "elementwise",
@@ -52,7 +52,7 @@ class Builder:
 
     def recording(self, **facts) -> Recording:
         last = len(self.entries) - 1
-        entries = tuple(replace(e, step=last - i) if e.is_op else e
+        entries = tuple(replace(e, step=last - i) if e.op else e
                         for i, e in enumerate(self.entries))
         return Recording(self.title, entries, last, backward=True, **facts)
 

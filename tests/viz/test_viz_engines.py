@@ -1,13 +1,12 @@
 """Whatever is installed, or is not, or fails: a picture comes, and errors say what to do."""
 
-import os
 import stat
 import warnings
 
 import pytest
 
 from tinygrad_cnn.errors import MissingExtraError, VizError
-from tinygrad_cnn.viz import Figure, engines, programs, raster
+from tinygrad_cnn.viz import Figure, dot, engines
 
 SVG = ('<svg width="10pt" height="10pt" viewBox="0 0 10 10" xmlns="http://www.w3.org/2000/svg">'
        '<g id="graph0"></g></svg>')
@@ -19,20 +18,20 @@ def machine(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.delenv(programs.VARIABLE, raising=False)
-    monkeypatch.setattr(programs, "_pure", lambda path: None)
-    monkeypatch.setattr(programs.importlib.util, "find_spec", lambda name: None)
-    programs._found.cache_clear()
+    monkeypatch.delenv(dot.VARIABLE, raising=False)
+    monkeypatch.setattr(dot, "_pure", lambda path: None)
+    monkeypatch.setattr(dot.importlib.util, "find_spec", lambda name: None)
+    dot._found.cache_clear()
 
     def script(name, body):
         path = folder / name
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        programs._found.cache_clear()
+        dot._found.cache_clear()
         return path
 
     yield script
-    programs._found.cache_clear()
+    dot._found.cache_clear()
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def wide(nets):
 
 
 def test_a_machine_without_any_engine_draws_all_the_same(machine, nets, wide, tmp_path):
-    assert [e.name for e in engines()] == ["spine", "text"]
+    assert [e.name for e in engines()] == ["builtin", "text"]
     for recording in (nets.lenet(), wide):
         figure = Figure(recording)
         for suffix in (".svg", ".html", ".dot", ".mmd", ".txt", ".json"):
@@ -72,7 +71,7 @@ def test_without_matplotlib_and_engine_a_png_says_what_to_install(machine, nets,
 
 def test_a_wide_graph_goes_to_the_program_that_is_found(machine, wide):
     machine("dot", f"/bin/cat >/dev/null; echo '{SVG}'")
-    assert [e.name for e in engines()] == ["dot", "spine", "text"]
+    assert [e.name for e in engines()] == ["dot", "builtin", "text"]
     assert 'id="graph0"' in Figure(wide).svg()
 
 
@@ -91,13 +90,13 @@ def test_a_found_engine_that_fails_is_passed_over_with_one_warning(machine, wide
 
 def test_a_named_engine_that_fails_is_an_error_with_a_cure(machine, nets):
     machine("dot", "echo broken >&2; exit 1")
-    with pytest.raises(VizError, match=r"dot failed: broken; engine='spine' needs no program"):
+    with pytest.raises(VizError, match=r"dot failed: broken; engine='builtin' needs no program"):
         Figure(nets.lenet(), engine="dot").svg()
 
 
 def test_a_program_that_hangs_is_stopped(machine, nets, monkeypatch):
     machine("dot", "while :; do :; done")
-    monkeypatch.setattr(programs, "_SECONDS", 0.3)
+    monkeypatch.setattr(dot, "_SECONDS", 0.3)
     with pytest.raises(VizError, match=r"took more than 0.3 s; fold harder"):
         Figure(nets.lenet(), engine="dot").svg()
 
@@ -105,7 +104,7 @@ def test_a_program_that_hangs_is_stopped(machine, nets, monkeypatch):
 def test_a_program_in_the_current_folder_is_not_run(machine, wide, tmp_path, monkeypatch):
     machine("dot", f"/bin/cat >/dev/null; echo '{SVG}'")
     monkeypatch.chdir(tmp_path / "bin")
-    assert [e.name for e in engines()] == ["spine", "text"]
+    assert [e.name for e in engines()] == ["builtin", "text"]
 
 
 def test_a_program_may_be_given_by_its_path(machine, nets):
@@ -115,16 +114,16 @@ def test_a_program_may_be_given_by_its_path(machine, nets):
 
 def test_the_environment_names_an_engine(machine, nets, monkeypatch):
     machine("dot", f"/bin/cat >/dev/null; echo '{SVG}'")
-    monkeypatch.setenv(programs.VARIABLE, "spine")
+    monkeypatch.setenv(dot.VARIABLE, "builtin")
     assert 'id="graph0"' not in Figure(nets.lenet()).svg()
-    monkeypatch.setenv(programs.VARIABLE, "dot")
+    monkeypatch.setenv(dot.VARIABLE, "dot")
     assert 'id="graph0"' in Figure(nets.lenet()).svg()
 
 
 @pytest.mark.parametrize("engine, message", [
     ("pure", r"engine 'pure' is not installed; pip install graphviz-pure"),
     ("dot", r"engine 'dot' is not installed; apt install graphviz"),
-    ("fdp", r"engine 'fdp' is unknown; choose from pure, dot, pygraphviz, spine, text"),
+    ("fdp", r"engine 'fdp' is unknown; choose from pure, dot, pygraphviz, builtin, text"),
     ("text", r"engine 'text' writes txt, not svg")])
 def test_an_engine_that_is_not_there_is_named_with_its_cure(machine, nets, engine, message):
     with pytest.raises(VizError, match=message):
@@ -138,7 +137,7 @@ def test_a_notebook_shows_words_where_no_picture_can_be_drawn(machine, nets):
     assert "image/svg+xml" not in bundle
 
 
-@pytest.mark.parametrize("engine", ["pure", "dot", "pygraphviz", "spine"])
+@pytest.mark.parametrize("engine", ["pure", "dot", "pygraphviz", "builtin"])
 def test_every_installed_engine_draws_the_same_cards(nets, engine, tmp_path):
     if engine not in [e.name for e in engines()]:
         pytest.skip(f"{engine} is not installed")
@@ -151,24 +150,24 @@ def test_every_installed_engine_draws_the_same_cards(nets, engine, tmp_path):
     assert "width=" not in drawn[:drawn.index("<style>")]
 
 
-def test_the_digraph_renders_to_a_file_and_takes_more_nodes(nets, tmp_path):
+def test_the_graphviz_source_renders_to_a_file_on_any_machine(machine, nets, tmp_path):
     graphviz = pytest.importorskip("graphviz")
-    digraph = Figure(nets.lenet()).dot
-    assert isinstance(digraph, graphviz.Digraph)
-    path = digraph.render(filename="g", directory=tmp_path, format="svg", cleanup=True)
-    assert os.path.basename(path) == "g.svg"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["g.svg"]
-    digraph.node("extra", label="added by hand")
-    if any(e.is_program for e in engines()):
-        assert "added by hand" in digraph.pipe(format="svg", encoding="utf-8")
-
-
-def test_a_changed_digraph_without_an_engine_is_an_error_with_a_cure(machine, nets):
-    pytest.importorskip("graphviz")
-    digraph = Figure(nets.lenet()).dot
-    digraph.node("extra")
-    with pytest.raises(VizError, match="needs Graphviz; pip install graphviz-pure"):
-        digraph.pipe(format="svg")
+    source = Figure(nets.lenet()).dot
+    assert isinstance(source, graphviz.Source)
+    assert source.source.startswith("digraph")
+    assert source.pipe(format="dot", encoding="utf-8") == source.source
+    assert "<svg" in source._repr_mimebundle_()["image/svg+xml"]
+    (tmp_path / "out").mkdir()
+    path = source.render(filename="g", directory=tmp_path / "out", format="svg", cleanup=True)
+    assert path == str(tmp_path / "out" / "g.svg")
+    source.render(outfile=tmp_path / "out" / "h.svg")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["g.svg", "h.svg"]
+    source.render(filename="g", directory=tmp_path / "out")
+    assert (tmp_path / "out" / "g").read_text(encoding="utf-8") == source.source
+    with pytest.raises(VizError, match="no engine writes jpg"):
+        source.pipe(format="jpg")
+    with pytest.raises(VizError, match="unflatten needs the program"):
+        source.unflatten()
 
 
 def test_a_picture_too_large_for_png_is_refused_before_it_is_drawn(nets, tmp_path):
@@ -188,8 +187,6 @@ def test_a_name_that_no_font_can_show_is_drawn_without_a_warning(machine, nets, 
 
 def test_matplotlib_draws_light_and_dark(nets):
     pytest.importorskip("matplotlib")
-    from tinygrad_cnn.viz import paint
-
-    drawing = paint.paint(Figure(nets.lenet()).diagram)
-    light, dark = (raster.from_drawing(drawing, "png", theme=t, dpi=40) for t in ("light", "dark"))
+    light, dark = (Figure(nets.lenet(), theme=t, engine="builtin")._content(".png", 40)
+                   for t in ("light", "dark"))
     assert light != dark

@@ -6,7 +6,7 @@ import numpy as np
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn
-from tinygrad_cnn.viz.notebook import module_html, tensor_html
+from tinygrad_cnn.viz.html import module_html, tensor_html
 
 
 def words(html):

@@ -10,8 +10,8 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn, viz
 from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.viz import recorder
-from tinygrad_cnn.viz.recorder import statistics
+from tinygrad_cnn.viz import capture
+from tinygrad_cnn.viz.capture import statistics
 
 
 def rms(array):
@@ -122,14 +122,14 @@ def test_a_watch_of_several_steps_draws_each_and_keeps_no_array(nets, batch):
 
 
 def test_a_very_long_watch_forgets_its_oldest_steps(nets, batch, monkeypatch):
-    monkeypatch.setattr(recorder, "_MOST_OPS", 40)
+    monkeypatch.setattr(capture, "_MOST_OPS", 40)
     model, (images, labels) = nets.LeNet(), batch
     with viz.watch() as seen:
         for _ in range(30):
             loss = tc.cross_entropy(model(images + 0.0), labels)
             loss.backward()
-    assert len(seen.recorder.ops) <= 40
-    assert len(seen.recorder.leaves) < 40
+    assert len(seen.ops) <= 40
+    assert len(seen.leaves) < 40
     assert len(seen.describe(loss).entries) == 17
 
 
@@ -152,7 +152,7 @@ def test_a_model_is_named_by_its_parameters_and_its_arguments(nets, batch):
 
 @pytest.mark.parametrize("as_array", [True, False])
 def test_an_input_that_several_ops_read_is_one_card(as_array):
-    """Pooling reads no values backward, so its graph keeps a stand-in for the image."""
+    """Pooling reads no values backward, so its graph keeps a placeholder for the image."""
     class Branches(nn.Module):
         def __init__(self):
             self.a, self.b = (nn.Conv2D(1, 2, 1, rng=np.random.default_rng(0)) for _ in "ab")

@@ -5,7 +5,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn, viz
-from tinygrad_cnn.viz import health
+from tinygrad_cnn.viz import diagnostics
 
 
 def classifier(depth=2, *, width=16, seed=0, scale=1.0, first=None, act=tc.relu, head=1.0):
@@ -107,9 +107,9 @@ def test_a_bias_before_batch_norm_is_idle():
 def test_findings_show_in_the_cards_and_carry_the_source_line():
     figure = viz.graph(classifier(1, head=1e5))
     found = next(p for p in figure.problems() if p.rule == "saturated")
-    assert found.source.startswith("test_viz_health.py:")
+    assert found.source.startswith("test_viz_diagnostics.py:")
     assert any(found.evidence in card.warnings for card in figure.diagram.cards)
-    assert str(found).startswith("warning: cross_entropy (test_viz_health.py:")
+    assert str(found).startswith("warning: cross_entropy (test_viz_diagnostics.py:")
 
 
 def test_a_card_with_nan_has_a_dashed_border():
@@ -131,4 +131,4 @@ def test_an_unknown_severity_is_refused(nets):
 
 
 def test_every_rule_says_what_it_finds():
-    assert all(rule.__doc__ for rule in health.RULES.values())
+    assert all(rule.__doc__ for rule in diagnostics.RULES.values())

@@ -7,7 +7,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn, viz
-from tinygrad_cnn.viz import canonical
+from tinygrad_cnn.viz import compare
 
 LENET = """\
 tinygrad_cnn graph 1
@@ -52,9 +52,9 @@ def test_a_golden_file_is_written_on_request_and_held_to(nets, tmp_path, monkeyp
     figure = viz.Figure(nets.lenet())
     with pytest.raises(AssertionError, match="does not exist; run once with TINYGRAD_CNN_UPDATE"):
         viz.assert_graph_unchanged(figure, path)
-    monkeypatch.setenv(canonical.UPDATE, "1")
+    monkeypatch.setenv(compare.UPDATE, "1")
     viz.assert_graph_unchanged(figure, path)
-    monkeypatch.delenv(canonical.UPDATE)
+    monkeypatch.delenv(compare.UPDATE)
     assert path.read_text(encoding="utf-8") == LENET
     viz.assert_graph_unchanged(figure, path)
 
