@@ -178,7 +178,7 @@ def _on_the_right(diagram: Diagram) -> set[str]:
 # ---- edges ---------------------------------------------------------------------------------------
 
 def _edge(edge: Edge, figure: str, swap: bool) -> str:
-    """One edge; a parameter on the right is written reader -> parameter, with swapped colours."""
+    """One edge; a parameter on the right is written reader -> parameter, with swapped colors."""
     label = _font(_GAP + edge.text, 9, "line") if edge.text else ""
     if edge.level < 0:
         look = f'color="{C["line"]}"' + (", dir=back" if swap else "")
