@@ -187,6 +187,13 @@ def test_a_very_long_watch_forgets_its_oldest_steps(nets, batch, monkeypatch):
     assert len(seen.describe(loss).entries) == 17
 
 
+def test_a_number_is_a_constant_unless_it_is_trained():
+    x = tc.Parameter(2.0, name="x")
+    leaves = [e for e in viz.describe(x * 3.5 + 0.25).entries if not e.op]
+    assert [(e.role, e.note, e.weight) for e in leaves] == [
+        ("parameter", "", 2.0), ("constant", "3.5", None), ("constant", "0.25", None)]
+
+
 def test_ops_before_the_first_parameter_show_in_a_watch():
     w = tc.Parameter(np.ones((4, 2), np.float32), name="w")
     with viz.watch() as seen:

@@ -125,6 +125,13 @@ def test_a_block_whose_gradient_is_ten_times_that_of_its_siblings_leaves_its_sta
     assert ("stage1[0…8] × 9" in found) != apart
 
 
+def test_a_block_between_two_that_left_stands_alone(nets):
+    wild = changed(nets.resnet(9), lambda i, e: e.op == "relu" and e.scope[-1:] in (("4",), ("6",)),
+                   gradient=Statistics(1.0))
+    assert {"stage1[0…3] × 4", "stage1[4]", "stage1[5]", "stage1[6]", "stage1[7…8] × 2"} <= set(
+        titles(draw(wild)))
+
+
 def test_a_warning_inside_a_stack_names_its_block(nets):
     recording = changed(nets.resnet(9), lambda i, e: e.op == "relu" and e.scope == ("stage2", "4"),
                         dead=5, channels=32)

@@ -68,7 +68,7 @@ def test_escape_leaves_no_character_that_xml_or_dot_reads():
         (1e-30, "1.0e-30"), (float("inf"), "inf"))),
     *((labels.binary_size(n), t) for n, t in (
         (0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (2**20 - 1, "1024 KiB"),
-        (2**20, "1.0 MiB"), (3 * 2**29, "1.5 GiB"))),
+        (2**20, "1.0 MiB"), (2**30, "1.0 GiB"), (3 * 2**29, "1.5 GiB"))),
     *((labels.flop_text(n), t) for n, t in (
         (999, "999 FLOP"), (1_000, "1.0 kFLOP"), (99_999, "100.0 kFLOP"), (100_000, "0.1 MFLOP"),
         (10**9, "1.0 GFLOP"), (25 * 10**11, "2.5 TFLOP"))),

@@ -84,6 +84,21 @@ def test_the_trunk_is_one_straight_line_and_parameters_stand_beside_it(nets):
     assert (boxes["n2"].x, boxes["n2"].y) == (614, 175)
 
 
+def test_several_parameters_stand_above_each_other(nets):
+    b = nets.Builder()
+    weights = [b.leaf("parameter", f"w{k}", (3, 3)) for k in range(5)]
+    b.op("linear", (8, 3), b.leaf("input", "x", (8, 3)), *weights, arguments="xabcde")
+    boxes = layout(draw(b.recording())).cards
+    middle = boxes["n6"].y + boxes["n6"].h // 2
+    for side in (("n1", "n3", "n5"), ("n2", "n4")):
+        column = [boxes[name] for name in side]
+        assert len({box.x for box in column}) == 1
+        assert all(below.y == above.bottom + 14 for above, below in itertools.pairwise(column))
+        assert abs(column[0].y + column[-1].bottom - 2 * middle) <= 1
+    assert boxes["n1"].right + 58 == boxes["n6"].x
+    assert boxes["n6"].right + 58 == boxes["n2"].x
+
+
 def test_the_size_of_a_card_is_that_of_its_text():
     op = Card("n0", "op", "conv", "conv2d", "#3", rows=(Row("text", "x" * 50),))
     assert measure(op) == (2 * -(-(9 + 21 + 50 * 5.75 + 10) // 2), 32 + 17 + 6)
