@@ -11,7 +11,8 @@
     ├── DTypeError          (TypeError)       a dtype that is refused
     ├── DeclarationError    (TypeError)       an op declared inconsistently; raised at import
     ├── GradientError       (RuntimeError)    a backward pass that cannot be done; a wrong rule
-    │   └── GraphFreedError                   a second backward through a graph that was freed
+    │   ├── GraphFreedError                   a second backward through a graph that was freed
+    │   └── AnomalyError                      NaN or infinity, inside detect_anomaly()
     ├── MissingExtraError   (ImportError)     an optional package is absent; names the pip line
     └── GradientMismatch    (AssertionError)  a gradient test found a wrong rule
 
@@ -22,6 +23,7 @@ the cure where there is one.
 from __future__ import annotations
 
 __all__ = [
+    "AnomalyError",
     "CheckpointError",
     "DTypeError",
     "DataError",
@@ -78,12 +80,20 @@ class GraphFreedError(GradientError):
     """A backward pass reached a node that an earlier backward pass has freed."""
 
 
+class AnomalyError(GradientError):
+    """An op, or its backward rule, made NaN or infinity inside `detect_anomaly`."""
+
+
 class MissingExtraError(TinygradCnnError, ImportError):
     """An optional package is not installed; the message has the pip line to type."""
 
 
 class GradientMismatch(TinygradCnnError, AssertionError):  # noqa: N818 - it reads as a finding
     """A gradient test found a rule that disagrees with its op."""
+
+
+class KernelFailed(Exception):  # noqa: N818 - it is no error of the user's, who never meets it
+    """An optional kernel found out, while it ran, that it cannot; ops then take another."""
 
 
 def missing_extra(package: str, *, extra: str, purpose: str) -> MissingExtraError:

@@ -18,7 +18,6 @@ from tinygrad_cnn.testing.derivatives import (
     measure,
     ridders,
 )
-from tinygrad_cnn.testing.score import exact_trials, one_ulp_is_seen
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 3))
@@ -84,12 +83,6 @@ def test_affine_inputs_are_compared_exactly():
     assert check_op(OPS["conv2d"]).methods == {"x": "exact", "w": "exact", "b": "exact"}
 
 
-def test_an_error_of_one_ulp_in_one_entry_is_found_in_every_exact_op():
-    missed = [f"{trial.op.name} {trial.names[k]}" for trial, k in exact_trials()
-              if not one_ulp_is_seen(trial, k)]
-    assert not missed
-
-
 def square_op(vjp, **changes):
     declaration = {"name": "square", "shape": lambda x: x, "kernels": {"array": lambda x: x * x},
                    "vjp": {"x": vjp}, "samples": lambda rng: [Sample("row", (rng.normal(size=4),))]}
@@ -128,7 +121,7 @@ def test_a_random_op_fails():
 
 def test_a_rule_with_the_wrong_tie_fails_only_where_a_tie_rule_is_declared():
     inclusive = {"x": lambda ct, out, x: ct * (x.data >= 0)}
-    relu = dataclasses.replace(OPS["relu"], vjp=inclusive, reads=None, array_rules=False)
+    relu = dataclasses.replace(OPS["relu"], vjp=inclusive, reads=None)
     with pytest.raises(GradientMismatch, match="only at ties and kinks"):
         check_op(relu)
     check_op(dataclasses.replace(relu, ties=None))
@@ -140,7 +133,7 @@ def test_a_value_beyond_the_slopes_at_a_kink_fails_without_a_declaration_too():
 
     beyond = {"x": beyond_both}
     with pytest.raises(GradientMismatch, match="kinks"):
-        check_op(dataclasses.replace(OPS["relu"], vjp=beyond, reads=None, array_rules=False,
+        check_op(dataclasses.replace(OPS["relu"], vjp=beyond, reads=None,
                                      ties=None))
 
 

@@ -16,16 +16,20 @@ import numpy as np
 from numpy import ndarray
 
 from tinygrad_cnn.errors import DTypeError, ShapeError
-from tinygrad_cnn.graph import SHARED, Node, State, _serial, _state, blank
+from tinygrad_cnn.graph import Node, State, _serial, _state, blank
 from tinygrad_cnn.op import Op, public, register
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.tensor.value import (
     Array,
     Tensor,
     _converted,
+    _exposed,
     _new,
     _not_numbers,
     _wrap,
+    as_setting,
+    held,
+    refuse_tensors_inside,
     shared,
 )
 
@@ -66,7 +70,7 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
                     f"{x._data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
             result.append(_wrap(x._data.astype(dtype), False, None))
         else:
-            result.append(_wrap(_converted(x, dtype, op.name, op.input_name(i)), False, None))
+            result.append(_exposed(_converted(x, dtype, op.name, op.input_name(i))))
     return tuple(result)
 
 
@@ -84,7 +88,7 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     arrays = [x.dtype.newbyteorder("=") for x in inputs if isinstance(x, (np.ndarray, np.generic))]
     floats = [d for d in arrays if d.kind == "f"]
     numbers = [x for x in inputs if isinstance(x, (bool, int, float))]
-    if floats or not tensors or any(isinstance(x, float) for x in numbers):
+    if floats or not (tensors or arrays) or any(isinstance(x, float) for x in numbers):
         return (floats or [np.dtype(np.float32)])[0], False
     lists = [np.asarray(x).dtype for x in inputs if isinstance(x, (list, tuple))]
     if any(d.kind == "f" for d in lists):
@@ -130,10 +134,13 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
     """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
     if not op.variadic and len(inputs) < len(op.inputs):
         inputs += (None,) * (len(op.inputs) - len(inputs))
+    state = _state.get()
+    if state.plain:
+        y, residuals = op.run(*_plain(inputs), **settings)
+        return np.asarray(y), residuals         # type: ignore[return-value]
     tensors = _as_tensors(op, inputs)
     expected = _result_shape(op, tuple([None if x is None else x._data.shape for x in tensors]),
                              tuple(settings.items()))
-    state = _state.get()
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*(None if x is None else x._data for x in tensors), **settings)
@@ -147,8 +154,7 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
     for x in tensors:
         # A result that looks at memory which the user can write to gets memory of its own.
-        if x is not None and x._access != SHARED and shared(x) is not x._data \
-                and np.may_share_memory(y, x._data):
+        if x is not None and held(x) and np.may_share_memory(y, x._data):
             y = y.copy()
     dtype = settings.get("dtype") or next(
         (x._data.dtype for x in tensors if x is not None), y.dtype)
@@ -158,6 +164,13 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
     return _record(op, tensors, settings, residuals, y, state, began), residuals
+
+
+def _plain(inputs: tuple[Any, ...]) -> list[Any]:
+    """The inputs as arrays, for a rule in a first-order backward pass; numbers fit themselves."""
+    arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
+    dtype = next((x.dtype for x in arrays if isinstance(x, (ndarray, np.generic))), None)
+    return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
 def _result_shape(op: Op, shapes: tuple[Shape | None, ...],
@@ -195,15 +208,16 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     tracked = state.recording and any(x is not None and x.requires_grad for x in tensors)
     if not tracked and state.observer is None:
         return _wrap(y, False, None)
+    kept = tensors
     if op.unread:
-        tensors = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
+        kept = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    node = Node(op, tensors, tuple([None if x is None else shared(x) for x in tensors]),
+    node = Node(op, kept, tuple([None if x is None else shared(x) for x in kept]),
                 _kept(settings), residuals, y if op.reads_out else None, state.scope,
                 _origin(sys._getframe(3)))
     if state.observer is not None:
-        state.observer.forward(node, y, time.perf_counter() - began)
+        state.observer.forward(node, tensors, y, time.perf_counter() - began)
     return _wrap(y, True, node) if tracked else _wrap(y, False, None)
 
 
@@ -266,7 +280,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         if not (a.requires_grad or b.requires_grad) or not state.recording:
             return _wrap(out, False, None)
         inputs: tuple[Any, ...] = (a, b)
-        values = (x, y)
+        values: Any = (x, y)
         if unread and out.nbytes >= _KEEP_BYTES:
             inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
@@ -274,7 +288,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             values = tuple(map(shared, inputs))
         return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
 
-    function.__name__ = op.name
+    function.__name__ = function.__qualname__ = op.name
     return function
 
 
@@ -318,11 +332,11 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
             out = np.asarray(out)
         if not x.requires_grad or not state.recording:
             return _wrap(out, False, None)
-        kept = _stand_in(x) if unread else x
+        kept: Any = _stand_in(x) if unread else x
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
                          state, sys._getframe(1))
 
-    function.__name__ = op.name
+    function.__name__ = function.__qualname__ = op.name
     return function
 
 
@@ -333,10 +347,21 @@ _NOTHING: dict[str, Any] = {}
 
 def expose(op: Op) -> Callable[..., Tensor]:
     """The public function of an op whose settings need no normalising; its ``op`` is the op."""
+    known = frozenset(op.settings)
+
     def function(*inputs: Any, **settings: Any) -> Tensor:
         if not op.variadic and len(inputs) > len(op.inputs):
             raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
                             f"settings by name, but {len(inputs)} inputs were given")
+        if settings.keys() != known:
+            wrong = ", ".join(sorted(settings.keys() ^ known))
+            raise TypeError(f"{op.name}() takes the settings {', '.join(op.settings) or 'none'}; "
+                            f"unknown or missing: {wrong}")
+        for name, value in settings.items():
+            if isinstance(value, Tensor):
+                settings[name] = as_setting(value, op.name, name)
+            else:
+                refuse_tensors_inside(value, f"{op.name}: {name}")
         return apply(op, *inputs, **settings)
 
     function.__name__ = function.__qualname__ = op.name

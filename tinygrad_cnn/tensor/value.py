@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
-from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, cotangents, is_grad_enabled
+from tinygrad_cnn.backward import backward_pass
+from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
+from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
 from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor", "shared",
-           "tensor", "writable"]
+__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_flag", "as_setting", "as_tensor",
+           "refuse_tensors_inside", "shared", "tensor", "writable"]
 
 Array = NDArray[Any]
 
@@ -32,14 +33,14 @@ _new: Any = object.__new__
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def _new_array(data: Any, dtype: Any, op: str) -> Array:
-    """A copy of ``data`` in a dtype that tensors take; numbers and lists become float32."""
+def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
+    """``data`` in a dtype that tensors take; numbers and lists become float32."""
     if isinstance(data, Tensor):
         raise DTypeError(f"{op}: data is a Tensor already; use .detach() for one without history")
     refuse_tensors_inside(data, op)
     known = isinstance(data, (np.ndarray, np.generic))
     try:
-        array = np.array(data, dtype if known else None)
+        array = np.array(data, dtype if known else None, copy=copy or None)
     except ValueError as error:
         raise ShapeError(f"{op}: the rows of data have unequal lengths ({error})") from None
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f"
@@ -49,7 +50,7 @@ def _new_array(data: Any, dtype: Any, op: str) -> Array:
         raise DTypeError(f"{op}: dtype {array.dtype} is not supported; "
                          "use float32 or float64 (integers and booleans carry no gradient)")
     if not known and dtype is not None:
-        return array.astype(dtype)
+        return array.astype(dtype, copy=False)
     if not known and array.dtype.kind != "b":
         return array.astype(np.float32)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -294,20 +295,13 @@ class Tensor:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         function = FUNCTIONS.get(ufunc)
-        if method == "__call__" and not kwargs and function is not None:
+        if function is not None and method == "__call__" and not kwargs:
             return function(*inputs)
-        what = f"np.{ufunc.__name__}" + (f".{method}" if method != "__call__" else "")
-        why = f" with {', '.join(kwargs)}=" if function is not None and kwargs else ""
-        raise TypeError(f"{what}{why} is not differentiable here; use the functions of "
-                        "tinygrad_cnn, or tensor.numpy() for plain values")
+        return FUNCTIONS["array_ufunc"](ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         own = FUNCTIONS.get(function)
-        if own is None:
-            name = f"np.{function.__name__}"
-            raise TypeError(f"{name} is not differentiable here; use the functions of "
-                            "tinygrad_cnn, or tensor.numpy() for plain values")
-        return own(*args, **kwargs)
+        return own(*args, **kwargs) if own else FUNCTIONS["array_function"](function, args, kwargs)
 
     # ---- operators
 
@@ -509,23 +503,28 @@ def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
 
 def writable(x: Tensor) -> Array:
     """The array of ``x`` for writing in place: first copied, if anybody else may read it."""
-    if x._access != EXPOSED:
-        # One reference is the tensor's own.  An array that looks at the memory of another one has
-        # a base; only the base of memory that is used again belongs to this array alone.
-        base = x._data.base
-        if getrefcount(x._data) > _ALONE or not x._data.flags.writeable or not (
-                base is None or getattr(base, "exclusive", False)):
-            x._data = x._data.copy()
+    if x._access != EXPOSED and not (_alone(x) and x._data.flags.writeable):
+        x._data = x._data.copy()
     return x._data
+
+
+def held(x: Tensor) -> bool:
+    """Whether the user holds the array of ``x``, or a view of it, and may still write to it."""
+    if x._access == EXPOSED and _alone(x):
+        x._access = SHARED
+    return x._access == EXPOSED
 
 
 def shared(x: Tensor) -> Array:
-    """The array of ``x`` for keeping: a copy, if the user holds it, or a view of it."""
-    if x._access == EXPOSED:
-        if getrefcount(x._data) > _ALONE:
-            return x._data.copy()
-        x._access = SHARED
-    return x._data
+    """The array of ``x`` for keeping: a copy, if the user may still write to it."""
+    return x._data.copy() if held(x) else x._data
+
+
+def _alone(x: Tensor) -> bool:
+    """Whether nobody but ``x`` holds its array, and the array looks at nobody else's memory."""
+    base = x._data.base
+    return getrefcount(x._data) <= _ALONE and (
+        base is None or getattr(base, "exclusive", False))      # memory that is used again
 
 
 def _references(x: Tensor) -> int:
@@ -556,6 +555,8 @@ def _call(name: str, *args: Any, **settings: Any) -> Tensor:
 
 
 def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
+    if isinstance(b, str):                      # as in `padding == "same"`, if a tensor is given
+        return NotImplemented
     try:
         return ufunc(a._data, b._data if isinstance(b, Tensor) else b)
     except ValueError:
@@ -563,19 +564,41 @@ def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
                          "broadcast") from None
 
 
-def as_tensor(value: Any, op: str, name: str = "x") -> Tensor:
-    """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input."""
+def as_tensor(value: Any, op: str, name: str = "x") -> Any:
+    """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input.
+
+    Inside a first-order backward pass, where op functions give arrays, an array stays one.
+    """
     if isinstance(value, Tensor):
         return value
-    return _wrap(_new_array(value, None, f"{op}: {name}"), False, None)
+    if _state.get().plain:
+        return np.asarray(value)
+    return _exposed(_new_array(value, None, f"{op}: {name}", copy=False))
+
+
+def _exposed(array: Array) -> Tensor:
+    """A tensor around an array that the user may hold: it is copied only if it is kept."""
+    tensor = _wrap(array, False, None)
+    tensor._access = EXPOSED
+    return tensor
 
 
 def as_dtype(value: Any, op: str) -> np.dtype[Any]:
     """``value`` as a dtype, or an error that names the op."""
     try:
-        return np.dtype(value)
-    except TypeError:
-        raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64") from None
+        # NumPy takes None for float64, and a pair, or what has a dtype, for a dtype too.
+        if value is not None and not isinstance(value, (Tensor, tuple, list)):
+            return np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):            # NumPy parses strings such as "(2,)f4"
+        pass
+    raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
+
+
+def as_flag(value: Any, op: str, name: str) -> bool:
+    """True or False; what merely counts as true is refused."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise SettingError(f"{op}: {name} must be True or False, got {value!r}")
 
 
 def _kind_of(value: Any) -> str:
@@ -617,7 +640,7 @@ def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
                                 "it with .sum() or .mean(), or pass gradient= of that shape")
         return _wrap(np.ones_like(out._data), False, None)
     if not isinstance(gradient, Tensor):
-        gradient = _wrap(_converted(gradient, out._data.dtype, who, "gradient"), False, None)
+        gradient = _exposed(_converted(gradient, out._data.dtype, who, "gradient"))
     if gradient.shape != out.shape:
         raise ShapeError(f"{who}: gradient has shape {gradient.shape}, the output {out.shape}")
     if gradient.dtype != out.dtype:
@@ -628,10 +651,10 @@ def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
 
 def gradients_of(out: Tensor, gradient: Any, who: str, *, create_graph: bool, retain_graph: bool,
                  targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
-    """The gradients of `cotangents` as tensors, each a tensor of its own."""
+    """The gradients that `backward_pass` finds, each a tensor of its own."""
     ct = _cotangent_of(out, gradient, who)
-    found = cotangents(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
-                       create_graph=create_graph, retain_graph=retain_graph)
+    found = backward_pass(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
+                          create_graph=create_graph, retain_graph=retain_graph)
     if not create_graph:
         return {key: _wrap(part, False, None) for key, part in found.items()}
     seen = {id(ct)}
@@ -647,19 +670,18 @@ def _sum(a: Tensor, b: Tensor, create_graph: bool) -> Tensor:
 
 
 def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
-    """A copy of a value that is no tensor, in ``dtype``; other float arrays are refused."""
+    """A value that is no tensor, in ``dtype``; other float arrays are refused."""
+    refuse_tensors_inside(value, f"{op}: {name}")
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f" \
             and value.dtype.newbyteorder("=") != dtype and dtype.kind != "c":
         raise DTypeError(f"{op}: {name} is an array of {value.dtype} among tensors of {dtype}; "
                          f"cast it: {name}.astype(np.{dtype})")
-    refuse_tensors_inside(value, f"{op}: {name}")
-    if isinstance(value, int) and dtype.kind in "iu":
-        try:
-            return np.array(value, dtype)
-        except OverflowError:
-            raise DTypeError(f"{op}: {name} is {value}, which {dtype} cannot hold; cast the "
-                             "tensor first: tensor.astype(np.int64)") from None
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value, dtype if isinstance(value, int) else None)
+    except OverflowError:
+        raise DTypeError(f"{op}: {name} is an integer of {int(value).bit_length()} bits, which "
+                         f"{dtype} cannot hold; cast the tensor first: tensor.astype(np.int64), "
+                         "or to a float dtype") from None
     if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
-    return array.astype(dtype)
+    return array.astype(dtype, copy=False)

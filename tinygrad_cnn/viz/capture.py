@@ -12,7 +12,8 @@ import itertools
 import math
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import GradientError, VizError
-from tinygrad_cnn.graph import Node, is_grad_enabled, observing
+from tinygrad_cnn.graph import Node, Observer, is_grad_enabled, observing
 from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.tensor import Parameter, Tensor, gradients
 from tinygrad_cnn.viz.labels import setting_labels, source_line
@@ -209,19 +210,10 @@ class _Noted:
     step: int = -1
 
 
-class Watch:
-    """An observer that notes every op applied and every cotangent found; a context manager.
+class Watch(Observer):
+    """What `watch` has noted: every op applied and every cotangent found inside its block.
 
     Keys are serial numbers for what an op made, and negative numbers for leaves.
-
-    Examples
-    --------
-    >>> w = Parameter([1.0, 2.0], name="w")
-    >>> with watch() as seen:
-    ...     loss = (w * w).sum()
-    ...     loss.backward()
-    >>> [e.op for e in seen.describe(loss).entries if e.op]
-    ['mul', 'sum']
     """
 
     def __init__(self) -> None:
@@ -237,18 +229,6 @@ class Watch:
         self._fresh = itertools.count(-1, -1)
         self._last_serial = -1
         self._step = 0
-        self._contexts: list[tuple[Any, Any]] = []
-
-    def __enter__(self) -> Watch:
-        inner = observing(self)
-        inner.__enter__()
-        self._contexts.append((inner, _watching.set(self)))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        inner, token = self._contexts.pop()
-        _watching.reset(token)
-        inner.__exit__(*error)
 
     def describe(self, output: Tensor, *, title: str = "") -> Recording:
         """The recording of one output; a VizError if it was not computed inside the block."""
@@ -258,7 +238,7 @@ class Watch:
         return self.recording(output.node.serial, title=title)
 
     # ---- called by the engine
-    def forward(self, node: Node, out: Array, seconds: float) -> None:
+    def forward(self, node: Node, inputs: Any, out: Array, seconds: float) -> None:
         """Note an op that was applied; those inside a backward rule are not part of the network."""
         if is_grad_enabled():
             self.note(node, out, seconds)
@@ -498,13 +478,29 @@ def _below(scope: tuple[str, ...], root: str) -> tuple[str, ...]:
 _watching: ContextVar[Watch | None] = ContextVar("watching", default=None)
 
 
-def watch() -> Watch:
+@contextmanager
+def watch() -> Iterator[Watch]:
     """Note RMS, extremes, NaN and time of every op and gradient inside a ``with`` block.
 
     The graph of a step that was watched can be drawn after ``backward()`` has freed it:
     ``viz.graph(loss, watch=seen)``, or ``loss.graph()`` inside the block.
+
+    Examples
+    --------
+    >>> w = Parameter([1.0, 2.0], name="w")
+    >>> with watch() as seen:
+    ...     loss = (w * w).sum()
+    ...     loss.backward()
+    >>> [e.op for e in seen.describe(loss).entries if e.op]
+    ['mul', 'sum']
     """
-    return Watch()
+    seen, outer = Watch(), _watching.get()
+    with observing(seen):
+        try:
+            _watching.set(seen)
+            yield seen
+        finally:
+            _watching.set(outer)
 
 
 def describe(output: Tensor, *, gradients: bool = True, title: str = "",
@@ -614,7 +610,7 @@ def describe_module(model: Module, x: Any, labels: Any = None, *, title: str = "
     given = x if isinstance(x, tuple) else (x,)
     arguments = [*_argument_names(model), *(f"x{k}" for k in range(len(given)))]
     batch = [_as_input(v, name) for v, name in zip(given, arguments, strict=False)]
-    with Watch() as seen:
+    with watch() as seen:
         output = twin(*batch)
         if not isinstance(output, Tensor):
             raise VizError(f"graph: {kind} returned {type(output).__name__}, not a Tensor; "
