@@ -262,6 +262,9 @@ def test_the_scale_fits_the_gradients_on_request(nets, gradient, edges, ends):
     scale = draw(recording, scale="fit").scale
     assert scale.edges == pytest.approx(edges)
     assert (scale.low, scale.high) == ends
+    half = len(recording.entries) // 2
+    infinite = changed(recording, lambda i, e: i < half, gradient=Statistics(math.inf))
+    assert draw(infinite, scale="fit").scale == scale
     assert draw(recording).scale.edges == (1e-4, 1e-3, 1e-2, 1e-1)
 
 

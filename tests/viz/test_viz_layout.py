@@ -84,6 +84,13 @@ def test_the_trunk_is_one_straight_line_and_parameters_stand_beside_it(nets):
     assert (boxes["n2"].x, boxes["n2"].y) == (614, 175)
 
 
+def test_boxes_overlap_where_they_share_a_pixel():
+    box = Box(10, 10, 5, 5)
+    assert [box.overlaps(Box(x, y, 5, 5)) for x, y in (
+        (14, 14), (15, 10), (10, 15), (6, 6), (5, 10), (10, 5))] == [
+            True, False, False, True, False, False]
+
+
 def test_several_parameters_stand_above_each_other(nets):
     b = nets.Builder()
     weights = [b.leaf("parameter", f"w{k}", (3, 3)) for k in range(5)]

@@ -153,6 +153,12 @@ def test_curves_of_one_kind_share_a_panel():
         ["train_loss", "val_loss"], ["val_accuracy"]]
 
 
+def test_losses_alone_may_have_a_logarithmic_axis():
+    for log, scale in ((True, "log"), (False, "linear")):
+        axes = plots.learning_curves({"loss": [1.0, 2.0], "accuracy": [0.5, 0.6]}, log=log).axes
+        assert [axis.get_yscale() for axis in axes] == [scale, "linear"]
+
+
 def test_rows_of_a_history_are_taken_too():
     figure = plots.learning_curves([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": None}])
     heights = figure.axes[0].get_lines()[0].get_ydata()

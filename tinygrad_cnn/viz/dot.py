@@ -159,7 +159,7 @@ def _cluster(group: Group, figure: str, inner: bool) -> str:
     if group.note:
         label += _font(_GAP + "\u00a0" + group.note, 9.5)
     return (f'  subgraph cluster_{group.id} {{ id="{figure}-{group.id}"; class="module"; '
-            f"tooltip={_quoted(group.path or group.title)}; labeljust=l; labelloc=t; "
+            f"tooltip={_quoted(group.path)}; labeljust=l; labelloc=t; "
             f'style="rounded,filled"; fillcolor="{C["module_inner" if inner else "module"]}"; '
             f'color="{C["module_line"]}"; margin=14; label=<{label}>;')
 

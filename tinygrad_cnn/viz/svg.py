@@ -66,9 +66,9 @@ def _body(diagram: Diagram, places: Layout) -> Iterator[tuple[str, str, str, str
     """Id, kind, tooltip and elements of each module, edge and card, back to front."""
     for g in diagram.groups:
         if g.id in places.groups:
-            yield g.id, "module", f"{g.path or g.title} | {g.note}", _group(g, places)
+            yield g.id, "module", f"{g.path} | {g.note}", _group(g, places)
         elif g.id in places.unboxed:
-            yield g.id, "module", g.path or g.title, _bare_title(g, diagram, places)
+            yield g.id, "module", g.path, _bare_title(g, diagram, places)
     edges = {e.id: e for e in diagram.edges}
     for route in places.routes:
         yield route.edge, "edge", edges[route.edge].tip, _edge(edges[route.edge], route)
@@ -423,7 +423,6 @@ def _painter(axes: Any) -> Callable[[str, dict[str, str], str, int], None]:
                                 "linewidth": thick, "zorder": order}
         if tag == "rect":
             x, y, w, h, r = (float(a.get(k, 0)) for k in ("x", "y", "width", "height", "rx"))
-            r = min(r, w / 2, h / 2)
             axes.add_patch(patches.FancyBboxPatch(
                 (x, y), w, h, boxstyle=f"round,pad=0,rounding_size={r}" if r else "square,pad=0",
                 linestyle=(0, (5, 4)) if "stroke-dasharray" in a else "-", **look))
