@@ -102,9 +102,13 @@ def test_gradients_of_a_private_replay_are_those_of_backward(step):
     assert left.gradient.rms == pytest.approx(rms(model.fc.weight.grad.data), rel=1e-5)
 
 
-def test_the_steps_of_the_backward_pass_count_from_the_loss(step):
-    ops = [e for e in viz.describe(step[3]).entries if e.op]
+def test_the_backward_pass_counts_from_the_loss_and_fills_every_edge_but_that_of_the_image(step):
+    entries = viz.describe(step[3]).entries
+    ops = [e for e in entries if e.op]
     assert [e.step for e in ops] == list(range(len(ops)))[::-1]
+    for e in ops:                           # each is read once: what is sent is the whole gradient
+        assert e.sent == tuple(g and g.rms for g in (entries[j].gradient for j in e.inputs))
+    assert sum(s is None for e in ops for s in e.sent) == 2     # the image and the labels
 
 
 def test_an_edge_shows_what_went_through_it_and_a_card_the_whole():

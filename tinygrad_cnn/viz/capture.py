@@ -109,9 +109,6 @@ class Recording:
         """Size of the first axis of the first input, if it has one."""
         return next((e.shape[0] for e in self.entries if e.role == "input" and e.shape), None)
 
-    def __str__(self) -> str:
-        return f"{self.title}: {len(self.entries)} tensors"
-
 
 def entry_names(recording: Recording) -> list[str]:
     """A name for each entry, its path; the second of a name is ``relu#2``."""

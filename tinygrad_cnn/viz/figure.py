@@ -14,7 +14,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -395,19 +395,21 @@ def loads(cls: type[T], text: str) -> T:
 
 def from_plain(cls: type[T], data: Any) -> T:
     """Build a dataclass from plain data, checking each field against its annotation."""
-    hints = typing.get_type_hints(cls)
-    return typing.cast(T, _read(cls, data, hints, cls.__name__))
+    return typing.cast(T, _read(cls, data, cls.__name__))
 
 
-def _read(kind: Any, data: Any, hints: dict[str, Any] | None, where: str) -> Any:
+_hints = lru_cache(typing.get_type_hints)
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(data, dict):
             raise _refusal(where, kind, data)
-        hints = hints or typing.get_type_hints(kind)
+        hints = _hints(typing.cast(Any, kind))
         unknown = data.keys() - hints.keys()
         if unknown:
             raise VizError(f"load: {where} has no field {sorted(map(str, unknown))[0]!r}")
-        values = {k: _read(hints[k], v, None, f"{where}.{k}") for k, v in data.items()}
+        values = {k: _read(hints[k], v, f"{where}.{k}") for k, v in data.items()}
         try:
             return typing.cast(Any, kind)(**values)
         except TypeError as error:
@@ -416,15 +418,11 @@ def _read(kind: Any, data: Any, hints: dict[str, Any] | None, where: str) -> Any
     if origin in (typing.Union, types.UnionType):
         if data is None and type(None) in arguments:
             return None
-        return _read(next(a for a in arguments if a is not type(None)), data, None, where)
-    if origin is tuple and isinstance(data, list):
-        if arguments[-1] is Ellipsis:
-            return tuple(_read(arguments[0], v, None, where) for v in data)
-        if len(data) == len(arguments):
-            return tuple(_read(a, v, None, where)
-                         for a, v in zip(arguments, data, strict=True))
+        return _read(next(a for a in arguments if a is not type(None)), data, where)
+    if origin is tuple and isinstance(data, list):          # each is of one kind, of any length
+        return tuple(_read(arguments[0], v, where) for v in data)
     if origin is dict and isinstance(data, dict):
-        return {str(k): _read(arguments[1], v, None, where) for k, v in data.items()}
+        return {str(k): _read(arguments[1], v, where) for k, v in data.items()}
     if kind is float and (data in ("nan", "inf", "-inf") or type(data) in (int, float)):
         return float(data)
     if kind in (str, int, bool) and type(data) is kind:
