@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.graph import Node, Observer, observing
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.graph import Node, Observer, observing
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import cross_entropy
 from tinygrad_cnn.optim import SGD, Optimizer
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["OpRow", "Profile", "profile"]
 
