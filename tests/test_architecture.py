@@ -39,7 +39,7 @@ MAY_IMPORT = {
 NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pooling",
                                "kernels.elementwise", "kernels.reduction", "kernels.layout"),
          "testing.gradients": ("testing.plugin",)}
-# The one look upwards: tensor.graph() and Module.graph() import the drawing room when called.
+# The one import upwards: tensor.graph() and Module.graph() import viz when called.
 EXCEPTIONS = {("tensor", "viz"), ("nn", "viz")}
 # The gradient tester runs a program that it has just written itself, a rule with a planted slip.
 RUNS_ITS_OWN_CODE = {"testing.source_mutants"}

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
 from threading import get_ident
 from types import coroutine
@@ -92,6 +92,8 @@ class State:
     plain: bool = False
     scope: tuple[str, ...] = ()
     observer: Observer | None = None
+    outer: State | None = field(default=None, repr=False, compare=False)    # outside the block
+    over: bool = field(default=False, repr=False, compare=False)            # it ended out of turn
 
 
 _state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - see changed
@@ -106,17 +108,22 @@ def changed(**fields: Any) -> Iterator[State]:
     may end in another thread, or before blocks that began later; its own state is then changed
     back.
     """
-    before = _state.get()
-    state = replace(before, **fields)
+    before = after = _state.get()
+    state = replace(before, outer=before, over=False, **fields)
     try:
         _state.set(state)
         yield state
     finally:
-        if _state.get() is state:
-            _state.set(before)
-        else:
-            for name in fields:
-                setattr(state, name, getattr(before, name))
+        try:
+            if (here := _state.get()) is state:
+                while after.over and after.outer is not None:
+                    after = after.outer
+            else:
+                for name in fields:
+                    setattr(state, name, getattr(before, name))
+                state.over, after = True, here
+        finally:
+            _state.set(after)
 
 
 class _Recording(ContextDecorator):
@@ -158,17 +165,18 @@ class _Recording(ContextDecorator):
 
 
 def _steps(on: bool, body: Any) -> Generator[Any, Any, Any]:
-    """Run a generator or coroutine with its own recording; whoever it waits for keeps theirs."""
+    """Run a generator or coroutine in a state of its own; whoever it waits for keeps theirs."""
+    own = replace(_state.get(), recording=on, plain=False)
     advance, given = body.send, None
     while True:
         before = _state.get()
         try:
-            _state.set(replace(before, recording=on, plain=False))
+            _state.set(own)
             asked = advance(given)
         except StopIteration as end:
             return end.value
         finally:
-            on = _state.get().recording             # the body may wait inside a block of its own
+            own = _state.get()                      # the body may wait inside a block
             _state.set(before)
         try:
             advance, given = body.send, (yield asked)

@@ -26,7 +26,7 @@ from tinygrad_cnn.train import (
     summarize,
     top_k_accuracy,
 )
-from tinygrad_cnn.viz import maps
+from tinygrad_cnn.viz import attribution
 
 PACKAGE = Path(tc.__file__).parent
 
@@ -315,10 +315,10 @@ RUNS = {
     "summarize": lambda m: summarize(m, (4, 4, 1)),
     "profile": lambda m: profile(m, *problem(2), steps=1),
     "graph": lambda m: m.graph(problem(2)[0]),
-    "feature maps": lambda m: maps.feature_map_arrays(m, problem(2)[0], "0"),
-    "saliency": lambda m: maps.saliency_arrays(m, problem(2)[0]),
-    "grad-cam": lambda m: maps.grad_cam_arrays(m, problem(2)[0], "0"),
-    "loss surface": lambda m: maps.loss_grid(m, *problem(2), points=2),
+    "feature maps": lambda m: attribution.feature_map_arrays(m, problem(2)[0], "0"),
+    "saliency": lambda m: attribution.saliency_arrays(m, problem(2)[0]),
+    "grad-cam": lambda m: attribution.grad_cam_arrays(m, problem(2)[0], "0"),
+    "loss surface": lambda m: attribution.loss_grid(m, *problem(2), points=2),
 }
 
 

@@ -1,7 +1,7 @@
-"""An own layout for networks: a straight trunk, branches on its right, skips on its left.
+"""The built-in layout: a straight trunk, branches on its right, skips on its left.
 
 Made for graphs that are a trunk with skips, as convolutional networks are.  It needs no program and
-no package, takes n log n time, works in whole numbers, and gives the same places on every machine.
+no package, takes n log n time, and gives the same whole pixels on every machine.
 
 The trunk runs from the output back through the deepest input.  A card's row is its depth;
 parameters stand beside their reader.  What is off the trunk takes the nearest free lane on the
@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Row
-from tinygrad_cnn.viz.text import clean, wide
+from tinygrad_cnn.viz.labels import clean, width
 
-__all__ = ["Box", "Layout", "Route", "layout", "row_height"]
+__all__ = ["Box", "Layout", "Route", "layout"]
 
 TITLE_SIZE, TAG_SIZE, ROW_SIZE, SMALL_SIZE = 14.5, 10.5, 11.5, 10.5
 GROUP_SIZE, EDGE_SIZE = 15.0, 11.0
@@ -31,7 +31,7 @@ _LABEL_ROOM = 34                            # height between rows that edge labe
 _BOX_PAD, _BOX_TITLE = 16, 30
 _MARGIN = 32
 _MOST_LANES = 3
-_ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21}
+ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21}
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,14 @@ class Box:
         """y of the lower side."""
         return self.y + self.h
 
-    @property
-    def middle(self) -> int:
-        """x of the centre."""
-        return self.x + self.w // 2
-
     def overlaps(self, other: Box) -> bool:
         """Whether the two share a pixel."""
         return (self.x < other.right and other.x < self.right
                 and self.y < other.bottom and other.y < self.bottom)
+
+    def moved(self, dx: int, dy: int) -> Box:
+        """The same box elsewhere."""
+        return Box(self.x + dx, self.y + dy, self.w, self.h)
 
 
 @dataclass(frozen=True)
@@ -91,56 +90,55 @@ class Layout:
         """Whether the graph is what this layout is made for: a trunk with few branches."""
         return self.lanes <= _MOST_LANES and not self.unboxed
 
+    def moved(self, dx: int, dy: int, width: int, height: int) -> Layout:
+        """The same places on another page."""
+        return Layout(width, height, {k: b.moved(dx, dy) for k, b in self.cards.items()},
+                      {k: b.moved(dx, dy) for k, b in self.groups.items()},
+                      tuple(Route(r.edge, tuple((x + dx, y + dy) for x, y in r.points),
+                                  (r.label[0] + dx, r.label[1] + dy), r.anchor)
+                            for r in self.routes), self.lanes, self.unboxed)
+
 
 def layout(diagram: Diagram) -> Layout:
     """Give every card, module and edge of a diagram its place.
 
-    Parameters
-    ----------
-    diagram : Diagram
-        Cards in recording order: every edge goes from an earlier card to a later one.
-
-    Returns
-    -------
-    Layout
-        Whole pixels, the same on every machine.
+    Every edge of the diagram goes from an earlier card to a later one.
     """
-    return _Spine(diagram).place()
+    return _Builder(diagram).place()
 
 
 # ---- sizes ---------------------------------------------------------------------------------------
 
-def row_height(row: Row) -> int:
-    """Height of one row of a card."""
-    return _ROW_HEIGHTS[row.kind]
+def _text_width(text: str, size: float, *, bold: bool = False) -> float:
+    return width(clean(text), size, bold=bold)
 
 
 def _row_width(row: Row) -> float:
     if row.kind == "text":
-        return wide(((clean(row.text), ROW_SIZE, False), (clean(row.hot), ROW_SIZE, True),
-                     (clean(row.after), ROW_SIZE, False)))
+        return (_text_width(row.text, ROW_SIZE) + _text_width(row.hot, ROW_SIZE, bold=True)
+                + _text_width(row.after, ROW_SIZE))
     if row.kind == "warning":
-        return wide((("! " + clean(row.text), ROW_SIZE, True),)) + 12
+        return width("! " + clean(row.text), ROW_SIZE, bold=True) + 12
     picture = BAR if row.kind == "bar" else len(row.levels) * (SQUARE + 2)
-    return picture + 10 + wide(((clean(row.text), SMALL_SIZE, False),))
+    return picture + 10 + _text_width(row.text, SMALL_SIZE)
 
 
 def strip_width(card: Card) -> int:
-    """Width of the coloured strip: wide enough for a badge if there is one."""
+    """Width of the colored strip: enough for a badge if there is one."""
     return BADGE_STRIP if card.badge else STRIP
 
 
 def measure(card: Card) -> tuple[int, int]:
     """Width and height of a card."""
-    head = wide(((clean(card.title), TITLE_SIZE, True),))
+    head = _text_width(card.title, TITLE_SIZE, bold=True)
     if card.tag:
-        head += 18 + wide(((clean(card.tag), TAG_SIZE, False),))
+        head += 18 + _text_width(card.tag, TAG_SIZE)
     inner = max([head, *map(_row_width, card.rows)])
-    width = 2 * math.ceil((strip_width(card) + 3 * _PAD + inner + 10) / 2)
-    height = 32 + sum(map(row_height, card.rows)) + (6 if card.rows else 4)
+    w = 2 * math.ceil((strip_width(card) + 3 * _PAD + inner + 10) / 2)
+    h = 32 + sum(ROW_HEIGHTS[row.kind] for row in card.rows) + (6 if card.rows else 4)
     least = 196 if card.kind in ("op", "module", "stack") else 120
     edge = 16 if card.kind == "stack" else 0    # room for the outer borders of a stack
-    return max(width, least) + edge, height + edge
+    return max(w, least) + edge, h + edge
 
 
 # ---- the layout ----------------------------------------------------------------------------------
@@ -157,10 +155,10 @@ class _Block:
     row: int = 0
     lane: int = 0
     last: int = 0                           # last row that the lane is kept free for
-    x: int = 0                              # of the centre
+    x: int = 0                              # of the center
 
     def reach(self, side: list[tuple[Card, int, int]]) -> int:
-        """How far the block goes from its centre to one side."""
+        """How far the block goes from its center to one side."""
         beside = max((w for _, w, _ in side), default=0)
         return self.w // 2 + (_SIDE_GAP + beside if beside else 0)
 
@@ -187,7 +185,7 @@ class _Way:
     to_x: int = 0
 
 
-class _Spine:
+class _Builder:
     def __init__(self, diagram: Diagram) -> None:
         self.diagram = diagram
         sizes = {c.id: measure(c) for c in diagram.cards}
@@ -201,9 +199,8 @@ class _Spine:
                         if e.source in self.blocks and e.target in self.blocks]
         self.cards: dict[str, Box] = {}
         self.label_width = {e.id: math.ceil(max(
-            wide(((clean(e.text), EDGE_SIZE, False),)),
-            wide((("grad " + e.gradient, SMALL_SIZE, False),)) if e.gradient else 0))
-            for e in diagram.edges}
+            _text_width(e.text, EDGE_SIZE),
+            width("grad " + e.gradient, SMALL_SIZE) if e.gradient else 0)) for e in diagram.edges}
 
     def place(self) -> Layout:
         if not self.blocks:
@@ -384,7 +381,7 @@ class _Spine:
         for g in reversed(self.diagram.groups):
             if not around[g.id]:
                 continue
-            title = wide(((clean(g.title), GROUP_SIZE, True), (clean(g.note), ROW_SIZE, False)))
+            title = _text_width(g.title, GROUP_SIZE, bold=True) + _text_width(g.note, ROW_SIZE)
             box = _bounds(around[g.id], math.ceil(title) + 50)
             others = (self.cards[c.id] for c in self.diagram.cards if c.id not in inside[g.id])
             if any(box.overlaps(other) for other in others):
@@ -454,26 +451,20 @@ class _Spine:
         xs = [x for route in routes for x, _ in route.points]
         for route in routes:
             w = self.label_width[route.edge]
-            xs.append(route.label[0] + (w if route.anchor == "start" else -w)) if w else None
+            if w:
+                xs.append(route.label[0] + (w if route.anchor == "start" else -w))
         low, high = min([bodies.x, *xs]), max([bodies.right, *xs])
-        dx, dy = _MARGIN - low, _MARGIN - bodies.y
-        return Layout(
-            high - low + 2 * _MARGIN, bodies.h + 2 * _MARGIN,
-            {k: _moved(b, dx, dy) for k, b in self.cards.items()},
-            {g.id: _moved(groups[g.id], dx, dy) for g in self.diagram.groups if g.id in groups},
-            tuple(Route(r.edge, tuple((x + dx, y + dy) for x, y in r.points),
-                        (r.label[0] + dx, r.label[1] + dy), r.anchor) for r in routes),
-            max(block.lane for block in self.blocks.values()), unboxed)
+        placed = Layout(0, 0, self.cards, {g.id: groups[g.id] for g in self.diagram.groups
+                                           if g.id in groups}, tuple(routes),
+                        max(block.lane for block in self.blocks.values()), unboxed)
+        return placed.moved(_MARGIN - low, _MARGIN - bodies.y, high - low + 2 * _MARGIN,
+                            bodies.h + 2 * _MARGIN)
 
 
 def _bounds(boxes: list[Box], least: int, *, pad: int = _BOX_PAD, title: int = _BOX_TITLE) -> Box:
     x, y = min(b.x for b in boxes) - pad, min(b.y for b in boxes) - title
     right, bottom = max(b.right for b in boxes) + pad, max(b.bottom for b in boxes) + pad
     return Box(x, y, max(right - x, least), bottom - y)
-
-
-def _moved(box: Box, dx: int, dy: int) -> Box:
-    return Box(box.x + dx, box.y + dy, box.w, box.h)
 
 
 def _simplified(points: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

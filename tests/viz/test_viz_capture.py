@@ -10,12 +10,16 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn, viz
 from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.viz import recorder
-from tinygrad_cnn.viz.recorder import statistics
+from tinygrad_cnn.viz import capture
+from tinygrad_cnn.viz.capture import statistics
 
 
 def rms(array):
     return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
+
+
+def by_op(recording):
+    return {e.op: e for e in recording.entries if e.op}
 
 
 @pytest.fixture
@@ -33,10 +37,52 @@ def test_a_loss_knows_its_ops_names_settings_and_source_lines(step):
         "fc.linear", "y", "cross_entropy"]
     conv = recording.entries[3]
     assert conv.settings == ("3×3", "stride 1", "pad 1", "1→4 channels")
-    products = 6 * 12 * 12 * 4 * 9
-    assert 2 * products <= conv.flops <= 2 * products + 6 * 12 * 12 * 4     # with or without bias
     assert conv.source.startswith("conftest.py:")
     assert recording.entries[-1].role == "loss"
+
+
+def test_the_cost_of_each_op_is_that_of_its_formula(step):
+    ops = [e for e in viz.describe(step[3]).entries if e.op]
+    n = len(step[1])
+    products = {0: n * 12 * 12 * 4 * 9 * 1, 3: n * 4 * 4 * 8 * 9 * 4, 7: n * 32 * 10}
+    for k, count in products.items():       # two operations a product, and at most one a bias
+        assert 2 * count <= ops[k].flops <= 2 * count + ops[k].size
+    assert ops[1].kept == ops[1].size * 4   # float32, kept for relu or for the pooling
+    assert ops[6].op == "reshape"
+    assert ops[6].kept == 0                 # a view allocates nothing
+
+
+def test_kept_bytes_are_counted_once_at_the_op_that_made_them():
+    x = tc.Parameter(np.ones((64, 64)), name="x")        # 32,768 bytes each
+    y = x * 2.0
+    entries = viz.describe((y.reshape(-1) * y.reshape(-1)).sum()).entries
+    assert [(e.op, e.kept) for e in entries if e.op] == [
+        ("mul", 32_768), ("reshape", 0), ("reshape", 0), ("mul", 0), ("sum", 0)]
+
+
+@pytest.mark.parametrize("values, note", [([[-1.0, 2.0, 3.0, 4.0]], "25% zeros"),
+                                          ([[-1.0, -2.0, 3.0, 0.0]], "75% zeros"),
+                                          ([[-1.0, -2.0]], "")])
+def test_the_share_of_zeros_is_that_of_the_values(values, note):
+    x = tc.Parameter(values, name="x")
+    assert by_op(viz.describe(tc.relu(x).sum()))["relu"].note == note
+
+
+def test_dead_channels_are_counted_where_there_are_enough_rows():
+    w = tc.Parameter(np.array([[1.0, 1.0, 0.0, -1.0]]))
+    for rows, expected in ((16, (2, 4)), (15, (0, 0))):
+        found = by_op(viz.describe(tc.relu(tc.Tensor(np.ones((rows, 1))) @ w).sum()))["relu"]
+        assert (found.dead, found.channels) == expected
+
+
+def test_confidence_classes_and_loss_are_those_of_the_scores():
+    scores = tc.Parameter(np.log([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]]), name="scores")
+    found = viz.describe(tc.cross_entropy(scores, np.array([0, 2]))).entries[-1]
+    assert found.confidence == pytest.approx((0.7 + 0.5) / 2)
+    assert found.classes == 3
+    assert found.note == f"loss {-(np.log(0.7) + np.log(0.5)) / 2:.4f}"
+    shares = by_op(viz.describe(tc.softmax(scores, axis=1).sum()))["softmax"]
+    assert shares.confidence == pytest.approx(0.6)
 
 
 def test_gradients_of_a_private_replay_are_those_of_backward(step):
@@ -44,27 +90,40 @@ def test_gradients_of_a_private_replay_are_those_of_backward(step):
     recording = viz.describe(loss)
     assert all(p.grad is None for p in model.parameters())
     loss.backward()
-    found = {e.path: e.gradient.rms for e in recording.entries if e.role == "parameter"}
-    assert found == {name: pytest.approx(rms(p.grad.data), rel=1e-5)
-                     for name, p in model.named_parameters()}
+    for e in recording.entries:
+        if e.role == "parameter":
+            p = dict(model.named_parameters())[e.path]
+            assert e.gradient.rms == pytest.approx(rms(p.grad.data), rel=1e-5)
+            assert (e.gradient.low, e.gradient.high) == (p.grad.data.min(), p.grad.data.max())
+            assert e.weight == pytest.approx(rms(p.data), rel=1e-5)
+    after = viz.describe(model.fc.weight.sum())          # what backward left in a leaf, without one
+    assert after.entries[0].gradient.rms == pytest.approx(np.sqrt(1))
+    left = viz.describe(model.fc.weight * 1.0).entries[0]
+    assert left.gradient.rms == pytest.approx(rms(model.fc.weight.grad.data), rel=1e-5)
+
+
+def test_the_backward_pass_counts_from_the_loss_and_fills_every_edge_but_that_of_the_image(step):
+    entries = viz.describe(step[3]).entries
+    ops = [e for e in entries if e.op]
+    assert [e.step for e in ops] == list(range(len(ops)))[::-1]
+    for e in ops:                           # each is read once: what is sent is the whole gradient
+        assert e.sent == tuple(g and g.rms for g in (entries[j].gradient for j in e.inputs))
+    assert sum(s is None for e in ops for s in e.sent) == 2     # the image and the labels
 
 
 def test_an_edge_shows_what_went_through_it_and_a_card_the_whole():
     x = tc.Parameter([1.0, 2.0], name="x")
     y = x * 3.0                             # read twice: by mul with slope 5, by sum with slope 1
-    loss = (y * 5.0).sum() + y.sum()
-    recording = viz.describe(loss)
+    recording = viz.describe((y * 5.0).sum() + y.sum())
     first = next(e for e in recording.entries if e.op == "mul")
     assert first.gradient.rms == pytest.approx(6.0)
     sent = {round(s, 6) for e in recording.entries if e.op in ("mul", "sum") and e is not first
             for s, j in zip(e.sent, e.inputs, strict=True) if recording.entries[j] is first}
     assert sent == {5.0, 1.0}
-
-
-def test_a_parameter_read_twice_has_the_sum_of_its_gradients():
     w = tc.Parameter([2.0, 3.0], name="w")
-    recording = viz.describe((w * w).sum())
-    assert recording.entries[0].gradient.rms == pytest.approx(rms([4.0, 6.0]))
+    twice = viz.describe((w * w).sum())
+    assert twice.entries[0].gradient.rms == pytest.approx(rms([4.0, 6.0]))
+    assert twice.entries[1].sent == pytest.approx((rms([2.0, 3.0]),) * 2)
 
 
 def test_drawing_changes_no_graph_no_grad_and_no_random_state(nets, batch):
@@ -113,8 +172,7 @@ def test_a_watch_of_several_steps_draws_each_and_keeps_no_array(nets, batch):
             loss = tc.cross_entropy(model(images), labels)
             loss.backward()
             losses.append(loss)
-    counts = {len(seen.describe(loss).entries) for loss in losses}
-    assert counts == {17}
+    assert {len(seen.describe(loss).entries) for loss in losses} == {17}
     nodes = [weakref.ref(loss.node) for loss in losses]
     del loss, losses
     gc.collect()
@@ -122,15 +180,22 @@ def test_a_watch_of_several_steps_draws_each_and_keeps_no_array(nets, batch):
 
 
 def test_a_very_long_watch_forgets_its_oldest_steps(nets, batch, monkeypatch):
-    monkeypatch.setattr(recorder, "_MOST_OPS", 40)
+    monkeypatch.setattr(capture, "_MOST_OPS", 40)
     model, (images, labels) = nets.LeNet(), batch
     with viz.watch() as seen:
         for _ in range(30):
             loss = tc.cross_entropy(model(images + 0.0), labels)
             loss.backward()
-    assert len(seen.recorder.ops) <= 40
-    assert len(seen.recorder.leaves) < 40
+    assert 36 <= len(seen.ops) <= 40
+    assert len(seen.leaves) < 40
     assert len(seen.describe(loss).entries) == 17
+
+
+def test_a_number_is_a_constant_unless_it_is_trained():
+    x = tc.Parameter(2.0, name="x")
+    leaves = [e for e in viz.describe(x * 3.5 + 0.25).entries if not e.op]
+    assert [(e.role, e.note, e.weight) for e in leaves] == [
+        ("parameter", "", 2.0), ("constant", "3.5", None), ("constant", "0.25", None)]
 
 
 def test_ops_before_the_first_parameter_show_in_a_watch():
@@ -152,7 +217,7 @@ def test_a_model_is_named_by_its_parameters_and_its_arguments(nets, batch):
 
 @pytest.mark.parametrize("as_array", [True, False])
 def test_an_input_that_several_ops_read_is_one_card(as_array):
-    """Pooling reads no values backward, so its graph keeps a stand-in for the image."""
+    """Pooling reads no values backward, so its graph keeps a placeholder for the image."""
     class Branches(nn.Module):
         def __init__(self):
             self.a, self.b = (nn.Conv2D(1, 2, 1, rng=np.random.default_rng(0)) for _ in "ab")
@@ -165,19 +230,24 @@ def test_an_input_that_several_ops_read_is_one_card(as_array):
     assert [e.name for e in figure.recording.entries if e.role == "input"] == ["image"]
 
 
-def test_an_array_that_several_layers_read_is_one_input(nets, batch):
+def test_an_array_that_several_layers_read_is_one_input(batch):
     w = tc.Parameter(np.ones((144, 2), np.float32), name="w")
     rows = batch[0].reshape(6, 144)
     with viz.watch() as seen:
         loss = (tc.linear(rows, w) + tc.linear(rows, w)).sum()
     assert [e.name for e in seen.describe(loss).entries if not e.op] == ["x", "w"]
+    zeros = [tc.Tensor(np.zeros((6, 144), np.float32)) for _ in range(2)]
+    two = viz.describe((tc.linear(zeros[0], w) + tc.linear(zeros[1], w)).sum())
+    assert [e.name for e in two.entries if not e.op] == ["x1", "w", "x2"]
 
 
 def test_labels_make_the_gradients_of_a_model_show(nets, batch):
-    figure = viz.graph_of_module(nets.LeNet(), batch[0], labels=batch[1])
-    assert figure.recording.backward
-    assert figure.recording.entries[-1].note.startswith("loss ")
-    assert figure.recording.unreached == ()
+    model = nets.LeNet()
+    recording = model.graph(batch[0], labels=batch[1]).recording
+    assert recording.backward
+    loss = tc.cross_entropy(model(batch[0]), batch[1]).item()
+    assert recording.entries[-1].note == f"loss {loss:.4f}"
+    assert recording.unreached == ()
 
 
 def test_a_parameter_that_the_loss_does_not_read_is_found(nets, batch):
@@ -189,11 +259,9 @@ def test_a_parameter_that_the_loss_does_not_read_is_found(nets, batch):
 
 
 def test_a_module_called_twice_is_drawn_twice():
-    layer = nn.Linear(3, 3, rng=np.random.default_rng(0))
-
     class Twice(nn.Module):
         def __init__(self):
-            self.layer = layer
+            self.layer = nn.Linear(3, 3, rng=np.random.default_rng(0))
 
         def forward(self, x):
             return self.layer(tc.relu(self.layer(x)))
@@ -203,47 +271,35 @@ def test_a_module_called_twice_is_drawn_twice():
     assert sum(e.role == "parameter" for e in figure.recording.entries) == 2
 
 
-def test_kept_bytes_are_counted_once_at_the_op_that_made_them():
-    x = tc.Parameter(np.ones((64, 64)), name="x")        # 32,768 bytes each
-    y = x * 2.0
-    loss = (y * y).sum()
-    ops = {e.op: e for e in viz.describe(loss).entries if e.op}
-    first = next(e for e in viz.describe(loss).entries if e.op == "mul")
-    assert first.kept == 64 * 64 * 8
-    assert ops["sum"].kept == 0
-
-
-def test_dead_channels_are_counted():
-    w = np.zeros((1, 1, 1, 4))
-    w[..., :3] = 1.0
-    x = tc.Tensor(np.abs(np.random.default_rng(0).normal(size=(2, 4, 4, 1))))
-    y = tc.relu(tc.conv2d(x, tc.Parameter(w), tc.Parameter(np.array([0.0, 0, 0, -1]))))
-    entry = next(e for e in viz.describe(y.sum()).entries if e.op == "relu")
-    assert (entry.dead, entry.channels) == (1, 4)
+def test_a_model_without_a_trained_parameter_is_drawn(nets, batch):
+    model = nets.LeNet()
+    for p in model.parameters():
+        p.requires_grad = False
+    recording = model.graph(batch[0]).recording
+    assert [e.op for e in recording.entries if e.op][-1] == "linear"
+    assert not any(e.needs_gradient for e in recording.entries)
 
 
 @pytest.mark.parametrize("array, expected", [
     ([3.0, -4.0], (np.sqrt(12.5), -4.0, 3.0, 0)), ([], (0.0, 0.0, 0.0, 0)),
     ([1.0, np.nan], (np.nan, 1.0, 1.0, 1)), ([np.inf, 2.0], (np.inf, 2.0, 2.0, 1)),
-    ([1e200, 1e200], (1e200, 1e200, 1e200, 0))])
+    ([np.nan, -np.inf], (np.nan, 0.0, 0.0, 2)), ([3e200, -4e200], (np.sqrt(12.5) * 1e200, -4e200,
+                                                                   3e200, 0))])
 def test_figures_of_an_array(array, expected):
     s = statistics(np.array(array))
     assert (s.rms, s.low, s.high, s.bad) == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_chain_of_ten_thousand_ops_is_described_without_recursion():
-    x = tc.Parameter([1.0], name="x")
-    y = x
+    y = tc.Parameter([1.0], name="x")
     for _ in range(10_000):
         y = y + 1.0
-    figure = y.sum().graph(gradients=False)
-    assert len(figure.diagram.cards) <= 40
+    assert len(y.sum().graph(gradients=False).diagram.cards) <= 40
 
 
 def test_zero_size_tensors_are_drawn():
     w = tc.Parameter(np.ones((3, 2)), name="w")
-    figure = (tc.Tensor(np.ones((0, 3))) @ w).sum().graph()
-    assert "0×2" in figure.svg()
+    assert "0×2" in (tc.Tensor(np.ones((0, 3))) @ w).sum().graph().svg()
 
 
 def freed(model, images, loss):
@@ -262,6 +318,11 @@ def outside(model, images, loss):
     return seen.describe(loss)
 
 
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
 @pytest.mark.parametrize("draw, message", [
     (freed, r"backward\(\) has freed this graph; draw it before backward\(\), pass retain_graph"),
     (lambda *_: tc.Tensor([1.0]).graph(),
@@ -269,6 +330,8 @@ def outside(model, images, loss):
     (without_grad, "no op is recorded behind this tensor"),
     (lambda model, *_: model.graph(None),
      "LeNet has not been called, so its shapes are not known; give one batch"),
+    (lambda model, images, loss: Pair().graph(images), "Pair returned tuple, not a Tensor"),
+    (lambda model, images, loss: nn.Sequential().graph(images), "applied no op"),
     (outside, "was not computed inside the watch")])
 def test_what_cannot_be_drawn_is_refused_in_one_line(step, draw, message):
     model, images, _, loss = step

@@ -1,4 +1,4 @@
-"""Arrays behind the plots: what a network looked at, what it passed on, how its loss lies.
+"""Arrays behind the plots: saliency, Grad-CAM, feature maps, and the loss around the weights.
 
 Every function runs a copy of the model in evaluation mode, so weights, ``grad``, running averages
 and random state of the model stay as they are.
@@ -25,63 +25,49 @@ __all__ = ["feature_map_arrays", "grad_cam_arrays", "loss_grid", "saliency_array
 Array = NDArray[Any]
 
 
-def _images(who: str, x: Any) -> Array:
+def _images(owner: str, x: Any) -> Array:
     array = x._data if isinstance(x, Tensor) else np.asarray(x)
     if array.ndim != 4:
-        raise VizError(f"{who}: images have the shape (N, H, W, C), got {array.shape}")
+        raise VizError(f"{owner}: images have the shape (N, H, W, C), got {array.shape}")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
-def _part(who: str, model: Module, layer: str) -> Module:
-    parts = dict(model.named_modules())
+def _run(owner: str, model: Module, x: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """The scores of a copy of a model, and the output of one of its layers."""
+    twin = copy.deepcopy(model).eval()
+    parts = dict(twin.named_modules())
     if layer not in parts or not layer:
         some = ", ".join(name for name in list(parts)[:12] if name) or "none"
-        raise VizError(f"{who}: the model has no layer {layer!r}; layers: {some}")
-    return parts[layer]
+        raise VizError(f"{owner}: the model has no layer {layer!r}; layers: {some}")
+    seen: list[Tensor] = []
+    with parts[layer].register_forward_hook(lambda module, inputs, out: seen.append(out)):
+        scores = twin(x)
+    if not seen:
+        raise VizError(f"{owner}: the layer {layer!r} was not called in forward")
+    return scores, seen[-1]
 
 
-def _score(who: str, output: Tensor, target: Any) -> Tensor:
+def _score(owner: str, output: Tensor, target: Any) -> Tensor:
     """The sum of each image's score of its target class; the top class where none is given."""
     if output.ndim != 2:
-        raise VizError(f"{who}: the model should return scores (N, K), got {output.shape}")
+        raise VizError(f"{owner}: the model should return scores (N, K), got {output.shape}")
     classes = output._data.argmax(axis=1) if target is None else np.asarray(target)
     classes = np.broadcast_to(classes, output.shape[:1])
     if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= output.shape[1]:
-        raise VizError(f"{who}: target must be classes from 0 to {output.shape[1] - 1}, "
+        raise VizError(f"{owner}: target must be classes from 0 to {output.shape[1] - 1}, "
                        f"got {target!r}")
     return output[np.arange(len(classes)), classes].sum()
 
 
 def feature_map_arrays(model: Module, x: Any, layer: str) -> Array:
-    """What a layer passes on.
+    """The output of a layer for images x (N, H, W, C).
 
-    Parameters
-    ----------
-    model : Module
-        The network.
-    x : array_like, shape (N, H, W, C)
-        Images.
-    layer : str
-        Path of a part, ``"conv1"`` or ``"features.0"``.
-
-    Returns
-    -------
-    ndarray
-        The output of the layer.
-
-    Raises
-    ------
-    VizError
-        If there is no such layer, or it was not called.
+    ``layer`` is the path of a part, ``"conv1"`` or ``"features.0"``.  A VizError says that there is
+    no such layer, or that it was not called.
     """
-    twin = copy.deepcopy(model).eval()
-    seen: list[Array] = []
-    part = _part("feature_maps", twin, layer)
-    with part.register_forward_hook(lambda module, inputs, out: seen.append(out._data)), no_grad():
-        twin(Tensor(_images("feature_maps", x)))
-    if not seen:
-        raise VizError(f"feature_maps: the layer {layer!r} was not called in forward")
-    return seen[-1]
+    with no_grad():
+        _, output = _run("feature_maps", model, Tensor(_images("feature_maps", x)), layer)
+    return output._data
 
 
 def saliency_arrays(model: Module, x: Any, target: Any = None) -> Array:
@@ -90,7 +76,7 @@ def saliency_arrays(model: Module, x: Any, target: Any = None) -> Array:
     Parameters
     ----------
     model : Module
-        Returns scores, shape (N, K).
+        Returns scores (N, K).
     x : array_like, shape (N, H, W, C)
         Images.
     target : int or array_like of int, shape (N,), optional
@@ -99,11 +85,6 @@ def saliency_arrays(model: Module, x: Any, target: Any = None) -> Array:
     Returns
     -------
     ndarray, shape (N, H, W)
-
-    Raises
-    ------
-    VizError
-        If ``x`` or the scores have another shape, or a target is no class.
 
     References
     ----------
@@ -123,36 +104,17 @@ def grad_cam_arrays(model: Module, x: Any, layer: str, target: Any = None) -> Ar
     cam[n, i, j] = max(0, Σ_c α[n, c] · A[n, i, j, c]) with α[n, c] the mean over i, j of
     ∂score / ∂A[n, i, j, c]; scaled to 1 at its largest and stretched to the image.
 
-    Parameters
-    ----------
-    model, x, target
-        As in `saliency_arrays`.
-    layer : str
-        Path of a part whose output A has the shape (N, h, w, C): usually the last convolution.
-
-    Returns
-    -------
-    ndarray, shape (N, H, W), between 0 and 1
-
-    Raises
-    ------
-    VizError
-        If there is no such layer, or its output does not have four axes.
+    ``layer`` is the path of a part whose output A has the shape (N, h, w, C), usually the last
+    convolution; the rest is as in `saliency_arrays`.  The result (N, H, W) lies between 0 and 1.
 
     References
     ----------
     Selvaraju et al., *Grad-CAM*, arXiv:1610.02391.
     """
-    twin = copy.deepcopy(model).eval()
     images = _images("grad_cam", x)
-    seen: list[Tensor] = []
-    part = _part("grad_cam", twin, layer)
-    with part.register_forward_hook(lambda module, inputs, out: seen.append(out)):
-        scores = twin(Tensor(images, requires_grad=True))
-    if not seen or seen[-1].ndim != 4:
-        shape = seen[-1].shape if seen else "nothing"
-        raise VizError(f"grad_cam: the layer {layer!r} gave {shape}, not maps (N, h, w, C)")
-    maps = seen[-1]
+    scores, maps = _run("grad_cam", model, Tensor(images, requires_grad=True), layer)
+    if maps.ndim != 4:
+        raise VizError(f"grad_cam: the layer {layer!r} gave {maps.shape}, not maps (N, h, w, C)")
     found, = grad(_score("grad_cam", scores, target), maps)
     if found is None:
         raise VizError(f"grad_cam: the scores do not depend on the layer {layer!r}")
@@ -163,7 +125,7 @@ def grad_cam_arrays(model: Module, x: Any, layer: str, target: Any = None) -> Ar
 
 
 def _stretched(maps: Array, size: tuple[int, ...]) -> Array:
-    """Maps (N, h, w) at another size, bilinear between pixel centres."""
+    """Maps (N, h, w) at another size, bilinear between pixel centers."""
     for axis, n in enumerate(size, start=1):
         m = maps.shape[axis]
         at = np.clip((np.arange(n) + 0.5) * m / n - 0.5, 0, m - 1)
@@ -185,13 +147,13 @@ def loss_grid(model: Module, x: Any, labels: Any, *, span: float = 1.0, points: 
     Parameters
     ----------
     model : Module
-        Returns scores, shape (N, K).
+        Returns scores (N, K).
     x, labels : array_like
         One batch; the loss is its cross entropy.
     span : float, default 1.0
-        How far to go both ways, in units of the directions.
+        How far to go both ways, in units of the directions; above 0.
     points : int, default 21
-        Along each axis; the loss is computed ``points²`` times.
+        Along each axis, at least 2; the loss is computed ``points²`` times.
     seed : int, default 0
         Of the directions.
 
@@ -200,11 +162,6 @@ def loss_grid(model: Module, x: Any, labels: Any, *, span: float = 1.0, points: 
     steps : ndarray, shape (points,)
     losses : ndarray, shape (points, points)
         losses[i, j] at step j along the first and i along the second direction.
-
-    Raises
-    ------
-    VizError
-        If ``points`` is below 2 or ``span`` is not positive.
 
     References
     ----------
