@@ -38,6 +38,7 @@ __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "un
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
 _KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
+_PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
 _HERE = globals()                                       # and those of a + 2.0 these too
 
@@ -139,13 +140,18 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         y, residuals = op.run(*_plain(inputs), **settings)
         return np.asarray(y), residuals         # type: ignore[return-value]
     tensors = _as_tensors(op, inputs)
-    expected = _result_shape(op, tuple([None if x is None else x._data.shape for x in tensors]),
-                             tuple(settings.items()))
+    arrays = [None if x is None else x._data for x in tensors]
+    shapes = tuple([None if a is None else a.shape for a in arrays])
+    try:
+        expected = _remembered(op, shapes, *settings.items())
+    except TypeError:                           # an array, or a slice: asked anew each time
+        expected = _judge(op, shapes, *settings.items())
+        settings = {name: _unwritten(value) for name, value in settings.items()}
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
-        y, residuals = op.run(*(None if x is None else x._data for x in tensors), **settings)
+        y, residuals = op.run(*arrays, **settings)
     except TypeError:
-        if all(x is None or x._data.dtype.kind == "f" for x in tensors):
+        if all(a is None or a.dtype.kind == "f" for a in arrays):
             raise
         raise _leaves_the_integers(op, tensors) from None       # NumPy refused to cast in place
     if type(y) is not np.ndarray:
@@ -154,10 +160,10 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
     for x in tensors:
         # A result that looks at memory which the user can write to gets memory of its own.
-        if x is not None and held(x) and np.may_share_memory(y, x._data):
+        if x is not None and x._access and held(x) and np.may_share_memory(y, x._data):
             y = y.copy()
-    dtype = settings.get("dtype") or next(
-        (x._data.dtype for x in tensors if x is not None), y.dtype)
+    dtype = settings.get("dtype") or (y if not arrays else arrays[0] if arrays[0] is not None else
+                                      next(a for a in arrays if a is not None)).dtype
     if y.dtype != dtype:
         if dtype.kind != "f":
             raise _leaves_the_integers(op, tensors)
@@ -168,23 +174,15 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
 
 def _plain(inputs: tuple[Any, ...]) -> list[Any]:
     """The inputs as arrays, for a rule in a first-order backward pass; numbers fit themselves."""
+    if _PLAIN.issuperset(map(type, inputs)):
+        return list(inputs)
     arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
     dtype = next((x.dtype for x in arrays if isinstance(x, (ndarray, np.generic))), None)
     return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
-def _result_shape(op: Op, shapes: tuple[Shape | None, ...],
-                  settings: tuple[tuple[str, Any], ...]) -> Shape:
+def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
     """The shape of the result, or an error that says which inputs do not fit."""
-    try:
-        hash(settings)
-    except TypeError:                           # an array, or a slice: asked anew each time
-        return _judge(op, shapes, settings)
-    return _remembered(op, shapes, settings)
-
-
-def _judge(op: Op, shapes: tuple[Shape | None, ...],
-           settings: tuple[tuple[str, Any], ...]) -> Shape:
     named = dict(settings)
     if op.axes is not None:
         bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
@@ -205,39 +203,30 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
 def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
             residuals: dict[str, Any], y: Array, state: State,
             began: float) -> Tensor:
-    tracked = state.recording and any(x is not None and x.requires_grad for x in tensors)
+    tracked = state.recording and bool([1 for x in tensors if x is not None and x.requires_grad])
     if not tracked and state.observer is None:
         return _wrap(y, False, None)
     kept = tensors
     if op.unread:
-        kept = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
+        kept = tuple([_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors)])
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    node = Node(op, kept, tuple([None if x is None else shared(x) for x in kept]),
-                _kept(settings), residuals, y if op.reads_out else None, state.scope,
+    values = tuple([None if x is None else shared(x) if x._access else x._data for x in kept])
+    node = Node(op, kept, values, settings, residuals, y if op.reads_out else None, state.scope,
                 _origin(sys._getframe(3)))
     if state.observer is not None:
         state.observer.forward(node, tensors, y, time.perf_counter() - began)
     return _wrap(y, True, node) if tracked else _wrap(y, False, None)
 
 
-def _kept(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with copies of arrays that somebody could still write to."""
-    if any(type(v) in _HOLDERS for v in settings.values()):
-        return {name: _unwritten(v) for name, v in settings.items()}
-    return settings
-
-
 def _unwritten(value: Any) -> Any:
+    """A setting to which nobody else can write: arrays are copied, unless they are read-only."""
     if isinstance(value, ndarray):
         if value.flags.writeable or value.base is not None:
             value = value.copy()
             value.flags.writeable = False
         return value
     return tuple([_unwritten(v) for v in value]) if type(value) is tuple else value
-
-
-_HOLDERS = (ndarray, tuple)
 
 
 def _stand_in(x: Tensor | None) -> Tensor | None:

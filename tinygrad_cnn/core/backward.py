@@ -130,7 +130,7 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
                 made = rule(ct, out, *args, **named) if named else rule(ct, out, *args)
             part = made[together[i]] if together else made
             value = values[i]
-            if (type(part) is not ndarray or part.shape != value.shape
+            if (wrap is not None or type(part) is not ndarray or part.shape != value.shape
                     or part.dtype is not value.dtype):
                 part = _fitted(part, value, op, i, wrap is None)
         except Exception as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ContextDecorator, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
@@ -109,7 +109,9 @@ def changed(**fields: Any) -> Iterator[State]:
     back.
     """
     before = after = _state.get()
-    state = replace(before, outer=before, over=False, **fields)
+    state = State(before.recording, before.plain, before.scope, before.observer, before)
+    for name, value in fields.items():
+        setattr(state, name, value)
     try:
         _state.set(state)
         yield state
@@ -232,15 +234,12 @@ def is_grad_enabled() -> bool:
     return _state.get().recording
 
 
-@contextmanager
-def scope(name: str) -> Iterator[tuple[str, ...]]:
-    """Add ``name`` to the path that nodes made inside the block carry; gives the path.
+def scope(name: str) -> AbstractContextManager[State]:
+    """Add ``name`` to the path that nodes made inside the block carry; gives the state.
 
     Modules call this.
     """
-    path = (*_state.get().scope, name)
-    with changed(scope=path):
-        yield path
+    return changed(scope=(*_state.get().scope, name))
 
 
 @contextmanager

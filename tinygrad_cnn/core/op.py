@@ -31,7 +31,7 @@ from tinygrad_cnn.shapes import Shape, size
 __all__ = ["FAMILIES", "FUNCTIONS", "OPS", "TIES", "Op", "Reject", "Sample", "dyadic", "public",
            "register", "use_kernels"]
 
-_OWN_OPS = __name__.rpartition(".")[0] + ".ops."
+_OWN_OPS = __name__.partition(".")[0] + ".ops."
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -138,7 +138,8 @@ class Module:
         steps = trail.begin() if outer is None else outer
         try:
             trail.running.set(steps)
-            with scope(self._name or type(self).__name__) as path:
+            with scope(self._name or type(self).__name__) as inside:
+                path = inside.scope
                 try:
                     out = self.forward(*inputs, **settings)
                 except TinygradCnnError as error:
