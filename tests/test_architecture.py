@@ -47,7 +47,7 @@ STANDARD = set(sys.stdlib_module_names)
 CORE = {"numpy", "tinygrad_cnn"}
 COMPILER = {"numba", "llvmlite"}
 OPS_ORDER = ["samples", "elementwise", "activation", "layout", "reduction", "linear", "convolution",
-             "pooling", "normalize", "loss", "random", "__init__"]
+             "pooling", "normalize", "loss", "random", "numpy_functions", "__init__"]
 
 
 def module_name(path: Path) -> str:

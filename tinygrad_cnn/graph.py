@@ -1,45 +1,38 @@
-"""The computation graph and the backward pass.
+"""The computation graph: nodes, and what holds while ops are applied.
 
 A `Node` is one application of an op.  It points at its inputs, never at its output, so a graph has
 no reference cycle and is freed by counting.  Nodes carry serial numbers: creation order is a
-topological order, and the backward pass visits the reached nodes by falling serial, from a heap,
-without recursion.
-
-Cotangents are keyed by node, or by tensor for a leaf.  A first-order pass moves plain arrays; with
-``create_graph`` it moves tensors, and what the rules do is recorded like any other computation.
+topological order.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ContextDecorator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from heapq import heappop, heappush
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, wraps
+from threading import get_ident
+from types import coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from numpy import ndarray
 from numpy.typing import NDArray
 
-from tinygrad_cnn.errors import GradientError, GraphFreedError, KernelFailed
-from tinygrad_cnn.op import FUNCTIONS, OPS, Op
+from tinygrad_cnn.errors import GradientError, GraphFreedError
+from tinygrad_cnn.op import Op
 from tinygrad_cnn.shapes import Shape
 
 if TYPE_CHECKING:
     from tinygrad_cnn.tensor import Tensor
 
-__all__ = ["Node", "Observer", "cotangents", "enable_grad", "is_grad_enabled", "no_grad",
-           "observing", "scope"]
-
-_LARGE = 1 << 17        # entries, from which a sum is worth a kernel's threads
+__all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "locked",
+           "no_grad", "observing", "refuse_changed", "scope"]
 
 Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 SHARED, EXPOSED, READ_ONLY = 0, 1, 2
 """What the array of a tensor may be used for, `Tensor._access`.
@@ -90,77 +83,117 @@ class _Several(Observer):
 
 @dataclass(slots=True)
 class State:
-    """Whether ops are recorded, the path of the running modules, and who is watching."""
+    """Whether ops are recorded, the path of the running modules, and who is watching.
+
+    ``plain``: a first-order backward pass runs, so op functions take and give plain arrays.
+    """
 
     recording: bool = True
+    plain: bool = False
     scope: tuple[str, ...] = ()
     observer: Observer | None = None
     outer: State | None = field(default=None, repr=False, compare=False)    # outside the block
-    over: bool = field(default=False, repr=False, compare=False)            # the block has ended
+    over: bool = field(default=False, repr=False, compare=False)            # it ended out of turn
 
 
-_state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - see _Block
+_state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - see changed
 
 
-class _Block(ContextDecorator):
-    """A block, or a decorated function, in which one field of the state has another value.
+@contextmanager
+def changed(**fields: Any) -> Iterator[State]:
+    """A block in which fields of the state have other values.
 
-    A generator that holds a block may be finished before blocks that began later, or in another
-    thread.  Such an end changes the field back in the block's own state, which is still in use.
+    The state is changed inside ``try``, in a generator: whatever interrupts a ``with`` statement,
+    the rest of the generator runs when it is let go.  A block that a generator of the user's holds
+    may end in another thread, or before blocks that began later; its own state is then changed
+    back.
     """
-
-    def __init__(self, name: str, value: Callable[[Any], Any]) -> None:
-        self._name, self._value = name, value           # of the field; from its value outside
-        self._running: dict[int, Generator[Any, None, None]] = {}
-
-    def _recreate_cm(self) -> _Block:
-        return _Block(self._name, self._value)          # each call of a function has its own
-
-    def __enter__(self) -> Any:
-        # An interrupt may come before __exit__ has begun, or between any two calls: what is left of
-        # a generator runs in any case when it is let go.
-        run = _changed(self._name, self._value)
-        try:
-            value = next(run)
-            self._running[id(_state.get())] = run
-        except BaseException:
-            run.close()
-            raise
-        return value
-
-    def __exit__(self, *_: object) -> None:
-        # Threads may share a block; where it ends out of turn, this is the one entered last.
-        run = self._running.pop(id(_state.get()), None) or self._running.popitem()[1]
-        next(run, None)
-
-
-def _changed(name: str, value: Callable[[Any], Any]) -> Generator[Any, None, None]:
-    """The body of a block; it does not know the block, which then ends as soon as it is let go."""
-    before = _state.get()
-    state = State(before.recording, before.scope, before.observer, before)
-    new = value(getattr(before, name))
-    setattr(state, name, new)
-    after: State = before
+    before = after = _state.get()
+    state = replace(before, outer=before, over=False, **fields)
     try:
         _state.set(state)
-        yield new
+        yield state
     finally:
         try:
             if (here := _state.get()) is state:
                 while after.over and after.outer is not None:
                     after = after.outer
             else:
-                setattr(state, name, getattr(before, name))
+                for name in fields:
+                    setattr(state, name, getattr(before, name))
                 state.over, after = True, here
         finally:
             _state.set(after)
 
 
-def no_grad() -> _Block:
+class _Recording(ContextDecorator):
+    """A context manager and decorator that switches recording; it may be entered repeatedly."""
+
+    def __init__(self, on: bool) -> None:
+        self._on = on
+        self._blocks: dict[int, list[Any]] = {}             # of each thread
+
+    def _recreate_cm(self) -> _Recording:
+        return _Recording(self._on)
+
+    def __enter__(self) -> None:
+        block = changed(recording=self._on, plain=False)
+        self._blocks.setdefault(get_ident(), []).append(block)
+        block.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        held = self._blocks.get(get_ident()) or next(filter(None, self._blocks.values()))
+        held.pop().__exit__(*error)
+
+    def __call__(self, function: F) -> F:
+        if inspect.isasyncgenfunction(function):
+            name = "enable_grad" if self._on else "no_grad"
+            raise TypeError(f"{name}: {function.__qualname__} is an asynchronous generator, whose "
+                            f"body would run outside the block; write `with {name}():` inside it, "
+                            "around what lies between two yields")
+        if inspect.isgeneratorfunction(function):
+            @wraps(function)
+            def steps(*args: Any, **settings: Any) -> Any:
+                return (yield from _steps(self._on, function(*args, **settings)))
+            return cast(F, steps)
+        if inspect.iscoroutinefunction(function):
+            @wraps(function)
+            async def waits(*args: Any, **settings: Any) -> Any:
+                return await _awaited(self._on, function(*args, **settings))
+            return cast(F, waits)
+        return super().__call__(function)
+
+
+def _steps(on: bool, body: Any) -> Generator[Any, Any, Any]:
+    """Run a generator or coroutine in a state of its own; whoever it waits for keeps theirs."""
+    own = replace(_state.get(), recording=on, plain=False)
+    advance, given = body.send, None
+    while True:
+        before = _state.get()
+        try:
+            _state.set(own)
+            asked = advance(given)
+        except StopIteration as end:
+            return end.value
+        finally:
+            own = _state.get()                      # the body may wait inside a block
+            _state.set(before)
+        try:
+            advance, given = body.send, (yield asked)
+        except BaseException as error:
+            advance, given = body.throw, error
+
+
+_awaited = coroutine(_steps)
+
+
+
+def no_grad() -> _Recording:
     """Do not record ops inside the block, or inside the decorated function.
 
     The flag is per thread and per asynchronous task: a thread that is started inside the block
-    records.
+    records.  A decorated generator or ``async`` function does not record while its own body runs;
+    whoever takes its values, or runs while it waits, is left as they are.
 
     Examples
     --------
@@ -174,10 +207,10 @@ def no_grad() -> _Block:
     >>> predict(x).requires_grad
     False
     """
-    return _Block("recording", lambda _: False)
+    return _Recording(False)
 
 
-def enable_grad() -> _Block:
+def enable_grad() -> _Recording:
     """Record ops inside the block, even within `no_grad`.
 
     Examples
@@ -187,7 +220,7 @@ def enable_grad() -> _Block:
     ...     (x * 2).requires_grad
     True
     """
-    return _Block("recording", lambda _: True)
+    return _Recording(True)
 
 
 def is_grad_enabled() -> bool:
@@ -199,23 +232,32 @@ def is_grad_enabled() -> bool:
     return _state.get().recording
 
 
-def scope(name: str) -> _Block:
+@contextmanager
+def scope(name: str) -> Iterator[tuple[str, ...]]:
     """Add ``name`` to the path that nodes made inside the block carry; gives the path.
 
     Modules call this.
     """
-    return _Block("scope", lambda path: (*path, name))
+    path = (*_state.get().scope, name)
+    with changed(scope=path):
+        yield path
 
 
-def observing(observer: Observer) -> _Block:
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
     """Tell ``observer`` of every op applied and every cotangent found inside the block."""
-    return _Block("observer", lambda outer: observer if outer is None
-                  else _Several(outer, observer))
+    outer = _state.get().observer
+    told = observer if outer is None else _Several(outer, observer)
+    with changed(observer=told):
+        yield
 
 
 # ---- nodes ---------------------------------------------------------------------------------------
 
 _serial = itertools.count()
+
+
+_NOTHING: dict[str, Any] = {}
 
 
 class Node:
@@ -268,7 +310,7 @@ class Node:
     def shape(self) -> Shape:
         """The shape of the result."""
         if self.inputs is None:
-            raise self._freed_error()
+            raise self.freed_error()
         return self.op.shape(*(None if x is None else x.shape for x in self.inputs),
                              **self.settings)
 
@@ -276,7 +318,7 @@ class Node:
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the result: the one of its first input."""
         if self.inputs is None:
-            raise self._freed_error()
+            raise self.freed_error()
         return next(x.dtype for x in self.inputs if x is not None)
 
     def free(self) -> None:
@@ -295,7 +337,8 @@ class Node:
         return next(((code.co_filename, line) for start, end, line in code.co_lines()
                      if start <= instruction < end and line is not None), None)
 
-    def _freed_error(self) -> GraphFreedError:
+    def freed_error(self) -> GraphFreedError:
+        """What is raised by a pass that needs a node which an earlier one has freed."""
         return GraphFreedError(
             f"backward: the graph was freed by an earlier backward pass (at the op "
             f"{self.op.name}); pass retain_graph=True to the first one, or compute the "
@@ -314,288 +357,22 @@ def blank(shape: Shape, dtype: np.dtype[Any]) -> Array:
     return np.broadcast_to(np.array(np.nan, dtype), shape)
 
 
-# ---- the backward pass ---------------------------------------------------------------------------
+# ---- what a backward pass hands to rules ---------------------------------------------------------
 
-def key_of(x: Tensor) -> Any:
-    """What the cotangent of ``x`` is filed under: its node, or itself if it is a leaf."""
-    return x if x.node is None else x.node
-
-
-def _leading_to(out: Node, targets: set[Any]) -> set[Any]:
-    """The keys on a path from ``out`` to a target; nodes are visited in creation order."""
-    reached, stack = {out}, [out]
-    while stack:
-        node = stack.pop()
-        if node.inputs is None:
-            raise node._freed_error()
-        for x in node.inputs:
-            if x is not None and x.node is not None and x.node not in reached:
-                reached.add(x.node)
-                stack.append(x.node)
-    useful = set(targets)
-    for node in sorted(reached, key=lambda n: n.serial):
-        if any(x is not None and x.requires_grad and key_of(x) in useful
-               for x in node.inputs or ()):
-            useful.add(node)
-    return useful
-
-
-def cotangents(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor], create_graph: bool = False,
-               retain_graph: bool = False, targets: Sequence[Tensor] | None = None
-               ) -> dict[Any, Any]:
-    """The cotangent of every leaf below ``out``, or of the targets, filed under `key_of`.
-
-    Parameters
-    ----------
-    out : Tensor
-        The output.
-    ct : Tensor or ndarray
-        Its cotangent; a tensor with ``create_graph``, else an array.
-    wrap : callable
-        ``(array, requires_grad, node)`` -> Tensor.
-    create_graph : bool
-        Record what the rules do; cotangents are then tensors with a graph of their own.
-    retain_graph : bool
-        Keep the nodes that were passed; otherwise each is freed as soon as it is done with.
-    targets : sequence of Tensor, optional
-        Visit only the nodes on a path to one of these.
-
-    Raises
-    ------
-    GraphFreedError
-        If an earlier pass has freed a node that this one needs.
-    GradientError
-        If a rule returns something that cannot be the cotangent of its input.
-    """
-    wanted = None if targets is None else {key_of(t) for t in targets}
-    if out.node is None or (wanted and key_of(out) in wanted and len(wanted) == 1):
-        return {key_of(out): ct}
-    useful = None if wanted is None else _leading_to(out.node, wanted)
-    state = _state.get()
+@contextmanager
+def handed(*tensors: Tensor | None) -> Iterator[None]:
+    """Inside the block ``data`` of these tensors is read-only."""
+    given = [(t, t._access) for t in tensors if t is not None]
     try:
-        _state.set(State(create_graph, state.scope, state.observer))
-        step = _TensorStep(wrap) if create_graph else _ArrayStep(wrap)
-        return _walk(out.node, ct, step, useful, wanted, retain_graph or create_graph,
-                     state.observer)
+        for t, _ in given:
+            t._access = READ_ONLY
+        yield
     finally:
-        _state.set(state)
+        for t, access in reversed(given):
+            t._access = access
 
 
-def _walk(last: Node, seed: Any, step: _Step, useful: set[Any] | None, wanted: set[Any] | None,
-          retain: bool, observer: Observer | None) -> dict[Any, Any]:
-    found: dict[Any, Any] = {last: seed}
-    done: dict[Any, Any] = {}
-    summed: set[Any] = set()                # keys whose array is a sum made here, free to add into
-    heap: list[tuple[int, Node]] = [(-last.serial, last)]
-
-    def send(x: Tensor, part: Any) -> None:
-        """Add a part to the cotangent of an input, and queue the node that made it."""
-        below = x.node
-        key: Any = x if below is None else below
-        if key in found:
-            found[key] = step.add(found[key], part, key in summed)
-            summed.add(key)
-        else:
-            found[key] = part
-            if below is not None:
-                heappush(heap, (-below.serial, below))
-
-    short = step.plain and observer is None and useful is None
-    while heap:
-        node = heappop(heap)[1]
-        ct = found.pop(node)
-        inputs = node.inputs
-        if inputs is None:
-            raise node._freed_error()
-        if wanted is not None and node in wanted:
-            done[node] = ct
-        if short and node.op.array_pair:
-            _send_pair(node.op, inputs, node.values, ct, node.out, send)
-        else:
-            if observer is not None:
-                observer.before_backward(node, step.array(ct))
-            began = time.perf_counter() if observer is not None else 0.0
-            parts = step.parts(node, inputs, ct, useful)
-            if observer is not None:
-                seconds = time.perf_counter() - began
-                sent = [(x, step.array(part)) for x, part in parts]
-                observer.backward(node, step.array(ct), sent, seconds)
-            for x, part in parts:
-                send(x, part)
-        if not retain:
-            node.inputs = node.out = None               # as free() does, without a call
-            node.residuals = _NOTHING
-            node.values = ()
-    done.update(found)
-    return done
-
-
-def _send_pair(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], ct: Array, out: Any,
-               send: Callable[[Tensor, Array], None]) -> None:
-    """The rules of an op of two inputs that take arrays: most nodes of a graph pass through here.
-
-    What the loop over inputs in ``parts`` does is written out, which halves the time of a node.
-    """
-    a, b = inputs
-    x, y = values
-    rule_a, rule_b = op.array_pair
-    i = 0
-    try:
-        if a.requires_grad:
-            part = rule_a(ct, out, x, y)
-            if type(part) is not ndarray or part.shape != x.shape or part.dtype is not x.dtype:
-                part = _fitted(part, x, op, 0)
-            send(a, part)
-        i = 1
-        if b.requires_grad:
-            part = rule_b(ct, out, x, y)
-            if type(part) is not ndarray or part.shape != y.shape or part.dtype is not y.dtype:
-                part = _fitted(part, y, op, 1)
-            send(b, part)
-    except Exception as error:
-        error.add_note(_place(op, i))
-        raise
-
-
-_NOTHING: dict[str, Any] = {}
-
-
-class _Step(Protocol):
-    """How one node's cotangent becomes those of its inputs: over arrays, or over tensors."""
-
-    plain: bool
-
-    def parts(self, node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
-              useful: set[Any] | None) -> list[tuple[Tensor, Any]]: ...
-    def add(self, a: Any, b: Any, may_write: bool) -> Any: ...
-    def array(self, ct: Any) -> Array: ...
-
-
-class _ArrayStep:
-    """First order: cotangents are arrays, and tensors are made only for rules that need them."""
-
-    plain = True
-
-    def __init__(self, wrap: Callable[..., Tensor]) -> None:
-        self.wrap = wrap
-
-    def parts(self, node: Node, inputs: tuple[Tensor | None, ...], ct: Array,
-              useful: set[Any] | None) -> list[tuple[Tensor, Array]]:
-        op, values = node.op, node.values
-        together = op.joint is not None and useful is None and sum(
-            x is not None and x.requires_grad for x in inputs) > 1
-        out: Any = node.out
-        args: Any = values
-        given: Any = ct
-        if op.foreign and (op.array_rules or together):
-            out, given = _locked(out), _locked(ct)
-            args = tuple(map(_locked, values))
-        elif not (op.array_rules or together):
-            out = self._handed(blank(ct.shape, ct.dtype) if out is None else out)
-            given = self._handed(ct)
-            args = [None if value is None else self._handed(value) for value in values]
-        if together:
-            wanted = tuple(x is not None and x.requires_grad for x in inputs)
-            assert op.joint is not None
-            parts = _call(partial(op.joint, wanted), op, wanted.index(True), given, out, args, node)
-            return [(x, _fitted(parts[i], values[i], op, i))
-                    for i, x in enumerate(inputs) if x is not None and wanted[i]]
-        result = []
-        for i, x in enumerate(inputs):
-            if x is None or not x.requires_grad:
-                continue
-            if useful is not None and key_of(x) not in useful:
-                continue
-            part = _call(op.rule(i), op, i, given, out, args, node)
-            if not op.array_rules:
-                if not hasattr(part, "node"):
-                    raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
-                                        f"{type(part).__name__}, expected a Tensor")
-                part = part._data
-            result.append((x, _fitted(part, values[i], op, i)))
-        return result
-
-    def _handed(self, array: Array) -> Tensor:
-        """A tensor for a rule, which must not change it."""
-        tensor = self.wrap(array, False, None)
-        tensor._access = READ_ONLY
-        return tensor
-
-    def add(self, a: Array, b: Array, may_write: bool) -> Array:
-        if a.size >= _LARGE:
-            total: Array = OPS["add"].run(a, b)[0]          # on all threads
-            return total
-        if may_write:
-            return np.add(a, b, out=a)
-        return np.asarray(a + b)
-
-    def array(self, ct: Array) -> Array:
-        return ct
-
-
-class _TensorStep:
-    """Any order: cotangents are tensors, so what the rules do is recorded."""
-
-    plain = False
-
-    def __init__(self, wrap: Callable[..., Tensor]) -> None:
-        self.wrap = wrap
-
-    def parts(self, node: Node, inputs: tuple[Tensor | None, ...], ct: Tensor,
-              useful: set[Any] | None) -> list[tuple[Tensor, Tensor]]:
-        op = node.op
-        out = self.wrap(blank(ct.shape, ct.dtype) if node.out is None else node.out, True, node)
-        given = [t for t in (ct, out, *inputs) if t is not None]
-        _refuse_written(node, inputs)
-        result = []
-        given_back = map(setattr, given, repeat("_access"), [t._access for t in given])
-        try:
-            for t in given:
-                t._access = READ_ONLY
-            for i, x in enumerate(inputs):
-                if x is None or not x.requires_grad or (
-                        useful is not None and key_of(x) not in useful):
-                    continue
-                part = _call(op.rule(i), op, i, ct, out, inputs, node)
-                if not hasattr(part, "node"):
-                    raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
-                                        f"{type(part).__name__}, expected a Tensor")
-                if part.shape != x.shape:
-                    if not op.broadcasts:
-                        raise _wrong_shape(op, i, part.shape, x.shape)
-                    part = FUNCTIONS["sum_to"](part, shape=x.shape)
-                if part.dtype != x.dtype:
-                    raise GradientError(
-                        f"{op.name}: vjp for {op.input_name(i)!r} has dtype {part.dtype}, the "
-                        f"input has {x.dtype}; keep the dtype of ct")
-                result.append((x, part))
-        finally:
-            _exhaust(given_back)                # one call, which no interrupt divides
-        return result
-
-    def add(self, a: Tensor, b: Tensor, may_write: bool) -> Tensor:
-        total: Tensor = FUNCTIONS["add"](a, b)
-        return total
-
-    def array(self, ct: Tensor) -> Array:
-        return ct._data
-
-
-_exhaust = deque[Any](maxlen=0).extend
-
-
-def _refuse_written(node: Node, inputs: tuple[Tensor | None, ...]) -> None:
-    """Refuse to differentiate a pass through a leaf whose values are others by now."""
-    for i, (x, value) in enumerate(zip(inputs, node.values, strict=True)):
-        if x is not None and x._data is not value and not np.array_equal(
-                x._data, value, equal_nan=True):
-            raise GradientError(
-                f"{node.op.name}: {node.op.input_name(i)} was changed after the forward pass, so "
-                "the backward pass cannot be recorded; call backward(create_graph=True) before "
-                "optimizer.step(), or run the forward pass again")
-
-
-def _locked(array: Array | None) -> Array | None:
+def locked(array: Array | None) -> Array | None:
     """A view that cannot be written to, for rules that are not the package's own."""
     if array is None:
         return None
@@ -604,37 +381,12 @@ def _locked(array: Array | None) -> Array | None:
     return view
 
 
-def _call(rule: Callable[..., Any], op: Op, i: int, ct: Any, out: Any, inputs: Sequence[Any],
-          node: Node) -> Any:
-    settings: Mapping[str, Any] = node.settings
-    try:
-        if not settings and not node.residuals:
-            return rule(ct, out, *inputs)
-        return rule(ct, out, *inputs, **settings, **node.residuals)
-    except KernelFailed:                        # it is not asked again
-        return _call(rule, op, i, ct, out, inputs, node)
-    except Exception as error:
-        error.add_note(_place(op, i))
-        raise
-
-
-def _place(op: Op, i: int) -> str:
-    return f"in the backward rule of {op.name} for {op.input_name(i)!r}"
-
-
-def _fitted(part: Any, data: Array, op: Op, i: int) -> Array:
-    """A cotangent summed to the shape of its input, or refused."""
-    part = np.asarray(part)                     # NumPy turns 0-d results into scalars
-    if part.shape != data.shape:
-        if not op.broadcasts:
-            raise _wrong_shape(op, i, part.shape, data.shape)
-        part = OPS["sum_to"].run(part, shape=data.shape)[0]
-    if part.dtype != data.dtype:
-        raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} has dtype {part.dtype}, "
-                            f"the input has {data.dtype}; keep the dtype of ct")
-    return part
-
-
-def _wrong_shape(op: Op, i: int, found: Shape, expected: Shape) -> GradientError:
-    return GradientError(f"{op.name}: vjp for {op.input_name(i)!r} has shape {found}, "
-                         f"the input has shape {expected}")
+def refuse_changed(node: Node) -> None:
+    """Refuse to record a backward pass through a leaf whose values are others by now."""
+    for i, (x, value) in enumerate(zip(node.inputs or (), node.values, strict=True)):
+        if x is not None and x._data is not value and not np.array_equal(
+                x._data, value, equal_nan=True):
+            raise GradientError(
+                f"{node.op.name}: {node.op.input_name(i)} was changed after the forward pass, so "
+                "the backward pass cannot be recorded; call backward(create_graph=True) before "
+                "optimizer.step(), or run the forward pass again")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, partial, wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from typing import Any, NamedTuple, TypeVar
 
@@ -121,7 +121,11 @@ class Op:
         NotImplemented and the next is asked; the last one, ``"reference"`` where there is one, may
         not decline.
     vjp : mapping of str to callable
-        For each input the rule ``(ct, out, *inputs, **settings, **residuals)`` -> its cotangent.
+        For each input the rule ``(ct, out, *inputs, **settings, **residuals)`` -> its cotangent.  A
+        tuple of names stands for inputs whose cotangents one rule gives together, as a tuple.
+        First-order passes hand arrays to a rule, recorded ones tensors: operators, methods that
+        both have and the functions of the package take either.  ``out`` is None and an input may
+        be NaN if ``reads`` does not name it.
     samples : callable
         ``(rng)`` -> iterator of `Sample`: calls that must work.
     axes : str, optional
@@ -149,15 +153,6 @@ class Op:
     reads : tuple of str, optional
         Inputs, and ``"out"``, whose values the rules read; None stands for all.  What no rule reads
         is not kept for the backward pass.
-    array_rules : bool
-        Whether the rules are written in operators alone, so that they take arrays as well; a
-        first-order backward pass then calls them without wrapping.
-    joint : callable, optional
-        ``(wanted, ct, out, *arrays, **settings, **residuals)`` -> a cotangent for each input, as
-        arrays, where making them together is cheaper; ``wanted`` is a tuple of bool, and what is
-        not wanted may be None.  A first-order backward pass that wants more than one calls it
-        instead of the rules, which stay what is differentiated.  What ``reads`` leaves out it does
-        not get either: ``out`` is then None, an input NaN.
     family : str
         One of `FAMILIES`: how drawings colour the op.
     flops : callable, optional
@@ -184,7 +179,7 @@ class Op:
     name: str
     shape: Callable[..., Shape]
     kernels: Mapping[str, Callable[..., Any]]
-    vjp: Mapping[str, Callable[..., Any]]
+    vjp: Mapping[str | tuple[str, ...], Callable[..., Any]]
     samples: Callable[[np.random.Generator], Iterator[Sample]]
     axes: str | None = None
     rejects: tuple[Reject, ...] = ()
@@ -196,8 +191,6 @@ class Op:
     residuals: tuple[str, ...] = ()
     choose: Callable[..., tuple[str, ...]] | None = None
     reads: tuple[str, ...] | None = None
-    array_rules: bool = False
-    joint: Callable[..., tuple[Array | None, ...]] | None = None
     family: str = "elementwise"
     flops: Callable[..., int] | None = None
 
@@ -207,7 +200,8 @@ class Op:
             raise DeclarationError(f"{self.name}: shape must name its settings, without defaults")
         if not self.kernels:
             raise DeclarationError(f"{self.name}: an op needs at least one kernel")
-        if set(self.vjp) != set(self.inputs):
+        named = [n for names in self.vjp for n in ((names,) if isinstance(names, str) else names)]
+        if sorted(named) != sorted(self.inputs):
             raise DeclarationError(f"{self.name}: inputs {self.inputs}, vjp for {tuple(self.vjp)}")
         for what, names, known in (("affine_in", self.affine_in, self.inputs),
                                    ("reads", self.reads or (), (*self.inputs, "out")),
@@ -223,9 +217,6 @@ class Op:
             _agree(self.name, f"kernel {kernel!r}", f, arrays, settings)
         for name, f in self.vjp.items():
             _agree(self.name, f"vjp for {name!r}", f, wanted, settings + by_products)
-        if self.joint is not None:
-            # It gives the cotangents of all inputs at once, so nobody tells it an index.
-            _agree(self.name, "joint", self.joint, ("wanted", *wanted), settings + self.residuals)
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -250,21 +241,23 @@ class Op:
 
     @cached_property
     def rules(self) -> tuple[Callable[..., Any], ...]:
-        """The backward rules in the order of the inputs."""
-        return tuple(self.vjp[name] for name in self.inputs)
+        """The backward rules in the order of the inputs; one may stand at several places."""
+        found = {name: rule for names, rule in self.vjp.items()
+                 for name in ((names,) if isinstance(names, str) else names)}
+        return tuple(found[name] for name in self.inputs)
+
+    @cached_property
+    def together(self) -> tuple[int | None, ...]:
+        """For each input its place in the tuple that its rule gives; None if it gives one alone."""
+        places = {name: k for names in self.vjp if not isinstance(names, str)
+                  for k, name in enumerate(names)}
+        return (None,) * (1 << 10) if self.variadic else tuple(map(places.get, self.inputs))
 
     @cached_property
     def foreign(self) -> bool:
         """Whether a rule is not the package's own, of which tests show that they never write."""
-        rules = [*self.vjp.values(), *([self.joint] if self.joint else ())]
-        return not all(getattr(f, "__module__", "").startswith(_OWN_OPS) for f in rules)
-
-    @cached_property
-    def array_pair(self) -> tuple[Callable[..., Any], ...]:
-        """Both rules of an op of two inputs and no settings whose rules take arrays, else empty."""
-        pair = self.array_rules and len(self.inputs) == 2 and not (
-            self.joint or self.foreign or self.settings or self.optional or self.residuals)
-        return self.rules if pair else ()
+        return not all(getattr(f, "__module__", "").startswith(_OWN_OPS)
+                       for f in self.vjp.values())
 
     @cached_property
     def unread(self) -> frozenset[int]:
@@ -290,7 +283,16 @@ class Op:
 
     def rule(self, i: int) -> Callable[..., Any]:
         """The backward rule of the ``i``-th input; a variadic op has one, and tells it which."""
-        return partial(self.rules[0], index=i) if self.variadic else self.rules[i]
+        if self.variadic:
+            return partial(self.rules[0], index=i)
+        rule, k = self.rules[i], self.together[i]
+        if k is None:
+            return rule
+
+        @wraps(rule)
+        def one(*args: Any, **named: Any) -> Any:
+            return rule(*args, **named)[k]
+        return one
 
     def run(self, *arrays: Array | None, **settings: Any) -> tuple[Array, dict[str, Any]]:
         """The answer of the first kernel that does not decline, and its residuals."""
@@ -376,7 +378,7 @@ OPS: dict[str, Op] = {}
 """Name -> op: tests, drawings and the docs' table of ops are generated from it."""
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
-"""Name, or NumPy function -> public function: operators, methods and ``np.exp(x)`` look here."""
+"""Name, or NumPy function -> what answers: operators, methods and ``np.exp(x)`` look here."""
 
 _forced: ContextVar[tuple[str, ...]] = ContextVar("forced", default=())
 
@@ -411,11 +413,11 @@ def register(op: Op) -> Op:
     return op
 
 
-def public(*numpy_functions: Callable[..., Any]) -> Callable[[F], F]:
-    """Make a function known to operators and tensor methods, and to the NumPy functions named."""
+def public(*ufuncs: np.ufunc) -> Callable[[F], F]:
+    """Make a function known to operators and tensor methods, and to NumPy's ufuncs."""
     def note(function: F) -> F:
         FUNCTIONS[function.__name__] = function
-        for f in numpy_functions:
+        for f in ufuncs:
             FUNCTIONS[f] = function
         return function
     return note

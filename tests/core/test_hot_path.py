@@ -24,7 +24,7 @@ def sample(rng):
 
 def pair_op(rule_a, rule_b=lambda ct, out, a, b: ct * a, **changes):
     return Op(name="product_for_a_test", shape=lambda a, b: a, kernels={"array": np.multiply},
-              vjp={"a": rule_a, "b": rule_b}, samples=sample, array_rules=True, **changes)
+              vjp={"a": rule_a, "b": rule_b}, samples=sample, **changes)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

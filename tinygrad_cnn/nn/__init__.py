@@ -27,7 +27,7 @@ from tinygrad_cnn.nn.losses import (
     NLLLoss,
     l2_penalty,
 )
-from tinygrad_cnn.nn.module import HookHandle, Module
+from tinygrad_cnn.nn.module import HookHandle, Module, evaluating
 from tinygrad_cnn.nn.normalization import BatchNorm1D, BatchNorm2D, Dropout, LayerNorm
 from tinygrad_cnn.nn.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D, Pad2D, ZeroPad2D
 from tinygrad_cnn.nn.state import LoadReport
@@ -43,6 +43,6 @@ __all__ = [
     "CrossEntropyLoss", "Dropout", "Flatten", "GlobalAvgPool2D", "HookHandle", "Identity",
     "LayerNorm", "LeakyReLU", "Linear", "LoadReport", "LogSoftmax", "MSELoss", "MaxPool2D",
     "MaxPool2d", "Module", "ModuleList", "NLLLoss", "Pad2D", "Parameter", "ReLU", "Sequential",
-    "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "ZeroPad2D", "ZeroPad2d", "init",
-    "l2_penalty",
+    "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "ZeroPad2D", "ZeroPad2d", "evaluating",
+    "init", "l2_penalty",
 ]

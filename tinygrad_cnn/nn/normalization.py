@@ -15,7 +15,7 @@ from tinygrad_cnn.nn.settings import as_tensor, images, number, optional_count, 
 from tinygrad_cnn.nn.weighted import Weighted
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.tensor import Tensor, as_flag
 
 __all__ = ["BatchNorm1D", "BatchNorm2D", "Dropout", "LayerNorm"]
 
@@ -57,7 +57,7 @@ class _BatchNorm(_Norm):
         self.momentum = None if momentum is None else number(who, "momentum", momentum, low=0.0,
                                                              high=1.0)
         self.eps = number(who, "eps", eps, low=0.0, open_low=True)
-        self.affine = bool(affine)
+        self.affine = as_flag(affine, who, "affine")
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))

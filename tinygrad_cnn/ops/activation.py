@@ -34,7 +34,7 @@ def _relu_vjp(ct: Any, out: Any, x: Any) -> Any:
 RELU = register(Op(
     name="relu", shape=_same, kernels={"array": kernels.relu},
     vjp={"x": _relu_vjp}, samples=matrices, piecewise_linear=True, ties="left", reads=("out",),
-    array_rules=True, family="activation"))
+    family="activation"))
 
 relu = public()(unary(RELU, kernels.relu))
 relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
@@ -61,7 +61,7 @@ relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
 TANH = register(Op(
     name="tanh", shape=_same, kernels={"array": np.tanh},
     vjp={"x": lambda ct, out, x: ct * (1.0 - out * out)},
-    samples=smooth_matrices(wide=6.0), reads=("out",), array_rules=True, family="activation"))
+    samples=smooth_matrices(wide=6.0), reads=("out",), family="activation"))
 
 tanh = public(np.tanh)(unary(TANH, np.tanh))
 tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 − tanh².
@@ -79,7 +79,7 @@ tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 �
 SIGMOID = register(Op(
     name="sigmoid", shape=_same, kernels={"array": kernels.sigmoid},
     vjp={"x": lambda ct, out, x: ct * out * (1.0 - out)},
-    samples=smooth_matrices(wide=12.0), reads=("out",), array_rules=True, family="activation"))
+    samples=smooth_matrices(wide=12.0), reads=("out",), family="activation"))
 
 sigmoid = public()(unary(SIGMOID, kernels.sigmoid))
 sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; derivative σ (1 − σ).
@@ -186,7 +186,7 @@ def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 LEAKY_RELU = register(Op(
     name="leaky_relu", shape=lambda x, *, slope: x, kernels={"array": kernels.leaky_relu},
     vjp={"x": _leaky_relu_vjp}, samples=_leaky_relu_samples, piecewise_linear=True, ties="left",
-    reads=("x",), array_rules=True, family="activation"))
+    reads=("x",), family="activation"))
 
 
 @public()

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.op import FUNCTIONS, Op, Sample, dyadic, public, register
+from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, binary, unary
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
 
 __all__ = ["abs", "add", "clip", "div", "exp", "log", "maximum", "minimum", "mul", "neg", "power",
            "sqrt", "sub", "where"]
@@ -46,30 +46,29 @@ def _quotient(ct: Any, d: Any) -> Any:
 ADD = register(Op(
     name="add", shape=lambda a, b: broadcast("add", a=a, b=b), kernels={"array": kernels.add},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
 
 SUB = register(Op(
     name="sub", shape=lambda a, b: broadcast("sub", a=a, b=b), kernels={"array": kernels.sub},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: -ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
 
 MUL = register(Op(
     name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": kernels.mul},
     vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
-    array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b")))
 
 DIV = register(Op(
     name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
     vjp={"a": lambda ct, out, a, b: _quotient(ct, b),
          "b": lambda ct, out, a, b: _quotient(_quotient(-ct * a, b), b)},
-    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), array_rules=True,
+    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"),
     singular=(Sample("division by 0", (np.array([1.0, 0.0]), np.array([0.0, 0.0]))),)))
 
 NEG = register(Op(
     name="neg", shape=_same, kernels={"array": np.negative},
     vjp={"x": lambda ct, out, x: -ct},
-    samples=matrices, affine_in=("x",), reads=(), array_rules=True))
+    samples=matrices, affine_in=("x",), reads=()))
 
 _add, _sub, _mul = binary(ADD, np.add), binary(SUB, np.subtract), binary(MUL, np.multiply)
 _div, _neg = binary(DIV, np.true_divide), unary(NEG, np.negative)
@@ -145,7 +144,7 @@ POWER = register(Op(
     singular=(Sample("powers of 0", (np.zeros(3), np.array([-1.0, 0.0, 0.5]))),)))
 
 
-@public(np.power, np.float_power)
+@public(np.power)
 def power(a: Any, b: Any) -> Tensor:
     """Raise ``a`` to the power ``b``, entry by entry.
 
@@ -171,24 +170,24 @@ def power(a: Any, b: Any) -> Tensor:
 
 EXP = register(Op(
     name="exp", shape=_same, kernels={"array": np.exp}, vjp={"x": lambda ct, out, x: ct * out},
-    samples=smooth_matrices(), reads=("out",), array_rules=True))
+    samples=smooth_matrices(), reads=("out",)))
 
 LOG = register(Op(
     name="log", shape=_same, kernels={"array": np.log},
     vjp={"x": lambda ct, out, x: _quotient(ct, x)},
-    samples=smooth_matrices(0.25, 3.0), reads=("x",), array_rules=True,
+    samples=smooth_matrices(0.25, 3.0), reads=("x",),
     singular=(Sample("log 0", (np.array([0.0, 1.0]),)),)))
 
 SQRT = register(Op(
     name="sqrt", shape=_same, kernels={"array": np.sqrt},
     vjp={"x": lambda ct, out, x: _quotient(ct * 0.5, out)},
-    samples=smooth_matrices(0.25, 3.0), reads=("out",), array_rules=True,
+    samples=smooth_matrices(0.25, 3.0), reads=("out",),
     singular=(Sample("root of 0", (np.array([0.0, 1.0]),)),)))
 
 ABS = register(Op(
     name="abs", shape=_same, kernels={"array": np.abs},
     vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
-    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), array_rules=True))
+    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",)))
 
 exp = public(np.exp)(unary(EXP, np.exp))
 exp.__doc__ = """The exponential, entry by entry; its own derivative.
@@ -258,16 +257,14 @@ MAXIMUM = register(Op(
     kernels={"array": np.maximum},
     vjp={"a": lambda ct, out, a, b: ct * _share(a, b, ct.dtype),
          "b": lambda ct, out, a, b: ct * _share(b, a, ct.dtype)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
-    array_rules=True))
+    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
 
 MINIMUM = register(Op(
     name="minimum", shape=lambda a, b: broadcast("minimum", a=a, b=b),
     kernels={"array": np.minimum},
     vjp={"a": lambda ct, out, a, b: ct * _share(b, a, ct.dtype),
          "b": lambda ct, out, a, b: ct * _share(a, b, ct.dtype)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
-    array_rules=True))
+    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
 
 maximum = public(np.maximum)(binary(MAXIMUM, np.maximum))
 maximum.__doc__ = """The larger of two values, entry by entry; a tie shares the gradient evenly.
@@ -322,10 +319,10 @@ def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
 CLIP = register(Op(
     name="clip", shape=lambda x, *, low, high: x, kernels={"array": kernels.clip},
     vjp={"x": _clip_vjp}, samples=_clip_samples, piecewise_linear=True, ties="larger",
-    reads=("x",), array_rules=True))
+    reads=("x",)))
 
 
-@public(np.clip)
+@public()
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """The nearest number in [low, high]; the gradient passes on the closed interval.
 
@@ -339,6 +336,8 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     ------
     SettingError
         If ``low`` is above ``high``, or a bound is not a number.
+    DTypeError
+        If ``x`` has integers and its dtype cannot hold a bound.
 
     Examples
     --------
@@ -346,14 +345,29 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     array([-1. ,  0.5,  1. ], dtype=float32)
     """
     try:
-        bottom = -math.inf if low is None else float(low)
-        top = math.inf if high is None else float(high)
+        bottom = -math.inf if low is None else float(as_setting(low, "clip", "low"))
+        top = math.inf if high is None else float(as_setting(high, "clip", "high"))
     except (TypeError, ValueError):
         raise SettingError(f"clip: low and high must be numbers, got {low!r} and {high!r}; for "
                            "arrays use maximum() and minimum()") from None
     if not bottom <= top:
         raise SettingError(f"clip: low is {bottom} and high {top}; low must not be above high")
+    x = as_tensor(x, "clip")
+    if x.dtype.kind in "iub":
+        bottom, top = _whole_bounds(x.dtype, low, high)
     return apply(CLIP, x, low=bottom, high=top)
+
+
+def _whole_bounds(dtype: np.dtype[Any], low: float | None, high: float | None) -> tuple[int, int]:
+    """Bounds as integers that the dtype holds."""
+    if dtype.kind != "b":
+        least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        bottom = least if low is None or low == -math.inf else low
+        top = most if high is None or high == math.inf else high
+        if least <= bottom == int(bottom) and most >= top == int(top):
+            return int(bottom), int(top)
+    raise DTypeError(f"clip: x is {dtype}, which does not hold numbers from {low} to {high}; cast "
+                     "it: x.astype(np.float32)")
 
 
 def _where_shape(a: Shape, b: Shape, *, condition: np.ndarray) -> Shape:
@@ -383,7 +397,7 @@ WHERE = register(Op(
     samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
 
 
-@public(np.where)
+@public()
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """``a`` where the condition holds, ``b`` elsewhere.
 
@@ -412,18 +426,3 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise SettingError(f"where: condition must be boolean, got {mask.dtype}; compare first, "
                            "as in where(x > 0, a, b)")
     return apply(WHERE, a, b, condition=mask)
-
-
-# ---- comparisons have no gradient: plain values, for NumPy's functions too -----------------------
-
-def _plain(function: Any) -> Any:
-    def answer(*inputs: Any, **settings: Any) -> Any:
-        return function(*(x._data if isinstance(x, Tensor) else x for x in inputs), **settings)
-    return answer
-
-
-for _numpy in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
-               np.isfinite, np.isnan, np.isinf, np.sign, np.shape, np.ndim, np.size, np.argmax,
-               np.argmin, np.isclose, np.allclose, np.array_equal, np.result_type, np.array_repr,
-               np.array_str):
-    FUNCTIONS[_numpy] = _plain(_numpy)

@@ -21,7 +21,14 @@ from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor
+from tinygrad_cnn.tensor import (
+    Tensor,
+    apply,
+    as_array,
+    as_setting,
+    as_tensor,
+    refuse_tensors_inside,
+)
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 
@@ -232,6 +239,7 @@ def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
 def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> Tensor:
     """``a`` as a tensor, if ``b`` has its shape."""
     a = as_tensor(a, op, names[0])
+    refuse_tensors_inside(b, f"{op}: {names[1]}")
     shape = np.shape(as_array(b))
     if a.shape != shape:
         raise ShapeError(f"{op}: {names[0]} has shape {a.shape} but {names[1]} {shape}; a loss "

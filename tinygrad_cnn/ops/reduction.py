@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.ops.elementwise import exp
+from tinygrad_cnn.ops.elementwise import exp, where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.shapes import Shape, axes_tuple, integer, reduced
-from tinygrad_cnn.tensor import Tensor, apply, as_tensor
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_flag, as_tensor
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
 
@@ -96,7 +96,7 @@ def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     return apply(SUM_TO, x, shape=_sizes("sum_to", shape))
 
 
-@public(np.broadcast_to)
+@public()
 def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
 
@@ -213,8 +213,8 @@ MIN = register(Op(
 def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     # Where a whole row is −inf, so is the result: −inf − (−inf) would be NaN, the share is 0.
     top = reshape(out, _kept(x, axis))
-    if np.isneginf(top._data).any():
-        top = reshape(Tensor(np.where(np.isneginf(top._data), 0, top._data)), top.shape)
+    if (lost := np.isneginf(as_array(top))).any():
+        top = where(lost, 0.0, top)
     return reshape(ct, _kept(x, axis)) * exp(x - top)
 
 
@@ -227,12 +227,11 @@ LOGSUMEXP = register(Op(
 
 def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
     x = as_tensor(x, op.name)
-    if not isinstance(keepdims, (bool, np.bool_)):
-        raise SettingError(f"{op.name}: keepdims must be True or False, got {keepdims!r}")
-    return apply(op, x, axis=axes_tuple(axis, x.shape, op=op.name), keepdims=bool(keepdims))
+    return apply(op, x, axis=axes_tuple(axis, x.shape, op=op.name),
+                 keepdims=as_flag(keepdims, op.name, "keepdims"))
 
 
-@public(np.sum)
+@public()
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ x over the axes.
 
@@ -265,7 +264,7 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(SUM, x, axis, keepdims)
 
 
-@public(np.mean)
+@public()
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ x / n over the axes.
 
@@ -287,7 +286,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MEAN, x, axis, keepdims)
 
 
-@public(np.var)
+@public()
 def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The biased variance Σ (x − mean)² / n over the axes.
 
@@ -309,7 +308,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(VAR, x, axis, keepdims)
 
 
-@public(np.max)
+@public()
 def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The largest entry over the axes; a tie shares the gradient evenly.
 
@@ -331,7 +330,7 @@ def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MAX, x, axis, keepdims)
 
 
-@public(np.min)
+@public()
 def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The smallest entry over the axes; a tie shares the gradient evenly.
 

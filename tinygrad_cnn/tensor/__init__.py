@@ -1,6 +1,6 @@
 """Tensors: the user's value, gradients of what was recorded, and where ops are applied."""
 
-from tinygrad_cnn.graph import scope
+from tinygrad_cnn.graph import is_grad_enabled, scope
 from tinygrad_cnn.tensor.applying import (
     apply,
     apply_with_residuals,
@@ -15,8 +15,10 @@ from tinygrad_cnn.tensor.value import (
     Tensor,
     as_array,
     as_dtype,
+    as_flag,
     as_setting,
     as_tensor,
+    refuse_tensors_inside,
     shared,
     tensor,
     writable,
@@ -24,5 +26,6 @@ from tinygrad_cnn.tensor.value import (
 from tinygrad_cnn.tensor.value import _wrap as _wrap
 
 __all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
-           "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad", "gradients", "scope",
-           "shared", "tensor", "unary", "writable"]
+           "as_flag", "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad",
+           "gradients", "is_grad_enabled", "refuse_tensors_inside", "scope", "shared", "tensor",
+           "unary", "writable"]

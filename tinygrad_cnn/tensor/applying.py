@@ -27,7 +27,9 @@ from tinygrad_cnn.tensor.value import (
     _new,
     _not_numbers,
     _wrap,
+    as_setting,
     held,
+    refuse_tensors_inside,
     shared,
 )
 
@@ -132,10 +134,13 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
     """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
     if not op.variadic and len(inputs) < len(op.inputs):
         inputs += (None,) * (len(op.inputs) - len(inputs))
+    state = _state.get()
+    if state.plain:
+        y, residuals = op.run(*_plain(inputs), **settings)
+        return np.asarray(y), residuals         # type: ignore[return-value]
     tensors = _as_tensors(op, inputs)
     expected = _result_shape(op, tuple([None if x is None else x._data.shape for x in tensors]),
                              tuple(settings.items()))
-    state = _state.get()
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*(None if x is None else x._data for x in tensors), **settings)
@@ -159,6 +164,13 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
     return _record(op, tensors, settings, residuals, y, state, began), residuals
+
+
+def _plain(inputs: tuple[Any, ...]) -> list[Any]:
+    """The inputs as arrays, for a rule in a first-order backward pass; numbers fit themselves."""
+    arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
+    dtype = next((x.dtype for x in arrays if isinstance(x, (ndarray, np.generic))), None)
+    return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
 def _result_shape(op: Op, shapes: tuple[Shape | None, ...],
@@ -276,7 +288,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             values = tuple(map(shared, inputs))
         return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
 
-    function.__name__ = op.name
+    function.__name__ = function.__qualname__ = op.name
     return function
 
 
@@ -324,7 +336,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
                          state, sys._getframe(1))
 
-    function.__name__ = op.name
+    function.__name__ = function.__qualname__ = op.name
     return function
 
 
@@ -335,10 +347,21 @@ _NOTHING: dict[str, Any] = {}
 
 def expose(op: Op) -> Callable[..., Tensor]:
     """The public function of an op whose settings need no normalising; its ``op`` is the op."""
+    known = frozenset(op.settings)
+
     def function(*inputs: Any, **settings: Any) -> Tensor:
         if not op.variadic and len(inputs) > len(op.inputs):
             raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
                             f"settings by name, but {len(inputs)} inputs were given")
+        if settings.keys() != known:
+            wrong = ", ".join(sorted(settings.keys() ^ known))
+            raise TypeError(f"{op.name}() takes the settings {', '.join(op.settings) or 'none'}; "
+                            f"unknown or missing: {wrong}")
+        for name, value in settings.items():
+            if isinstance(value, Tensor):
+                settings[name] = as_setting(value, op.name, name)
+            else:
+                refuse_tensors_inside(value, f"{op.name}: {name}")
         return apply(op, *inputs, **settings)
 
     function.__name__ = function.__qualname__ = op.name

@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
-from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, cotangents, is_grad_enabled
+from tinygrad_cnn.backward import backward_pass
+from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
+from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
 from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor", "shared",
-           "tensor", "writable"]
+__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_flag", "as_setting", "as_tensor",
+           "refuse_tensors_inside", "shared", "tensor", "writable"]
 
 Array = NDArray[Any]
 
@@ -294,20 +295,13 @@ class Tensor:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         function = FUNCTIONS.get(ufunc)
-        if method == "__call__" and not kwargs and function is not None:
+        if function is not None and method == "__call__" and not kwargs:
             return function(*inputs)
-        what = f"np.{ufunc.__name__}" + (f".{method}" if method != "__call__" else "")
-        why = f" with {', '.join(kwargs)}=" if function is not None and kwargs else ""
-        raise TypeError(f"{what}{why} is not differentiable here; use the functions of "
-                        "tinygrad_cnn, or tensor.numpy() for plain values")
+        return FUNCTIONS["array_ufunc"](ufunc, method, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         own = FUNCTIONS.get(function)
-        if own is None:
-            name = f"np.{function.__name__}"
-            raise TypeError(f"{name} is not differentiable here; use the functions of "
-                            "tinygrad_cnn, or tensor.numpy() for plain values")
-        return own(*args, **kwargs)
+        return own(*args, **kwargs) if own else FUNCTIONS["array_function"](function, args, kwargs)
 
     # ---- operators
 
@@ -561,6 +555,8 @@ def _call(name: str, *args: Any, **settings: Any) -> Tensor:
 
 
 def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
+    if isinstance(b, str):                      # as in `padding == "same"`, if a tensor is given
+        return NotImplemented
     try:
         return ufunc(a._data, b._data if isinstance(b, Tensor) else b)
     except ValueError:
@@ -568,10 +564,15 @@ def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
                          "broadcast") from None
 
 
-def as_tensor(value: Any, op: str, name: str = "x") -> Tensor:
-    """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input."""
+def as_tensor(value: Any, op: str, name: str = "x") -> Any:
+    """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input.
+
+    Inside a first-order backward pass, where op functions give arrays, an array stays one.
+    """
     if isinstance(value, Tensor):
         return value
+    if _state.get().plain:
+        return np.asarray(value)
     return _exposed(_new_array(value, None, f"{op}: {name}", copy=False))
 
 
@@ -585,9 +586,19 @@ def _exposed(array: Array) -> Tensor:
 def as_dtype(value: Any, op: str) -> np.dtype[Any]:
     """``value`` as a dtype, or an error that names the op."""
     try:
-        return np.dtype(value)
-    except TypeError:
-        raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64") from None
+        # NumPy takes None for float64, and a pair, or what has a dtype, for a dtype too.
+        if value is not None and not isinstance(value, (Tensor, tuple, list)):
+            return np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):            # NumPy parses strings such as "(2,)f4"
+        pass
+    raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
+
+
+def as_flag(value: Any, op: str, name: str) -> bool:
+    """True or False; what merely counts as true is refused."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise SettingError(f"{op}: {name} must be True or False, got {value!r}")
 
 
 def _kind_of(value: Any) -> str:
@@ -640,10 +651,10 @@ def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
 
 def gradients_of(out: Tensor, gradient: Any, who: str, *, create_graph: bool, retain_graph: bool,
                  targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
-    """The gradients of `cotangents` as tensors, each a tensor of its own."""
+    """The gradients that `backward_pass` finds, each a tensor of its own."""
     ct = _cotangent_of(out, gradient, who)
-    found = cotangents(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
-                       create_graph=create_graph, retain_graph=retain_graph)
+    found = backward_pass(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
+                          create_graph=create_graph, retain_graph=retain_graph)
     if not create_graph:
         return {key: _wrap(part, False, None) for key, part in found.items()}
     seen = {id(ct)}

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygrad_cnn import op as op_module
 from tinygrad_cnn.op import Array, Op, Sample
-from tinygrad_cnn.tensor import Tensor, apply, gradients
+from tinygrad_cnn.tensor import Tensor, _wrap, apply, gradients
 from tinygrad_cnn.testing.derivatives import is_dyadic
 from tinygrad_cnn.testing.point import Point, Subject
 from tinygrad_cnn.testing.report import Finding, Tally, Wrong
@@ -133,7 +133,7 @@ class Trial:
 
     def tensors(self, arrays: Sequence[Array], wanted: Sequence[int] | None = None) -> list[Tensor]:
         """The present inputs as leaves, all of them or the wanted ones requiring a gradient."""
-        return [Tensor(x, requires_grad=x.dtype.kind == "f" and (wanted is None or k in wanted))
+        return [_wrap(x, x.dtype.kind == "f" and (wanted is None or k in wanted), None)
                 for k, x in enumerate(arrays)]
 
     def apply(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -148,7 +148,7 @@ class Trial:
         tensors = self.tensors(arrays, wanted)
         y = self.apply(tensors)
         with np.errstate(all="ignore"):
-            found = gradients(y, Tensor(ct.astype(y.dtype, copy=False)))
+            found = gradients(y, _wrap(ct.astype(y.dtype, copy=False), False, None))
         return [found[t]._data if t in found else None for t in tensors]
 
     # ---- what properties ask for

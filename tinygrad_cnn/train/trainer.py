@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import GradientError, SettingError
 from tinygrad_cnn.graph import no_grad
-from tinygrad_cnn.nn import Module
-from tinygrad_cnn.ops import cross_entropy
+from tinygrad_cnn.nn import CrossEntropyLoss, Module, NLLLoss, evaluating
+from tinygrad_cnn.nn.module import training
+from tinygrad_cnn.ops import cross_entropy, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_norm
 from tinygrad_cnn.tensor import Tensor, as_array
 from tinygrad_cnn.train.callbacks import Callback
@@ -39,11 +41,12 @@ class Trainer:
     model : Module
         Takes images and gives scores.
     optimizer : Optimizer
-        Over the parameters of the model.
+        Over the parameters of the model, or some of them.
     loss : callable, optional
         ``(scores, labels)`` -> Tensor of one element; `cross_entropy` if not given.
     metrics : mapping of str to callable, optional
-        ``(scores, labels)`` -> float, averaged over batches by size; accuracy if not given.
+        ``(scores, labels)`` -> float, averaged over batches by size.  If not given, the accuracy
+        for `cross_entropy` and `nll_loss`, as functions or as modules, and none for other losses.
     schedule : object with ``step``, optional
         Steps the learning rate, as ``schedule_every`` says.
     schedule_every : {"batch", "epoch"}, default "batch"
@@ -89,7 +92,7 @@ class Trainer:
                                "'epoch'")
         self.model, self.optimizer = model, optimizer
         self.loss = cross_entropy if loss is None else loss
-        self.metrics = {"accuracy": accuracy} if metrics is None else dict(metrics)
+        self.metrics = default_metrics(self.loss) if metrics is None else dict(metrics)
         self.schedule, self.schedule_every = schedule, schedule_every
         self.clip, self.callbacks, self.log, self.bar = clip, tuple(callbacks), log, bar
         self.history = History()
@@ -97,6 +100,9 @@ class Trainer:
     def fit(self, batches: Iterable[Any], epochs: int, *,
             validation: Iterable[Any] | None = None) -> History:
         """Train for some epochs; calling it again goes on counting.
+
+        A part of the model that is in evaluation mode, such as a frozen batch normalization, stays
+        so.  A model that is in evaluation mode as a whole is trained, and put back afterwards.
 
         Parameters
         ----------
@@ -115,12 +121,37 @@ class Trainer:
         Raises
         ------
         SettingError
-            If ``epochs`` is below 1, or there are no batches.
+            If ``epochs`` is below 1, there are no batches, or the optimizer holds none of the
+            model's parameters, or one that is neither the model's nor the loss's.
         GradientError
             If the loss is not finite, or a gradient with ``clip``.  Such a batch changes nothing:
             weights, buffers such as running statistics, and the state of optimizer and schedule
             are those before it, as after any error and any interrupt before the optimizer's step.
         """
+        self._check_optimizer()
+        with training(self.model):
+            return self._fit(batches, epochs, validation)
+
+    def _check_optimizer(self) -> None:
+        """Refuse an optimizer that would train nothing, or something else."""
+        own, of_loss = ({id(p) for module in part.modules() for _, p in module.own_parameters()}
+                        if isinstance(part, Module) else set() for part in (self.model, self.loss))
+        held = self.optimizer.parameters
+        who = type(self.optimizer).__name__
+        cure = (f"make it when the model is complete: {who}(model.parameters(), ...); copying a "
+                "model or replacing a part makes new parameters")
+        if own.isdisjoint(map(id, held)):
+            raise SettingError(f"fit: the optimizer {who} holds none of the model's parameters, so "
+                               f"the model would not be trained; {cure}")
+        strange = [f"{p.name or 'one without a name'} {p.shape}" for p in held
+                   if id(p) not in own | of_loss]
+        if strange:
+            raise SettingError(f"fit: the optimizer {who} holds {len(strange)} of {len(held)} "
+                               f"parameters that the model lacks: {', '.join(strange[:5])}; {cure}."
+                               "  Parameters of a loss count if loss= is a Module that has them")
+
+    def _fit(self, batches: Iterable[Any], epochs: int,
+             validation: Iterable[Any] | None) -> History:
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise SettingError(f"fit: epochs must be at least 1, got {epochs!r}")
         with ExitStack() as ends:
@@ -157,7 +188,8 @@ class Trainer:
             self.schedule.step()
 
     def _epoch(self, batches: Iterable[Any], epoch: int, epochs: int) -> dict[str, float]:
-        self.model.train()
+        if not self.model.training:             # a callback has switched it
+            self.model.train()
         sums = _Sums()
         total = len(batches) if isinstance(batches, Sized) else 0
         buffers = [(vars(module), name) for module in self.model.modules()
@@ -215,17 +247,12 @@ class Trainer:
         SettingError
             If there are no batches.
         """
-        mode = self.model.training
-        self.model.eval()
         sums = _Sums()
-        try:
-            with no_grad():
-                for images, labels in batches:
-                    scores = self.model(Tensor(images))
-                    sums.add(len(images), {"loss": self.loss(scores, labels).item(),
-                                           **self._judge(scores, labels)})
-        finally:
-            self.model.train(mode)
+        with evaluating(self.model), no_grad():
+            for images, labels in batches:
+                scores = self.model(Tensor(images))
+                sums.add(len(images), {"loss": self.loss(scores, labels).item(),
+                                       **self._judge(scores, labels)})
         return sums.means("evaluate")
 
     def predict(self, images: Any, *, batch_size: int = 256) -> NDArray[Any]:
@@ -250,14 +277,16 @@ class Trainer:
         if not len(array) or batch_size < 1:
             raise SettingError(f"predict: needs images and a batch_size of at least 1, got "
                                f"{len(array)} and {batch_size}")
-        mode = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                return np.concatenate([self.model(Tensor(array[i:i + batch_size]))._data
-                                       for i in range(0, len(array), batch_size)])
-        finally:
-            self.model.train(mode)
+        with evaluating(self.model), no_grad():
+            return np.concatenate([self.model(Tensor(array[i:i + batch_size]))._data
+                                   for i in range(0, len(array), batch_size)])
+
+
+def default_metrics(loss: Callable[..., Tensor]) -> dict[str, Metric]:
+    """The accuracy if the loss is one over classes; nothing is known about other losses."""
+    plain = loss.func if isinstance(loss, partial) else loss
+    classes = plain in (cross_entropy, nll_loss) or isinstance(plain, (CrossEntropyLoss, NLLLoss))
+    return {"accuracy": accuracy} if classes else {}
 
 
 def _put_back(buffers: Sequence[tuple[dict[str, Any], str]],
