@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import GradientError
+from tinygrad_cnn.errors import GradientError, KernelFailed
 from tinygrad_cnn.graph import Array, Node, State, changed, handed, locked, refuse_changed
 from tinygrad_cnn.op import FUNCTIONS, Op
 
@@ -135,6 +135,8 @@ def _parts(node: Node, ct: Any, out: Any, args: Sequence[Any], useful: set[Any] 
                 called, made = rule, rule(ct, out, *args, **settings, **residuals)
             k = op.together[i]
             sent.append((x, _fitted(made if k is None else made[k], node.values[i], op, i, plain)))
+        except KernelFailed:                            # it is not asked again
+            return _parts(node, ct, out, args, useful, plain)
         except Exception as error:
             error.add_note(f"in the backward rule of {op.name} for {op.input_name(i)!r}")
             raise

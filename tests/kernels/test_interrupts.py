@@ -321,7 +321,7 @@ VARIABLES = context_variables()
 rng = np.random.default_rng(0)
 X = rng.standard_normal((2, 5, 5, 2)).astype(np.float32)
 MODEL = nn.Sequential(nn.BatchNorm1D(2), nn.Linear(2, 2))
-W = tc.Parameter(rng.standard_normal((2, 2)))
+W, V = (tc.Parameter(rng.standard_normal((2, 2))) for _ in range(2))
 
 
 def first_order():
@@ -330,9 +330,14 @@ def first_order():
 
 
 def second_order():
-    y = (W * W * W).sum()
+    y = (tc.matmul(W, V) * W).sum()
     g, = tc.grad(y, [W], create_graph=True)
-    tc.grad((g * g).sum(), [W])
+    tc.grad((g * g).sum(), [V])
+
+
+def evaluation():
+    with nn.evaluating(MODEL):
+        pass
 
 
 def blocks():
@@ -360,7 +365,7 @@ def tuned(folder):
         tc.conv2d(tc.Tensor(X), tc.Tensor(np.ones((1, 1, 2, 2), np.float32)))
 
 
-PROGRAMS = [first_order, second_order, blocks, decorated, watched, other_kernels, tuned]
+PROGRAMS = [first_order, second_order, evaluation, blocks, decorated, watched, other_kernels, tuned]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
@@ -373,13 +378,14 @@ def test_no_block_outlasts_an_interrupt(program, tmp_path):
 
     call()
     before = {name: variable.get(None) for name, variable in VARIABLES.items()}
-    access = [p._access for p in (*MODEL.parameters(), W)]
+    own = [p._access for p in (*MODEL.parameters(), W, V)], [m.training for m in MODEL.modules()]
     parts = ("graph.py", "op.py", "nn/module.py", "nn/trail.py", "viz/live.py", "kernels/tune.py")
     files = (*(f"{PACKAGE}/{part}" for part in parts), contextlib.__file__)
     for place in every_place(call, files=files):
         after = {name: variable.get(None) for name, variable in VARIABLES.items()}
         assert after == before, f"place {place}"
-        assert [p._access for p in (*MODEL.parameters(), W)] == access, f"place {place}"
+        assert own == ([p._access for p in (*MODEL.parameters(), W, V)],
+                       [m.training for m in MODEL.modules()]), f"place {place}"
 
 
 def held():
@@ -493,7 +499,8 @@ def test_a_compiler_that_cannot_be_imported_gives_way(code, tmp_path):
 
 
 @pytest.mark.parametrize("first", ["x, w = x * 1, w", "tc.mean(tc.relu(x), axis=0).sum()",
-                                   "nn.BatchNorm2D(8)(x).sum().backward()"])
+                                   "nn.BatchNorm2D(8)(x).sum().backward()",
+                                   "(tc.relu(tc.Parameter(x.numpy())) * x).sum().backward()"])
 def test_a_compiler_that_cannot_compile_gives_way(first, compiler, tmp_path):
     lines = convolve(before="from numba.core import compiler\n"
                             "def fails(*args, **settings): raise RuntimeError('no such CPU')\n"
