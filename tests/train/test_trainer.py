@@ -25,7 +25,7 @@ from tinygrad_cnn.train import (
     summarize,
     top_k_accuracy,
 )
-from tinygrad_cnn.viz import maps
+from tinygrad_cnn.viz import attribution
 
 PACKAGE = Path(tc.__file__).parent
 
@@ -313,10 +313,10 @@ RUNS = {
     "fit with validation": lambda m: trainer_of(m).fit(loader(), 2, validation=loader()),
     "summarize": lambda m: summarize(m, (4, 4, 1)),
     "graph": lambda m: m.graph(problem(2)[0]),
-    "feature maps": lambda m: maps.feature_map_arrays(m, problem(2)[0], "0"),
-    "saliency": lambda m: maps.saliency_arrays(m, problem(2)[0]),
-    "grad-cam": lambda m: maps.grad_cam_arrays(m, problem(2)[0], "0"),
-    "loss surface": lambda m: maps.loss_grid(m, *problem(2), points=2),
+    "feature maps": lambda m: attribution.feature_map_arrays(m, problem(2)[0], "0"),
+    "saliency": lambda m: attribution.saliency_arrays(m, problem(2)[0]),
+    "grad-cam": lambda m: attribution.grad_cam_arrays(m, problem(2)[0], "0"),
+    "loss surface": lambda m: attribution.loss_grid(m, *problem(2), points=2),
 }
 
 

@@ -191,7 +191,7 @@ class Module:
         return viz.graph_of_module(self, x, **settings)
 
     def _repr_html_(self) -> str:
-        from tinygrad_cnn.viz.notebook import module_html
+        from tinygrad_cnn.viz.html import module_html
 
         return module_html(self)
 

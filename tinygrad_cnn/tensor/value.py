@@ -279,7 +279,7 @@ class Tensor:
         return viz.graph(self, **settings)
 
     def _repr_html_(self) -> str:
-        from tinygrad_cnn.viz.notebook import tensor_html
+        from tinygrad_cnn.viz.html import tensor_html
 
         return tensor_html(self)
 
