@@ -21,7 +21,7 @@ from numpy import ndarray
 
 from tinygrad_cnn.core.graph import Array, Node, Observer, changed, handed, locked, refuse_changed
 from tinygrad_cnn.core.op import FUNCTIONS, Op
-from tinygrad_cnn.errors import GradientError
+from tinygrad_cnn.errors import GradientError, KernelFailed
 
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
@@ -133,6 +133,8 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
             if (wrap is not None or type(part) is not ndarray or part.shape != value.shape
                     or part.dtype is not value.dtype):
                 part = _fitted(part, value, op, i, wrap is None)
+        except KernelFailed:                            # it is not asked again
+            return _sent(node, inputs, ct, wrap)
         except Exception as error:
             error.add_note(f"in the backward rule of {op.name} for {op.input_name(i)!r}")
             raise

@@ -9,8 +9,11 @@ So deleting, replacing, copying and pickling a module need no bookkeeping.  The 
 from __future__ import annotations
 
 import difflib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import repeat
+from operator import setitem
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -587,9 +590,9 @@ def training(model: Module) -> Iterator[None]:
 
 @contextmanager
 def _modes_kept(model: Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    held = [vars(module) for module in model.modules()]
+    given_back = map(setitem, held, repeat("training"), [v["training"] for v in held])
     try:
         yield
     finally:
-        for module, mode in modes:
-            vars(module)["training"] = mode
+        deque(given_back, 0)                    # one call, which no interrupt divides
