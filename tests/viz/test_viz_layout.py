@@ -1,12 +1,14 @@
 """The built-in layout: everything in its place, nothing across anything else; and its SVG."""
 
 import itertools
+import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.diagram import Card, Diagram, Row, draw
+from tinygrad_cnn.viz.labels import width
 from tinygrad_cnn.viz.layout import Box, layout, measure
 
 
@@ -89,6 +91,16 @@ def test_boxes_overlap_where_they_share_a_pixel():
     assert [box.overlaps(Box(x, y, 5, 5)) for x, y in (
         (14, 14), (15, 10), (10, 15), (6, 6), (5, 10), (10, 5))] == [
             True, False, False, True, False, False]
+
+
+def test_the_box_of_a_module_is_as_wide_as_its_title(nets):
+    b = nets.Builder()
+    b.scope = ("a" * 60,)
+    b.op("relu", (2,), b.op("relu", (2,), b.leaf("parameter", "w", (2,))))
+    diagram = draw(b.recording())
+    box, = layout(diagram).groups.values()
+    note = width(diagram.groups[0].note, 11.5)
+    assert box.w == 50 + math.ceil(60 * 0.556 * 1.1 * 14.5 + note)
 
 
 def test_several_parameters_stand_above_each_other(nets):
