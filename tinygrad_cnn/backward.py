@@ -17,9 +17,10 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy import ndarray
 
 from tinygrad_cnn.errors import GradientError
-from tinygrad_cnn.graph import Array, Node, State, changed, handed, locked, refuse_changed
+from tinygrad_cnn.graph import Array, Node, Observer, changed, handed, locked, refuse_changed
 from tinygrad_cnn.op import FUNCTIONS, Op
 
 if TYPE_CHECKING:
@@ -52,14 +53,23 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor], create_g
     found: dict[Any, Any] = {out.node: ct}
     heap = [(-out.node.serial, out.node)]
     with changed(recording=create_graph, plain=not create_graph) as state:
+        observer = state.observer
         while heap:
             node = heappop(heap)[1]
             ct = found.pop(node)
-            if node.inputs is None:
+            inputs = node.inputs
+            if inputs is None:
                 raise node.freed_error()
             if wanted is not None and node in wanted:
                 done[node] = ct
-            for x, part in _sent(node, ct, wrap, useful, state):
+            if useful is not None:
+                inputs = tuple([x if x is not None and key_of(x) in useful else None
+                                for x in inputs])
+            if observer is None:
+                sent = _sent(node, inputs, ct, wrap if create_graph else None)
+            else:
+                sent = _observed(observer, node, inputs, ct, wrap if create_graph else None)
+            for x, part in sent:
                 below = x.node
                 key: Any = x if below is None else below
                 if key in found:
@@ -91,53 +101,56 @@ def _leading_to(out: Node, targets: set[Any]) -> set[Any]:
     return useful
 
 
-def _sent(node: Node, ct: Any, wrap: Callable[..., Tensor], useful: set[Any] | None, state: State
-          ) -> list[tuple[Tensor, Any]]:
-    """The inputs that require a gradient, each with what its rule gives."""
-    observer = state.observer
-    if observer is None:
-        return _called(node, ct, wrap, useful, state.plain)
-    observer.before_backward(node, ct if state.plain else ct._data)
-    began = time.perf_counter()
-    sent = _called(node, ct, wrap, useful, state.plain)
-    seconds = time.perf_counter() - began
-    observer.backward(node, ct if state.plain else ct._data,
-                      sent if state.plain else [(x, part._data) for x, part in sent], seconds)
-    return sent
-
-
-def _called(node: Node, ct: Any, wrap: Callable[..., Tensor], useful: set[Any] | None, plain: bool
-            ) -> list[tuple[Tensor, Any]]:
-    op, values, inputs = node.op, node.values, node.inputs or ()
+def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
+          wrap: Callable[..., Tensor] | None) -> list[tuple[Tensor, Any]]:
+    """The inputs that require a gradient, each with what its rule gives; over tensors with wrap."""
+    op, values, named = node.op, node.values, node.settings
+    args: Any = values
     out: Any = node.out
-    if not plain:
+    rules, together, foreign = op.backward
+    if node.residuals:
+        named = {**named, **node.residuals}
+    if wrap is not None:
         refuse_changed(node)
-        out = wrap(np.broadcast_to(np.nan, ct.shape) if out is None else out, True, node)
-        with handed(ct, out, *inputs):
-            return _parts(node, ct, out, inputs, useful, plain)
-    if op.foreign:
-        return _parts(node, locked(ct), locked(out), tuple(map(locked, values)), useful, plain)
-    return _parts(node, ct, out, values, useful, plain)
-
-
-def _parts(node: Node, ct: Any, out: Any, args: Sequence[Any], useful: set[Any] | None, plain: bool
-           ) -> list[tuple[Tensor, Any]]:
-    op, settings, residuals, rules = node.op, node.settings, node.residuals, node.op.rules
+        args, out = node.inputs, wrap(
+            np.broadcast_to(np.nan, ct.shape) if out is None else out, True, node)
+    elif foreign:
+        args, ct, out = tuple(map(locked, args)), locked(ct), locked(out)
     sent: list[tuple[Tensor, Any]] = []
-    called: Any = None
     made: Any = None
-    for i, x in enumerate(node.inputs or ()):
-        if x is None or not x.requires_grad or (useful is not None and key_of(x) not in useful):
+    for i, x in enumerate(inputs):
+        if x is None or not x.requires_grad:
             continue
-        rule = partial(rules[0], index=i) if op.variadic else rules[i]
+        rule = rules[i] if rules else partial(op.vjp[op.inputs[0]], index=i)        # variadic
         try:
-            if rule is not called or op.together[i] is None:       # else made for all together
-                called, made = rule, rule(ct, out, *args, **settings, **residuals)
-            k = op.together[i]
-            sent.append((x, _fitted(made if k is None else made[k], node.values[i], op, i, plain)))
+            if wrap is not None:
+                with handed(ct, out, *args):
+                    made = rule(ct, out, *args, **named)
+            elif made is None or not together:          # else made with that of another input
+                made = rule(ct, out, *args, **named) if named else rule(ct, out, *args)
+            part = made[together[i]] if together else made
+            value = values[i]
+            if (type(part) is not ndarray or part.shape != value.shape
+                    or part.dtype is not value.dtype):
+                part = _fitted(part, value, op, i, wrap is None)
         except Exception as error:
             error.add_note(f"in the backward rule of {op.name} for {op.input_name(i)!r}")
             raise
+        sent.append((x, part))
+    return sent
+
+
+def _observed(observer: Observer, node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
+              wrap: Callable[..., Tensor] | None) -> list[tuple[Tensor, Any]]:
+    """The same, and an observer is told."""
+    def array(t: Any) -> Array:
+        return t if wrap is None else t._data
+
+    observer.before_backward(node, array(ct))
+    began = time.perf_counter()
+    sent = _sent(node, inputs, ct, wrap)
+    seconds = time.perf_counter() - began
+    observer.backward(node, array(ct), [(x, array(part)) for x, part in sent], seconds)
     return sent
 
 
@@ -146,7 +159,7 @@ def _fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Any:
     if plain and hasattr(part, "node"):
         part = part._data
     expected = "an array" if plain else "a Tensor"
-    if not (isinstance(part, (np.ndarray, np.generic)) if plain else hasattr(part, "node")):
+    if not (isinstance(part, (ndarray, np.generic)) if plain else hasattr(part, "node")):
         raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
                             f"{type(part).__name__}, expected {expected}")
     if part.shape != value.shape:
@@ -161,5 +174,6 @@ def _fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Any:
 
 
 def _sum(a: Any, b: Any) -> Any:
-    return np.asarray(a + b) if isinstance(a, np.ndarray) and a.size < _LARGE else (
-        FUNCTIONS["add"](a, b))
+    if type(a) is ndarray and a.size < _LARGE:
+        return np.asarray(a + b)
+    return FUNCTIONS["add"](a, b)                       # recorded, or on all threads

@@ -201,7 +201,8 @@ class Op:
         if not self.kernels:
             raise DeclarationError(f"{self.name}: an op needs at least one kernel")
         named = [n for names in self.vjp for n in ((names,) if isinstance(names, str) else names)]
-        if sorted(named) != sorted(self.inputs):
+        together = [names for names in self.vjp if not isinstance(names, str)]
+        if sorted(named) != sorted(self.inputs) or (together and len(self.vjp) > 1):
             raise DeclarationError(f"{self.name}: inputs {self.inputs}, vjp for {tuple(self.vjp)}")
         for what, names, known in (("affine_in", self.affine_in, self.inputs),
                                    ("reads", self.reads or (), (*self.inputs, "out")),
@@ -247,11 +248,16 @@ class Op:
         return tuple(found[name] for name in self.inputs)
 
     @cached_property
-    def together(self) -> tuple[int | None, ...]:
-        """For each input its place in the tuple that its rule gives; None if it gives one alone."""
+    def together(self) -> dict[int, int]:
+        """Position of an input -> its place in the tuple that one rule gives for several."""
         places = {name: k for names in self.vjp if not isinstance(names, str)
                   for k, name in enumerate(names)}
-        return (None,) * (1 << 10) if self.variadic else tuple(map(places.get, self.inputs))
+        return {i: places[name] for i, name in enumerate(self.inputs) if name in places}
+
+    @cached_property
+    def backward(self) -> tuple[tuple[Callable[..., Any], ...], dict[int, int], bool]:
+        """What a backward pass asks of every node: rules (if not variadic), together, foreign."""
+        return () if self.variadic else self.rules, self.together, self.foreign
 
     @cached_property
     def foreign(self) -> bool:
@@ -285,7 +291,7 @@ class Op:
         """The backward rule of the ``i``-th input; a variadic op has one, and tells it which."""
         if self.variadic:
             return partial(self.rules[0], index=i)
-        rule, k = self.rules[i], self.together[i]
+        rule, k = self.rules[i], self.together.get(i)
         if k is None:
             return rule
 

@@ -68,8 +68,6 @@ def test_the_rule_that_makes_it_is_named_in_the_backward_pass(name):
 class OtherRule:
     """An op with one other rule, without the checks of a declaration."""
 
-    foreign = False
-
     def __init__(self, op, k, rule):
         self._op, self._k, self._rule = op, k, rule
 
@@ -77,11 +75,10 @@ class OtherRule:
         return getattr(self._op, name)
 
     @property
-    def rules(self):
-        return tuple(self._rule if i == self._k else self._op.rule(i)
-                     for i in range(len(self._op.inputs)))
-
-    together = (None,) * 10
+    def backward(self):
+        rules = [self._rule if i == self._k else self._op.rule(i)
+                 for i in range(len(self._op.inputs))]
+        return tuple(rules), {}, False
 
 
 def test_the_ranges_of_the_inputs_and_the_line_are_told():
