@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import nn
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.ops import relu
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["MODELS", "build", "digits_net", "lenet", "resnet20", "vgg"]
 

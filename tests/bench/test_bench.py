@@ -119,7 +119,7 @@ def test_a_profile_shows_the_ops_of_a_net(capsys):
                  "--no-compiled"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("lenet: ")
-    assert {"conv2d", "conv2d_weight", "max_pool2d", "optimizer"} <= set(shown.split())
+    assert {"forward", "backward", "conv2d", "max_pool2d", "optimizer"} <= set(shown.split())
 
 
 def test_the_page_has_the_arithmetic_of_every_net():
@@ -135,5 +135,5 @@ def test_calls_are_counted_by_file_and_repeat():
         again = calls.count()
     assert forward.files["nn/module.py"] == 6           # the model and its five layers
     assert forward.hops["the caller", "nn/module.py"] == 1
-    assert 100 < forward.total < backward.total
+    assert forward.total > 100 and backward.total > 100
     assert [forward.total, backward.total] == [c.total for c in again]

@@ -7,8 +7,8 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor, nn
-from tinygrad_cnn.op import OPS, Op
-from tinygrad_cnn.tensor import apply
+from tinygrad_cnn.core import apply
+from tinygrad_cnn.core.op import OPS, Op
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor, enable_grad, grad, gradients, no_grad
-from tinygrad_cnn.tensor import apply, custom_op
+from tinygrad_cnn.core import apply, custom_op
 
 
 def leaf(values):

@@ -9,9 +9,9 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Sample, Tensor
-from tinygrad_cnn.graph import Observer, observing
-from tinygrad_cnn.op import Op
-from tinygrad_cnn.tensor import apply, binary
+from tinygrad_cnn.core import apply, binary
+from tinygrad_cnn.core.graph import Observer, observing
+from tinygrad_cnn.core.op import Op
 
 
 def leaf(values, dtype=np.float32):

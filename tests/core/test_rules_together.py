@@ -10,8 +10,8 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import OPS, Op, Sample, Tensor
-from tinygrad_cnn.graph import Observer, observing
-from tinygrad_cnn.tensor import apply
+from tinygrad_cnn.core import apply
+from tinygrad_cnn.core.graph import Observer, observing
 
 
 def product(rule, **changes):

@@ -13,10 +13,10 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Parameter, Tensor, nn, optim
+from tinygrad_cnn.core import apply
+from tinygrad_cnn.core.graph import observing
+from tinygrad_cnn.core.op import OPS
 from tinygrad_cnn.debug import _Mutations
-from tinygrad_cnn.graph import observing
-from tinygrad_cnn.op import OPS
-from tinygrad_cnn.tensor import apply
 
 
 def samples(op):

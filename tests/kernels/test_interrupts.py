@@ -23,7 +23,8 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import graph, nn, op, viz
+from tinygrad_cnn import nn, viz
+from tinygrad_cnn.core import graph, op
 from tinygrad_cnn.kernels import memory, threads
 from tinygrad_cnn.kernels.blocks import borrowed
 from tinygrad_cnn.kernels.threads import apart, get_num_threads, one_blas_thread, parallel
@@ -374,7 +375,7 @@ def test_no_block_outlasts_an_interrupt(program, tmp_path):
     call()
     before = {name: variable.get(None) for name, variable in VARIABLES.items()}
     access = [p._access for p in (*MODEL.parameters(), W)]
-    parts = ("graph.py", "op.py", "nn/module.py", "nn/trail.py", "viz/live.py", "kernels/tune.py")
+    parts = ("core/graph.py", "core/op.py", "nn/module.py", "nn/trail.py", "viz/live.py", "kernels/tune.py")
     files = (*(f"{PACKAGE}/{part}" for part in parts), contextlib.__file__)
     for place in every_place(call, files=files):
         after = {name: variable.get(None) for name, variable in VARIABLES.items()}

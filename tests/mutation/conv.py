@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mutation.mutant import Mutant, broken, post
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 
 __all__ = ["MUTANTS"]
 

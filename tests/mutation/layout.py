@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mutation.mutant import Mutant, as_given, broken, post, replaced
-from tinygrad_cnn import backward, graph, no_grad
-from tinygrad_cnn.op import FUNCTIONS, OPS, Array, Op
-from tinygrad_cnn.tensor import Tensor, unary, value
+from tinygrad_cnn import no_grad
+from tinygrad_cnn.core import Tensor, backward, graph, unary
+from tinygrad_cnn.core import tensor as value
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op
 
 __all__ = ["MUTANTS"]
 

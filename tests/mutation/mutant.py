@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_cnn.graph import changed
-from tinygrad_cnn.op import OPS, Array, Op
-from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.graph import changed
+from tinygrad_cnn.core.op import OPS, Array, Op
 
 __all__ = ["Mutant", "as_given", "broken", "post", "replaced"]
 

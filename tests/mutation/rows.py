@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mutation.mutant import Mutant, broken, post, replaced
-from tinygrad_cnn.op import Array, Op
+from tinygrad_cnn.core.op import Array, Op
 
 __all__ = ["MUTANTS"]
 

@@ -18,7 +18,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import data, models, nn, optim, train, transforms
-from tinygrad_cnn.op import FUNCTIONS
+from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.optim import schedules
 
 MODULES = (nn, nn.init, optim, schedules, data, data.transforms, train, models, transforms)

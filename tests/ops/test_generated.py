@@ -13,8 +13,8 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import OPS, Op, Sample, Tensor, grad
-from tinygrad_cnn.graph import changed
-from tinygrad_cnn.tensor import apply
+from tinygrad_cnn.core import apply
+from tinygrad_cnn.core.graph import changed
 
 STEP = 1 / 64               # below half the distance from an odd eighth to the next kink
 FINE = 1 / 4096             # for curved ops: the error is some FINE⁴

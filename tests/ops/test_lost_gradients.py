@@ -14,7 +14,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor, nn, optim
-from tinygrad_cnn.op import FUNCTIONS
+from tinygrad_cnn.core.op import FUNCTIONS
 
 rng = np.random.default_rng(0)
 

@@ -19,7 +19,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor
-from tinygrad_cnn.op import FUNCTIONS
+from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.ops import numpy_functions
 from tinygrad_cnn.testing import check_gradients
 

@@ -308,7 +308,7 @@ def dropout(input, p=0.5, training=True, inplace=False):
 
 
 def dropout_mask(grad_output, mask, scale):
-    from tinygrad_cnn.tensor import apply
+    from tinygrad_cnn.core import apply
     return apply(tc.OPS["dropout"], grad_output, mask=mask * float(scale))
 
 

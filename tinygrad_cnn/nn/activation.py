@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn.module import Module
 from tinygrad_cnn.nn.settings import number, show
 from tinygrad_cnn.shapes import integer
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax",
            "Softplus", "Tanh"]

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.settings import as_tensor, count, images, optional_count, show
 from tinygrad_cnn.nn.weighted import Weighted
 from tinygrad_cnn.shapes import Pair, Shape, pair, sides
-from tinygrad_cnn.tensor import Tensor, as_flag
 
 __all__ = ["Conv2D", "ConvTranspose2D"]
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.module import Module
 from tinygrad_cnn.nn.settings import as_tensor, count, optional_count, show
 from tinygrad_cnn.nn.weighted import Weighted
 from tinygrad_cnn.shapes import Shape, integer
-from tinygrad_cnn.tensor import Tensor, as_flag
 
 __all__ = ["Flatten", "Identity", "Linear"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor, as_setting
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn.module import Module
 from tinygrad_cnn.nn.settings import number, show
-from tinygrad_cnn.tensor import Tensor, as_setting
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "MSELoss", "NLLLoss", "l2_penalty"]
 

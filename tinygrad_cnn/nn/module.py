@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Parameter, Tensor, scope
 from tinygrad_cnn.errors import (
     DeclarationError,
     DTypeError,
@@ -26,7 +27,6 @@ from tinygrad_cnn.errors import (
 from tinygrad_cnn.nn import state, trail
 from tinygrad_cnn.nn.settings import refuse_unknown
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Parameter, Tensor, scope
 
 __all__ = ["HookHandle", "Module", "evaluating", "training"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_cnn import ops, shapes
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn.module import Module
 from tinygrad_cnn.nn.settings import images, number, show
 from tinygrad_cnn.shapes import Pair, pair, sides
-from tinygrad_cnn.tensor import Tensor, as_flag
 
 __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Pad2D", "ZeroPad2D"]
 

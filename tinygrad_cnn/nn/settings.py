@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.shapes import integer
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["as_tensor", "count", "images", "number", "optional_count", "refuse_unknown", "show"]
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import as_array, as_dtype, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import as_array, as_dtype, writable
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module

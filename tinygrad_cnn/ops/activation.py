@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply, as_array, unary
+from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.elementwise import exp
 from tinygrad_cnn.ops.samples import matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply, as_array, unary
 
 __all__ = ["elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh"]
 

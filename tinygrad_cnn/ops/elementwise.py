@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
+from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
 
 __all__ = ["abs", "add", "clip", "div", "exp", "log", "maximum", "minimum", "mul", "neg", "power",
            "sqrt", "sub", "where"]

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import shapes
+from tinygrad_cnn.core import Tensor, apply, as_array, as_dtype, as_setting, as_tensor, expose
+from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import layout as kernels
 from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.shapes import Pair, Shape, axes_tuple, axis_index, integer
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_dtype, as_setting, as_tensor, expose
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
            "reshape", "spread", "squeeze", "stack", "transpose", "unpad"]

@@ -12,16 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.op import Op, Reject, Sample, public, register
-from tinygrad_cnn.ops.activation import softplus
-from tinygrad_cnn.ops.elementwise import where
-from tinygrad_cnn.ops.layout import reshape
-from tinygrad_cnn.ops.normalize import softmax
-from tinygrad_cnn.ops.reduction import mean, sum
-from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import (
+from tinygrad_cnn.core import (
     Tensor,
     apply,
     as_array,
@@ -29,6 +20,15 @@ from tinygrad_cnn.tensor import (
     as_tensor,
     refuse_tensors_inside,
 )
+from tinygrad_cnn.core.op import Op, Reject, Sample, public, register
+from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.ops.activation import softplus
+from tinygrad_cnn.ops.elementwise import where
+from tinygrad_cnn.ops.layout import reshape
+from tinygrad_cnn.ops.normalize import softmax
+from tinygrad_cnn.ops.reduction import mean, sum
+from tinygrad_cnn.shapes import Shape
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 

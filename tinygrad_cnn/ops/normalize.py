@@ -13,14 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.ops.elementwise import exp
-from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
-from tinygrad_cnn.shapes import Shape, axis_index
-from tinygrad_cnn.tensor import (
+from tinygrad_cnn.core import (
     Tensor,
     apply,
     apply_with_residuals,
@@ -30,6 +23,13 @@ from tinygrad_cnn.tensor import (
     expose,
     refuse_tensors_inside,
 )
+from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.ops.elementwise import exp
+from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
+from tinygrad_cnn.shapes import Shape, axis_index
 
 __all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
            "standardize"]

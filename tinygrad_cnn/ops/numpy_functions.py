@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
+from tinygrad_cnn.core.op import FUNCTIONS, public
 from tinygrad_cnn.errors import SettingError, TinygradCnnError
-from tinygrad_cnn.op import FUNCTIONS, public
 from tinygrad_cnn.ops.elementwise import clip, mul, sqrt, where
 from tinygrad_cnn.ops.layout import (
     astype,
@@ -38,7 +39,6 @@ from tinygrad_cnn.ops.layout import (
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum, var
 from tinygrad_cnn.shapes import axes_tuple
-from tinygrad_cnn.tensor import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
 
 __all__: list[str] = []
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply, as_flag, as_tensor
+from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply, as_flag, as_tensor
 
 __all__ = ["default_generator", "dropout", "manual_seed"]
 

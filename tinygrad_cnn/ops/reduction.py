@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply, as_array, as_flag, as_tensor
+from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.elementwise import exp, where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.shapes import Shape, axes_tuple, integer, reduced
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_flag, as_tensor
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
 

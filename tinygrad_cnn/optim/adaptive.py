@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import as_flag
 from tinygrad_cnn.optim.optimizer import Array, Group, Optimizer, coefficient, fractions
-from tinygrad_cnn.tensor import as_flag
 
 __all__ = ["AdaGrad", "RMSprop"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import DTypeError, GradientError, SettingError
-from tinygrad_cnn.tensor import Tensor, as_flag
 
 __all__ = ["clip_norm", "clip_value"]
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Parameter, Tensor, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError, GradientError, SettingError
-from tinygrad_cnn.tensor import Parameter, Tensor, writable
 
 __all__ = ["Optimizer", "coefficient", "fractions"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import as_flag
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.optim.optimizer import Array, Group, Optimizer, coefficient
-from tinygrad_cnn.tensor import as_flag
 
 __all__ = ["SGD"]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.graph import blank, changed
-from tinygrad_cnn.op import OPS, Array
-from tinygrad_cnn.tensor import Tensor, grad, gradients
+from tinygrad_cnn.core import Tensor, grad, gradients
+from tinygrad_cnn.core.graph import blank, changed
+from tinygrad_cnn.core.op import OPS, Array
 from tinygrad_cnn.testing.contract_engine import called_by_name, records_and_frees
 from tinygrad_cnn.testing.trial import Trial, forced
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_cnn.op import Op
+from tinygrad_cnn.core.op import Op
 
 __all__ = ["SourceMutant", "source_mutants"]
 

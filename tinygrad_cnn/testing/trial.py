@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import op as op_module
-from tinygrad_cnn.op import Array, Op, Sample
-from tinygrad_cnn.tensor import Tensor, _wrap, apply, gradients
+from tinygrad_cnn.core import Tensor, _wrap, apply, gradients
+from tinygrad_cnn.core import op as op_module
+from tinygrad_cnn.core.op import Array, Op, Sample
 from tinygrad_cnn.testing.derivatives import is_dyadic
 from tinygrad_cnn.testing.point import Point, Subject
 from tinygrad_cnn.testing.report import Finding, Tally, Wrong

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import as_array
 from tinygrad_cnn.data.dataset import check_labels
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.shapes import integer
-from tinygrad_cnn.tensor import as_array
 
 __all__ = ["accuracy", "confusion_matrix", "top_k_accuracy"]
 

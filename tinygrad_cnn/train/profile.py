@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: each op, forward and inside the backward rules."""
+"""Where the time of a training step goes: each op, forward and backward."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.graph import Node, Observer, observing
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.graph import Node, Observer, observing
 from tinygrad_cnn.nn import Module
+from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy
 from tinygrad_cnn.optim import SGD, Optimizer
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["OpRow", "Profile", "profile"]
 
@@ -63,19 +64,14 @@ class Profile:
 
 
 class _Watch(Observer):
-    """Adds up what the graph tells.
-
-    Backward rules apply ops themselves: these have rows of their own, and the row of a rule holds
-    what is left of its time.
-    """
+    """Adds up what the graph tells."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str, Shape], OpRow] = {}
-        self.phase = "forward"
-        self._inside = 0.0
 
-    def _add(self, op: str, shape: Shape, seconds: float, flops: int, size: int) -> None:
-        row = self.rows.setdefault((self.phase, op, shape), OpRow(self.phase, op, shape))
+    def _add(self, phase: str, op: str, shape: Shape, seconds: float, flops: int,
+             size: int) -> None:
+        row = self.rows.setdefault((phase, op, shape), OpRow(phase, op, shape))
         row.calls += 1
         row.seconds += seconds
         row.flops += flops
@@ -86,18 +82,14 @@ class _Watch(Observer):
         assert node.inputs is not None
         shapes = [None if x is None else x.shape for x in node.inputs]
         size = out.nbytes + sum(x._data.nbytes for x in node.inputs if x is not None)
-        self._add(node.op.name, out.shape, seconds,
+        self._add("forward", node.op.name, out.shape, seconds,
                   node.op.count_flops(*shapes, out=out.shape, **node.settings), size)
-        if self.phase == "backward":
-            self._inside += seconds
 
     def backward(self, node: Node, cotangent: np.ndarray,
                  sent: Sequence[tuple[Tensor, np.ndarray]], seconds: float) -> None:
         """The rules of a node were called."""
         size = cotangent.nbytes + sum(part.nbytes for _, part in sent)
-        self._add(f"rules of {node.op.name}", cotangent.shape, max(0.0, seconds - self._inside), 0,
-                  size)
-        self._inside = 0.0
+        self._add("backward", node.op.name, cotangent.shape, seconds, 0, size)
 
 
 def profile(model: Module, images: Any, labels: Any, *,
@@ -135,8 +127,8 @@ def profile(model: Module, images: Any, labels: Any, *,
     >>> found = profile(lenet(), images, labels, steps=1)
     >>> sorted({row.phase for row in found.rows})
     ['backward', 'engine', 'forward', 'update']
-    >>> next(row.calls for row in found.rows if row.op == "conv2d_input")
-    1
+    >>> sum(row.calls for row in found.rows if (row.phase, row.op) == ("backward", "conv2d"))
+    2
     """
     if steps < 1:
         raise SettingError(f"profile: steps must be at least 1, got {steps}")
@@ -145,10 +137,10 @@ def profile(model: Module, images: Any, labels: Any, *,
     def forward() -> Tensor:
         return loss(model(images), labels)
 
-    model.train()
-    forward()                                   # layers that wait for their sizes get them
-    chosen = SGD(model.parameters(), 1e-4) if optimizer is None else optimizer
-    found = [_step(forward, chosen) for _ in range(1 + steps)]
+    with training(model):
+        forward()                               # layers that wait for their sizes get them
+        chosen = SGD(model.parameters(), 1e-4) if optimizer is None else optimizer
+        found = [_step(forward, chosen) for _ in range(1 + steps)]
     return min(found[1:], key=lambda step: step.seconds)
 
 
@@ -156,9 +148,7 @@ def _step(forward: Callable[[], Tensor], optimizer: Optimizer) -> Profile:
     watch = _Watch()
     began = time.perf_counter()
     with observing(watch):
-        value = forward()
-        watch.phase = "backward"
-        value.backward()
+        forward().backward()
     middle = time.perf_counter()
     optimizer.step()
     optimizer.zero_grad()

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.graph import Node, Observer, no_grad, observing
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.graph import Node, Observer, no_grad, observing
 from tinygrad_cnn.nn import Module, evaluating
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["LayerRow", "Summary", "summarize"]
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.errors import GradientError, SettingError
-from tinygrad_cnn.graph import no_grad
 from tinygrad_cnn.nn import CrossEntropyLoss, Module, NLLLoss, evaluating
 from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_norm
-from tinygrad_cnn.tensor import Tensor, as_array
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History
 from tinygrad_cnn.train.metrics import accuracy

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.viz.capture import Recording, Watch, describe, describe_module, watch
 from tinygrad_cnn.viz.compare import GraphDifference, assert_graph_unchanged, diff
 from tinygrad_cnn.viz.diagnostics import Problem, problems

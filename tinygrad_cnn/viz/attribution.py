@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Tensor, grad, writable
+from tinygrad_cnn.core.graph import no_grad
+from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.graph import no_grad
-from tinygrad_cnn.op import FUNCTIONS
-from tinygrad_cnn.tensor import Tensor, grad, writable
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module

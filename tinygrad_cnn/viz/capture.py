@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Parameter, Tensor, gradients
+from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
+from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import GradientError, VizError
-from tinygrad_cnn.graph import Node, Observer, is_grad_enabled, observing
-from tinygrad_cnn.op import FUNCTIONS
-from tinygrad_cnn.tensor import Parameter, Tensor, gradients
 from tinygrad_cnn.viz.labels import setting_labels, source_line
 
 if TYPE_CHECKING:

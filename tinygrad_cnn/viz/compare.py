@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.tensor import Tensor
 from tinygrad_cnn.viz.capture import Entry, Recording, describe, entry_names
 from tinygrad_cnn.viz.figure import Figure
 from tinygrad_cnn.viz.labels import shape_text

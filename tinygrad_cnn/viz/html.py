@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.viz import svg
 from tinygrad_cnn.viz.capture import Recording, is_placeholder, statistics
 from tinygrad_cnn.viz.diagram import Diagram, draw

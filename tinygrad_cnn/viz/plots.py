@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import VizError, missing_extra
-from tinygrad_cnn.tensor import Tensor
 from tinygrad_cnn.viz.attribution import (
     feature_map_arrays,
     grad_cam_arrays,

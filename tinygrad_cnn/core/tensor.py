@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn.backward import backward_pass
+from tinygrad_cnn.core.backward import backward_pass
+from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
+from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
-from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
-from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_flag", "as_setting", "as_tensor",

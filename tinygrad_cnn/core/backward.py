@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import ndarray
 
+from tinygrad_cnn.core.graph import Array, Node, Observer, changed, handed, locked, refuse_changed
+from tinygrad_cnn.core.op import FUNCTIONS, Op
 from tinygrad_cnn.errors import GradientError
-from tinygrad_cnn.graph import Array, Node, Observer, changed, handed, locked, refuse_changed
-from tinygrad_cnn.op import FUNCTIONS, Op
 
 if TYPE_CHECKING:
-    from tinygrad_cnn.tensor import Tensor
+    from tinygrad_cnn.core import Tensor
 
 __all__ = ["backward_pass", "key_of"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tinygrad_cnn.backward import key_of
+from tinygrad_cnn.core.backward import key_of
+from tinygrad_cnn.core.tensor import Tensor, gradients_of
 from tinygrad_cnn.errors import GradientError
-from tinygrad_cnn.tensor.value import Tensor, gradients_of
 
 __all__ = ["grad", "gradients"]
 

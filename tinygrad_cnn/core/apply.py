@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.errors import DTypeError, ShapeError
-from tinygrad_cnn.graph import Node, State, _serial, _state, blank
-from tinygrad_cnn.op import Op, public, register
-from tinygrad_cnn.shapes import Shape, bind_axes
-from tinygrad_cnn.tensor.value import (
+from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank
+from tinygrad_cnn.core.op import Op, public, register
+from tinygrad_cnn.core.tensor import (
     Array,
     Tensor,
     _converted,
@@ -32,6 +30,8 @@ from tinygrad_cnn.tensor.value import (
     refuse_tensors_inside,
     shared,
 )
+from tinygrad_cnn.errors import DTypeError, ShapeError
+from tinygrad_cnn.shapes import Shape, bind_axes
 
 __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
 

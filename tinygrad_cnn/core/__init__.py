@@ -1,7 +1,6 @@
 """Tensors: the user's value, gradients of what was recorded, and where ops are applied."""
 
-from tinygrad_cnn.graph import is_grad_enabled, scope
-from tinygrad_cnn.tensor.applying import (
+from tinygrad_cnn.core.apply import (
     apply,
     apply_with_residuals,
     binary,
@@ -9,8 +8,9 @@ from tinygrad_cnn.tensor.applying import (
     expose,
     unary,
 )
-from tinygrad_cnn.tensor.derivatives import grad, gradients
-from tinygrad_cnn.tensor.value import (
+from tinygrad_cnn.core.autograd import grad, gradients
+from tinygrad_cnn.core.graph import is_grad_enabled, scope
+from tinygrad_cnn.core.tensor import (
     Parameter,
     Tensor,
     as_array,
@@ -23,7 +23,7 @@ from tinygrad_cnn.tensor.value import (
     tensor,
     writable,
 )
-from tinygrad_cnn.tensor.value import _wrap as _wrap
+from tinygrad_cnn.core.tensor import _wrap as _wrap
 
 __all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
            "as_flag", "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad",

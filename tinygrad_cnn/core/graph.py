@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core.op import Op
 from tinygrad_cnn.errors import GradientError, GraphFreedError
-from tinygrad_cnn.op import Op
 from tinygrad_cnn.shapes import Shape
 
 if TYPE_CHECKING:
-    from tinygrad_cnn.tensor import Tensor
+    from tinygrad_cnn.core import Tensor
 
 __all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "locked",
            "no_grad", "observing", "refuse_changed", "scope"]
