@@ -318,8 +318,10 @@ def cotangents(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor], create_grap
     token = _state.set(State(create_graph, state.scope, state.observer))
     try:
         step = _TensorStep(wrap) if create_graph else _ArrayStep(wrap)
-        return _walk(out.node, ct, step, useful, wanted, retain_graph or create_graph,
-                     state.observer)
+        # Derivatives may be infinite where nothing is asked for, and 0 · ∞ is put right below.
+        with np.errstate(all="ignore"):
+            return _walk(out.node, ct, step, useful, wanted, retain_graph or create_graph,
+                         state.observer)
     finally:
         _state.reset(token)
 
@@ -353,7 +355,7 @@ def _walk(last: Node, seed: Any, step: _Step, useful: set[Any] | None, wanted: s
         if wanted is not None and node in wanted:
             done[node] = ct
         if short and node.op.array_pair:
-            _send_pair(node.op, inputs, node.values, ct, node.out, send)
+            _send_pair(node, inputs, ct, send)
         else:
             began = time.perf_counter() if observer is not None else 0.0
             parts = step.parts(node, inputs, ct, useful)
@@ -371,25 +373,31 @@ def _walk(last: Node, seed: Any, step: _Step, useful: set[Any] | None, wanted: s
     return done
 
 
-def _send_pair(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], ct: Array, out: Any,
+def _send_pair(node: Node, inputs: tuple[Any, ...], ct: Array,
                send: Callable[[Tensor, Array], None]) -> None:
     """The rules of an op of two inputs that take arrays: most nodes of a graph pass through here.
 
     What the loop over inputs in ``parts`` does is written out, which halves the time of a node.
     """
+    op, out = node.op, node.out
     a, b = inputs
-    x, y = values
+    x, y = node.values
     rule_a, rule_b = op.array_pair
+    multiplies = op.couples is not None
     i = 0
     try:
         if a.requires_grad:
             part = rule_a(ct, out, x, y)
+            if multiplies and _has_nan(part):
+                part = _masked(part, node, ct)
             if type(part) is not ndarray or part.shape != x.shape or part.dtype is not x.dtype:
                 part = _fitted(part, x, op, 0)
             send(a, part)
         i = 1
         if b.requires_grad:
             part = rule_b(ct, out, x, y)
+            if multiplies and _has_nan(part):
+                part = _masked(part, node, ct)
             if type(part) is not ndarray or part.shape != y.shape or part.dtype is not y.dtype:
                 part = _fitted(part, y, op, 1)
             send(b, part)
@@ -439,7 +447,7 @@ class _ArrayStep:
             wanted = tuple(x is not None and x.requires_grad for x in inputs)
             assert op.joint is not None
             parts = _call(partial(op.joint, wanted), op, wanted.index(True), given, out, args, node)
-            return [(x, _fitted(parts[i], values[i], op, i))
+            return [(x, _fitted(_masked(parts[i], node, ct), values[i], op, i))
                     for i, x in enumerate(inputs) if x is not None and wanted[i]]
         result = []
         for i, x in enumerate(inputs):
@@ -453,7 +461,7 @@ class _ArrayStep:
                     raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
                                         f"{type(part).__name__}, expected a Tensor")
                 part = part._data
-            result.append((x, _fitted(part, values[i], op, i)))
+            result.append((x, _fitted(_masked(part, node, ct), values[i], op, i)))
         return result
 
     def _handed(self, array: Array) -> Tensor:
@@ -501,6 +509,9 @@ class _TensorStep:
                 if not hasattr(part, "node"):
                     raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
                                         f"{type(part).__name__}, expected a Tensor")
+                untouched = _untouched(part._data, node, ct._data)
+                if untouched is not None:
+                    part = FUNCTIONS["where"](untouched, 0.0, part)
                 if part.shape != x.shape:
                     if not op.broadcasts:
                         raise _wrong_shape(op, i, part.shape, x.shape)
@@ -521,6 +532,50 @@ class _TensorStep:
 
     def array(self, ct: Tensor) -> Array:
         return ct._data
+
+
+# ---- a cotangent of zero gives zero --------------------------------------------------------------
+
+def _masked(part: Any, node: Node, ct: Array) -> Any:
+    """What a rule gave, and 0 where every cotangent that an entry depends on is 0."""
+    untouched = _untouched(part, node, ct)
+    return part if untouched is None else np.where(untouched, ct.dtype.type(0), part)
+
+
+def _untouched(part: Any, node: Node, ct: Array) -> Array | None:
+    """Where every cotangent that an entry depends on is 0, if a NaN says that it matters.
+
+    A rule multiplies with derivatives; 0 · ∞ and 0 · NaN are NaN, and should be 0.
+    """
+    op = node.op
+    if op.couples is None or part is None:
+        return None
+    part = np.asarray(part)
+    shapes = tuple(None if value is None else value.shape for value in node.values)
+    axes = op.coupled(*shapes, **node.settings)
+    look = part
+    if op.spoils and part.shape == shapes[0]:
+        look = part[tuple(slice(1) if k in axes else slice(None) for k in range(part.ndim))]
+    if not _has_nan(look):
+        return None
+    whole = shapes[0]
+    assert whole is not None
+    zero = ct == 0
+    if axes and zero.ndim:
+        kept = tuple(1 if k in axes else n for k, n in enumerate(whole))
+        zero = zero.all(axis=axes, keepdims=True) if zero.shape == whole else zero.reshape(kept)
+    # An input that is stretched over the others depends on every cotangent that it reaches.
+    lead = zero.ndim - part.ndim
+    over = (*range(lead), *(k for k in range(max(lead, 0), zero.ndim)
+                            if part.shape[k - lead] == 1 < zero.shape[k]))
+    zero = zero.all(axis=over, keepdims=True)
+    return np.broadcast_to(zero.reshape(zero.shape[max(lead, 0):]), part.shape)
+
+
+def _has_nan(array: Any) -> bool:
+    """Whether an entry is NaN: the sum of all squares is then, and BLAS is quick to find it."""
+    total = array.item() if array.size == 1 else np.vdot(array, array)
+    return bool(total != total)
 
 
 def _refuse_written(node: Node, inputs: tuple[Tensor | None, ...]) -> None:

@@ -17,8 +17,8 @@ from tinygrad_cnn.kernels.blocks import long_lines
 from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.threads import parallel, spread
 
-__all__ = ["LARGE", "add", "add_relu", "clip", "div", "elu", "gelu", "leaky_relu", "mul", "power",
-           "relu", "relu_input", "sigmoid", "silu", "softplus", "sub", "where"]
+__all__ = ["LARGE", "add", "add_relu", "clip", "div", "elu", "gelu", "keep", "leaky_relu", "mul",
+           "power", "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu", "softplus", "sub", "where"]
 
 Array = NDArray[Any]
 
@@ -97,8 +97,29 @@ def power(a: Array, b: Array) -> Array:
     return np.asarray(np.power(a, b))
 
 
+def select(x: Array, condition: Array, out: Array) -> None:
+    """Write ``x`` where the condition holds and 0 elsewhere, even where it is infinite or NaN.
+
+    The bits of a number times 1 or 0: as quick as a product of numbers, and ten times as quick as
+    ``np.where``; but 0 · ∞ is no number, and 0 times its bits is 0.
+    """
+    kind = {4: np.int32, 8: np.int64}.get(x.itemsize)
+    if kind is None:                                        # complex, or short integers
+        out[...] = np.where(condition, x, x.dtype.type(0))
+    else:
+        np.multiply(x.view(kind), condition, out=out.view(kind))
+
+
+def keep(x: Array, condition: Array) -> Array:
+    """``x`` where the condition, which broadcasts to its shape, holds; 0 elsewhere."""
+    out = empty(x.shape, x.dtype)
+    return spread(lambda part, holds, out: select(part, holds, out), out, x, condition)
+
+
 def where(a: Array, b: Array, *, condition: Array) -> Array:
     """``a`` where the condition holds, ``b`` elsewhere."""
+    if b.ndim == 0 and not b and a.shape == condition.shape and a.dtype == b.dtype:
+        return keep(a, condition)
     return np.asarray(np.where(condition, a, b))
 
 
@@ -118,7 +139,7 @@ def relu_input(ct: Array, out: Array) -> Array:
     passes = compiled.module("passes", ct.dtype)
     if passes is None or ct.size % _LINE or not (
             ct.flags.c_contiguous and out.flags.c_contiguous and ct.dtype == out.dtype):
-        return spread(lambda part, y, out: np.multiply(part, y > 0, out=out), x, ct, out)
+        return spread(lambda part, y, out: select(part, y > 0, out), x, ct, out)
     lines = [a.reshape(-1, _LINE) for a in (ct, out, x)]
     parallel(len(lines[0]), lambda low, high: passes.mask(*lines, low, high), least=_LEAST,
              products=False)
@@ -127,45 +148,130 @@ def relu_input(ct: Array, out: Array) -> Array:
 
 def leaky_relu(x: Array, *, slope: float) -> Array:
     """x above zero, slope · x elsewhere."""
+    if not slope:
+        return relu(x)                                      # 0 · ∞ is no number
     return np.asarray(np.where(x > 0, x, x.dtype.type(slope) * x))
 
 
 def elu(x: Array, *, alpha: float) -> Array:
     """x above zero, alpha · (exp(x) − 1) elsewhere."""
-    below = np.expm1(np.minimum(x, 0)) * x.dtype.type(alpha)
-    return np.asarray(np.where(x > 0, x, below))
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(−x)), through tanh, which does not overflow."""
-    half = x.dtype.type(0.5)
-    y = np.tanh(x * half)
-    y *= half
-    y += half
+    y = np.expm1(np.minimum(x, 0))
+    y *= x.dtype.type(alpha)
+    y += np.maximum(x, 0)
     return np.asarray(y)
 
 
+# ---- the logistic function and its kin, through exp(−|x|), which keeps the digits of a tail
+
+_FLAT = 40.0                        # from here on gelu(x) is x, or 0
+_TAIL = {4: 87.0, 8: 600.0}         # by item size: from here on exp(−x) comes near to subnormals
+_K, _K_REST = 1.5957691216057308, -9.96930880911092e-17               # 2 √(2/π)
+_KA, _KA_REST = 0.07135481627260025, -6.175149918155315e-19                                # 0.044715 · 2 √(2/π)
+
+
+def _decay(x: Array) -> Array:
+    """exp(−|x|)."""
+    if x.dtype.kind == "c":
+        return np.asarray(np.exp(np.where(x.real > 0, -x, x)))
+    away = np.asarray(np.abs(x))
+    np.negative(away, out=away)
+    return np.exp(away, out=away)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(−x))."""
+    e = _decay(x)
+    # 1 or e, whichever keeps its digits: a product or maximum with a mask is far quicker than where
+    y = np.asarray(np.where(x.real > 0, 1, e) if x.dtype.kind == "c" else np.maximum(e, x > 0))
+    e += 1
+    y /= e
+    return y
+
+
+def sigmoid_slope(x: Array) -> Array:
+    """exp(−|x|) / (1 + exp(−|x|))², the derivative of sigmoid."""
+    y = _decay(x)
+    e = y + x.dtype.type(1)
+    y /= e
+    y /= e
+    return y
+
+
 def softplus(x: Array) -> Array:
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(−|x|)), which does not overflow."""
-    above = np.where(x.real > 0, x, 0) if x.dtype.kind == "c" else np.maximum(x, 0)
-    return np.asarray(above + np.log1p(np.exp(x - 2 * above)))     # x − 2 max(x, 0) = −|x|
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(−|x|))."""
+    y = _decay(x)
+    np.log1p(y, out=y)
+    y += np.where(x.real > 0, x, 0) if x.dtype.kind == "c" else np.maximum(x, 0)
+    return y
 
 
 def silu(x: Array) -> Array:
     """x · sigmoid(x)."""
-    return np.asarray(x * sigmoid(x))
+    if x.dtype.kind == "c":
+        return np.asarray(x * sigmoid(x))
+    limit = _TAIL[x.itemsize]
+    y = sigmoid(x)
+    y *= np.maximum(x, -limit)
+    return _with_tail(y, x, -limit, lambda z: _times_decay(z, -z))
 
 
 def gelu(x: Array) -> Array:
-    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
+    """x · sigmoid(2u), u = √(2/π) (x + 0.044715 x³); the same as x/2 · (1 + tanh(u))."""
+    if x.dtype.kind == "c":
+        return np.asarray(x * sigmoid(x * (_K + _KA * (x * x))))
     number = x.dtype.type
-    inner = x * x
-    inner *= number(0.044715)
-    inner += number(1)
-    inner *= x
-    inner *= number(math.sqrt(2 / math.pi))
-    y = np.tanh(inner)
-    y += number(1)
-    y *= x
-    y *= number(0.5)
-    return np.asarray(y)
+    inner = np.clip(x, number(-1), number(_FLAT))
+    square = inner * inner
+    square *= number(_KA)
+    square += number(_K)
+    inner *= square
+    y = sigmoid(inner)
+    y *= np.maximum(x, -1)
+    return _with_tail(y, x, -1.0, _gelu_tail)
+
+
+def _with_tail(y: Array, x: Array, limit: float, tail: Any) -> Array:
+    """``y``, and ``tail(x)``, worked out in float64, where x is below the limit."""
+    below = x < limit
+    if below.any():
+        y[below] = tail(np.asarray(x[below], np.float64))
+    return y
+
+
+def _times_decay(x: Array, t: Array) -> Array:
+    """x · exp(−t) for t of 64 or more: in two steps, since exp(−t) may be subnormal."""
+    near = np.minimum(t, 2000)                              # −∞ · 0 is no number
+    return np.asarray(np.maximum(x, -2000) * np.exp(40 - near) * math.exp(-40))
+
+
+def _gelu_tail(x: Array) -> Array:
+    """gelu below −1: what exp(−2|u|) needs of u, which is up to 370, are its digits beyond float64.
+
+    Products and sums are taken with their rounding errors (Dekker, *A floating-point technique for
+    extending the available precision*, 1971).
+    """
+    z = np.minimum(-x, _FLAT)
+    square, rest = _product(z, z)
+    cubic, cubic_rest = _product(square, np.full_like(z, _KA))
+    cubic_rest += _KA * rest + _KA_REST * square
+    factor = _K + cubic
+    taken = factor - cubic
+    factor_rest = (_K - taken) + (cubic - (factor - taken)) + cubic_rest + _K_REST
+    t, t_rest = _product(z, factor)
+    t_rest += z * factor_rest
+    e = np.exp(-t) * (1 - t_rest)
+    return np.where(t < 64, -z * e / (1 + e), _times_decay(-z, t) * (1 - t_rest))
+
+
+def _product(a: Array, b: Array) -> tuple[Array, Array]:
+    """a · b and what rounding it has left out."""
+    p = a * b
+    (a1, a2), (b1, b2) = _halves(a), _halves(b)
+    return p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2
+
+
+def _halves(a: Array) -> tuple[Array, Array]:
+    """a as the sum of two numbers of half as many digits."""
+    scaled = a * 134217729.0                                # 2²⁷ + 1
+    upper = scaled - (scaled - a)
+    return upper, a - upper

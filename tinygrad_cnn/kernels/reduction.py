@@ -17,7 +17,7 @@ from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["batch_norm", "batch_norm_cotangents", "batch_norm_relu", "batch_norm_weight",
-           "cross_entropy", "log_softmax", "logsumexp", "max", "mean", "min", "scale_shift",
+           "cross_entropy", "cross_entropy_input", "log_softmax", "logsumexp", "max", "mean", "min", "scale_shift",
            "scale_shift_relu", "softmax", "standardize", "standardize_input", "sum", "sum_to",
            "var"]
 
@@ -107,13 +107,70 @@ def log_softmax(x: Array, *, axis: int) -> Array:
     return np.asarray(z)
 
 
-def cross_entropy(logits: Array, *, target: Array, divisor: float | None) -> Array:
-    """−Σ target · log softmax(logits): N K -> N, or one number if there is a divisor."""
-    terms = np.zeros_like(logits)                            # 0 · log 0 is 0 here
-    np.multiply(log_softmax(logits, axis=1), target, out=terms, where=target != 0)
+def cross_entropy(logits: Array, *, target: Array, own: Array | None, even: Array | None,
+                  divisor: float | None) -> Array:
+    """−Σ target · log softmax(logits): N K -> N, or one number if there is a divisor.
+
+    Classes (N,) as ``target`` stand for rows of K entries, which are never made: ``own`` (N,), or
+    1, at the class, and ``even`` (K,) everywhere.
+    """
+    z, _ = _shifted(logits, (1,))
+    total = _log_total(z, (1,))                             # N 1
+    if target.ndim == 2:
+        z -= total
+        terms = -_product(z, target).sum(axis=1)
+    else:
+        terms = total[:, 0] - z[np.arange(len(z)), target]
+        if own is not None:
+            terms = _product(terms, own)
+        if even is not None:
+            z -= total
+            terms -= _product(z, even).sum(axis=1)
     if divisor is None:
-        return np.asarray(-terms.sum(axis=1))
-    return np.asarray(-terms.sum() / logits.dtype.type(divisor))
+        return np.asarray(terms)
+    return np.asarray(terms.sum() / logits.dtype.type(divisor))
+
+
+def _product(x: Array, factor: Array) -> Array:
+    """x · factor, and 0 where the factor is: 0 · log 0 is 0."""
+    if factor.all():
+        return np.asarray(x * factor)
+    return np.multiply(x, factor, out=np.zeros_like(x), where=factor != 0)
+
+
+def cross_entropy_input(g: Array, logits: Array, *, target: Array, own: Array | None,
+                        even: Array | None, divisor: float | None) -> Array:
+    """(softmax(logits) · Σ target − target) · g, the cotangent of the logits: N K."""
+    z, _ = _shifted(logits, (1,))
+    rows, best = np.arange(len(z)), z.real.argmax(axis=1)
+    p = np.exp(z, out=z)
+    first = p[rows, best]
+    p[rows, best] = 0
+    others = p.sum(axis=1)
+    total = first + others
+    p /= total[:, None]
+    # Near the label the largest probability is near 1, and taking the target from it would leave
+    # no digits: what is left of the targets less what is left of the probabilities keeps them.
+    if target.ndim == 2:
+        rest = target.copy()
+        rest[rows, best] = 0
+        left = rest.sum(axis=1)
+        whole = left + target[rows, best]
+        p *= whole[:, None]
+        p -= rest
+    else:
+        mine = np.ones(len(p), p.real.dtype) if own is None else own
+        left, whole = np.where(best == target, 0, mine), mine
+        if even is not None:
+            left, whole = left + (even.sum() - even[best]), whole + even.sum()
+        if own is not None or even is not None:
+            p *= whole[:, None]
+        if even is not None:
+            p -= even
+        p[rows, target] -= mine
+    p[rows, best] = left - whole * (others / total)
+    p *= g[:, None] if divisor is None else g / p.real.dtype.type(divisor)
+    return p
 
 
 def statistics(x: Array, axis: Axes, eps: float) -> tuple[Array, Array]:

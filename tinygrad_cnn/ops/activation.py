@@ -1,6 +1,7 @@
 """Activations: elementwise functions of one input.
 
-At a kink: relu'(0) = 0, leaky_relu'(0) = slope (docs/conventions.md).
+At a kink: relu'(0) = 0, leaky_relu'(0) = slope (docs/conventions.md).  Rules of smooth ones are
+written so that far from 0 the derivative has all its digits, too: 1 − tanh² would have none left.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.op import Op, Sample, dyadic, public, register
-from tinygrad_cnn.ops.elementwise import exp
+from tinygrad_cnn.ops.elementwise import clip, keep, where
 from tinygrad_cnn.ops.samples import matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.tensor import Tensor, apply, as_array, unary
@@ -28,7 +29,7 @@ def _same(x: Shape) -> Shape:
 
 def _relu_vjp(ct: Any, out: Any, x: Any) -> Any:
     # The first order runs on arrays, and this rule once for each layer: it has a kernel.
-    return kernels.relu_input(ct, out) if isinstance(ct, np.ndarray) else ct * (out > 0)
+    return kernels.relu_input(ct, out) if isinstance(ct, np.ndarray) else keep(out > 0, ct)
 
 
 RELU = register(Op(
@@ -58,10 +59,26 @@ relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
     array([0., 2.], dtype=float32)
     """
 
+
+# The derivative of sigmoid, which is even, is an op of its own: no product of sigmoids is as quick.
+SIGMOID_SLOPE = register(Op(
+    name="sigmoid_slope", shape=_same, kernels={"array": kernels.sigmoid_slope},
+    vjp={"x": lambda ct, out, x: ct * (out * tanh(-0.5 * x))},
+    samples=smooth_matrices(wide=12.0), reads=("x", "out"), couples=(), family="activation"))
+
+_sigmoid_slope_of_tensor = unary(SIGMOID_SLOPE, kernels.sigmoid_slope)
+
+
+def _sigmoid_slope(x: Any) -> Any:
+    """σ(x) σ(−x) of an array or a tensor."""
+    return kernels.sigmoid_slope(x) if isinstance(x, np.ndarray) else _sigmoid_slope_of_tensor(x)
+
+
 TANH = register(Op(
     name="tanh", shape=_same, kernels={"array": np.tanh},
-    vjp={"x": lambda ct, out, x: ct * (1.0 - out * out)},
-    samples=smooth_matrices(wide=6.0), reads=("out",), array_rules=True, family="activation"))
+    vjp={"x": lambda ct, out, x: ct * (4.0 * _sigmoid_slope(2.0 * x))},
+    samples=smooth_matrices(wide=6.0), reads=("x",), couples=(), array_rules=True,
+    family="activation"))
 
 tanh = public(np.tanh)(unary(TANH, np.tanh))
 tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 − tanh².
@@ -78,8 +95,9 @@ tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 �
 
 SIGMOID = register(Op(
     name="sigmoid", shape=_same, kernels={"array": kernels.sigmoid},
-    vjp={"x": lambda ct, out, x: ct * out * (1.0 - out)},
-    samples=smooth_matrices(wide=12.0), reads=("out",), array_rules=True, family="activation"))
+    vjp={"x": lambda ct, out, x: ct * _sigmoid_slope(x)},
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), array_rules=True,
+    family="activation"))
 
 sigmoid = public()(unary(SIGMOID, kernels.sigmoid))
 sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; derivative σ (1 − σ).
@@ -98,7 +116,7 @@ sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; 
 SOFTPLUS = register(Op(
     name="softplus", shape=_same, kernels={"array": kernels.softplus},
     vjp={"x": lambda ct, out, x: ct * sigmoid(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), family="activation"))
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
 
 softplus = public()(unary(SOFTPLUS, kernels.softplus))
 softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its derivative is sigmoid(x).
@@ -116,13 +134,16 @@ softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its deriva
 
 
 def _silu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    s = sigmoid(x)
-    return ct * s * (1.0 + x * (1.0 - s))
+    # σ(x) + x σ(x) σ(−x), whose second term is even but for its sign: below 0, no factor is ∞.
+    above = x > 0
+    below = where(above, -x, x)
+    sign = np.where(above, -1, 1).astype(x.dtype)
+    return ct * (sigmoid(x) + sign * silu(below) * sigmoid(-below))
 
 
 SILU = register(Op(
     name="silu", shape=_same, kernels={"array": kernels.silu}, vjp={"x": _silu_vjp},
-    samples=smooth_matrices(wide=12.0), reads=("x",), family="activation"))
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
 
 silu = public()(unary(SILU, kernels.silu))
 silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
@@ -143,15 +164,21 @@ silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
 
 
 def _gelu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    c, a = math.sqrt(2 / math.pi), 0.044715
-    square = x * x
-    t = tanh(c * x * (1.0 + a * square))
-    return ct * 0.5 * (1.0 + t + x * (1.0 - t * t) * c * (1.0 + 3 * a * square))
+    # s + x s (1 − s) v′ with s = σ(v), v = 2 √(2/π) (x + a x³).  Far below 0 a rounded v would cost
+    # s its digits; there it is out / x.  Beyond 40 the derivative is 1 or 0.
+    c, a = 2 * math.sqrt(2 / math.pi), 0.044715
+    below = x < 0
+    near = clip(x, -40.0, 40.0)
+    square = near * near
+    v = c * near * (1.0 + a * square)
+    s = where(below, out / where(below, x, 1.0), sigmoid(v))
+    product = where(below, out, near * s)
+    return ct * (s + product * sigmoid(-v) * (c * (1.0 + 3 * a * square)))
 
 
 GELU = register(Op(
     name="gelu", shape=_same, kernels={"array": kernels.gelu}, vjp={"x": _gelu_vjp},
-    samples=smooth_matrices(wide=5.0), reads=("x",), family="activation"))
+    samples=smooth_matrices(wide=5.0), reads=("x", "out"), couples=(), family="activation"))
 
 gelu = public()(unary(GELU, kernels.gelu))
 gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by entry.
@@ -174,7 +201,8 @@ gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by ent
 
 
 def _leaky_relu_vjp(ct: Any, out: Any, x: Any, *, slope: float) -> Any:
-    return ct * np.where(as_array(x) > 0, 1.0, slope).astype(ct.dtype)
+    above = as_array(x) > 0
+    return ct * np.where(above, 1.0, slope).astype(ct.dtype) if slope else keep(above, ct)
 
 
 def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -216,10 +244,13 @@ def leaky_relu(x: Any, *, slope: float = 0.01) -> Tensor:
     return apply(LEAKY_RELU, x, slope=_finite("leaky_relu", "slope", slope))
 
 
-def _elu_vjp(ct: Tensor, out: Tensor, x: Tensor, *, alpha: float) -> Tensor:
+def _elu_vjp(ct: Any, out: Any, x: Any, *, alpha: float) -> Any:
+    below = ~(as_array(x) > 0)
+    above = keep(~below, ct)
+    if not alpha:
+        return above
     # exp of the negative part alone, so that nothing overflows where x > 0.
-    above = (as_array(x) > 0).astype(ct.dtype)
-    return ct * (above + alpha * (1.0 - above) * exp(x * (1.0 - above)))
+    return above + keep(below, ct) * (alpha * np.exp(keep(below, x)))
 
 
 def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -230,7 +261,8 @@ def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 ELU = register(Op(
     name="elu", shape=lambda x, *, alpha: x, kernels={"array": kernels.elu}, vjp={"x": _elu_vjp},
-    samples=_elu_samples, ties="left", reads=("x",), family="activation"))
+    samples=_elu_samples, ties="left", reads=("x",), couples=(), array_rules=True,
+    family="activation"))
 
 
 @public()

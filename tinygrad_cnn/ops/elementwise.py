@@ -21,7 +21,7 @@ from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
 from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, binary, unary
 
-__all__ = ["abs", "add", "clip", "div", "exp", "log", "maximum", "minimum", "mul", "neg", "power",
+__all__ = ["abs", "add", "clip", "div", "exp", "expm1", "log", "maximum", "minimum", "mul", "neg", "power",
            "sqrt", "sub", "where"]
 
 
@@ -29,16 +29,15 @@ def _same(x: Shape) -> Shape:
     return x
 
 
-def _quotient(ct: Any, d: Any) -> Any:
-    """ct / d, where 0 / 0 is 0: a cotangent of zero stays zero at a singular point."""
-    plain = as_array(d)
-    if plain.all():
-        return ct / d
-    both = (plain == 0) & (as_array(ct) == 0)
-    if isinstance(ct, Tensor) or isinstance(d, Tensor):
-        return ct / where(both, 1.0, d)
-    with np.errstate(divide="ignore"):
-        return ct / np.where(both, plain.dtype.type(1), d)
+def keep(condition: np.ndarray, ct: Any) -> Any:
+    """``ct`` where the condition holds and 0 elsewhere, even where it is infinite or NaN.
+
+    A rule that selects does so with this, and not by a product: 0 · ∞ is NaN.  Takes an array as
+    well as a tensor.
+    """
+    if isinstance(ct, np.ndarray):
+        return kernels.keep(ct, condition)
+    return where(condition, ct, 0.0)
 
 
 # ---- arithmetic
@@ -56,15 +55,14 @@ SUB = register(Op(
 MUL = register(Op(
     name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": kernels.mul},
     vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"), couples=(),
     array_rules=True))
 
 DIV = register(Op(
     name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
-    vjp={"a": lambda ct, out, a, b: _quotient(ct, b),
-         "b": lambda ct, out, a, b: _quotient(_quotient(-ct * a, b), b)},
-    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), array_rules=True,
-    singular=(Sample("division by 0", (np.array([1.0, 0.0]), np.array([0.0, 0.0]))),)))
+    vjp={"a": lambda ct, out, a, b: ct / b, "b": lambda ct, out, a, b: -ct * a / b / b},
+    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), couples=(),
+    array_rules=True))
 
 NEG = register(Op(
     name="neg", shape=_same, kernels={"array": np.negative},
@@ -127,9 +125,9 @@ neg.__doc__ = """Negate: −x.
 # ---- powers, exponentials, roots
 
 def _power_vjp_a(ct: Any, out: Any, a: Any, b: Any) -> Any:
-    # a ** (b − 1) at a = 0 is 0 or infinite: where the cotangent or the exponent is 0, so is this.
-    quiet = (as_array(a) == 0) & ((as_array(ct) == 0) | (as_array(b) == 0))
-    base = where(quiet, 1.0, a) if quiet.any() else a
+    # 0 · 0 ** −1: the power of 0 is the constant 1.
+    constant = (as_array(a) == 0) & (as_array(b) == 0)
+    base = where(constant, 1.0, a) if constant.any() else a
     return ct * b * power(base, b - 1.0)
 
 
@@ -141,8 +139,7 @@ def _power_vjp_b(ct: Any, out: Any, a: Any, b: Any) -> Any:
 POWER = register(Op(
     name="power", shape=lambda a, b: broadcast("power", a=a, b=b),
     kernels={"array": kernels.power}, vjp={"a": _power_vjp_a, "b": _power_vjp_b},
-    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True,
-    singular=(Sample("powers of 0", (np.zeros(3), np.array([-1.0, 0.0, 0.5]))),)))
+    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True, couples=()))
 
 
 @public(np.power, np.float_power)
@@ -171,24 +168,27 @@ def power(a: Any, b: Any) -> Tensor:
 
 EXP = register(Op(
     name="exp", shape=_same, kernels={"array": np.exp}, vjp={"x": lambda ct, out, x: ct * out},
-    samples=smooth_matrices(), reads=("out",), array_rules=True))
+    samples=smooth_matrices(), reads=("out",), couples=(), array_rules=True))
+
+EXPM1 = register(Op(
+    name="expm1", shape=_same, kernels={"array": np.expm1},
+    vjp={"x": lambda ct, out, x: ct * (out + 1.0)},
+    samples=smooth_matrices(), reads=("out",), couples=(), array_rules=True))
 
 LOG = register(Op(
-    name="log", shape=_same, kernels={"array": np.log},
-    vjp={"x": lambda ct, out, x: _quotient(ct, x)},
-    samples=smooth_matrices(0.25, 3.0), reads=("x",), array_rules=True,
-    singular=(Sample("log 0", (np.array([0.0, 1.0]),)),)))
+    name="log", shape=_same, kernels={"array": np.log}, vjp={"x": lambda ct, out, x: ct / x},
+    samples=smooth_matrices(0.25, 3.0), reads=("x",), couples=(), array_rules=True))
 
 SQRT = register(Op(
     name="sqrt", shape=_same, kernels={"array": np.sqrt},
-    vjp={"x": lambda ct, out, x: _quotient(ct * 0.5, out)},
-    samples=smooth_matrices(0.25, 3.0), reads=("out",), array_rules=True,
-    singular=(Sample("root of 0", (np.array([0.0, 1.0]),)),)))
+    vjp={"x": lambda ct, out, x: ct * 0.5 / out},
+    samples=smooth_matrices(0.25, 3.0), reads=("out",), couples=(), array_rules=True))
 
 ABS = register(Op(
     name="abs", shape=_same, kernels={"array": np.abs},
     vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
-    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), array_rules=True))
+    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), couples=(),
+    array_rules=True))
 
 exp = public(np.exp)(unary(EXP, np.exp))
 exp.__doc__ = """The exponential, entry by entry; its own derivative.
@@ -201,6 +201,19 @@ exp.__doc__ = """The exponential, entry by entry; its own derivative.
     --------
     >>> exp(Tensor([0.0])).data
     array([1.], dtype=float32)
+    """
+
+expm1 = public(np.expm1)(unary(EXPM1, np.expm1))
+expm1.__doc__ = """exp(x) − 1, entry by entry, with all digits where x is small.
+
+    Parameters
+    ----------
+    x : Tensor
+
+    Examples
+    --------
+    >>> expm1(Tensor([1e-10])).data
+    array([1.e-10], dtype=float32)
     """
 
 log = public(np.log)(unary(LOG, np.log))
@@ -247,25 +260,27 @@ abs.__doc__ = """The absolute value, entry by entry; its derivative is the sign,
 
 # ---- choices
 
-def _share(a: Any, b: Any, dtype: Any) -> np.ndarray:
-    """1 where a > b, ½ at a tie, 0 elsewhere."""
+def _larger(ct: Any, a: Any, b: Any) -> Any:
+    """``ct`` where a > b, half of it at a tie, 0 elsewhere."""
     first, second = as_array(a), as_array(b)
-    return np.asarray((first > second) + 0.5 * (first == second)).astype(dtype)
+    kept = keep(first >= second, ct)
+    ties = np.asarray(first == second)
+    return kept * np.where(ties, 0.5, 1.0).astype(ct.dtype) if ties.any() else kept
 
 
 MAXIMUM = register(Op(
     name="maximum", shape=lambda a, b: broadcast("maximum", a=a, b=b),
     kernels={"array": np.maximum},
-    vjp={"a": lambda ct, out, a, b: ct * _share(a, b, ct.dtype),
-         "b": lambda ct, out, a, b: ct * _share(b, a, ct.dtype)},
+    vjp={"a": lambda ct, out, a, b: _larger(ct, a, b),
+         "b": lambda ct, out, a, b: _larger(ct, b, a)},
     samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
     array_rules=True))
 
 MINIMUM = register(Op(
     name="minimum", shape=lambda a, b: broadcast("minimum", a=a, b=b),
     kernels={"array": np.minimum},
-    vjp={"a": lambda ct, out, a, b: ct * _share(b, a, ct.dtype),
-         "b": lambda ct, out, a, b: ct * _share(a, b, ct.dtype)},
+    vjp={"a": lambda ct, out, a, b: _larger(ct, b, a),
+         "b": lambda ct, out, a, b: _larger(ct, a, b)},
     samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
     array_rules=True))
 
@@ -316,7 +331,7 @@ def _clip_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
     plain = as_array(x)
-    return ct * ((plain >= low) & (plain <= high))
+    return keep((plain >= low) & (plain <= high), ct)
 
 
 CLIP = register(Op(
@@ -367,20 +382,11 @@ def _where_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample(sample.id, sample.args, {"condition": rng.integers(0, 2, out) > 0})
 
 
-def _where_vjp_a(ct: Tensor, out: Tensor, a: Tensor, b: Tensor, *,
-                 condition: np.ndarray) -> Tensor:
-    return where(condition, ct, 0.0)
-
-
-def _where_vjp_b(ct: Tensor, out: Tensor, a: Tensor, b: Tensor, *,
-                 condition: np.ndarray) -> Tensor:
-    return where(condition, 0.0, ct)
-
-
 WHERE = register(Op(
     name="where", shape=_where_shape, kernels={"array": kernels.where},
-    vjp={"a": _where_vjp_a, "b": _where_vjp_b},
-    samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
+    vjp={"a": lambda ct, out, a, b, *, condition: keep(condition, ct),
+         "b": lambda ct, out, a, b, *, condition: keep(~condition, ct)},
+    samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
 
 
 @public(np.where)

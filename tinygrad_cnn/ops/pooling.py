@@ -17,6 +17,7 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import pooling, reference
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
 from tinygrad_cnn.ops.samples import geometry
@@ -309,8 +310,8 @@ def _shared_array(x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: Si
 
 def _shared_vjp(ct: Tensor, out: Tensor, x: Tensor, *, kernel_size: Pair, stride: Pair,
                 padding: Sides, ties: str, shares: np.ndarray) -> Tensor:
-    return fold(reshape(ct, (*ct.shape, 1, 1)) * shares, image_size=x.shape[1:3], stride=stride,
-                padding=padding)
+    chosen = where(shares > 0, reshape(ct, (*ct.shape, 1, 1)), 0.0)
+    return fold(chosen * shares, image_size=x.shape[1:3], stride=stride, padding=padding)
 
 
 def _shared_samples(rng: np.random.Generator) -> Iterator[Sample]:
