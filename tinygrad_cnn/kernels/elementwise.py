@@ -26,6 +26,8 @@ LARGE = 1 << 17         # entries, from which threads and used memory pay
 _LONG = 2048            # numbers in a line, from which NumPy is at full speed
 _LINE = 256             # numbers in a line of a compiled loop
 _LEAST = 512            # lines, from which a second thread pays
+_FEW = 1 << 13          # numbers, below which what surrounds a ufunc costs as much as it does
+_BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
 
 def _large(function: Any, a: Array, b: Array) -> Array:
@@ -103,17 +105,23 @@ def select(x: Array, condition: Array, out: Array) -> None:
     The bits of a number times 1 or 0: as quick as a product of numbers, and ten times as quick as
     ``np.where``; but 0 · ∞ is no number, and 0 times its bits is 0.
     """
-    kind = {4: np.int32, 8: np.int64}.get(x.itemsize)
-    if kind is None:                                        # complex, or short integers
+    bits = _BITS.get(x.dtype)
+    if bits is None:                                        # complex, or short integers
         out[...] = np.where(condition, x, x.dtype.type(0))
     else:
-        np.multiply(x.view(kind), condition, out=out.view(kind))
+        np.multiply(x.view(bits), condition, out=out.view(bits))
 
 
 def keep(x: Array, condition: Array) -> Array:
     """``x`` where the condition, which broadcasts to its shape, holds; 0 elsewhere."""
-    out = empty(x.shape, x.dtype)
-    return spread(lambda part, holds, out: select(part, holds, out), out, x, condition)
+    bits = _BITS.get(x.dtype)
+    if x.size < _FEW and bits is not None:
+        return np.asarray(x.view(bits) * condition).view(x.dtype)
+    return spread(_select, empty(x.shape, x.dtype), x, condition)
+
+
+def _select(x: Array, condition: Array, out: Array) -> None:
+    select(x, condition, out)
 
 
 def where(a: Array, b: Array, *, condition: Array) -> Array:
@@ -135,6 +143,8 @@ def relu(x: Array) -> Array:
 
 def relu_input(ct: Array, out: Array) -> Array:
     """ct where the result of relu is above zero."""
+    if ct.size < _FEW:
+        return keep(ct, out > 0)
     x = empty(ct.shape, ct.dtype)
     passes = compiled.module("passes", ct.dtype)
     if passes is None or ct.size % _LINE or not (

@@ -79,32 +79,54 @@ def _extreme(x: Array, choose: Any, axis: Axes, keepdims: bool) -> tuple[Array, 
     return np.asarray(y if keepdims else y.squeeze(axis)), {"shares": np.asarray(shares)}
 
 
-def _shift(x: Array, axis: Axes) -> Array:
-    """The largest entry along ``axis``, or 0 where that is infinite: subtracting it is harmless."""
+def _shifted(x: Array, axis: Axes) -> tuple[Array, Array]:
+    """x − the largest entry along ``axis``, and that entry.
+
+    A row of −∞ stays as it is.  In a row with one +∞ the others become −∞, which is the limit; with
+    two of them there is no limit, and they are NaN.
+    """
     top = np.max(x.real, axis=axis, keepdims=True)
-    return np.where(np.isfinite(top), top, 0).astype(x.real.dtype)
+    if np.isfinite(top).all():
+        return x - top, top
+    infinite = x.real == np.inf
+    with np.errstate(invalid="ignore"):
+        z = np.where(infinite, 0, x - np.where(np.isneginf(top), 0, top)).astype(x.dtype)
+    z[infinite & (infinite.sum(axis=axis, keepdims=True) > 1)] = np.nan
+    return z, top
+
+
+def _log_total(z: Array, axis: Axes) -> Array:
+    """log Σ exp(z) of rows whose largest entry is 0, without adding what is small to 1."""
+    e = np.exp(z)
+    most = z.real == 0
+    e -= most
+    rest = e.sum(axis=axis, keepdims=True)
+    rest += most.sum(axis=axis, keepdims=True) - 1
+    with np.errstate(divide="ignore"):                       # a row of −∞: log 0
+        return np.asarray(np.log1p(rest, out=rest))
 
 
 def logsumexp(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     """log Σ exp(x) over ``axis``."""
-    top = _shift(x, axis)
-    with np.errstate(divide="ignore"):                       # a row of −inf gives −inf
-        y = np.log(np.exp(x - top).sum(axis=axis, keepdims=True)) + top
+    z, top = _shifted(x, axis)
+    y = _log_total(z, axis)
+    y += np.where(np.isneginf(top), 0, top)
     return np.asarray(y if keepdims else y.squeeze(axis))
 
 
-def softmax(x: Array, *, axis: int) -> Array:
-    """exp(x) / Σ exp(x) along ``axis``."""
-    e = np.exp(x - _shift(x, (axis,)))
+def softmax(x: Array, *, axis: Axes) -> Array:
+    """exp(x) / Σ exp(x) over ``axis``."""
+    e, _ = _shifted(x, axis)
+    np.exp(e, out=e)
     e /= e.sum(axis=axis, keepdims=True)
-    return np.asarray(e)
+    return e
 
 
-def log_softmax(x: Array, *, axis: int) -> Array:
-    """x − log Σ exp(x) along ``axis``."""
-    z = x - _shift(x, (axis,))
-    z -= np.log(np.exp(z).sum(axis=axis, keepdims=True))
-    return np.asarray(z)
+def log_softmax(x: Array, *, axis: Axes) -> Array:
+    """x − log Σ exp(x) over ``axis``."""
+    z, _ = _shifted(x, axis)
+    z -= _log_total(z, axis)
+    return z
 
 
 def cross_entropy(logits: Array, *, target: Array, own: Array | None, even: Array | None,

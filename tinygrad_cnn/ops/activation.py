@@ -71,7 +71,7 @@ _sigmoid_slope_of_tensor = unary(SIGMOID_SLOPE, kernels.sigmoid_slope)
 
 def _sigmoid_slope(x: Any) -> Any:
     """σ(x) σ(−x) of an array or a tensor."""
-    return kernels.sigmoid_slope(x) if isinstance(x, np.ndarray) else _sigmoid_slope_of_tensor(x)
+    return _sigmoid_slope_of_tensor(x) if isinstance(x, Tensor) else kernels.sigmoid_slope(x)
 
 
 TANH = register(Op(

@@ -35,9 +35,7 @@ def keep(condition: np.ndarray, ct: Any) -> Any:
     A rule that selects does so with this, and not by a product: 0 · ∞ is NaN.  Takes an array as
     well as a tensor.
     """
-    if isinstance(ct, np.ndarray):
-        return kernels.keep(ct, condition)
-    return where(condition, ct, 0.0)
+    return where(condition, ct, 0.0) if isinstance(ct, Tensor) else kernels.keep(ct, condition)
 
 
 # ---- arithmetic

@@ -17,7 +17,7 @@ from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.ops.elementwise import exp, expm1, where
+from tinygrad_cnn.ops.elementwise import expm1, where
 from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Shape, axis_index
 from tinygrad_cnn.tensor import (
@@ -48,8 +48,9 @@ def _softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
 
 def _log_softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
     # ct − p Σ ct, with what an entry gets of its own cotangent in one factor: 1 − p = −expm1(log p).
+    # Of p = exp(out), far below 0, as many digits would be lost as out has before the point.
     total = sum(ct, axis=axis, keepdims=True)
-    return -(ct * expm1(out)) - exp(out) * (total - ct)
+    return -(ct * expm1(out)) - softmax(x, axis) * (total - ct)
 
 
 def _softmax_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -82,7 +83,7 @@ SOFTMAX = register(Op(
 LOG_SOFTMAX = register(Op(
     name="log_softmax", shape=_same("log_softmax"),
     kernels={"array": kernels.log_softmax, "reference": reference.log_softmax},
-    vjp={"x": _log_softmax_vjp}, samples=_softmax_samples, reads=("out",), couples=_along,
+    vjp={"x": _log_softmax_vjp}, samples=_softmax_samples, reads=("x", "out"), couples=_along,
     family="activation", flops=_softmax_flops))
 
 

@@ -217,7 +217,7 @@ def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: 
     ahead = tuple(x.shape[i] for i in others)
     rows = reshape(transpose(x, order), (*ahead, kernels.count(x.shape, axis)))
     shares = FUNCTIONS["softmax"](rows)
-    nothing = np.isneginf(out._data).reshape(*ahead, 1)
+    nothing = np.isneginf(x._data.max(axis=axis)).reshape(*ahead, 1)
     if nothing.any():
         shares = where(nothing, 0.0, shares)
     spread = shares * reshape(ct, (*ahead, 1))
@@ -228,7 +228,7 @@ def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: 
 LOGSUMEXP = register(Op(
     name="logsumexp", shape=_reduced_shape("logsumexp"),
     kernels={"array": kernels.logsumexp}, vjp={"x": _logsumexp_vjp}, samples=_smooth_samples,
-    reads=("x", "out"), couples=lambda x, *, axis, keepdims: axis, family="reduction",
+    reads=("x",), couples=lambda x, *, axis, keepdims: axis, family="reduction",
     flops=lambda x, *, out_shape, axis, keepdims: 3 * math.prod(x)))
 
 
