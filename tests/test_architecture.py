@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "op": ("shapes", "errors"),
     "graph": ("op", "shapes", "errors"),
     "tensor": ("tensor", "graph", "op", "shapes", "errors"),
+    "debug": ("graph", "errors"),
     "ops": ("ops", "tensor", "op", "kernels", "shapes", "errors"),
     "transforms": ("tensor", "graph", "ops", "errors"),
     "nn": ("nn", "ops", "tensor", "shapes", "errors"),
@@ -40,14 +41,13 @@ NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pool
          "testing.gradients": ("testing.plugin",)}
 # The one look upwards: tensor.graph() and Module.graph() import the drawing room when called.
 EXCEPTIONS = {("tensor", "viz"), ("nn", "viz")}
-# The gradient tester runs programs that it has just written itself: a rule with a planted slip, and
-# the reproducers whose length and truth it counts.  Neither comes out of a file.
-RUNS_ITS_OWN_CODE = {"testing.source_mutants", "testing.score"}
+# The gradient tester runs a program that it has just written itself, a rule with a planted slip.
+RUNS_ITS_OWN_CODE = {"testing.source_mutants"}
 STANDARD = set(sys.stdlib_module_names)
 CORE = {"numpy", "tinygrad_cnn"}
 COMPILER = {"numba", "llvmlite"}
 OPS_ORDER = ["samples", "elementwise", "activation", "layout", "reduction", "linear", "convolution",
-             "pooling", "normalize", "fused", "loss", "random", "__init__"]
+             "pooling", "normalize", "loss", "random", "__init__"]
 
 
 def module_name(path: Path) -> str:

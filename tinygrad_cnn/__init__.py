@@ -7,7 +7,9 @@
 array([[2., 4.]], dtype=float32)
 """
 
+from tinygrad_cnn.debug import check_mutation, detect_anomaly
 from tinygrad_cnn.errors import (
+    AnomalyError,
     CheckpointError,
     DataError,
     DeclarationError,
@@ -34,10 +36,11 @@ from tinygrad_cnn.tensor import Parameter, Tensor, custom_op, grad, gradients, t
 __version__ = "0.1.0"
 
 __all__ = [
-    "OPS", "CheckpointError", "DTypeError", "DataError", "DeclarationError", "GradientError",
-    "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op", "Parameter", "Reject",
-    "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError", "VizError", "__version__",
-    "autotune", "custom_op", "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients",
-    "is_grad_enabled", "no_grad", "register", "release_memory", "set_compiled",
-    "set_num_threads", "tensor", "use_kernels", *_ops,
+    "OPS", "AnomalyError", "CheckpointError", "DTypeError", "DataError", "DeclarationError",
+    "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op", "Parameter",
+    "Reject", "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError", "VizError",
+    "__version__", "autotune", "check_mutation", "custom_op", "detect_anomaly", "enable_grad",
+    "get_compiled", "get_num_threads", "grad", "gradients", "is_grad_enabled", "no_grad",
+    "register", "release_memory", "set_compiled", "set_num_threads", "tensor", "use_kernels",
+    *_ops,
 ]

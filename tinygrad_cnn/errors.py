@@ -11,7 +11,8 @@
     ├── DTypeError          (TypeError)       a dtype that is refused
     ├── DeclarationError    (TypeError)       an op declared inconsistently; raised at import
     ├── GradientError       (RuntimeError)    a backward pass that cannot be done; a wrong rule
-    │   └── GraphFreedError                   a second backward through a graph that was freed
+    │   ├── GraphFreedError                   a second backward through a graph that was freed
+    │   └── AnomalyError                      NaN or infinity, inside detect_anomaly()
     ├── MissingExtraError   (ImportError)     an optional package is absent; names the pip line
     └── GradientMismatch    (AssertionError)  a gradient test found a wrong rule
 
@@ -22,6 +23,7 @@ the cure where there is one.
 from __future__ import annotations
 
 __all__ = [
+    "AnomalyError",
     "CheckpointError",
     "DTypeError",
     "DataError",
@@ -76,6 +78,10 @@ class GradientError(TinygradCnnError, RuntimeError):
 
 class GraphFreedError(GradientError):
     """A backward pass reached a node that an earlier backward pass has freed."""
+
+
+class AnomalyError(GradientError):
+    """An op, or its backward rule, made NaN or infinity inside `detect_anomaly`."""
 
 
 class MissingExtraError(TinygradCnnError, ImportError):

@@ -49,20 +49,41 @@ given the array and may write to it, so nobody else keeps it.  READ_ONLY: handed
 
 # ---- what holds while ops are applied, one value per thread and task -----------------------------
 
-class Observer(Protocol):
-    """Who is told of every node made and every cotangent found, with the seconds it took.
+class Observer:
+    """Who is told of every op applied and of every cotangent found; a subclass says what it does.
 
-    ``sent`` holds what the rules of a node gave: its inputs, each with a share of their cotangent.
+    Observers may be nested: each is told.
     """
 
-    def forward(self, node: Node, out: Array, seconds: float) -> None:
-        """An op was applied."""
-        ...
+    def forward(self, node: Node, inputs: tuple[Tensor | None, ...], out: Array,
+                seconds: float) -> None:
+        """An op was applied to ``inputs``, which still hold values that the node does not keep."""
+
+    def before_backward(self, node: Node, cotangent: Array) -> None:
+        """The rules of a node are about to be called."""
 
     def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array]],
                  seconds: float) -> None:
-        """The rules of a node were called with its cotangent."""
-        ...
+        """The rules of a node were called; ``sent`` holds inputs, each with what it was sent."""
+
+
+class _Several(Observer):
+    """Observers whose blocks are nested, the outer ones first."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self.observers = observers
+
+    def forward(self, *told: Any) -> None:
+        for observer in self.observers:
+            observer.forward(*told)
+
+    def before_backward(self, *told: Any) -> None:
+        for observer in self.observers:
+            observer.before_backward(*told)
+
+    def backward(self, *told: Any) -> None:
+        for observer in self.observers:
+            observer.backward(*told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +179,9 @@ def scope(name: str) -> Iterator[tuple[str, ...]]:
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
     """Tell ``observer`` of every op applied and every cotangent found inside the block."""
-    token = _state.set(replace(_state.get(), observer=observer))
+    outer = _state.get().observer
+    told = observer if outer is None else _Several(outer, observer)
+    token = _state.set(replace(_state.get(), observer=told))
     try:
         yield
     finally:
@@ -203,7 +226,7 @@ class Node:
                  scope: tuple[str, ...], origin: tuple[Any, int] | None) -> None:
         self.op = op
         self.inputs: tuple[Tensor | None, ...] | None = inputs
-        self.values: tuple[Array | None, ...] = values
+        self.values: tuple[Any, ...] = values
         self.settings = settings
         self.residuals = residuals
         self.out = out
@@ -237,6 +260,15 @@ class Node:
         self.values = ()
         self.residuals = _NOTHING
         self.out = None
+
+    @property
+    def line(self) -> tuple[str, int] | None:
+        """The file and the number of the user's line that applied the op."""
+        if self.origin is None:
+            return None
+        code, instruction = self.origin
+        return next(((code.co_filename, line) for start, end, line in code.co_lines()
+                     if start <= instruction < end and line is not None), None)
 
     def _freed_error(self) -> GraphFreedError:
         return GraphFreedError(
@@ -357,6 +389,8 @@ def _walk(last: Node, seed: Any, step: _Step, useful: set[Any] | None, wanted: s
         if short and node.op.array_pair:
             _send_pair(node, inputs, ct, send)
         else:
+            if observer is not None:
+                observer.before_backward(node, step.array(ct))
             began = time.perf_counter() if observer is not None else 0.0
             parts = step.parts(node, inputs, ct, useful)
             if observer is not None:
@@ -582,7 +616,7 @@ def _refuse_written(node: Node, inputs: tuple[Tensor | None, ...]) -> None:
     """Refuse to differentiate a pass through a leaf whose values are others by now."""
     for i, (x, value) in enumerate(zip(inputs, node.values, strict=True)):
         if x is not None and x._data is not value and not np.array_equal(
-                x._data, value, equal_nan=True):        # type: ignore[arg-type]
+                x._data, value, equal_nan=True):
             raise GradientError(
                 f"{node.op.name}: {node.op.input_name(i)} was changed after the forward pass, so "
                 "the backward pass cannot be recorded; call backward(create_graph=True) before "

@@ -86,7 +86,7 @@ def test_a_profile_shares_out_the_whole_step(tmp_path):
     assert found["profiles"][0]["compiled"] is False
     assert "### lenet, batch 2, pure NumPy: " in tables
     assert sum(row["share"] for row in rows) == pytest.approx(1.0, abs=0.02)
-    assert {"conv2d_relu", "conv2d_input", "conv2d_weight", "sgd"} <= {row["op"] for row in rows}
+    assert {"conv2d", "conv2d_input", "conv2d_weight", "sgd"} <= {row["op"] for row in rows}
     assert "of peak" in tables
 
 
@@ -109,7 +109,7 @@ def test_the_title_of_a_profile_says_compiled(tmp_path):
 
 def test_a_profile_counts_calls_and_operations():
     rows = profile(lookup("lenet", batch=2), steps=2, compiled=False)["rows"]
-    second = next(r for r in rows if r["op"] == "conv2d_relu" and r["shape"] == [2, 14, 14, 16])
+    second = next(r for r in rows if r["op"] == "conv2d" and r["shape"] == [2, 14, 14, 16])
     assert second["calls"] == 1
     assert second["flops"] == 2 * 2 * 14 * 14 * 25 * 8 * 16
     assert second["bytes"] == 4 * (2 * 14 * 14 * 8 + 25 * 8 * 16 + 16 + 2 * 14 * 14 * 16)

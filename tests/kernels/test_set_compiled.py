@@ -106,7 +106,6 @@ def test_without_the_compiler_every_face_is_declined(installed):
     installed(False)
     y = np.ones((8, 16, 16, 4), np.float32)
     assert compiled.conv2d(IMAGES, FILTERS, **PLAIN) is NotImplemented
-    assert compiled.conv2d_relu(IMAGES, FILTERS, **PLAIN) is NotImplemented
     assert compiled.conv2d_input(y, FILTERS, image_size=(16, 16), **PLAIN) is NotImplemented
     assert compiled.conv2d_weight(IMAGES, y, kernel_size=(3, 3), **PLAIN) is NotImplemented
     assert compiled.module("passes", np.dtype(np.float32)) is None

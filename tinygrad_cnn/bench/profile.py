@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.bench.frameworks.own import Own
 from tinygrad_cnn.bench.nets import Net, problem
-from tinygrad_cnn.graph import Node, observing
+from tinygrad_cnn.graph import Node, Observer, observing
 from tinygrad_cnn.kernels.compiled import set_compiled
 from tinygrad_cnn.tensor import Tensor
 
@@ -41,7 +41,7 @@ class Row:
         self.bytes += size
 
 
-class Profile:
+class Profile(Observer):
     """An observer of the graph that adds up times, operations and bytes.
 
     Inside a backward pass the rules apply ops themselves: these have rows of their own, and the
@@ -56,7 +56,7 @@ class Profile:
     def _row(self, op: str, shape: tuple[int, ...]) -> Row:
         return self.rows.setdefault((self.phase, op, shape), Row(self.phase, op, shape))
 
-    def forward(self, node: Node, out: Array, seconds: float) -> None:
+    def forward(self, node: Node, inputs: Any, out: Array, seconds: float) -> None:
         """An op was applied; its bytes are those of its inputs and its result, each once."""
         assert node.inputs is not None
         shapes = [None if x is None else x.shape for x in node.inputs]

@@ -8,8 +8,7 @@ the memory of the images; those of a block stay in the cache of the core that ma
   pixels instead of KW·C numbers at a time, and BLAS reads a transposed matrix as well as any.
 * 1×1 filters at stride 1 need no patches: the images are the matrix.
 * Filters of one channel each (depthwise) have no matrix to speak of: they are applied tap by tap.
-* Where images have few channels, the input gradient is added up tap by tap (``narrow``).
-* Any other input gradient is a forward convolution with turned filters; at stride s one for each
+* The input gradient is a forward convolution with turned filters; at stride s one for each
   of the s·s sets of pixels that see the same taps.
 """
 
@@ -23,7 +22,6 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.kernels import narrow
 from tinygrad_cnn.kernels.blocks import (
     Array,
     Block,
@@ -38,7 +36,7 @@ from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
 
 _BUDGET = 1 << 18           # entries of patches in a block: 1 MB of float32, half of an L2 cache
 _FEW = 16                   # numbers in a row of a window, below which pixels go last
@@ -47,21 +45,10 @@ _FEW = 16                   # numbers in a row of a window, below which pixels g
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
            dilation: Pair, groups: int) -> Array:
     """N H W C, KH KW C/groups O, O -> N OH OW O."""
-    return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=False)
-
-
-def conv2d_relu(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
-                dilation: Pair, groups: int) -> Array:
-    """max(conv2d, 0): N H W C, KH KW C/groups O, O -> N OH OW O."""
-    return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=True)
-
-
-def _conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Sides, dilation: Pair,
-            groups: int, *, rectify: bool) -> Array:
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
                         groups=groups)
     y = allocate("conv2d", out, np.result_type(x, w))
-    _correlate(x, w, b, y, stride, padding, dilation, groups, rectify)
+    _correlate(x, w, b, y, stride, padding, dilation, groups)
     return y
 
 
@@ -72,9 +59,6 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
                               padding=padding, dilation=dilation, groups=groups)
     kh, kw, c, o = w.shape
     x = allocate("conv2d_input", out, np.result_type(y, w))
-    if narrow.fits(w.shape, stride, groups):
-        narrow.spread_taps(y, w, x, padding, dilation)
-        return x
     turned = w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1]
     turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
     for rows, columns in itertools.product(
@@ -131,23 +115,21 @@ def _weight(patches: _Patches, y: Array, w: Array) -> None:
 
 
 def _correlate(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, padding: Sides,
-               dilation: Pair, groups: int, rectify: bool = False) -> None:
+               dilation: Pair, groups: int) -> None:
     """Forward convolution into ``y``; only the top and left of the padding are read."""
     kh, kw, c, _ = w.shape
     o = w.shape[3] // groups
     if groups > 1 and c == o == 1:
         depthwise(x, w, b, y, stride, padding, dilation)
-        if rectify:
-            np.maximum(y, 0, out=y)
         return
     for group in range(groups):
         mine = slice(group * o, (group + 1) * o)
         patches = _Patches(x[..., group * c:(group + 1) * c], y.shape, (kh, kw), stride, padding,
                            dilation, y.dtype)
-        _forward(patches, w[..., mine], None if b is None else b[mine], y[..., mine], rectify)
+        _forward(patches, w[..., mine], None if b is None else b[mine], y[..., mine])
 
 
-def _forward(patches: _Patches, w: Array, b: Array | None, y: Array, rectify: bool) -> None:
+def _forward(patches: _Patches, w: Array, b: Array | None, y: Array) -> None:
     """The results of one group, into ``y``."""
     _, _, ow, o = y.shape
     order = w.transpose(2, 0, 1, 3) if patches.pixels_last else w
@@ -166,8 +148,6 @@ def _forward(patches: _Patches, w: Array, b: Array | None, y: Array, rectify: bo
                 if bias is not None:
                     lines = target.reshape(-1, ow * o)
                     np.add(lines, bias, out=lines)
-                if rectify:
-                    np.maximum(target, 0, out=target)
                 if not direct:
                     part[...] = results
 

@@ -17,8 +17,7 @@ import numpy as np
 from tinygrad_cnn.errors import SettingError, missing_extra
 from tinygrad_cnn.kernels.blocks import Array
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "get_compiled", "module",
-           "set_compiled"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "get_compiled", "module", "set_compiled"]
 
 _DTYPES = (np.float32, np.float64)
 
@@ -98,13 +97,6 @@ def _module(name: str) -> ModuleType:
 def conv2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
     return _module("convolution").conv2d(x, w, b, **settings) if _installed() else NotImplemented
-
-
-def conv2d_relu(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
-    """max(conv2d, 0): N H W C, KH KW C O, O -> N OH OW O."""
-    if not _installed():
-        return NotImplemented
-    return _module("convolution").conv2d_relu(x, w, b, **settings)
 
 
 def conv2d_input(y: Array, w: Array, **settings: Any) -> Any:

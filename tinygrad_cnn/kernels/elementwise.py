@@ -17,8 +17,9 @@ from tinygrad_cnn.kernels.blocks import long_lines
 from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.threads import parallel, spread
 
-__all__ = ["LARGE", "add", "add_relu", "clip", "div", "elu", "gelu", "keep", "leaky_relu", "mul",
-           "power", "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu", "softplus", "sub", "where"]
+__all__ = ["LARGE", "add", "clip", "div", "elu", "gelu", "keep", "leaky_relu", "mul", "power",
+           "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu", "softplus", "sub",
+           "where"]
 
 Array = NDArray[Any]
 
@@ -49,23 +50,6 @@ def _large(function: Any, a: Array, b: Array) -> Array:
 def add(a: Array, b: Array) -> Array:
     """a + b."""
     return _large(np.add, a, b)
-
-
-def add_relu(a: Array, b: Array) -> Array:
-    """max(a + b, 0)."""
-    if a.size < LARGE or a.shape != b.shape or a.dtype != b.dtype:
-        y = a + b
-        return np.asarray(np.maximum(y, 0))
-    return spread(_add_relu, empty(a.shape, a.dtype), a, b)
-
-
-def _add_relu(a: Array, b: Array, out: Array) -> None:
-    """In blocks that stay in the cache between the two steps."""
-    flat = [x.reshape(-1) for x in (a, b, out)] if out.ndim > 1 else [a, b, out]
-    for first in range(0, out.size, LARGE):
-        x, y, part = (array[first:first + LARGE] for array in flat)
-        np.add(x, y, out=part)
-        np.maximum(part, 0, out=part)
 
 
 def sub(a: Array, b: Array) -> Array:

@@ -98,9 +98,8 @@ def _moments_compiled(passes: Any, lines: Array, channels: int,
     return (centre.astype(lines.dtype).reshape(shape), variance.astype(lines.dtype).reshape(shape))
 
 
-def affine(x: Array, centre: Array, factor: Array, offset: Array | None = None, *,
-           rectify: bool = False) -> Array:
-    """(x − centre) · factor + offset, a number for each channel; or the positive part of it."""
+def affine(x: Array, centre: Array, factor: Array, offset: Array | None = None) -> Array:
+    """(x − centre) · factor + offset, a number for each channel."""
     lines = _lines(x)
     out = empty(lines.shape, x.dtype)
     centre, factor = _along(centre, lines), _along(factor, lines)
@@ -110,7 +109,7 @@ def affine(x: Array, centre: Array, factor: Array, offset: Array | None = None, 
     def work(low: int, high: int) -> None:
         if passes is not None:
             passes.affine(lines, centre, factor, np.zeros_like(factor) if added is None else added,
-                          rectify, out, low, high)
+                          out, low, high)
             return
         for part in _blocks(low, high, lines):
             target = out[part]
@@ -118,8 +117,6 @@ def affine(x: Array, centre: Array, factor: Array, offset: Array | None = None, 
             np.multiply(target, factor, out=target)
             if added is not None:
                 np.add(target, added, out=target)
-            if rectify:
-                np.maximum(target, 0, out=target)
 
     parallel(len(lines), work, products=passes is None)
     return out.reshape(x.shape)

@@ -16,9 +16,9 @@ from tinygrad_cnn.kernels import normalize
 from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["batch_norm", "batch_norm_cotangents", "batch_norm_relu", "batch_norm_weight",
-           "cross_entropy", "cross_entropy_input", "log_softmax", "logsumexp", "max", "mean", "min", "scale_shift",
-           "scale_shift_relu", "softmax", "standardize", "standardize_input", "sum", "sum_to",
+__all__ = ["batch_norm", "batch_norm_cotangents", "batch_norm_weight",
+           "cross_entropy", "cross_entropy_input", "log_softmax", "logsumexp", "max", "mean", "min",
+           "scale_shift", "softmax", "standardize", "standardize_input", "sum", "sum_to",
            "var"]
 
 Array = NDArray[Any]
@@ -247,26 +247,15 @@ def batch_norm_weight(g: Array, x: Array, *, eps: float, centre: Array | None,
 
 def batch_norm(x: Array, w: Array, b: Array, *, eps: float) -> tuple[Array, dict[str, Array]]:
     """w · x̂ + b over all axes but the last, in two passes, and the statistics."""
-    return _batch_norm(x, w, b, eps, rectify=False)
-
-
-def batch_norm_relu(x: Array, w: Array, b: Array, *,
-                    eps: float) -> tuple[Array, dict[str, Array]]:
-    """max(batch_norm, 0), and the statistics."""
-    return _batch_norm(x, w, b, eps, rectify=True)
-
-
-def _batch_norm(x: Array, w: Array, b: Array, eps: float, *,
-                rectify: bool) -> tuple[Array, dict[str, Array]]:
     axis = tuple(range(x.ndim - 1))
     centre, scale = statistics(x, axis, eps)
     found = {"centre": centre, "scale": scale}
     if normalize.served(x, axis):
-        return normalize.affine(x, centre, scale * w, b, rectify=rectify), found
+        return normalize.affine(x, centre, scale * w, b), found
     y = x - centre
     y *= scale * w
     y += b
-    return np.asarray(np.maximum(y, 0) if rectify else y), found
+    return np.asarray(y), found
 
 
 def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, centre: Array,
@@ -285,17 +274,8 @@ def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, centre: 
 
 def scale_shift(x: Array, w: Array, b: Array) -> Array:
     """x · w + b, with a number for each entry of the last axis."""
-    return _scale_shift(x, w, b, rectify=False)
-
-
-def scale_shift_relu(x: Array, w: Array, b: Array) -> Array:
-    """max(scale_shift, 0)."""
-    return _scale_shift(x, w, b, rectify=True)
-
-
-def _scale_shift(x: Array, w: Array, b: Array, *, rectify: bool) -> Array:
     if normalize.served(x, tuple(range(x.ndim - 1))):
-        return normalize.affine(x, np.zeros_like(w), w, b, rectify=rectify)
+        return normalize.affine(x, np.zeros_like(w), w, b)
     y = x * w
     y += b
-    return np.asarray(np.maximum(y, 0) if rectify else y)
+    return np.asarray(y)

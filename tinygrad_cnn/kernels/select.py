@@ -20,7 +20,7 @@ from tinygrad_cnn.kernels.compiled import get_compiled
 from tinygrad_cnn.kernels.tune import fastest, is_tuning
 from tinygrad_cnn.shapes import Pair
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
 
 _MODULES = {"compiled": compiled, "winograd": winograd, "blas": blas}
 _WINOGRAD = ("winograd", "blas")
@@ -63,14 +63,6 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, dilation
     names = _choose(x, w, w.shape, stride, dilation, groups)
     return names if not is_tuning() else _by_time(
         "conv2d", names, x, w, b, stride=stride, dilation=dilation, groups=groups, **settings)
-
-
-def conv2d_relu(x: Array, w: Array, b: Array | None = None, *, stride: Pair, dilation: Pair,
-                groups: int, **settings: Any) -> tuple[str, ...]:
-    """Kernel names to try first for ``conv2d_relu(x, w, b)``."""
-    names = _choose(x, w, w.shape, stride, dilation, groups)
-    return names if not is_tuning() else _by_time(
-        "conv2d_relu", names, x, w, b, stride=stride, dilation=dilation, groups=groups, **settings)
 
 
 def conv2d_input(y: Array, w: Array, *, stride: Pair, dilation: Pair, groups: int,

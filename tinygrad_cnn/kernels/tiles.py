@@ -117,8 +117,7 @@ class _Tiles:
                   out=whole.transpose(1, 2, 3, 0, 4))
         return whole.reshape(self.nw * self.nh, tiles, self.o)
 
-    def write(self, products: Array, block: Block, spare: Array, y: Array,
-              rectify: bool) -> None:
+    def write(self, products: Array, block: Block, spare: Array, y: Array) -> None:
         """Aᵀ products A, cropped to the images: into ``y``."""
         (images, first, last), (count, rows, _) = block, self.sizes(block)
         run = count * self.o
@@ -127,15 +126,12 @@ class _Tiles:
         np.matmul(self.results_w, whole.transpose(1, 2, 3, 0, 4), out=half)
         results = _flat(products, rows, self.mh, self.across * self.mw * run)
         np.matmul(self.results_h, half.reshape(self.nh, rows, -1).transpose(1, 0, 2), out=results)
-        if rectify:
-            np.maximum(results, 0, out=results)
         part = y[images, self.mh * first:self.mh * last]
         results = results.reshape(rows * self.mh, self.across * self.mw, count, self.o)
         np.copyto(part, results.transpose(2, 0, 1, 3)[:, :part.shape[1], :self.ow])
 
 
-def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: Sides,
-              rectify: bool) -> Array:
+def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: Sides) -> Array:
     """Forward convolution; negative padding crops the image."""
     kh, kw, c, o = w.shape
     cut = _Tiles(out, (kh, kw), c, _TILES)
@@ -153,7 +149,7 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
                 if b is not None:
                     # Points (1, 1): this product reaches every result with the same weight.
                     products[cut.nh + 1] += b / (cut.results_h[0, 1] * cut.results_w[0, 1])
-                cut.write(products, block, one, y, rectify)
+                cut.write(products, block, one, y)
 
     parallel(len(cut.blocks), work)
     return y

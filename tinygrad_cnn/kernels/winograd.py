@@ -51,7 +51,7 @@ from tinygrad_cnn.kernels.threads import get_num_threads, one_blas_thread, paral
 from tinygrad_cnn.kernels.toom_cook import MOST, gather, matrices, repeat
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "rows_together"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "rows_together"]
 
 _MANY = 64                      # channels, in and out, from which both directions are transformed
 _WIDE = 32                      # numbers in a row of results, from which BLAS is at full speed
@@ -76,26 +76,15 @@ def _served(x: Array, y: Array, kernel_size: Sequence[int], rows: int, stride: P
             and groups == 1 and x.dtype == np.float32 and y.dtype == np.float32)
 
 
+@one_blas_thread()
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
            dilation: Pair, groups: int) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
-    return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=False)
-
-
-def conv2d_relu(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
-                dilation: Pair, groups: int) -> Any:
-    """max(conv2d, 0): N H W C, KH KW C O, O -> N OH OW O."""
-    return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=True)
-
-
-@one_blas_thread()
-def _conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Sides, dilation: Pair,
-            groups: int, *, rectify: bool) -> Any:
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
                         groups=groups)
     if not _served(x, w, w.shape, out[1], stride, dilation, groups):
         return NotImplemented
-    return _correlate(x, w, b, out, padding, rectify)
+    return _correlate(x, w, b, out, padding)
 
 
 @one_blas_thread()
@@ -145,12 +134,11 @@ def _tiled(c: int, o: int, size: Sequence[int], kernel_size: Pair) -> bool:
     return min(c, o) >= _MANY and min(size) >= 4 and min(kernel_size) >= 2
 
 
-def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: Sides,
-               rectify: bool = False) -> Array:
+def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: Sides) -> Array:
     """Forward convolution; negative padding crops the image."""
     kh, kw, c, o = w.shape
     if _tiled(c, o, out[1:3], (kh, kw)):
-        return tiles.correlate(x, w, b, out, padding, rectify)
+        return tiles.correlate(x, w, b, out, padding)
     strips = _strips(tuple(out), (kh, kw), c, get_num_threads())
     y = allocate("conv2d", tuple(out), np.float32)
     to_filter = matrices(strips.m, kh)[1]
@@ -162,7 +150,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
                 strips.transform_pixels(x, block, padding, padded, pixels)
                 for windows, places in strips.residues(pixels, results):
                     multiply(windows, filters, places)
-                strips.write(results, block, b, y, rectify)
+                strips.write(results, block, b, y)
 
     parallel(len(strips.blocks), work)
     return y
@@ -251,9 +239,8 @@ class _Strips:
         for rows, products in self._pairs(y, out, block):
             np.matmul(from_results[:, :rows.shape[2]], rows, out=products)
 
-    def write(self, products: Array, block: Block, b: Array | None, y: Array,
-              rectify: bool) -> None:
-        """Aᵀ products + b, into y; or the positive part of it."""
+    def write(self, products: Array, block: Block, b: Array | None, y: Array) -> None:
+        """Aᵀ products + b, into y."""
         to_results = matrices(self.m, self.kh)[2]
         if b is not None:
             # The second point is 1: its product reaches every row with the same weight.
@@ -262,8 +249,6 @@ class _Strips:
             flat[1] += b / to_results[0, 1]
         for rows, parts in self._pairs(y, products, block):
             np.matmul(to_results[:rows.shape[2]], parts, out=rows)
-            if rectify:
-                np.maximum(rows, 0, out=rows)
 
 
 @lru_cache(maxsize=256)

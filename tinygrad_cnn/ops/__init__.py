@@ -2,7 +2,7 @@
 
 The files, each of which may import the ones before it: ``samples``, ``elementwise``,
 ``activation``, ``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
-``fused``, ``loss``, ``random``.
+``loss``, ``random``.
 """
 
 from tinygrad_cnn.ops.activation import (
@@ -33,7 +33,6 @@ from tinygrad_cnn.ops.elementwise import (
     sub,
     where,
 )
-from tinygrad_cnn.ops.fused import add_relu, batch_norm_relu, conv2d_relu, scale_shift_relu
 from tinygrad_cnn.ops.layout import (
     astype,
     concatenate,
@@ -87,14 +86,14 @@ from tinygrad_cnn.ops.reduction import (
 )
 
 __all__ = [
-    "abs", "add", "add_relu", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
-    "batch_norm_relu", "binary_cross_entropy_with_logits", "broadcast_to", "clip", "concatenate",
-    "conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "conv_transpose2d", "cross_entropy",
+    "abs", "add", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
+    "binary_cross_entropy_with_logits", "broadcast_to", "clip", "concatenate",
+    "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "cross_entropy",
     "default_generator", "div", "dropout", "elu", "exp", "expand_dims", "expm1", "flatten", "fold",
     "gelu", "getitem", "global_avg_pool2d", "layer_norm", "leaky_relu", "linear", "log",
     "log_softmax", "logsumexp", "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean",
     "min", "minimum", "mse_loss", "mul", "neg", "nll_loss", "pad", "permute", "power", "relu",
-    "reshape", "scale_shift", "scale_shift_relu", "sigmoid", "silu", "softmax", "softplus",
-    "spread", "spread_winners", "sqrt", "squeeze", "stack", "standardize", "sub", "sum", "sum_to",
+    "reshape", "scale_shift", "sigmoid", "silu", "softmax", "softplus", "spread",
+    "spread_winners", "sqrt", "squeeze", "stack", "standardize", "sub", "sum", "sum_to",
     "take_winners", "tanh", "transpose", "unpad", "var", "where", "windows",
 ]

@@ -27,7 +27,7 @@ from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
 from tinygrad_cnn.tensor import Tensor, apply, as_tensor, expose
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "convolve"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 
 
 def _conv2d_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
@@ -288,23 +288,16 @@ def conv2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, 
       x (N H W C) = (1, 3, 3, 1)
       w (KH KW C/groups O) = (2, 2, 3, 1)
     """
-    return convolve(CONV2D, x, w, b, stride=stride, padding=padding, dilation=dilation,
-                    groups=groups)
-
-
-def convolve(op: Op, x: Any, w: Any, b: Any, *, stride: Any, padding: Any, dilation: Any,
-             groups: int) -> Tensor:
-    """Apply an op of conv2d's inputs and settings, the settings as a user gives them."""
-    x, w = as_tensor(x, op.name), as_tensor(w, op.name, "w")
-    steps = pair(stride, op=op.name, setting="stride", least=1)
-    spread = pair(dilation, op=op.name, setting="dilation", least=1)
+    x, w = as_tensor(x, "conv2d"), as_tensor(w, "conv2d", "w")
+    steps = pair(stride, op="conv2d", setting="stride", least=1)
+    spread = pair(dilation, op="conv2d", setting="dilation", least=1)
     # Wrong ranks are refused by the axes of the op, which show both inputs.
     known = x.ndim == 4 and w.ndim == 4
     return apply(
-        op, x, w, b, stride=steps, dilation=spread,
-        padding=sides(padding, op=op.name, image=x.shape[1:3], kernel=w.shape[:2], stride=steps,
+        CONV2D, x, w, b, stride=steps, dilation=spread,
+        padding=sides(padding, op="conv2d", image=x.shape[1:3], kernel=w.shape[:2], stride=steps,
                       dilation=spread) if known else ((0, 0), (0, 0)),
-        groups=shapes.integer(op.name, "groups", groups, least=1))
+        groups=shapes.integer("conv2d", "groups", groups, least=1))
 
 
 # ---- transposed convolution

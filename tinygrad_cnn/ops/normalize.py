@@ -370,10 +370,11 @@ scale_shift.__doc__ = """Scale and shift each channel: x · w + b along the last
     """
 
 
-def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5,
-                               op: Op = BATCH_NORM) -> tuple[Tensor, np.ndarray, np.ndarray]:
+def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
+                               ) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """`batch_norm` in training mode, with the mean and biased variance (C,) of the batch."""
-    y, found = apply_with_residuals(op, x, w, b, eps=positive(op.name, eps))
+    y, found = apply_with_residuals(BATCH_NORM, x, w, b,
+                                    eps=positive("batch_norm", eps))
     centre, scale = (found[name].reshape(-1) for name in ("centre", "scale"))
     return y, centre, 1 / (scale * scale) - scale.dtype.type(eps)
 
@@ -421,25 +422,20 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
     """
     if mean is None and var is None:
         return apply(BATCH_NORM, x, w, b, eps=positive("batch_norm", eps))
-    return apply(SCALE_SHIFT, *fixed_statistics("batch_norm", x, w, b, mean, var, eps))
-
-
-def fixed_statistics(op: str, x: Any, w: Any, b: Any, mean: Any, var: Any,
-                     eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """x, scale and shift that standardise by running statistics; errors are worded for ``op``."""
     if mean is None or var is None:
-        raise SettingError(f"{op}: give both mean and var (evaluation), or neither (training)")
-    x = as_tensor(x, op)
+        raise SettingError("batch_norm: give both mean and var (evaluation), or neither "
+                           "(training)")
+    x = as_tensor(x, "batch_norm")
     for name, value in (("w", w), ("b", b), ("mean", mean), ("var", var)):
         if np.shape(as_array(value)) != x.shape[-1:]:
-            raise ShapeError(f"{op}: {name} is {np.shape(as_array(value))}, the last axis of "
+            raise ShapeError(f"batch_norm: {name} is {np.shape(as_array(value))}, the last axis of "
                              f"x {x.shape} needs {x.shape[-1:]}")
     if not (as_array(var) >= 0).all():
-        raise SettingError(f"{op}: var must be at least 0, its least entry is "
+        raise SettingError(f"batch_norm: var must be at least 0, its least entry is "
                            f"{np.min(as_array(var))}")
-    plain = np.sqrt(as_array(var) + positive(op, eps))
+    plain = np.sqrt(as_array(var) + positive("batch_norm", eps))
     scale = w * (1 / plain).astype(x.dtype)
-    return x, scale, b - scale * as_array(mean).astype(x.dtype)
+    return apply(SCALE_SHIFT, x, scale, b - scale * as_array(mean).astype(x.dtype))
 
 
 @public()

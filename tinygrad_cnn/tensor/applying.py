@@ -16,16 +16,18 @@ import numpy as np
 from numpy import ndarray
 
 from tinygrad_cnn.errors import DTypeError, ShapeError
-from tinygrad_cnn.graph import SHARED, Node, State, _serial, _state, blank
+from tinygrad_cnn.graph import Node, State, _serial, _state, blank
 from tinygrad_cnn.op import Op, public, register
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.tensor.value import (
     Array,
     Tensor,
     _converted,
+    _exposed,
     _new,
     _not_numbers,
     _wrap,
+    held,
     shared,
 )
 
@@ -66,7 +68,7 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
                     f"{x._data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
             result.append(_wrap(x._data.astype(dtype), False, None))
         else:
-            result.append(_wrap(_converted(x, dtype, op.name, op.input_name(i)), False, None))
+            result.append(_exposed(_converted(x, dtype, op.name, op.input_name(i))))
     return tuple(result)
 
 
@@ -84,7 +86,7 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     arrays = [x.dtype.newbyteorder("=") for x in inputs if isinstance(x, (np.ndarray, np.generic))]
     floats = [d for d in arrays if d.kind == "f"]
     numbers = [x for x in inputs if isinstance(x, (bool, int, float))]
-    if floats or not tensors or any(isinstance(x, float) for x in numbers):
+    if floats or not (tensors or arrays) or any(isinstance(x, float) for x in numbers):
         return (floats or [np.dtype(np.float32)])[0], False
     lists = [np.asarray(x).dtype for x in inputs if isinstance(x, (list, tuple))]
     if any(d.kind == "f" for d in lists):
@@ -147,8 +149,7 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
     for x in tensors:
         # A result that looks at memory which the user can write to gets memory of its own.
-        if x is not None and x._access != SHARED and shared(x) is not x._data \
-                and np.may_share_memory(y, x._data):
+        if x is not None and held(x) and np.may_share_memory(y, x._data):
             y = y.copy()
     dtype = settings.get("dtype") or next(
         (x._data.dtype for x in tensors if x is not None), y.dtype)
@@ -195,15 +196,16 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     tracked = state.recording and any(x is not None and x.requires_grad for x in tensors)
     if not tracked and state.observer is None:
         return _wrap(y, False, None)
+    kept = tensors
     if op.unread:
-        tensors = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
+        kept = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    node = Node(op, tensors, tuple([None if x is None else shared(x) for x in tensors]),
+    node = Node(op, kept, tuple([None if x is None else shared(x) for x in kept]),
                 _kept(settings), residuals, y if op.reads_out else None, state.scope,
                 _origin(sys._getframe(3)))
     if state.observer is not None:
-        state.observer.forward(node, y, time.perf_counter() - began)
+        state.observer.forward(node, tensors, y, time.perf_counter() - began)
     return _wrap(y, True, node) if tracked else _wrap(y, False, None)
 
 
@@ -266,7 +268,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         if not (a.requires_grad or b.requires_grad) or not state.recording:
             return _wrap(out, False, None)
         inputs: tuple[Any, ...] = (a, b)
-        values = (x, y)
+        values: Any = (x, y)
         if unread and out.nbytes >= _KEEP_BYTES:
             inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
@@ -318,7 +320,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
             out = np.asarray(out)
         if not x.requires_grad or not state.recording:
             return _wrap(out, False, None)
-        kept = _stand_in(x) if unread else x
+        kept: Any = _stand_in(x) if unread else x
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
                          state, sys._getframe(1))
 

@@ -32,14 +32,14 @@ _new: Any = object.__new__
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def _new_array(data: Any, dtype: Any, op: str) -> Array:
-    """A copy of ``data`` in a dtype that tensors take; numbers and lists become float32."""
+def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
+    """``data`` in a dtype that tensors take; numbers and lists become float32."""
     if isinstance(data, Tensor):
         raise DTypeError(f"{op}: data is a Tensor already; use .detach() for one without history")
     refuse_tensors_inside(data, op)
     known = isinstance(data, (np.ndarray, np.generic))
     try:
-        array = np.array(data, dtype if known else None)
+        array = np.array(data, dtype if known else None, copy=copy or None)
     except ValueError as error:
         raise ShapeError(f"{op}: the rows of data have unequal lengths ({error})") from None
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f"
@@ -49,7 +49,7 @@ def _new_array(data: Any, dtype: Any, op: str) -> Array:
         raise DTypeError(f"{op}: dtype {array.dtype} is not supported; "
                          "use float32 or float64 (integers and booleans carry no gradient)")
     if not known and dtype is not None:
-        return array.astype(dtype)
+        return array.astype(dtype, copy=False)
     if not known and array.dtype.kind != "b":
         return array.astype(np.float32)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -509,23 +509,28 @@ def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
 
 def writable(x: Tensor) -> Array:
     """The array of ``x`` for writing in place: first copied, if anybody else may read it."""
-    if x._access != EXPOSED:
-        # One reference is the tensor's own.  An array that looks at the memory of another one has
-        # a base; only the base of memory that is used again belongs to this array alone.
-        base = x._data.base
-        if getrefcount(x._data) > _ALONE or not x._data.flags.writeable or not (
-                base is None or getattr(base, "exclusive", False)):
-            x._data = x._data.copy()
+    if x._access != EXPOSED and not (_alone(x) and x._data.flags.writeable):
+        x._data = x._data.copy()
     return x._data
+
+
+def held(x: Tensor) -> bool:
+    """Whether the user holds the array of ``x``, or a view of it, and may still write to it."""
+    if x._access == EXPOSED and _alone(x):
+        x._access = SHARED
+    return x._access == EXPOSED
 
 
 def shared(x: Tensor) -> Array:
-    """The array of ``x`` for keeping: a copy, if the user holds it, or a view of it."""
-    if x._access == EXPOSED:
-        if getrefcount(x._data) > _ALONE:
-            return x._data.copy()
-        x._access = SHARED
-    return x._data
+    """The array of ``x`` for keeping: a copy, if the user may still write to it."""
+    return x._data.copy() if held(x) else x._data
+
+
+def _alone(x: Tensor) -> bool:
+    """Whether nobody but ``x`` holds its array, and the array looks at nobody else's memory."""
+    base = x._data.base
+    return getrefcount(x._data) <= _ALONE and (
+        base is None or getattr(base, "exclusive", False))      # memory that is used again
 
 
 def _references(x: Tensor) -> int:
@@ -567,7 +572,14 @@ def as_tensor(value: Any, op: str, name: str = "x") -> Tensor:
     """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input."""
     if isinstance(value, Tensor):
         return value
-    return _wrap(_new_array(value, None, f"{op}: {name}"), False, None)
+    return _exposed(_new_array(value, None, f"{op}: {name}", copy=False))
+
+
+def _exposed(array: Array) -> Tensor:
+    """A tensor around an array that the user may hold: it is copied only if it is kept."""
+    tensor = _wrap(array, False, None)
+    tensor._access = EXPOSED
+    return tensor
 
 
 def as_dtype(value: Any, op: str) -> np.dtype[Any]:
@@ -617,7 +629,7 @@ def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
                                 "it with .sum() or .mean(), or pass gradient= of that shape")
         return _wrap(np.ones_like(out._data), False, None)
     if not isinstance(gradient, Tensor):
-        gradient = _wrap(_converted(gradient, out._data.dtype, who, "gradient"), False, None)
+        gradient = _exposed(_converted(gradient, out._data.dtype, who, "gradient"))
     if gradient.shape != out.shape:
         raise ShapeError(f"{who}: gradient has shape {gradient.shape}, the output {out.shape}")
     if gradient.dtype != out.dtype:
@@ -647,19 +659,18 @@ def _sum(a: Tensor, b: Tensor, create_graph: bool) -> Tensor:
 
 
 def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
-    """A copy of a value that is no tensor, in ``dtype``; other float arrays are refused."""
+    """A value that is no tensor, in ``dtype``; other float arrays are refused."""
+    refuse_tensors_inside(value, f"{op}: {name}")
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f" \
             and value.dtype.newbyteorder("=") != dtype and dtype.kind != "c":
         raise DTypeError(f"{op}: {name} is an array of {value.dtype} among tensors of {dtype}; "
                          f"cast it: {name}.astype(np.{dtype})")
-    refuse_tensors_inside(value, f"{op}: {name}")
-    if isinstance(value, int) and dtype.kind in "iu":
-        try:
-            return np.array(value, dtype)
-        except OverflowError:
-            raise DTypeError(f"{op}: {name} is {value}, which {dtype} cannot hold; cast the "
-                             "tensor first: tensor.astype(np.int64)") from None
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value, dtype if isinstance(value, int) else None)
+    except OverflowError:
+        raise DTypeError(f"{op}: {name} is an integer of {int(value).bit_length()} bits, which "
+                         f"{dtype} cannot hold; cast the tensor first: tensor.astype(np.int64), "
+                         "or to a float dtype") from None
     if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
-    return array.astype(dtype)
+    return array.astype(dtype, copy=False)

@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.op import OPS, Array, Op
-from tinygrad_cnn.testing.mutants import CATALOGUE, mutant
 from tinygrad_cnn.testing.report import Finding
 from tinygrad_cnn.testing.trial import Trial
 
 __all__ = ["literal", "reproducer"]
 
 
-def reproducer(finding: Finding) -> str:
-    """A program of at most 12 lines that raises AssertionError; empty if none can be written."""
+def reproducer(finding: Finding, named: tuple[list[str], str] | None = None) -> str:
+    """A program of at most 12 lines that raises AssertionError; empty if none can be written.
+
+    ``named`` are the lines that import the op and the expression that names it; if they are not
+    given, the op is looked for in the registry and in the module of its rules.
+    """
     trial = finding.context
     if not isinstance(trial, Trial):
         return ""
-    imports, op = _named(trial.op)
+    imports, op = named or _named(trial.op)
     if not op:
         return ""
     if finding.prop == "gradient" and finding.error is None and finding.got is not None \
@@ -86,9 +89,6 @@ def _named(op: Op) -> tuple[list[str], str]:
             if value is op or getattr(value, "op", None) is op:
                 return [f"from {rule.__module__} import {name}"], \
                     name if value is op else f"{name}.op"
-    planted = next((m.name for m in CATALOGUE if mutant(m.name) is op), None)
-    if planted is not None:
-        return ["from tinygrad_cnn.testing.mutants import mutant"], f"mutant({planted!r})"
     return [], ""
 
 

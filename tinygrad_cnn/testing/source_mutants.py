@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import functools
 import inspect
 import textwrap
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_cnn.op import Op
-from tinygrad_cnn.testing.mutants.mutant import replaced
 
 __all__ = ["SourceMutant", "source_mutants"]
 
@@ -56,7 +56,8 @@ def source_mutants(op: Op) -> list[SourceMutant]:
             wrong = _rebuilt(rule, changed)
             if wrong is not None:
                 vjp = {**op.vjp, k: wrong}
-                found.append(SourceMutant(replaced(op, vjp=vjp, joint=None), k, says))
+                found.append(SourceMutant(dataclasses.replace(op, vjp=vjp, joint=None), k,
+                                          says))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.graph import Node, no_grad, observing
+from tinygrad_cnn.graph import Node, Observer, no_grad, observing
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.tensor import Tensor
@@ -51,20 +51,17 @@ class Summary:
         return "\n".join([self.title, lines[0], rule, *lines[1:], rule, total])
 
 
-class _Count:
+class _Count(Observer):
     """Sums up the work of the ops, under the path of the module that ran them."""
 
     def __init__(self) -> None:
         self.flops: dict[tuple[str, ...], int] = {}
 
-    def forward(self, node: Node, out: np.ndarray, seconds: float) -> None:
+    def forward(self, node: Node, inputs: Any, out: np.ndarray, seconds: float) -> None:
         assert node.inputs is not None
         work = node.op.count_flops(*(None if x is None else x.shape for x in node.inputs),
                                    out=out.shape, **node.settings)
         self.flops[node.scope] = self.flops.get(node.scope, 0) + work
-
-    def backward(self, node: Node, cotangent: np.ndarray, sent: Any, seconds: float) -> None:
-        """Nothing runs backward here."""
 
 
 def summarize(model: Module, image_shape: tuple[int, ...]) -> Summary:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn.graph import Node, is_grad_enabled
+from tinygrad_cnn.graph import Node, Observer, is_grad_enabled
 from tinygrad_cnn.tensor import Parameter, Tensor
 from tinygrad_cnn.viz.recording import Entry, Recording, Statistics
 from tinygrad_cnn.viz.words import source_line, words
@@ -102,7 +102,7 @@ class _Leaf:
     needs_gradient: bool = False
 
 
-class Recorder:
+class Recorder(Observer):
     """An observer that notes every op applied and every cotangent found.
 
     Keys are serial numbers for what an op made, and negative numbers for leaves.
@@ -124,7 +124,7 @@ class Recorder:
         self._step = 0
 
     # ---- what the engine tells
-    def forward(self, node: Node, out: Array, seconds: float) -> None:
+    def forward(self, node: Node, inputs: Any, out: Array, seconds: float) -> None:
         """Note an op that was applied; those inside a backward rule are not part of the network."""
         if is_grad_enabled():
             self.note(node, out, seconds)

@@ -1,8 +1,8 @@
-"""The nets in tinygrad_cnn: what a user would write with functions and parameters."""
+"""The nets in tinygrad_cnn: what a user writes with functions, parameters and layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import OPS, Parameter, Tensor
+from tinygrad_cnn import OPS, Parameter, Tensor, nn, optim
 from tinygrad_cnn.bench.cases import Case
 from tinygrad_cnn.bench.frameworks.base import COPY, GEMM, Framework, Timers
-from tinygrad_cnn.bench.nets import Conv, Layer, Norm, Problem, Relu, Residual
+from tinygrad_cnn.bench.nets import Conv, Problem
 from tinygrad_cnn.bench.operands import operands
 from tinygrad_cnn.kernels.threads import parallel
 from tinygrad_cnn.op import FUNCTIONS
-from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.stepwise import conv_backward, conv_forward
 
 __all__ = ["Own", "open"]
@@ -55,11 +54,18 @@ class Own(Framework):
     # ---- nets
 
     def load(self, given: Problem) -> None:
-        """Parameters for what is trained, plain arrays for running statistics."""
+        """Parameters for what is trained, a layer for each norm, whose statistics run."""
         self.problem = given
         self.weights: list[Any] = [Parameter(w.array) if w.trained else w.array.copy()
                                    for w in given.weights]
         self.trained = [w for w in self.weights if isinstance(w, Parameter)]
+        self.optimizer = optim.SGD(self.trained, lr=given.net.rate)
+        for i, weight in enumerate(given.weights):
+            if weight.kind == "scale":
+                layer = nn.BatchNorm2D(len(weight.array))
+                (layer.weight, layer.bias, layer.running_mean,
+                 layer.running_var) = self.weights[i:i + 4]
+                self.weights[i] = layer
         self.feed(given.images, given.labels)
 
     def feed(self, images: Array, labels: Array) -> None:
@@ -80,11 +86,8 @@ class Own(Framework):
 
     def update(self) -> None:
         """Take the gradients from the parameters, and forget them."""
-        rate = np.float32(self.problem.net.rate)
-        for p in self.trained:
-            assert p.grad is not None
-            p.data -= rate * p.grad.data
-            p.grad = None
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def infer(self) -> Array:
         """Under no_grad, with the running statistics."""
@@ -93,28 +96,9 @@ class Own(Framework):
                                           training=False)
         return logits.data
 
-    def forward(self, layers: tuple[Layer, ...], x: Any, arrays: Iterator[Any],
-                training: bool) -> Any:
-        """The logits; a relu is made by the op before it, which has a twin that ends in one."""
-        for i, layer in enumerate(layers):
-            rectify = isinstance(layers[i + 1] if i + 1 < len(layers) else None, Relu)
-            if isinstance(layer, Conv):
-                w = next(arrays)
-                x = self.conv(x, w, next(arrays) if layer.bias else None, layer, rectify)
-            elif isinstance(layer, Norm):
-                w, b, mean, var = (next(arrays) for _ in range(4))
-                x = self.norm(x, w, b, mean, var, training, rectify)
-            elif isinstance(layer, Residual):
-                main = self.forward(layer.main, x, arrays, training)
-                x = tc.add_relu(main, self.forward(layer.shortcut, x, arrays, training))
-            elif not isinstance(layer, Relu):
-                x = super().forward((layer,), x, arrays, training)
-        return x
-
-    def conv(self, x: Any, w: Any, b: Any, layer: Conv, rectify: bool = False) -> Tensor:
+    def conv(self, x: Any, w: Any, b: Any, layer: Conv) -> Tensor:
         """N H W C."""
-        function = tc.conv2d_relu if rectify else tc.conv2d
-        return function(x, w, b, stride=layer.stride, padding=layer.padding)
+        return tc.conv2d(x, w, b, stride=layer.stride, padding=layer.padding)
 
     def relu(self, x: Any) -> Tensor:
         """max(x, 0)."""
@@ -124,18 +108,10 @@ class Own(Framework):
         """Windows that do not overlap."""
         return tc.max_pool2d(x, kernel_size=size)
 
-    def norm(self, x: Any, w: Any, b: Any, mean: Any, var: Any, training: bool,
-             rectify: bool = False) -> Tensor:
-        """The batch's statistics, from which the running ones are updated."""
-        if not training:
-            function = tc.batch_norm_relu if rectify else tc.batch_norm
-            return function(x, w, b, mean=mean, var=var)
-        op = OPS["batch_norm_relu" if rectify else "batch_norm"]
-        y, centre, spread = batch_norm_with_statistics(x, w, b, op=op)
-        count = x.size // x.shape[-1]
-        mean += np.float32(0.1) * (centre - mean)
-        var += np.float32(0.1) * (spread * np.float32(count / (count - 1)) - var)
-        return y
+    def norm(self, x: Any, w: Any, b: Any, mean: Any, var: Any, training: bool) -> Tensor:
+        """By the layer, which holds the scale, the shift and the running statistics."""
+        layer: nn.BatchNorm2D = w
+        return layer.train(training)(x)
 
     def global_pool(self, x: Any) -> Tensor:
         """N C."""

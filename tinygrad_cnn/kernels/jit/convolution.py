@@ -25,7 +25,7 @@ from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.kernels.toom_cook import gather, matrices, repeat
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
 
 _FRAME = 1 << 16            # entries of a frame: 256 KB of float32
 _SPACE = 1 << 17            # entries of the transforms of strips: 512 KB
@@ -49,25 +49,13 @@ def _strip(rows: int, taps: int) -> int:
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
            dilation: Pair, groups: int) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
-    return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=False)
-
-
-def conv2d_relu(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
-                dilation: Pair, groups: int) -> Any:
-    """max(conv2d, 0): N H W C, KH KW C O, O -> N OH OW O."""
-    return _conv2d(x, w, b, stride, padding, dilation, groups, rectify=True)
-
-
-def _conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Sides, dilation: Pair,
-            groups: int, *, rectify: bool) -> Any:
     if not _served(x, w.shape, dilation, groups, w.dtype):
         return NotImplemented
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
                         groups=groups)
     y = allocate("conv2d", out, x.dtype)
     origin = (padding[0][0], padding[1][0])
-    _forward(np.ascontiguousarray(x), np.ascontiguousarray(w), b, y, stride, origin, dilation,
-             rectify)
+    _forward(np.ascontiguousarray(x), np.ascontiguousarray(w), b, y, stride, origin, dilation)
     return y
 
 
@@ -95,11 +83,11 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
 
 
 def _forward(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, origin: Pair,
-             dilation: Pair, rectify: bool = False) -> None:
+             dilation: Pair) -> None:
     """Convolution into ``y``, which may be every so many pixels of an image."""
     if (x.dtype == np.float32 and stride == dilation == (1, 1) and 2 <= w.shape[0] <= 5
             and y.shape[1] >= 2 and y.flags.c_contiguous
-            and _forward_strips(x, w, b, y, origin, rectify)):
+            and _forward_strips(x, w, b, y, origin)):
         return
     n, oh, ow, o = y.shape
     kh, kw, c, _ = w.shape
@@ -118,7 +106,7 @@ def _forward(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, origin
         with borrowed(x.dtype, (size,)) as (space,):
             run(x.reshape(-1), filters, bias, flat, space, low, high, bands, band,
                 x.shape[1:], y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns,
-                places, rectify)
+                places)
 
     parallel(n * bands, work, products=False)
 
@@ -159,8 +147,7 @@ def _together(ow: int, o: int) -> int:
     return next(g for g in range(most, 0, -1) if ow % g == 0)
 
 
-def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair,
-                    rectify: bool) -> bool:
+def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair) -> bool:
     """False if a pixel is not finite; ``y`` is then to be written again."""
     n, oh, ow, o = y.shape
     kh, kw, c, _ = w.shape
@@ -187,7 +174,7 @@ def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair,
             return run(x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
                        to_products.reshape(-1), to_results.reshape(-1), low, high, group,
                        x.shape[1:], (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), origin,
-                       columns, rectify)
+                       columns)
 
     return all(parallel(n * -(-oh // m), work, products=False))
 

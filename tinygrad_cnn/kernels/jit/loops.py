@@ -72,16 +72,6 @@ def finite(width, x, count, zeros, sums):
     return run
 
 
-@compiled
-def _rectify(y, at, rows, row, length):
-    """The positive part of ``rows`` rows of results; NaN stays."""
-    for i in range(rows):
-        part = y[at + i * row:at + i * row + length]
-        for k in range(length):
-            value = part[k]
-            part[k] = y.dtype.type(0) if value < 0 else value
-
-
 @cache
 def correlate(rows: int, vectors: int, width: int, tail: bool) -> Any:
     """Windows times filters, at any stride."""
@@ -89,7 +79,7 @@ def correlate(rows: int, vectors: int, width: int, tail: bool) -> Any:
 
     @compiled
     def run(x, w, bias, y, space, low, high, bands, band, image, out, filters, steps,
-            origin, columns, places, rectify):
+            origin, columns, places):
         # image h w c, out oh ow o, filters kh (kw·c), steps (down, across, dilation), origin
         # (top, left), columns of the frame, places: of y's first entry, per image, row, pixel
         h, wide, c = image
@@ -111,9 +101,6 @@ def correlate(rows: int, vectors: int, width: int, tail: bool) -> Any:
                              space, ((row - first) * down * columns + q * across) * c,
                              across * c, apart * columns * c, 1,
                              w, channel, length * o, o, kh, length, bias, channel, 0, valid)
-            if rectify:                                 # of whole images only: pixels lie together
-                _rectify(y, places[0] + i * places[1] + first * places[2], last - first,
-                         places[2], ow * o)
     return run
 
 
@@ -185,7 +172,7 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
 
     @compiled
     def run(x, w, bias, zeros, y, space, pixels, products, to_products, from_products, low, high,
-            group, image, out, filters, origin, columns, rectify):
+            group, image, out, filters, origin, columns):
         h, wide, c = image
         oh, ow, o = out
         _, length, step = filters
@@ -221,8 +208,6 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
                         n, bias, 0)
                 if skip:
                     copy(y, place, products, at + skip * row, mine)
-                if rectify:
-                    _rectify(y, place, m - skip, row, row)
         return sound
     return run
 

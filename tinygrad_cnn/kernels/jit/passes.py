@@ -64,13 +64,11 @@ def moments(lines, low, high, mean, squares):
 
 
 @compiled
-def affine(lines, centre, factor, offset, rectify, out, low, high):
-    """(x − centre) · factor + offset, or the positive part of it; NaN stays."""
-    least = lines.dtype.type(0 if rectify else -np.inf)
+def affine(lines, centre, factor, offset, out, low, high):
+    """(x − centre) · factor + offset."""
     for i in range(low, high):
         for k in range(lines.shape[1]):
-            value = (lines[i, k] - centre[k]) * factor[k] + offset[k]
-            out[i, k] = least if value < least else value
+            out[i, k] = (lines[i, k] - centre[k]) * factor[k] + offset[k]
 
 
 @compiled

@@ -14,7 +14,6 @@ KH KW C/groups O, results N OH OW O.
 from tinygrad_cnn.kernels.reference.convolution import (
     conv2d,
     conv2d_input,
-    conv2d_relu,
     conv2d_weight,
     single_step,
 )
@@ -42,8 +41,8 @@ from tinygrad_cnn.kernels.reference.rows import (
 )
 
 __all__ = [
-    "avg_pool2d", "avg_pool2d_input", "batch_statistics", "conv2d", "conv2d_input", "conv2d_relu",
-    "conv2d_weight", "crop", "cross_entropy", "equal_share", "fold", "linear", "log_softmax",
+    "avg_pool2d", "avg_pool2d_input", "batch_statistics", "conv2d", "conv2d_input", "conv2d_weight",
+    "crop", "cross_entropy", "equal_share", "fold", "linear", "log_softmax",
     "logsumexp", "mask_of_maxima", "matmul", "max_pool2d", "pad", "single_step", "softmax",
     "spread_maxima", "spread_winners", "take_winners", "unpad", "windows", "zero_pad",
 ]

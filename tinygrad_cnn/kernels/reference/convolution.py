@@ -14,7 +14,7 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels.reference.padding import crop, span, zero_pad
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_relu", "conv2d_weight", "single_step"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "single_step"]
 
 Array = NDArray[Any]
 
@@ -46,13 +46,6 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding:
         window = x_pad[n, rows, columns, _group(o, w.shape, groups)]        # KH KW C/groups
         y[n, i, j, o] = single_step(window, w[:, :, :, o], 0 if b is None else b[o])
     return y
-
-
-def conv2d_relu(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
-                dilation: Pair, groups: int) -> Array:
-    """max(conv2d, 0); of complex numbers, zero where the real part is below zero."""
-    y = conv2d(x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return np.where(y.real < 0, 0, y).astype(y.dtype)
 
 
 def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,

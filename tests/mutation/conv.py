@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mutation.mutant import Mutant, arrays_of, broken, post
 from tinygrad_cnn.op import Array
-from tinygrad_cnn.testing.mutants.mutant import Mutant, arrays_of, broken, post
 
 __all__ = ["MUTANTS"]
 

@@ -1,6 +1,6 @@
 """What a mutant is: an op with one rule broken, and the diagnosis that it should get.
 
-A catalogue of mutants tests the tester.  Each is a mistake that people make; none is known to the
+A catalog of mutants tests the tester.  Each is a mistake that people make; none is known to the
 checks.
 """
 

@@ -1,7 +1,7 @@
 """The tester's own score: how many planted mistakes it finds, how many right rules it fails.
 
-``python -m tinygrad_cnn.testing.score`` prints every figure that it promises; ``--seeds`` sets how
-many seeds each mutant is tried on.
+``python tests/mutation`` prints every figure; ``--seeds`` sets how many seeds each mutant is tried
+on.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mutation import CATALOG, Mutant, mutant
 from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.op import OPS
 from tinygrad_cnn.testing.diagnose import diagnose
-from tinygrad_cnn.testing.mutants import CATALOGUE, Mutant, mutant
 from tinygrad_cnn.testing.ops import find
 from tinygrad_cnn.testing.report import Finding, Tally, Wrong
 from tinygrad_cnn.testing.reproduce import reproducer
@@ -76,7 +76,7 @@ def _engine(planted: Mutant) -> contextlib.AbstractContextManager[None]:
     return planted.engine() if planted.engine else contextlib.nullcontext()
 
 
-def score_mutants(seeds: Iterable[int], mutants: Sequence[Mutant] = CATALOGUE, *,
+def score_mutants(seeds: Iterable[int], mutants: Sequence[Mutant] = CATALOG, *,
                   explain: bool = False) -> Score:
     """Try every mutant on every seed; with ``explain``, score diagnoses and reproducers too."""
     score = Score()
@@ -96,7 +96,7 @@ def _score_report(score: Score, planted: Mutant, finding: Finding) -> None:
         keys = [key for key, _ in diagnose(finding)]
         began = time.perf_counter()
         small = shrink(finding)
-        program = reproducer(small)
+        program = reproducer(small, named(planted))
         seconds = time.perf_counter() - began
         score.diagnosed += 1
         score.first += keys[0] == planted.diagnosis
@@ -108,6 +108,11 @@ def _score_report(score: Score, planted: Mutant, finding: Finding) -> None:
         score.entries.append(sum(a.size for a in small.context.arrays))
         if not fails(program):
             score.unconvincing.append(planted.name)
+
+
+def named(planted: Mutant) -> tuple[list[str], str]:
+    """How a program imports and names the broken op of a mutant."""
+    return ["from mutation import mutant"], f"mutant({planted.name!r})"
 
 
 def fails(program: str) -> bool:
@@ -122,19 +127,39 @@ def fails(program: str) -> bool:
     return False
 
 
-# ---- right rules, one ulp, time
+# ---- right rules, one ulp
 
-def score_right_rules(checks: int) -> tuple[int, list[Finding], float]:
-    """Comparisons on rules that are right, what was wrongly found, and the worst error."""
-    tally, found, seed = Tally(), [], 1000
+@dataclass
+class RightRules:
+    """What was found of rules that are right.
+
+    Attributes
+    ----------
+    tally : Tally
+        Comparisons made, and the worst error as a share of its bound.
+    found : list of Finding
+        What was wrongly found.
+    seconds : dict of str to float
+        Time that each op took on the first seed.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    found: list[Finding] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def score_right_rules(checks: int) -> RightRules:
+    """Test the whole registry on one seed after another until there were enough comparisons."""
+    right, seed = RightRules(), 1000
     with set_num_threads(1):
-        while tally.comparisons < checks:
+        while not right.seconds or right.tally.comparisons < checks:
             for op in OPS.values():
-                finding = find(op, seed=seed, tally=tally)
-                if finding is not None:
-                    found.append(finding)
+                began = time.perf_counter()
+                finding = find(op, seed=seed, tally=right.tally)
+                right.seconds.setdefault(op.name, time.perf_counter() - began)
+                right.found += [] if finding is None else [finding]
             seed += 1
-    return tally.comparisons, found, tally.worst
+    return right
 
 
 def exact_trials(seed: int = 0) -> Iterator[tuple[Trial, int]]:
@@ -167,23 +192,11 @@ def one_ulp_is_seen(trial: Trial, k: int) -> bool:
     return False
 
 
-def registry_seconds() -> tuple[float, float, str]:
-    """Time of the whole registry, and the slowest op with its time."""
-    slowest, name, total = 0.0, "", time.perf_counter()
-    with set_num_threads(1):
-        for op in OPS.values():
-            began = time.perf_counter()
-            find(op)
-            if time.perf_counter() - began > slowest:
-                slowest, name = time.perf_counter() - began, op.name
-    return time.perf_counter() - total, slowest, name
-
-
 # ---- the table
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print all figures; 0 if every mutant is found and no right rule is failed."""
-    parser = argparse.ArgumentParser(prog="python -m tinygrad_cnn.testing.score",
+    parser = argparse.ArgumentParser(prog="python tests/mutation",
                                      description="Score the gradient tester.")
     parser.add_argument("--seeds", type=int, default=3, help="seeds for each mutant (default: 3)")
     parser.add_argument("--checks", type=int, default=100_000,
@@ -193,15 +206,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     more = score_mutants(range(1, options.seeds))
     score.tried += more.tried
     score.survivors += more.survivors
-    checks, false, worst = score_right_rules(options.checks)
+    right = score_right_rules(options.checks)
     seen = [one_ulp_is_seen(trial, k) for trial, k in exact_trials()]
-    whole, slowest, name = registry_seconds()
+    slowest = max(right.seconds, key=lambda name: right.seconds[name])
     for line in (
-            f"mutants                 {len(CATALOGUE)} on {options.seeds} seeds",
+            f"mutants                 {len(CATALOG)} on {options.seeds} seeds",
             f"killed                  {100 * score.kill_rate:.2f} %",
             f"survivors               {score.survivors or 'none'}",
-            f"right rules failed      {len(false)} in {checks} checks, "
-            f"worst error {worst:.2g} of its bound",
+            f"right rules failed      {len(right.found)} in {right.tally.comparisons} checks, "
+            f"worst error {right.tally.worst:.2g} of its bound",
             f"one ulp in one entry    seen in {sum(seen)} of {len(seen)} exact inputs",
             f"diagnosis right first   {100 * score.first / score.diagnosed:.1f} %, "
             f"within two {100 * score.second / score.diagnosed:.1f} %",
@@ -209,11 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{statistics.median(score.entries):g} entries, at most {max(score.seconds):.1f} s; "
             f"{len(score.unconvincing)} of {len(score.lines)} do not fail "
             f"{score.unconvincing or ''}",
-            f"whole registry          {whole:.1f} s on {os.cpu_count()} cores, slowest op {name} "
-            f"{slowest:.2f} s"):
+            f"whole registry          {sum(right.seconds.values()):.1f} s on {os.cpu_count()} "
+            f"cores, slowest op {slowest} {right.seconds[slowest]:.2f} s"):
         print(line.rstrip())
-    return 0 if not score.survivors and not false and all(seen) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    return 0 if not score.survivors and not right.found and all(seen) else 1

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from mutation.mutant import Mutant, broken, post, replaced
 from tinygrad_cnn import graph
 from tinygrad_cnn.op import FUNCTIONS, OPS, Array, Op
 from tinygrad_cnn.tensor import Tensor, _wrap, derivatives, unary, value
-from tinygrad_cnn.testing.mutants.mutant import Mutant, broken, post, replaced
 
 __all__ = ["MUTANTS"]
 

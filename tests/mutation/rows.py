@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mutation.mutant import Mutant, broken, post, replaced
 from tinygrad_cnn.op import Array, Op
-from tinygrad_cnn.testing.mutants.mutant import Mutant, broken, post, replaced
 
 __all__ = ["MUTANTS"]
 

@@ -1,0 +1,97 @@
+"""Which dtype a result has, and that no value wraps or is cut in silence."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import Tensor
+from tinygrad_cnn.op import OPS
+from tinygrad_cnn.tensor import apply
+
+INTEGERS = [np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64]
+SEVERAL = [n for n, op in OPS.items() if op.variadic or len(op.inputs) > 1]
+
+
+def whole(rng, shape, dtype):
+    high = 2 if dtype is np.bool_ else 100
+    return rng.integers(0, high, shape).astype(dtype)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")       # 0 / 0, and the like
+@pytest.mark.parametrize("name", SEVERAL)
+def test_integers_meet_as_in_numpy(name):
+    """Every op of several inputs gives what it gives for one wide dtype, or refuses."""
+    op, rng = OPS[name], np.random.default_rng(0)
+    for sample in list(op.samples(rng))[:2]:
+        for one, other in itertools.product(INTEGERS, repeat=2):
+            arrays = [None if a is None else whole(rng, a.shape, one if i == 0 else other)
+                      for i, a in enumerate(sample.args)]
+            present = [a for a in arrays if a is not None]
+            common = np.result_type(*present)
+            try:
+                wide = apply(op, *[None if a is None else Tensor(a.astype(common))
+                                   for a in arrays], **sample.settings)
+            except (tc.TinygradCnnError, TypeError):
+                with pytest.raises((tc.TinygradCnnError, TypeError)):
+                    apply(op, *[None if a is None else Tensor(a) for a in arrays],
+                          **sample.settings)
+                continue
+            mixed = apply(op, *[None if a is None else Tensor(a) for a in arrays],
+                          **sample.settings)
+            assert mixed.dtype == wide.dtype, (one, other)
+            np.testing.assert_array_equal(mixed.data, wide.data)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("number", [True, 5, -3, 300, 70_000, 2**40, 2**70, 10**400, 0.5])
+@pytest.mark.parametrize("function", [np.add, np.multiply, np.maximum, np.subtract])
+def test_a_python_number_fits_itself_to_the_tensor(dtype, number, function):
+    """As in NumPy, which refuses a number that the dtype cannot hold; floats become float32."""
+    array = np.array([1, 0], dtype)
+    own = {np.add: tc.add, np.multiply: tc.mul, np.maximum: tc.maximum,
+           np.subtract: tc.sub}[function]
+    try:
+        expected = function(array, number)
+    except (OverflowError, TypeError):
+        with pytest.raises((tc.DTypeError, TypeError)):
+            own(Tensor(array), number)
+        return
+    if isinstance(number, float):
+        expected = function(array.astype(np.float32), np.float32(number))
+    elif expected.dtype == object:
+        with pytest.raises(tc.DTypeError, match="cannot hold"):
+            own(Tensor(array), number)
+        return
+    got = own(Tensor(array), number)
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got.data, expected)
+
+
+def test_a_number_too_large_for_a_float_is_refused():
+    with pytest.raises(tc.DTypeError, match=r"mul: b is an integer of 1329 bits, which float32"):
+        Tensor([1.0]) * 10**400
+
+
+@pytest.mark.parametrize("code", ["f4", "f8", "i2", "i4", "i8", "u4"])
+@pytest.mark.parametrize("wrap", [Tensor, tc.tensor, lambda a: tc.add(a, 0), lambda a: a[::-1]])
+def test_the_other_byte_order_is_converted(code, wrap):
+    array = np.arange(3).astype(">" + code)
+    made = Tensor(wrap(array)) if not isinstance(wrap(array), Tensor) else wrap(array)
+    assert made.dtype == np.dtype(code)
+    assert made.dtype.isnative
+    assert sorted(made.data.tolist()) == [0, 1, 2]
+    mixed = tc.mul(Tensor(np.ones(3, made.dtype)), array)
+    assert mixed.dtype.isnative
+    np.testing.assert_array_equal(mixed.data, array)
+
+
+def test_a_mask_is_not_dropped():
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    for use in (Tensor, lambda m: Tensor([1.0, 2.0]) * m, tc.exp,
+                lambda m: tc.mse_loss(np.ones(2), m)):
+        with pytest.raises(tc.DTypeError, match="would lose its mask; fill it first"):
+            use(masked)
