@@ -160,9 +160,9 @@ def _product(x: Array, factor: Array) -> Array:
     return np.multiply(x, factor, out=np.zeros_like(x), where=factor != 0)
 
 
-def cross_entropy_input(g: Array, logits: Array, *, target: Array, own: Array | None,
-                        even: Array | None, divisor: float | None) -> Array:
-    """(softmax(logits) · Σ target − target) · g, the cotangent of the logits: N K."""
+def cross_entropy_input(logits: Array, g: Array, *, target: Array, own: Array | None,
+                        even: Array | None) -> Array:
+    """(softmax(logits) · Σ target − target) · g: N K, N 1 or 1 1 -> N K."""
     z, _ = _shifted(logits, (1,))
     rows, best = np.arange(len(z)), z.real.argmax(axis=1)
     p = np.exp(z, out=z)
@@ -191,7 +191,7 @@ def cross_entropy_input(g: Array, logits: Array, *, target: Array, own: Array | 
             p -= even
         p[rows, target] -= mine
     p[rows, best] = left - whole * (others / total)
-    p *= g[:, None] if divisor is None else g / p.real.dtype.type(divisor)
+    p *= g
     return p
 
 

@@ -58,7 +58,7 @@ MUL = register(Op(
 
 DIV = register(Op(
     name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
-    vjp={"a": lambda ct, out, a, b: ct / b, "b": lambda ct, out, a, b: -ct * a / b / b},
+    vjp={"a": lambda ct, out, a, b: ct / b, "b": lambda ct, out, a, b: ct * -(a / b / b)},
     samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), couples=(),
     array_rules=True))
 

@@ -126,37 +126,37 @@ def _cross_entropy_shape(logits: Shape, *, target: np.ndarray, own: np.ndarray |
     return () if divisor is not None else logits[:1]
 
 
-def _cross_entropy_input_shape(g: Shape, logits: Shape, *, target: np.ndarray,
-                               own: np.ndarray | None, even: np.ndarray | None,
-                               divisor: float | None) -> Shape:
-    if g != _cross_entropy_shape(logits, target=target, own=own, even=even, divisor=divisor):
-        raise ShapeError(f"cross_entropy_input: g is {g}, the logits {logits}")
+def _cross_entropy_vjp(ct: Tensor, out: Tensor, logits: Tensor, *, divisor: float | None,
+                       **targets: Any) -> Tensor:
+    rows = reshape(ct, (-1, 1)) if divisor is None else reshape(ct / divisor, (1, 1))
+    return apply(CROSS_ENTROPY_INPUT, logits, rows, **targets)
+
+
+def _cross_entropy_input_shape(logits: Shape, g: Shape, *, target: np.ndarray,
+                               own: np.ndarray | None, even: np.ndarray | None) -> Shape:
+    if g not in ((1, 1), (logits[0], 1)):
+        raise ShapeError(f"cross_entropy_input: g is {g} and the logits {logits}; give one number "
+                         "for each row, or one for all")
     return logits
 
 
-def _cross_entropy_vjp(ct: Tensor, out: Tensor, logits: Tensor, **settings: Any) -> Tensor:
-    return apply(CROSS_ENTROPY_INPUT, ct, logits, **settings)
-
-
-def _cross_entropy_input_vjp_g(ct: Tensor, out: Tensor, g: Tensor, logits: Tensor,
-                               **settings: Any) -> Tensor:
-    one = Tensor(np.ones(g.shape, g.dtype))
-    per_row = sum(ct * apply(CROSS_ENTROPY_INPUT, one, logits, **settings), axis=-1)
-    return per_row if g.ndim else sum(per_row)
-
-
-def _cross_entropy_input_vjp_logits(ct: Tensor, out: Tensor, g: Tensor, logits: Tensor, *,
+def _cross_entropy_input_vjp_logits(ct: Tensor, out: Tensor, logits: Tensor, g: Tensor, *,
                                     target: np.ndarray, own: np.ndarray | None,
-                                    even: np.ndarray | None, divisor: float | None) -> Tensor:
+                                    even: np.ndarray | None) -> Tensor:
     # The targets are constant: what is left is the derivative of softmax.
     if target.ndim == 2:
         whole = target.sum(axis=1, keepdims=True)
     else:
         whole = np.ones((len(target), 1), g.dtype) if own is None else own[:, None]
         whole = whole if even is None else whole + even.sum()
-    p = softmax(logits)
-    rows = (reshape(g, (-1, 1)) if divisor is None else g / divisor) * whole
-    return p * (ct - sum(p * ct, axis=-1, keepdims=True)) * rows
+    p, given = softmax(logits), ct * (g * whole)
+    return p * (given - sum(p * given, axis=-1, keepdims=True))
+
+
+def _cross_entropy_input_vjp_g(ct: Tensor, out: Tensor, logits: Tensor, g: Tensor,
+                               **targets: Any) -> Tensor:
+    one = Tensor(np.ones((1, 1), g.dtype))
+    return sum(ct * apply(CROSS_ENTROPY_INPUT, logits, one, **targets), axis=-1, keepdims=True)
 
 
 def _cross_entropy_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -173,8 +173,9 @@ def _cross_entropy_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 def _cross_entropy_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for sample in _cross_entropy_samples(rng):
-        shape = () if sample.settings["divisor"] is not None else (len(sample.settings["target"]),)
-        yield Sample(sample.id, (np.asarray(rng.normal(size=shape)), *sample.args), sample.settings)
+        targets = dict(sample.settings)
+        rows = 1 if targets.pop("divisor") else len(targets["target"])
+        yield Sample(sample.id, (*sample.args, rng.normal(size=(rows, 1))), targets)
 
 
 CROSS_ENTROPY = register(Op(
@@ -188,9 +189,12 @@ CROSS_ENTROPY = register(Op(
 CROSS_ENTROPY_INPUT = register(Op(
     name="cross_entropy_input", shape=_cross_entropy_input_shape,
     kernels={"array": kernels.cross_entropy_input},
-    vjp={"g": _cross_entropy_input_vjp_g, "logits": _cross_entropy_input_vjp_logits},
-    samples=_cross_entropy_input_samples, affine_in=("g",), family="loss",
-    flops=lambda g, logits, *, out_shape, **settings: 6 * math.prod(logits)))
+    vjp={"logits": _cross_entropy_input_vjp_logits, "g": _cross_entropy_input_vjp_g},
+    samples=_cross_entropy_input_samples, affine_in=("g",), broadcasts=True, reads=("logits", "g"),
+    couples=(1,), family="loss",
+    flops=lambda logits, g, *, out_shape, **settings: 6 * math.prod(logits),
+    rejects=(Reject("rows", ((2, 3), (3, 1)), {"target": np.zeros(2, int), "own": None,
+                                               "even": None}, "one number for each row"),)))
 
 
 @public()

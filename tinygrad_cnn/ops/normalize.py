@@ -263,8 +263,8 @@ def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
 
 def _batch_norm_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
                       centre: np.ndarray, scale: np.ndarray) -> Tensor:
-    return apply(STANDARDIZE_INPUT, ct, x, axis=tuple(range(x.ndim - 1)), eps=eps, centre=centre,
-                 scale=scale) * w
+    return apply(STANDARDIZE_INPUT, ct * w, x, axis=tuple(range(x.ndim - 1)), eps=eps,
+                 centre=centre, scale=scale)
 
 
 def _batch_norm_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
