@@ -266,8 +266,7 @@ def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, centre: 
         sums = normalize.totals(ct, x, centre)
         return (normalize.standardize_input(ct, x, centre, scale, sums, w),
                 sums[1] * scale.reshape(-1), sums[0])
-    of_x = standardize_input(ct, x, axis=axis, eps=eps, centre=centre, scale=scale)
-    of_x *= w
+    of_x = standardize_input(ct * w, x, axis=axis, eps=eps, centre=centre, scale=scale)
     return (of_x, batch_norm_weight(ct, x, eps=eps, centre=centre, scale=scale),
             sum_to(ct, shape=w.shape))
 
