@@ -80,6 +80,8 @@ def power(a: Array, b: Array) -> Array:
             return np.asarray(1 / a)
         if b == 3:
             return np.asarray(a * a * a)
+    if a.dtype.kind in "iu" and (b < 0).any():
+        return np.asarray(np.power(a, b, dtype=np.float64))         # no integer: the caller says so
     return np.asarray(np.power(a, b))
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.op import FUNCTIONS, Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, binary, unary
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
 
 __all__ = ["abs", "add", "clip", "div", "exp", "expm1", "log", "maximum", "minimum", "mul", "neg", "power",
            "sqrt", "sub", "where"]
@@ -352,21 +352,50 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     ------
     SettingError
         If ``low`` is above ``high``, or a bound is not a number.
+    DTypeError
+        If the entries are integers, and a bound is none, or lies beyond their range.
 
     Examples
     --------
     >>> clip(Tensor([-2.0, 0.5, 2.0]), -1, 1).data
     array([-1. ,  0.5,  1. ], dtype=float32)
     """
+    x = as_tensor(x, "clip")
+    whole = x.dtype.kind in "iub"
     try:
-        bottom = -math.inf if low is None else float(low)
-        top = math.inf if high is None else float(high)
+        bottom = -math.inf if low is None else _bound("low", low, whole)
+        top = math.inf if high is None else _bound("high", high, whole)
     except (TypeError, ValueError):
         raise SettingError(f"clip: low and high must be numbers, got {low!r} and {high!r}; for "
                            "arrays use maximum() and minimum()") from None
     if not bottom <= top:
         raise SettingError(f"clip: low is {bottom} and high {top}; low must not be above high")
-    return apply(CLIP, x, low=bottom, high=top)
+    least, most = _range(x.dtype)
+    if bottom > most or top < least:
+        raise DTypeError(f"clip: no {x.dtype} is from {bottom} to {top}; cast x first: "
+                         "x.astype(np.int64), or to a float dtype")
+    return apply(CLIP, x, low=builtins.max(bottom, least), high=builtins.min(top, most))
+
+
+def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The least and the largest number of a dtype."""
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return -math.inf, math.inf
+
+
+def _bound(name: str, value: Any, whole: bool) -> float:
+    """A bound as a number of Python; among integers an integer stays one: a float would round it."""
+    if isinstance(value, Tensor):
+        value = as_setting(value, "clip", name)
+    if whole and isinstance(value, (int, np.integer)):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:                       # an integer beyond the floats
+        return math.inf if value > 0 else -math.inf
 
 
 def _where_shape(a: Shape, b: Shape, *, condition: np.ndarray) -> Shape:

@@ -27,6 +27,7 @@ from tinygrad_cnn.tensor import Tensor, apply, as_tensor, expose
 __all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
            "take_winners", "windows"]
 
+_TIES = ("split", "all")        # who shares the gradient of a tie, if not the first has all of it
 _SIDES0: Sides = ((0, 0), (0, 0))
 _CASES: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
     ("overlapping", (2, 5, 4, 3), {"kernel_size": (3, 2), "stride": (1, 1), "padding": _SIDES0}),
@@ -288,7 +289,7 @@ fold.__doc__ = """The adjoint of `windows`: add up windows where they overlap.
 
 def _shared_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   ties: str) -> Shape:
-    if ties not in ("split", "all"):
+    if ties not in _TIES:
         raise SettingError(f"max_pool2d: ties {ties!r} must be 'first', 'split' or 'all'")
     return shapes.max_pool2d(x, kernel_size=kernel_size, stride=stride, padding=padding)
 
@@ -379,7 +380,7 @@ def max_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0
            [13., 15.]])
     """
     x, settings = _window_settings("max_pool2d", x, kernel_size, stride, padding)
-    if ties == "first":
+    if ties == "first" or (x.dtype.kind in "iub" and ties in _TIES):    # no gradient to share
         return apply(MAX_POOL2D, x, **settings)
     return apply(MAX_POOL2D_SHARED, x, **settings, ties=ties)
 

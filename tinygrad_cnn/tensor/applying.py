@@ -133,6 +133,8 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
     if not op.variadic and len(inputs) < len(op.inputs):
         inputs += (None,) * (len(op.inputs) - len(inputs))
     tensors = _as_tensors(op, inputs)
+    if settings and any(x is not None and x._data.dtype.kind in "iub" for x in tensors):
+        _refuse_fractions(op, tensors, settings)
     expected = _result_shape(op, tuple([None if x is None else x._data.shape for x in tensors]),
                              tuple(settings.items()))
     state = _state.get()
@@ -181,6 +183,17 @@ def _judge(op: Op, shapes: tuple[Shape | None, ...],
 
 # Each step of a training asks the same questions, and the answer takes longer than a small kernel.
 _remembered = lru_cache(maxsize=4096)(_judge)
+
+
+def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
+                      settings: dict[str, Any]) -> None:
+    """Refuse a setting that would be cut off to fit integers, before a kernel does so in silence."""
+    for setting, value in settings.items():
+        if isinstance(value, float) and not value.is_integer():
+            i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)
+            name = op.input_name(i)
+            raise DTypeError(f"{op.name}: {name} is {x.dtype} and {setting} is {value}, which is "
+                             f"no integer; cast it: {name}.astype(np.float32)")
 
 
 def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeError:
