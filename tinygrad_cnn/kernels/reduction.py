@@ -95,11 +95,11 @@ def _shifted(x: Array, axis: Axes) -> tuple[Array, Array]:
     return z, top
 
 
-def _log_total(z: Array, axis: Axes) -> Array:
+def _log_total(z: Array, axis: Axes, out: Array | None = None) -> Array:
     """log Σ exp(z) of rows whose largest entry is 0, without adding what is small to 1."""
-    e = np.exp(z)
     most = z.real == 0
-    e -= most
+    e = np.exp(z, out=out)
+    e[most] -= 1
     rest = e.sum(axis=axis, keepdims=True)
     rest += most.sum(axis=axis, keepdims=True) - 1
     with np.errstate(divide="ignore"):                       # a row of −∞: log 0
@@ -137,17 +137,16 @@ def cross_entropy(logits: Array, *, target: Array, own: Array | None, even: Arra
     1, at the class, and ``even`` (K,) everywhere.
     """
     z, _ = _shifted(logits, (1,))
-    total = _log_total(z, (1,))                             # N 1
+    # Σ target · (log Σ exp(z) − z): both terms are at least 0, so nothing cancels.
     if target.ndim == 2:
-        z -= total
-        terms = -_product(z, target).sum(axis=1)
+        inner, whole = _product(z, target).sum(axis=1), target.sum(axis=1)
     else:
-        terms = total[:, 0] - z[np.arange(len(z)), target]
-        if own is not None:
-            terms = _product(terms, own)
+        inner = z[np.arange(len(z)), target]
+        whole = np.ones(len(z), z.real.dtype) if own is None else own
+        inner = inner if own is None else _product(inner, own)
         if even is not None:
-            z -= total
-            terms -= _product(z, even).sum(axis=1)
+            inner, whole = inner + _product(z, even).sum(axis=1), whole + even.sum()
+    terms = _product(_log_total(z, (1,), out=z)[:, 0], whole) - inner
     if divisor is None:
         return np.asarray(terms)
     return np.asarray(terms.sum() / logits.dtype.type(divisor))

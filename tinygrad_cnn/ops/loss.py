@@ -95,12 +95,12 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
         total = float((per_class[target] if are_classes else target * per_class).sum())
     if not total and reduction == "mean":
         raise SettingError(f"{op}: the weights of all labels are 0, so their mean is not defined")
-    one = 1.0 if per_class is None else per_class
     own = even = None
+    one = np.ones(1) if per_class is None else per_class
     if not are_classes:
         target = ((target * (1 - smoothing) + smoothing / classes) * one).astype(scores.dtype)
     elif per_class is not None or smoothing:
-        own = np.broadcast_to((1 - smoothing) * one, classes)[target].astype(scores.dtype)
+        own = np.broadcast_to(one, classes)[target].astype(scores.dtype) * (1 - smoothing)
         if smoothing:
             even = np.broadcast_to(smoothing / classes * one, classes).astype(scores.dtype)
     return {"target": target, "own": own, "even": even,
