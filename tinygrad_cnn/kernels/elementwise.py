@@ -6,7 +6,9 @@ formula has a meaning there.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,9 @@ from tinygrad_cnn.kernels.blocks import long_lines
 from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.threads import parallel, spread
 
-__all__ = ["LARGE", "add", "clip", "div", "elu", "gelu", "keep", "leaky_relu", "mul", "power",
-           "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu", "softplus", "sub",
-           "where"]
+__all__ = ["LARGE", "add", "clip", "div", "elu", "gelu", "gelu_slope", "keep", "leaky_relu", "mul",
+           "power", "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu",
+           "silu_slope", "softplus", "sub", "where"]
 
 Array = NDArray[Any]
 
@@ -112,9 +114,22 @@ def _select(x: Array, condition: Array, out: Array) -> None:
 
 def where(a: Array, b: Array, *, condition: Array) -> Array:
     """``a`` where the condition holds, ``b`` elsewhere."""
-    if b.ndim == 0 and not b and a.shape == condition.shape and a.dtype == b.dtype:
+    bits = _BITS.get(a.dtype)
+    if bits is None or a.dtype != b.dtype:
+        return np.asarray(np.where(condition, a, b))
+    if b.ndim == 0 and not b and a.shape == condition.shape:
         return keep(a, condition)
-    return np.asarray(np.where(condition, a, b))
+    # b, and on it the difference in bits, if the condition holds: five times as quick as np.where.
+    shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+    return spread(_choose, empty(shape, a.dtype), a, b, condition)
+
+
+def _choose(a: Array, b: Array, condition: Array, out: Array) -> None:
+    bits = _BITS[out.dtype]
+    first, second, result = a.view(bits), b.view(bits), out.view(bits)
+    np.bitwise_xor(first, second, out=result)
+    np.multiply(result, condition, out=result)
+    np.bitwise_xor(result, second, out=result)
 
 
 def clip(x: Array, *, low: float, high: float) -> Array:
@@ -160,9 +175,30 @@ def elu(x: Array, *, alpha: float) -> Array:
 # ---- the logistic function and its kin, through exp(−|x|), which keeps the digits of a tail
 
 _FLAT = 40.0                        # from here on gelu(x) is x, or 0
+_NOTHING = 1e3                      # exp(−x) is 0 from here on, in float64 too
 _TAIL = {4: 87.0, 8: 600.0}         # by item size: from here on exp(−x) comes near to subnormals
-_K, _K_REST = 1.5957691216057308, -9.96930880911092e-17               # 2 √(2/π)
-_KA, _KA_REST = 0.07135481627260025, -6.175149918155315e-19                                # 0.044715 · 2 √(2/π)
+_K, _K_REST = 1.5957691216057308, -9.96930880911092e-17                 # 2 √(2/π)
+_KA, _KA_REST = 0.07135481627260025, -6.175149918155315e-19             # 0.044715 · 2 √(2/π)
+_BLOCK = 1 << 14                    # numbers of which a few arrays stay in the cache
+
+
+def _in_blocks(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The same function of many steps, on large arrays block by block and on all threads."""
+    @functools.wraps(function)
+    def blockwise(x: Array) -> Array:
+        if x.size <= 2 * _BLOCK or not x.flags.c_contiguous:
+            return function(x)
+        out = empty(x.shape, x.dtype)
+        given, made = x.reshape(-1), out.reshape(-1)
+
+        def work(low: int, high: int) -> None:
+            for first in range(low, high, _BLOCK):
+                part = slice(first, min(first + _BLOCK, high))
+                made[part] = function(given[part])
+
+        parallel(x.size, work, least=LARGE // 2, products=False)
+        return out
+    return blockwise
 
 
 def _decay(x: Array) -> Array:
@@ -174,25 +210,28 @@ def _decay(x: Array) -> Array:
     return np.exp(away, out=away)
 
 
+@_in_blocks
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(−x))."""
     e = _decay(x)
-    # 1 or e, whichever keeps its digits: a product or maximum with a mask is far quicker than where
+    # 1 or e, whichever keeps its digits.
     y = np.asarray(np.where(x.real > 0, 1, e) if x.dtype.kind == "c" else np.maximum(e, x > 0))
     e += 1
     y /= e
     return y
 
 
+@_in_blocks
 def sigmoid_slope(x: Array) -> Array:
     """exp(−|x|) / (1 + exp(−|x|))², the derivative of sigmoid."""
     y = _decay(x)
     e = y + x.dtype.type(1)
-    y /= e
+    e *= e
     y /= e
     return y
 
 
+@_in_blocks
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(−|x|))."""
     y = _decay(x)
@@ -201,62 +240,128 @@ def softplus(x: Array) -> Array:
     return y
 
 
+@_in_blocks
 def silu(x: Array) -> Array:
     """x · sigmoid(x)."""
     if x.dtype.kind == "c":
         return np.asarray(x * sigmoid(x))
-    limit = _TAIL[x.itemsize]
     y = sigmoid(x)
-    y *= np.maximum(x, -limit)
-    return _with_tail(y, x, -limit, lambda z: _times_decay(z, -z))
-
-
-def gelu(x: Array) -> Array:
-    """x · sigmoid(2u), u = √(2/π) (x + 0.044715 x³); the same as x/2 · (1 + tanh(u))."""
-    if x.dtype.kind == "c":
-        return np.asarray(x * sigmoid(x * (_K + _KA * (x * x))))
-    number = x.dtype.type
-    inner = np.clip(x, number(-1), number(_FLAT))
-    square = inner * inner
-    square *= number(_KA)
-    square += number(_K)
-    inner *= square
-    y = sigmoid(inner)
-    y *= np.maximum(x, -1)
-    return _with_tail(y, x, -1.0, _gelu_tail)
-
-
-def _with_tail(y: Array, x: Array, limit: float, tail: Any) -> Array:
-    """``y``, and ``tail(x)``, worked out in float64, where x is below the limit."""
-    below = x < limit
-    if below.any():
-        y[below] = tail(np.asarray(x[below], np.float64))
+    y *= np.maximum(x, -_NOTHING)
+    far = x < -_TAIL[x.itemsize]
+    if far.any():
+        tail = np.maximum(x[far], -_NOTHING).astype(np.float64)     # ∞ · 0 is no number
+        y[far] = _times_decay(tail, -tail)
     return y
 
 
-def _times_decay(x: Array, t: Array) -> Array:
-    """x · exp(−t) for t of 64 or more: in two steps, since exp(−t) may be subnormal."""
-    near = np.minimum(t, 2000)                              # −∞ · 0 is no number
-    return np.asarray(np.maximum(x, -2000) * np.exp(40 - near) * math.exp(-40))
+@_in_blocks
+def silu_slope(x: Array) -> Array:
+    """σ(x) + x σ(x) σ(−x) with σ = sigmoid, the derivative of silu."""
+    if x.dtype.kind == "c":
+        return np.asarray(sigmoid(x) * (1 + x * sigmoid(-x)))
+    y = sigmoid_slope(x)
+    y *= np.clip(x, -_NOTHING, _NOTHING)
+    y += sigmoid(x)
+    far = x < -_TAIL[x.itemsize]
+    if far.any():
+        tail = np.maximum(x[far], -_NOTHING).astype(np.float64)
+        y[far] = _times_decay(1 + tail, -tail)
+    return y
 
 
-def _gelu_tail(x: Array) -> Array:
-    """gelu below −1: what exp(−2|u|) needs of u, which is up to 370, are its digits beyond float64.
+@_in_blocks
+def gelu(x: Array) -> Array:
+    """x · sigmoid(v), v = 2 √(2/π) (x + 0.044715 x³); the same as x/2 · (1 + tanh(v / 2)).
 
-    Products and sums are taken with their rounding errors (Dekker, *A floating-point technique for
-    extending the available precision*, 1971).
+    exp(−|v|) has as many digits less than v as v has in front of the point, so v is worked out in
+    two parts, of which the second is what float32 or float64 leaves out.
     """
-    z = np.minimum(-x, _FLAT)
+    if x.dtype.kind == "c":
+        return np.asarray(x * sigmoid(x * (_K + _KA * (x * x))))
+    v, rest, e = _gelu_decay(x)
+    y = np.asarray(np.maximum(e, x > 0))
+    e += 1
+    y /= e
+    y *= np.maximum(x, -_FLAT)
+    return _gelu_tail(y, x, v, rest, lambda z: z)
+
+
+@_in_blocks
+def gelu_slope(x: Array) -> Array:
+    """σ(v) + x σ(v) σ(−v) v′, the derivative of gelu."""
+    if x.dtype.kind == "c":
+        v = x * (_K + _KA * (x * x))
+        return np.asarray(sigmoid(v) * (1 + x * sigmoid(-v) * (_K + 3 * _KA * (x * x))))
+    v, rest, e = _gelu_decay(x)
+    near = np.clip(x, -_FLAT, _FLAT)
+    y = near * near
+    y *= 3 * _KA
+    y += _K
+    y *= near
+    y *= e
+    total = 1 + e
+    y /= total
+    y += np.maximum(e, x > 0)
+    y /= total
+    return _gelu_tail(y, x, v, rest, lambda z: 1 + z * (_K + 3 * _KA * z * z))
+
+
+def _gelu_decay(x: Array) -> tuple[Array, Array, Array]:
+    """|v| in two parts, and exp(−|v|)."""
+    v, rest = _inner(np.minimum(np.abs(x), x.dtype.type(_FLAT)))
+    e = np.asarray(np.exp(-v))
+    e -= e * rest
+    return v, rest, e
+
+
+def _gelu_tail(y: Array, x: Array, v: Array, rest: Array,
+               factor: Callable[[Array], Array]) -> Array:
+    """``y``, and factor(x) · exp(−|v|) where x is so far below 0 that exp(−|v|) is subnormal."""
+    far = (v > _TAIL[x.itemsize]) & (x < 0)
+    if far.any():
+        z = np.maximum(x[far], -_FLAT).astype(np.float64)
+        y[far] = _times_decay(factor(z), v[far].astype(np.float64)) * (
+            1 - rest[far].astype(np.float64))
+    return y
+
+
+def _inner(z: Array) -> tuple[Array, Array]:
+    """2 √(2/π) (z + 0.044715 z³) for z from 0 to 40, and what rounding it has left out."""
+    wide = z.astype(np.float64)
+    v = wide * wide
+    v *= _KA
+    v += _K
+    v *= wide
+    if z.dtype == np.float32:
+        rounded = v.astype(np.float32)
+        v -= rounded
+        return rounded, v.astype(np.float32)
+    rest = np.zeros_like(v)
+    large = z > 1                               # before, there is nothing to gain
+    if large.any():
+        exact, more = _inner_twofold(z[large])
+        rest[large] = exact - v[large] + more
+    return v, rest
+
+
+def _inner_twofold(z: Array) -> tuple[Array, Array]:
+    """As above, each product and sum with its rounding error.
+
+    T. J. Dekker, *A floating-point technique for extending the available precision*, 1971.
+    """
     square, rest = _product(z, z)
     cubic, cubic_rest = _product(square, np.full_like(z, _KA))
     cubic_rest += _KA * rest + _KA_REST * square
     factor = _K + cubic
     taken = factor - cubic
     factor_rest = (_K - taken) + (cubic - (factor - taken)) + cubic_rest + _K_REST
-    t, t_rest = _product(z, factor)
-    t_rest += z * factor_rest
-    e = np.exp(-t) * (1 - t_rest)
-    return np.where(t < 64, -z * e / (1 + e), _times_decay(-z, t) * (1 - t_rest))
+    v, v_rest = _product(z, factor)
+    return v, v_rest + z * factor_rest
+
+
+def _times_decay(x: Array, t: Array) -> Array:
+    """x · exp(−t) for t of 64 or more: in two steps, since exp(−t) may be subnormal."""
+    return np.asarray(x * np.exp(40 - t) * math.exp(-40))
 
 
 def _product(a: Array, b: Array) -> tuple[Array, Array]:

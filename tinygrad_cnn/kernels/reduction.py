@@ -99,7 +99,7 @@ def _log_total(z: Array, axis: Axes, out: Array | None = None) -> Array:
     """log Σ exp(z) of rows whose largest entry is 0, without adding what is small to 1."""
     most = z.real == 0
     e = np.exp(z, out=out)
-    e[most] -= 1
+    e -= most
     rest = e.sum(axis=axis, keepdims=True)
     rest += most.sum(axis=axis, keepdims=True) - 1
     with np.errstate(divide="ignore"):                       # a row of −∞: log 0
@@ -141,12 +141,14 @@ def cross_entropy(logits: Array, *, target: Array, own: Array | None, even: Arra
     if target.ndim == 2:
         inner, whole = _product(z, target).sum(axis=1), target.sum(axis=1)
     else:
-        inner = z[np.arange(len(z)), target]
-        whole = np.ones(len(z), z.real.dtype) if own is None else own
-        inner = inner if own is None else _product(inner, own)
+        inner, whole = z[np.arange(len(z)), target], own
+        if own is not None:
+            inner = _product(inner, own)
         if even is not None:
-            inner, whole = inner + _product(z, even).sum(axis=1), whole + even.sum()
-    terms = _product(_log_total(z, (1,), out=z)[:, 0], whole) - inner
+            inner = inner + _product(z, even).sum(axis=1)
+            whole = (1 if own is None else own) + even.sum()
+    total = _log_total(z, (1,), out=z)[:, 0]
+    terms = (total if whole is None else _product(total, whole)) - inner
     if divisor is None:
         return np.asarray(terms)
     return np.asarray(terms.sum() / logits.dtype.type(divisor))
@@ -161,18 +163,27 @@ def _product(x: Array, factor: Array) -> Array:
 
 def cross_entropy_input(logits: Array, g: Array, *, target: Array, own: Array | None,
                         even: Array | None) -> Array:
-    """(softmax(logits) · Σ target − target) · g: N K, N 1 or 1 1 -> N K."""
-    z, _ = _shifted(logits, (1,))
-    rows, best = np.arange(len(z)), z.real.argmax(axis=1)
-    p = np.exp(z, out=z)
+    """(softmax(logits) · Σ target − target) · g: N K, N 1 or 1 1 -> N K.
+
+    At one entry of each row the target is near to what is taken from it: at the label, and among
+    soft targets where the probability is largest.  There the difference is made of the others.
+    """
+    p, _ = _shifted(logits, (1,))
+    soft = target.ndim == 2
+    rows = np.arange(len(p))
+    best = target if not soft and even is None else p.real.argmax(axis=1)
+    np.exp(p, out=p)
     first = p[rows, best]
     p[rows, best] = 0
     others = p.sum(axis=1)
     total = first + others
     p /= total[:, None]
-    # Near the label the largest probability is near 1, and taking the target from it would leave
-    # no digits: what is left of the targets less what is left of the probabilities keeps them.
-    if target.ndim == 2:
+    others /= total
+    if not soft and even is None:
+        p[rows, best] = -others
+        p *= g if own is None else g * own[:, None]
+        return p
+    if soft:
         rest = target.copy()
         rest[rows, best] = 0
         left = rest.sum(axis=1)
@@ -180,16 +191,13 @@ def cross_entropy_input(logits: Array, g: Array, *, target: Array, own: Array | 
         p *= whole[:, None]
         p -= rest
     else:
+        assert even is not None
         mine = np.ones(len(p), p.real.dtype) if own is None else own
-        left, whole = np.where(best == target, 0, mine), mine
-        if even is not None:
-            left, whole = left + (even.sum() - even[best]), whole + even.sum()
-        if own is not None or even is not None:
-            p *= whole[:, None]
-        if even is not None:
-            p -= even
+        left, whole = np.where(best == target, 0, mine) + (even.sum() - even[best]), mine + even.sum()
+        p *= whole[:, None]
+        p -= even
         p[rows, target] -= mine
-    p[rows, best] = left - whole * (others / total)
+    p[rows, best] = left - whole * others
     p *= g
     return p
 

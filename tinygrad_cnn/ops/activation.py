@@ -7,7 +7,7 @@ written so that far from 0 the derivative has all its digits, too: 1 − tanh² 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.op import Op, Sample, dyadic, public, register
-from tinygrad_cnn.ops.elementwise import clip, keep, where
+from tinygrad_cnn.ops.elementwise import clip, keep
 from tinygrad_cnn.ops.samples import matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.tensor import Tensor, apply, as_array, unary
@@ -60,19 +60,44 @@ relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
     """
 
 
-# The derivative of sigmoid, which is even, is an op of its own: no product of sigmoids is as quick.
-SIGMOID_SLOPE = register(Op(
-    name="sigmoid_slope", shape=_same, kernels={"array": kernels.sigmoid_slope},
-    vjp={"x": lambda ct, out, x: ct * (out * tanh(-0.5 * x))},
-    samples=smooth_matrices(wide=12.0), reads=("x", "out"), couples=(), family="activation"))
+# ---- derivatives that are ops of their own: one quick pass in the first order, and digits to the end
 
-_sigmoid_slope_of_tensor = unary(SIGMOID_SLOPE, kernels.sigmoid_slope)
+def _slope_op(name: str, kernel: Callable[[np.ndarray], np.ndarray],
+              second: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    """The derivative of an activation as a function of arrays and tensors; ``second`` is its own."""
+    op = register(Op(
+        name=f"{name}_slope", shape=_same, kernels={"array": kernel},
+        vjp={"x": lambda ct, out, x: ct * second(x)},
+        samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
+    of_tensor = unary(op, kernel)
+    return lambda x: of_tensor(x) if isinstance(x, Tensor) else kernel(x)
 
 
-def _sigmoid_slope(x: Any) -> Any:
-    """σ(x) σ(−x) of an array or a tensor."""
-    return _sigmoid_slope_of_tensor(x) if isinstance(x, Tensor) else kernels.sigmoid_slope(x)
+def _sigmoid_second(x: Tensor) -> Tensor:
+    return _sigmoid_slope(x) * tanh(-0.5 * x)
 
+
+def _silu_second(x: Tensor) -> Tensor:
+    # 2 σ′ + x σ″; where x is cut off, σ′ is 0.
+    x = clip(x, -1e3, 1e3)
+    return _sigmoid_slope(x) * (2.0 + x * tanh(-0.5 * x))
+
+
+def _gelu_second(x: Tensor) -> Tensor:
+    # Of x σ(v): 2 σ′ v′ + x (σ″ v′² + σ′ v″), v = c (x + a x³); where x is cut off, σ′ is 0.
+    c, a = 2 * math.sqrt(2 / math.pi), 0.044715
+    x = clip(x, -40.0, 40.0)
+    square = x * x
+    v, dv = c * x * (1.0 + a * square), c * (1.0 + 3 * a * square)
+    return _sigmoid_slope(v) * (2.0 * dv + x * (dv * dv * tanh(-0.5 * v) + (6 * a * c) * x))
+
+
+_sigmoid_slope = _slope_op("sigmoid", kernels.sigmoid_slope, _sigmoid_second)
+_silu_slope = _slope_op("silu", kernels.silu_slope, _silu_second)
+_gelu_slope = _slope_op("gelu", kernels.gelu_slope, _gelu_second)
+
+
+# ---- smooth activations
 
 TANH = register(Op(
     name="tanh", shape=_same, kernels={"array": np.tanh},
@@ -115,8 +140,10 @@ sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; 
 
 SOFTPLUS = register(Op(
     name="softplus", shape=_same, kernels={"array": kernels.softplus},
-    vjp={"x": lambda ct, out, x: ct * sigmoid(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
+    vjp={"x": lambda ct, out, x: ct * (sigmoid(x) if isinstance(x, Tensor)
+                                       else kernels.sigmoid(x))},
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), array_rules=True,
+    family="activation"))
 
 softplus = public()(unary(SOFTPLUS, kernels.softplus))
 softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its derivative is sigmoid(x).
@@ -133,17 +160,11 @@ softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its deriva
     """
 
 
-def _silu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    # σ(x) + x σ(x) σ(−x), whose second term is even but for its sign: below 0, no factor is ∞.
-    above = x > 0
-    below = where(above, -x, x)
-    sign = np.where(above, -1, 1).astype(x.dtype)
-    return ct * (sigmoid(x) + sign * silu(below) * sigmoid(-below))
-
-
 SILU = register(Op(
-    name="silu", shape=_same, kernels={"array": kernels.silu}, vjp={"x": _silu_vjp},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
+    name="silu", shape=_same, kernels={"array": kernels.silu},
+    vjp={"x": lambda ct, out, x: ct * _silu_slope(x)},
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), array_rules=True,
+    family="activation"))
 
 silu = public()(unary(SILU, kernels.silu))
 silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
@@ -163,22 +184,11 @@ silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
     """
 
 
-def _gelu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    # s + x s (1 − s) v′ with s = σ(v), v = 2 √(2/π) (x + a x³).  Far below 0 a rounded v would cost
-    # s its digits; there it is out / x.  Beyond 40 the derivative is 1 or 0.
-    c, a = 2 * math.sqrt(2 / math.pi), 0.044715
-    below = x < 0
-    near = clip(x, -40.0, 40.0)
-    square = near * near
-    v = c * near * (1.0 + a * square)
-    s = where(below, out / where(below, x, 1.0), sigmoid(v))
-    product = where(below, out, near * s)
-    return ct * (s + product * sigmoid(-v) * (c * (1.0 + 3 * a * square)))
-
-
 GELU = register(Op(
-    name="gelu", shape=_same, kernels={"array": kernels.gelu}, vjp={"x": _gelu_vjp},
-    samples=smooth_matrices(wide=5.0), reads=("x", "out"), couples=(), family="activation"))
+    name="gelu", shape=_same, kernels={"array": kernels.gelu},
+    vjp={"x": lambda ct, out, x: ct * _gelu_slope(x)},
+    samples=smooth_matrices(wide=5.0), reads=("x",), couples=(), array_rules=True,
+    family="activation"))
 
 gelu = public()(unary(GELU, kernels.gelu))
 gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by entry.

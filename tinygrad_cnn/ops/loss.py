@@ -95,6 +95,7 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
         total = float((per_class[target] if are_classes else target * per_class).sum())
     if not total and reduction == "mean":
         raise SettingError(f"{op}: the weights of all labels are 0, so their mean is not defined")
+    target.flags.writeable = False              # so that recording it takes no copy
     own = even = None
     one = np.ones(1) if per_class is None else per_class
     if not are_classes:
@@ -126,10 +127,12 @@ def _cross_entropy_shape(logits: Shape, *, target: np.ndarray, own: np.ndarray |
     return () if divisor is not None else logits[:1]
 
 
-def _cross_entropy_vjp(ct: Tensor, out: Tensor, logits: Tensor, *, divisor: float | None,
-                       **targets: Any) -> Tensor:
-    rows = reshape(ct, (-1, 1)) if divisor is None else reshape(ct / divisor, (1, 1))
-    return apply(CROSS_ENTROPY_INPUT, logits, rows, **targets)
+def _cross_entropy_vjp(ct: Any, out: Any, logits: Any, *, divisor: float | None,
+                       **targets: Any) -> Any:
+    rows = ct.reshape(-1, 1) if divisor is None else (ct / divisor).reshape(1, 1)
+    if isinstance(ct, Tensor):
+        return apply(CROSS_ENTROPY_INPUT, logits, rows, **targets)
+    return kernels.cross_entropy_input(logits, rows, **targets)
 
 
 def _cross_entropy_input_shape(logits: Shape, g: Shape, *, target: np.ndarray,
@@ -181,7 +184,7 @@ def _cross_entropy_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
 CROSS_ENTROPY = register(Op(
     name="cross_entropy", shape=_cross_entropy_shape, kernels={"array": kernels.cross_entropy},
     vjp={"logits": _cross_entropy_vjp}, samples=_cross_entropy_samples, reads=("logits",),
-    couples=(1,), family="loss",
+    couples=(1,), array_rules=True, family="loss",
     flops=lambda logits, *, out_shape, target, own, even, divisor: 6 * math.prod(logits),
     rejects=(Reject("targets", ((2, 3),), {"target": np.zeros((2, 4)), "own": None, "even": None,
                                            "divisor": 2.0}, "the targets are (2, 4)"),)))

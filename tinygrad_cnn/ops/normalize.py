@@ -17,7 +17,7 @@ from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.ops.elementwise import expm1, where
+from tinygrad_cnn.ops.elementwise import expm1
 from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Shape, axis_index
 from tinygrad_cnn.tensor import (
@@ -38,11 +38,10 @@ Axes = tuple[int, ...]
 # ---- softmax
 
 def _softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
-    # The same number taken from a whole row of ct changes nothing; that of the most probable entry
-    # leaves no large terms that cancel where its probability is near 1.
+    # The same number taken from a whole row of ct changes nothing, so it counts as a constant; that
+    # of the most probable entry leaves no large terms that cancel where its probability is near 1.
     best = np.expand_dims(out._data.argmax(axis=axis), axis)
-    first = best == np.arange(x.shape[axis]).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
-    ct = ct - sum(where(first, ct, 0.0), axis=axis, keepdims=True)
+    ct = ct - np.take_along_axis(ct._data, best, axis)
     return out * (ct - sum(out * ct, axis=axis, keepdims=True))
 
 
