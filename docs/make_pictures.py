@@ -78,7 +78,7 @@ class ResNet(nn.Module):
 def without_times(figure: viz.Figure, **settings) -> viz.Figure:
     """The same picture without what differs from run to run."""
     entries = tuple(replace(e, seconds=None) for e in figure.recording.entries)
-    return viz.Figure(replace(figure.recording, entries=entries), engine="spine", **settings)
+    return viz.Figure(replace(figure.recording, entries=entries), engine="builtin", **settings)
 
 
 def digits(part) -> tuple[np.ndarray, np.ndarray]:
@@ -111,16 +111,16 @@ def trained(train) -> tuple[LeNet, dict[str, list[float]]]:
 def graphs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """The pictures of graphs."""
     x, y = images[:BATCH], labels[:BATCH]
-    sick = LeNet()
-    sick.conv2.bias.data[:3] = -50.0            # three channels that never fire
-    step = viz.graph_of_module(sick, x, labels=y)
+    unhealthy = LeNet()
+    unhealthy.conv2.bias.data[:3] = -50.0            # three channels that never fire
+    step = viz.graph_of_module(unhealthy, x, labels=y)
     without_times(step, theme="light").save(folder / "lenet.svg")
     without_times(step, theme="dark").save(folder / "lenet_dark.svg")
     viz.animate(without_times(step), folder / "backward.svg")
     big = viz.graph_of_module(ResNet(), x, labels=y)
     without_times(big, scale="fit").save(folder / "resnet.svg")
     old, new = (viz.graph_of_module(LeNet(f), x) for f in (tc.relu, tc.gelu))
-    viz.diff(old, new).figure(engine="spine").save(folder / "difference.svg")
+    viz.diff(old, new).figure(engine="builtin").save(folder / "difference.svg")
     (folder / "lenet.txt").write_text(step.canonical(batch="N"), encoding="utf-8")
 
 
@@ -139,7 +139,7 @@ def drawings(folder: Path, train, test) -> None:
 
 
 def masked(text: str) -> str:
-    """Text without the numbers and colours that may differ between machines."""
+    """Text without the numbers and colors that may differ between machines."""
     text = re.sub(r"#[0-9a-f]{6}|#?g[0-9a-f]{8}|ag[0-9a-f]{8}\w*", "C", text)
     return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "0", text)
 

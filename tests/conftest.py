@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import graph, op
+from tinygrad_cnn.core import graph, op
 from tinygrad_cnn.ops import random
 
 

@@ -7,6 +7,9 @@
 array([[2., 4.]], dtype=float32)
 """
 
+from tinygrad_cnn.core import Parameter, Tensor, custom_op, grad, gradients, tensor
+from tinygrad_cnn.core.graph import enable_grad, is_grad_enabled, no_grad
+from tinygrad_cnn.core.op import OPS, Op, Reject, Sample, register, use_kernels
 from tinygrad_cnn.debug import check_mutation, detect_anomaly
 from tinygrad_cnn.errors import (
     AnomalyError,
@@ -23,15 +26,12 @@ from tinygrad_cnn.errors import (
     TinygradCnnError,
     VizError,
 )
-from tinygrad_cnn.graph import enable_grad, is_grad_enabled, no_grad
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.kernels.memory import release_memory
 from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
 from tinygrad_cnn.kernels.tune import autotune
-from tinygrad_cnn.op import OPS, Op, Reject, Sample, register, use_kernels
 from tinygrad_cnn.ops import *  # noqa: F403 - every op is public here
 from tinygrad_cnn.ops import __all__ as _ops
-from tinygrad_cnn.tensor import Parameter, Tensor, custom_op, grad, gradients, tensor
 
 __version__ = "0.1.0"
 

@@ -10,11 +10,11 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core.graph import Node, Observer, observing
 from tinygrad_cnn.errors import AnomalyError, GradientError
-from tinygrad_cnn.graph import Node, Observer, observing
 
 if TYPE_CHECKING:
-    from tinygrad_cnn.tensor import Tensor
+    from tinygrad_cnn.core import Tensor
 
 __all__ = ["check_mutation", "detect_anomaly"]
 

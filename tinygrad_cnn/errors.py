@@ -92,6 +92,10 @@ class GradientMismatch(TinygradCnnError, AssertionError):  # noqa: N818 - it rea
     """A gradient test found a rule that disagrees with its op."""
 
 
+class KernelFailed(Exception):  # noqa: N818 - it is no error of the user's, who never meets it
+    """An optional kernel found out, while it ran, that it cannot; ops then take another."""
+
+
 def missing_extra(package: str, *, extra: str, purpose: str) -> MissingExtraError:
     """Make the error for an optional package that is absent.
 

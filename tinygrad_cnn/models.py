@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import nn
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.ops import relu
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["MODELS", "build", "digits_net", "lenet", "resnet20", "vgg"]
 
@@ -221,8 +221,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int, *,
     if name not in MODELS:
         raise SettingError(f"model {name!r} is unknown; choose from {', '.join(MODELS)}")
     model = MODELS[name](image_shape[2], classes, rng=rng)
-    model.eval()
-    model(Tensor(np.zeros((1, *image_shape), np.float32)))      # sizes come from the first call
-    model.train()
+    with nn.evaluating(model):
+        model(Tensor(np.zeros((1, *image_shape), np.float32)))      # sizes come from the first call
     assert all(math.prod(p.shape) for p in model.parameters())
     return model

@@ -111,13 +111,14 @@ def widths(value: Any, *, op: str) -> Sides:
                            f"(left, right)), with no number below 0, got {value!r}") from None
 
 
-def axis_index(axis: Any, shape: Sequence[int], *, op: str = "shape") -> int:
+def axis_index(axis: Any, shape: Sequence[int], *, op: str = "shape",
+               setting: str = "axis") -> int:
     """``axis`` counted from the front; a negative one counts from the back, as in NumPy.
 
     >>> axis_index(-1, (2, 3, 4))
     2
     """
-    number = integer(op, "axis", axis)
+    number = integer(op, setting, axis)
     if not -len(shape) <= number < len(shape):
         raise ShapeError(f"{op}: axis {number} does not exist in an array of shape {tuple(shape)}")
     return number % len(shape)

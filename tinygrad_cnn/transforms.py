@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import grad as _grad
+from tinygrad_cnn.core.graph import enable_grad
 from tinygrad_cnn.errors import GradientError, SettingError, ShapeError
-from tinygrad_cnn.graph import enable_grad
 from tinygrad_cnn.ops import reshape, stack
-from tinygrad_cnn.tensor import Tensor
-from tinygrad_cnn.tensor import grad as _grad
 
 __all__ = ["grad", "hessian", "jacobian", "jvp", "value_and_grad", "vjp"]
 

@@ -9,8 +9,8 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor
-from tinygrad_cnn.op import OPS
-from tinygrad_cnn.tensor import apply
+from tinygrad_cnn.core import apply
+from tinygrad_cnn.core.op import OPS
 
 INTEGERS = [np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64]
 SEVERAL = [n for n, op in OPS.items() if op.variadic or len(op.inputs) > 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -11,7 +12,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor, enable_grad, grad, gradients, no_grad
-from tinygrad_cnn.tensor import custom_op
+from tinygrad_cnn.core import apply, custom_op
 
 
 def leaf(values):
@@ -156,14 +157,13 @@ def test_a_rule_of_the_wrong_shape_is_refused():
         badly_shaped(leaf([1.0, 2.0])).sum().backward()
 
 
-def test_a_rule_that_gives_an_array_is_refused():
-    @custom_op(shape=lambda x: x, vjp={"x": lambda ct, out, x: ct.data},
-               samples=lambda rng: iter(()))
-    def gives_an_array(x):
-        return x + 0.0
-
-    with pytest.raises(tc.GradientError, match="expected a Tensor"):
-        gives_an_array(leaf([1.0])).sum().backward()
+@pytest.mark.parametrize(("create_graph", "words"), [
+    (False, "returned memoryview, expected an array"), (True, "returned ndarray, expected a Tens")])
+def test_a_rule_that_gives_the_data_is_refused(create_graph, words):
+    op = tc.Op(name="gives_data", shape=lambda x: x, vjp={"x": lambda ct, out, x: ct.data},
+               kernels={"array": lambda x: x + 0.0}, samples=lambda rng: iter(()))
+    with pytest.raises(tc.GradientError, match=words):
+        apply(op, leaf([1.0])).sum().backward(create_graph=create_graph)
 
 
 def test_an_error_in_a_rule_names_the_op():
@@ -191,6 +191,110 @@ def test_no_grad_and_enable_grad_nest_and_decorate():
         return x * 2
 
     assert not quiet().requires_grad
+
+
+@pytest.mark.parametrize("block, inside", [(no_grad, False), (enable_grad, True)])
+def test_a_decorated_generator_records_by_its_own_rule_and_leaves_its_caller_alone(block, inside):
+    x, seen = leaf([1.0]), []
+
+    def recording():
+        return (x * 2).requires_grad
+
+    @block()
+    def values():
+        try:
+            seen.append((yield recording()))
+            try:
+                yield recording()
+            except KeyError:
+                with (no_grad if inside else enable_grad)():
+                    yield recording()
+                    yield recording()           # the block holds on after the wait
+            yield from (recording() for _ in range(2))
+        finally:
+            seen.append(recording())
+        return "end"
+
+    for outside in (True, False):
+        with (enable_grad if outside else no_grad)():
+            steps = values()
+            found = [next(steps), steps.send("sent"), steps.throw(KeyError()), next(steps)]
+            assert tc.is_grad_enabled() == outside
+            assert found == [inside, inside, not inside, not inside]
+            assert [*steps] == [inside, inside]
+            steps = values()
+            next(steps)
+            steps.close()
+            assert tc.is_grad_enabled() == outside
+    assert seen == ["sent", inside, inside] * 2
+
+
+def test_a_decorated_generator_gives_its_result_and_its_errors():
+    @no_grad()
+    def values():
+        yield 1
+        return "end"
+
+    def outer():
+        result = yield from values()
+        yield result
+
+    assert [*outer()] == [1, "end"]
+
+    @no_grad()
+    def fails():
+        yield 1
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        [*fails()]
+    assert tc.is_grad_enabled()
+
+
+def test_a_decorated_coroutine_does_not_record_and_lets_others_record_while_it_waits():
+    x, others = leaf([1.0]), []
+
+    @no_grad()
+    async def predict(wait):
+        first = (x * 2).requires_grad
+        await wait()
+        return [first, (x * 2).requires_grad]
+
+    async def main():
+        async def sleep():
+            await asyncio.sleep(0)
+            others.append(tc.is_grad_enabled())
+
+        async def train():
+            others.append((x * 2).requires_grad)
+
+        found = await asyncio.gather(predict(sleep), train(), predict(sleep))
+        assert (x * 2).requires_grad
+        return found[0] + found[2]
+
+    assert asyncio.run(main()) == [False] * 4
+    assert others == [True, False, False]       # what it awaits is part of its body
+
+    class Wait:
+        def __await__(self):
+            yield "waiting"
+
+    async def wait():
+        await Wait()
+
+    by_hand = predict(wait)
+    assert by_hand.send(None) == "waiting"
+    assert tc.is_grad_enabled()
+    with pytest.raises(StopIteration) as end:
+        by_hand.send(None)
+    assert end.value.value == [False, False]
+
+
+def test_an_asynchronous_generator_cannot_be_decorated():
+    with pytest.raises(TypeError, match=r"no_grad: .*values is an asynchronous gen.*`with no"):
+        @no_grad()
+        async def values():
+            yield 1
 
 
 def test_no_grad_is_undone_by_an_exception():

@@ -9,9 +9,9 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Sample, Tensor
-from tinygrad_cnn.graph import Observer, observing
-from tinygrad_cnn.op import Op
-from tinygrad_cnn.tensor import apply, binary
+from tinygrad_cnn.core import apply, binary
+from tinygrad_cnn.core.graph import Observer, observing
+from tinygrad_cnn.core.op import Op
 
 
 def leaf(values, dtype=np.float32):
@@ -24,7 +24,7 @@ def sample(rng):
 
 def pair_op(rule_a, rule_b=lambda ct, out, a, b: ct * a, **changes):
     return Op(name="product_for_a_test", shape=lambda a, b: a, kernels={"array": np.multiply},
-              vjp={"a": rule_a, "b": rule_b}, samples=sample, array_rules=True, **changes)
+              vjp={"a": rule_a, "b": rule_b}, samples=sample, **changes)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

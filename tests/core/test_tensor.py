@@ -85,13 +85,12 @@ def test_an_array_on_the_left_gives_a_tensor():
         assert y.requires_grad
 
 
-@pytest.mark.parametrize("call", [
-    lambda x: np.arctan(x), lambda x: np.add.reduce(x), lambda x: np.cumsum(x),
-    lambda x: np.exp(x, out=np.empty(2)),
-])
-def test_a_numpy_function_without_a_rule_is_refused(call):
+@pytest.mark.parametrize("function", [np.arctan, np.cumsum])
+def test_a_numpy_function_without_a_rule_takes_plain_values_only(function):
+    x = Tensor(np.ones(2), requires_grad=True)
     with pytest.raises(TypeError, match=r"not differentiable here.*tensor\.numpy\(\)"):
-        call(Tensor(np.ones(2)))
+        function(x)
+    np.testing.assert_array_equal(function(x.detach()), function(np.ones(2)))
 
 
 def test_plus_equals_makes_a_new_tensor():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tinygrad_cnn.data import catalog, find, load
-from tinygrad_cnn.data.published import PUBLISHED
+from tinygrad_cnn.data.safe_io import PUBLISHED
 from tinygrad_cnn.errors import DataError, SettingError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
+from tinygrad_cnn.core import _wrap
 from tinygrad_cnn.kernels import memory
 from tinygrad_cnn.kernels.memory import aligned, allocate, empty, held_memory, release_memory
-from tinygrad_cnn.tensor import _wrap
 
 MEGA = 1 << 20                          # bytes, as entries of uint8: well above the least size
 

@@ -4,7 +4,7 @@ from functools import cache
 
 from mutation import conv, layout, pool, rows
 from mutation.mutant import Mutant
-from tinygrad_cnn.op import Op
+from tinygrad_cnn.core.op import Op
 
 __all__ = ["CATALOG", "Mutant", "mutant"]
 

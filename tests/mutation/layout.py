@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mutation.mutant import Mutant, broken, post, replaced
-from tinygrad_cnn import graph
-from tinygrad_cnn.op import FUNCTIONS, OPS, Array, Op
-from tinygrad_cnn.tensor import Tensor, _wrap, derivatives, unary, value
+from mutation.mutant import Mutant, as_given, broken, post, replaced
+from tinygrad_cnn import no_grad
+from tinygrad_cnn.core import Tensor, backward, graph, unary
+from tinygrad_cnn.core import tensor as value
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op
 
 __all__ = ["MUTANTS"]
 
@@ -21,8 +22,8 @@ __all__ = ["MUTANTS"]
 
 def _assigned(right: Any, ct: Any, out: Any, x: Any, *, index: Any) -> Array:
     """= instead of +=, where an index names an entry repeatedly."""
-    dx = np.zeros_like(x._data)
-    dx[index] = ct._data
+    dx = np.zeros_like(x)
+    dx[index] = ct
     return dx
 
 
@@ -36,17 +37,17 @@ def _positive_step(right: Any, ct: Any, out: Any, x: Any, *, index: Any) -> Any:
 
 def _forward_axes(right: Any, ct: Any, out: Any, x: Any, *, axes: Any) -> Array:
     """The permutation itself instead of its inverse, forced into shape."""
-    return np.asarray(ct._data.transpose(axes).reshape(x.shape))
+    return np.asarray(ct.transpose(axes).reshape(x.shape))
 
 
 def _not_inverted(right: Any, ct: Any, out: Any, x: Any, *, shape: Any) -> Array:
     """Reads the entries in column order."""
-    return np.asarray(ct._data.reshape(x.shape, order="F"))
+    return np.asarray(ct.reshape(x.shape, order="F"))
 
 
 def _offset_ignored(right: Any, ct: Any, out: Any, *xs: Any, axis: int, index: int) -> Array:
     n = xs[index].shape[axis]
-    return np.asarray(np.take(ct._data, range(n), axis))
+    return np.asarray(np.take(ct, range(n), axis))
 
 
 def _swapped(x: Array) -> Array:
@@ -56,21 +57,21 @@ def _swapped(x: Array) -> Array:
 # ---- contracts
 
 def _writes_ct(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
-    made = right(ct, out, x, **s)._data.copy()
-    ct._data *= 2
+    made = right(ct, out, x, **s).copy()
+    ct *= 2
     return made
 
 
 def _writes_x(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
-    made = right(ct, out, x, **s)._data.copy()
-    x._data += 1
+    made = right(ct, out, x, **s).copy()
+    x += 1
     return made
 
 
 def _gives_x_away(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     """The right numbers, in the memory of the input."""
-    np.copyto(x._data, right(ct, out, x, **s)._data)
-    return x._data
+    np.copyto(x, right(ct, out, x, **s))
+    return x
 
 
 def _stale() -> Callable[[], Op]:
@@ -97,7 +98,7 @@ def _stale() -> Callable[[], Op]:
 def _counting(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     """Gives more each time it is called on the same cotangent array."""
     _CALLS.append(None)
-    return right(ct, out, x, **s)._data * (1 + 2.0 ** -30 * (len(_CALLS) % 7))
+    return right(ct, out, x, **s) * (1 + 2.0 ** -30 * (len(_CALLS) % 7))
 
 
 _CALLS: list[None] = []
@@ -105,27 +106,31 @@ _CALLS: list[None] = []
 
 def _as_if_contiguous(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     """Reads the memory of the cotangent from its start to its end."""
-    base = ct._data
+    base = ct
     while isinstance(base.base, np.ndarray):
         base = base.base
-    return right(Tensor(np.resize(base.ravel(order="K"), ct.shape)), out, x, **s)
+    return right(np.resize(base.ravel(order="K"), ct.shape), out, x, **s)
 
 
 def _undeclared() -> Op:
     """Reads its input, which the declaration says it does not."""
-    return replaced(broken("softplus", "x", lambda right, ct, out, x: ct / (1.0 + (-x).exp()))(),
+    return replaced(broken("softplus", "x", lambda right, ct, out, x: ct / (1.0 + np.exp(-x)))(),
                     reads=())
 
 
 def _constant_derivative(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     """Right at first order, but the factor is not recorded."""
-    return ct * right(Tensor(np.ones(ct.shape, ct.dtype)), out.detach(), x.detach(), **s).detach()
+    if isinstance(ct, np.ndarray):
+        return right(ct, out, x, **s)
+    with no_grad():
+        factor = right(Tensor(np.ones(ct.shape, ct.dtype)), out, x, **s)
+    return ct * factor
 
 
 def _scaled_twice(right: Any, ct: Any, out: Any, x: Any) -> Any:
     """Right at first order; the derivative of the factor counts twice."""
     factor = 1.0 - out * out
-    return ct * (factor + (factor - factor.detach()))
+    return ct * (factor if isinstance(ct, np.ndarray) else factor + (factor - factor.detach()))
 
 
 # ---- the engine
@@ -141,30 +146,29 @@ def _patched(owner: Any, name: str, other: Any) -> Iterator[None]:
 
 
 def _reuse_overwrites() -> Any:
-    return _patched(graph._ArrayStep, "add", lambda self, a, b, may_write: b)
+    return _patched(backward, "_sum", lambda a, b: b)
 
 
 def _first_use_only() -> Any:
-    return _patched(graph._ArrayStep, "add", lambda self, a, b, may_write: a)
+    return _patched(backward, "_sum", lambda a, b: a)
 
 
 def _writes_into_shared() -> Any:
     """Adds into an array that other places still hold."""
-    def add(self: Any, a: Array, b: Array, may_write: bool) -> Array:
-        return np.add(a, b, out=a) if a.flags.writeable else np.asarray(a + b)
-    return _patched(graph._ArrayStep, "add", add)
+    def add(a: Any, b: Any) -> Any:
+        plain = isinstance(a, np.ndarray) and a.flags.writeable
+        return np.add(a, b, out=a) if plain else a + b
+    return _patched(backward, "_sum", add)
 
 
 def _nothing_copied() -> Any:
-    """Gives out whatever array a rule passed on, twice if need be."""
-    def separate(found: dict[Any, Any], ct: Any, create_graph: bool) -> dict[Any, Any]:
-        return found if create_graph else {k: _wrap(v, False, None)
-                                           for k, v in found.items()}
-    return _patched(derivatives, "_separate", separate)
+    """A write to one gradient changes whatever else looks at its memory."""
+    return _patched(value, "_alone", lambda x: True)
 
 
 def _tensors_overwrite() -> Any:
-    return _patched(graph._TensorStep, "add", lambda self, a, b, may_write: b)
+    return _patched(backward, "_sum", lambda a, b: np.asarray(a + b) if isinstance(
+        a, np.ndarray) else b)
 
 
 def _grad_assigned() -> Any:
@@ -173,13 +177,7 @@ def _grad_assigned() -> Any:
 
 
 def _nothing_freed() -> Any:
-    walk = graph._walk
-
-
-    def retaining(last: Any, seed: Any, step: Any, useful: Any, wanted: Any, retain: bool,
-                  observer: Any) -> Any:
-        return walk(last, seed, step, useful, wanted, True, observer)
-    return _patched(graph, "_walk", retaining)
+    return _patched(graph.Node, "free", lambda self: None)
 
 
 @contextmanager
@@ -196,17 +194,17 @@ def _another_function() -> Iterator[None]:
 MUTANTS = (
     Mutant("X01", "matmul", "b not transposed", "transposed", broken(
         "matmul", "a", lambda right, ct, out, a, b: right(
-            ct, out, a, Tensor(_swapped(b._data).copy()) if b.shape[-1] == b.shape[-2] else b))),
+            ct, out, a, _swapped(b).copy() if b.shape[-1] == b.shape[-2] else b))),
     Mutant("X02", "matmul", "a not transposed", "transposed", broken(
         "matmul", "b", lambda right, ct, out, a, b: right(
-            ct, out, Tensor(_swapped(a._data).copy()) if a.shape[-1] == a.shape[-2] else a, b))),
+            ct, out, _swapped(a).copy() if a.shape[-1] == a.shape[-2] else a, b))),
     Mutant("X03", "matmul", "first matrix of the batch for all", "one sample", broken(
         "matmul", "a", lambda right, ct, out, a, b: right(
-            ct, out, a, Tensor(np.broadcast_to(b._data[:1], b.shape)) if b.ndim > 2 else b))),
+            ct, out, a, np.broadcast_to(b[:1], b.shape) if b.ndim > 2 else b))),
     Mutant("X04", "linear", "dw divided by the batch", "mean", broken(
-        "linear", "w", lambda right, ct, *rest: right(ct, *rest)._data / len(ct))),
+        "linear", "w", lambda right, ct, *rest: right(ct, *rest) / len(ct))),
     Mutant("X05", "linear", "db of the first row", "one sample",
-           broken("linear", "b", lambda right, ct, *rest: ct._data[0].copy())),
+           broken("linear", "b", lambda right, ct, *rest: ct[0].copy())),
     Mutant("X06", "getitem", "repeated indices overwrite", "overwritten",
            broken("getitem", "x", _assigned)),
     Mutant("X07", "getitem", "negative step read forwards", "flipped",
@@ -219,12 +217,12 @@ MUTANTS = (
            broken("concatenate", "xs", _offset_ignored)),
     Mutant("X11", "broadcast_to", "one copy only", "one slice", broken(
         "broadcast_to", "x", lambda right, ct, out, x, *, shape:
-        ct._data.reshape(-1)[:x.size].reshape(x.shape).copy())),
+        ct.reshape(-1)[:x.size].reshape(x.shape).copy())),
     Mutant("X12", "dropout", "another mask", "wrong place", broken(
-        "dropout", "x", lambda right, ct, out, x, *, mask: ct._data * np.roll(
+        "dropout", "x", lambda right, ct, out, x, *, mask: ct * np.roll(
             mask, 1, axis=-1).astype(ct.dtype))),
     Mutant("X13", "dropout", "mask without its scale", "scale", broken(
-        "dropout", "x", lambda right, ct, out, x, *, mask: ct._data * (mask > 0))),
+        "dropout", "x", lambda right, ct, out, x, *, mask: ct * (mask > 0))),
     Mutant("X14", "astype", "cotangent not cast back", "dtype",
            broken("astype", "x", lambda right, ct, out, x, *, dtype: ct)),
     Mutant("X15", "relu", "float64 gradient of float32", "dtype",
@@ -240,9 +238,9 @@ MUTANTS = (
         "sum_to", "x", _as_if_contiguous)),
     Mutant("K06", "softplus", "reads undeclared values", "reads", _undeclared),
     Mutant("K07", "gelu", "factor not recorded", "second order",
-           broken("gelu", "x", _constant_derivative), order=2),
+           as_given("gelu", "x", _constant_derivative), order=2),
     Mutant("K08", "tanh", "derivative of the factor doubled", "second order",
-           broken("tanh", "x", _scaled_twice), order=2),
+           as_given("tanh", "x", _scaled_twice), order=2),
     Mutant("K09", "transpose", "memory of ct read from its start", "layout",
            broken("transpose", "x", _as_if_contiguous)),
     Mutant("G01", "mul", "a second use overwrites the first", "reuse", lambda: OPS["mul"],

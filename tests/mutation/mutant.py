@@ -13,12 +13,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.graph import changed
+from tinygrad_cnn.core.op import OPS, Array, Op
 
-from tinygrad_cnn.op import OPS, Array, Op
-from tinygrad_cnn.tensor import Tensor
-
-__all__ = ["Mutant", "arrays_of", "broken", "post", "replaced"]
+__all__ = ["Mutant", "as_given", "broken", "post", "replaced"]
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,33 @@ class Mutant:
 def broken(op: str, k: str, rule: Callable[..., Any], **changes: Any) -> Callable[[], Op]:
     """A maker of ``op`` with another rule for input ``k``.
 
-    ``rule(right, ct, out, *inputs, **settings)`` gets the right rule, and tensors; it returns a
-    tensor or an array.
+    ``rule(right, ct, out, *inputs, **settings)`` gets the right rule, and arrays; it returns an
+    array.
     """
+    def over_arrays(right: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+        arrays = [a._data if isinstance(a, Tensor) else a for a in args]
+        with changed(recording=False, plain=True):
+            made = rule(right, *arrays, **settings)
+        return Tensor(made) if isinstance(args[0], Tensor) else made
+
+    return as_given(op, k, over_arrays, **changes)
+
+
+def as_given(op: str, k: str, rule: Callable[..., Any], **changes: Any) -> Callable[[], Op]:
+    """As `broken`, but the rule gets arrays or tensors, as the engine gives them."""
     def make() -> Op:
         declared = OPS[op]
-        right = declared.vjp[k]
+        vjp = {name: declared.vjp.get(name) or declared.rule(i)
+               for i, name in enumerate(declared.inputs)}
+        right = vjp[k]
 
         @functools.wraps(right)                 # an op asks a rule for its signature
-        def wrong(*args: Any, **settings: Any) -> Tensor:
-            tensors = [Tensor(a) if isinstance(a, (np.ndarray, np.generic)) else a for a in args]
-            made = rule(right, *tensors, **settings)
-            return made if isinstance(made, Tensor) else Tensor(np.asarray(made))
+        def wrong(*args: Any, **settings: Any) -> Any:
+            return rule(right, *args, **settings)
 
+        wrong.__module__ = __name__
         # Whatever the wrong rule reads is kept for it, so that only its result is at fault.
-        return replaced(declared, **{"vjp": {**declared.vjp, k: wrong}, "reads": None,
-                                     "array_rules": False, "joint": None, **changes})
+        return replaced(declared, **{"vjp": {**vjp, k: wrong}, "reads": None, **changes})
     return make
 
 
@@ -81,10 +91,5 @@ def replaced(op: Op, **changes: Any) -> Op:
 
 def post(op: str, k: str, change: Callable[[Array], Array], **changes: Any) -> Callable[[], Op]:
     """A maker of ``op`` whose rule for input ``k`` is right up to a change of its result."""
-    return broken(op, k, lambda right, *args, **settings: change(right(*args, **settings)._data),
+    return broken(op, k, lambda right, *args, **settings: change(right(*args, **settings)),
                   **changes)
-
-
-def arrays_of(*tensors: Any) -> tuple[Any, ...]:
-    """The arrays of tensors, None for None."""
-    return tuple(None if t is None else t._data for t in tensors)

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mutation import CATALOG, Mutant, mutant
+from tinygrad_cnn.core.op import OPS
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.op import OPS
 from tinygrad_cnn.testing.diagnose import diagnose
 from tinygrad_cnn.testing.ops import find
 from tinygrad_cnn.testing.report import Finding, Tally, Wrong

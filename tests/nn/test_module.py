@@ -223,6 +223,76 @@ def test_a_hook_that_removes_itself_does_not_disturb_the_others():
     assert seen == [1, 1]
 
 
+@pytest.mark.parametrize("remove", [nn.HookHandle.remove, nn.HookHandle.__exit__])
+def test_a_handle_that_is_removed_twice_removes_no_other_hook(remove):
+    layer, seen = nn.ReLU(), []
+    first = layer.register_forward_hook(lambda *_: seen.append(1))
+    remove(first)
+    second = layer.register_forward_hook(lambda *_: seen.append(2))
+    remove(first)
+    layer([1.0])
+    assert seen == [2]
+    with first:                                 # its hook is gone: the block changes nothing
+        layer([1.0])
+    layer([1.0])
+    assert seen == [2, 2, 2]
+    remove(second)
+    layer([1.0])
+    assert seen == [2, 2, 2]
+
+
+def test_hooks_of_a_copy_are_its_own():
+    layer, seen = nn.ReLU(), []
+    handle = layer.register_forward_hook(lambda *_: seen.append(1))
+    copied = copy.deepcopy(layer)
+    copied.register_forward_hook(lambda *_: seen.append(2))
+    handle.remove()
+    layer([1.0])
+    assert seen == []
+    copied([1.0])
+    assert seen == [1, 2]
+
+
+def test_a_hook_that_an_earlier_one_removes_runs_no_more_and_a_new_one_waits():
+    layer, seen = nn.ReLU(), []
+
+    def first(*_):
+        second.remove()
+        layer.register_forward_hook(lambda *_: seen.append("new"))
+
+    layer.register_forward_hook(first)
+    second = layer.register_forward_hook(lambda *_: seen.append("second"))
+    layer.register_forward_hook(lambda *_: seen.append("third"))
+    layer([1.0])
+    assert seen == ["third"]
+    layer([1.0])
+    assert seen == ["third", "third", "new"]
+
+
+def test_hooks_run_no_more_after_their_block_ends_in_an_error():
+    layer, seen = nn.Linear(2, 2), []
+    with pytest.raises(tc.ShapeError), \
+            layer.register_forward_hook(lambda *_: seen.append(1)):
+        layer(np.ones((1, 3), np.float32))
+    layer(np.ones((1, 2), np.float32))
+    assert seen == []
+
+
+def test_evaluating_puts_back_the_mode_of_every_part():
+    model = Net()
+    model.block.norm.eval()
+    before = [module.training for module in model.modules()]
+    for error in (None, ValueError):
+        try:
+            with nn.evaluating(model):
+                assert not any(module.training for module in model.modules())
+                if error:
+                    raise error
+        except ValueError:
+            pass
+        assert [module.training for module in model.modules()] == before
+
+
 def test_astype_converts_parameters_and_float_buffers():
     model, x = Net(), images()
     model(x).sum().backward()

@@ -54,7 +54,7 @@ def test_every_difference_is_listed_and_nothing_is_written():
     state = model(1).state_dict()
     del state["0.bias"], state["1.running_var"]
     state["extra"] = np.ones((2, 2))
-    state["3.weight"] = state["3.weight"].T
+    state["3.weight"] = state["3.weight"][:, :2]
     state["3.bias"] = state["3.bias"].astype(np.float64)
     with pytest.raises(tc.CheckpointError) as caught:
         m.load_state_dict(state)
@@ -63,7 +63,7 @@ def test_every_difference_is_listed_and_nothing_is_written():
         "  missing: 0.bias (2,)",
         "  missing: 1.running_var (2,)",
         "  unexpected: extra (2, 2)",
-        "  of another shape: 3.weight is (3, 8), the model needs (8, 3)",
+        "  of another shape: 3.weight is (8, 2), the model needs (8, 3)",
         "  of another dtype: 3.bias is float64, the model has float32; cast the array, or the "
         "model with model.astype(...)"]
     assert all(np.array_equal(array, before[name]) for name, array in m.state_dict().items())
@@ -157,3 +157,101 @@ def test_a_waiting_layer_without_its_weight_cannot_be_loaded(strict):
     with pytest.raises(tc.CheckpointError, match=r"0.weight is \(4, 7\)"):
         nn.Sequential(nn.Linear(None, 3)).load_state_dict(
             {"0.weight": np.ones((4, 7), np.float32)}, strict=strict)
+
+
+# ---- states of PyTorch
+
+def in_pytorch_s_layout(state):
+    """Linear weights as O I, filters as O C KH KW."""
+    turn = {2: (1, 0), 4: (3, 2, 0, 1)}
+    return {name: array.transpose(turn[array.ndim]) if array.ndim in turn else array
+            for name, array in state.items()}
+
+
+@pytest.mark.parametrize("make", [
+    model, lambda: nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)),
+    lambda: nn.Sequential(nn.Conv2D(2, 4, (3, 2), groups=2))])
+@pytest.mark.parametrize("strict", [True, False])
+def test_pytorch_s_layouts_are_told_by_a_weight_that_fits_turned_round(make, strict):
+    m = make()
+    before, state = m.state_dict(), in_pytorch_s_layout(make().state_dict())
+    with pytest.raises(tc.CheckpointError) as caught:
+        m.load_state_dict(state, strict=strict)
+    message = str(caught.value)
+    turned = [n for n in state if n.endswith("weight") and state[n].shape != before[n].shape]
+    assert turned
+    assert all(f"{n} {state[n].shape} as {before[n].shape}" in message for n in turned)
+    assert "PyTorch's layouts" in message
+    assert "square ones too: w.T for Linear, w.transpose(2, 3, 1, 0) for Conv2D" in message
+    assert all(np.array_equal(array, before[name]) for name, array in m.state_dict().items())
+
+
+def test_a_transposed_convolution_has_a_layout_of_its_own():
+    m = nn.ConvTranspose2D(2, 3, 4)
+    theirs = m.weight.data.transpose(2, 3, 0, 1)                # C O KH KW
+    with pytest.raises(tc.CheckpointError, match=r"weight \(2, 3, 4, 4\) as \(4, 4, 2, 3\)"):
+        m.load_state_dict({"weight": theirs, "bias": m.bias.data})
+
+
+def test_a_layer_that_waits_tells_pytorch_s_layout_too():
+    for m, theirs in ((nn.Linear(None, 3), (3, 8)), (nn.Conv2D(None, 4, 3), (4, 2, 3, 3))):
+        with pytest.raises(tc.CheckpointError, match=r"PyTorch's layouts"):
+            m.load_state_dict({"weight": np.zeros(theirs, np.float32)}, strict=False)
+        assert m.awaits is not None
+        assert vars(m)[m.awaits] is None
+
+
+def test_a_shape_that_fits_neither_way_is_not_called_pytorch_s():
+    with pytest.raises(tc.CheckpointError) as caught:
+        nn.Linear(8, 3).load_state_dict({"weight": np.zeros((3, 7), np.float32)}, strict=False)
+    assert "PyTorch" not in str(caught.value)
+
+
+def test_tensors_of_pytorch_are_refused_with_the_conversion():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.Sequential(torch.nn.Linear(3, 3)).state_dict()
+    m = nn.Sequential(nn.Linear(3, 3))
+    before = m.state_dict()
+    with pytest.raises(tc.CheckpointError, match=r"0.weight is a tensor of PyTorch, whose weights "
+                                                 r"have another layout; .* w.T for Linear"):
+        m.load_state_dict(theirs)
+    assert all(np.array_equal(array, before[name]) for name, array in m.state_dict().items())
+
+
+def test_a_network_of_pytorch_gives_the_same_scores_after_the_conversion():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.BatchNorm2d(3), torch.nn.ReLU(),
+        torch.nn.ConvTranspose2d(3, 3, 3), torch.nn.Flatten(), torch.nn.Linear(3 * 36, 4),
+        torch.nn.Linear(4, 4)).eval()
+    ours = nn.Sequential(
+        nn.Conv2D(3, 3, 3, padding=1), nn.BatchNorm2D(3), nn.ReLU(), nn.ConvTranspose2D(3, 3, 3),
+        nn.Flatten(), nn.Linear(3 * 36, 4), nn.Linear(4, 4)).eval()
+    state = {name: t.detach().numpy() for name, t in theirs.state_dict().items()}
+    state["0.weight"] = state["0.weight"].transpose(2, 3, 1, 0)
+    state["3.weight"] = state["3.weight"].transpose(2, 3, 0, 1)
+    rows = state["5.weight"].T.reshape(3, 6, 6, 4)              # C H W O: what Flatten met there
+    state["5.weight"] = rows.transpose(1, 2, 0, 3).reshape(-1, 4)
+    state["6.weight"] = state["6.weight"].T
+    ours.load_state_dict(state)
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).detach().numpy()
+    np.testing.assert_allclose(ours(x).data, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("entries, message", [
+    (lambda s: {f"module.{k}": v for k, v in s.items()},
+     "the prefix 'module.' is all that differs; take it off each path"),
+    (lambda s: {"state_dict": s, "epoch": 3},
+     r"state_dict is a dict, not an array; a file of several parts\?  .* entries\['state_dict'\]"),
+])
+def test_states_as_training_programs_save_them_are_refused_with_the_cure(entries, message):
+    m = model()
+    with pytest.raises(tc.CheckpointError, match=message):
+        m.load_state_dict(entries(m.state_dict()))
+
+
+def test_a_state_without_the_prefix_of_the_model_is_refused_with_the_cure():
+    with pytest.raises(tc.CheckpointError, match=r"prefix 'net\.' is all that differs; put it in "
+                                                 "front of each path"):
+        nn.Sequential({"net": model()}).load_state_dict(model().state_dict())

@@ -1,4 +1,7 @@
-"""PyTorch as a second opinion: random configurations, in value, gradient and second order.
+"""PyTorch as a second opinion: configurations of which its own samples have few.
+
+Its samples judge every op in `test_opinfo`; here windows, their padding, ties and weighted labels
+are drawn at random.  Value, gradient and second order.
 
 Each case draws a configuration from its own seed, runs both libraries in float64 on the same
 numbers, and compares the result, the gradient of Σ ct · y, and the gradient of the sum of that
@@ -150,21 +153,12 @@ def test_conv_transpose2d(seed):
     compare(ours, theirs, [x, w, *b], seed)
 
 
-# ---- pooling and padding -------------------------------------------------------------------------
+# ---- pooling -------------------------------------------------------------------------------------
 
 def pooling(rng):
     kernel, stride = integers(rng, 1, 3), integers(rng, 1, 3)
     padding = tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
     return kernel, stride, padding, rng.normal(size=(2, *integers(rng, 4, 8), 3))
-
-
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("ties", ["first", "split", "all"])
-def test_max_pool2d(seed, ties):
-    kernel, stride, padding, x = pooling(np.random.default_rng(seed))       # without ties
-    compare(lambda x: tc.max_pool2d(x, kernel_size=kernel, stride=stride, padding=padding,
-                                    ties=ties),
-            lambda x: back(functional.max_pool2d(images(x), kernel, stride, padding)), [x], seed)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -184,101 +178,6 @@ def test_avg_pool2d(seed, counted):
                                     count_include_pad=counted),
             lambda x: back(functional.avg_pool2d(images(x), kernel, stride, padding,
                                                  count_include_pad=counted)), [x], seed)
-
-
-def test_global_avg_pool2d():
-    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
-    compare(tc.global_avg_pool2d,
-            lambda x: functional.adaptive_avg_pool2d(images(x), 1)[:, :, 0, 0], [x], 0)
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("mode, name", [("constant", "constant"), ("reflect", "reflect"),
-                                        ("edge", "replicate"), ("wrap", "circular")])
-def test_pad(seed, mode, name):
-    rng = np.random.default_rng(seed)
-    top, bottom, left, right = integers(rng, 0, 3, 4)
-    value = 1.5 if mode == "constant" else 0.0
-    x = rng.normal(size=(2, 4, 5, 3))
-    compare(lambda x: tc.pad(x * x, ((top, bottom), (left, right)), mode=mode, value=value),
-            lambda x: back(functional.pad(images(x * x), (left, right, top, bottom), mode=name,
-                                          value=value)), [x], seed)
-
-
-# ---- elementwise, softmax, norms -----------------------------------------------------------------
-
-ACTIVATIONS = {
-    "relu": (tc.relu, functional.relu),
-    "leaky_relu": (lambda x: tc.leaky_relu(x, slope=0.1),
-                   lambda x: functional.leaky_relu(x, 0.1)),
-    "elu": (lambda x: tc.elu(x, alpha=0.7), lambda x: functional.elu(x, 0.7)),
-    "gelu": (tc.gelu, lambda x: functional.gelu(x, approximate="tanh")),
-    "silu": (tc.silu, functional.silu),
-    "softplus": (tc.softplus, lambda x: functional.softplus(x, threshold=1000)),
-    "tanh": (tc.tanh, torch.tanh),
-    "sigmoid": (tc.sigmoid, torch.sigmoid),
-    "abs": (tc.abs, torch.abs),
-    "exp": (tc.exp, torch.exp),
-    "log": (lambda x: tc.log(x * x), lambda x: torch.log(x * x)),
-    "sqrt": (lambda x: tc.sqrt(x * x + 1), lambda x: torch.sqrt(x * x + 1)),
-    "clip": (lambda x: tc.clip(x * x, 0.5, 2), lambda x: torch.clip(x * x, 0.5, 2)),
-    "var": (lambda x: tc.var(x, axis=1), lambda x: torch.var(x, 1, correction=0)),
-    "max": (lambda x: tc.max(x * x, axis=1), lambda x: torch.amax(x * x, 1)),
-    "min": (lambda x: tc.min(x * x, axis=0, keepdims=True),
-            lambda x: torch.amin(x * x, 0, keepdim=True)),
-    "softmax": (tc.softmax, lambda x: torch.softmax(x, -1)),
-    "softmax over the first axis": (lambda x: tc.softmax(x, 0), lambda x: torch.softmax(x, 0)),
-    "log_softmax": (tc.log_softmax, lambda x: torch.log_softmax(x, -1)),
-    "logsumexp": (tc.logsumexp, lambda x: torch.logsumexp(x, -1)),
-    "logsumexp over all": (lambda x: tc.logsumexp(x, axis=None),
-                           lambda x: torch.logsumexp(x, (0, 1))),
-    "power": (lambda x: (x * x + 0.5) ** x, lambda x: (x * x + 0.5) ** x),
-    "getitem": (lambda x: (x * x)[[0, 2, 0], 1:], lambda x: (x * x)[[0, 2, 0], 1:]),
-}
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_a_function_of_one_input(name, scale):
-    if name in ("exp", "power") and scale > 1:
-        scale = 3.0                                     # larger results than float64 can compare
-    x = scale * np.random.default_rng(0).normal(size=(4, 5))
-    compare(*ACTIVATIONS[name], [x], 0)
-
-
-@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 4, 3)])
-def test_batch_norm_in_training(shape):
-    rng = np.random.default_rng(0)
-    x, w, b = rng.normal(size=shape) * 2 + 1, rng.normal(size=3), rng.normal(size=3)
-
-    def theirs(x, w, b):
-        y = functional.batch_norm(x.movedim(-1, 1), None, None, w, b, training=True, eps=1e-3)
-        return y.movedim(1, -1)
-
-    compare(lambda x, w, b: tc.batch_norm(x, w, b, eps=1e-3), theirs, [x, w, b], 0)
-
-
-def test_batch_norm_in_evaluation():
-    rng = np.random.default_rng(0)
-    x, w, b = rng.normal(size=(2, 3, 4, 3)), rng.normal(size=3), rng.normal(size=3)
-    mean, var = rng.normal(size=3), rng.uniform(0.5, 2, 3)
-    compare(lambda x, w, b: tc.batch_norm(x, w, b, mean=mean, var=var),
-            lambda x, w, b: back(functional.batch_norm(
-                images(x), torch.tensor(mean), torch.tensor(var), w, b)), [x, w, b], 0)
-
-
-def test_layer_norm():
-    rng = np.random.default_rng(0)
-    x, w, b = rng.normal(size=(2, 3, 6)), rng.normal(size=6), rng.normal(size=6)
-    compare(lambda x, w, b: tc.layer_norm(x, w, b, eps=1e-3),
-            lambda x, w, b: functional.layer_norm(x, (6,), w, b, eps=1e-3), [x, w, b], 0)
-
-
-@pytest.mark.parametrize("a, b", [((2, 3), (3, 4)), ((3,), (3, 4)), ((2, 3), (3,)), ((3,), (3,)),
-                                  ((5, 1, 2, 3), (4, 3, 2))])
-def test_matmul(a, b):
-    rng = np.random.default_rng(0)
-    compare(lambda a, b: a @ b, lambda a, b: a @ b, [rng.normal(size=a), rng.normal(size=b)], 0)
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -305,15 +204,6 @@ def test_cross_entropy(reduction, weighted, smoothing, soft):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_cross_entropy_of_every_pixel(reduction):
-    rng = np.random.default_rng(0)
-    x, labels = rng.normal(size=(2, 3, 2, 4)), rng.integers(0, 4, (2, 3, 2))
-    compare(lambda x: tc.cross_entropy(x, labels, reduction=reduction),
-            lambda x: functional.cross_entropy(images(x), torch.tensor(labels),
-                                               reduction=reduction), [x], 0)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_nll_loss(reduction):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(6, 4)), rng.integers(0, 4, 6)
@@ -321,20 +211,3 @@ def test_nll_loss(reduction):
     compare(lambda x: tc.nll_loss(tc.log_softmax(x), labels, weight=weight, reduction=reduction),
             lambda x: functional.nll_loss(torch.log_softmax(x, 1), torch.tensor(labels),
                                           torch.tensor(weight), reduction=reduction), [x], 0)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_mse_loss(reduction):
-    rng = np.random.default_rng(0)
-    compare(lambda a, b: tc.mse_loss(a, b, reduction=reduction),
-            lambda a, b: functional.mse_loss(a, b, reduction=reduction),
-            [rng.normal(size=(3, 4)), rng.normal(size=(3, 4))], 0)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_binary_cross_entropy_with_logits(reduction):
-    rng = np.random.default_rng(0)
-    x, labels = rng.normal(size=(3, 4)) * 20, rng.uniform(0, 1, (3, 4))
-    compare(lambda x: tc.binary_cross_entropy_with_logits(x, labels, reduction=reduction),
-            lambda x: functional.binary_cross_entropy_with_logits(x, torch.tensor(labels),
-                                                                  reduction=reduction), [x], 0)

@@ -262,6 +262,19 @@ def test_pad_of_images_takes_the_forms_of_padding():
         assert tc.pad(x, widths).shape == shape
 
 
+def test_concatenate_joins_the_first_axis_unless_told():
+    x = Tensor(np.zeros((2, 3)))
+    assert tc.concatenate([x, x]).shape == np.concatenate([x, x]).shape == (4, 3)
+    assert tc.concatenate([x, x], axis=-1).shape == (2, 6)
+
+
+def test_numpy_pads_every_axis_where_pad_takes_the_forms_of_padding():
+    x = Tensor(np.zeros((1, 4, 5, 2)))
+    assert np.pad(x, 1).shape == (3, 6, 7, 4)
+    assert np.pad(x, (1, 2)).shape == (4, 7, 8, 5)
+    assert np.pad(x, {1: (1, 2)}).shape == (1, 7, 5, 2)
+
+
 # ---- kinks ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("f, values, expected", [

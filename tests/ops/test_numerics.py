@@ -189,6 +189,32 @@ def test_every_activation_and_every_loss_has_a_reference():
     assert names <= set(ELEMENTWISE)
 
 
-if __name__ == "__main__":
+# ---- the table of docs/conventions.md ------------------------------------------------------------
+
+PAGE = Path(tc.__file__).parents[1] / "docs" / "conventions.md"
+
+
+def rows_of_the_page():
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.findall(r"^\| `([\w()-]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text,
+                       re.MULTILINE)
+    return {name: list(map(float, numbers)) for name, *numbers in found}
+
+
+def worst():
+    """Name of the function -> worst error of value and gradient in float32, and in float64."""
+    found = {}
     for name in ELEMENTWISE:
-        print(f"{name:48}", *(f"{e:6.2f} @{p:<8g}" for dt in (np.float32, np.float64) for e, p in measured(name, dt)))
+        errors = [e for dtype in (np.float32, np.float64) for e, _ in measured(name, dtype)]
+        plain = name.partition(",")[0]
+        found[plain] = [max(a, b) for a, b in zip(errors, found.get(plain, errors), strict=True)]
+    return found
+
+
+def test_the_page_of_conventions_lists_the_worst_errors():
+    page, found = rows_of_the_page(), worst()
+    assert set(page) == set(found)
+    for name, errors in found.items():
+        # Rounded up to halves, for the exponentials of other processors.
+        assert all(error <= most <= MOST for error, most in zip(errors, page[name], strict=True)), (
+            name, errors)

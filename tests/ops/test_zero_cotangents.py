@@ -15,7 +15,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import OPS, Tensor, grad
-from tinygrad_cnn.tensor import apply
+from tinygrad_cnn.core import apply
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")      # of the forward passes
 inf, nan = np.inf, np.nan

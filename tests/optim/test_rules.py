@@ -1,4 +1,4 @@
-"""Every optimiser against numbers computed by hand, against its formula, and against PyTorch."""
+"""Every optimiser against numbers computed by hand and against its formula."""
 
 from __future__ import annotations
 
@@ -66,56 +66,24 @@ def test_adam_decays_through_its_averages_but_adamw_does_not():
 
 
 RULES = {
-    "SGD": (lambda p: optim.SGD(p, 0.02), "SGD", {"lr": 0.02}),
-    "SGD, momentum and decay": (
-        lambda p: optim.SGD(p, 0.02, momentum=0.9, weight_decay=0.1), "SGD",
-        {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}),
-    "SGD, Nesterov": (
-        lambda p: optim.SGD(p, 0.02, momentum=0.9, nesterov=True, weight_decay=0.1), "SGD",
-        {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
-    "Adam": (lambda p: optim.Adam(p), "Adam", {}),
-    "Adam with decay": (lambda p: optim.Adam(p, 0.01, betas=(0.8, 0.9), weight_decay=0.1), "Adam",
-                        {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}),
-    "AdamW": (lambda p: optim.AdamW(p), "AdamW", {}),
-    "AdamW with decay": (lambda p: optim.AdamW(p, 0.01, eps=1e-3, weight_decay=0.3), "AdamW",
-                         {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.3}),
-    "RMSprop": (lambda p: optim.RMSprop(p), "RMSprop", {}),
-    "RMSprop, everything": (
-        lambda p: optim.RMSprop(p, 0.005, alpha=0.9, momentum=0.9, centered=True, weight_decay=0.1),
-        "RMSprop", {"lr": 0.005, "alpha": 0.9, "momentum": 0.9, "centered": True,
-                    "weight_decay": 0.1}),
-    "AdaGrad": (lambda p: optim.AdaGrad(p), "Adagrad", {}),
-    "AdaGrad, falling": (lambda p: optim.AdaGrad(p, 0.1, lr_decay=0.1, weight_decay=0.1), "Adagrad",
-                         {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1}),
+    "SGD": lambda p: optim.SGD(p, 0.02),
+    "SGD, momentum and decay": lambda p: optim.SGD(p, 0.02, momentum=0.9, weight_decay=0.1),
+    "SGD, Nesterov": lambda p: optim.SGD(p, 0.02, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "Adam": optim.Adam,
+    "Adam with decay": lambda p: optim.Adam(p, 0.01, betas=(0.8, 0.9), weight_decay=0.1),
+    "AdamW": optim.AdamW,
+    "AdamW with decay": lambda p: optim.AdamW(p, 0.01, eps=1e-3, weight_decay=0.3),
+    "RMSprop": optim.RMSprop,
+    "RMSprop, everything": lambda p: optim.RMSprop(p, 0.005, alpha=0.9, momentum=0.9,
+                                                   centered=True, weight_decay=0.1),
+    "AdaGrad": optim.AdaGrad,
+    "AdaGrad, falling": lambda p: optim.AdaGrad(p, 0.1, lr_decay=0.1, weight_decay=0.1),
 }
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-6), (np.float64, 1e-13)])
-def test_twenty_steps_agree_with_pytorch(name, dtype, tolerance, torch):
-    make, there, settings = RULES[name]
-    rng = np.random.default_rng(0)
-    start = [rng.uniform(-0.5, 0.5, shape).astype(dtype) for shape in ((7, 5), (5,), ())]
-    ours = [tc.Parameter(w) for w in start]
-    theirs = [torch.nn.Parameter(torch.tensor(w)) for w in start]
-    a, b = make(ours), getattr(torch.optim, there)(theirs, **settings)
-    for step in range(20):
-        for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
-            g = rng.normal(size=p.shape).astype(dtype)
-            # The second parameter has no gradient in every third step: its averages must wait.
-            absent = i == 1 and step % 3 == 1
-            p.grad = None if absent else tc.Tensor(g)
-            q.grad = None if absent else torch.tensor(g)
-        a.step()
-        b.step()
-    for p, q in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=0, atol=tolerance)
-        assert p.dtype == dtype
-
-
-@pytest.mark.parametrize("name", RULES)
 def test_large_and_strided_parameters_move_like_small_ones(name, monkeypatch):
-    make = RULES[name][0]
+    make = RULES[name]
     rng = np.random.default_rng(0)
     w0, grads = rng.normal(size=(40, 30)), [rng.normal(size=(40, 30)) for _ in range(3)]
 
@@ -140,7 +108,7 @@ def test_a_step_works_in_place_and_only_reads_the_gradient(name):
     array, g = w.data, np.full((3, 3), 2.0)
     g.flags.writeable = False
     w.grad = tc.Tensor(g)
-    RULES[name][0]([w]).step()
+    RULES[name]([w]).step()
     assert w.data is array
     assert (g == 2).all()
     assert (array < 1).all()
@@ -149,7 +117,7 @@ def test_a_step_works_in_place_and_only_reads_the_gradient(name):
 @pytest.mark.parametrize("name", RULES)
 def test_a_quadratic_bowl_is_descended(name):
     w = tc.Parameter(np.array([3.0, -2.0]))
-    optimizer = RULES[name][0]([w])
+    optimizer = RULES[name]([w])
     losses = []
     for _ in range(60):
         optimizer.zero_grad()

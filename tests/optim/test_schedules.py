@@ -1,10 +1,9 @@
-"""Schedules against closed formulas, hand-written tables, and PyTorch."""
+"""Schedules against closed formulas and hand-written tables."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
@@ -118,47 +117,6 @@ def test_every_group_follows_from_its_own_rate():
     assert [g["lr"] for g in optimizer.groups] == [0.5, 0.05]
     OneCycle(optimizer, [2.0, 1.0], 10)
     assert [g["lr"] for g in optimizer.groups] == pytest.approx([0.08, 0.04])
-
-
-# ---- PyTorch
-
-def theirs(torch, lr=1.0):
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr, momentum=0.9)
-
-
-@pytest.mark.parametrize("ours, there", [
-    (lambda o: Step(o, 7, gamma=0.3), lambda s, o: s.StepLR(o, 7, gamma=0.3)),
-    (lambda o: Cosine(o, 40, min_lr=0.01), lambda s, o: s.CosineAnnealingLR(o, 40, eta_min=0.01)),
-    (lambda o: OneCycle(o, 3.0, 41, momentum=(0.85, 0.95)), lambda s, o: s.OneCycleLR(o, 3.0, 41)),
-    (lambda o: OneCycle(o, 3.0, 41, pct_start=0.5, div_factor=10, final_div_factor=100),
-     lambda s, o: s.OneCycleLR(o, 3.0, 41, pct_start=0.5, div_factor=10, final_div_factor=100)),
-    (lambda o: WarmUp(o, 9, start_factor=0.25), lambda s, o: s.LinearLR(o, 0.25, total_iters=9)),
-])
-def test_forty_steps_agree_with_pytorch(ours, there, torch):
-    mine, their = sgd(momentum=0.9), theirs(torch)
-    a, b = ours(mine), there(torch.optim.lr_scheduler, their)
-    for _ in range(40):
-        assert mine.lr == pytest.approx(their.param_groups[0]["lr"], abs=1e-12)
-        if getattr(a, "momentum", None):
-            assert mine.groups[0]["momentum"] == pytest.approx(their.param_groups[0]["momentum"])
-        their.step()
-        a.step()
-        b.step()
-
-
-@pytest.mark.parametrize("settings", [
-    {"patience": 3, "factor": 0.5, "cooldown": 2, "min_lr": 1e-3},
-    {"patience": 2, "mode": "max", "threshold": 0.02}])
-def test_plateau_agrees_with_pytorch(settings, torch):
-    mine, their = sgd(), theirs(torch)
-    a = Plateau(mine, **settings)
-    b = torch.optim.lr_scheduler.ReduceLROnPlateau(their, **settings, eps=0)
-    rng = np.random.default_rng(0)
-    for t in range(80):
-        value = 5 / (1 + t) + rng.uniform(0, 0.5)
-        a.step(value)
-        b.step(value)
-        assert mine.lr == pytest.approx(their.param_groups[0]["lr"], abs=1e-12)
 
 
 # ---- saving

@@ -121,7 +121,7 @@ def test_a_random_op_fails():
 
 def test_a_rule_with_the_wrong_tie_fails_only_where_a_tie_rule_is_declared():
     inclusive = {"x": lambda ct, out, x: ct * (x.data >= 0)}
-    relu = dataclasses.replace(OPS["relu"], vjp=inclusive, reads=None, array_rules=False)
+    relu = dataclasses.replace(OPS["relu"], vjp=inclusive, reads=None)
     with pytest.raises(GradientMismatch, match="only at ties and kinks"):
         check_op(relu)
     check_op(dataclasses.replace(relu, ties=None))
@@ -133,7 +133,7 @@ def test_a_value_beyond_the_slopes_at_a_kink_fails_without_a_declaration_too():
 
     beyond = {"x": beyond_both}
     with pytest.raises(GradientMismatch, match="kinks"):
-        check_op(dataclasses.replace(OPS["relu"], vjp=beyond, reads=None, array_rules=False,
+        check_op(dataclasses.replace(OPS["relu"], vjp=beyond, reads=None,
                                      ties=None))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -18,9 +22,13 @@ from tinygrad_cnn.train import (
     accuracy,
     confusion_matrix,
     fit,
+    profile,
     summarize,
     top_k_accuracy,
 )
+from tinygrad_cnn.viz import attribution
+
+PACKAGE = Path(tc.__file__).parent
 
 
 def problem(n=40):
@@ -137,15 +145,107 @@ def test_callbacks_see_everything_in_order():
     assert seen == ["start", 0, 1, 2, 3, 4, "epoch", "end"]
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step():
+class Stop(Callback):
+    """Counts its calls, and raises what it is given in the one that is named."""
+
+    def __init__(self, where=None, error=None):
+        self.where, self.error, self.seen = where, error, []
+
+    def _note(self, name):
+        self.seen.append(name)
+        if name == self.where:
+            raise self.error
+
+    def on_fit_start(self, trainer): self._note("start")
+    def on_batch_end(self, trainer, batch, loss): self._note("batch")
+    def on_epoch_end(self, trainer, row): self._note("epoch")
+    def on_fit_end(self, trainer): self._note("end")
+
+
+def steadied():
+    """A network with running statistics, and a buffer that is written in the forward pass."""
+    class Counter(nn.Module):
+        def __init__(self):
+            self.register_buffer("calls", np.zeros((), np.int64))
+
+        def forward(self, x):
+            self.calls += 1
+            return x
+
+    rng = np.random.default_rng(2)
+    return nn.Sequential(nn.Conv2D(1, 3, 3, rng=rng), nn.BatchNorm2D(3), Counter(), nn.Flatten(),
+                         nn.BatchNorm1D(12), nn.Linear(12, 2, rng=rng))
+
+
+def interrupted(scores, labels):
+    raise KeyboardInterrupt
+
+
+def not_a_number(scores, labels):
+    return tc.cross_entropy(scores, labels) * np.float32(np.nan)
+
+
+def infinite_gradient(scores, labels):
+    return tc.sqrt(scores - scores.detach()).mean() + tc.cross_entropy(scores, labels)
+
+
+def wrong_labels(scores, labels):
+    return tc.cross_entropy(scores, labels + 7)
+
+
+REFUSED = {"a loss that is not finite": (not_a_number, tc.GradientError, "the loss is nan"),
+           "a gradient that is not finite": (infinite_gradient, tc.GradientError, "clip_norm"),
+           "labels that do not fit": (wrong_labels, tc.TinygradCnnError, None),
+           "an interrupt": (interrupted, KeyboardInterrupt, None)}
+
+
+@pytest.mark.parametrize("loss, error, words", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("good", [0, 3], ids=["at first", "after some batches"])
+def test_a_refused_batch_changes_nothing(loss, error, words, good):
+    model = steadied()
+    optimizer = optim.Adam(model.parameters(), 0.01)
+    schedule = optim.schedules.Cosine(optimizer, 20)
+    end = Stop()
+    batches = list(loader())
+    if good:
+        Trainer(model, optimizer, schedule=schedule, bar=False).fit(batches[:good], 1)
+    before = model.state_dict(), optimizer.state_dict(), schedule.state_dict(), optimizer.lr
+    held = dict(model.named_buffers())
+    trainer = Trainer(model, optimizer, schedule=schedule, loss=loss, clip=1.0, callbacks=[end],
+                      bar=False)
+    with pytest.raises(error, match=words), np.errstate(all="ignore"):
+        trainer.fit([batches[good]], 1)
+    after = model.state_dict(), optimizer.state_dict(), schedule.state_dict(), optimizer.lr
+    np.testing.assert_equal(after, before)
+    assert all(array is held[name] for name, array in model.named_buffers())
+    assert all(p.grad is None for p in model.parameters()), "a later step would use the gradients"
+    assert end.seen == ["start", "end"]
+    assert np.isfinite(list(Trainer(model, optimizer).evaluate(batches).values())).all()
+
+
+def test_a_gradient_that_does_not_fit_moves_no_parameter():
     model = network()
-    images, labels = problem(8)
-    images[3] = np.nan
+    optimizer = optim.Adam(model.parameters(), 0.1)
+    weight, bias = model.parameters()
+    weight.grad, bias.grad = tc.Tensor(np.ones(weight.shape, np.float32)), tc.Tensor(np.ones(7))
     before = model.state_dict()
-    trainer = Trainer(model, optim.SGD(model.parameters(), 0.5))
-    with pytest.raises(tc.GradientError, match="the loss is nan at batch 1 of epoch 1"):
-        trainer.fit([(images, labels)], 1)
-    assert all((before[name] == value).all() for name, value in model.state_dict().items())
+    with pytest.raises(tc.GradientError, match="but its gradient"):
+        optimizer.step()
+    np.testing.assert_equal(model.state_dict(), before)
+    assert optimizer.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("where", ["start", "batch", "epoch", "end"])
+@pytest.mark.parametrize("error", [ValueError("on purpose"), KeyboardInterrupt(), SystemExit(1)],
+                         ids=lambda error: type(error).__name__)
+def test_the_end_of_a_fit_is_told_to_all_callbacks_whatever_ended_it(where, error):
+    model = network()
+    first, failing, last = Stop(), Stop(where, error), Stop()
+    trainer = Trainer(model, optim.SGD(model.parameters(), 0.5), callbacks=[first, failing, last],
+                      bar=False)
+    with pytest.raises(type(error)):
+        trainer.fit(loader(), 2)
+    assert all(callback.seen.count("end") == 1 for callback in (first, failing, last))
 
 
 @pytest.mark.parametrize("call, words", [
@@ -188,6 +288,177 @@ def test_gradients_are_clipped_before_the_step():
     assert moved == pytest.approx(1e-3, rel=1e-3)
 
 
+# ---- modes
+
+def frozen():
+    """A network whose batch normalization is frozen, while the rest trains."""
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Conv2D(1, 2, 3, rng=rng), nn.BatchNorm2D(2), nn.Dropout(0.1, rng=rng),
+                          nn.Flatten(), nn.Linear(8, 2, rng=rng))
+    model[1].eval()
+    return model
+
+
+def modes(model):
+    return [part.training for part in model.modules()]
+
+
+def trainer_of(model, **settings):
+    return Trainer(model, optim.SGD(model.parameters(), 0.1), **settings)
+
+
+RUNS = {
+    "evaluate": lambda m: trainer_of(m).evaluate(loader()),
+    "predict": lambda m: trainer_of(m).predict(problem()[0]),
+    "fit": lambda m: trainer_of(m).fit(loader(), 2),
+    "fit with validation": lambda m: trainer_of(m).fit(loader(), 2, validation=loader()),
+    "summarize": lambda m: summarize(m, (4, 4, 1)),
+    "profile": lambda m: profile(m, *problem(2), steps=1),
+    "graph": lambda m: m.graph(problem(2)[0]),
+    "feature maps": lambda m: attribution.feature_map_arrays(m, problem(2)[0], "0"),
+    "saliency": lambda m: attribution.saliency_arrays(m, problem(2)[0]),
+    "grad-cam": lambda m: attribution.grad_cam_arrays(m, problem(2)[0], "0"),
+    "loss surface": lambda m: attribution.loss_grid(m, *problem(2), points=2),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_frozen_part_stays_frozen(run):
+    model = frozen()
+    before, statistics = modes(model), dict(model[1].named_buffers())
+    statistics = {name: array.copy() for name, array in statistics.items()}
+    RUNS[run](model)
+    assert modes(model) == before
+    assert all((array == statistics[name]).all() for name, array in model[1].named_buffers())
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_modes_are_put_back_after_an_error(run):
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise ZeroDivisionError
+
+    model = frozen()
+    model.append(Broken())
+    before = modes(model)
+    with pytest.raises(ZeroDivisionError):
+        RUNS[run](model)
+    assert modes(model) == before
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_model_in_evaluation_is_so_afterwards(run):
+    model = frozen().eval()
+    RUNS[run](model)
+    assert not any(modes(model))
+
+
+def test_no_file_switches_the_modes_of_a_model_that_is_not_its_own():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).as_posix()
+        if place == "nn/module.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) \
+                    and node.func.attr in ("train", "eval"):
+                text = ast.unparse(node)
+                assert text.startswith("copy.deepcopy(") or (
+                    path.name == "trainer.py" and text == "self.model.train()"), f"{path}: {text}"
+
+
+def test_fit_trains_a_model_that_was_in_evaluation():
+    model = frozen().eval()
+    seen = []
+
+    class Watch(Callback):
+        def on_batch_end(self, trainer, batch, loss): seen.append(all(modes(trainer.model)))
+
+    before = model.state_dict()
+    trainer_of(model, callbacks=[Watch()]).fit(loader(), 1)
+    assert all(seen)
+    assert (model.state_dict()["1.running_mean"] != before["1.running_mean"]).any()
+
+
+def test_a_callback_may_freeze_a_part_for_good():
+    class Freeze(Callback):
+        def on_epoch_end(self, trainer, row): trainer.model[1].eval()
+
+    model = frozen().train()
+    trainer_of(model, callbacks=[Freeze()]).fit(loader(), 2, validation=loader())
+    assert modes(model) == modes(frozen())
+
+
+def test_a_callback_that_leaves_the_model_in_evaluation_does_not_stop_the_training():
+    seen = []
+
+    class Judge(Callback):
+        def on_batch_end(self, trainer, batch, loss): seen.append(trainer.model.training)
+        def on_epoch_end(self, trainer, row): trainer.model.eval()
+
+    trainer_of(network(), callbacks=[Judge()]).fit(loader(), 2)
+    assert all(seen)
+
+
+# ---- what is trained
+
+def test_an_optimizer_of_another_model_is_refused():
+    model, other = network(), network()
+    with pytest.raises(tc.SettingError, match=r"fit: the optimizer SGD holds none of the model's "
+                                              r"parameters.*SGD\(model.parameters\(\), ...\)"):
+        Trainer(model, optim.SGD(other.parameters(), 0.1)).fit(loader(), 1)
+    assert Trainer(model, optim.SGD(other.parameters(), 0.1)).evaluate(loader())["loss"] > 0
+
+
+def test_an_optimizer_of_a_part_that_was_replaced_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 3))
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    model[3] = nn.Linear(4, 2)
+    with pytest.raises(tc.SettingError, match=r"holds 2 of 4 parameters that the model lacks: "
+                                              r"weight \(4, 3\), bias \(3,\)"):
+        Trainer(model, optimizer).fit(loader(), 1)
+
+
+def test_an_optimizer_of_some_parameters_and_of_the_loss_is_taken():
+    class Scaled(nn.CrossEntropyLoss):
+        def __init__(self):
+            super().__init__()
+            self.scale = tc.Parameter([1.0])
+
+        def forward(self, scores, labels):
+            return super().forward(scores * self.scale, labels)
+
+    model, loss = network(), Scaled()
+    before = model.state_dict()
+    optimizer = optim.SGD([model[1].bias, loss.scale], 0.1)
+    history = Trainer(model, optimizer, loss=loss).fit(loader(), 1)
+    assert (model[1].weight.data == before["1.weight"]).all()
+    assert (model[1].bias.data != before["1.bias"]).any()
+    assert loss.scale.item() != 1.0
+    assert "accuracy" in history.columns
+
+
+# ---- default metrics
+
+@pytest.mark.parametrize("loss, columns", [
+    (None, ["accuracy"]), (tc.cross_entropy, ["accuracy"]), (nn.CrossEntropyLoss(), ["accuracy"]),
+    (functools.partial(tc.cross_entropy, label_smoothing=0.1), ["accuracy"]),
+    (lambda scores, labels: tc.nll_loss(tc.log_softmax(scores), labels), []),
+    (lambda scores, labels: tc.mse_loss(scores, np.eye(2, dtype=np.float32)[labels]), [])])
+def test_only_losses_over_classes_have_a_metric_by_default(loss, columns):
+    history = trainer_of(network(), loss=loss).fit(loader(), 1)
+    assert history.columns == ["epoch", "loss", *columns, "seconds"]
+
+
+@pytest.mark.parametrize("loss", [tc.mse_loss, nn.MSELoss(), tc.binary_cross_entropy_with_logits])
+def test_a_regression_has_no_accuracy(loss):
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(4, 8, 8, 1)).astype("f"), rng.random((4, 1)).astype("f"))]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    assert trainer_of(model, loss=loss).fit(batches, 1).columns == ["epoch", "loss", "seconds"]
+    with pytest.raises(tc.ShapeError, match=r"accuracy: scores \(4, 1\) have one column"):
+        trainer_of(model, loss=loss, metrics={"accuracy": accuracy}).fit(batches, 1)
+
+
 # ---- history
 
 def test_a_history_is_read_back(tmp_path):
@@ -224,6 +495,73 @@ def test_metrics_refuse_what_does_not_fit():
         accuracy(np.zeros((0, 2)), np.zeros(0, int))
     with pytest.raises(tc.SettingError, match="k must be from 1 to 2"):
         top_k_accuracy(np.zeros((3, 2)), np.zeros(3, int), k=3)
+
+
+METRICS = [accuracy, confusion_matrix, lambda s, y: top_k_accuracy(s, y, k=2)]
+SCORES = np.eye(3)
+HOSTILE = {
+    "a label below 0": (SCORES, [-1, 1, 2], tc.DataError, "label -1 of image 0 names no class"),
+    "a label too large": (SCORES, [0, 1, 3], tc.DataError, "label 3 of image 2 .* 3 classes"),
+    "float classes": (SCORES, [0.0, 1.0, 2.0], tc.DataError, "must be integers, got float64"),
+    "boolean classes": (SCORES, [True, False, True], tc.DTypeError, "labels must be integers or"),
+    "words": (SCORES, ["a", "b", "c"], tc.DTypeError, "labels must be integers or floats"),
+    "nothing": (SCORES, None, tc.DTypeError, "labels must be integers or floats, got object"),
+    "ragged labels": (SCORES, [[0, 1], [1]], tc.ShapeError, "rows of labels have unequal"),
+    "ragged scores": ([[0, 1], [1]], [0, 1], tc.ShapeError, "rows of scores have unequal"),
+    "rows that do not sum to 1": (SCORES, SCORES * 2, tc.SettingError, "sum 1; row 0 is"),
+    "rows below 0": (SCORES, [[2, -1, 0]] * 3, tc.SettingError, "row 0 is"),
+    "regression targets": (SCORES, np.full((3, 3), 0.7), tc.SettingError, "use another metric"),
+    "NaN in labels": (SCORES, SCORES * np.nan, tc.DataError, "must be finite"),
+    "NaN in scores": (SCORES * np.nan, [0, 1, 2], tc.SettingError, r"NaN at \(0, 0\)"),
+    "complex scores": (SCORES * 1j, [0, 1, 2], tc.DTypeError, "scores must be integers or floats"),
+    "one column": (np.zeros((3, 1)), [0, 0, 0], tc.ShapeError, "have one column"),
+    "one column twice": (np.zeros((3, 1)), np.ones((3, 1)), tc.ShapeError, "have one column"),
+    "a column of labels": (SCORES, [[0], [1], [2]], tc.ShapeError, r"\(N, K\) and \(N,\)"),
+    "too few labels": (SCORES, [0, 1], tc.ShapeError, r"\(N, K\) and \(N,\)"),
+    "one row": (SCORES[0], 0, tc.ShapeError, r"\(N, K\) and \(N,\)"),
+    "images": (np.zeros((3, 2, 2, 3)), [0, 1, 2], tc.ShapeError, r"\(N, K\) and \(N,\)"),
+    "no rows": (np.zeros((0, 3)), [], tc.ShapeError, "there are no scores"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_refuses_what_it_cannot_judge(metric, case):
+    scores, labels, error, message = HOSTILE[case]
+    with pytest.raises(error, match=message):
+        metric(scores, labels)
+
+
+@pytest.mark.parametrize("k", [0, 4, -1, 1.5, True, None, "1"])
+def test_the_k_of_top_k_is_an_integer_from_1_to_the_classes(k):
+    with pytest.raises(tc.SettingError, match="k must be"):
+        top_k_accuracy(SCORES, [0, 1, 2], k=k)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int8, np.int64])
+def test_metrics_take_scores_of_any_number_and_agree_on_ties(dtype):
+    rng = np.random.default_rng(0)
+    low = 0 if np.dtype(dtype).kind == "u" else -128
+    scores = rng.integers(low, low + 3, (200, 4)).astype(dtype)             # ties, and the least
+    labels = rng.integers(0, 4, 200)
+    assert top_k_accuracy(scores, labels, k=1) == accuracy(scores, labels)
+    assert top_k_accuracy(scores, labels, k=4) == 1.0
+    ranks = np.argsort(-scores.astype(float), axis=1, kind="stable")
+    for k in (2, 3):
+        expected = np.mean([label in row[:k] for label, row in zip(labels, ranks, strict=True)])
+        assert top_k_accuracy(scores, labels, k=k) == pytest.approx(expected)
+    matrix = confusion_matrix(scores, labels)
+    assert matrix.sum() == 200
+    assert np.trace(matrix) / 200 == accuracy(scores, labels)
+    assert (matrix.sum(1) == np.bincount(labels, minlength=4)).all()
+
+
+def test_metrics_take_tensors_and_soft_and_one_hot_labels():
+    scores = tc.Tensor(SCORES, requires_grad=True)
+    soft = np.array([[0.6, 0.4, 0.0], [0.1, 0.8, 0.1], [0.5, 0.2, 0.3]])
+    assert accuracy(scores, tc.Tensor(soft)) == pytest.approx(2 / 3)
+    assert accuracy(scores, np.eye(3, dtype=np.uint8)) == 1.0
+    assert accuracy(np.where(SCORES > 0, np.inf, -np.inf), [0, 1, 2]) == 1.0
 
 
 # ---- summary

@@ -6,8 +6,10 @@ The fixture ``nets`` holds the builder and the ready ones; ``lenet_model`` a rea
 from __future__ import annotations
 
 import math
+import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn
-from tinygrad_cnn.viz.recording import Entry, Recording, Statistics
+from tinygrad_cnn.viz.capture import Entry, Recording, Statistics
 
 FAMILIES = {"conv2d": "conv", "linear": "linear", "relu": "activation", "max_pool2d": "pool",
             "global_avg_pool2d": "pool", "batch_norm": "norm", "add": "elementwise",
@@ -52,7 +54,7 @@ class Builder:
 
     def recording(self, **facts) -> Recording:
         last = len(self.entries) - 1
-        entries = tuple(replace(e, step=last - i) if e.is_op else e
+        entries = tuple(replace(e, step=last - i) if e.op else e
                         for i, e in enumerate(self.entries))
         return Recording(self.title, entries, last, backward=True, **facts)
 
@@ -129,6 +131,30 @@ def chain(length: int, ops=("relu",)) -> Recording:
     return b.recording()
 
 
+def wide(arms: int = 9) -> Recording:
+    """Branches side by side: the built-in layout leaves many of them to an engine."""
+    b = Builder()
+    x = b.leaf("input", "x", (8, 4))
+    made = [b.op("flatten", (8, 4), b.op("linear", (8, 4), x)) for _ in range(arms)]
+    b.op("concatenate", (8, 4 * arms), *made, arguments=tuple(f"xs[{k}]" for k in range(arms)))
+    return b.recording()
+
+
+def skips(branches: bool = False) -> Recording:
+    """Convolutions with additions that reach back, or over several rows."""
+    b = Builder()
+    made = [b.leaf("input", "x", (8, 4, 4, 2))]
+    for k in range(7):
+        w = b.leaf("parameter", "weight", (3, 3, 2, 2))
+        source = made[0] if branches and k % 2 else made[-1]
+        made.append(b.op("conv2d", (8, 4, 4, 2), source, w))
+        if k > 2:
+            made.append(b.op("add", (8, 4, 4, 2), made[-1], made[-3]))
+    if branches:
+        made.append(b.op("add", (8, 4, 4, 2), made[-1], made[2]))
+    return b.recording()
+
+
 class LeNet(nn.Module):
     """Two convolutions and a linear layer, for images 12 12 1."""
 
@@ -146,7 +172,19 @@ class LeNet(nn.Module):
 
 @pytest.fixture
 def nets():
-    return SimpleNamespace(Builder=Builder, lenet=lenet, resnet=resnet, chain=chain, LeNet=LeNet)
+    return SimpleNamespace(Builder=Builder, lenet=lenet, resnet=resnet, chain=chain, LeNet=LeNet,
+                           wide=wide, skips=skips, branches=lambda: skips(branches=True))
+
+
+@pytest.fixture
+def golden():
+    """Compare text with a file of the folder; TINYGRAD_CNN_UPDATE_GRAPHS=1 writes it."""
+    def compare(name, text):
+        path = Path(__file__).parent / "golden" / name
+        if os.environ.get("TINYGRAD_CNN_UPDATE_GRAPHS"):
+            path.write_text(text, encoding="utf-8")
+        assert text.splitlines() == path.read_text(encoding="utf-8").splitlines()
+    return compare
 
 
 @pytest.fixture

@@ -95,13 +95,13 @@ class Browser:
     def mouse(self, kind, x, y, **more):
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
-    def centre(self, element):
+    def center(self, element):
         box = self.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])"
                        f"(document.getElementById('{element}').getBoundingClientRect())")
         return box
 
     def click(self, element):
-        x, y = self.centre(element)
+        x, y = self.center(element)
         for kind in ("mousePressed", "mouseReleased"):
             self.mouse(kind, x, y, button="left", clickCount=1)
 
@@ -155,7 +155,7 @@ def test_the_page_asks_for_nothing_and_complains_of_nothing(page):
 
 @needs_browser
 def test_hovering_a_card_lights_its_path_and_shows_its_facts(page):
-    x, y = page.centre("v0-n4")
+    x, y = page.center("v0-n4")
     page.mouse("mouseMoved", x, y)
     page.wait("document.querySelector('#facts h2').textContent === 'relu'")
     lit = page.run("[...now.cards.values()].filter(c => !c.node.classList.contains('dim'))"
@@ -184,7 +184,7 @@ def test_a_card_reached_by_keyboard_lights_its_path(page):
 
 
 @needs_browser
-def test_the_slash_key_searches_and_enter_centres(page):
+def test_the_slash_key_searches_and_enter_centers(page):
     page.key("/", 191)
     assert page.run("document.activeElement.id") == "find"
     for letter in "linear":
@@ -193,7 +193,7 @@ def test_the_slash_key_searches_and_enter_centres(page):
               " || document.getElementById('hits').textContent.startsWith('1 of')")
     assert page.run(DIMMED) >= 15
     page.key("Enter", 13)
-    x, y = page.centre("v0-n14")
+    x, y = page.center("v0-n14")
     area = page.run("(r => [r.x, r.y, r.width, r.height])(now.svg.getBoundingClientRect())")
     assert abs(x - area[0] - area[2] / 2) < 3 + area[2] / 2
     assert area[1] <= y <= area[1] + area[3]
@@ -258,14 +258,14 @@ def test_the_slider_steps_through_the_backward_pass_and_play_runs_it(page):
 def test_the_page_follows_the_theme_and_the_button_turns_it(page, scheme):
     page.call("Emulation.setEmulatedMedia",
               features=[{"name": "prefers-color-scheme", "value": scheme}])
-    colour = "getComputedStyle(document.body).backgroundColor"
+    color = "getComputedStyle(document.body).backgroundColor"
     card = "getComputedStyle(document.querySelector('#v0-n4 rect')).fill"
     light, dark = ("rgb(255, 255, 255)", "rgb(254, 254, 254)"), ("rgb(15, 23, 32)",
                                                                  "rgb(27, 39, 51)")
     first, second = (light, dark) if scheme == "light" else (dark, light)
-    assert (page.run(colour), page.run(card)) == first
+    assert (page.run(color), page.run(card)) == first
     page.click("theme")
-    assert (page.run(colour), page.run(card)) == second
+    assert (page.run(color), page.run(card)) == second
     page.call("Emulation.setEmulatedMedia", features=[])
 
 

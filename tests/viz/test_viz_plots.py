@@ -6,7 +6,7 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn
 from tinygrad_cnn.errors import MissingExtraError, VizError
-from tinygrad_cnn.viz import maps, plots
+from tinygrad_cnn.viz import attribution, plots
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -26,44 +26,102 @@ IMAGES = np.arange(32, dtype=np.float32).reshape(2, 4, 4, 1)
 
 
 def test_saliency_of_a_linear_score_is_its_weight():
-    assert np.array_equal(maps.saliency_arrays(Weighted(), IMAGES, [0, 1]),
+    assert np.array_equal(attribution.saliency_arrays(Weighted(), IMAGES, [0, 1]),
                           np.broadcast_to([[[1.0]], [[2.0]]], (2, 4, 4)))
 
 
 def test_saliency_takes_the_top_class_where_none_is_given():
-    assert np.array_equal(maps.saliency_arrays(Weighted(), IMAGES), np.ones((2, 4, 4)))
+    assert np.array_equal(attribution.saliency_arrays(Weighted(), IMAGES), np.ones((2, 4, 4)))
 
 
 def test_grad_cam_weighs_each_map_by_its_mean_gradient():
-    cam = maps.grad_cam_arrays(Weighted(), IMAGES, "maps", 0)
+    cam = attribution.grad_cam_arrays(Weighted(), IMAGES, "maps", 0)
     assert np.allclose(cam[0], IMAGES[0, :, :, 0] / 15)
-    assert np.array_equal(maps.grad_cam_arrays(Weighted(), IMAGES, "maps", 1), np.zeros((2, 4, 4)))
+    assert not attribution.grad_cam_arrays(Weighted(), IMAGES, "maps", 1).any()
 
 
-def test_small_maps_are_stretched_between_pixel_centres():
-    stretched = maps._stretched(np.array([[[0.0, 1.0]]]), (1, 4))
+def test_small_maps_are_stretched_between_pixel_centers():
+    stretched = attribution._stretched(np.array([[[0.0, 1.0]]]), (1, 4))
     assert np.allclose(stretched, [[[0.0, 0.25, 0.75, 1.0]]])
+    both = attribution._stretched(np.array([[[0.0, 4.0], [8.0, 12.0]]]), (3, 2))
+    assert np.allclose(both, [[[0, 4], [4, 8], [8, 12]]])
 
 
 def test_feature_maps_are_what_the_layer_passes_on():
-    found = maps.feature_map_arrays(Weighted(), IMAGES, "maps")
+    found = attribution.feature_map_arrays(Weighted(), IMAGES, "maps")
     assert np.array_equal(found, IMAGES * np.array([1.0, -2.0], np.float32))
 
 
-def test_the_middle_of_the_loss_surface_is_the_loss(nets, batch):
+def test_the_loss_surface_is_the_loss_at_the_moved_weights(nets, batch):
     model = nets.LeNet()
-    steps, losses = maps.loss_grid(model, *batch, points=3, span=0.5, seed=1)
+    steps, losses = attribution.loss_grid(model, *batch, points=3, span=0.5, seed=1)
     assert list(steps) == [-0.5, 0.0, 0.5]
-    expected = tc.cross_entropy(model(batch[0]), batch[1]).item()
-    assert losses[1, 1] == pytest.approx(expected, rel=1e-6)
-    assert len(np.unique(losses)) == 9
+    rng = np.random.default_rng(1)
+    start = [p.data.copy() for p in model.parameters() if p.ndim > 1]
+    first, second = ([attribution._direction(w, rng) for w in start] for _ in range(2))
+    for i, j in np.ndindex(3, 3):
+        for p, w, u, v in zip((p for p in model.parameters() if p.ndim > 1), start, first, second,
+                              strict=True):
+            p.data[...] = w + steps[j] * u + steps[i] * v
+        expected = tc.cross_entropy(model(batch[0]), batch[1]).item()
+        assert losses[i, j] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_direction_has_the_norm_of_each_filter():
     w = np.random.default_rng(0).normal(size=(3, 3, 2, 5))
-    d = maps._direction(w, np.random.default_rng(1))
+    d = attribution._direction(w, np.random.default_rng(1))
     norms = [np.sqrt((a.reshape(-1, 5) ** 2).sum(0)) for a in (w, d)]
     assert np.allclose(*norms)
+
+
+def images_of(axis):
+    return [image.get_array() for image in axis.get_images()]
+
+
+def test_filters_are_drawn_as_weights_colors_or_means():
+    w = np.arange(2 * 2 * 2 * 3, dtype=float).reshape(2, 2, 2, 3) - 4
+    figure = plots.filters(w, most=2)
+    assert figure._suptitle.get_text() == "filters 2×2, 2→3 channels, the first 2"
+    for o, axis in enumerate(figure.axes):
+        image, = axis.get_images()
+        assert np.array_equal(image.get_array(), w[..., o].mean(axis=2))
+        top = abs(w[..., o].mean(axis=2)).max()
+        assert image.get_clim() == (-top, top)
+    colors = np.random.default_rng(0).normal(size=(2, 2, 3, 1)) * 5
+    shown, = images_of(plots.filters(colors).axes[0])
+    assert np.allclose(shown, (colors[..., 0] - colors.min()) / np.ptp(colors))
+    assert len(plots.filters(np.ones((1, 1, 1, 10)), columns=4).axes) == 12
+
+
+def test_feature_maps_show_one_image():
+    figure = plots.feature_maps(Weighted(), IMAGES, "maps", image=1)
+    assert [np.array_equal(images_of(axis)[0], IMAGES[1, :, :, 0] * f)
+            for axis, f in zip(figure.axes, (1.0, -2.0), strict=True)] == [True, True]
+    assert figure._suptitle.get_text() == "maps: 2 of 2 channels"
+    with pytest.raises(VizError, match="image 2 is outside the batch of 2"):
+        plots.feature_maps(Weighted(), IMAGES, "maps", image=2)
+
+
+def test_images_stand_above_or_below_what_was_found():
+    figure = plots.grad_cam(Weighted(), IMAGES, "maps", 0, most=1)
+    above, below = (images_of(axis) for axis in figure.axes)
+    assert np.allclose(above[0], IMAGES[0, :, :, 0] / 15)           # the first image alone
+    assert np.allclose(below[1], IMAGES[0, :, :, 0] / 15)
+    figure = plots.saliency(Weighted(), IMAGES, [0, 1])
+    assert len(figure.axes) == 4
+    assert np.allclose(images_of(figure.axes[0])[0], IMAGES[0, :, :, 0] / 31)
+    assert np.array_equal(images_of(figure.axes[3])[1], np.full((4, 4), 2.0))
+
+
+def test_the_loss_surface_is_drawn_over_its_steps(nets, batch):
+    model = nets.LeNet()
+    axis, bar = plots.loss_surface(model, *batch, points=5, span=0.5).axes
+    loss = tc.cross_entropy(model(batch[0]), batch[1]).item()
+    assert axis.get_title() == f"loss {loss:.3g} at the weights (+)"
+    assert (axis.get_xlim(), axis.get_ylim()) == ((-0.5, 0.5), (-0.5, 0.5))
+    _, losses = attribution.loss_grid(model, *batch, points=5, span=0.5)
+    low, high = bar.get_ylim()
+    assert low <= np.log10(losses.min()) < np.log10(losses.max()) <= high
 
 
 def test_plots_leave_the_model_as_it_is(nets, batch):
@@ -95,6 +153,12 @@ def test_curves_of_one_kind_share_a_panel():
         ["train_loss", "val_loss"], ["val_accuracy"]]
 
 
+def test_losses_alone_may_have_a_logarithmic_axis():
+    for log, scale in ((True, "log"), (False, "linear")):
+        axes = plots.learning_curves({"loss": [1.0, 2.0], "accuracy": [0.5, 0.6]}, log=log).axes
+        assert [axis.get_yscale() for axis in axes] == [scale, "linear"]
+
+
 def test_rows_of_a_history_are_taken_too():
     figure = plots.learning_curves([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": None}])
     heights = figure.axes[0].get_lines()[0].get_ydata()
@@ -103,14 +167,21 @@ def test_rows_of_a_history_are_taken_too():
 
 
 def test_confusion_counts_true_by_predicted():
-    table = plots._confusion([0, 0, 1, 2], np.array([[2, 1, 0], [0, 2, 1], [0, 3, 0], [0, 1, 2]]))
-    assert table.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    scores = np.array([[2, 1, 0], [0, 2, 1], [0, 3, 0], [0, 1, 2]])
+    assert plots._confusion([0, 0, 1, 2], scores).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    for share, cells in ((False, ["1", "1", "1", "1"]), (True, ["0.50", "0.50", "1.00", "1.00"])):
+        axis, = plots.confusion_matrix([0, 0, 1, 2], scores, names=["a", "b", "c"],
+                                       share=share).axes
+        assert [t.get_text() for t in axis.texts] == cells
+        assert [t.get_position() for t in axis.texts] == [(0, 0), (1, 0), (1, 1), (2, 2)]
+        assert [t.get_color() == "#ffffff" for t in axis.texts] == [False, False, True, True]
+        assert axis.get_title() == "75.0% of 4 right"
+        assert [t.get_text() for t in axis.get_xticklabels()] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("call, message", [
     (lambda m, x, y: plots.filters(np.zeros((3, 3))), r"\(KH, KW, C, O\), got \(3, 3\)"),
     (lambda m, x, y: plots.feature_maps(m, x, "conv9"), "no layer 'conv9'; layers: conv1, conv2"),
-    (lambda m, x, y: plots.feature_maps(m, x, "conv1", image=9), "image 9 is outside the batch"),
     (lambda m, x, y: plots.feature_maps(m, x, "fc"), "not \\(N, h, w, C\\)"),
     (lambda m, x, y: plots.learning_curves({}), "the history is empty"),
     (lambda m, x, y: plots.confusion_matrix([0, 1], [0]), r"got \(2,\) and \(1,\)"),

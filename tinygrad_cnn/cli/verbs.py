@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Sequence
@@ -14,13 +15,15 @@ import numpy as np
 from tinygrad_cnn import __version__, data
 from tinygrad_cnn.cli import draw
 from tinygrad_cnn.cli.recipes import OPTIMIZERS, RECIPES, Recipe, recipe_for, run, test_batches
-from tinygrad_cnn.errors import TinygradCnnError
+from tinygrad_cnn.errors import SettingError, TinygradCnnError
 from tinygrad_cnn.io import load_weights
+from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.models import MODELS, build
-from tinygrad_cnn.ops import cross_entropy
+from tinygrad_cnn.nn import Module
+from tinygrad_cnn.ops import cross_entropy, manual_seed
 from tinygrad_cnn.optim import SGD
-from tinygrad_cnn.train import Trainer, confusion_matrix, summarize
+from tinygrad_cnn.train import Trainer, confusion_matrix, profile, summarize
 
 __all__ = ["main"]
 
@@ -95,6 +98,34 @@ def _summary(args: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(args: argparse.Namespace) -> int:
+    rng = manual_seed(args.seed)
+    model = _own_model(args.model) if ":" in args.model else \
+        build(args.model, args.image_shape, args.classes, rng=rng)
+    images = rng.normal(size=(args.batch_size, *args.image_shape)).astype(np.float32)
+    labels = rng.integers(0, args.classes, args.batch_size)
+    with set_compiled(get_compiled() if args.compiled is None else args.compiled):
+        print(f"{args.model}, batch {args.batch_size}, "
+              f"{'compiled kernels' if get_compiled() else 'pure NumPy'}: "
+              f"{profile(model, images, labels, steps=args.steps)}")
+    return 0
+
+
+def _own_model(name: str) -> Module:
+    """The module that ``package.module:callable`` makes when it is called without arguments."""
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingError(f"--model {name!r}: {error}") from error
+    if not isinstance(made, Module):
+        raise SettingError(f"--model {name!r} made a {type(made).__name__}; it must make an "
+                           f"nn.Module")
+    return made
+
+
 def _data(args: argparse.Namespace) -> int:
     for name in [args.name] if args.name else data.NAMES:
         try:
@@ -144,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     """All verbs and options."""
     top = argparse.ArgumentParser(
         prog="tinygrad-cnn", description="Convolutional networks in NumPy: train, test gradients, "
-        "draw the graph, measure.")
+        "draw the graph, profile.")
     top.add_argument("--version", action="version", version=f"tinygrad-cnn {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -190,14 +221,26 @@ def parser() -> argparse.ArgumentParser:
     summary.add_argument("--image-shape", type=_image_shape, default=(28, 28, 1), metavar="HxWxC")
     summary.add_argument("--classes", type=_positive, default=10)
 
+    cost = verb("profile", _profile, "tell where the time of a training step goes, op by op")
+    cost.add_argument("--model", default="lenet", metavar="NAME|MODULE:CALLABLE",
+                      help=f"{', '.join(MODELS)}, or what makes your model; default lenet")
+    cost.add_argument("--image-shape", type=_image_shape, default=(28, 28, 1), metavar="HxWxC",
+                      help="of made-up images, default 28x28x1")
+    cost.add_argument("--classes", type=_positive, default=10)
+    cost.add_argument("--batch-size", type=_positive, default=64, help="default 64")
+    cost.add_argument("--steps", type=_positive, default=10,
+                      help="steps of which the quickest is shown, default 10")
+    cost.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=None,
+                      help="with compiled kernels or in pure NumPy; default: where installed")
+    cost.add_argument("--seed", type=_seed, default=0)
+
     sets = verb("data", _data, "say which data sets are found, and what they hold")
     sets.add_argument("name", nargs="?")
     sets.add_argument("--root", type=Path)
 
     draw.add_options(verb("graph", draw.run, "draw the graph of a model"), with_data)
-    for name, help in (("gradtest", "test the gradients of ops (see gradtest --help)"),
-                       ("bench", "measure against other frameworks (see bench --help)")):
-        verbs.add_parser(name, help=help, add_help=False)
+    verbs.add_parser("gradtest", help="test the gradients of ops (see gradtest --help)",
+                     add_help=False)
     return top
 
 
@@ -219,9 +262,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["gradtest"]:
             from tinygrad_cnn.testing.cli import main as gradtest
             return gradtest(words[1:])
-        if words[:1] == ["bench"]:
-            from tinygrad_cnn.bench.cli import main as bench
-            return bench(words[1:])
         args = parser().parse_args(words)
         if args.threads is not None:
             set_num_threads(args.threads)

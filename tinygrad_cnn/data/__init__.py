@@ -9,17 +9,25 @@ Nothing here downloads, and no file is believed before it is checked; ``docs/dat
 sets are read and how each file is guarded.
 """
 
-from tinygrad_cnn.data.augment import Cutout, RandomCrop, RandomFlip, RandomShift
 from tinygrad_cnn.data.catalog import NAMES, find, load
-from tinygrad_cnn.data.cifar import load_cifar10, read_cifar_binary, read_cifar_python
 from tinygrad_cnn.data.dataset import Dataset, Splits, check_labels
 from tinygrad_cnn.data.digits import load_digits
-from tinygrad_cnn.data.folder import load_image_folder
-from tinygrad_cnn.data.idx import load_idx, read_idx
+from tinygrad_cnn.data.formats import (
+    load_cifar10,
+    load_idx,
+    load_image_folder,
+    read_cifar_binary,
+    read_cifar_python,
+    read_idx,
+)
 from tinygrad_cnn.data.loader import DataLoader
 from tinygrad_cnn.data.transforms import (
     Compose,
+    Cutout,
     Normalize,
+    RandomCrop,
+    RandomFlip,
+    RandomShift,
     ToFloat,
     Transform,
     channel_statistics,

@@ -11,12 +11,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinygrad_cnn.data.cifar import ARCHIVES, BINARY_FILES, PYTHON_FILES, load_cifar10
 from tinygrad_cnn.data.dataset import Splits
 from tinygrad_cnn.data.digits import load_digits
-from tinygrad_cnn.data.folder import is_image_folder, load_image_folder
-from tinygrad_cnn.data.idx import IDX_FILES, idx_file, load_idx
-from tinygrad_cnn.data.published import PUBLISHED
+from tinygrad_cnn.data.formats import (
+    ARCHIVES,
+    BINARY_FILES,
+    IDX_FILES,
+    PYTHON_FILES,
+    idx_file,
+    is_image_folder,
+    load_cifar10,
+    load_idx,
+    load_image_folder,
+)
+from tinygrad_cnn.data.safe_io import PUBLISHED
 from tinygrad_cnn.errors import DataError, SettingError
 
 __all__ = ["NAMES", "find", "load"]

@@ -1,6 +1,6 @@
 """The embedded set: 1,797 handwritten digits of 8 × 8 pixels, values 0 to 16.
 
-Source, citation, licence and class counts are in ``DIGITS.md`` beside this file.
+Source, citation, license and class counts are in ``DIGITS.md`` beside this file.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_cnn.data.dataset import Dataset, Splits
-from tinygrad_cnn.data.files import read_whole
-from tinygrad_cnn.data.published import CLASSES
+from tinygrad_cnn.data.safe_io import CLASSES, read_whole
 from tinygrad_cnn.errors import DataError
 
 __all__ = ["load_digits"]

@@ -42,7 +42,8 @@ class borrowed:  # noqa: N801 - used as a function in a with statement
     """Uninitialised arrays of these shapes, side by side in one buffer that is used again.
 
     The buffer belongs to the thread while the ``with`` block runs; a call from inside the block
-    gets another one, so kernels may call kernels.
+    gets another one, so kernels may call kernels.  After an error it is not lent again: it goes
+    when the last array in it does, whoever still looks there.
     """
 
     __slots__ = ("_arrays", "_memory")
@@ -63,8 +64,9 @@ class borrowed:  # noqa: N801 - used as a function in a with statement
     def __enter__(self) -> list[Array]:
         return self._arrays
 
-    def __exit__(self, *error: object) -> None:
-        _SHELF.free.append(self._memory)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            _SHELF.free.append(self._memory)
 
 
 def view(x: Array, shape: tuple[int, ...], strides: tuple[int, ...], start: int = 0) -> Array:

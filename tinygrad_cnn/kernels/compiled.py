@@ -1,14 +1,15 @@
 """Compiled kernels, where the extra ``fast`` is installed: the door to the folder ``jit``.
 
-Nothing here imports the compiler before a compiled kernel is first asked for.  Without it, or with
-``set_compiled(False)``, every kernel declines and the op takes its next one.
+Nothing here imports the compiler before a compiled kernel is first asked for.  Without it, where it
+fails, or with ``set_compiled(False)``, every kernel declines and the op takes its next one.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from functools import cache
+import warnings
+from functools import cache, partial
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 
 from tinygrad_cnn.errors import SettingError, missing_extra
 from tinygrad_cnn.kernels.blocks import Array
+from tinygrad_cnn.kernels.threads import apart
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "get_compiled", "module", "set_compiled"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "get_compiled", "give_up", "module",
+           "set_compiled"]
 
 _DTYPES = (np.float32, np.float64)
 
@@ -28,9 +31,10 @@ def _installed() -> bool:
 
 
 class _Setting:
-    """Whether compiled kernels are chosen; None is: where they are installed."""
+    """Whether compiled kernels are chosen; None is: where they are installed and work."""
 
     on: bool | None = None
+    failed = False
 
 
 def get_compiled() -> bool:
@@ -42,7 +46,7 @@ def get_compiled() -> bool:
     ...     get_compiled()
     False
     """
-    return _installed() if _Setting.on is None else _Setting.on
+    return _installed() and not _Setting.failed if _Setting.on is None else _Setting.on
 
 
 class set_compiled:  # noqa: N801 - a function that can also be used in a with statement
@@ -51,7 +55,7 @@ class set_compiled:  # noqa: N801 - a function that can also be used in a with s
     Parameters
     ----------
     on : bool
-        The default is to choose them where the extra ``fast`` is installed.
+        The default is to choose them where the extra ``fast`` is installed and works.
 
     Raises
     ------
@@ -88,24 +92,46 @@ def module(name: str, dtype: np.dtype[Any]) -> Any:
     return _module(name) if dtype in _DTYPES and get_compiled() else None
 
 
-@cache
-def _module(name: str) -> ModuleType:
+def _module(name: str) -> ModuleType | None:
     """A file of the folder ``jit``, which needs the compiler: imported when first asked for."""
-    return importlib.import_module(f"tinygrad_cnn.kernels.jit.{name}")
+    if _Setting.failed or not _installed():
+        return None
+    try:
+        return _imported(name)
+    except Exception as error:
+        give_up(error)
+        return None
+
+
+@cache
+def _imported(name: str) -> ModuleType:
+    """Signals do not come to where it is imported: half imported, numba would fail from then on."""
+    return apart(partial(importlib.import_module, f"tinygrad_cnn.kernels.jit.{name}"))
+
+
+def give_up(error: Exception) -> None:
+    """Do without compiled kernels from here on, and say why, once."""
+    if not _Setting.failed:
+        _Setting.failed = True
+        warnings.warn(
+            f"compiled kernels are left out, because numba fails: {type(error).__name__}: {error}; "
+            'NumPy\'s kernels serve instead; pip install --force-reinstall "tinygrad-cnn[fast]" '
+            "may mend it, set_compiled(False) chooses them", RuntimeWarning, stacklevel=2)
 
 
 def conv2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
-    return _module("convolution").conv2d(x, w, b, **settings) if _installed() else NotImplemented
+    jit = _module("convolution")
+    return NotImplemented if jit is None else jit.conv2d(x, w, b, **settings)
 
 
 def conv2d_input(y: Array, w: Array, **settings: Any) -> Any:
     """N OH OW O, KH KW C O -> N H W C."""
-    return _module("convolution").conv2d_input(y, w, **settings) if _installed() else NotImplemented
+    jit = _module("convolution")
+    return NotImplemented if jit is None else jit.conv2d_input(y, w, **settings)
 
 
 def conv2d_weight(x: Array, y: Array, **settings: Any) -> Any:
     """N H W C, N OH OW O -> KH KW C O."""
-    if not _installed():
-        return NotImplemented
-    return _module("convolution").conv2d_weight(x, y, **settings)
+    jit = _module("convolution")
+    return NotImplemented if jit is None else jit.conv2d_weight(x, y, **settings)

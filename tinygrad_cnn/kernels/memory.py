@@ -15,8 +15,11 @@ from __future__ import annotations
 import math
 import os
 import threading
+import weakref
 from collections import deque
-from typing import Any, ClassVar
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -24,6 +27,8 @@ from numpy.typing import DTypeLike, NDArray
 __all__ = ["aligned", "allocate", "empty", "held_memory", "release_memory"]
 
 Array = NDArray[Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _FROM = 1 << 18         # bytes: smaller arrays come from memory that the system keeps mapped
 _ALIGN = 64             # bytes: a cache line, and the widest vector register
@@ -42,19 +47,24 @@ def aligned(size: int, dtype: DTypeLike) -> Array:
 class _Lease:
     """Owns the memory of one result; arrays and their views keep it alive."""
 
-    __slots__ = ("__array_interface__", "_memory")
+    __slots__ = ("__array_interface__", "__weakref__", "_memory")
     exclusive: ClassVar[bool] = True        # no other array than the one made from it looks here
-    ended: ClassVar[deque[_Memory]] = deque()
-    # A lease can end in any thread and at any line, so it only notes its memory: no lock is taken.
-    _note = ended.append
 
     def __init__(self, memory: _Memory, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
         self._memory = memory
         self.__array_interface__ = {"data": (memory.ctypes.data, False), "shape": shape,
                                     "typestr": kind.str, "version": 3}
 
-    def __del__(self) -> None:
-        self._note(self._memory)
+
+class _End(weakref.ref[_Lease]):
+    """Notes in a deque that a lease has ended, and has its memory.
+
+    A lease can end in any thread and at any line: so this takes no lock, and is compiled code
+    throughout, into which no signal handler can raise.
+    """
+
+    __slots__ = ("memory",)
+    memory: _Memory
 
 
 class _Shelf:
@@ -64,10 +74,22 @@ class _Shelf:
         self.lock = threading.Lock()
         self.free: dict[int, list[_Memory]] = {}
         self.used = self.idle = self.most = 0           # bytes; the largest ``used`` so far
+        self.lent: set[_End] = set()
+        self.ended: deque[_End] = deque()
 
-    def take(self, size: int) -> _Memory:
+    def lend(self, size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _Lease:
+        memory = self._take(size)
+        if memory is None:
+            memory = self._fresh(size)
+        lease = _Lease(memory, shape, kind)
+        end = _End(lease, self.ended.append)
+        end.memory = memory
+        self.lent.add(end)                              # a reference that is gone notes nothing
+        return lease
+
+    def _take(self, size: int) -> _Memory | None:
         with self.lock:
-            self._collect()
+            self.collect()
             waiting = self.free.get(size)
             memory = waiting.pop() if waiting else None
             if memory is not None:
@@ -75,7 +97,7 @@ class _Shelf:
             self.used += size
             self.most = max(self.most, self.used)
             self._trim()
-        return self._fresh(size) if memory is None else memory
+        return memory
 
     def _fresh(self, size: int) -> _Memory:
         """Memory from the system; if it has none, all that waits here is given back first."""
@@ -83,21 +105,16 @@ class _Shelf:
             return aligned(size, np.uint8)
         except MemoryError:
             self.release()
-        try:
-            return aligned(size, np.uint8)
-        except MemoryError:
-            with self.lock:
-                self.used -= size
-            self.release()                              # "most" has never been in use either
-            raise
+        return aligned(size, np.uint8)
 
-    def _collect(self) -> None:
-        """Put what ended leases have noted on the shelf."""
-        while _Lease.ended:
-            memory = _Lease.ended.popleft()
-            size = len(memory)
+    def collect(self) -> None:
+        """Put the memory of ended leases on the shelf."""
+        while self.ended:
+            end = self.ended.popleft()
+            self.lent.discard(end)
+            size = len(end.memory)
             waiting = self.free.pop(size, [])
-            waiting.append(memory)
+            waiting.append(end.memory)
             self.free[size] = waiting
             self.used -= size
             self.idle += size
@@ -113,13 +130,31 @@ class _Shelf:
 
     def release(self) -> int:
         with self.lock:
-            self._collect()
+            self.collect()
             given, self.idle, self.most = self.idle, 0, self.used
             self.free.clear()
         return given
 
 
 _SHELF = _Shelf()
+
+
+def _whole(step: Callable[P, T]) -> Callable[P, T]:
+    """Begin with an empty shelf after a step that an error or an interrupt has left half done."""
+    @wraps(step)
+    def guarded(*args: P.args, **settings: P.kwargs) -> T:
+        global _SHELF
+        try:
+            return step(*args, **settings)
+        except BaseException:
+            _SHELF = _Shelf()               # leases of the old one give their memory to the system
+            raise
+    return guarded
+
+
+@_whole
+def _lend(size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _Lease:
+    return _SHELF.lend(size, shape, kind)
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -129,10 +164,10 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     if need < _FROM or kind.hasobject:
         return np.empty(shape, kind)
     step = 1 << (need.bit_length() - 4)                 # sizes are at most an eighth apart
-    lease = _Lease(_SHELF.take(-(-need // step) * step), shape, kind)
-    return np.asarray(lease)
+    return np.asarray(_lend(-(-need // step) * step, shape, kind))
 
 
+@_whole
 def held_memory() -> int:
     """Bytes that wait to be used again.
 
@@ -142,10 +177,11 @@ def held_memory() -> int:
     True
     """
     with _SHELF.lock:
-        _SHELF._collect()
+        _SHELF.collect()
         return _SHELF.idle
 
 
+@_whole
 def release_memory() -> int:
     """Give the memory that waits to be used again back to the system.
 

@@ -22,7 +22,7 @@ _LINE = 512             # numbers in a line of a compiled loop
 _ROWS = 1 << 17         # entries of a part, from which adding rows does
 
 
-@one_blas_thread()
+@one_blas_thread
 def matmul(a: Array, b: Array) -> Array:
     """… I K, … K J -> … I J."""
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] * a.shape[1] * b.shape[1] < _ENOUGH:
@@ -35,7 +35,7 @@ def matmul(a: Array, b: Array) -> Array:
     return out
 
 
-@one_blas_thread()
+@one_blas_thread
 def add_rows(x: Array) -> Array:
     """I J -> J, as a product with ones: some 25 times faster than a sum at few columns."""
     passes = compiled.module("passes", x.dtype)

@@ -145,7 +145,7 @@ def cross_entropy(logits: Array, *, target: Array, own: Array | None, even: Arra
         if own is not None:
             inner = _product(inner, own)
         if even is not None:
-            inner = inner + _product(z, even).sum(axis=1)
+            inner = inner + (z @ even if even.all() else _product(z, even).sum(axis=1))
             whole = (1 if own is None else own) + even.sum()
     total = _log_total(z, (1,), out=z)[:, 0]
     terms = (total if whole is None else _product(total, whole)) - inner

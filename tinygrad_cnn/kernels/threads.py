@@ -18,18 +18,19 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
-from contextlib import ContextDecorator
-from functools import partial
+from functools import partial, wraps
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import SettingError
 
-__all__ = ["get_num_threads", "one_blas_thread", "parallel", "set_num_threads", "spread"]
+__all__ = ["apart", "get_num_threads", "one_blas_thread", "parallel", "set_num_threads", "spread"]
+
+T = TypeVar("T")
 
 
 # ---- how many threads ---------------------------------------------------------------------------
@@ -122,131 +123,234 @@ def numpy_library() -> ctypes.CDLL | None:
 
 
 class _Blas:
-    """Counts the regions in which BLAS is held to one thread; lifts the limit after the last."""
+    """Holds BLAS to one thread while there is a region that asks for it."""
 
     def __init__(self) -> None:
+        self.regions: set[object] = set()       # those that run; leaving one is a single discard
         self._lock = threading.Lock()
-        self._regions = 0
-        self._before = 1
-        self._set: Callable[[int], Any] | None = None
-        self._get: Callable[[], int] | None = None
-        self._limits: Any = None                # threadpoolctl, for libraries not named above
-        self._restore: Any = None
+        self._before: list[int] | None = None   # threads of each library, until they are set back
+        self._libraries: list[tuple[Callable[[], int], Callable[[int], Any]]] = []
         library = numpy_library()
         for setter, getter in _BLAS_NAMES if library is not None else ():
             try:
-                self._set, self._get = getattr(library, setter), getattr(library, getter)
+                self._libraries = [(getattr(library, getter), getattr(library, setter))]
                 break
             except AttributeError:
                 continue
-        if self._set is None:
-            self._find_limits()
-
-    def _find_limits(self) -> None:
-        try:
-            import threadpoolctl
-        except ImportError:
-            return                              # BLAS keeps its threads: slower, never wrong
-        self._limits = threadpoolctl.ThreadpoolController()
+        if not self._libraries:
+            self._libraries = _other_libraries()
 
     def forget(self) -> None:
         """A forked child holds nothing, whatever its parent was doing."""
         self._lock = threading.Lock()
-        if self._regions:
-            self._regions = 1
-            self.release()
+        self.regions.clear()
+        self.lift()
 
-    def hold(self) -> None:
-        """One thread from here on."""
+    def hold(self, region: object) -> None:
+        """One thread from here on, until the region leaves ``regions``."""
         with self._lock:
-            self._regions += 1
-            if self._regions > 1:
-                return
-            if self._set is not None and self._get is not None:
-                self._before = self._get()
-                self._set(1)
-            elif self._limits is not None:
-                self._restore = self._limits.limit(limits=1, user_api="blas")
+            first = not self.regions
+            self.regions.add(region)
+            if first:
+                if self._before is None:        # else an interrupt has kept it from being set back
+                    self._before = [get() for get, _ in self._libraries]
+                for _, put in self._libraries:
+                    put(1)
 
-    def release(self) -> None:
-        """Undo one ``hold``."""
+    def lift(self) -> None:
+        """Give BLAS its threads back if no region is left."""
         with self._lock:
-            self._regions -= 1
-            if self._regions:
-                return
-            if self._set is not None:
-                self._set(self._before)
-            elif self._restore is not None:
-                self._restore.restore_original_limits()
+            if not self.regions and self._before is not None:
+                for (_, put), count in zip(self._libraries, self._before, strict=True):
+                    put(count)
+                self._before = None
 
 
-# ---- workers ------------------------------------------------------------------------------------
+def _other_libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
+    """BLAS libraries that are not named above, where threadpoolctl is installed to find them."""
+    try:
+        import threadpoolctl
+    except ImportError:
+        return []                               # BLAS keeps its threads: slower, never wrong
+    found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return [(library.get_num_threads, library.set_num_threads) for library in found]
 
-class one_blas_thread(ContextDecorator):  # noqa: N801 - used as a function that decorates
-    """Hold BLAS to one thread, in a ``with`` block or a decorated function.
+
+def one_blas_thread(function: Callable[..., T]) -> Callable[..., T]:
+    """Hold BLAS to one thread while the decorated function runs.
 
     The threads of OpenBLAS spin for a while after each product that they have shared, and take the
     CPU from the workers here.  So no kernel leaves BLAS its own threads, even where it does not
     run in parallel itself.
     """
+    @wraps(function)
+    def held(*args: Any, **settings: Any) -> T:
+        blas, region = _Shared.blas(), object()
+        try:
+            blas.hold(region)
+            return function(*args, **settings)
+        finally:
+            # One call of compiled code, which no interrupt divides; if one comes after it, the
+            # next region that ends gives BLAS its threads back.
+            blas.regions.discard(region)
+            blas.lift()
+    return held
 
-    def __enter__(self) -> None:
-        _Shared.blas().hold()
 
-    def __exit__(self, *error: object) -> None:
-        _Shared.blas().release()
+# ---- workers ------------------------------------------------------------------------------------
+
+# A signal handler may raise in the main thread at nearly any line, and the call that it ends must
+# leave nothing behind.  So what a call needs belongs to its own jobs, who runs a job is settled by
+# one operation on a dict, and a call ends only when no worker touches its arrays any more.
+
+class _Job:
+    """One call, for its owner or a worker, whoever begins it first; it keeps its arrays alive."""
+
+    __slots__ = ("_call", "_context", "_error", "_over", "_running", "_taken", "_value")
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call: Callable[[], Any] | None = call
+        # The copy carries np.errstate and other context variables into the worker.
+        self._context: contextvars.Context | None = contextvars.copy_context()
+        self._taken: dict[str, str] = {}
+        self._running = True
+        self._over = threading.Lock()
+        self._over.acquire()
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def _take(self, who: str) -> bool:
+        return self._taken.setdefault("by", who) == who
+
+    def serve(self) -> None:
+        """Run in a worker, unless the owner has taken the job back; signals do not come here."""
+        if not self._take("worker"):
+            return
+        try:
+            assert self._context is not None and self._call is not None
+            self._value = self._context.run(self._call)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._call = self._context = None   # the arrays are let go before the owner goes on
+            self._running = False
+            self._over.release()
+
+    def run(self) -> None:
+        """Run in the owner's thread, unless a worker has begun."""
+        if self._take("owner"):
+            call, self._call, self._context = self._call, None, None
+            assert call is not None
+            self._value = call()
+
+    def cancel(self) -> None:
+        """Keep workers from beginning it."""
+        if self._take("owner"):
+            self._call = self._context = None
+
+    def wait(self) -> None:
+        """Until the worker that has it is done; may be interrupted, and called again."""
+        while self._running and self._taken.get("by") != "owner":
+            self._over.acquire()
+
+    def result(self) -> Any:
+        """What the call returned or raised."""
+        value, error = self._value, self._error
+        self._value = self._error = None        # a worker may hold the job for a moment longer
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error                       # the traceback holds this frame: no cycle
+        return value
 
 
 class _Pool:
-    """Threads that wait for work; made at the first need, and anew in a forked child."""
+    """Threads that wait for jobs; made at the first need, and anew in a forked child."""
 
     def __init__(self) -> None:
-        self.busy = threading.Lock()
-        self._tasks: list[SimpleQueue[Any]] = []
-        self._done: SimpleQueue[Any] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._threads = 0
 
-    def run(self, calls: list[Callable[[], Any]]) -> list[Any]:
-        """Call each in a thread of its own, the first in this one."""
-        while len(self._tasks) < len(calls) - 1:
-            tasks: SimpleQueue[Any] = SimpleQueue()
-            threading.Thread(target=_serve, args=(tasks, self._done), daemon=True,
-                             name=f"tinygrad_cnn-{len(self._tasks) + 1}").start()
-            self._tasks.append(tasks)
-        for index, call in enumerate(calls[1:]):
-            # The copy carries np.errstate and other context variables into the worker.
-            self._tasks[index].put((index + 1, contextvars.copy_context(), call))
-        results: list[Any] = [None] * len(calls)
-        error: BaseException | None = None
-        try:
-            results[0] = calls[0]()
-        except BaseException as caught:
-            error = caught
-        for _ in calls[1:]:
-            index, value, caught_there = self._done.get()
-            results[index] = value
-            error = error or caught_there
-        if error is not None:
-            raise error
-        return results
+    def offer(self, jobs: list[_Job]) -> None:
+        """Have them begun by workers that are free."""
+        while self._threads < len(jobs):
+            thread = threading.Thread(target=_serve, args=(self._jobs,), daemon=True,
+                                      name=f"tinygrad_cnn-{self._threads + 1}")
+            try:
+                thread.start()
+            except RuntimeError:                # the system gives no more: the owner does the rest
+                break
+            self._threads += 1
+        for job in jobs[:self._threads]:
+            self._jobs.put(job)
 
 
-def _serve(tasks: SimpleQueue[Any], done: SimpleQueue[Any]) -> None:
+def _serve(jobs: SimpleQueue[_Job]) -> None:
     """Body of a worker."""
     while True:
-        index, context, call = tasks.get()
+        job = jobs.get()
+        job.serve()
+        del job                                 # do not keep results alive while waiting
+
+
+def _side_by_side(calls: list[Callable[[], Any]]) -> list[Any]:
+    """Call each, the first in this thread, the others where a worker is free or here as well."""
+    jobs = [_Job(call) for call in calls]
+    try:
+        _Shared.pool.offer(jobs[1:])
+        for job in jobs:
+            job.run()
+        for job in jobs:
+            job.wait()
+    except BaseException:
+        _settle(jobs)
+        raise
+    return [job.result() for job in jobs]
+
+
+def _settle(jobs: list[_Job]) -> None:
+    """Let no more of them begin, and wait for the others, however often that is interrupted."""
+    while True:
         try:
-            value, error = context.run(call), None
-        except BaseException as caught:
-            value, error = None, caught
-        done.put((index, value, error))
-        del context, call, value, error         # do not keep arrays alive while waiting
+            for job in jobs:
+                job.cancel()
+            for job in jobs:
+                job.wait()
+            return
+        except BaseException:                   # the first one is on its way to the caller already
+            continue
+
+
+def apart(call: Callable[[], T]) -> T:
+    """Call in a thread of its own, which signals do not reach.
+
+    An interrupt ends the wait and not the call: for what must not be left half done, such as an
+    import.  Where signals do not come anyway, this is a plain call.
+
+    Examples
+    --------
+    >>> apart(lambda: 1 + 1)
+    2
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    job = _Job(call)
+    thread = threading.Thread(target=job.serve, name="tinygrad_cnn apart")
+    try:
+        thread.start()
+    except RuntimeError:                        # the interpreter is ending
+        return call()
+    job.wait()
+    result: T = job.result()
+    return result
 
 
 class _Shared:
-    """What all threads of the process share, made at the first need."""
+    """What all threads of the process share."""
 
-    pool: _Pool | None = None
-    limit: _Blas | None = None
+    pool = _Pool()
+    limit: _Blas | None = None                  # made at the first need
 
     @classmethod
     def blas(cls) -> _Blas:
@@ -257,7 +361,7 @@ class _Shared:
 
 def _forget() -> None:
     """A forked child has none of the threads, and locks in an unknown state."""
-    _Shared.pool = None
+    _Shared.pool = _Pool()
     if _Shared.limit is not None:
         _Shared.limit.forget()
 
@@ -285,8 +389,14 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
     -------
     list
         What the calls returned, in the order of the parts.  The parts depend on ``count``,
-        ``least`` and ``get_num_threads()`` alone; a call from inside a worker runs its parts one
+        ``least`` and ``get_num_threads()`` alone; where no worker is free, the caller runs them one
         after the other.
+
+    Raises
+    ------
+    BaseException
+        What a part raised, or a signal handler meanwhile, such as KeyboardInterrupt: when no part
+        is running any more.  Parts that had not begun are left out.
 
     Examples
     --------
@@ -294,10 +404,7 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
     ...     parallel(10, lambda low, high: high - low)
     [10]
     """
-    if products:
-        with one_blas_thread():
-            return _parallel(count, work, least)
-    return _parallel(count, work, least)
+    return (_held if products else _parallel)(count, work, least)
 
 
 def _parallel(count: int, work: Callable[[int, int], Any], least: int) -> list[Any]:
@@ -305,16 +412,11 @@ def _parallel(count: int, work: Callable[[int, int], Any], least: int) -> list[A
     if parts == 1:
         return [work(0, count)]
     cuts = [count * i // parts for i in range(parts + 1)]
-    pool = _Shared.pool
-    if pool is None:
-        pool = _Shared.pool = _Pool()
-    if not pool.busy.acquire(blocking=False):   # from a worker, or another user's thread
-        return [work(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
-    try:
-        return pool.run([partial(work, low, high)
-                         for low, high in zip(cuts, cuts[1:], strict=False)])
-    finally:
-        pool.busy.release()
+    return _side_by_side([partial(work, low, high)
+                          for low, high in zip(cuts, cuts[1:], strict=False)])
+
+
+_held = one_blas_thread(_parallel)
 
 
 def spread(function: Callable[..., Any], out: NDArray[Any], *arrays: NDArray[Any]) -> NDArray[Any]:

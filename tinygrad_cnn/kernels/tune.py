@@ -112,11 +112,11 @@ def autotune(path: str | os.PathLike[str] | None = None) -> Iterator[None]:
     if trouble:
         warnings.warn(trouble, RuntimeWarning, stacklevel=3)
     session = _Session(file, known)
-    token = _session.set(session)
     try:
+        _session.set(session)
         yield
     finally:
-        _session.reset(token)
+        _session.set(outer)
         trouble = _write(file, session.found)
         if trouble:
             warnings.warn(trouble, RuntimeWarning, stacklevel=3)
@@ -149,8 +149,9 @@ def fastest(op: str, kernels: Mapping[str, Callable[..., Any]], arrays: tuple[Ar
 
 def _race(kernels: Mapping[str, Callable[..., Any]], arrays: tuple[Array | None, ...],
           settings: Mapping[str, Any]) -> str | None:
-    token = _session.set(None)              # a kernel that calls an op does not time inside a race
+    session = _session.get()
     try:
+        _session.set(None)                  # a kernel that calls an op does not time inside a race
         runs = [name for name, kernel in kernels.items()
                 if kernel(*arrays, **settings) is not NotImplemented]
         if len(runs) < 2:
@@ -163,7 +164,7 @@ def _race(kernels: Mapping[str, Callable[..., Any]], arrays: tuple[Array | None,
                 least[name] = min(least[name], _clock() - start)
         return min(least, key=least.__getitem__)        # of equals, the first
     finally:
-        _session.reset(token)
+        _session.set(session)
 
 
 def _key(op: str, arrays: tuple[Array | None, ...], settings: Mapping[str, Any]) -> str:

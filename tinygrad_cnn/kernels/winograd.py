@@ -76,7 +76,7 @@ def _served(x: Array, y: Array, kernel_size: Sequence[int], rows: int, stride: P
             and groups == 1 and x.dtype == np.float32 and y.dtype == np.float32)
 
 
-@one_blas_thread()
+@one_blas_thread
 def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
            dilation: Pair, groups: int) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O."""
@@ -87,7 +87,7 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding:
     return _correlate(x, w, b, out, padding)
 
 
-@one_blas_thread()
+@one_blas_thread
 def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,
                  dilation: Pair, groups: int) -> Any:
     """N OH OW O, KH KW C O -> N H W C."""
@@ -100,7 +100,7 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
                       ((kh - 1 - top, kh - 1 - bottom), (kw - 1 - left, kw - 1 - right)))
 
 
-@one_blas_thread()
+@one_blas_thread
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   dilation: Pair, groups: int) -> Any:
     """N H W C, N OH OW O -> KH KW C O."""

@@ -4,6 +4,7 @@ A network is a `Module`; `Sequential` makes one from layers in a row.  Names tha
 with a small d, such as ``Conv2d``, are aliases; images are N H W C all the same.
 """
 
+from tinygrad_cnn.core import Parameter
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.activation import (
     ELU,
@@ -27,11 +28,10 @@ from tinygrad_cnn.nn.losses import (
     NLLLoss,
     l2_penalty,
 )
-from tinygrad_cnn.nn.module import HookHandle, Module
+from tinygrad_cnn.nn.module import HookHandle, Module, evaluating
 from tinygrad_cnn.nn.normalization import BatchNorm1D, BatchNorm2D, Dropout, LayerNorm
 from tinygrad_cnn.nn.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D, Pad2D, ZeroPad2D
 from tinygrad_cnn.nn.state import LoadReport
-from tinygrad_cnn.tensor import Parameter
 
 Conv2d, ConvTranspose2d = Conv2D, ConvTranspose2D
 MaxPool2d, AvgPool2d, ZeroPad2d = MaxPool2D, AvgPool2D, ZeroPad2D
@@ -43,6 +43,6 @@ __all__ = [
     "CrossEntropyLoss", "Dropout", "Flatten", "GlobalAvgPool2D", "HookHandle", "Identity",
     "LayerNorm", "LeakyReLU", "Linear", "LoadReport", "LogSoftmax", "MSELoss", "MaxPool2D",
     "MaxPool2d", "Module", "ModuleList", "NLLLoss", "Pad2D", "Parameter", "ReLU", "Sequential",
-    "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "ZeroPad2D", "ZeroPad2d", "init",
-    "l2_penalty",
+    "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "ZeroPad2D", "ZeroPad2d", "evaluating",
+    "init", "l2_penalty",
 ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn.module import Module
 from tinygrad_cnn.nn.settings import number, show
 from tinygrad_cnn.shapes import integer
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax",
            "Softplus", "Tanh"]
@@ -94,11 +95,27 @@ class ELU(Module):
 class GELU(Module):
     """x · Φ(x) in its tanh form; see `tinygrad_cnn.gelu`.
 
+    Parameters
+    ----------
+    approximate : {"tanh"}, default "tanh"
+        The form.  PyTorch's default, "none", is not there.
+
+    Raises
+    ------
+    SettingError
+        If another form is asked for.
+
     Examples
     --------
     >>> GELU()([0.0, 10.0]).data
     array([ 0., 10.], dtype=float32)
     """
+
+    def __init__(self, approximate: str = "tanh") -> None:
+        super().__init__()
+        if approximate != "tanh":
+            raise SettingError(f"GELU: approximate {approximate!r} is not supported; there is the "
+                               "form 'tanh', which is within 5e-4 of x · Φ(x)")
 
     def forward(self, x: Any) -> Tensor:
         """Entry by entry."""
@@ -120,17 +137,39 @@ class SiLU(Module):
 
 
 class Softplus(Module):
-    """log(1 + exp(x)), a smooth `ReLU`.
+    """log(1 + exp(beta · x)) / beta, a smooth `ReLU`.
+
+    Parameters
+    ----------
+    beta : float, default 1.0
+        How sharp the bend is.  PyTorch's ``threshold`` is not needed: no size overflows.
+
+    Raises
+    ------
+    SettingError
+        If beta is not a finite number above 0.
 
     Examples
     --------
     >>> Softplus()([-1000.0, 1000.0]).data
     array([   0., 1000.], dtype=float32)
+    >>> Softplus(beta=5.0)([1.0]).data
+    array([1.0013431], dtype=float32)
     """
+
+    def __init__(self, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = number("Softplus", "beta", beta, low=0.0, open_low=True)
 
     def forward(self, x: Any) -> Tensor:
         """Entry by entry."""
-        return ops.softplus(x)
+        if self.beta == 1.0:
+            return ops.softplus(x)
+        return ops.div(ops.softplus(ops.mul(x, self.beta)), self.beta)
+
+    def extra_repr(self) -> str:
+        """The beta."""
+        return show(beta=(self.beta, 1.0))
 
 
 class Tanh(Module):

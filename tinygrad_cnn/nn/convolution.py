@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.settings import as_tensor, count, images, optional_count, show
 from tinygrad_cnn.nn.weighted import Weighted
 from tinygrad_cnn.shapes import Pair, Shape, pair, sides
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["Conv2D", "ConvTranspose2D"]
 
@@ -42,7 +42,7 @@ class _Filters(Weighted):
         sides(padding, op=who, image=(1, 1))            # refuses what is no padding
         self.padding = padding
         self.groups = count(who, "groups", groups)
-        self.has_bias = bool(bias)
+        self.has_bias = as_flag(bias, who, "bias")
         if self.out_channels % self.groups:
             raise SettingError(f"{who}: out_channels {self.out_channels} cannot be shared out "
                                f"among {self.groups} groups")
@@ -151,6 +151,8 @@ class Conv2D(_Filters):
       in the layer Conv2D: Conv2D(3, 8, kernel_size=5, padding='same')
     """
 
+    pytorch_axes: ClassVar[tuple[int, ...] | None] = (2, 3, 1, 0)           # O C KH KW -> KH KW C O
+
     def shapes_at(self, size: int) -> dict[str, Shape]:
         """The filters, and the bias if there is one."""
         shapes: dict[str, Shape] = {
@@ -203,6 +205,8 @@ class ConvTranspose2D(_Filters):
     >>> ConvTranspose2D(8, 3, 2, stride=2)(np.zeros((2, 16, 16, 8), np.float32)).shape
     (2, 32, 32, 3)
     """
+
+    pytorch_axes: ClassVar[tuple[int, ...] | None] = (2, 3, 0, 1)           # C O KH KW -> KH KW C O
 
     def __init__(self, in_channels: int | None, out_channels: int, kernel_size: int | Pair = 3, *,
                  stride: int | Pair = 1, padding: Any = 0, output_padding: int | Pair = 0,

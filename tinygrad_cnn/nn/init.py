@@ -6,7 +6,8 @@ layer, which is the product of all axes but the last.  fan_out counts the output
 reaches: KH · KW · O, or O.
 
 Every function takes the shape and draws from ``rng``, or from the default generator
-(`manual_seed`).  Numbers are drawn in float64 and rounded, so a seed means the same in both dtypes.
+(`manual_seed`).  Numbers are drawn in float64 and rounded, so a seed means the same in both dtypes,
+float32 and float64; another is a `DTypeError`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.nn.settings import number
+from tinygrad_cnn.nn.state import float_dtype
 from tinygrad_cnn.ops import default_generator
 from tinygrad_cnn.shapes import integer
 
@@ -84,13 +86,14 @@ def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32)
     >>> he_normal((3, 3, 16, 32), rng=np.random.default_rng(0)).std()  # √(2 / 144) = 0.1179
     np.float32(0.117...)
     """
-    return normal(shape, std=math.sqrt(2 / fans(shape, who="he_normal")[0]), rng=rng, dtype=dtype)
+    std = math.sqrt(2 / fans(shape, who="he_normal")[0])
+    return _drawn("he_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
 def he_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
     """Even on ±√(6 / fan_in), which has the variance of `he_normal` and no tails."""
     bound = math.sqrt(6 / fans(shape, who="he_uniform")[0])
-    return uniform(shape, low=-bound, high=bound, rng=rng, dtype=dtype)
+    return _drawn("he_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
 def glorot_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
@@ -102,13 +105,13 @@ def glorot_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.floa
     AISTATS 2010.
     """
     std = math.sqrt(2 / sum(fans(shape, who="glorot_normal")))
-    return normal(shape, std=std, rng=rng, dtype=dtype)
+    return _drawn("glorot_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
 def glorot_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
     """Even on ±√(6 / (fan_in + fan_out)), which has the variance of `glorot_normal`."""
     bound = math.sqrt(6 / sum(fans(shape, who="glorot_uniform")))
-    return uniform(shape, low=-bound, high=bound, rng=rng, dtype=dtype)
+    return _drawn("glorot_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
 def lecun_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
@@ -119,13 +122,13 @@ def lecun_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float
     LeCun et al., *Efficient BackProp*, 1998.
     """
     std = math.sqrt(1 / fans(shape, who="lecun_normal")[0])
-    return normal(shape, std=std, rng=rng, dtype=dtype)
+    return _drawn("lecun_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
 def lecun_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
     """Even on ±√(3 / fan_in), which has the variance of `lecun_normal`."""
     bound = math.sqrt(3 / fans(shape, who="lecun_uniform")[0])
-    return uniform(shape, low=-bound, high=bound, rng=rng, dtype=dtype)
+    return _drawn("lecun_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
 def normal(shape: Sequence[int], *, mean: float = 0.0, std: float = 1.0, rng: Rng = None,
@@ -139,8 +142,7 @@ def normal(shape: Sequence[int], *, mean: float = 0.0, std: float = 1.0, rng: Rn
     """
     mean = number("normal", "mean", mean)
     std = number("normal", "std", std, low=0.0)
-    drawn = default_generator(rng).normal(mean, std, _sizes("normal", shape))
-    return np.asarray(drawn).astype(dtype)
+    return _drawn("normal", "normal", mean, std, shape, rng, dtype)
 
 
 def uniform(shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, rng: Rng = None,
@@ -154,18 +156,17 @@ def uniform(shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, rng: 
     """
     low = number("uniform", "low", low)
     high = number("uniform", "high", high, low=low)
-    drawn = default_generator(rng).uniform(low, high, _sizes("uniform", shape))
-    return np.asarray(drawn).astype(dtype)
+    return _drawn("uniform", "uniform", low, high, shape, rng, dtype)
 
 
 def zeros(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """All 0; ``rng`` is taken, and ignored, so that it can stand wherever the others do."""
-    return np.zeros(_sizes("zeros", shape), dtype)
+    """All 0; ``rng`` is checked, and not used, so that it can stand wherever the others do."""
+    return _filled("zeros", 0.0, shape, rng, dtype)
 
 
 def ones(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """All 1; ``rng`` is taken, and ignored."""
-    return np.ones(_sizes("ones", shape), dtype)
+    """All 1; ``rng`` is checked, and not used."""
+    return _filled("ones", 1.0, shape, rng, dtype)
 
 
 def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
@@ -203,11 +204,22 @@ def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
     True
     """
     rows, columns = fans(shape, who="orthogonal")[0], shape[-1]
-    gain = number("orthogonal", "gain", gain)
+    gain, chosen = number("orthogonal", "gain", gain), float_dtype("orthogonal", dtype)
     drawn = default_generator(rng).normal(size=(max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(drawn)
     q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
-    return np.asarray((gain * (q if rows >= columns else q.T)).reshape(tuple(shape)), dtype)
+    return np.asarray((gain * (q if rows >= columns else q.T)).reshape(tuple(shape)), chosen)
+
+
+def _drawn(who: str, kind: str, a: float, b: float, shape: Any, rng: Rng, dtype: Any) -> Array:
+    """Numbers of a distribution of NumPy's generators with two settings."""
+    sizes, chosen = _sizes(who, shape), float_dtype(who, dtype)
+    return np.asarray(getattr(default_generator(rng), kind)(a, b, sizes)).astype(chosen)
+
+
+def _filled(who: str, value: float, shape: Any, rng: Rng, dtype: Any) -> Array:
+    default_generator(rng)                                      # refuses what is no generator
+    return np.full(_sizes(who, shape), value, float_dtype(who, dtype))
 
 
 def _sizes(who: str, shape: Any) -> tuple[int, ...]:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.module import Module
 from tinygrad_cnn.nn.settings import as_tensor, count, optional_count, show
 from tinygrad_cnn.nn.weighted import Weighted
-from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor
+from tinygrad_cnn.shapes import Shape, integer
 
 __all__ = ["Flatten", "Identity", "Linear"]
 
@@ -67,13 +67,14 @@ class Linear(Weighted):
     """
 
     awaits: ClassVar[str | None] = "in_features"
+    pytorch_axes: ClassVar[tuple[int, ...] | None] = (1, 0)                 # O I -> I O
 
     def __init__(self, in_features: int | None, out_features: int, *, bias: bool = True,
                  rng: np.random.Generator | None = None, dtype: Any = np.float32) -> None:
         super().__init__()
         self.in_features = optional_count("Linear", "in_features", in_features)
         self.out_features = count("Linear", "out_features", out_features)
-        self.has_bias = bool(bias)
+        self.has_bias = as_flag(bias, "Linear", "bias")
         self.begin(dtype, rng)
 
     def shapes_at(self, size: int) -> dict[str, Shape]:
@@ -119,15 +120,38 @@ class Linear(Weighted):
 class Flatten(Module):
     """One row of each image: (N, H, W, C) -> (N, H·W·C), in reading order.
 
+    Parameters
+    ----------
+    start_dim, end_dim : int, default 1 and -1
+        The first and the last of the axes that become one.
+
+    Raises
+    ------
+    SettingError
+        If an axis is not an integer.
+    ShapeError
+        When called, if the input lacks such an axis, or the last comes before the first.
+
     Examples
     --------
     >>> Flatten()(np.zeros((2, 4, 4, 3))).shape
     (2, 48)
+    >>> Flatten(1, 2)(np.zeros((2, 4, 4, 3))).shape
+    (2, 16, 3)
     """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim = integer("Flatten", "start_dim", start_dim)
+        self.end_dim = integer("Flatten", "end_dim", end_dim)
 
     def forward(self, x: Any) -> Tensor:
         """(N, ...) -> (N, rest)."""
-        return ops.flatten(x)
+        return ops.flatten(x, start_dim=self.start_dim, end_dim=self.end_dim)
+
+    def extra_repr(self) -> str:
+        """What is not the default."""
+        return show(start_dim=(self.start_dim, 1), end_dim=(self.end_dim, -1))
 
 
 class Identity(Module):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor, as_setting
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn.module import Module
 from tinygrad_cnn.nn.settings import number, show
-from tinygrad_cnn.tensor import Tensor, as_array
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "MSELoss", "NLLLoss", "l2_penalty"]
 
@@ -36,7 +36,8 @@ class _ClassLoss(_Loss):
 
     def __init__(self, *, weight: Any = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
-        self.weight = None if weight is None else np.array(as_array(weight))
+        self.weight = None if weight is None else np.array(
+            as_setting(weight, type(self).__name__, "weight"))
 
     def extra_repr(self) -> str:
         """What is not the default."""

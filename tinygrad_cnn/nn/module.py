@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Parameter, Tensor, scope
 from tinygrad_cnn.errors import (
     DeclarationError,
     DTypeError,
@@ -23,21 +25,25 @@ from tinygrad_cnn.errors import (
     TinygradCnnError,
 )
 from tinygrad_cnn.nn import state, trail
+from tinygrad_cnn.nn.settings import refuse_unknown
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Parameter, Tensor, scope
 
-__all__ = ["HookHandle", "Module"]
+__all__ = ["HookHandle", "Module", "evaluating", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
+
+#: Devices that programs written for PyTorch may ask for.
+_ELSEWHERE = ("cuda", "gpu", "hip", "meta", "mps", "tpu", "xla", "xpu")
 
 
 class HookHandle:
     """What `Module.register_forward_hook` gives: it removes the hook, by call or as a block."""
 
-    def __init__(self, hooks: dict[int, Hook], key: int) -> None:
+    def __init__(self, hooks: dict[object, Hook], hook: Hook) -> None:
         self._hooks = hooks
-        self._key = key
+        self._key = object()                            # a number could be used again
+        hooks[self._key] = hook
 
     def remove(self) -> None:
         """Remove the hook; doing so twice is harmless."""
@@ -97,13 +103,17 @@ class Module:
     training: bool
     _name: str | None
     _buffer_names: dict[str, bool]
-    _hooks: dict[int, Hook]
+    _hooks: dict[object, Hook]
 
     #: The setting that a layer waits to learn from its first call, or None.
     awaits: ClassVar[str | None] = None
+    #: The axes of PyTorch's weight of this layer in the order of this package, if that is another.
+    pytorch_axes: ClassVar[tuple[int, ...] | None] = None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
+        if args or settings:
+            refuse_unknown(cls, args, settings)
         self = super().__new__(cls)
         vars(self).update(training=True, _name=None, _buffer_names={}, _hooks={})
         return self
@@ -124,28 +134,32 @@ class Module:
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
         """Run ``forward`` under this module's name, then the hooks."""
-        steps, token = trail.begin()
+        outer = trail.running.get()
+        steps = trail.begin() if outer is None else outer
         try:
+            trail.running.set(steps)
             with scope(self._name or type(self).__name__) as path:
                 try:
                     out = self.forward(*inputs, **settings)
                 except TinygradCnnError as error:
                     trail.explain(error, path, self, steps)
                     raise
-                for hook in tuple(self._hooks.values()):
-                    replaced = hook(self, inputs, out)
-                    out = out if replaced is None else replaced
+                for key, hook in tuple(self._hooks.items()):
+                    if key in self._hooks:              # an earlier hook may have removed it
+                        replaced = hook(self, inputs, out)
+                        out = out if replaced is None else replaced
             if isinstance(out, Tensor):
                 steps.append((path, self, out._data.shape))
             return out
         finally:
-            if token is not None:
-                trail.end(token)
+            trail.running.set(outer)
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call ``hook(module, inputs, output)`` after each call of this module.
 
-        What the hook returns, unless None, replaces the output.
+        What the hook returns, unless None, replaces the output.  Hooks run in the order in which
+        they were registered.  One that is removed runs no more; one that is registered during a
+        call runs from the next call on.
 
         Parameters
         ----------
@@ -165,9 +179,7 @@ class Module:
         """
         if not callable(hook):
             raise SettingError(f"register_forward_hook: hook must be callable, got {hook!r}")
-        key = max(self._hooks, default=-1) + 1
-        self._hooks[key] = hook
-        return HookHandle(self._hooks, key)
+        return HookHandle(self._hooks, hook)
 
     def graph(self, x: Any, **settings: Any) -> Any:
         """Draw what this module computes for ``x``; see `tinygrad_cnn.viz.graph_of_module`."""
@@ -176,7 +188,7 @@ class Module:
         return viz.graph_of_module(self, x, **settings)
 
     def _repr_html_(self) -> str:
-        from tinygrad_cnn.viz.notebook import module_html
+        from tinygrad_cnn.viz.html import module_html
 
         return module_html(self)
 
@@ -342,7 +354,8 @@ class Module:
             raise SettingError(f"{type(self).__name__}: the name of a part must be a string "
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
-        if callable(own) or isinstance(own, property) or name in ("training", "awaits"):
+        if callable(own) or isinstance(own, property) \
+                or name in ("training", "awaits", "pytorch_axes"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
@@ -396,7 +409,7 @@ class Module:
         Raises
         ------
         DTypeError
-            If it is another dtype.
+            If it is another dtype, or none.
 
         Examples
         --------
@@ -415,7 +428,31 @@ class Module:
                 vars(module)["dtype"] = chosen
         return self
 
-    to = astype
+    def to(self, target: Any) -> Self:
+        """Convert to a dtype, as `astype`; ``"cpu"`` changes nothing.
+
+        Parameters
+        ----------
+        target : float32, float64 or "cpu"
+
+        Raises
+        ------
+        SettingError
+            If it is another device.
+        DTypeError
+            If it is another dtype, or neither.
+
+        Examples
+        --------
+        >>> nn.Linear(2, 3).to("cpu").to(np.float64).weight.dtype
+        dtype('float64')
+        """
+        device = target if isinstance(target, str) else getattr(target, "type", None)
+        kind = device.partition(":")[0] if isinstance(device, str) else ""
+        if kind in _ELSEWHERE:
+            raise SettingError(f"{type(self).__name__}.to: the device {str(target)!r} is not "
+                               "supported: tinygrad_cnn runs on the CPU only; leave the call out")
+        return self if kind == "cpu" else self.astype(target)
 
     # ---- state
 
@@ -450,7 +487,7 @@ class Module:
         Parameters
         ----------
         entries : mapping of str to array
-            Such as `state_dict` gives.  Values are copied.
+            Such as `state_dict` gives: linear weights I O, filters KH KW C O.  Values are copied.
         strict : bool, default True
             Whether every path must be present and none unknown.
 
@@ -463,19 +500,20 @@ class Module:
         ------
         CheckpointError
             If paths are missing or unexpected (strict), an array has another shape, or a dtype that
-            would lose digits; all are listed, and nothing is written.
+            would lose digits; all are listed, and nothing is written.  Also if an entry is a tensor
+            of PyTorch, whose layouts differ, or not an array at all.
 
         Examples
         --------
         >>> model = nn.Sequential(nn.Linear(2, 3))
-        >>> model.load_state_dict({"0.weight": np.zeros((3, 2), np.float32), "bias": np.zeros(3)})
+        >>> model.load_state_dict({"0.weight": np.zeros((2, 5), np.float32), "bias": np.zeros(3)})
         Traceback (most recent call last):
             ...
         tinygrad_cnn.CheckpointError: Sequential.load_state_dict: the arrays do not fit the model,
         nothing was written
           missing: 0.bias (3,)
           unexpected: bias (3,)
-          of another shape: 0.weight is (3, 2), the model needs (2, 3)
+          of another shape: 0.weight is (2, 5), the model needs (2, 3)
         """
         return state.load(self, entries, strict=strict)
 
@@ -505,3 +543,52 @@ class Module:
         lines = [f"({name}): {part!r}".replace("\n", "\n  ") for name, part in parts]
         inner = [self.extra_repr(), *lines] if self.extra_repr() else lines
         return "\n  ".join([f"{head}(", *inner]) + "\n)"
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """A block in which a module and all its parts are in evaluation mode.
+
+    Afterwards each part has its own mode again, also after an error: a part that was in evaluation
+    while the rest was in training, such as a frozen batch normalization, stays so.
+
+    Parameters
+    ----------
+    model : Module
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.BatchNorm1D(2).eval(), nn.Dropout())
+    >>> with nn.evaluating(model):
+    ...     [part.training for part in model]
+    [False, False]
+    >>> [part.training for part in model]
+    [False, True]
+    """
+    with _modes_kept(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def training(model: Module) -> Iterator[None]:
+    """A block in which a module trains; parts that are in evaluation while it trains stay so.
+
+    A module that is in evaluation as a whole is switched to training, and back afterwards.
+    """
+    if model.training:
+        yield
+        return
+    with _modes_kept(model):
+        model.train()
+        yield
+
+
+@contextmanager
+def _modes_kept(model: Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            vars(module)["training"] = mode

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import ops
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.module import Module
@@ -15,7 +16,6 @@ from tinygrad_cnn.nn.settings import as_tensor, images, number, optional_count, 
 from tinygrad_cnn.nn.weighted import Weighted
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["BatchNorm1D", "BatchNorm2D", "Dropout", "LayerNorm"]
 
@@ -57,7 +57,7 @@ class _BatchNorm(_Norm):
         self.momentum = None if momentum is None else number(who, "momentum", momentum, low=0.0,
                                                              high=1.0)
         self.eps = number(who, "eps", eps, low=0.0, open_low=True)
-        self.affine = bool(affine)
+        self.affine = as_flag(affine, who, "affine")
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))

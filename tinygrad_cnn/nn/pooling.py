@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygrad_cnn import ops
+from tinygrad_cnn import ops, shapes
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import images, show
+from tinygrad_cnn.nn.settings import images, number, show
 from tinygrad_cnn.shapes import Pair, pair, sides
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Pad2D", "ZeroPad2D"]
 
@@ -105,7 +105,7 @@ class AvgPool2D(_Pool):
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0, count_include_pad: bool = True) -> None:
         super().__init__(kernel_size, stride, padding=padding)
-        self.count_include_pad = bool(count_include_pad)
+        self.count_include_pad = as_flag(count_include_pad, "AvgPool2D", "count_include_pad")
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N OH OW C."""
@@ -143,7 +143,7 @@ class GlobalAvgPool2D(Module):
 
     def __init__(self, keepdims: bool = False) -> None:
         super().__init__()
-        self.keepdims = bool(keepdims)
+        self.keepdims = as_flag(keepdims, "GlobalAvgPool2D", "keepdims")
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N C."""
@@ -171,7 +171,7 @@ class Pad2D(Module):
     Raises
     ------
     SettingError
-        If a width is below 0, or the mode is unknown.
+        If a width is below 0, the mode is unknown, or the value is not a number.
     ShapeError
         When called, if the input is not N H W C.
 
@@ -184,16 +184,13 @@ class Pad2D(Module):
     def __init__(self, widths: Any, *, mode: str = "constant", value: float = 0.0) -> None:
         super().__init__()
         who = type(self).__name__
-        if isinstance(widths, str):
-            raise SettingError(f"{who}: widths must be numbers of pixels, got {widths!r}; 'same' "
-                               "is a padding of Conv2D")
-        self.widths = sides(widths, op=who)
+        self.widths = shapes.widths(widths, op=who)
         modes = ("constant", "reflect", "edge", "wrap")
         if mode not in modes:
             raise SettingError(f"{who}: mode {mode!r} has no adjoint; choose from "
                                f"{', '.join(modes)}")
         self.mode = mode
-        self.value = value
+        self.value = number(who, "value", value, finite=False)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N (H + top + bottom) (W + left + right) C."""

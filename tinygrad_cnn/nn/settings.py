@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.shapes import integer
-from tinygrad_cnn.tensor import Tensor
 
-__all__ = ["as_tensor", "count", "images", "number", "optional_count", "show"]
+__all__ = ["as_tensor", "count", "images", "number", "optional_count", "refuse_unknown", "show"]
+
+
+def refuse_unknown(made: type, given: tuple[Any, ...], settings: Mapping[str, Any]) -> None:
+    """Refuse arguments that ``__init__`` of a class does not take, in the name of that class.
+
+    Python itself would name the base class that defines ``__init__``, and where none does, as in a
+    module that has a ``forward`` alone, it would ignore them.
+    """
+    own = made.__init__                                     # type: ignore[misc]
+    try:
+        each = [] if own is object.__init__ else list(
+            inspect.signature(own, follow_wrapped=False).parameters.values())[1:]
+        inspect.Signature(each).bind(*given, **settings)
+        return
+    except ValueError:                                      # it is written in C
+        return
+    except TypeError:
+        pass
+    who, kinds = made.__name__, {p.kind for p in each}
+    free = {p.name: p for p in each if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    placed = [name for name, p in free.items() if p.kind != p.KEYWORD_ONLY]
+    takes = f"{who} takes {', '.join(free) or 'none'}"
+    for name in settings:
+        if name not in free and inspect.Parameter.VAR_KEYWORD not in kinds:
+            near = difflib.get_close_matches(name, free, n=1)
+            raise TypeError(f"{who}: there is no setting {name!r}; "
+                            + (f"did you mean {near[0]!r}?  " if near else "") + takes)
+    if len(given) > len(placed) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        few = f" ({', '.join(placed)})" if placed else ""
+        rest = ", ".join(f"{name}=" for name in free if name not in placed)
+        raise TypeError(f"{who}: takes {len(placed)} arguments by position{few}, got {len(given)}"
+                        + (f"; give the others by name: {rest}" if rest else ""))
+    twice = [name for name in placed[:len(given)] if name in settings]
+    absent = [name for name, p in free.items()
+              if p.default is p.empty and name not in settings and name not in placed[:len(given)]]
+    raise TypeError(f"{who}: {twice[0]} is given by position and by name" if twice else
+                    f"{who}: {', '.join(absent)} must be given; {takes}")
 
 
 def count(who: str, setting: str, value: Any) -> int:
@@ -25,13 +65,14 @@ def optional_count(who: str, setting: str, value: Any) -> int | None:
 
 
 def number(who: str, setting: str, value: Any, *, low: float = -math.inf, high: float = math.inf,
-           open_low: bool = False, open_high: bool = False) -> float:
-    """A finite number between two bounds, each of which may be excluded."""
+           open_low: bool = False, open_high: bool = False, finite: bool = True) -> float:
+    """A number, finite unless told otherwise, between two bounds, which may be excluded."""
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if good and math.isfinite(value) and low <= value <= high \
+    if good and (math.isfinite(value) or not finite) and low <= value <= high \
             and not (open_low and value == low) and not (open_high and value == high):
         return float(value)
-    bounds = {(False, False): "a finite number", (True, False): f"a number of at least {low:g}",
+    any_number = "a finite number" if finite else "a number"
+    bounds = {(False, False): any_number, (True, False): f"a number of at least {low:g}",
               (True, True): f"a number from {low:g} to {high:g}",
               (False, True): f"a number of at most {high:g}"}[low > -math.inf, high < math.inf]
     apart = [f"{bound:g}" for bound, out in ((low, open_low), (high, open_high)) if out]

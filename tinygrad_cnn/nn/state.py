@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import as_array, as_dtype, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import as_array, writable
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module
@@ -33,14 +33,10 @@ class LoadReport(NamedTuple):
 
 def float_dtype(who: str, dtype: Any) -> np.dtype[Any]:
     """``dtype`` if parameters can have it."""
-    try:
-        chosen: np.dtype[Any] | None = np.dtype(dtype)
-    except TypeError:
-        chosen = None
-    for known in (np.dtype(np.float32), np.dtype(np.float64)):
-        if chosen == known:
-            return known
-    raise DTypeError(f"{who}: parameters are float32 or float64, got {dtype!r}")
+    chosen = as_dtype(dtype, who)
+    if chosen not in (np.float32, np.float64):
+        raise DTypeError(f"{who}: parameters are float32 or float64, got {dtype!r}")
+    return chosen
 
 
 def refuse_waiting(path: str, module: Module) -> None:
@@ -82,7 +78,7 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
     if not isinstance(entries, Mapping):
         raise CheckpointError(f"{who}: the state must be a mapping of paths to arrays, "
                               f"got {type(entries).__name__}")
-    given = {str(name): _array(who, name, value) for name, value in entries.items()}
+    given = {str(name): _array(who, str(name), value) for name, value in entries.items()}
     needed, waiting = _needed(module, {name: array.shape for name, array in given.items()})
     missing = tuple(name for name in needed if name not in given)
     unexpected = tuple(name for name in given if name not in needed)
@@ -101,7 +97,9 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
     unknown = [line for name, line in zip(missing, absent, strict=True) if needed[name][0] is None]
     if lines := (absent + surplus if strict else unknown) + complaints:
         raise CheckpointError(f"{who}: the arrays do not fit the model, nothing was written"
-                              + "".join(f"\n  {line}" for line in lines))
+                              + "".join(f"\n  {line}" for line in lines)
+                              + ("" if both else _other_prefix(missing, unexpected))
+                              + _other_layout(module, given, needed))
     for part, size in waiting:
         part.build(size)
     for path, part in module.walk():
@@ -114,11 +112,50 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
     return LoadReport(missing, unexpected)
 
 
-def _array(who: str, name: Any, value: Any) -> Array:
+def _array(who: str, name: str, value: Any) -> Array:
+    if isinstance(value, Mapping):
+        raise CheckpointError(f"{who}: {name} is a {type(value).__name__}, not an array; a file of "
+                              f"several parts?  Load one of them: entries[{name!r}]")
+    if type(value).__module__.partition(".")[0] == "torch":
+        raise CheckpointError(f"{who}: {name} is a tensor of PyTorch, whose weights have another "
+                              f"layout; {_CONVERT}")
     try:
         return as_array(value)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{who}: {name} is no array: {error}") from error
+
+
+_CONVERT = ("convert every weight, square ones too: w.T for Linear, w.transpose(2, 3, 1, 0) for "
+            "Conv2D, w.transpose(2, 3, 0, 1) for ConvTranspose2D; see \"Coming from PyTorch\" in "
+            "docs/nn.md")
+
+
+def _other_layout(module: Module, given: Mapping[str, Array], needed: Mapping[str, Any]) -> str:
+    """A cure if a weight fits only when its axes are in PyTorch's order."""
+    found = []
+    for path, part in module.walk():
+        name, axes = _join(path, "weight"), type(part).pytorch_axes
+        if axes is None or name not in given or given[name].ndim != len(axes):
+            continue
+        shape = given[name].shape
+        turned = tuple(shape[i] for i in axes)
+        fits = (part.size_from({"weight": turned}) is not None if needed[name][0] is None
+                else shape != needed[name][0] == turned)
+        if fits:
+            found.append(f"{name} {shape} as {turned}")
+    return (f"\n  cure: these are PyTorch's layouts, which fit turned round: {', '.join(found)}; "
+            f"{_CONVERT}" if found else "")
+
+
+def _other_prefix(missing: tuple[str, ...], unexpected: tuple[str, ...]) -> str:
+    """A cure if what is unexpected is what is missing, with something in front."""
+    for short, long, cure in ((missing, unexpected, "take it off"),
+                              (unexpected, missing, "put it in front of")):
+        for end in short:
+            prefix = long[0].removesuffix(end) if long else ""
+            if prefix and {prefix + name for name in short} == set(long):
+                return f"\n  cure: the prefix {prefix!r} is all that differs; {cure} each path"
+    return ""
 
 
 def _needed(module: Module, shapes: Mapping[str, Shape]

@@ -8,7 +8,7 @@ message, once, by the innermost module.
 from __future__ import annotations
 
 from collections import deque
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from tinygrad_cnn.errors import TinygradCnnError
@@ -17,27 +17,18 @@ from tinygrad_cnn.shapes import Shape
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module
 
-__all__ = ["Steps", "begin", "end", "explain"]
+__all__ = ["Steps", "begin", "explain", "running"]
 
 Steps = deque[tuple[tuple[str, ...], "Module", Shape]]
 
 _LAST = 12                                              # lines that still help to find the place
 _MARK = "\n  in the layer "
-_steps: ContextVar[Steps | None] = ContextVar("steps", default=None)
+running: ContextVar[Steps | None] = ContextVar("steps", default=None)
 
 
-def begin() -> tuple[Steps, Token[Steps | None] | None]:
-    """The steps of the outermost call that is running here; new ones, and a token, if none is."""
-    running = _steps.get()
-    if running is not None:
-        return running, None
-    steps: Steps = deque(maxlen=3 * _LAST)              # modules with parts are left out when shown
-    return steps, _steps.set(steps)
-
-
-def end(token: Token[Steps | None]) -> None:
-    """Forget the steps that `begin` made."""
-    _steps.reset(token)
+def begin() -> Steps:
+    """What the outermost call of a module notes in ``running`` while it runs."""
+    return deque(maxlen=3 * _LAST)                      # modules with parts are left out when shown
 
 
 def explain(error: TinygradCnnError, path: tuple[str, ...], module: Module, steps: Steps) -> None:

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinygrad_cnn.core import Parameter
 from tinygrad_cnn.nn.module import Module
 from tinygrad_cnn.nn.state import float_dtype, refuse_waiting
 from tinygrad_cnn.ops import default_generator
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Parameter
 
 __all__ = ["Weighted"]
 

@@ -2,9 +2,10 @@
 
 The files, each of which may import the ones before it: ``samples``, ``elementwise``,
 ``activation``, ``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
-``loss``, ``random``.
+``loss``, ``random``, ``numpy_functions``.
 """
 
+from tinygrad_cnn.ops import numpy_functions as numpy_functions
 from tinygrad_cnn.ops.activation import (
     elu,
     gelu,

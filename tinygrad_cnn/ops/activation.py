@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply, as_array, unary
+from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.elementwise import clip, keep
 from tinygrad_cnn.ops.samples import matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply, as_array, unary
 
 __all__ = ["elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh"]
 
@@ -35,7 +35,7 @@ def _relu_vjp(ct: Any, out: Any, x: Any) -> Any:
 RELU = register(Op(
     name="relu", shape=_same, kernels={"array": kernels.relu},
     vjp={"x": _relu_vjp}, samples=matrices, piecewise_linear=True, ties="left", reads=("out",),
-    array_rules=True, family="activation"))
+    family="activation"))
 
 relu = public()(unary(RELU, kernels.relu))
 relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
@@ -64,13 +64,12 @@ relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
 
 def _slope_op(name: str, kernel: Callable[[np.ndarray], np.ndarray],
               second: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    """The derivative of an activation as a function of arrays and tensors; ``second`` is its own."""
+    """The derivative of an activation; ``second`` is its own."""
     op = register(Op(
         name=f"{name}_slope", shape=_same, kernels={"array": kernel},
         vjp={"x": lambda ct, out, x: ct * second(x)},
         samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
-    of_tensor = unary(op, kernel)
-    return lambda x: of_tensor(x) if isinstance(x, Tensor) else kernel(x)
+    return unary(op, kernel)
 
 
 def _sigmoid_second(x: Tensor) -> Tensor:
@@ -102,7 +101,7 @@ _gelu_slope = _slope_op("gelu", kernels.gelu_slope, _gelu_second)
 TANH = register(Op(
     name="tanh", shape=_same, kernels={"array": np.tanh},
     vjp={"x": lambda ct, out, x: ct * (4.0 * _sigmoid_slope(2.0 * x))},
-    samples=smooth_matrices(wide=6.0), reads=("x",), couples=(), array_rules=True,
+    samples=smooth_matrices(wide=6.0), reads=("x",), couples=(),
     family="activation"))
 
 tanh = public(np.tanh)(unary(TANH, np.tanh))
@@ -121,7 +120,7 @@ tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 �
 SIGMOID = register(Op(
     name="sigmoid", shape=_same, kernels={"array": kernels.sigmoid},
     vjp={"x": lambda ct, out, x: ct * _sigmoid_slope(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), array_rules=True,
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
     family="activation"))
 
 sigmoid = public()(unary(SIGMOID, kernels.sigmoid))
@@ -140,9 +139,8 @@ sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; 
 
 SOFTPLUS = register(Op(
     name="softplus", shape=_same, kernels={"array": kernels.softplus},
-    vjp={"x": lambda ct, out, x: ct * (sigmoid(x) if isinstance(x, Tensor)
-                                       else kernels.sigmoid(x))},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), array_rules=True,
+    vjp={"x": lambda ct, out, x: ct * sigmoid(x)},
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
     family="activation"))
 
 softplus = public()(unary(SOFTPLUS, kernels.softplus))
@@ -163,7 +161,7 @@ softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its deriva
 SILU = register(Op(
     name="silu", shape=_same, kernels={"array": kernels.silu},
     vjp={"x": lambda ct, out, x: ct * _silu_slope(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), array_rules=True,
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
     family="activation"))
 
 silu = public()(unary(SILU, kernels.silu))
@@ -187,7 +185,7 @@ silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
 GELU = register(Op(
     name="gelu", shape=_same, kernels={"array": kernels.gelu},
     vjp={"x": lambda ct, out, x: ct * _gelu_slope(x)},
-    samples=smooth_matrices(wide=5.0), reads=("x",), couples=(), array_rules=True,
+    samples=smooth_matrices(wide=5.0), reads=("x",), couples=(),
     family="activation"))
 
 gelu = public()(unary(GELU, kernels.gelu))
@@ -224,7 +222,7 @@ def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 LEAKY_RELU = register(Op(
     name="leaky_relu", shape=lambda x, *, slope: x, kernels={"array": kernels.leaky_relu},
     vjp={"x": _leaky_relu_vjp}, samples=_leaky_relu_samples, piecewise_linear=True, ties="left",
-    reads=("x",), array_rules=True, family="activation"))
+    reads=("x",), family="activation"))
 
 
 @public()
@@ -271,7 +269,7 @@ def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 ELU = register(Op(
     name="elu", shape=lambda x, *, alpha: x, kernels={"array": kernels.elu}, vjp={"x": _elu_vjp},
-    samples=_elu_samples, ties="left", reads=("x",), couples=(), array_rules=True,
+    samples=_elu_samples, ties="left", reads=("x",), couples=(),
     family="activation"))
 
 

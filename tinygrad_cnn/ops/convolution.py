@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import shapes
+from tinygrad_cnn.core import Tensor, apply, as_tensor, expose
+from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
-from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
 from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
-from tinygrad_cnn.tensor import Tensor, apply, as_tensor, expose
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 

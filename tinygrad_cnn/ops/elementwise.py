@@ -1,8 +1,7 @@
 """Elementwise ops: arithmetic with broadcasting, powers and roots, choices between two values.
 
-Rules here are written in operators, so most of them take arrays as well as tensors
-(``array_rules``).  The engine sums a cotangent back over the axes that broadcasting stretched.
-Kinks follow docs/conventions.md: ties share evenly, ``clip`` passes on its closed interval.
+The engine sums a cotangent back over the axes that broadcasting stretched.  Kinks follow
+docs/conventions.md: ties share evenly, ``clip`` passes on its closed interval.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
+from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.op import FUNCTIONS, Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
 
-__all__ = ["abs", "add", "clip", "div", "exp", "expm1", "log", "maximum", "minimum", "mul", "neg", "power",
-           "sqrt", "sub", "where"]
+__all__ = ["abs", "add", "clip", "div", "exp", "expm1", "log", "maximum", "minimum", "mul", "neg",
+           "power", "sqrt", "sub", "where"]
 
 
 def _same(x: Shape) -> Shape:
@@ -32,10 +31,9 @@ def _same(x: Shape) -> Shape:
 def keep(condition: np.ndarray, ct: Any) -> Any:
     """``ct`` where the condition holds and 0 elsewhere, even where it is infinite or NaN.
 
-    A rule that selects does so with this, and not by a product: 0 · ∞ is NaN.  Takes an array as
-    well as a tensor.
+    A rule that selects does so with this, and not by a product: 0 · ∞ is NaN.
     """
-    return where(condition, ct, 0.0) if isinstance(ct, Tensor) else kernels.keep(ct, condition)
+    return kernels.keep(ct, condition) if isinstance(ct, np.ndarray) else where(condition, ct, 0.0)
 
 
 # ---- arithmetic
@@ -43,29 +41,27 @@ def keep(condition: np.ndarray, ct: Any) -> Any:
 ADD = register(Op(
     name="add", shape=lambda a, b: broadcast("add", a=a, b=b), kernels={"array": kernels.add},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
 
 SUB = register(Op(
     name="sub", shape=lambda a, b: broadcast("sub", a=a, b=b), kernels={"array": kernels.sub},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: -ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
 
 MUL = register(Op(
     name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": kernels.mul},
     vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"), couples=(),
-    array_rules=True))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"), couples=()))
 
 DIV = register(Op(
     name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
     vjp={"a": lambda ct, out, a, b: ct / b, "b": lambda ct, out, a, b: ct * -(a / b / b)},
-    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), couples=(),
-    array_rules=True))
+    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), couples=()))
 
 NEG = register(Op(
     name="neg", shape=_same, kernels={"array": np.negative},
     vjp={"x": lambda ct, out, x: -ct},
-    samples=matrices, affine_in=("x",), reads=(), array_rules=True))
+    samples=matrices, affine_in=("x",), reads=()))
 
 _add, _sub, _mul = binary(ADD, np.add), binary(SUB, np.subtract), binary(MUL, np.multiply)
 _div, _neg = binary(DIV, np.true_divide), unary(NEG, np.negative)
@@ -140,7 +136,7 @@ POWER = register(Op(
     samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True, couples=()))
 
 
-@public(np.power, np.float_power)
+@public(np.power)
 def power(a: Any, b: Any) -> Tensor:
     """Raise ``a`` to the power ``b``, entry by entry.
 
@@ -166,27 +162,26 @@ def power(a: Any, b: Any) -> Tensor:
 
 EXP = register(Op(
     name="exp", shape=_same, kernels={"array": np.exp}, vjp={"x": lambda ct, out, x: ct * out},
-    samples=smooth_matrices(), reads=("out",), couples=(), array_rules=True))
+    samples=smooth_matrices(), reads=("out",), couples=()))
 
 EXPM1 = register(Op(
     name="expm1", shape=_same, kernels={"array": np.expm1},
     vjp={"x": lambda ct, out, x: ct * (out + 1.0)},
-    samples=smooth_matrices(), reads=("out",), couples=(), array_rules=True))
+    samples=smooth_matrices(), reads=("out",), couples=()))
 
 LOG = register(Op(
     name="log", shape=_same, kernels={"array": np.log}, vjp={"x": lambda ct, out, x: ct / x},
-    samples=smooth_matrices(0.25, 3.0), reads=("x",), couples=(), array_rules=True))
+    samples=smooth_matrices(0.25, 3.0), reads=("x",), couples=()))
 
 SQRT = register(Op(
     name="sqrt", shape=_same, kernels={"array": np.sqrt},
     vjp={"x": lambda ct, out, x: ct * 0.5 / out},
-    samples=smooth_matrices(0.25, 3.0), reads=("out",), couples=(), array_rules=True))
+    samples=smooth_matrices(0.25, 3.0), reads=("out",), couples=()))
 
 ABS = register(Op(
     name="abs", shape=_same, kernels={"array": np.abs},
     vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
-    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), couples=(),
-    array_rules=True))
+    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), couples=()))
 
 exp = public(np.exp)(unary(EXP, np.exp))
 exp.__doc__ = """The exponential, entry by entry; its own derivative.
@@ -271,16 +266,14 @@ MAXIMUM = register(Op(
     kernels={"array": np.maximum},
     vjp={"a": lambda ct, out, a, b: _larger(ct, a, b),
          "b": lambda ct, out, a, b: _larger(ct, b, a)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
-    array_rules=True))
+    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
 
 MINIMUM = register(Op(
     name="minimum", shape=lambda a, b: broadcast("minimum", a=a, b=b),
     kernels={"array": np.minimum},
     vjp={"a": lambda ct, out, a, b: _larger(ct, b, a),
          "b": lambda ct, out, a, b: _larger(ct, a, b)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b"),
-    array_rules=True))
+    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
 
 maximum = public(np.maximum)(binary(MAXIMUM, np.maximum))
 maximum.__doc__ = """The larger of two values, entry by entry; a tie shares the gradient evenly.
@@ -335,10 +328,10 @@ def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
 CLIP = register(Op(
     name="clip", shape=lambda x, *, low, high: x, kernels={"array": kernels.clip},
     vjp={"x": _clip_vjp}, samples=_clip_samples, piecewise_linear=True, ties="larger",
-    reads=("x",), array_rules=True))
+    reads=("x",)))
 
 
-@public(np.clip)
+@public()
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """The nearest number in [low, high]; the gradient passes on the closed interval.
 
@@ -413,10 +406,10 @@ WHERE = register(Op(
     name="where", shape=_where_shape, kernels={"array": kernels.where},
     vjp={"a": lambda ct, out, a, b, *, condition: keep(condition, ct),
          "b": lambda ct, out, a, b, *, condition: keep(~condition, ct)},
-    samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=(), array_rules=True))
+    samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
 
 
-@public(np.where)
+@public()
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """``a`` where the condition holds, ``b`` elsewhere.
 
@@ -445,18 +438,3 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         raise SettingError(f"where: condition must be boolean, got {mask.dtype}; compare first, "
                            "as in where(x > 0, a, b)")
     return apply(WHERE, a, b, condition=mask)
-
-
-# ---- comparisons have no gradient: plain values, for NumPy's functions too -----------------------
-
-def _plain(function: Any) -> Any:
-    def answer(*inputs: Any, **settings: Any) -> Any:
-        return function(*(x._data if isinstance(x, Tensor) else x for x in inputs), **settings)
-    return answer
-
-
-for _numpy in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal,
-               np.isfinite, np.isnan, np.isinf, np.sign, np.shape, np.ndim, np.size, np.argmax,
-               np.argmin, np.isclose, np.allclose, np.array_equal, np.result_type, np.array_repr,
-               np.array_str):
-    FUNCTIONS[_numpy] = _plain(_numpy)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import shapes
+from tinygrad_cnn.core import Tensor, apply, as_array, as_dtype, as_setting, as_tensor, expose
+from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import layout as kernels
 from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.shapes import Pair, Shape, axes_tuple, axis_index, integer
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_dtype, as_setting, as_tensor, expose
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
            "reshape", "spread", "squeeze", "stack", "transpose", "unpad"]
@@ -51,7 +51,7 @@ RESHAPE = register(Op(
     rejects=(Reject("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)"),)))
 
 
-@public(np.reshape)
+@public()
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     """The same values, in reading order, in another shape.
 
@@ -88,17 +88,21 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
 
 
 @public()
-def flatten(x: Any) -> Tensor:
+def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     """All axes but the first into one: (N, H, W, C) -> (N, H·W·C), in reading order.
 
     Parameters
     ----------
     x : Tensor, shape (N, ...)
+    start_dim, end_dim : int, default 1 and -1
+        The first and the last of the axes that become one.  Rows (N) become (N, 1).
 
     Raises
     ------
     ShapeError
-        If ``x`` has no axes.
+        If ``x`` has no axes or lacks one of these, or the last comes before the first.
+    SettingError
+        If an axis is not an integer.
 
     Examples
     --------
@@ -108,10 +112,17 @@ def flatten(x: Any) -> Tensor:
     x = as_tensor(x, "flatten")
     if not x.ndim:
         raise ShapeError("flatten: x needs at least one axis, got shape ()")
-    return reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+    if x.ndim == 1 and (start_dim, end_dim) == (1, -1):
+        return reshape(x, (x.shape[0], 1))
+    first = axis_index(start_dim, x.shape, op="flatten", setting="start_dim")
+    last = axis_index(end_dim, x.shape, op="flatten", setting="end_dim")
+    if last < first:
+        raise ShapeError(f"flatten: end_dim {end_dim} comes before start_dim {start_dim} in x "
+                         f"{x.shape}")
+    return reshape(x, (*x.shape[:first], math.prod(x.shape[first:last + 1]), *x.shape[last + 1:]))
 
 
-@public(np.squeeze)
+@public()
 def squeeze(x: Any, axis: Any = None) -> Tensor:
     """Take away axes of one entry: those named, or all.
 
@@ -139,7 +150,7 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
 
 
-@public(np.expand_dims)
+@public()
 def expand_dims(x: Any, axis: Any) -> Tensor:
     """Put in axes of one entry, at these places of the result.
 
@@ -198,7 +209,7 @@ TRANSPOSE = register(Op(
     flops=lambda x, *, out_shape, axes: 0))
 
 
-@public(np.transpose)
+@public()
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     """The axes in another order: axis i of the result is axis ``axes[i]`` of ``x``.
 
@@ -222,7 +233,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     if axes is not None and not isinstance(axes, (tuple, list)):
         raise SettingError(f"transpose: axes must be a sequence of {x.ndim} integers, got {axes!r}")
     order = tuple(reversed(range(x.ndim))) if axes is None else tuple(
-        axis_index(i, x.shape, op="transpose") for i in axes)
+        axis_index(i, x.shape, op="transpose", setting="axes") for i in axes)
     if sorted(order) != list(range(x.ndim)):
         raise SettingError(f"transpose: axes {tuple(axes or ())} must name each of the {x.ndim} "
                            f"axes of {x.shape} once")
@@ -381,7 +392,7 @@ unpad.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it
     """
 
 
-@public(np.pad)
+@public()
 def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> Tensor:
     """Put more entries around a tensor.
 
@@ -428,7 +439,7 @@ def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> T
         raise ShapeError(f"pad: widths {widths!r} must hold one pair (before, after) for each of "
                          f"the {x.ndim} axes of {x.shape}")
     try:
-        number = float(value)
+        number = float(as_setting(value, "pad", "value"))
     except (TypeError, ValueError):
         raise SettingError(f"pad: value must be a number, got {value!r}") from None
     return apply(PAD, x, widths=each, mode=mode, value=number)
@@ -601,16 +612,16 @@ def _check_several(op: str, xs: Any) -> None:
         raise SettingError(f"{op}: xs is empty; there must be at least one tensor")
 
 
-@public(np.concatenate)
-def concatenate(xs: Sequence[Any], axis: int = -1) -> Tensor:
+@public()
+def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have.
 
     Parameters
     ----------
     xs : sequence of Tensor
         Alike in every axis but one.
-    axis : int, default -1
-        The last axis holds the channels.
+    axis : int, default 0
+        The first axis holds the images; −1 joins channels.
 
     Raises
     ------
@@ -629,7 +640,7 @@ def concatenate(xs: Sequence[Any], axis: int = -1) -> Tensor:
     return apply(CONCATENATE, first, *xs[1:], axis=axis_index(axis, first.shape, op="concatenate"))
 
 
-@public(np.stack)
+@public()
 def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis.
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply, as_tensor
+from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import products, reference
-from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.layout import reshape, squeeze, transpose
 from tinygrad_cnn.ops.reduction import sum_to
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply, as_tensor
 
 __all__ = ["linear", "matmul"]
 

@@ -13,16 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import (
+    Tensor,
+    apply,
+    as_array,
+    as_setting,
+    as_tensor,
+    refuse_tensors_inside,
+)
+from tinygrad_cnn.core.op import Op, Reject, Sample, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.op import Op, Reject, Sample, public, register
 from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 
@@ -130,9 +137,7 @@ def _cross_entropy_shape(logits: Shape, *, target: np.ndarray, own: np.ndarray |
 def _cross_entropy_vjp(ct: Any, out: Any, logits: Any, *, divisor: float | None,
                        **targets: Any) -> Any:
     rows = ct.reshape(-1, 1) if divisor is None else (ct / divisor).reshape(1, 1)
-    if isinstance(ct, Tensor):
-        return apply(CROSS_ENTROPY_INPUT, logits, rows, **targets)
-    return kernels.cross_entropy_input(logits, rows, **targets)
+    return apply(CROSS_ENTROPY_INPUT, logits, rows, **targets)
 
 
 def _cross_entropy_input_shape(logits: Shape, g: Shape, *, target: np.ndarray,
@@ -184,7 +189,7 @@ def _cross_entropy_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
 CROSS_ENTROPY = register(Op(
     name="cross_entropy", shape=_cross_entropy_shape, kernels={"array": kernels.cross_entropy},
     vjp={"logits": _cross_entropy_vjp}, samples=_cross_entropy_samples, reads=("logits",),
-    couples=(1,), array_rules=True, family="loss",
+    couples=(1,), family="loss",
     flops=lambda logits, *, out_shape, target, own, even, divisor: 6 * math.prod(logits),
     rejects=(Reject("targets", ((2, 3),), {"target": np.zeros((2, 4)), "own": None, "even": None,
                                            "divisor": 2.0}, "the targets are (2, 4)"),)))
@@ -298,6 +303,7 @@ def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
 def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> Tensor:
     """``a`` as a tensor, if ``b`` has its shape."""
     a = as_tensor(a, op, names[0])
+    refuse_tensors_inside(b, f"{op}: {names[1]}")
     shape = np.shape(as_array(b))
     if a.shape != shape:
         raise ShapeError(f"{op}: {names[0]} has shape {a.shape} but {names[1]} {shape}; a loss "

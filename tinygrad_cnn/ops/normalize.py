@@ -13,21 +13,23 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.ops.elementwise import expm1
-from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
-from tinygrad_cnn.shapes import Shape, axis_index
-from tinygrad_cnn.tensor import (
+from tinygrad_cnn.core import (
     Tensor,
     apply,
     apply_with_residuals,
     as_array,
+    as_setting,
     as_tensor,
     expose,
+    refuse_tensors_inside,
 )
+from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.ops.elementwise import expm1
+from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
+from tinygrad_cnn.shapes import Shape, axis_index
 
 __all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
            "standardize"]
@@ -40,8 +42,8 @@ Axes = tuple[int, ...]
 def _softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
     # The same number taken from a whole row of ct changes nothing, so it counts as a constant; that
     # of the most probable entry leaves no large terms that cancel where its probability is near 1.
-    best = np.expand_dims(out._data.argmax(axis=axis), axis)
-    ct = ct - np.take_along_axis(ct._data, best, axis)
+    best = np.expand_dims(as_array(out).argmax(axis=axis), axis)
+    ct = ct - np.take_along_axis(as_array(ct), best, axis)
     return out * (ct - sum(out * ct, axis=axis, keepdims=True))
 
 
@@ -260,15 +262,13 @@ def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
     return x
 
 
-def _batch_norm_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
-                      centre: np.ndarray, scale: np.ndarray) -> Tensor:
-    return apply(STANDARDIZE_INPUT, ct * w, x, axis=tuple(range(x.ndim - 1)), eps=eps,
-                 centre=centre, scale=scale)
-
-
-def _batch_norm_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *, eps: float,
-                      centre: np.ndarray, scale: np.ndarray) -> Tensor:
-    return apply(BATCH_NORM_WEIGHT, ct, x, eps=eps, centre=centre, scale=scale)
+def _batch_norm_vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, centre: np.ndarray,
+                    scale: np.ndarray) -> tuple[Any, ...]:
+    if isinstance(ct, np.ndarray):              # the three share their sums over the batch
+        return kernels.batch_norm_cotangents(ct, x, w, eps=eps, centre=centre, scale=scale)
+    statistics = {"eps": eps, "centre": centre, "scale": scale}
+    dx = apply(STANDARDIZE_INPUT, ct * w, x, axis=tuple(range(x.ndim - 1)), **statistics)
+    return dx, apply(BATCH_NORM_WEIGHT, ct, x, **statistics), sum_to(ct, shape=b.shape)
 
 
 def _batch_norm_weight_shape(g: Shape, x: Shape, *, eps: float, centre: np.ndarray | None,
@@ -308,18 +308,10 @@ BATCH_NORM_WEIGHT = register(Op(
     samples=_batch_norm_weight_samples, affine_in=("g",), couples=_over_batch, spoils=True,
     family="norm", flops=_norm_flops))
 
-def _batch_norm_joint(wanted: tuple[bool, ...], ct: np.ndarray, out: np.ndarray, x: np.ndarray,
-                      w: np.ndarray, b: np.ndarray, *, eps: float, centre: np.ndarray,
-                      scale: np.ndarray) -> tuple[np.ndarray, ...]:
-    return kernels.batch_norm_cotangents(ct, x, w, eps=eps, centre=centre, scale=scale)
-
-
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
     residuals=("centre", "scale"),
-    vjp={"x": _batch_norm_vjp_x, "w": _batch_norm_vjp_w,
-         "b": lambda ct, out, x, w, b, *, eps, centre, scale: sum_to(ct, shape=b.shape)},
-    joint=_batch_norm_joint,
+    vjp={("x", "w", "b"): _batch_norm_vjp},
     samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), couples=_over_batch,
     spoils=True, family="norm", flops=_norm_flops,
     rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
@@ -407,6 +399,8 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
         If C differs, or in training there is one value for each channel.
     SettingError
         If eps is not positive, or only one of mean and var is given.
+    GradientError
+        If mean or var requires a gradient.
 
     References
     ----------
@@ -425,7 +419,9 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
         raise SettingError("batch_norm: give both mean and var (evaluation), or neither "
                            "(training)")
     x = as_tensor(x, "batch_norm")
+    mean, var = as_setting(mean, "batch_norm", "mean"), as_setting(var, "batch_norm", "var")
     for name, value in (("w", w), ("b", b), ("mean", mean), ("var", var)):
+        refuse_tensors_inside(value, f"batch_norm: {name}")
         if np.shape(as_array(value)) != x.shape[-1:]:
             raise ShapeError(f"batch_norm: {name} is {np.shape(as_array(value))}, the last axis of "
                              f"x {x.shape} needs {x.shape[-1:]}")
@@ -467,6 +463,7 @@ def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
     """
     x = as_tensor(x, "layer_norm")
     for name, value in (("w", w), ("b", b)):
+        refuse_tensors_inside(value, f"layer_norm: {name}")
         if not x.ndim or not x.shape[-1]:
             raise ShapeError(f"layer_norm: x needs a last axis with entries (... C), got {x.shape}")
         if np.shape(as_array(value)) != x.shape[-1:]:

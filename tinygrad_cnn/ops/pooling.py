@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import shapes
+from tinygrad_cnn.core import Tensor, apply, as_tensor, expose
+from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import pooling, reference
-from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
 from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
-from tinygrad_cnn.tensor import Tensor, apply, as_tensor, expose
 
 __all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
            "take_winners", "windows"]

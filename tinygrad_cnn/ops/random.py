@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply, as_flag, as_tensor
+from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels.elementwise import keep
-from tinygrad_cnn.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply, as_tensor
 
 __all__ = ["default_generator", "dropout", "manual_seed"]
 
@@ -122,7 +122,7 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
     Raises
     ------
     SettingError
-        If ``p`` is outside [0, 1).
+        If ``p`` is outside [0, 1), or ``training`` is neither True nor False.
     DTypeError
         If ``x`` holds integers, in training.
 
@@ -138,7 +138,7 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
     if not isinstance(p, (int, float, np.floating)) or not (0 <= p < 1) or math.isnan(p):
         raise SettingError(f"dropout: p must be from 0 up to, not including, 1, got {p!r}")
     x = as_tensor(x, "dropout")
-    if not training or p == 0:
+    if not as_flag(training, "dropout", "training") or p == 0:
         return x
     if x.dtype.kind != "f":
         raise DTypeError(f"dropout: x is {x.dtype}, which cannot hold x / (1 − p); cast it: "

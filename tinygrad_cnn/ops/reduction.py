@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.core import Tensor, apply, as_array, as_flag, as_tensor
+from tinygrad_cnn.core.op import FUNCTIONS, Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.op import FUNCTIONS, Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape, transpose
 from tinygrad_cnn.shapes import Shape, axes_tuple, integer, reduced
-from tinygrad_cnn.tensor import Tensor, apply, as_tensor
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
 
@@ -96,7 +96,7 @@ def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     return apply(SUM_TO, x, shape=_sizes("sum_to", shape))
 
 
-@public(np.broadcast_to)
+@public()
 def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
 
@@ -217,7 +217,7 @@ def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: 
     ahead = tuple(x.shape[i] for i in others)
     rows = reshape(transpose(x, order), (*ahead, kernels.count(x.shape, axis)))
     shares = FUNCTIONS["softmax"](rows)
-    nothing = np.isneginf(x._data.max(axis=axis)).reshape(*ahead, 1)
+    nothing = np.isneginf(as_array(x).max(axis=axis)).reshape(*ahead, 1)
     if nothing.any():
         shares = where(nothing, 0.0, shares)
     spread = shares * reshape(ct, (*ahead, 1))
@@ -234,12 +234,11 @@ LOGSUMEXP = register(Op(
 
 def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
     x = as_tensor(x, op.name)
-    if not isinstance(keepdims, (bool, np.bool_)):
-        raise SettingError(f"{op.name}: keepdims must be True or False, got {keepdims!r}")
-    return apply(op, x, axis=axes_tuple(axis, x.shape, op=op.name), keepdims=bool(keepdims))
+    return apply(op, x, axis=axes_tuple(axis, x.shape, op=op.name),
+                 keepdims=as_flag(keepdims, op.name, "keepdims"))
 
 
-@public(np.sum)
+@public()
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ x over the axes.
 
@@ -272,7 +271,7 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(SUM, x, axis, keepdims)
 
 
-@public(np.mean)
+@public()
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ x / n over the axes.
 
@@ -294,7 +293,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MEAN, x, axis, keepdims)
 
 
-@public(np.var)
+@public()
 def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The biased variance Σ (x − mean)² / n over the axes.
 
@@ -316,7 +315,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(VAR, x, axis, keepdims)
 
 
-@public(np.max)
+@public()
 def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The largest entry over the axes; a tie shares the gradient evenly.
 
@@ -338,7 +337,7 @@ def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MAX, x, axis, keepdims)
 
 
-@public(np.min)
+@public()
 def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The smallest entry over the axes; a tie shares the gradient evenly.
 

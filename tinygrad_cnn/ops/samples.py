@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Sample, dyadic
+from tinygrad_cnn.core.op import Sample, dyadic
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["broadcasting", "geometry", "matrices", "smooth_matrices"]

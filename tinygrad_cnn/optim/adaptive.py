@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import as_flag
 from tinygrad_cnn.optim.optimizer import Array, Group, Optimizer, coefficient, fractions
 
 __all__ = ["AdaGrad", "RMSprop"]
@@ -74,7 +75,7 @@ class RMSprop(Optimizer):
         for name in ("lr", "eps", "momentum", "weight_decay"):
             group[name] = coefficient("RMSprop", name, group[name])
         group["alpha"] = fractions("RMSprop", "alpha", group["alpha"])
-        group["centered"] = bool(group["centered"])
+        group["centered"] = as_flag(group["centered"], "RMSprop", "centered")
 
     def arrays(self, group: Group) -> dict[str, float]:
         """The running square, and the mean and the velocity if they are asked for."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Tensor, as_flag
 from tinygrad_cnn.errors import DTypeError, GradientError, SettingError
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["clip_norm", "clip_value"]
 
@@ -63,11 +63,12 @@ def clip_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
     array([0.6, 0.8], dtype=float32)
     """
     limit = _limit("clip_norm", "max_norm", max_norm)
+    refuses = as_flag(error_if_nonfinite, "clip_norm", "error_if_nonfinite")
     several = _with_gradient("clip_norm", parameters)
     norms = [_norm(parameter.grad._data) for _, parameter in several if parameter.grad is not None]
     total = math.hypot(*norms)
     if not math.isfinite(total):
-        if error_if_nonfinite:
+        if refuses:
             position, parameter = next(pair for pair, norm in zip(several, norms, strict=True)
                                        if not math.isfinite(norm))
             raise _nonfinite(position, parameter)

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Parameter, Tensor, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError, GradientError, SettingError
-from tinygrad_cnn.tensor import Parameter, Tensor, writable
 
 __all__ = ["Optimizer", "coefficient", "fractions"]
 
@@ -165,8 +165,23 @@ class Optimizer:
         ------
         GradientError
             If a gradient has another shape or dtype than its parameter, or a parameter has changed
-            its shape or dtype since the first step.
+            its shape or dtype since the first step.  No parameter is moved then.
         """
+        for position, parameter, names, group in list(self._moving()):  # checked before any moves
+            w, state = writable(parameter), self._state.setdefault(position, {"step": 0})
+            for name, first in names.items():
+                if name not in state:
+                    state[name] = np.full(w.shape, first, w.dtype)
+            state["step"] += 1
+            held = [state[name] for name in names]
+            scratch = self._scratch_for(w.dtype)
+            for block in _blocks(w, parameter.grad._data, held):
+                n = block[0].size
+                self.update(block[0], block[1], block[2:], tuple(s[:n] for s in scratch), group,
+                            state["step"])
+
+    def _moving(self) -> Iterator[tuple[int, Any, Mapping[str, float], Group]]:
+        """Position, parameter, arrays and group of each that has a gradient, which fits."""
         position = -1
         for group in self.groups:
             names = self.arrays(group)
@@ -174,31 +189,17 @@ class Optimizer:
                 position += 1
                 if parameter.grad is None or not parameter.requires_grad:
                     continue
-                w, g = writable(parameter), parameter.grad._data
+                w, g, state = parameter._data, parameter.grad._data, self._state.get(position, {})
                 if g.shape != w.shape or g.dtype != w.dtype:
                     raise GradientError(f"{self._who}: {self._name(position)} is {w.dtype} "
                                         f"{w.shape} but its gradient {g.dtype} {g.shape}")
-                state = self._state_of(position, w, names)
-                state["step"] += 1
-                held = [state[name] for name in names]
-                scratch = self._scratch_for(w.dtype)
-                for block in _blocks(w, g, held):
-                    n = block[0].size
-                    self.update(block[0], block[1], block[2:], tuple(s[:n] for s in scratch),
-                                group, state["step"])
-
-    def _state_of(self, position: int, w: Array, names: Mapping[str, float]) -> dict[str, Any]:
-        state = self._state.setdefault(position, {"step": 0})
-        for name, first in names.items():
-            held = state.get(name)
-            if held is None:
-                state[name] = np.full(w.shape, first, w.dtype)
-            elif held.shape != w.shape or held.dtype != w.dtype:
-                raise GradientError(
-                    f"{self._who}: {self._name(position)} is {w.dtype} {w.shape}, but was "
-                    f"{held.dtype} {held.shape} at its first step; make a new optimiser after "
-                    "changing a model")
-        return state
+                for held in (state[name] for name in names if name in state):
+                    if held.shape != w.shape or held.dtype != w.dtype:
+                        raise GradientError(
+                            f"{self._who}: {self._name(position)} is {w.dtype} {w.shape}, but was "
+                            f"{held.dtype} {held.shape} at its first step; make a new optimiser "
+                            "after changing a model")
+                yield position, parameter, names, group
 
     def _scratch_for(self, dtype: np.dtype[Any]) -> tuple[Array, ...]:
         if dtype not in self._scratch:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import as_flag
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.optim.optimizer import Array, Group, Optimizer, coefficient
 
@@ -68,7 +69,7 @@ class SGD(Optimizer):
         """Refuse settings that are out of their range."""
         for name in ("lr", "momentum", "weight_decay"):
             group[name] = coefficient("SGD", name, group[name])
-        group["nesterov"] = bool(group["nesterov"])
+        group["nesterov"] = as_flag(group["nesterov"], "SGD", "nesterov")
         if group["nesterov"] and not group["momentum"]:
             raise SettingError("SGD: nesterov needs a momentum above 0, got momentum=0")
 

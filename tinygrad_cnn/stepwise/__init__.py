@@ -10,9 +10,16 @@ Images are (N, H, W, C), filters (f, f, C_in, C_out), biases (1, 1, 1, C_out).  
 of ``kernels.reference``: an oracle that shares no code with the fast kernels, the graph or the ops.
 """
 
-from tinygrad_cnn.stepwise.activations import (
+from tinygrad_cnn.stepwise.classes import (
+    Conv2D,
     CrossEntropy,
+    Dropout,
+    Flatten,
+    L2regularization,
     LeakyReLU,
+    Linear,
+    Maxpool2D,
+    Model,
     MSELoss,
     ReLU,
     Sigmoid,
@@ -21,39 +28,30 @@ from tinygrad_cnn.stepwise.activations import (
 )
 from tinygrad_cnn.stepwise.diagnosis import diagnose
 from tinygrad_cnn.stepwise.functions import (
+    compute_loss,
+    compute_loss_backward,
     conv_backward,
     conv_forward,
     conv_single_step,
-    zero_pad,
-    zero_padding,
-)
-from tinygrad_cnn.stepwise.layers import Conv2D, Flatten, Linear, Maxpool2D
-from tinygrad_cnn.stepwise.model import Model
-from tinygrad_cnn.stepwise.network import (
     convnet_backward,
     convnet_forward,
-    initialize_parameters,
-    layer_structure,
-    update_parameters,
-)
-from tinygrad_cnn.stepwise.pictures import padding_picture
-from tinygrad_cnn.stepwise.pooling import (
     create_mask_from_window,
     distribute_value,
-    pool_backward,
-    pool_forward,
-)
-from tinygrad_cnn.stepwise.steps import (
-    compute_loss,
-    compute_loss_backward,
     fc_backward,
     fc_forward,
+    initialize_parameters,
+    layer_structure,
+    padding_picture,
+    pool_backward,
+    pool_forward,
     relu_backward,
     relu_forward,
     softmax_backward,
     softmax_forward,
+    update_parameters,
+    zero_pad,
+    zero_padding,
 )
-from tinygrad_cnn.stepwise.wrappers import Dropout, L2regularization
 
 __all__ = [
     "Conv2D", "CrossEntropy", "Dropout", "Flatten", "L2regularization", "LeakyReLU", "Linear",

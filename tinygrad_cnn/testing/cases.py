@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array, Op, Sample, dyadic
+from tinygrad_cnn.core.op import Array, Op, Sample, dyadic
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.testing.derivatives import is_dyadic
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.op import OPS, Op, Sample
 from tinygrad_cnn.testing.cases import cases, derived
 from tinygrad_cnn.testing.explain import explain
 from tinygrad_cnn.testing.ops import find

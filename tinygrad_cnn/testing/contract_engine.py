@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, gradients
+from tinygrad_cnn.core.graph import no_grad
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array
 from tinygrad_cnn.errors import GraphFreedError
-from tinygrad_cnn.graph import no_grad
-from tinygrad_cnn.op import FUNCTIONS, OPS, Array
-from tinygrad_cnn.tensor import Tensor, gradients
 from tinygrad_cnn.testing.trial import Trial
 
 __all__ = ["called_by_name", "records_and_frees"]

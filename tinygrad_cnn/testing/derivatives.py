@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 
 __all__ = ["Forward", "Measured", "along", "complex_step", "exact_differences", "has_complex_form",
            "is_dyadic", "measure", "ridders", "ridders_matrix", "slope_along",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.testing.point import Point
 from tinygrad_cnn.testing.report import Finding

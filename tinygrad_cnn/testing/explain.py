@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.errors import GradientMismatch
-from tinygrad_cnn.op import Array
 from tinygrad_cnn.testing.diagnose import diagnose
 from tinygrad_cnn.testing.report import Finding
 from tinygrad_cnn.testing.reproduce import reproducer

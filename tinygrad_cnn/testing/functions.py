@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, _wrap, gradients
+from tinygrad_cnn.core import grad as grad_of
+from tinygrad_cnn.core.graph import Node
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.errors import DTypeError, GradientError
-from tinygrad_cnn.graph import Node
-from tinygrad_cnn.op import Array
 from tinygrad_cnn.ops import default_generator
-from tinygrad_cnn.tensor import Tensor, _wrap, gradients
-from tinygrad_cnn.tensor import grad as grad_of
 
 __all__ = ["Function", "gradient_of", "in_float64"]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.errors import GradientError, SettingError
-from tinygrad_cnn.op import Array
-from tinygrad_cnn.tensor import Tensor
 from tinygrad_cnn.testing.derivatives import along, has_complex_form, slope_along
 from tinygrad_cnn.testing.explain import mismatch
 from tinygrad_cnn.testing.functions import Function, gradient_of, in_float64

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor, apply
+from tinygrad_cnn.core.op import Op, Reject, Sample
 from tinygrad_cnn.errors import GradientMismatch, TinygradCnnError
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.op import Op, Reject, Sample
-from tinygrad_cnn.tensor import Tensor, apply
 from tinygrad_cnn.testing.cases import DERIVED, cases, is_derived
 from tinygrad_cnn.testing.explain import mismatch
 from tinygrad_cnn.testing.properties import PROPERTIES, run_property

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.testing.evidence import Diagnosis, Evidence, subsets
 
 __all__ = ["flipped", "permuted", "shifted", "spread_out", "transposed", "wrong_place"]

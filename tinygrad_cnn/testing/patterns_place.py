@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.testing.evidence import Diagnosis, Evidence, entry_by_entry, subsets
 
 __all__ = ["border", "border_windows", "leftover", "one_slice_alone",

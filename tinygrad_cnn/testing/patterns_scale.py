@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.testing.evidence import Diagnosis, Evidence, subsets
 
 __all__ = ["adds_a_constant", "constant_ratio", "dropped", "ignores_the_cotangent",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.testing.evidence import Diagnosis, Evidence
 
 __all__ = ["diagonal_only", "extra", "factor", "missing_term", "other_setting",

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.errors import GradientMismatch
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.op import OPS, Op, Sample
-from tinygrad_cnn.tensor import Tensor
 from tinygrad_cnn.testing.cases import cases
 from tinygrad_cnn.testing.explain import mismatch
 from tinygrad_cnn.testing.gradients import check_gradients, check_vjp_pair

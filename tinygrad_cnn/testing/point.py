@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.testing.derivatives import Measured, measure
 from tinygrad_cnn.testing.report import Finding, Tally, Wrong
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
-from tinygrad_cnn.tensor import Tensor, grad
+from tinygrad_cnn.core import Tensor, grad
+from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.testing.contract import CONTRACT
 from tinygrad_cnn.testing.derivatives import (
     Measured,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array
+from tinygrad_cnn.core.op import Array
 
 __all__ = ["Finding", "Report", "Tally", "Wrong"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import OPS, Array, Op
+from tinygrad_cnn.core.op import OPS, Array, Op
 from tinygrad_cnn.testing.report import Finding
 from tinygrad_cnn.testing.trial import Trial
 
@@ -41,7 +41,7 @@ def reproducer(finding: Finding, named: tuple[list[str], str] | None = None) -> 
 def _by_numbers(finding: Finding, trial: Trial, op: str) -> list[str]:
     """The gradient computed and compared."""
     assert finding.got is not None and finding.expected is not None and finding.ct is not None
-    lines = ["from tinygrad_cnn import Tensor, gradients", "from tinygrad_cnn.tensor import apply"]
+    lines = ["from tinygrad_cnn import Tensor, gradients", "from tinygrad_cnn.core import apply"]
     names = []
     for i, a in enumerate(trial.full(trial.arrays)):
         if a is None:
@@ -71,7 +71,7 @@ def _by_property(finding: Finding, trial: Trial, op: str) -> list[str]:
     """The property checked on the call."""
     args = "".join(f"{literal(a)}, " for a in trial.full(trial.arrays)).rstrip(" ")
     settings = ", ".join(f"{k!r}: {literal(v)}" for k, v in trial.settings.items())
-    return ["from tinygrad_cnn.op import Sample", "from tinygrad_cnn.testing import check_sample",
+    return ["from tinygrad_cnn import Sample", "from tinygrad_cnn.testing import check_sample",
             f'sample = Sample("smallest", ({args}), {{{settings}}})',
             f"check_sample({op}, sample, {finding.prop!r})"]
 

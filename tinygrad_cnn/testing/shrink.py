@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.op import Array, Sample
+from tinygrad_cnn.core.op import Array, Sample
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.testing.properties import run_property
 from tinygrad_cnn.testing.report import Finding, Tally, Wrong

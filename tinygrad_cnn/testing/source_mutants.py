@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_cnn.op import Op
+from tinygrad_cnn.core.op import Op
 
 __all__ = ["SourceMutant", "source_mutants"]
 
@@ -56,8 +56,8 @@ def source_mutants(op: Op) -> list[SourceMutant]:
             wrong = _rebuilt(rule, changed)
             if wrong is not None:
                 vjp = {**op.vjp, k: wrong}
-                found.append(SourceMutant(dataclasses.replace(op, vjp=vjp, joint=None), k,
-                                          says))
+                name = k if isinstance(k, str) else ", ".join(k)
+                found.append(SourceMutant(dataclasses.replace(op, vjp=vjp), name, says))
     return found
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import op as op_module
-from tinygrad_cnn.op import Array, Op, Sample
-from tinygrad_cnn.tensor import Tensor, apply, gradients
+from tinygrad_cnn.core import Tensor, _wrap, apply, gradients
+from tinygrad_cnn.core import op as op_module
+from tinygrad_cnn.core.op import Array, Op, Sample
 from tinygrad_cnn.testing.derivatives import is_dyadic
 from tinygrad_cnn.testing.point import Point, Subject
 from tinygrad_cnn.testing.report import Finding, Tally, Wrong
@@ -26,11 +26,12 @@ __all__ = ["Trial", "cast_settings", "forced", "on_the_lattice"]
 @contextmanager
 def forced(*kernels: str) -> Iterator[None]:
     """Try these kernels first; as `use_kernels`, for ops that are not registered too."""
-    token = op_module._forced.set(kernels)
+    outer = op_module._forced.get()
     try:
+        op_module._forced.set(kernels)
         yield
     finally:
-        op_module._forced.reset(token)
+        op_module._forced.set(outer)
 
 
 def cast_settings(settings: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
@@ -132,7 +133,7 @@ class Trial:
 
     def tensors(self, arrays: Sequence[Array], wanted: Sequence[int] | None = None) -> list[Tensor]:
         """The present inputs as leaves, all of them or the wanted ones requiring a gradient."""
-        return [Tensor(x, requires_grad=x.dtype.kind == "f" and (wanted is None or k in wanted))
+        return [_wrap(x, x.dtype.kind == "f" and (wanted is None or k in wanted), None)
                 for k, x in enumerate(arrays)]
 
     def apply(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -147,7 +148,7 @@ class Trial:
         tensors = self.tensors(arrays, wanted)
         y = self.apply(tensors)
         with np.errstate(all="ignore"):
-            found = gradients(y, Tensor(ct.astype(y.dtype, copy=False)))
+            found = gradients(y, _wrap(ct.astype(y.dtype, copy=False), False, None))
         return [found[t]._data if t in found else None for t in tensors]
 
     # ---- what properties ask for

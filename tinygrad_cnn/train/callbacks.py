@@ -21,6 +21,9 @@ class Callback:
     ``on_epoch_end`` also gets the row of figures, which it may add to; it returns True to stop.
     """
 
+    def __init__(self) -> None:
+        """Nothing is set here; Python would not name an argument that is too many."""
+
     def on_fit_start(self, trainer: Trainer) -> None:
         """Before the first epoch."""
 
@@ -31,7 +34,7 @@ class Callback:
         """After each epoch and its validation."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """After the last epoch, whatever ended it."""
+        """After the last epoch, whatever ended it: the number of epochs, an error, an interrupt."""
 
 
 class _Watching(Callback):
@@ -48,7 +51,8 @@ class _Watching(Callback):
         """Whether the figure is better than ever by more than ``least``, which it then is."""
         if self.monitor not in row:
             raise SettingError(f"{self._who}: monitor {self.monitor!r} is not among the figures "
-                               f"{', '.join(row)}; pass validation= to fit, or watch another")
+                               f"{', '.join(row)}; pass validation= to fit or metrics= to "
+                               "Trainer, or watch another")
         value = float(row[self.monitor])
         better = value < self.best - least if self.mode == "min" else value > self.best + least
         if better:

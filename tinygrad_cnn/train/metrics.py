@@ -7,22 +7,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.tensor import as_array
+from tinygrad_cnn.core import as_array
+from tinygrad_cnn.data.dataset import check_labels
+from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.shapes import integer
 
 __all__ = ["accuracy", "confusion_matrix", "top_k_accuracy"]
 
 
 def _scores_and_labels(who: str, scores: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    values, classes = as_array(scores), as_array(labels)
-    if classes.shape == values.shape:
-        classes = classes.argmax(-1)                              # one-hot or soft
-    if values.ndim != 2 or classes.shape != values.shape[:1]:
-        raise ShapeError(f"{who}: scores have shape {values.shape} and labels {classes.shape}; "
-                         "give (N, K) and (N,)")
+    """Scores (N, K) that can be compared, and one class of 0..K-1 for each row."""
+    values, given = _numbers(who, "scores", scores), _numbers(who, "labels", labels)
+    if values.ndim != 2 or given.shape not in (values.shape, values.shape[:1]):
+        raise ShapeError(f"{who}: scores have shape {values.shape} and labels {given.shape}; "
+                         "give (N, K) and (N,), or (N, K) and (N, K)")
     if not len(values):
         raise ShapeError(f"{who}: there are no scores")
-    return values, classes
+    if values.shape[1] < 2:
+        raise ShapeError(f"{who}: scores {values.shape} have one column, whose largest is always "
+                         "itself; give a column for each class, or, if they are no classes, "
+                         "another metric")
+    if np.isnan(values).any():
+        place = tuple(np.argwhere(np.isnan(values))[0].tolist())
+        raise SettingError(f"{who}: scores hold NaN at {place}, which is neither above nor below "
+                           "another score")
+    classes = check_labels(given, len(values), classes=values.shape[1], where=who)
+    if classes.ndim == 1:
+        return values, classes
+    bad = (given < 0).any(1) | (abs(given.sum(1) - 1.0) > 1e-3)
+    if bad.any():
+        raise SettingError(f"{who}: labels of shape (N, K) are rows of probabilities, at least 0 "
+                           f"and with sum 1; row {int(np.argmax(bad))} is "
+                           f"{given[np.argmax(bad)].tolist()}; for targets that are no classes, "
+                           "use another metric")
+    return values, given.argmax(1)                                          # one-hot or soft
+
+
+def _numbers(who: str, name: str, value: Any) -> NDArray[Any]:
+    try:
+        array = as_array(value)
+    except ValueError as error:
+        raise ShapeError(f"{who}: the rows of {name} have unequal lengths ({error})") from None
+    if array.dtype.kind not in "iuf":
+        raise DTypeError(f"{who}: {name} must be integers or floats, got {array.dtype}")
+    return array
 
 
 def accuracy(scores: Any, labels: Any) -> float:
@@ -31,12 +59,20 @@ def accuracy(scores: Any, labels: Any) -> float:
     Parameters
     ----------
     scores : array_like, shape (N, K)
-    labels : array_like, shape (N,) or (N, K)
+        Of K ≥ 2 classes.
+    labels : array_like of int, shape (N,), or of shape (N, K)
+        Classes 0..K−1, or one-hot or soft rows that sum to 1.
 
     Raises
     ------
     ShapeError
-        If the shapes do not fit, or N is 0.
+        If the shapes do not fit, N is 0, or K is 1.
+    DataError
+        If a label is outside 0..K−1, or a class is not an integer.
+    SettingError
+        If a score is NaN, or labels (N, K) are not rows of probabilities.
+    DTypeError
+        If scores or labels are not integers or floats.
 
     Examples
     --------
@@ -51,18 +87,20 @@ def accuracy(scores: Any, labels: Any) -> float:
 def top_k_accuracy(scores: Any, labels: Any, *, k: int = 5) -> float:
     """The share of rows whose label is among the k highest scores.
 
+    Of equal scores the first counts as the highest, as in `accuracy`, which is k = 1.
+
     Parameters
     ----------
     scores : array_like, shape (N, K)
-    labels : array_like, shape (N,) or (N, K)
+        Of K ≥ 2 classes.
+    labels : array_like of int, shape (N,), or of shape (N, K)
+        Classes 0..K−1, or one-hot or soft rows that sum to 1.
     k : int, default 5
 
     Raises
     ------
-    ShapeError
-        If the shapes do not fit, or N is 0.
-    SettingError
-        If k is not from 1 to K.
+    ShapeError, DataError, SettingError, DTypeError
+        As `accuracy`, or if k is not from 1 to K.
 
     Examples
     --------
@@ -71,10 +109,13 @@ def top_k_accuracy(scores: Any, labels: Any, *, k: int = 5) -> float:
     1.0
     """
     values, classes = _scores_and_labels("top_k_accuracy", scores, labels)
-    if not 1 <= k <= values.shape[1]:
-        raise SettingError(f"top_k_accuracy: k must be from 1 to {values.shape[1]}, got {k}")
-    best = np.argpartition(-values, k - 1, axis=1)[:, :k]
-    return float((best == classes[:, None]).any(1).mean())
+    k, columns = integer("top_k_accuracy", "k", k), values.shape[1]
+    if not 1 <= k <= columns:
+        raise SettingError(f"top_k_accuracy: k must be from 1 to {columns}, got {k}")
+    own = np.take_along_axis(values, classes[:, None], axis=1)              # N 1
+    before = np.arange(columns) < classes[:, None]                          # N K
+    rank = ((values > own) | ((values == own) & before)).sum(1)
+    return float((rank < k).mean())
 
 
 def confusion_matrix(scores: Any, labels: Any) -> NDArray[np.int64]:
@@ -83,7 +124,9 @@ def confusion_matrix(scores: Any, labels: Any) -> NDArray[np.int64]:
     Parameters
     ----------
     scores : array_like, shape (N, K)
-    labels : array_like, shape (N,) or (N, K)
+        Of K ≥ 2 classes.
+    labels : array_like of int, shape (N,), or of shape (N, K)
+        Classes 0..K−1, or one-hot or soft rows that sum to 1.
 
     Returns
     -------
@@ -91,8 +134,8 @@ def confusion_matrix(scores: Any, labels: Any) -> NDArray[np.int64]:
 
     Raises
     ------
-    ShapeError
-        If the shapes do not fit, or N is 0.
+    ShapeError, DataError, SettingError, DTypeError
+        As `accuracy`.
 
     Examples
     --------

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.graph import Node, Observer, no_grad, observing
-from tinygrad_cnn.nn import Module
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.graph import Node, Observer, no_grad, observing
+from tinygrad_cnn.nn import Module, evaluating
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor
 
 __all__ = ["LayerRow", "Summary", "summarize"]
 
@@ -97,16 +97,12 @@ def summarize(model: Module, image_shape: tuple[int, ...]) -> Summary:
               if name and not any(True for _ in module.children())}
     handles = [module.register_forward_hook(_note_shape(shapes, name))
                for name, module in leaves.items()]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        with no_grad(), observing(count):
+        with evaluating(model), no_grad(), observing(count):
             model(Tensor(np.zeros((1, *image_shape), np.float32)))
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes:
-            module.training = mode
     by_path = {".".join(scope[1:]): work for scope, work in count.flops.items()}
     rows = tuple(
         LayerRow(name, type(leaves[name]).__name__, shape,

@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.errors import GradientError, SettingError
-from tinygrad_cnn.graph import no_grad
-from tinygrad_cnn.nn import Module
-from tinygrad_cnn.ops import cross_entropy
+from tinygrad_cnn.nn import CrossEntropyLoss, Module, NLLLoss, evaluating
+from tinygrad_cnn.nn.module import training
+from tinygrad_cnn.ops import cross_entropy, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_norm
-from tinygrad_cnn.tensor import Tensor, as_array
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History
 from tinygrad_cnn.train.metrics import accuracy
@@ -38,11 +41,12 @@ class Trainer:
     model : Module
         Takes images and gives scores.
     optimizer : Optimizer
-        Over the parameters of the model.
+        Over the parameters of the model, or some of them.
     loss : callable, optional
         ``(scores, labels)`` -> Tensor of one element; `cross_entropy` if not given.
     metrics : mapping of str to callable, optional
-        ``(scores, labels)`` -> float, averaged over batches by size; accuracy if not given.
+        ``(scores, labels)`` -> float, averaged over batches by size.  If not given, the accuracy
+        for `cross_entropy` and `nll_loss`, as functions or as modules, and none for other losses.
     schedule : object with ``step``, optional
         Steps the learning rate, as ``schedule_every`` says.
     schedule_every : {"batch", "epoch"}, default "batch"
@@ -88,7 +92,7 @@ class Trainer:
                                "'epoch'")
         self.model, self.optimizer = model, optimizer
         self.loss = cross_entropy if loss is None else loss
-        self.metrics = {"accuracy": accuracy} if metrics is None else dict(metrics)
+        self.metrics = default_metrics(self.loss) if metrics is None else dict(metrics)
         self.schedule, self.schedule_every = schedule, schedule_every
         self.clip, self.callbacks, self.log, self.bar = clip, tuple(callbacks), log, bar
         self.history = History()
@@ -96,6 +100,9 @@ class Trainer:
     def fit(self, batches: Iterable[Any], epochs: int, *,
             validation: Iterable[Any] | None = None) -> History:
         """Train for some epochs; calling it again goes on counting.
+
+        A part of the model that is in evaluation mode, such as a frozen batch normalization, stays
+        so.  A model that is in evaluation mode as a whole is trained, and put back afterwards.
 
         Parameters
         ----------
@@ -114,14 +121,49 @@ class Trainer:
         Raises
         ------
         SettingError
-            If ``epochs`` is below 1, or there are no batches.
+            If ``epochs`` is below 1, there are no batches, or the optimizer holds none of the
+            model's parameters, or one that is neither the model's nor the loss's.
         GradientError
-            If the loss is not finite; the weights are those before that batch.
+            If the loss is not finite, or a gradient with ``clip``.  Such a batch changes nothing:
+            weights, buffers such as running statistics, and the state of optimizer and schedule
+            are those before it, as after any error and any interrupt before the optimizer's step.
         """
+        self._check_optimizer()
+        with training(self.model):
+            return self._fit(batches, epochs, validation)
+
+    def _check_optimizer(self) -> None:
+        """Refuse an optimizer that would train nothing, or something else."""
+        own, of_loss = ({id(p) for module in part.modules() for _, p in module.own_parameters()}
+                        if isinstance(part, Module) else set() for part in (self.model, self.loss))
+        held = self.optimizer.parameters
+        who = type(self.optimizer).__name__
+        cure = (f"make it when the model is complete: {who}(model.parameters(), ...); copying a "
+                "model or replacing a part makes new parameters")
+        if own.isdisjoint(map(id, held)):
+            raise SettingError(f"fit: the optimizer {who} holds none of the model's parameters, so "
+                               f"the model would not be trained; {cure}")
+        strange = [f"{p.name or 'one without a name'} {p.shape}" for p in held
+                   if id(p) not in own | of_loss]
+        if strange:
+            raise SettingError(f"fit: the optimizer {who} holds {len(strange)} of {len(held)} "
+                               f"parameters that the model lacks: {', '.join(strange[:5])}; {cure}."
+                               "  Parameters of a loss count if loss= is a Module that has them")
+
+    def _fit(self, batches: Iterable[Any], epochs: int,
+             validation: Iterable[Any] | None) -> History:
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise SettingError(f"fit: epochs must be at least 1, got {epochs!r}")
-        for callback in self.callbacks:
-            callback.on_fit_start(self)
+        with ExitStack() as ends:
+            for callback in reversed(self.callbacks):       # what is entered last runs first
+                ends.callback(callback.on_fit_end, self)
+            for callback in self.callbacks:
+                callback.on_fit_start(self)
+            self._epochs(batches, epochs, validation)
+        return self.history
+
+    def _epochs(self, batches: Iterable[Any], epochs: int,
+                validation: Iterable[Any] | None) -> None:
         first = len(self.history)
         for epoch in range(first + 1, first + epochs + 1):
             began = time.perf_counter()
@@ -137,10 +179,7 @@ class Trainer:
             if self.log is not None:
                 self.log(describe(row, first + epochs))
             if any(stop):
-                break
-        for callback in self.callbacks:
-            callback.on_fit_end(self)
-        return self.history
+                return
 
     def _step_schedule(self, row: dict[str, Any]) -> None:
         if getattr(self.schedule, "needs_loss", False):
@@ -149,30 +188,44 @@ class Trainer:
             self.schedule.step()
 
     def _epoch(self, batches: Iterable[Any], epoch: int, epochs: int) -> dict[str, float]:
-        self.model.train()
+        if not self.model.training:             # a callback has switched it
+            self.model.train()
         sums = _Sums()
         total = len(batches) if isinstance(batches, Sized) else 0
+        buffers = [(vars(module), name) for module in self.model.modules()
+                   for name in module._buffer_names]
         for i, (images, labels) in enumerate(progress(
                 batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.bar)):
-            scores = self.model(Tensor(images))
-            loss = self.loss(scores, labels)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise GradientError(
-                    f"fit: the loss is {value} at batch {i + 1} of epoch {epoch}; lower the "
-                    f"learning rate ({self.optimizer.lr:g}), clip gradients (clip=1.0), or "
-                    "look for NaN in the data")
-            sums.add(len(images), {"loss": value, **self._judge(scores, labels)})
-            self.optimizer.zero_grad()
-            loss.backward()
-            if self.clip is not None:
-                clip_norm(self.model.parameters(), self.clip)
-            self.optimizer.step()
+            before = [None if held[name] is None else held[name].copy() for held, name in buffers]
+            try:
+                value, figures = self._gradients(images, labels, f"batch {i + 1} of epoch {epoch}")
+                self.optimizer.step()
+            except BaseException:
+                _put_back(buffers, before)
+                self.optimizer.zero_grad()
+                raise
+            sums.add(len(images), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
                 self.schedule.step()
             for callback in self.callbacks:
                 callback.on_batch_end(self, i, value)
         return sums.means("fit")
+
+    def _gradients(self, images: Any, labels: Any, where: str) -> tuple[float, dict[str, float]]:
+        """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
+        scores = self.model(Tensor(images))
+        loss = self.loss(scores, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise GradientError(
+                f"fit: the loss is {value} at {where}; lower the learning rate "
+                f"({self.optimizer.lr:g}), clip gradients (clip=1.0), or look for NaN in the data")
+        figures = self._judge(scores, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip is not None:
+            clip_norm(self.model.parameters(), self.clip)
+        return value, figures
 
     def _judge(self, scores: Tensor, labels: Any) -> dict[str, float]:
         return {name: metric(scores._data, labels) for name, metric in self.metrics.items()}
@@ -194,17 +247,12 @@ class Trainer:
         SettingError
             If there are no batches.
         """
-        mode = self.model.training
-        self.model.eval()
         sums = _Sums()
-        try:
-            with no_grad():
-                for images, labels in batches:
-                    scores = self.model(Tensor(images))
-                    sums.add(len(images), {"loss": self.loss(scores, labels).item(),
-                                           **self._judge(scores, labels)})
-        finally:
-            self.model.train(mode)
+        with evaluating(self.model), no_grad():
+            for images, labels in batches:
+                scores = self.model(Tensor(images))
+                sums.add(len(images), {"loss": self.loss(scores, labels).item(),
+                                       **self._judge(scores, labels)})
         return sums.means("evaluate")
 
     def predict(self, images: Any, *, batch_size: int = 256) -> NDArray[Any]:
@@ -229,14 +277,26 @@ class Trainer:
         if not len(array) or batch_size < 1:
             raise SettingError(f"predict: needs images and a batch_size of at least 1, got "
                                f"{len(array)} and {batch_size}")
-        mode = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                return np.concatenate([self.model(Tensor(array[i:i + batch_size]))._data
-                                       for i in range(0, len(array), batch_size)])
-        finally:
-            self.model.train(mode)
+        with evaluating(self.model), no_grad():
+            return np.concatenate([self.model(Tensor(array[i:i + batch_size]))._data
+                                   for i in range(0, len(array), batch_size)])
+
+
+def default_metrics(loss: Callable[..., Tensor]) -> dict[str, Metric]:
+    """The accuracy if the loss is one over classes; nothing is known about other losses."""
+    plain = loss.func if isinstance(loss, partial) else loss
+    classes = plain in (cross_entropy, nll_loss) or isinstance(plain, (CrossEntropyLoss, NLLLoss))
+    return {"accuracy": accuracy} if classes else {}
+
+
+def _put_back(buffers: Sequence[tuple[dict[str, Any], str]],
+              before: Sequence[NDArray[Any] | None]) -> None:
+    """Give the buffers of a model the values that they had, in the arrays that they are."""
+    for (held, name), array in zip(buffers, before, strict=True):
+        if array is not None and held[name] is not None and held[name].shape == array.shape:
+            held[name][...] = array
+        elif array is not None:
+            held[name] = array
 
 
 class _Sums:

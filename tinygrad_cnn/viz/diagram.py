@@ -1,21 +1,43 @@
 """The picture as plain data: cards, edges and groups, with every word and number already chosen.
 
-A `Diagram` is what `fold` makes and what every renderer reads: DOT, the own layout, the text tree,
-Mermaid and the page.  It survives JSON unchanged, and equal runs give equal diagrams.
+`draw` makes a `Diagram` of a recording; every format is written from it.  Equal runs give equal
+diagrams.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from tinygrad_cnn.viz import plain
+from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.viz.capture import Entry, Recording, dotted, entry_names
+from tinygrad_cnn.viz.diagnostics import Problem, problems
+from tinygrad_cnn.viz.fold import Part, fold
+from tinygrad_cnn.viz.labels import (
+    STRIPS,
+    binary_size,
+    count,
+    flop_text,
+    number,
+    seconds_text,
+    shape_text,
+)
 
-__all__ = ["Card", "Diagram", "Edge", "Group", "Row", "Scale"]
+__all__ = ["COLORS", "Card", "Diagram", "Edge", "Group", "Row", "Scale", "draw"]
+
+COLORS = ("grad", "time", "memory", "flop")
+_FILLS = {"input": "input", "parameter": "param", "label": "label", "constant": "label",
+          "loss": "loss"}
+_LEGEND = {"activation": "input, activation", "param": "parameter", "conv": "conv, linear",
+           "pool": "pooling, reduction", "norm": "norm, element-wise", "shape": "shape, random",
+           "loss": "loss"}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Four edges that part values into five colours, and the words of its legend."""
+    """Four edges that part values into five colors, and the words of its legend."""
 
     name: str
     edges: tuple[float, ...]
@@ -23,7 +45,7 @@ class Scale:
     high: str
 
     def level(self, value: float) -> int:
-        """Colour of a value, 0 to 4; NaN takes the last.
+        """Color of a value, 0 to 4; NaN takes the last.
 
         >>> Scale("gradient RMS", (1e-4, 1e-3, 1e-2, 1e-1), "1e-4", "0.1").level(3e-3)
         2
@@ -33,86 +55,59 @@ class Scale:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a card.
+    """One line of a card."""
 
-    ``kind`` is ``text`` (``text``, then ``hot`` in bold, then ``after``), ``bar`` (filled to
-    ``fraction`` in colour ``levels[0]``, with ``text`` beside it), ``squares`` (a colour for each
-    of ``levels``) or ``warning``.
-    """
-
-    kind: str
+    kind: str                               # text, bar, squares or warning
     text: str
-    hot: str = ""
+    hot: str = ""                           # in bold, after the text
     after: str = ""
-    fraction: float = 0.0
-    levels: tuple[int, ...] = ()
+    fraction: float = 0.0                   # of a bar
+    levels: tuple[int, ...] = ()            # color of a bar, or of each square
 
 
 @dataclass(frozen=True)
 class Card:
-    """One box of the picture.
+    """One box of the picture."""
 
-    Attributes
-    ----------
-    id : str
-        Unique in the diagram: ``n`` and a serial number, never a user's word.
-    kind : str
-        ``op``, ``input``, ``parameter``, ``constant``, ``label``, ``loss``, ``module``, ``stack``.
-    family, badge, title, tag : str
-        Colour of the strip, the letter on it, the bold name, the small words at the right.
-    beside : str
-        The card in whose row this one stands: a parameter beside its reader.
-    group : str
-        The innermost group that holds the card, or empty.
-    path : str
-        The module that the card stands for, of a stack the first; ``open=`` takes it.  Empty for
-        an op.
-    about : tuple of str
-        Facts for whoever asks: tooltip and page.
-    change : str
-        In the picture of a difference: ``added``, ``removed`` or ``changed``.
-    broken : bool
-        Whether its value or its gradient holds NaN or infinity: the border is dashed.
-    """
-
-    id: str
-    kind: str
-    family: str
+    id: str                                 # "n" and a serial number, never a user's word
+    kind: str                   # op, input, parameter, constant, label, loss, module or stack
+    family: str                             # color of the strip
     title: str
-    tag: str = ""
-    badge: str = ""
+    tag: str = ""                           # small text at the right
+    badge: str = ""                         # letter on the strip
     rows: tuple[Row, ...] = ()
-    beside: str = ""
-    group: str = ""
-    path: str = ""
-    about: tuple[str, ...] = ()
+    beside: str = ""                        # a parameter stands in the row of its reader
+    group: str = ""                         # the innermost group that holds the card
+    path: str = ""                          # the module that the card shows folded
+    about: tuple[str, ...] = ()             # facts for the tooltip and the page
     warnings: tuple[str, ...] = ()
-    change: str = ""
-    broken: bool = False
+    change: str = ""                        # of a difference: added, removed or changed
+    broken: bool = False                    # holds NaN or infinity
 
     @property
     def tip(self) -> str:
         """The facts on one line."""
         return " | ".join((self.title, *self.about))
 
+    @property
+    def colors(self) -> tuple[str, str]:
+        """The color roles of fill and border."""
+        name = self.change or _FILLS.get(self.kind, "")
+        return (f"{name}_fill", f"{name}_line") if name else ("card", "card_line")
+
 
 @dataclass(frozen=True)
 class Edge:
-    """One value that goes from card to card, and the gradient that comes back.
-
-    ``gradient`` is its RMS in words, empty where none was recorded, and ``level`` its colour, −1
-    for none.  ``trunk`` marks the deepest input of its target, ``step`` its turn in the backward
-    pass.
-    """
+    """One value that goes from card to card, and the gradient that comes back."""
 
     id: str
     source: str
     target: str
     text: str = ""
-    gradient: str = ""
-    level: int = -1
-    trunk: bool = False
-    step: int = -1
+    gradient: str = ""                      # its RMS as text, empty where none was recorded
+    level: int = -1                         # its color
+    trunk: bool = False                     # whether it is the deepest input of its target
+    step: int = -1                          # its turn in the backward pass
     tip: str = ""
 
 
@@ -141,15 +136,472 @@ class Diagram:
     notes: tuple[str, ...] = ()
     opened: tuple[str, ...] = ()
 
-    def to_json(self) -> str:
-        """JSON text, the same on every machine."""
-        return plain.dumps(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Diagram:
-        """Read what `to_json` wrote; raises VizError for anything else."""
-        return plain.loads(cls, text)
-
     def backward(self) -> tuple[Edge, ...]:
         """The edges that carry a gradient, in the order in which the engine sent it."""
         return tuple(sorted((e for e in self.edges if e.step >= 0), key=lambda e: e.step))
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """The strips that the cards wear, each with its meaning."""
+        worn = {STRIPS[card.family] for card in self.cards}
+        return [(strip, meaning) for strip, meaning in _LEGEND.items() if strip in worn]
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether anything wears a color of the ramp."""
+        return (any(e.level >= 0 for e in self.edges)
+                or any(row.levels for card in self.cards for row in card.rows))
+
+
+# ---- from a recording to a diagram ---------------------------------------------------------------
+
+_SHARES = (0.01, 0.03, 0.1, 0.3)
+_DECADES = Scale("gradient RMS", (1e-4, 1e-3, 1e-2, 1e-1), "1e-4", "0.1")
+_MOST_SQUARES = 32
+_MOST_PARALLEL = 2                          # more values between two cards become one edge
+_MOST_WARNINGS = 3
+_HOT_SHARE = 0.25
+_LEAST_FLOPS = 90_000                       # fewer are not worth a word
+_BADGES = {"input": "x", "label": "y", "loss": "L", "constant": "c"}
+_SHORT = {"batch_norm": "norm", "layer_norm": "norm", "conv2d": "conv"}
+
+
+def draw(recording: Recording, *, level: str = "auto", color: str = "grad",
+         scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
+         title: str | None = None, changes: Mapping[int, str] | None = None) -> Diagram:
+    """Fold a recording and write its cards; the settings are those of `Figure`.
+
+    Raises
+    ------
+    VizError
+        If a setting is unknown.
+    """
+    if color not in COLORS:
+        raise VizError(f"graph: color {color!r} is unknown; choose from {', '.join(COLORS)}")
+    if scale not in ("decades", "fit"):
+        raise VizError(f"graph: scale {scale!r} is unknown; choose decades or fit")
+    opened = (open,) if isinstance(open, str) else tuple(open)
+    writer = _Writer(recording, level, opened, limit, color, scale, changes or {})
+    return writer.diagram(title or recording.title, opened)
+
+
+@dataclass
+class _Unit:
+    """One card in the making: its part, None for a leaf, and the entries on it."""
+
+    part: Part | None
+    members: list[int]
+    id: str = ""
+    group: str = ""
+    beside: bool = False
+    prefix: str = ""                        # module path, where the module has no box of its own
+    inside: tuple[str, ...] = ()            # path of the innermost box
+
+
+class _Writer:
+    def __init__(self, recording: Recording, level: str, opened: tuple[str, ...], limit: int,
+                 color: str, scale: str, changes: Mapping[int, str]) -> None:
+        self.recording, self.color, self.changes = recording, color, changes
+        self.entries = recording.entries
+        self.folding = fold(recording, level, open=opened, limit=limit)
+        self.ops = self.folding.ops
+        self.names = entry_names(recording)
+        self.readers: dict[int, list[int]] = {}
+        for i, e in enumerate(self.entries):
+            for j in e.inputs:
+                self.readers.setdefault(j, []).append(i)
+        self.totals = {kind: sum(self._amount(kind, e) for e in self.entries)
+                       for kind in COLORS[1:]}
+        self.findings: dict[int, list[Problem]] = {}
+        for p in problems(recording):
+            self.findings.setdefault(p.entry, []).append(p)
+        self.ramp = self._scale(scale)
+        self.unit_of: dict[int, _Unit] = {}
+        self.groups: list[Group] = []
+        self.units = self._units()
+
+    def diagram(self, title: str, opened: tuple[str, ...]) -> Diagram:
+        cards = tuple(self._card(unit) for unit in self.units)
+        notes = ["dark line: value forward"]
+        if any(c.kind == "stack" for c in cards):
+            notes.append("triple border: equal parts, a square each")
+        if self.recording.backward:
+            notes[1:1] = ["pink line: gradient back", "single line: no gradient"]
+        if len(notes) == 4:                 # there is no room for all of them
+            del notes[2]
+        return Diagram(title, self._subtitle(len(cards)), self.folding.level, cards, self._edges(),
+                       tuple(self.groups), self.ramp, tuple(notes), opened)
+
+    def _subtitle(self, cards: int) -> str:
+        entries, batch = self.entries, self.recording.batch
+        weights = sum(e.size for e in entries if e.role == "parameter")
+        nodes = f"{count(len(entries))} node{'s' * (len(entries) != 1)}"
+        out = entries[self.recording.output]
+        return " · ".join(filter(None, (
+            nodes if cards == len(entries) else f"{nodes} shown as {cards} cards",
+            f"batch {batch}" if batch is not None else "",
+            f"{count(weights)} parameters" if weights else "",
+            f"{flop_text(int(self.totals['flop']))} forward" if self.totals["flop"] else "",
+            f"{seconds_text(self.totals['time'])} forward" if self.totals["time"] else "",
+            f"{binary_size(int(self.totals['memory']))} kept for backward"
+            if self.totals["memory"] else "",
+            out.note if out.role == "loss" else "", self.folding.remark)))
+
+    # ---- which entry stands on which card, and which card in which box ---------------------------
+    def _units(self) -> list[_Unit]:
+        """The cards in recording order, each leaf before the card that first reads it."""
+        boxes = self._boxes()
+        made: list[_Unit] = []
+        for part in self.folding.parts:
+            box = next((s for s in reversed(part.above) if s in boxes), None)
+            unit = _Unit(part, list(self.ops[part.start:part.stop]))
+            if box is not None:
+                unit.group, unit.inside = boxes[box], box.path
+            if part.above and part.above[-1] is not box:
+                unit.prefix = _relative(part.above[-1].path, unit.inside)
+            self.unit_of.update(dict.fromkeys(unit.members, unit))
+            for i in unit.members:
+                for j in self.entries[i].inputs:
+                    if self.entries[j].op or j in self.unit_of:
+                        continue
+                    if self.entries[j].role in self.folding.separate:
+                        self.unit_of[j] = self._leaf_unit(j, unit)
+                        made.append(self.unit_of[j])
+                    else:
+                        self.unit_of[j] = unit
+            made.append(unit)
+        for k, unit in enumerate(made):
+            unit.id = f"n{k}"
+        return made
+
+    def _leaf_unit(self, j: int, reader: _Unit) -> _Unit:
+        """A leaf that one op reads stands beside it; a shared parameter stands outside of boxes."""
+        role, once = self.entries[j].role, len(set(self.readers[j])) == 1
+        unit = _Unit(None, [j], beside=role != "input" and once)
+        if role != "input" and (once or role != "parameter"):
+            unit.group, unit.inside = reader.group, reader.inside
+        return unit
+
+    def _boxes(self) -> dict[Part, str]:
+        """The open modules that get a box: those that hold at least two cards."""
+        held: Counter[Part] = Counter()
+        for part in self.folding.parts:
+            weights = self._weights(range(part.start, part.stop)) \
+                if "parameter" in self.folding.separate else ()
+            for span in part.above:
+                held[span] += 1 + len(weights)
+        boxes: dict[Part, str] = {}
+        calls: Counter[str] = Counter()
+        for part in self.folding.parts:
+            for depth, span in enumerate(part.above):
+                if span in boxes or held[span] < 2:
+                    continue
+                around = next((s for s in reversed(part.above[:depth]) if s in boxes), None)
+                boxes[span] = f"m{len(boxes)}"
+                path = dotted(span.path)
+                calls[path] += 1
+                title = _relative(span.path, around.path if around else ())
+                again = f" #{calls[path]}" if calls[path] > 1 else ""
+                note = " · ".join(filter(None, (self.recording.notes.get(path, ""),
+                                                self._parameters(range(*span.interval)))))
+                self.groups.append(Group(boxes[span], title + again, note,
+                                         boxes[around] if around else "", path))
+        return boxes
+
+    def _weights(self, positions: Iterable[int]) -> set[int]:
+        """The parameters that the ops at these positions read."""
+        return {j for p in positions for j in self.entries[self.ops[p]].inputs
+                if self.entries[j].role == "parameter"}
+
+    def _parameters(self, positions: Iterable[int]) -> str:
+        """``1 168 parameters``; empty for none."""
+        total = sum(self.entries[j].size for j in self._weights(positions))
+        return f"{count(total)} parameters" if total else ""
+
+    def _inside(self, unit: _Unit) -> list[int]:
+        """The entries on a card: its members, and the leaves drawn inside it."""
+        leaves = dict.fromkeys(j for i in unit.members for j in self.entries[i].inputs
+                               if self.unit_of[j] is unit and not self.entries[j].op)
+        return [*leaves, *unit.members]
+
+    # ---- numbers and their colors ----------------------------------------------------------------
+    def _scale(self, scale: str) -> Scale:
+        if self.color != "grad":
+            name = {"time": "share of forward time", "memory": "share of bytes kept",
+                    "flop": "share of FLOP"}[self.color]
+            return Scale(name, _SHARES, "1%", "30%")
+        values = sorted(g.rms for e in self.entries if e.op and (g := e.gradient) is not None
+                        and 0 < g.rms < math.inf)
+        if scale == "decades" or not values:
+            return _DECADES
+        k = math.floor(2 * math.log10(values[len(values) // 2]))
+        edges = tuple((1 if i % 2 == 0 else 3) * 10.0 ** (i // 2) for i in range(k - 1, k + 3))
+        return Scale("gradient RMS", edges, _edge_text(edges[0]), _edge_text(edges[-1]))
+
+    @staticmethod
+    def _amount(kind: str, e: Entry) -> float:
+        return e.seconds or 0.0 if kind == "time" else float(e.kept if kind == "memory"
+                                                             else e.flops)
+
+    def _bar(self, unit: _Unit) -> Row | None:
+        """The bar of a card: gradient of its output, or its share of a total."""
+        last = self.entries[unit.members[-1]]
+        if self.color == "grad":
+            if last.gradient is None:
+                return None
+            value = last.gradient.rms
+            seed = last.role == "loss" and value == 1
+            return Row("bar", "grad 1 (seed)" if seed else f"grad {number(value)}",
+                       fraction=_log_fraction(value, self.ramp), levels=(self.ramp.level(value),))
+        total = self.totals[self.color]
+        amount = sum(self._amount(self.color, self.entries[i]) for i in unit.members)
+        if not total or last.role == "parameter":
+            return None
+        text = seconds_text(amount) if self.color == "time" else (
+            binary_size if self.color == "memory" else flop_text)(int(amount))
+        return Row("bar", f"{text}, {amount / total * 100:.0f}%",
+                   fraction=max(0.02, amount / total), levels=(self.ramp.level(amount / total),))
+
+    def _cost(self, seconds: float | None, flops: int, kept: int, weights: str = "") -> Row:
+        """FLOP, time, bold where it is a large share, and bytes kept, as far as they matter."""
+        before = [weights, flop_text(flops) if flops >= _LEAST_FLOPS else ""]
+        after = f"keeps {binary_size(kept)}" if kept else ""
+        time = seconds_text(seconds) if seconds is not None and seconds >= 5e-7 else ""
+        share = seconds / self.totals["time"] if seconds and self.totals["time"] else 0.0
+        if time and share > _HOT_SHARE and len(self.ops) > 1:
+            text = "".join(f"{part} · " for part in before if part)
+            return Row("text", text, f"{time} ({share * 100:.0f}%)", after and f" · {after}")
+        return Row("text", " · ".join(filter(None, (*before, time, after))))
+
+    # ---- cards -----------------------------------------------------------------------------------
+    def _card(self, unit: _Unit) -> Card:
+        inside = self._inside(unit)
+        if unit.part is None:
+            card = self._leaf(unit, unit.members[0])
+        elif len(unit.members) == 1:
+            card = self._op(unit, unit.members[0])
+        else:
+            card = self._folded(unit, unit.part)
+        texts = tuple(dict.fromkeys(self._finding(unit, i, p) for i in inside
+                                    for p in self.findings.get(i, ())))
+        warnings = [Row("warning", t) for t in texts[:_MOST_WARNINGS]]
+        if len(texts) > _MOST_WARNINGS:
+            warnings.append(Row("warning", f"and {len(texts) - _MOST_WARNINGS} more"))
+        broken = any(s is not None and s.bad for i in inside
+                     for s in (self.entries[i].value, self.entries[i].gradient))
+        changes = {self.changes.get(i, "") for i in inside}
+        change = changes.pop() if len(changes) == 1 else "changed"
+        rows = (*(r for r in card.rows if r.text or r.hot or r.levels), *warnings)
+        beside = self.unit_of[self.readers[unit.members[0]][0]].id if unit.beside else ""
+        return replace(card, rows=rows, warnings=texts, broken=broken, group=unit.group,
+                       beside=beside, change=change,
+                       tag=" · ".join(filter(None, (card.tag, change))))
+
+    def _finding(self, unit: _Unit, i: int, p: Problem) -> str:
+        e, part = self.entries[i], unit.part
+        if len(unit.members) == 1:
+            return f"{e.name}: {p.evidence}" if part is not None and e.name else p.evidence
+        assert part is not None, "a card of several members has a part"
+        block = ""
+        if part.instances:
+            at = next((k for k, (a, b) in enumerate(part.instances)
+                       if self.ops[a] <= i <= self.ops[b - 1]), 0)
+            block = f"block {part.paths[at][-1] if part.paths else at}, "
+        return f"{block}{e.name or e.op}: {p.evidence}"
+
+    def _about(self, i: int) -> tuple[str, ...]:
+        e = self.entries[i]
+        gradient = "" if e.gradient is None else (
+            f"gradient RMS {number(e.gradient.rms)}, between {number(e.gradient.low)} and "
+            f"{number(e.gradient.high)}")
+        return tuple(filter(None, (
+            self.names[i], " · ".join(e.settings), e.note, f"{shape_text(e.shape)} {e.dtype}",
+            f"forward {seconds_text(e.seconds)}" if e.seconds is not None else "",
+            flop_text(e.flops) if e.flops else "",
+            f"keeps {binary_size(e.kept)} for backward" if e.kept else "",
+            f"RMS of the weights {number(e.weight)}" if e.weight is not None else "",
+            gradient, e.source)))
+
+    def _leaf(self, unit: _Unit, i: int) -> Card:
+        e = self.entries[i]
+        weights = e.role == "parameter"
+        bar = self._bar(unit) if weights or e.gradient is not None else None
+        rows = [Row("text", shape_text(e.shape) + ("" if weights else f" · {e.dtype}")),
+                Row("text", e.note), bar]
+        path = dotted(e.scope[len(unit.inside):])
+        return Card(unit.id, e.role, e.role, f"{path}.{e.name}" if path and weights else e.name,
+                    badge=_BADGES.get(e.role, "W" if len(e.shape) > 1 else "b"),
+                    rows=tuple(filter(None, rows)), about=self._about(i))
+
+    def _op(self, unit: _Unit, i: int) -> Card:
+        e = self.entries[i]
+        leaves = [self.entries[j] for j in self._inside(unit) if j != i]
+        weights = " · ".join(f"{p.name} {shape_text(p.shape)}" for p in leaves
+                             if p.role == "parameter")
+        constants = " · ".join(f"{p.name} {p.note}".strip() for p in leaves if p.role == "constant")
+        rows = [Row("text", " · ".join(filter(None, (*e.settings, constants, e.note)))),
+                Row("text", weights), self._cost(e.seconds, e.flops, e.kept), self._bar(unit)]
+        title = f"{unit.prefix} · {e.op}" if unit.prefix else e.op
+        return Card(unit.id, "loss" if e.role == "loss" else "op", e.family, title, f"#{i}",
+                    _BADGES.get(e.role, ""), tuple(filter(None, rows)), about=self._about(i))
+
+    def _folded(self, unit: _Unit, part: Part) -> Card:
+        first = range(*(part.instances[0] if part.instances else part.interval))
+        inside = [self.entries[i] for i in self._inside(unit)]
+        seconds = [e.seconds for e in inside if e.seconds is not None]
+        path = dotted(part.path) if part.kind in ("span", "stack") else ""
+        short = part.kind in ("chain", "pattern") and len(first) <= 3
+        rows = [Row("text", " · ".join(filter(None, (self.recording.notes.get(path, ""),
+                                                     self._flow(unit.members))))),
+                Row("text", "" if short else self._ops_text(first)),
+                self._cost(sum(seconds) if seconds else None, sum(e.flops for e in inside),
+                           sum(e.kept for e in inside), self._parameters(range(*part.interval))),
+                self._folded_bar(unit, part)]
+        families = [self.entries[i].family for i in unit.members]
+        family = next((f for f in ("conv", "linear", "norm", "pool", "activation")
+                       if f in families), families[-1])
+        title = self._folded_title(unit, part)
+        nodes = f"{count(len(inside))} nodes"
+        last = self.entries[unit.members[-1]]
+        about = (title if title != path else "", path, f"{nodes} folded",
+                 f"output {shape_text(last.shape)} {last.dtype}", last.source)
+        return Card(unit.id, "stack" if part.instances else "module", family, title, nodes, "",
+                    tuple(filter(None, rows)), path=path, about=tuple(filter(None, about)))
+
+    def _flow(self, members: Sequence[int]) -> str:
+        """Shapes of the first image that enters and of the last that leaves, without the batch."""
+        inside = set(members)
+        enters = next((self.entries[j] for i in members for j in self.entries[i].inputs
+                       if j not in inside and self.entries[j].role in ("op", "input")), None)
+        if enters is None or len(enters.shape) < 2:
+            return ""
+        a, b = shape_text(enters.shape[1:]), shape_text(self.entries[members[-1]].shape[1:])
+        return a if a == b else f"{a} → {b}"
+
+    def _ops_text(self, positions: range) -> str:
+        """The ops of a folded part in order, or counted where there are many."""
+        ops = [_SHORT.get(n, n) for n in (self.entries[self.ops[p]].op for p in positions)]
+        if len(ops) <= 7:
+            return ", ".join(ops) if len(ops) > 1 else ""
+        counts = Counter(ops).most_common(4)
+        rest = len(set(ops)) - len(counts)
+        return ", ".join(f"{n} {op}" for op, n in counts) + (f" and {rest} more" if rest else "")
+
+    def _folded_bar(self, unit: _Unit, part: Part) -> Row | None:
+        if not part.instances or self.color != "grad":
+            return self._bar(unit)
+        values = [g.rms for _, stop in part.instances
+                  if (g := self.entries[self.ops[stop - 1]].gradient) is not None]
+        if len(values) < len(part.instances):
+            return None
+        each = -(-len(values) // _MOST_SQUARES)
+        weakest = [min(values[k:k + each]) for k in range(0, len(values), each)]
+        return Row("squares", f"grad {number(values[0])} … {number(values[-1])}",
+                   levels=tuple(self.ramp.level(v) for v in weakest))
+
+    def _folded_title(self, unit: _Unit, part: Part) -> str:
+        times = f" × {len(part.instances)}"
+        if part.kind == "stack":
+            first, last = part.paths[0], part.paths[-1]
+            start, end = _relative(first, unit.inside), last[-1]
+            if first[-1].isdigit() and end.isdigit() and start.endswith("]"):
+                start, end = start.removesuffix("]"), f"{end}]"
+            return f"{start}…{end}{times}"
+        if part.kind == "pattern":
+            return (self._ops_text(range(*part.instances[0]))
+                    or self.entries[self.ops[part.start]].op) + times
+        if part.kind == "chain":
+            length = part.stop - part.start
+            title = self._ops_text(range(*part.interval)) if length <= 3 \
+                else f"{length} element-wise ops"
+            return f"{unit.prefix} · {title}" if unit.prefix else title
+        if part.kind == "segment":
+            return f"nodes {unit.members[0]}–{unit.members[-1]}"
+        return _relative(part.path, unit.inside)
+
+    # ---- edges -----------------------------------------------------------------------------------
+    def _edges(self) -> tuple[Edge, ...]:
+        """Every value that goes from one card to another, once for each reading card.
+
+        Where more than two values go from one card to another, they are one edge.
+        """
+        reads = Counter((j, self.unit_of[i].id) for i, e in enumerate(self.entries)
+                        for j in set(e.inputs) if i in self.unit_of)
+        scale = self.ramp if self.color == "grad" else _DECADES
+        by_cards: dict[tuple[str, str], list[Edge]] = {}
+        for i, k, trunk in self._flows():
+            j = self.entries[i].inputs[k]
+            ends = self.unit_of[j].id, self.unit_of[i].id
+            several = reads[j, ends[1]] > 1 or self.entries[i].inputs.count(j) > 1
+            by_cards.setdefault(ends, []).append(self._edge(i, k, ends, trunk, several, scale))
+        made = [e for group in by_cards.values()
+                for e in (group if len(group) <= _MOST_PARALLEL else [_bundle(group)])]
+        last_step = {unit.id: max((self.entries[i].step for i in unit.members), default=-1)
+                     for unit in self.units}
+        turns = sorted((last_step[e.target], k) for k, e in enumerate(made)
+                       if e.level >= 0 and last_step[e.target] >= 0)
+        step = {k: turn for turn, (_, k) in enumerate(turns)}
+        return tuple(replace(e, id=f"e{k}", step=step.get(k, -1)) for k, e in enumerate(made))
+
+    def _flows(self) -> Iterator[tuple[int, int, bool]]:
+        """``(reader, place of the input, whether it is the deepest)``, once a value and card."""
+        depth: list[int] = []
+        seen = set()
+        for i, e in enumerate(self.entries):
+            depth.append(1 + max((depth[j] for j in e.inputs), default=0))
+            if i not in self.unit_of:
+                continue
+            trunk = max(e.inputs, key=lambda j: depth[j], default=-1)
+            for k, j in enumerate(e.inputs):
+                key = (j, self.unit_of[i].id)
+                if self.unit_of[j] is not self.unit_of[i] and key not in seen:
+                    seen.add(key)
+                    yield i, k, j == trunk
+
+    def _edge(self, i: int, k: int, ends: tuple[str, str], trunk: bool, several: bool,
+              scale: Scale) -> Edge:
+        e, j = self.entries[i], self.entries[i].inputs[k]
+        source = self.entries[j]
+        sent = e.sent[k] if k < len(e.sent) else None
+        if several and source.gradient is not None and sent is not None:
+            sent = source.gradient.rms      # several reads on one card: what they add up to
+        beside = source.role in ("parameter", "label", "constant")
+        shape = shape_text(source.shape)
+        gradient = "" if sent is None else number(sent)
+        tip = f"{self.names[j]} → {self.names[i]} | {shape} {source.dtype}" \
+            + (f" | gradient {gradient}" if gradient else "")
+        return Edge("", *ends, "" if beside else shape, gradient,
+                    -1 if sent is None else scale.level(sent), trunk and not beside, tip=tip)
+
+
+def _bundle(group: list[Edge]) -> Edge:
+    """Several parallel edges as one, in the color of the strongest."""
+    return replace(max(group, key=lambda e: e.level), text=f"{len(group)} values",
+                   tip=f"{len(group)} values, among them {group[0].tip}",
+                   trunk=any(e.trunk for e in group))
+
+
+def _relative(path: tuple[str, ...], around: tuple[str, ...]) -> str:
+    """A module path as seen from the box around it; a bare number keeps the name before it.
+
+    >>> _relative(("stage2", "0", "conv1"), ("stage2", "0"))
+    'conv1'
+    >>> _relative(("stage2", "0"), ("stage2",))
+    'stage2[0]'
+    """
+    keep = len(around)
+    while keep and path[keep].isdigit():
+        keep -= 1
+    return dotted(path[keep:])
+
+
+def _log_fraction(value: float, scale: Scale) -> float:
+    low, high = math.log10(scale.edges[0]) - 1, math.log10(scale.edges[-1]) + 1
+    if not math.isfinite(value):
+        return 1.0
+    return min(1.0, max(0.03, (math.log10(max(value, 1e-30)) - low) / (high - low)))
+
+
+def _edge_text(v: float) -> str:
+    exponent = math.floor(math.log10(v) + 1e-9)
+    return f"{v:g}" if exponent >= -2 else f"{round(v / 10.0 ** exponent)}e{exponent}"

@@ -1,34 +1,45 @@
-"""A picture of a graph that shows itself, saves itself and answers for itself."""
+"""A picture of a graph that shows itself, saves itself, loads itself and reports what is wrong."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import html as html_text
+import importlib.util
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+import secrets
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.viz import canonical, cards, html, motion, plain, render, svg, tree
-from tinygrad_cnn.viz.diagram import Diagram
-from tinygrad_cnn.viz.digraph import Digraph
-from tinygrad_cnn.viz.dot import to_dot
-from tinygrad_cnn.viz.health import Problem, problems
-from tinygrad_cnn.viz.recording import FORMAT, Recording
+from tinygrad_cnn.errors import VizError, missing_extra
+from tinygrad_cnn.viz import dot, html, svg, text
+from tinygrad_cnn.viz.capture import Recording
+from tinygrad_cnn.viz.diagnostics import Problem, problems
+from tinygrad_cnn.viz.diagram import Diagram, draw
+from tinygrad_cnn.viz.layout import Layout, layout
 
-__all__ = ["SUFFIXES", "Figure", "load"]
+__all__ = ["SUFFIXES", "Figure", "dumps", "load", "loads", "write_file"]
 
 SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt")
+_XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
-_MOST_EMBEDDED = 1000                       # entries that an SVG carries along
+_MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
+_MOST_PIXELS = 30_000_000
+
+T = TypeVar("T")
 
 
 class Figure:
     """A graph as a picture: what ``loss.graph()`` and ``model.graph(x)`` return.
 
-    In a notebook it shows itself.  ``print(fig)`` draws it in words.
+    In a notebook it shows itself.  ``print(fig)`` writes it as text.
 
     Parameters
     ----------
@@ -39,7 +50,7 @@ class Figure:
     color : str, default "grad"
         What the bars show: ``grad``, ``time``, ``memory`` or ``flop``.
     scale : str, default "decades"
-        Bins of the gradient: decades, or ``fit`` for half-decades round the median.
+        Bins of the gradient: decades from 1e-4 to 0.1, or ``fit``, half-decades round the median.
     open : str or iterable of str
         Modules that stay open, as they are named in the picture: ``"stage2[0]"``.
     limit : int, default 40
@@ -47,12 +58,12 @@ class Figure:
     theme : str, default "auto"
         ``light``, ``dark``, or what the reader prefers.
     engine : str, optional
-        ``pure``, ``dot``, ``pygraphviz``, ``spine``, or the path of a program; by default the first
-        that `engines` lists and that succeeds.
+        ``pure``, ``dot``, ``pygraphviz``, ``builtin``, or the path of a program; by default the
+        first that `engines` lists and that succeeds.
     title : str, optional
         Instead of the name of the outermost module.
     changes : mapping of int to str, optional
-        Marks of a difference, by entry.
+        ``added``, ``removed`` or ``changed`` for entries, in the picture of a difference.
 
     Raises
     ------
@@ -67,46 +78,44 @@ class Figure:
         if theme not in svg.THEMES:
             raise VizError(f"graph: theme {theme!r} is unknown; "
                            f"choose from {', '.join(svg.THEMES)}")
-        self.recording = recording
-        self.theme, self.engine = theme, engine
+        self.recording, self.theme, self.engine = recording, theme, engine
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit}
-        self.diagram: Diagram = cards.draw(recording, level=level, open=open, changes=changes,
-                                           **self._style)
+        self.diagram: Diagram = draw(recording, level=level, open=open, changes=changes,
+                                     **self._style)
 
     # ---- in other forms
     @cached_property
+    def _places(self) -> Layout:
+        return layout(self.diagram)
+
+    @cached_property
+    def _id(self) -> str:
+        """A short name, the same for equal diagrams: ids in a page begin with it."""
+        return "g" + hashlib.sha256(dumps(self.diagram).encode()).hexdigest()[:8]
+
+    @cached_property
+    def _carried(self) -> str:
+        """The recording as JSON, for `load`; empty if it is large."""
+        return "" if len(self.recording.entries) > _MOST_EMBEDDED else dumps(self.recording)
+
+    @cached_property
     def _svg(self) -> str:
-        name = render.figure_id(self.diagram)
-        drawn = render.to_svg(self.diagram, engine=self.engine, theme=self.theme, figure=name)
-        if len(self.recording.entries) > _MOST_EMBEDDED:
-            return drawn
-        return svg.embed(drawn, plain.dumps(self.recording), figure=name)
+        drawn = self._rendered("svg").decode()
+        return svg.embed(drawn, self._carried, figure=self._id) if self._carried else drawn
 
     def svg(self) -> str:
-        """The picture as SVG text, with the recording inside for `load`.
-
-        Raises
-        ------
-        VizError
-            If a named engine is absent or fails.
-        """
+        """The picture as SVG text, with the recording inside for `load`."""
         return self._svg
 
     @property
     def dot(self) -> Any:
-        """A ``graphviz.Digraph`` of the picture; its ``pipe`` and ``render`` need no program.
-
-        Raises
-        ------
-        MissingExtraError
-            If the package graphviz is not installed.
-        """
-        return Digraph(self.diagram, self.engine)
+        """A ``graphviz.Source`` of the picture; its ``pipe`` and ``render`` need no program."""
+        return _source(self)
 
     def text(self) -> str:
-        """The picture in words, for a terminal."""
-        return tree.to_text(self.diagram)
+        """The picture as text, for a terminal."""
+        return text.to_text(self.diagram)
 
     __str__ = text
 
@@ -115,37 +124,63 @@ class Figure:
 
     def html(self) -> str:
         """One self-contained interactive page, at most 2 MB."""
-        return html.page(self.recording, self.diagram, **self._style)
+        return html.page(self.recording, self.diagram, self._carried, **self._style)
 
     def animation(self) -> str:
         """The backward pass in motion, as SVG text; see `animate`."""
-        return motion.to_svg(self.diagram, figure="a" + render.figure_id(self.diagram),
-                              theme=self.theme)
+        return svg.animated(self.diagram, self._places, figure="a" + self._id, theme=self.theme)
 
     def interactive(self, *, height: int = 640) -> Any:
         """The page inside a notebook, in a frame that may run scripts and nothing else."""
         return _Frame(self.html(), height)
 
     def canonical(self, *, batch: str | None = None) -> str:
-        """Structure of the graph as text for a test; ``batch="N"`` holds for every batch size.
-
-        Examples
-        --------
-        >>> x = Parameter([1.0, 2.0], name="x")
-        >>> print(graph((x * x).sum()).canonical(), end="")
-        tinygrad_cnn graph 1
-        x = parameter -> 2 float32
-        mul = mul() x x -> 2 float32
-        sum = sum(axis 0) mul -> scalar float32
-        """
-        return canonical.canonical(self.recording, batch=batch)
-
-    snapshot = canonical
+        """Structure of the graph as text for a test; ``batch="N"`` holds for every batch size."""
+        return text.canonical(self.recording, batch=batch)
 
     def problems(self, *, severity: str | None = None,
                  learning_rate: float | None = None) -> tuple[Problem, ...]:
-        """What looks wrong with the run; see `problems`."""
+        """What looks wrong with the run; see `tinygrad_cnn.viz.problems`."""
         return problems(self.recording, severity=severity, learning_rate=learning_rate)
+
+    def _rendered(self, form: str, *, engine: str | None = None, dpi: int = 144) -> bytes:
+        """The picture by the first engine that succeeds; the built-in layout always does.
+
+        A trunk with few branches goes to the built-in layout first: its lines are straight, and the
+        picture is the same on every machine.
+        """
+        found = dot.candidates(form, engine or self.engine)
+        if not found:
+            raise VizError(f"graph: no engine writes {form}; save as .svg, .png or .pdf")
+        if form == "png":
+            w, h = (side * dpi // 96 for side in (self._places.width, self._places.height))
+            if w * h > _MOST_PIXELS:
+                raise VizError(f"save: a PNG of {w} × {h} pixels is too large; save as .svg, "
+                               f"fold with level='folded', or lower dpi={dpi}")
+        if len(found) > 1 and self._places.fits:
+            found = tuple(sorted(found, key=lambda e: e.name != "builtin"))
+        theme = self.theme if form == "svg" or self.theme == "dark" else "light"
+        label = f"{self.diagram.title}: {self.diagram.subtitle}"
+        for k, candidate in enumerate(found, start=1):
+            if candidate.name == "builtin":
+                if form == "svg" or k == len(found) or importlib.util.find_spec("matplotlib"):
+                    drawn = svg.drawn(self.diagram, self._places, figure=self._id, theme=theme)
+                    return drawn.encode() if form == "svg" else svg.rasterized(drawn, form, dpi=dpi)
+                continue
+            source = dot.to_dot(self.diagram, figure=self._id,
+                                theme="light" if form == "svg" else theme)
+            try:
+                made = dot.run(candidate, source, form,
+                               *((f"-Gdpi={dpi}",) if form == "png" else ()))
+            except VizError as error:
+                if k == len(found):
+                    raise
+                warnings.warn(f"{error}; drawing with the next engine", RuntimeWarning,
+                              stacklevel=5)
+                continue
+            return made if form != "svg" else svg.finish(
+                made.decode(), figure=self._id, theme=theme, label=label).encode()
+        raise AssertionError("the last engine draws or raises")
 
     # ---- files
     def save(self, path: str | os.PathLike[str], *, dpi: int = 144) -> Path:
@@ -159,43 +194,39 @@ class Figure:
         dpi : int, default 144
             Pixels per inch of a PNG; 96 is the size of the SVG.
 
-        Returns
-        -------
-        Path
-            Where it is.
-
         Raises
         ------
         VizError
             If the suffix is unknown, the path cannot be written, a PNG would be too large, or a
             named engine is absent or fails.
         """
-        target = Path(path)
-        suffix = target.suffix.lower()
+        suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
-            raise VizError(f"save: {target.name!r} has the suffix {suffix or 'none'!r}; "
+            raise VizError(f"save: {Path(path).name!r} has the suffix {suffix or 'none'!r}; "
                            f"choose from {', '.join(SUFFIXES)}")
         if not 20 <= dpi <= 1200:
             raise VizError(f"save: dpi must be between 20 and 1200, got {dpi}")
-        render.check_folder(target)
-        render.write(target, self._content(suffix, dpi))
-        return target
+        return write_file(path, lambda: self._content(suffix, dpi))
 
-    def _content(self, suffix: str, dpi: int) -> str | bytes:
+    def _content(self, suffix: str, dpi: int = 144) -> str | bytes:
         if suffix in (".png", ".pdf"):
-            return render.to_bitmap(self.diagram, suffix[1:], engine=self.engine, theme=self.theme,
-                                    dpi=dpi)
-        if suffix == ".svg":
-            return '<?xml version="1.0" encoding="UTF-8"?>\n' + self._svg
-        if suffix == ".dot":
-            return to_dot(self.diagram, theme=self.theme)
-        if suffix == ".mmd":
-            return tree.to_mermaid(self.diagram)
-        if suffix == ".json":
-            return json.dumps({"format": FORMAT, "recording": plain.to_plain(self.recording),
-                               "diagram": plain.to_plain(self.diagram)},
-                              ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-        return self.html() if suffix == ".html" else self.text()
+            return self._rendered(suffix[1:], dpi=dpi)
+        writers: dict[str, Callable[[], str]] = {
+            ".svg": lambda: _XML + self._svg,
+            ".dot": lambda: dot.to_dot(self.diagram, theme=self.theme),
+            ".mmd": lambda: text.to_mermaid(self.diagram),
+            ".json": lambda: json.dumps({"format": text.FORMAT,
+                                         "recording": to_plain(self.recording)},
+                                        ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+            ".html": self.html, ".txt": self.text}
+        return writers[suffix]()
+
+    def animate(self, path: str | os.PathLike[str]) -> Path:
+        """Write `animation` to a file that ends with ``.svg``."""
+        if Path(path).suffix.lower() != ".svg":
+            raise VizError(f"animate: {Path(path).name!r} must end with .svg; it is the format "
+                           "that moves")
+        return write_file(path, lambda: _XML + self.animation())
 
     # ---- in a notebook
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -219,15 +250,73 @@ class _Frame:
                 f'style="border:0" srcdoc="{html_text.escape(self.page, quote=True)}"></iframe>')
 
 
-def load(path: str | os.PathLike[str], **settings: Any) -> Figure:
-    """Read a figure that was saved as ``.json``, ``.svg`` or ``.html``.
+def _source(figure: Figure) -> Any:
+    """A ``graphviz.Source`` that draws itself through the engines of a figure."""
+    try:
+        import graphviz
+    except ImportError:
+        raise missing_extra("graphviz", extra="viz", purpose="fig.dot") from None
 
-    Parameters
-    ----------
-    path : str or path
-        A file that `Figure.save` wrote.
-    **settings
-        Of `Figure`.
+    class Source(graphviz.Source):  # type: ignore[misc]
+        """DOT text that is drawn without Graphviz where there is none."""
+
+        def pipe(self, format: str | None = None, *_: Any, encoding: str | None = None,
+                 engine: str | None = None, **__: Any) -> Any:
+            form = format or self.format or "svg"
+            data = self.source.encode() if form in ("dot", "gv") \
+                else figure._rendered(form, engine=engine)
+            return data.decode(encoding) if encoding else data
+
+        def render(self, filename: Any = None, directory: Any = None, view: bool = False,
+                   cleanup: bool = False, format: str | None = None, *_: Any,
+                   outfile: Any = None, engine: str | None = None, **__: Any) -> str:
+            form = format or (Path(outfile).suffix[1:] if outfile else None) or self.format or "svg"
+            base = Path(directory or ".") / (filename or "graph.gv")
+            target = Path(outfile) if outfile else base.with_name(f"{base.name}.{form}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, lambda: self.pipe(form, engine=engine))
+            if not cleanup and not outfile:
+                write_file(base, lambda: self.source)
+            return os.fspath(target)
+
+        def unflatten(self, *_: Any, **__: Any) -> Any:
+            raise VizError("graph: unflatten needs the program of Graphviz; "
+                           "save the .dot and run unflatten on it")
+
+    return Source(dot.to_dot(figure.diagram, figure=figure._id), format="svg")
+
+
+def write_file(path: str | os.PathLike[str], content: Callable[[], str | bytes]) -> Path:
+    """Write beside the target, then rename: a file is whole or not there.
+
+    A VizError says that the folder cannot be written, before the content is made, or why the disk
+    refuses.
+    """
+    target = Path(path)
+    folder = target.parent
+    if target.is_dir():
+        raise VizError(f"save: {target} is a folder; give a file name")
+    if not folder.is_dir():
+        raise VizError(f"save: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise VizError(f"save: the folder {folder} cannot be written; choose another")
+    made = content()
+    draft = target.with_name(f".{target.name[:40]}-{secrets.token_hex(6)}")
+    try:
+        with draft.open("xb") as file:
+            file.write(made.encode() if isinstance(made, str) else made)
+        os.replace(draft, target)
+    except OSError as error:
+        raise VizError(f"save: {target} cannot be written: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
+
+
+# ---- reading back --------------------------------------------------------------------------------
+
+def load(path: str | os.PathLike[str], **settings: Any) -> Figure:
+    """Read a figure that was saved as ``.json``, ``.svg`` or ``.html``; settings as in `Figure`.
 
     Raises
     ------
@@ -238,27 +327,23 @@ def load(path: str | os.PathLike[str], **settings: Any) -> Figure:
     try:
         if file.stat().st_size > _LARGEST:
             raise VizError(f"load: {file} is larger than {_LARGEST} bytes; no figure is")
-        text = file.read_text(encoding="utf-8")
+        content = file.read_text(encoding="utf-8")
     except OSError as error:
         raise VizError(f"load: {file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise VizError(f"load: {file} is not text; load a .json, .svg or .html") from None
-    return Figure(_checked(_recording_in(file, text)), **settings)
-
-
-def _recording_in(file: Path, text: str) -> Recording:
     if file.suffix.lower() == ".json":
         try:
-            data = json.loads(text)
+            data = json.loads(content)
         except (ValueError, RecursionError):
             raise VizError(f"load: {file} is not JSON") from None
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise VizError(f"load: {file} was not saved by tinygrad_cnn as {FORMAT!r}")
-        return plain.from_plain(Recording, data.get("recording"))
-    found = html.embedded(text) or svg.embedded(text)
+        if not isinstance(data, dict) or data.get("format") != text.FORMAT:
+            raise VizError(f"load: {file} was not saved by tinygrad_cnn as {text.FORMAT!r}")
+        return Figure(_checked(from_plain(Recording, data.get("recording"))), **settings)
+    found = html.embedded(content) or svg.embedded(content)
     if found is None:
         raise VizError(f"load: {file} holds no graph; save the figure as .json to load it again")
-    return plain.loads(Recording, found)
+    return Figure(_checked(loads(Recording, found)), **settings)
 
 
 def _checked(recording: Recording) -> Recording:
@@ -272,3 +357,79 @@ def _checked(recording: Recording) -> Recording:
         if any(d < 0 for d in e.shape):
             raise VizError(f"load: entry {i} has the shape {e.shape}")
     return recording
+
+
+# ---- dataclasses as JSON -------------------------------------------------------------------------
+# JSON has no NaN and no infinity; those floats travel as the strings "nan", "inf" and "-inf".  What
+# is read may come from anywhere, so each field is checked against its annotation.
+
+def to_plain(value: Any) -> Any:
+    """A dataclass as dicts, lists and scalars; fields that hold their default are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)
+                if f.default is dataclasses.MISSING or getattr(value, f.name) != f.default}
+    if isinstance(value, (tuple, list)):
+        return [to_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: to_plain(v) for k, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "replace").decode()    # a lone surrogate is no text
+    return value
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON text of a dataclass, the same on every machine."""
+    return json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def loads(cls: type[T], text: str) -> T:
+    """Read what `dumps` wrote; a VizError if it is no JSON or has not the fields of ``cls``."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise VizError(f"load: this is not a graph saved by tinygrad_cnn: {error}") from None
+    return from_plain(cls, data)
+
+
+def from_plain(cls: type[T], data: Any) -> T:
+    """Build a dataclass from plain data, checking each field against its annotation."""
+    return typing.cast(T, _read(cls, data, cls.__name__))
+
+
+_hints = lru_cache(typing.get_type_hints)
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(data, dict):
+            raise _refusal(where, kind, data)
+        hints = _hints(typing.cast(Any, kind))
+        unknown = data.keys() - hints.keys()
+        if unknown:
+            raise VizError(f"load: {where} has no field {sorted(map(str, unknown))[0]!r}")
+        values = {k: _read(hints[k], v, f"{where}.{k}") for k, v in data.items()}
+        try:
+            return typing.cast(Any, kind)(**values)
+        except TypeError as error:
+            raise VizError(f"load: {where} lacks a field: {error}") from None
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if data is None and type(None) in arguments:
+            return None
+        return _read(next(a for a in arguments if a is not type(None)), data, where)
+    if origin is tuple and isinstance(data, list):          # each is of one kind, of any length
+        return tuple(_read(arguments[0], v, where) for v in data)
+    if origin is dict and isinstance(data, dict):
+        return {str(k): _read(arguments[1], v, where) for k, v in data.items()}
+    if kind is float and (data in ("nan", "inf", "-inf") or type(data) in (int, float)):
+        return float(data)
+    if kind in (str, int, bool) and type(data) is kind:
+        return data
+    raise _refusal(where, kind, data)
+
+
+def _refusal(where: str, kind: Any, data: Any) -> VizError:
+    return VizError(f"load: {where} should be {getattr(kind, '__name__', kind)}, "
+                    f"the file has {type(data).__name__}")

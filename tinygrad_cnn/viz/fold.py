@@ -8,15 +8,16 @@ The parts form a tree of modules; folding closes branches of it until the pictur
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.viz.recording import Recording, dotted
+from tinygrad_cnn.viz.capture import Recording, dotted
 
-__all__ = ["LEVELS", "Part", "Plan", "plan"]
+__all__ = ["LEVELS", "Folding", "Part", "fold"]
 
 LEVELS = ("auto", "everything", "operators", "modules", "folded")
 
@@ -24,8 +25,6 @@ _MOST_DRAWN = 2000                          # an engine needs half a minute for 
 _LEAST_RUN = 3
 _LONGEST_PATTERN = 24
 _CHAINABLE = ("elementwise", "activation")
-
-Run = tuple["Part", ...]
 
 
 @dataclass(eq=False)
@@ -44,6 +43,7 @@ class Part:
     instances: tuple[tuple[int, int], ...] = ()
     paths: tuple[tuple[str, ...], ...] = ()
     open: bool = False
+    above: tuple[Part, ...] = ()            # of a drawn part: the open modules around it
 
     @property
     def interval(self) -> tuple[int, int]:
@@ -52,41 +52,24 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The outcome of folding: the tree, and which leaves still get a card of their own."""
+class Folding:
+    """The drawn parts, in recording order, and which leaves still get a card of their own."""
 
     level: str
-    root: Part
-    ops: tuple[int, ...]                    # entry index of each op, in recording order
+    parts: tuple[Part, ...]
+    ops: tuple[int, ...]                    # entry index of each op
     separate: frozenset[str]                # roles of leaves that are cards
     remark: str = ""
 
-    def walk(self) -> Iterator[tuple[Part, tuple[Part, ...]]]:
-        """Each drawn part, with the open modules around it, in recording order."""
-        return _drawn(self.root)
 
-
-def plan(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
-         limit: int = 40) -> Plan:
+def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
+         limit: int = 40) -> Folding:
     """Choose what gets a card.
 
-    Parameters
-    ----------
-    recording : Recording
-        The run.
-    level : str, default "auto"
-        ``everything`` draws each parameter; ``operators`` puts parameters into their reader's card;
-        ``modules`` draws each innermost module as one card; ``folded`` folds as far as ``limit``
-        asks; ``auto`` is the first of everything, operators and folded that fits.
-    open : iterable of str
-        Module paths, as they are written in the picture, that stay open.
-    limit : int, default 40
-        Cards that ``auto`` and ``folded`` aim for.
-
-    Raises
-    ------
-    VizError
-        If ``level`` is unknown, or ``open`` names no module of the recording.
+    ``level`` says how much: ``everything`` draws each parameter; ``operators`` puts parameters into
+    their reader's card; ``modules`` draws each innermost module as one card; ``folded`` folds until
+    there are ``limit`` cards; ``auto`` is the first of everything, operators and folded that fits.
+    ``open`` names module paths, as they are written in the picture, that stay open.
     """
     if level not in LEVELS:
         raise VizError(f"graph: level {level!r} is unknown; choose from {', '.join(LEVELS)}")
@@ -96,24 +79,23 @@ def plan(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
     folder = _Folder(recording, open)
     inputs = frozenset(("input", "label"))
     leaves = inputs | {"parameter", "constant"}
-    if level in ("auto", "everything"):
-        cards = folder.cards(leaves)
-        if cards <= (limit if level == "auto" else _MOST_DRAWN):
-            return folder.finish("everything", leaves)
-    if level in ("auto", "operators") and folder.cards(inputs) <= (
-            limit if level == "auto" else _MOST_DRAWN):
-        return folder.finish("operators", inputs)
+    most = limit if level == "auto" else _MOST_DRAWN
+    if level in ("auto", "everything") and folder.cards(leaves) <= most:
+        return folder.folding("everything", leaves)
+    if level in ("auto", "operators") and folder.cards(inputs) <= most:
+        return folder.folding("operators", inputs)
     if level == "modules":
         folder.close_innermost()
-        if folder.cards(inputs) <= _MOST_DRAWN:
-            return folder.finish("modules", inputs)
+        if folder.cards(inputs) <= most:
+            return folder.folding("modules", inputs)
     remark = "" if level in ("auto", "folded") else f"too many cards for level {level}: folded"
     separate = inputs if folder.leaves(inputs) <= max(2, limit // 4) else frozenset[str]()
     folder.fold(limit, separate)
-    return folder.finish("folded", separate, remark)
+    return folder.folding("folded", separate, remark)
 
 
-def _drawn(root: Part) -> Iterator[tuple[Part, tuple[Part, ...]]]:
+def _drawn(root: Part) -> Iterator[Part]:
+    """The closed parts, in recording order, each with the open modules around it."""
     stack: list[tuple[Part, tuple[Part, ...]]] = [(root, ())]
     while stack:
         part, above = stack.pop()
@@ -121,7 +103,8 @@ def _drawn(root: Part) -> Iterator[tuple[Part, tuple[Part, ...]]]:
             inside = (*above, part) if part.path else above
             stack.extend((child, inside) for child in reversed(part.children))
         else:
-            yield part, above
+            part.above = above
+            yield part
 
 
 class _Folder:
@@ -129,17 +112,20 @@ class _Folder:
 
     def __init__(self, recording: Recording, opened: Iterable[str]) -> None:
         self.entries = recording.entries
-        self.ops = tuple(i for i, e in enumerate(self.entries) if e.is_op)
+        self.ops = tuple(i for i, e in enumerate(self.entries) if e.op)
         self.position = {i: p for p, i in enumerate(self.ops)}
         self.last_reader = list(range(len(self.ops)))
         for p, i in enumerate(self.ops):
-            for j in self.entries[i].inputs:
-                if j in self.position:
-                    self.last_reader[self.position[j]] = p
+            for at in self._read(i):
+                self.last_reader[at] = p
         self.signatures: dict[tuple[int, int], int] = {}
         self.interned: dict[object, int] = {}
         self.root = self._tree()
         self.opened = self._opened(opened)
+
+    def _read(self, i: int) -> list[int]:
+        """The positions of the ops that entry ``i`` reads."""
+        return [self.position[j] for j in self.entries[i].inputs if j in self.position]
 
     def _tree(self) -> Part:
         root = Part("span", 0, len(self.ops), open=True)
@@ -186,13 +172,13 @@ class _Folder:
         return found
 
     def leaves(self, separate: frozenset[str]) -> int:
-        return sum(not e.is_op and e.role in separate for e in self.entries)
+        return sum(not e.op and e.role in separate for e in self.entries)
 
     def cards(self, separate: frozenset[str]) -> int:
         return self.leaves(separate) + sum(1 for _ in _drawn(self.root))
 
-    def finish(self, level: str, separate: frozenset[str], remark: str = "") -> Plan:
-        return Plan(level, self.root, self.ops, separate, remark)
+    def folding(self, level: str, separate: frozenset[str], remark: str = "") -> Folding:
+        return Folding(level, tuple(_drawn(self.root)), self.ops, separate, remark)
 
     # ---- the steps of folding, from the mildest to the harshest ----------------------------------
     def fold(self, limit: int, separate: frozenset[str]) -> None:
@@ -250,7 +236,7 @@ class _Folder:
             end = k
             while end < len(children) and self._may_stack(children, k, end):
                 end += 1
-            out.extend(self._stacks(tuple(children[k:end])) if end > k else [children[k]])
+            out.extend(self._stacks(children[k:end]) if end > k else [children[k]])
             k = max(end, k + 1)
         return out
 
@@ -263,10 +249,10 @@ class _Folder:
         return (self._outside(*part.interval) <= {part.start - 1}
                 and self._signature(*part.interval) == self._signature(*children[first].interval))
 
-    def _stacks(self, run: Run) -> list[Part]:
+    def _stacks(self, run: list[Part]) -> list[Part]:
         """One stack, or several where an outlier stands between them."""
         if len(run) < _LEAST_RUN:
-            return list(run)
+            return run
         out: list[Part] = []
         odd = self._outliers(run)
         group: list[Part] = []
@@ -286,7 +272,7 @@ class _Folder:
                 out.append(part)
         return out
 
-    def _outliers(self, run: Run) -> set[Part]:
+    def _outliers(self, run: list[Part]) -> set[Part]:
         """Blocks whose gradient holds NaN, or is ten times the median of their siblings'."""
         values = {part: g.rms for part in run
                   if (g := self.entries[self.ops[part.stop - 1]].gradient) is not None}
@@ -338,31 +324,31 @@ class _Folder:
 
     def _outside(self, start: int, stop: int) -> set[int]:
         """The positions before ``start`` that the part reads."""
-        return {self.position[j] for p in range(start, stop)
-                for j in self.entries[self.ops[p]].inputs
-                if j in self.position and self.position[j] < start}
+        return {at for p in range(start, stop) for at in self._read(self.ops[p]) if at < start}
 
     def _signature(self, start: int, stop: int) -> int:
         """One number for ops, settings, shapes and wiring; weights and names do not count."""
         found = self.signatures.get((start, stop))
         if found is None:
             outer: dict[int, int] = {}
-            words = tuple(self._word(p, start, outer) for p in range(start, stop))
-            found = self.signatures[start, stop] = self._intern(words)
+
+            def read(p: int, j: int) -> object:
+                at = self.position.get(j)
+                return p - at if at is not None and at >= start else (
+                    "outside", outer.setdefault(j, len(outer)))
+
+            found = self.signatures[start, stop] = self._intern(
+                tuple(self._described(p, read) for p in range(start, stop)))
         return found
 
-    def _word(self, p: int, start: int, outer: dict[int, int]) -> object:
+    def _described(self, p: int, read: Callable[[int, int], object]) -> object:
+        """Op, settings, shape and reads of one op; ``read`` describes what is no parameter."""
         e = self.entries[self.ops[p]]
         reads: list[object] = []
         for j, argument in zip(e.inputs, e.arguments, strict=True):
             source = self.entries[j]
-            at = self.position.get(j)
-            if at is not None and at >= start:
-                reads.append(p - at)
-            elif source.role in ("parameter", "constant"):
-                reads.append((source.role, argument, source.shape))
-            else:
-                reads.append(("outside", outer.setdefault(j, len(outer))))
+            reads.append((source.role, argument, source.shape)
+                         if source.role in ("parameter", "constant") else read(p, j))
         return e.op, e.settings, e.shape, e.dtype, e.role, tuple(reads)
 
     def _local(self, part: Part) -> int:
@@ -375,21 +361,14 @@ class _Folder:
             return self._intern(("open", part.start))
         if part.kind != "op":
             return self._intern((part.kind, self._signature(*part.interval)))
-        e = self.entries[self.ops[part.start]]
-        reads: list[object] = []
-        for j, argument in zip(e.inputs, e.arguments, strict=True):
-            source, at = self.entries[j], self.position.get(j)
-            if source.role in ("parameter", "constant"):
-                reads.append((source.role, argument, source.shape))
-            else:
-                reads.append(1 if at is None else part.start - at)
-        return self._intern((e.op, e.settings, e.shape, e.dtype, e.role, tuple(reads)))
+        return self._intern(self._described(
+            part.start, lambda p, j: p - self.position.get(j, p - 1)))
 
-    def _intern(self, words: object) -> int:
-        return self.interned.setdefault(words, len(self.interned))
+    def _intern(self, described: object) -> int:
+        return self.interned.setdefault(described, len(self.interned))
 
 
-def _matches(codes: np.ndarray[tuple[int], np.dtype[np.int64]], period: int) -> list[int]:
+def _matches(codes: NDArray[np.int64], period: int) -> list[int]:
     """For each place, how many entries in a row equal the one ``period`` further on."""
     n = len(codes)
     if period >= n:

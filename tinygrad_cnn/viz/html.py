@@ -1,7 +1,8 @@
-"""One self-contained page: finished pictures of several fold states, a style, a script, no request.
+"""HTML: the self-contained interactive page, and the tables of tensors and modules in notebooks.
 
-The content security policy allows nothing but the style and the script in the file, each by its
-hash.  Without a script the first picture still shows.
+A page holds finished pictures of several fold states, a style, a script and no request: its content
+security policy allows nothing but the style and the script in the file, each by its hash.  Without
+a script the first picture still shows.
 """
 
 from __future__ import annotations
@@ -10,24 +11,36 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinygrad_cnn.viz import cards, paint, svg
-from tinygrad_cnn.viz.diagram import Diagram
-from tinygrad_cnn.viz.palette import dark_css
-from tinygrad_cnn.viz.plain import dumps
-from tinygrad_cnn.viz.recording import Recording
-from tinygrad_cnn.viz.text import clean, escape
+import numpy as np
 
-__all__ = ["embedded", "page"]
+from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.viz import svg
+from tinygrad_cnn.viz.capture import Recording, is_placeholder, statistics
+from tinygrad_cnn.viz.diagram import Diagram, draw
+from tinygrad_cnn.viz.labels import (
+    binary_size,
+    clean,
+    count,
+    dark_css,
+    escape,
+    number,
+    shape_text,
+)
+from tinygrad_cnn.viz.layout import layout
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.nn import Module
+
+__all__ = ["embedded", "module_html", "page", "tensor_html"]
 
 _MOST_BYTES = 1_600_000                     # of pictures; the page stays below 2 MB
 _MOST_OPEN = 24
 _MOST_DRAWN = 20_000                        # entries in all pictures with an opened module
-_MOST_EMBEDDED = 1000                       # entries of a recording that the page carries
 _LEVELS = ("everything", "operators", "modules", "folded")
 _DARK = ("color-scheme:dark;--page:#0f1720;--ink:#e6edf3;--muted:#a3b3c2;--card:#1b2733;"
          "--rule:#33414f;--focus:#3aa0dd;--soft:#15202b")
@@ -44,23 +57,15 @@ class _State:
     opened: str = ""
 
 
-def page(recording: Recording, first: Diagram, **settings: Any) -> str:
-    """The text of the page.
+def page(recording: Recording, first: Diagram, carried: str, **settings: Any) -> str:
+    """The text of the page: a recording at every level that differs, and with each module open.
 
-    Parameters
-    ----------
-    recording : Recording
-        The run, drawn at every level that differs, and with each folded module open.
-    first : Diagram
-        What shows at the start.
-    **settings
-        ``color``, ``scale`` and ``title`` of `cards.draw`.
+    ``first`` shows at the start; ``carried`` is the recording as JSON, for `load`, or empty.
     """
     frames, data, size = [], [], 0
     for k, state in enumerate(_states(recording, first, settings)):
         figure = f"v{k}"
-        drawn = svg.from_drawing(paint.paint(state.diagram), figure=figure, theme="light",
-                                 label=f"{state.diagram.title}: {state.diagram.subtitle}")
+        drawn = svg.drawn(state.diagram, layout(state.diagram), figure=figure, theme="light")
         size += len(drawn.encode())
         if k and size > _MOST_BYTES:
             break
@@ -69,7 +74,7 @@ def page(recording: Recording, first: Diagram, **settings: Any) -> str:
         hidden = " hidden" if k else ""
         frames.append(f'<div id="view-{figure}"{hidden}>{picture}</div>')
         data.append(_facts(state, figure))
-    return _assembled(recording, first, frames, data)
+    return _assembled(first, frames, data, carried)
 
 
 def _states(recording: Recording, first: Diagram, settings: dict[str, Any]) -> Iterator[_State]:
@@ -79,12 +84,14 @@ def _states(recording: Recording, first: Diagram, settings: dict[str, Any]) -> I
     for level in _LEVELS:
         if level == first.level or (len(recording.entries) > 2000 and level != "folded"):
             continue
-        diagram = cards.draw(recording, level=level, **settings)
+        diagram = draw(recording, level=level, **settings)
         if len(diagram.cards) <= 400 and diagram.level == level and _shown(diagram) not in seen:
             seen.add(_shown(diagram))
             yield _State(level, level, diagram)
-    for path in _folded_modules(first)[:_MOST_DRAWN // max(1, len(recording.entries))]:
-        diagram = cards.draw(recording, level=first.level, open=(*first.opened, path), **settings)
+    folded = dict.fromkeys(c.path for c in first.cards if c.path)
+    most = min(_MOST_OPEN, _MOST_DRAWN // max(1, len(recording.entries)))
+    for path in list(folded)[:most]:
+        diagram = draw(recording, level=first.level, open=(*first.opened, path), **settings)
         if _shown(diagram) not in seen:
             seen.add(_shown(diagram))
             yield _State(f"open {clean(path, 150)}", first.level, diagram, path)
@@ -92,11 +99,6 @@ def _states(recording: Recording, first: Diagram, settings: dict[str, Any]) -> I
 
 def _shown(diagram: Diagram) -> tuple[str, ...]:
     return tuple(c.title + c.tag for c in diagram.cards)
-
-
-def _folded_modules(diagram: Diagram) -> list[str]:
-    paths = dict.fromkeys(c.path for c in diagram.cards if c.path and c.kind in ("module", "stack"))
-    return list(paths)[:_MOST_OPEN]
 
 
 def _facts(state: _State, figure: str) -> dict[str, Any]:
@@ -112,8 +114,8 @@ def _facts(state: _State, figure: str) -> dict[str, Any]:
                    "step": e.step} for e in d.edges]}
 
 
-def _assembled(recording: Recording, first: Diagram, frames: list[str],
-               data: list[dict[str, Any]]) -> str:
+def _assembled(first: Diagram, frames: list[str], data: list[dict[str, Any]],
+               carried: str) -> str:
     title = escape(first.title)
     style, script = _style(), _resource("page.js")
     names = {s["name"] for s in data}
@@ -123,8 +125,8 @@ def _assembled(recording: Recording, first: Diagram, frames: list[str],
     policy = (f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
               "base-uri 'none'; form-action 'none'")
     states = _json(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
-    kept = "" if len(recording.entries) > _MOST_EMBEDDED else (
-        f'<script type="application/json" id="recording">{_json(dumps(recording))}</script>')
+    kept = carried and (
+        f'<script type="application/json" id="recording">{_json(carried)}</script>')
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -173,3 +175,67 @@ def embedded(text: str) -> str | None:
     """The JSON text of the recording in a page, or None."""
     found = _EMBEDDED.search(text)
     return found.group(1) if found else None
+
+
+# ---- notebooks -----------------------------------------------------------------------------------
+
+_MOST_VALUES = 64
+
+
+def tensor_html(x: Tensor) -> str:
+    """Shape, dtype, op, gradient, figures, and the values if they are few; no script or link.
+
+    >>> tensor_html(Tensor([1.0, 3.0], name="x")).count("<tr>")
+    5
+    """
+    name = f"{type(x).__name__} {x.name}" if x.name else type(x).__name__
+    rows = [("shape", shape_text(x.shape)), ("dtype", f"{x.dtype}, {binary_size(x._data.nbytes)}")]
+    if x.node is not None:
+        rows.append(("made by", x.node.op.name))
+    rows.append(("gradient", _gradient(x)))
+    if x.size and not is_placeholder(x._data):
+        rows.append(("values", _figures(x)))
+    table = _table((name,), rows)
+    if 0 < x.size <= _MOST_VALUES:
+        lines = np.array2string(x._data, precision=4, separator=", ").splitlines()
+        table += "<pre>" + "\n".join(escape(line, 200) for line in lines) + "</pre>"
+    return table
+
+
+def _gradient(x: Tensor) -> str:
+    if not x.requires_grad:
+        return "none wanted"
+    return "not computed" if x.grad is None else f"RMS {number(statistics(x.grad._data).rms)}"
+
+
+def _figures(x: Tensor) -> str:
+    s = statistics(x._data)
+    bad = f", {s.bad} NaN or infinite" if s.bad else ""
+    return f"{number(s.low)} … {number(s.high)}, RMS {number(s.rms)}{bad}"
+
+
+def module_html(model: Module) -> str:
+    """The parts of a network: path, class and settings, shapes and number of parameters.
+
+    A layer whose size is not known before its first call shows no parameters.
+    """
+    rows: list[tuple[str, ...]] = []
+    total = 0
+    for path, part in model.named_modules():
+        own = list(part.own_parameters())
+        total += sum(p.size for _, p in own)
+        if path:
+            shapes = ", ".join(f"{name} {shape_text(p.shape)}" for name, p in own)
+            size = count(sum(p.size for _, p in own)) if own else ""
+            rows.append((path, f"{type(part).__name__}({part.extra_repr()})", shapes, size))
+    rows.append(("", "together", "", count(total)))
+    head = (type(model).__name__, "layer", "shapes", "parameters")
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    top = "".join(f'<th align="left"{" colspan=2" if len(head) == 1 else ""}>{escape(h)}</th>'
+                  for h in head)
+    body = "".join("<tr>" + "".join(f'<td align="left">{escape(cell, 120)}</td>' for cell in row)
+                   + "</tr>" for row in rows)
+    return f"<table><tr>{top}</tr>{body}</table>"

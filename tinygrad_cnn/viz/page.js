@@ -109,7 +109,7 @@ function zoom(k, cx, cy) {
   const my = b.y + b.height / 2 + (cy === undefined ? 0 : (cy - r.y - r.height / 2) * s);
   set(mx - (mx - b.x) * k, my - (my - b.y) * k, b.width * k, b.height * k);
 }
-function centre(id) {
+function center(id) {
   moved = true;
   const n = now.cards.get(id).node.getBoundingClientRect(), inverse = now.svg.getScreenCTM().inverse();
   const p = new DOMPoint(n.x + n.width / 2, n.y + n.height / 2).matrixTransform(inverse);
@@ -197,7 +197,7 @@ for (const b of document.querySelectorAll("[data-state]")) b.addEventListener("c
 el("find").addEventListener("input", () => { kept = null; search(); });
 el("find").addEventListener("keydown", e => {
   const found = e.key === "Enter" ? search() : [];
-  if (found.length) centre(found[0].id);
+  if (found.length) center(found[0].id);
 });
 el("play").addEventListener("click", play);
 el("step").addEventListener("input", () => { stop(); backward(Number(el("step").value)); });

@@ -1,7 +1,8 @@
 """Plots of training, by matplotlib (extra ``viz``): filters, maps, curves, confusion, saliency.
 
 Each function returns a ``matplotlib.figure.Figure`` that shows itself in a notebook and has
-``savefig``; no window is opened and pyplot is not touched.  The arrays come from `maps`.
+``savefig``; no window is opened and pyplot is not touched.  Without matplotlib a MissingExtraError
+names the pip line.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import VizError, missing_extra
-from tinygrad_cnn.tensor import Tensor
-from tinygrad_cnn.viz import maps
-from tinygrad_cnn.viz.palette import LIGHT
-from tinygrad_cnn.viz.text import clean
+from tinygrad_cnn.viz.attribution import (
+    feature_map_arrays,
+    grad_cam_arrays,
+    loss_grid,
+    saliency_arrays,
+)
+from tinygrad_cnn.viz.labels import LIGHT, clean
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
@@ -43,8 +48,14 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _grid(pictures: Sequence[tuple[Array, str]], columns: int, title: str, *, centred: bool) -> Any:
-    """Small pictures side by side, on one colour scale each; a centred scale is 0 in the middle."""
+def _array(x: Any) -> Array:
+    return x._data if isinstance(x, Tensor) else np.asarray(x)
+
+
+def _grid(pictures: Sequence[tuple[Array, str]], columns: int, title: str, *,
+          centered: bool) -> Any:
+    """Small pictures side by side, each on its own scale; a centered scale has 0 in the middle."""
+    columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = _figure(max(3.2, _CELL * columns + 0.2), _CELL * 1.2 * rows + 0.5)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -53,7 +64,7 @@ def _grid(pictures: Sequence[tuple[Array, str]], columns: int, title: str, *, ce
     for axis, (picture, name) in zip(axes.flat, pictures, strict=False):
         if picture.ndim == 3:
             axis.imshow(picture)
-        elif centred:
+        elif centered:
             top = float(np.abs(picture).max()) or 1.0
             axis.imshow(picture, cmap="PuOr", vmin=-top, vmax=top)
         else:
@@ -63,78 +74,49 @@ def _grid(pictures: Sequence[tuple[Array, str]], columns: int, title: str, *, ce
     return figure
 
 
+def _stretched(values: Array) -> Array:
+    """Values between 0 and 1."""
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / ((high - low) or 1.0)
+
+
 def filters(weights: Any, *, most: int = 64, columns: int = 8) -> Any:
     """The filters of a convolution, each a small picture.
 
     Filters over one channel show weights on a scale with 0 in the middle, over three channels
-    colours; over more channels the mean over the channels.
+    colors; over more channels the mean over the channels.
 
-    Parameters
-    ----------
-    weights : Module with ``weight``, Tensor or array_like, shape (KH, KW, C, O)
-        What to draw.
-    most : int, default 64
-        Filters that are drawn at most.
-    columns : int, default 8
-        Pictures in a row.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    VizError
-        If the weights do not have four axes.
-    MissingExtraError
-        If matplotlib is not installed.
+    ``weights`` have the shape (KH, KW, C, O), or belong to a module; at most ``most`` filters are
+    drawn, ``columns`` in a row.  A VizError says that there are not four axes.
     """
-    held = getattr(weights, "weight", weights)
-    w = held._data if isinstance(held, Tensor) else np.asarray(held)
+    w = _array(getattr(weights, "weight", weights))
     if w.ndim != 4:
         raise VizError(f"filters: weights have the shape (KH, KW, C, O), got {w.shape}")
     shown = min(most, w.shape[3])
-    pictures = []
-    for o in range(shown):
-        one = w[..., o]
-        if one.shape[2] == 3:
-            low, high = float(one.min()), float(one.max())
-            picture = (one - low) / ((high - low) or 1.0)
-        else:
-            picture = one.mean(axis=2)
-        pictures.append((picture, str(o)))
+    pictures = [(_stretched(w[..., o]) if w.shape[2] == 3 else w[..., o].mean(axis=2), str(o))
+                for o in range(shown)]
     size = f"{w.shape[0]}×{w.shape[1]}, {w.shape[2]}→{w.shape[3]} channels"
     count = "" if shown == w.shape[3] else f", the first {shown}"
-    return _grid(pictures, min(columns, shown), f"filters {size}{count}", centred=True)
+    return _grid(pictures, columns, f"filters {size}{count}", centered=True)
 
 
 def feature_maps(model: Module, x: Any, layer: str, *, image: int = 0, most: int = 32,
                  columns: int = 8) -> Any:
-    """What a layer passes on for one image, a picture for each channel.
+    """The output of a layer for one image of a batch, a picture for each channel.
 
-    Parameters
-    ----------
-    model, x, layer
-        As in `maps.feature_map_arrays`.
-    image : int, default 0
-        Which of the batch.
-    most, columns : int
-        As in `filters`.
-
-    Raises
-    ------
-    VizError
-        If there is no such layer or image, or the layer gives no maps.
+    For ``model``, ``x`` and ``layer`` see `attribution.feature_map_arrays`, for ``most`` and
+    ``columns`` `filters`.  A VizError says that there is no such layer or image, or that the layer
+    gives no maps (N, h, w, C).
     """
-    found = maps.feature_map_arrays(model, x, layer)
+    found = feature_map_arrays(model, x, layer)
     if found.ndim != 4:
         raise VizError(f"feature_maps: the layer {layer!r} gave {found.shape}, not (N, h, w, C)")
     if not -len(found) <= image < len(found):
         raise VizError(f"feature_maps: image {image} is outside the batch of {len(found)}")
     shown = min(most, found.shape[3])
     pictures = [(found[image, :, :, c], str(c)) for c in range(shown)]
-    return _grid(pictures, min(columns, shown), f"{layer}: {shown} of {found.shape[3]} channels",
-                 centred=False)
+    return _grid(pictures, columns, f"{layer}: {shown} of {found.shape[3]} channels",
+                 centered=False)
 
 
 def learning_curves(history: Any, *, log: bool = False) -> Any:
@@ -142,17 +124,9 @@ def learning_curves(history: Any, *, log: bool = False) -> Any:
 
     Names that differ only in a first word, ``train_loss`` and ``val_loss``, share a panel.
 
-    Parameters
-    ----------
-    history : History, or mapping of str to sequence of float
-        One value for each epoch; a value that is missing leaves a gap.
-    log : bool, default False
-        Logarithmic axes for losses.
-
-    Raises
-    ------
-    VizError
-        If the history is empty.
+    ``history`` is a `History`, or a mapping of names to one value for each epoch; a value that is
+    missing leaves a gap.  ``log`` gives logarithmic axes for losses.  A VizError says that the
+    history is empty.
     """
     columns = _columns(history)
     kinds: dict[str, list[str]] = {}
@@ -186,10 +160,9 @@ def _columns(history: Any) -> dict[str, Array]:
         rows = list(getattr(history, "rows", history))
         names = dict.fromkeys(name for row in rows for name in row)
         table = {str(name): [row.get(name) for row in rows] for name in names}
-    numbers = {name: [v for v in values if v is not None] for name, values in table.items()}
     return {name: np.array([np.nan if v is None else float(v) for v in values])
             for name, values in table.items()
-            if all(isinstance(v, (int, float, np.number)) for v in numbers[name])}
+            if all(isinstance(v, (int, float, np.number, type(None))) for v in values)}
 
 
 def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | None = None,
@@ -206,22 +179,16 @@ def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | No
         Of the classes.
     share : bool, default False
         Show the share of each row instead of counts.
-
-    Raises
-    ------
-    VizError
-        If the shapes do not fit, or ``names`` are too few.
     """
     table = _confusion(labels, predictions)
     k = len(table)
     if names is not None and len(names) < k:
         raise VizError(f"confusion_matrix: {len(names)} names for {k} classes")
-    shown = table / np.maximum(table.sum(axis=1, keepdims=True), 1) if share else table
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = max(3.2, 0.45 * k + 1.4)
     figure = _figure(side, side)
     axis = figure.subplots()
-    axis.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0,
-                vmax=1.15)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)
     texts = [clean(n) for n in names[:k]] if names is not None else [str(i) for i in range(k)]
     axis.set_xticks(range(k), texts, rotation=45 if names is not None else 0)
     axis.set_yticks(range(k), texts)
@@ -229,18 +196,17 @@ def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | No
     axis.set_ylabel("true")
     for i, j in np.ndindex(table.shape):
         if table[i, j]:
-            dark = table[i, j] / table[i].sum() > 0.6
-            axis.text(j, i, f"{shown[i, j]:.2f}" if share else str(table[i, j]), ha="center",
-                      va="center", fontsize=8, color="#ffffff" if dark else LIGHT["ink"])
-    right = np.trace(table) / max(1, table.sum())
+            axis.text(j, i, f"{shares[i, j]:.2f}" if share else str(table[i, j]), ha="center",
+                      va="center", fontsize=8,
+                      color="#ffffff" if shares[i, j] > 0.6 else LIGHT["ink"])
+    right = np.trace(table) / table.sum()
     axis.set_title(f"{right * 100:.1f}% of {table.sum()} right", fontsize=10, fontweight="bold")
     return figure
 
 
 def _confusion(labels: Any, predictions: Any) -> Array:
     """Counts, true class by predicted class."""
-    true = np.asarray(labels._data if isinstance(labels, Tensor) else labels)
-    said = np.asarray(predictions._data if isinstance(predictions, Tensor) else predictions)
+    true, said = _array(labels), _array(predictions)
     if said.ndim == 2:
         said = said.argmax(axis=1)
     if true.ndim != 1 or true.shape != said.shape or not len(true):
@@ -257,24 +223,22 @@ def _confusion(labels: Any, predictions: Any) -> Array:
 def saliency(model: Module, x: Any, target: Any = None, *, most: int = 8) -> Any:
     """Images above the strength with which each pixel moves the score of its class.
 
-    See `maps.saliency_arrays` for parameters and errors; ``most`` images are drawn.
+    See `attribution.saliency_arrays` for parameters and errors; ``most`` images are drawn.
     """
-    return _over_images(x, maps.saliency_arrays(model, x, target), most, "saliency", overlay=False)
+    return _over_images(x, saliency_arrays(model, x, target), most, "saliency", overlay=False)
 
 
 def grad_cam(model: Module, x: Any, layer: str, target: Any = None, *, most: int = 8) -> Any:
     """Images, and over them where a layer saw evidence for their class.
 
-    See `maps.grad_cam_arrays` for parameters and errors; ``most`` images are drawn.
+    See `attribution.grad_cam_arrays` for parameters and errors; ``most`` images are drawn.
     """
-    found = maps.grad_cam_arrays(model, x, layer, target)
+    found = grad_cam_arrays(model, x, layer, target)
     return _over_images(x, found, most, f"Grad-CAM at {layer}", overlay=True)
 
 
 def _over_images(x: Any, found: Array, most: int, title: str, *, overlay: bool) -> Any:
-    images = np.asarray(x._data if isinstance(x, Tensor) else x, float)[:most]
-    low, high = images.min(), images.max()
-    images = (images - low) / ((high - low) or 1.0)
+    images = _stretched(_array(x)[:most].astype(float))
     n = len(images)
     figure = _figure(max(3.2, 1.3 * n), 3.1)
     axes = figure.subplots(2, n, squeeze=False)
@@ -295,9 +259,9 @@ def loss_surface(model: Module, x: Any, labels: Any, *, span: float = 1.0, point
                  seed: int = 0) -> Any:
     """Height lines of the loss on a plane through the weights.
 
-    See `maps.loss_grid` for parameters and errors.
+    See `attribution.loss_grid` for parameters and errors.
     """
-    steps, losses = maps.loss_grid(model, x, labels, span=span, points=points, seed=seed)
+    steps, losses = loss_grid(model, x, labels, span=span, points=points, seed=seed)
     shown = np.log10(np.maximum(losses, 1e-12))
     figure = _figure(4.8, 4.0)
     axis = figure.subplots()

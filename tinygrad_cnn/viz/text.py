@@ -1,139 +1,128 @@
-"""Words and numbers of a picture: made safe, made short, measured.
-
-Names come from users and are hostile until proven otherwise, so every one passes through `clean`
-and then through `escape`, which serves XML text, XML attributes and HTML-like DOT labels alike.
-"""
+"""A graph as text: lines for a terminal, a Mermaid flow chart, canonical text for tests."""
 
 from __future__ import annotations
 
-import html
-import math
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-__all__ = ["binary_size", "clean", "count", "escape", "flop_text", "number", "seconds_text",
-           "shape_text", "wide", "width"]
+from tinygrad_cnn.viz.capture import Recording, entry_names
+from tinygrad_cnn.viz.diagram import Card, Diagram
+from tinygrad_cnn.viz.labels import LIGHT, clean, shape_text
 
-# Advances of Arial in thousandths of an em, for the printable ASCII characters.
-_NARROW = (278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278,
-           556, 556, 556, 556, 556, 556, 556, 556, 556, 556, 278, 278, 584, 584, 584, 556,
-           1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833, 722, 778,
-           667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469, 556,
-           333, 556, 556, 500, 556, 556, 278, 556, 556, 222, 222, 500, 222, 833, 556, 556,
-           556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584)
-_OTHERS = {"×": 584, "·": 333, "→": 1000, "…": 1000, "µ": 576, "\u00a0": 278, "–": 556, "−": 584,
-           "²": 333, "∇": 712}
-_BOLD = 1.1                                 # letters of Arial Bold against Arial, on average
+__all__ = ["FORMAT", "canonical", "canonical_line", "to_mermaid", "to_text"]
+
+FORMAT = "tinygrad_cnn graph 1"
+_HEIGHTS = "▁▃▅▆█"
+_CHANGES = {"added": "+ ", "removed": "- ", "changed": "~ "}
 
 
-def clean(text: object, limit: int = 72) -> str:
-    """One line of at most ``limit`` characters; control, bidi and unassigned ones become U+FFFD.
+def canonical(recording: Recording, *, batch: str | None = None) -> str:
+    """One line for each tensor in recording order; no values, times, addresses or source lines.
 
-    >>> clean("conv1" + chr(0) + chr(0x202E) + "  weight" + chr(10))
-    'conv1\ufffd\ufffd  weight '
-    >>> clean("abcdef", limit=4)
-    'abc…'
+    ``batch`` is written for the first axis wherever it has the size of the batch; parameters keep
+    their numbers.  Runs of the same structure give the same text on every machine.
     """
-    words = str(text)
-    if len(words) <= limit and words.isprintable():     # the usual case
-        return words
-    kept = "".join(" " if c in "\n\r\t" else "\ufffd" if unicodedata.category(c)[0] == "C" else c
-                   for c in words[:limit + 1])
-    return kept if len(kept) <= limit else kept[:limit - 1] + "…"
+    names = [clean(n) for n in entry_names(recording)]
+    return "\n".join([FORMAT, *(canonical_line(recording, i, names, batch)
+                                for i in range(len(recording.entries))), ""])
 
 
-def escape(text: object, limit: int = 72) -> str:
-    r"""Text that is safe inside XML, HTML and DOT labels.
+def canonical_line(recording: Recording, i: int, names: Sequence[str],
+                   batch: str | None = None) -> str:
+    """The line of entry ``i``."""
+    e = recording.entries[i]
+    what = f"{e.op}({', '.join(clean(s) for s in e.settings)})" if e.op else e.role
+    reads = "".join(f" {names[j]}" for j in e.inputs)
+    dims: list[int | str] = list(e.shape)
+    if batch and dims and e.role != "parameter" and e.shape[0] == recording.batch:
+        dims[0] = batch
+    return f"{names[i]} = {what}{reads} -> {shape_text(dims)} {e.dtype}"
 
-    Engines expand ``\N`` and ``\G`` in labels once and in tooltips twice, even where the backslash
-    is spelled ``&#92;``; so U+2216 (set minus) stands for it.
 
-    >>> escape('a<b & "c"')
-    'a&lt;b &amp; &quot;c&quot;'
+def to_text(diagram: Diagram) -> str:
+    """A line for each card, indented by module: name, facts, gradient; warnings below.
+
+    What a card reads is named only where it is not the card above it.
     """
-    return html.escape(clean(text, limit), quote=True).replace("\\", "\u2216")
+    lines = [clean(diagram.title), clean(diagram.subtitle, 200), ""]
+    groups = {g.id: g for g in diagram.groups}
+    titles = {c.id: clean(c.title) + _number(c) for c in diagram.cards}
+    beside = {c.id for c in diagram.cards if c.beside}
+    reads: dict[str, list[str]] = {}
+    for e in diagram.edges:
+        if e.source not in beside:
+            reads.setdefault(e.target, []).append(e.source)
+    opened: list[str] = []
+    above = ""
+    for card in diagram.cards:
+        chain: list[str] = []               # the module of the card and those around it
+        group = card.group
+        while group:
+            chain.insert(0, group)
+            group = groups[group].parent
+        for k, name in enumerate(chain):
+            if opened[:k + 1] != chain[:k + 1]:
+                note = clean(groups[name].note)
+                lines.append(f"{'  ' * k}[{clean(groups[name].title)}]{note and '  ' + note}")
+        opened = chain
+        others = [titles[s] for s in reads.get(card.id, ()) if s != above]
+        lines.extend(_card_lines(card, "  " * len(chain), others))
+        if not card.beside:
+            above = card.id
+    return "\n".join(lines) + "\n"
 
 
-def shape_text(shape: Sequence[int | str]) -> str:
-    """
-    >>> shape_text((8, 28, 28, 1)), shape_text(())
-    ('8×28×28×1', 'scalar')
-    """
-    return "×".join(map(str, shape)) or "scalar"
+def _number(card: Card) -> str:
+    return f" {card.tag}" if card.tag.startswith("#") else ""
 
 
-def binary_size(n: int) -> str:
-    """
-    >>> binary_size(320), binary_size(50_176), binary_size(38_300_000)
-    ('320 B', '49 KiB', '36.5 MiB')
-    """
-    if n < 1024:
-        return f"{n} B"
-    for unit, size in (("KiB", 2**10), ("MiB", 2**20)):
-        if n < 1024 * size:
-            return f"{n / size:.{0 if unit == 'KiB' else 1}f} {unit}"
-    return f"{n / 2**30:.1f} GiB"
+def _card_lines(card: Card, indent: str, others: list[str]) -> Iterator[str]:
+    facts = [clean(r.text + r.hot + r.after) for r in card.rows if r.kind == "text"]
+    facts += ["".join(_HEIGHTS[level] for level in r.levels) + " " + clean(r.text)
+              for r in card.rows if r.levels]
+    name = _CHANGES.get(card.change, "") + (f"{card.badge} " if card.badge else "") \
+        + clean(card.title) + _number(card)
+    read = f"  reads {', '.join(others)}" if others else ""
+    yield f"{indent + name:<30}  {' | '.join(facts)}{read}".rstrip()
+    for row in card.rows:
+        if row.kind == "warning":
+            yield f"{indent}  ! {clean(row.text)}"
 
 
-def count(n: int) -> str:
-    """A whole number with its thousands apart by no-break spaces.
+# ---- Mermaid -------------------------------------------------------------------------------------
 
-    >>> count(7146).replace(chr(160), "_")
-    '7_146'
-    """
-    return f"{n:,}".replace(",", "\u00a0")
-
-
-def number(value: float) -> str:
-    """Two significant digits, with an exponent where plain digits would be long.
-
-    >>> [number(v) for v in (0, 0.00113, 0.17, 2.5374, 31.0, 9437.0, float("nan"))]
-    ['0', '1.1e-3', '0.17', '2.5', '31', '9.4e+3', 'nan']
-    """
-    if value == 0 or not math.isfinite(value):
-        return f"{value:.0f}" if value == 0 else f"{value}"
-    exponent = math.floor(math.log10(abs(value)))
-    if -2 <= exponent <= 2:
-        return f"{value:.{max(0, 1 - exponent)}f}"
-    return f"{value / 10.0 ** exponent:.1f}e{exponent:+d}"
-
-
-def seconds_text(seconds: float) -> str:
-    """
-    >>> seconds_text(4.94e-4), seconds_text(0.0123), seconds_text(2.5)
-    ('494 µs', '12.3 ms', '2.5 s')
-    """
-    if seconds < 9.995e-4:
-        return f"{seconds * 1e6:.0f} µs"
-    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+def to_mermaid(diagram: Diagram) -> str:
+    """A flow chart that Markdown pages of code hosts draw; folded as the diagram is."""
+    inside: dict[str, list[str]] = {"": [], **{g.id: [] for g in diagram.groups}}
+    for card in diagram.cards:
+        inside[card.group].append(_mermaid_card(card))
+    for g in reversed(diagram.groups):
+        body = [f"  {line}" for line in inside[g.id]]
+        inside[g.parent] += [f'subgraph {g.id}["{_mermaid(g.title)}"]', *body, "end"]
+    lines = ["flowchart TD", *(f"  {line}" for line in inside[""])]
+    for e in diagram.edges:
+        label = " · ".join(filter(None, (e.text, f"grad {e.gradient}" if e.gradient else "")))
+        arrow = f'-->|"{_mermaid(label)}"|' if label else "-->"
+        lines.append(f"  {e.source} {arrow} {e.target}")
+    classes: dict[tuple[str, str], list[str]] = {}
+    for card in diagram.cards:
+        classes.setdefault(card.colors, []).append(card.id)
+    for (fill, line), members in classes.items():
+        lines.append(f"  classDef {fill} fill:{LIGHT[fill]},stroke:{LIGHT[line]},"
+                     f"color:{LIGHT['ink']}")
+        lines.append(f"  class {','.join(members)} {fill}")
+    return "\n".join(lines) + "\n"
 
 
-def flop_text(flops: int) -> str:
-    """
-    >>> flop_text(2_508_800), flop_text(2_008_000_000), flop_text(320)
-    ('2.5 MFLOP', '2.0 GFLOP', '320 FLOP')
-    """
-    for size, unit in ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e5, "MFLOP"), (1e3, "kFLOP")):
-        if flops >= size:
-            return f"{flops / max(size, 1e6 if unit == 'MFLOP' else 0):.1f} {unit}"
-    return f"{flops} FLOP"
+def _mermaid_card(card: Card) -> str:
+    rows = [_mermaid(("! " if r.kind == "warning" else "") + r.text + r.hot + r.after)
+            for r in card.rows]
+    label = "<br/>".join([f"<b>{_mermaid(card.title)}</b>", *rows])
+    left, right = ("[[", "]]") if card.kind == "stack" else ("([", "])") if card.kind == "input" \
+        else ("[", "]")
+    return f'{card.id}{left}"{label}"{right}'
 
 
-def width(text: str, size: float, *, bold: bool = False) -> float:
-    """Width of a run of text in Arial, in the unit of ``size``; unknown characters take one em.
-
-    >>> width("conv2d", 10)
-    32.24
-    """
-    total = 0.0
-    for c in text:
-        code = ord(c) - 32
-        advance = _NARROW[code] if 0 <= code < len(_NARROW) else _OTHERS.get(
-            c, 560 if code < 352 else 1000)
-        total += advance * (_BOLD if bold and c.isalpha() else 1)
-    return round(total * size / 1000, 2)
-
-
-def wide(parts: Iterable[tuple[str, float, bool]]) -> float:
-    """Total width of runs of ``(text, size, bold)``."""
-    return sum(width(text, size, bold=bold) for text, size, bold in parts)
+def _mermaid(text: str) -> str:
+    """Letters, digits and a few harmless signs as they are; everything else as an entity."""
+    return "".join(c if c.isalnum() or c in " .,_-+×·→…%µ()" else f"#{ord(c)};"
+                   for c in clean(text))

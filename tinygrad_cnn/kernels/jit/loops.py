@@ -7,23 +7,70 @@ unit is a band of rows of one image), holds no lock, and writes to nothing but w
 
 from __future__ import annotations
 
-from functools import cache
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache
 from numba.extending import overload
 
+from tinygrad_cnn.errors import KernelFailed
+from tinygrad_cnn.kernels.compiled import give_up
 from tinygrad_cnn.kernels.jit.move import clear, copy
 from tinygrad_cnn.kernels.jit.tile import tile
+from tinygrad_cnn.kernels.threads import apart
 
 # mypy: disable-error-code="no-untyped-def"
 
 __all__ = ["correlate", "correlate_strips", "weight", "weight_strips"]
 
 
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Compiled code on disk, where a file that fails is a file that is not there."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """None if there is none that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:                       # damaged, or not for us to read
+            with suppress(Exception):
+                self.flush()                    # so that what is compiled now can be kept
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep it, if the disk lets us."""
+        with suppress(Exception):
+            super().save_overload(sig, data)
+
+
 def compiled(function: Any) -> Any:
-    """Compile once, keep on disk, and let go of the interpreter lock."""
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    """Compile once, keep on disk where there is a place, and let go of the interpreter lock."""
+    run = numba.njit(nogil=True, error_model="numpy")(function)
+    try:
+        run._cache = _Cache(function)
+    except Exception:                           # RuntimeError: no locator available
+        _tell()
+    # Half compiled, a function would leave the compiler in an unknown state: see ``apart``.
+    run._compile_for_args = partial(_compile, run._compile_for_args)
+    return run
+
+
+def _compile(compile_for: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return apart(partial(compile_for, *args))
+    except Exception as error:
+        give_up(error)
+        raise KernelFailed from error
+
+
+@cache
+def _tell() -> None:
+    warnings.warn("compiled kernels are compiled anew in every process, because numba finds no "
+                  "folder to keep them in; set NUMBA_CACHE_DIR to a folder that can be written to",
+                  RuntimeWarning, stacklevel=2)
 
 
 def _inside(choose: Any) -> Any:

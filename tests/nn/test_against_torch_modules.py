@@ -1,0 +1,484 @@
+"""PyTorch as a judge of everything that trains: layers, losses, optimizers, schedules.
+
+Both libraries start from the same weights and see the same batches for 20 steps.  In float64 they
+agree to 1e-10.  In float32 ours is held to PyTorch in float64: 20 steps that each lose some 32
+units of roundoff make 4e-5.  Every public class has an entry here, or a reason to have none.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import nn, optim
+from tinygrad_cnn.optim import schedules
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: no second opinion")
+there = torch.nn
+
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning:torch"),
+              pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")]
+
+STEPS = 20
+TOLERANCE = {np.float64: 1e-10, np.float32: STEPS * 32 * 2.0 ** -24}
+both_dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
+
+with warnings.catch_warnings():         # a first step imports modules that add filters
+    warnings.simplefilter("ignore")
+    _weight = there.Parameter(torch.zeros(1))
+    (_weight * 2).sum().backward()
+    torch.optim.SGD([_weight], 0.1).step()
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread_and_its_random_numbers():
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+
+
+# ---- both layouts --------------------------------------------------------------------------------
+
+def to_torch(a):
+    """N ... C -> N C ... , in float64."""
+    return torch.tensor(np.ascontiguousarray(np.moveaxis(a, -1, 1)).astype(np.float64)
+                        if a.ndim > 2 else a.astype(np.float64))
+
+
+def from_torch(t):
+    a = t.numpy(force=True)
+    return np.moveaxis(a, 1, -1) if a.ndim > 2 else a
+
+
+ORDERS = {nn.Conv2D: (2, 3, 1, 0), nn.ConvTranspose2D: (2, 3, 0, 1), nn.Linear: (1, 0)}
+
+
+def in_our_order(model, arrays):
+    """PyTorch's weights, by name, with their axes in our order; ``model`` is ours."""
+    found = {}
+    for name, array in arrays.items():
+        module = model
+        *path, last = name.split(".")
+        for part in path:
+            module = module[int(part)]
+        order = ORDERS.get(type(module)) if last == "weight" else None
+        found[name] = array.transpose(order) if order else array
+    return found
+
+
+def states(model):
+    """Its state dict; class weights, which a loss keeps there, are settings of ours."""
+    return {k: np.asarray(v.numpy(force=True)) for k, v in model.state_dict().items()
+            if not isinstance(model, there.modules.loss._WeightedLoss)}
+
+
+def gradients(model):
+    return {k: p.grad if p.grad is None else p.grad.numpy() for k, p in model.named_parameters()}
+
+
+def agree(name, ours, theirs, dtype):
+    size = np.abs(theirs).max(initial=1)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE[dtype] * size, err_msg=name)
+
+
+# ---- layers and losses ---------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Pair:
+    """One setting of a layer, here and there, and the shape of its input, N ... C."""
+
+    ours: Any
+    theirs: Any
+    shape: tuple[int, ...]
+    labels: Any = None          # of a loss: rng -> array
+    modes: tuple[bool, ...] = (True, False)
+    layout: bool = True         # whether PyTorch wants N C ...
+
+
+def same(ours, theirs, *shapes):
+    """An elementwise layer."""
+    return [Pair(ours, theirs, shape) for shape in shapes or ((4, 3), (2, 3, 4, 5))]
+
+
+def classes(k, *shape):
+    return lambda rng: rng.integers(0, k, shape)
+
+
+def soft(k, *shape):
+    return lambda rng: rng.dirichlet(np.ones(k), shape)
+
+
+def between(*shape):
+    return lambda rng: rng.uniform(0, 1, shape)
+
+
+WEIGHT = np.array([0.5, 2.0, 1.0, 0.25])
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def torch_weight(reduction, **more):
+    return {"reduction": reduction, "weight": torch.tensor(WEIGHT), **more}
+
+
+class Flat(there.Module):
+    """Flattening in our order of axes."""
+
+    def forward(self, x):
+        return x.movedim(1, -1).flatten(1) if x.ndim > 2 else x
+
+
+LAYERS: dict[type, list[Pair]] = {
+    nn.Conv2D: [
+        Pair(lambda: nn.Conv2D(3, 4, 3), lambda: there.Conv2d(3, 4, 3), (2, 6, 5, 3)),
+        Pair(lambda: nn.Conv2D(4, 6, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2), groups=2),
+             lambda: there.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2),
+                                  groups=2), (2, 7, 8, 4)),
+        Pair(lambda: nn.Conv2D(3, 4, (2, 4), padding="same", bias=False),
+             lambda: there.Conv2d(3, 4, (2, 4), padding="same", bias=False), (2, 6, 5, 3)),
+        Pair(lambda: nn.Conv2D(None, 8, 3, groups=4, padding=(0, 2)),
+             lambda: there.Conv2d(4, 8, 3, groups=4, padding=(0, 2)), (2, 6, 5, 4))],
+    nn.ConvTranspose2D: [
+        Pair(lambda: nn.ConvTranspose2D(3, 4, 3), lambda: there.ConvTranspose2d(3, 4, 3),
+             (2, 4, 5, 3)),
+        Pair(lambda: nn.ConvTranspose2D(4, 6, (3, 2), stride=(2, 3), padding=(1, 0),
+                                        output_padding=(1, 2), groups=2, bias=False),
+             lambda: there.ConvTranspose2d(4, 6, (3, 2), stride=(2, 3), padding=(1, 0),
+                                           output_padding=(1, 2), groups=2, bias=False),
+             (2, 4, 5, 4)),
+        Pair(lambda: nn.ConvTranspose2D(2, 3, 2, dilation=2),
+             lambda: there.ConvTranspose2d(2, 3, 2, dilation=2), (2, 4, 5, 2))],
+    nn.Linear: [
+        Pair(lambda: nn.Linear(5, 3), lambda: there.Linear(5, 3), (4, 5)),
+        Pair(lambda: nn.Linear(None, 3, bias=False), lambda: there.Linear(5, 3, bias=False),
+             (4, 2, 5), layout=False)],
+    nn.BatchNorm1D: [
+        Pair(lambda: nn.BatchNorm1D(3), lambda: there.BatchNorm1d(3), (6, 3)),
+        Pair(lambda: nn.BatchNorm1D(3, momentum=None, eps=1e-3),
+             lambda: there.BatchNorm1d(3, momentum=None, eps=1e-3), (4, 5, 3)),
+        Pair(lambda: nn.BatchNorm1D(3, momentum=0.7, affine=False),
+             lambda: there.BatchNorm1d(3, momentum=0.7, affine=False), (6, 3))],
+    nn.BatchNorm2D: [
+        Pair(lambda: nn.BatchNorm2D(3), lambda: there.BatchNorm2d(3), (2, 3, 4, 3)),
+        Pair(lambda: nn.BatchNorm2D(None, momentum=None, eps=1e-3),
+             lambda: there.BatchNorm2d(3, momentum=None, eps=1e-3), (2, 3, 4, 3)),
+        Pair(lambda: nn.BatchNorm2D(3, momentum=0.0), lambda: there.BatchNorm2d(3, momentum=0.0),
+             (2, 3, 4, 3)),
+        Pair(lambda: nn.BatchNorm2D(3, momentum=1.0, affine=False),
+             lambda: there.BatchNorm2d(3, momentum=1.0, affine=False), (2, 3, 4, 3))],
+    nn.LayerNorm: [
+        Pair(lambda: nn.LayerNorm(5), lambda: there.LayerNorm(5), (4, 5)),
+        Pair(lambda: nn.LayerNorm(5, eps=1e-2), lambda: there.LayerNorm(5, eps=1e-2), (2, 3, 5),
+             layout=False)],
+    nn.MaxPool2D: [
+        Pair(nn.MaxPool2D, lambda: there.MaxPool2d(2), (2, 6, 7, 3)),
+        Pair(lambda: nn.MaxPool2D((3, 2), (2, 1), padding=1),
+             lambda: there.MaxPool2d((3, 2), (2, 1), padding=1), (2, 6, 7, 3))],
+    nn.AvgPool2D: [
+        Pair(nn.AvgPool2D, lambda: there.AvgPool2d(2), (2, 6, 7, 3)),
+        Pair(lambda: nn.AvgPool2D((3, 2), (2, 1), padding=1),
+             lambda: there.AvgPool2d((3, 2), (2, 1), padding=1), (2, 6, 7, 3)),
+        Pair(lambda: nn.AvgPool2D(3, padding=1, count_include_pad=False),
+             lambda: there.AvgPool2d(3, padding=1, count_include_pad=False), (2, 6, 7, 3))],
+    nn.GlobalAvgPool2D: [
+        Pair(nn.GlobalAvgPool2D,
+             lambda: there.Sequential(there.AdaptiveAvgPool2d(1), there.Flatten()), (2, 4, 5, 3)),
+        Pair(lambda: nn.GlobalAvgPool2D(keepdims=True), lambda: there.AdaptiveAvgPool2d(1),
+             (2, 4, 5, 3))],
+    nn.ZeroPad2D: [
+        Pair(lambda: nn.ZeroPad2D(2), lambda: there.ZeroPad2d(2), (2, 3, 4, 3)),
+        Pair(lambda: nn.ZeroPad2D(((1, 2), (3, 0))), lambda: there.ZeroPad2d((3, 0, 1, 2)),
+             (2, 3, 4, 3))],
+    nn.Pad2D: [
+        Pair(lambda: nn.Pad2D((1, 2), value=1.5), lambda: there.ConstantPad2d((2, 2, 1, 1), 1.5),
+             (2, 3, 4, 3)),
+        Pair(lambda: nn.Pad2D(((1, 2), (3, 0)), mode="reflect"),
+             lambda: there.ReflectionPad2d((3, 0, 1, 2)), (2, 4, 5, 3)),
+        Pair(lambda: nn.Pad2D(((1, 2), (3, 0)), mode="edge"),
+             lambda: there.ReplicationPad2d((3, 0, 1, 2)), (2, 4, 5, 3)),
+        Pair(lambda: nn.Pad2D(((1, 2), (3, 0)), mode="wrap"),
+             lambda: there.CircularPad2d((3, 0, 1, 2)), (2, 4, 5, 3))],
+    nn.Flatten: same(nn.Flatten, Flat),
+    nn.Identity: same(nn.Identity, there.Identity),
+    nn.ReLU: same(nn.ReLU, there.ReLU),
+    nn.LeakyReLU: same(nn.LeakyReLU, there.LeakyReLU)
+    + same(lambda: nn.LeakyReLU(0.3), lambda: there.LeakyReLU(0.3)),
+    nn.ELU: same(nn.ELU, there.ELU) + same(lambda: nn.ELU(0.6), lambda: there.ELU(0.6)),
+    nn.GELU: same(nn.GELU, lambda: there.GELU(approximate="tanh")),
+    nn.SiLU: same(nn.SiLU, there.SiLU),
+    # PyTorch's Softplus is the identity above the threshold.
+    nn.Softplus: same(nn.Softplus, lambda: there.Softplus(threshold=1000)),
+    nn.Tanh: same(nn.Tanh, there.Tanh),
+    nn.Sigmoid: same(nn.Sigmoid, there.Sigmoid),
+    nn.Softmax: same(nn.Softmax, lambda: there.Softmax(1))
+    + same(lambda: nn.Softmax(0), lambda: there.Softmax(0)),
+    nn.LogSoftmax: same(nn.LogSoftmax, lambda: there.LogSoftmax(1))
+    + same(lambda: nn.LogSoftmax(0), lambda: there.LogSoftmax(0)),
+    nn.Dropout: [
+        *same(lambda: nn.Dropout(0.0), lambda: there.Dropout(0.0)),
+        # What training drops is drawn.
+        Pair(lambda: nn.Dropout(0.4), lambda: there.Dropout(0.4), (4, 3), modes=(False,))],
+    nn.Sequential: [
+        Pair(lambda: nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2)),
+             lambda: there.Sequential(there.Linear(5, 6), there.Tanh(), there.Linear(6, 2)),
+             (4, 5))],
+    nn.CrossEntropyLoss: [
+        pair for r in REDUCTIONS for pair in (
+            Pair(lambda r=r: nn.CrossEntropyLoss(reduction=r),
+                 lambda r=r: there.CrossEntropyLoss(reduction=r), (6, 4), classes(4, 6)),
+            Pair(lambda r=r: nn.CrossEntropyLoss(reduction=r, weight=WEIGHT, label_smoothing=0.2),
+                 lambda r=r: there.CrossEntropyLoss(**torch_weight(r, label_smoothing=0.2)),
+                 (6, 4), classes(4, 6)),
+            Pair(lambda r=r: nn.CrossEntropyLoss(reduction=r, label_smoothing=0.1),
+                 lambda r=r: there.CrossEntropyLoss(reduction=r, label_smoothing=0.1), (6, 4),
+                 soft(4, 6)),
+            Pair(lambda r=r: nn.CrossEntropyLoss(reduction=r),
+                 lambda r=r: there.CrossEntropyLoss(reduction=r), (2, 3, 2, 4),
+                 classes(4, 2, 3, 2)))]
+    # A mean of weighted soft labels divides by their weights here, by N in PyTorch.
+    + [Pair(lambda: nn.CrossEntropyLoss(reduction="sum", weight=WEIGHT),
+            lambda: there.CrossEntropyLoss(**torch_weight("sum")), (6, 4), soft(4, 6))],
+    nn.NLLLoss: [
+        pair for r in REDUCTIONS for pair in (
+            Pair(lambda r=r: nn.NLLLoss(reduction=r), lambda r=r: there.NLLLoss(reduction=r),
+                 (6, 4), classes(4, 6)),
+            Pair(lambda r=r: nn.NLLLoss(reduction=r, weight=WEIGHT),
+                 lambda r=r: there.NLLLoss(**torch_weight(r)), (2, 3, 2, 4), classes(4, 2, 3, 2)))],
+    nn.MSELoss: [Pair(lambda r=r: nn.MSELoss(reduction=r), lambda r=r: there.MSELoss(reduction=r),
+                      (4, 3), between(4, 3)) for r in REDUCTIONS],
+    nn.BCEWithLogitsLoss: [
+        Pair(lambda r=r: nn.BCEWithLogitsLoss(reduction=r),
+             lambda r=r: there.BCEWithLogitsLoss(reduction=r), (4, 3), between(4, 3))
+        for r in REDUCTIONS],
+}
+
+LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.ModuleList: "has no forward"}
+
+
+@both_dtypes
+@pytest.mark.parametrize("pair", [pytest.param(pair, id=f"{layer.__name__} {i}")
+                                  for layer, pairs in LAYERS.items()
+                                  for i, pair in enumerate(pairs)])
+def test_a_layer_agrees_with_pytorch_over_twenty_steps(pair, dtype):
+    rng = np.random.default_rng(0)
+    a, b = pair.ours().astype(dtype), pair.theirs().double()
+    start = {k: v.astype(dtype) if v.dtype.kind == "f" else v for k, v in states(b).items()}
+    b.load_state_dict({k: torch.tensor(v) for k, v in start.items()}, strict=bool(start))
+    a.load_state_dict(in_our_order(a, start))           # a layer that waits for its size learns it
+    steps = (optim.SGD(a.parameters(), 0.02, momentum=0.9),
+             torch.optim.SGD(b.parameters(), 0.02, momentum=0.9)) if gradients(b) else ()
+    for step in range(STEPS):
+        training = pair.modes[step % 3 == 2 and len(pair.modes) - 1]
+        a.train(training)
+        b.train(training)
+        x = rng.normal(size=pair.shape).astype(dtype)
+        mine = tc.Tensor(x, requires_grad=True)
+        other = to_torch(x) if pair.layout else torch.tensor(x, dtype=torch.float64)
+        other.requires_grad_()
+        labels = () if pair.labels is None else (pair.labels(rng),)
+        if labels and labels[0].dtype.kind == "f":
+            labels = (labels[0].astype(dtype),)
+        y = a(mine, *labels)
+        z = b(other, *(torch.tensor(t if t.dtype.kind == "i" else t.astype(np.float64))
+                       for t in labels))
+        back = from_torch if pair.layout and not labels else lambda t: t.numpy(force=True)
+        agree("value", y.data, back(z), dtype)
+        assert y.dtype == dtype
+        ct = rng.normal(size=y.shape)
+        a.zero_grad()
+        b.zero_grad()
+        (y * ct.astype(dtype)).sum().backward()
+        ct = np.asarray(ct.astype(dtype), np.float64)
+        (z * (to_torch(ct) if back is from_torch else torch.tensor(ct))).sum().backward()
+        agree("gradient", mine.grad.data, from_torch(other.grad) if pair.layout
+              else other.grad.numpy(), dtype)
+        expected = in_our_order(a, gradients(b))
+        assert set(expected) == {k for k, _ in a.named_parameters()}
+        for name, p in a.named_parameters():
+            agree(f"gradient of {name}", p.grad.data, expected[name], dtype)
+        for optimizer in steps:
+            optimizer.step()
+        expected, state = in_our_order(a, states(b)), a.state_dict()
+        assert list(state) == list(expected)
+        for name, array in state.items():
+            agree(name, array, expected[name], dtype)
+
+
+def test_every_layer_has_a_judge_or_a_reason():
+    layers = {x for x in vars(nn).values() if inspect.isclass(x) and issubclass(x, nn.Module)}
+    assert layers - set(LAYERS) == set(LAYERS_WITHOUT_JUDGE)
+
+
+# ---- optimizers ----------------------------------------------------------------------------------
+
+OPTIMIZERS: dict[type, list[tuple[Any, Any]]] = {
+    optim.SGD: [(settings, torch.optim.SGD) for settings in (
+        {"lr": 0.02}, {"lr": 0.02, "momentum": 0.9}, {"lr": 0.02, "weight_decay": 0.1},
+        {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1})],
+    optim.Adam: [(settings, torch.optim.Adam) for settings in (
+        {}, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}, {"lr": 0.01, "eps": 1e-3})],
+    optim.AdamW: [(settings, torch.optim.AdamW) for settings in (
+        {}, {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.3}, {"lr": 0.01, "betas": (0.5, 0.7)})],
+    optim.RMSprop: [(settings, torch.optim.RMSprop) for settings in (
+        {}, {"lr": 0.005, "alpha": 0.9, "momentum": 0.9, "weight_decay": 0.1},
+        {"lr": 0.005, "alpha": 0.9, "centered": True, "momentum": 0.9}, {"lr": 0.01, "eps": 0.1})],
+    optim.AdaGrad: [(settings, torch.optim.Adagrad) for settings in (
+        {}, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "eps": 1e-6})],
+}
+
+each_optimizer = pytest.mark.parametrize("rule, settings, other", [
+    pytest.param(rule, settings, other, id=f"{rule.__name__} {i}")
+    for rule, entries in OPTIMIZERS.items() for i, (settings, other) in enumerate(entries)])
+
+
+@each_optimizer
+@both_dtypes
+def test_an_optimizer_agrees_with_pytorch_over_twenty_steps(rule, settings, other, dtype):
+    rng = np.random.default_rng(0)
+    start = [rng.uniform(-0.5, 0.5, shape).astype(dtype) for shape in ((7, 5), (5,), ())]
+    ours = [tc.Parameter(w) for w in start]
+    theirs = [there.Parameter(torch.tensor(w)) for w in start]
+    a, b = rule(ours, **settings), other(theirs, **settings)
+    for step in range(STEPS):
+        for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            g = rng.normal(size=p.shape).astype(dtype)
+            # The second parameter has no gradient in every third step: its averages must wait.
+            absent = i == 1 and step % 3 == 1
+            p.grad = None if absent else tc.Tensor(g)
+            q.grad = None if absent else torch.tensor(g)
+        a.step()
+        b.step()
+        for p, q in zip(ours, theirs, strict=True):
+            # Both in one dtype, entry by entry: a few roundings of each step.
+            np.testing.assert_allclose(p.data, q.numpy(force=True), rtol=0,
+                                       atol=STEPS * 8 * np.finfo(dtype).eps / 2)
+            assert p.dtype == dtype
+
+
+def networks(dtype):
+    """One network here and there, of every layer that a small image network has."""
+    a = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.ConvTranspose2d(4, 3, 2, stride=2), nn.MaxPool2d(2), nn.LeakyReLU(0.1),
+        nn.AvgPool2d(3, 1, padding=1), nn.Flatten(), nn.Linear(48, 3)).astype(dtype)
+    b = there.Sequential(
+        there.Conv2d(2, 4, 3, padding=1, stride=2, bias=False), there.BatchNorm2d(4), there.ReLU(),
+        there.ConvTranspose2d(4, 3, 2, stride=2), there.MaxPool2d(2), there.LeakyReLU(0.1),
+        there.AvgPool2d(3, 1, padding=1), Flat(), there.Linear(48, 3)).double()
+    start = {k: v.astype(dtype) if v.dtype.kind == "f" else v for k, v in states(b).items()}
+    b.load_state_dict({k: torch.tensor(v) for k, v in start.items()})
+    a.load_state_dict(in_our_order(a, start))
+    return a, b
+
+
+@each_optimizer
+def test_a_network_trained_by_an_optimizer_agrees_with_pytorch(rule, settings, other):
+    dtype = np.float64
+    rng = np.random.default_rng(0)
+    a, b = networks(dtype)
+    steps = rule(a.parameters(), **settings), other(b.parameters(), **settings)
+    for _ in range(STEPS):
+        x, labels = rng.normal(size=(5, 8, 8, 2)).astype(dtype), rng.integers(0, 3, 5)
+        loss = tc.cross_entropy(a.train()(x), labels)
+        loss_there = there.functional.cross_entropy(b.train()(to_torch(x)), torch.tensor(labels))
+        agree("loss", loss.data, loss_there.numpy(force=True), dtype)
+        for optimizer in steps:
+            optimizer.zero_grad()
+        loss.backward()
+        loss_there.backward()
+        for optimizer in steps:
+            optimizer.step()
+        expected = in_our_order(a, states(b))
+        for name, array in a.state_dict().items():
+            agree(name, array, expected[name], dtype)
+        agree("evaluation", a.eval()(x).data, b.eval()(to_torch(x)).numpy(force=True), dtype)
+
+
+def test_every_optimizer_has_a_judge():
+    rules = {x for x in vars(optim).values()
+             if inspect.isclass(x) and issubclass(x, optim.Optimizer)}
+    assert rules == {*OPTIMIZERS, optim.Optimizer}
+
+
+def test_clipping_agrees_with_pytorch():
+    rng = np.random.default_rng(0)
+    found = [rng.normal(size=s) for s in ((4, 5), (3,), ())]
+    ours = [tc.Parameter(np.zeros(g.shape)) for g in found]
+    theirs = [there.Parameter(torch.zeros(g.shape, dtype=torch.float64)) for g in found]
+    for p, q, g in zip(ours, theirs, found, strict=True):
+        p.grad, q.grad = tc.Tensor(g), torch.tensor(g)
+    total = there.utils.clip_grad_norm_(theirs, 2.0).item()
+    assert optim.clip_norm(ours, 2.0) == pytest.approx(total)
+    for p, q in zip(ours, theirs, strict=True):
+        # PyTorch divides by the norm + 1e-6.
+        np.testing.assert_allclose(p.grad.data, q.grad.numpy() * (total + 1e-6) / total, rtol=1e-12)
+
+
+# ---- schedules -----------------------------------------------------------------------------------
+
+RATES = torch.optim.lr_scheduler
+
+SCHEDULES: dict[type, list[tuple[Any, Any]]] = {
+    schedules.Step: [
+        (lambda o: schedules.Step(o, 7, gamma=0.3), lambda o: RATES.StepLR(o, 7, gamma=0.3)),
+        (lambda o: schedules.Step(o, 1), lambda o: RATES.StepLR(o, 1))],
+    schedules.Cosine: [
+        (lambda o: schedules.Cosine(o, 40, min_lr=0.01),
+         lambda o: RATES.CosineAnnealingLR(o, 40, eta_min=0.01)),
+        (lambda o: schedules.Cosine(o, 45), lambda o: RATES.CosineAnnealingLR(o, 45))],
+    schedules.OneCycle: [
+        (lambda o: schedules.OneCycle(o, 3.0, 41, momentum=(0.85, 0.95)),
+         lambda o: RATES.OneCycleLR(o, 3.0, 41)),
+        (lambda o: schedules.OneCycle(o, 3.0, 41, pct_start=0.5, div_factor=10,
+                                      final_div_factor=100),
+         lambda o: RATES.OneCycleLR(o, 3.0, 41, pct_start=0.5, div_factor=10, final_div_factor=100,
+                                    cycle_momentum=False))],
+    schedules.WarmUp: [
+        (lambda o: schedules.WarmUp(o, 9, start_factor=0.25),
+         lambda o: RATES.LinearLR(o, 0.25, total_iters=9)),
+        (lambda o: schedules.WarmUp(schedules.Step(o, 4, gamma=0.5), 6, start_factor=0.2),
+         lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.2, total_iters=6),
+                                          RATES.StepLR(o, 4, gamma=0.5)], [6]))],
+    schedules.Plateau: [
+        (lambda o, s=s: schedules.Plateau(o, **s),
+         lambda o, s=s: RATES.ReduceLROnPlateau(o, **s, eps=0))
+        for s in ({}, {"patience": 3, "factor": 0.5, "cooldown": 2, "min_lr": 1e-3},
+                  {"patience": 2, "mode": "max", "threshold": 0.02})],
+}
+
+
+@pytest.mark.parametrize("ours, theirs", [
+    pytest.param(*entry, id=f"{schedule.__name__} {i}")
+    for schedule, entries in SCHEDULES.items() for i, entry in enumerate(entries)])
+def test_a_schedule_agrees_with_pytorch_over_forty_steps(ours, theirs):
+    rng = np.random.default_rng(0)
+    w, v = tc.Parameter(np.ones(3)), there.Parameter(torch.ones(3, dtype=torch.float64))
+    a = optim.SGD([w], 1.0, momentum=0.9)
+    b = torch.optim.SGD([v], 1.0, momentum=0.9)
+    mine, other = ours(a), theirs(b)
+    for t in range(40):
+        group, = b.param_groups
+        assert a.lr == pytest.approx(group["lr"], abs=1e-12)
+        assert a.groups[0]["momentum"] == pytest.approx(group["momentum"], abs=1e-12)
+        g = rng.normal(size=3)
+        w.grad, v.grad = tc.Tensor(g), torch.tensor(g)
+        a.step()
+        b.step()
+        np.testing.assert_allclose(w.data, v.numpy(force=True), rtol=1e-10)
+        loss = (5 / (1 + t) + rng.uniform(0, 0.5),) if mine.needs_loss else ()
+        mine.step(*loss)
+        other.step(*loss)
+
+
+def test_every_schedule_has_a_judge():
+    rules = {x for x in vars(schedules).values()
+             if inspect.isclass(x) and issubclass(x, schedules.Schedule)}
+    assert rules == {*SCHEDULES, schedules.Schedule}

@@ -1,0 +1,31 @@
+"""Tensors: the user's value, gradients of what was recorded, and where ops are applied."""
+
+from tinygrad_cnn.core.apply import (
+    apply,
+    apply_with_residuals,
+    binary,
+    custom_op,
+    expose,
+    unary,
+)
+from tinygrad_cnn.core.autograd import grad, gradients
+from tinygrad_cnn.core.graph import is_grad_enabled, scope
+from tinygrad_cnn.core.tensor import (
+    Parameter,
+    Tensor,
+    as_array,
+    as_dtype,
+    as_flag,
+    as_setting,
+    as_tensor,
+    refuse_tensors_inside,
+    shared,
+    tensor,
+    writable,
+)
+from tinygrad_cnn.core.tensor import _wrap as _wrap
+
+__all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
+           "as_flag", "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad",
+           "gradients", "is_grad_enabled", "refuse_tensors_inside", "scope", "shared", "tensor",
+           "unary", "writable"]

@@ -1,0 +1,421 @@
+"""The one place where ops are applied and recorded, and the functions made from declarations.
+
+`apply` takes any op; `binary` and `unary` are the short ways of elementwise ops.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank
+from tinygrad_cnn.core.op import Op, public, register
+from tinygrad_cnn.core.tensor import (
+    Array,
+    Tensor,
+    _converted,
+    _exposed,
+    _new,
+    _not_numbers,
+    _wrap,
+    as_setting,
+    held,
+    refuse_tensors_inside,
+    shared,
+)
+from tinygrad_cnn.errors import DTypeError, ShapeError
+from tinygrad_cnn.shapes import Shape, bind_axes
+
+__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
+
+_PACKAGE = __name__.partition(".")[0]
+_LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
+_KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
+_OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
+_HERE = globals()                                       # and those of a + 2.0 these too
+
+
+def _alike(inputs: tuple[Any, ...]) -> bool:
+    """Whether all are tensors of one float dtype already, as in most calls."""
+    for x in inputs:
+        if not isinstance(x, Tensor) or x._data.dtype is not inputs[0]._data.dtype:
+            return False
+    return bool(inputs) and inputs[0]._data.dtype.kind == "f"
+
+
+def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    """All inputs as tensors of one dtype, or an error that names the odd one."""
+    if _alike(inputs):
+        return inputs
+    dtype, stepping = _common_dtype(inputs)
+    result: list[Tensor | None] = []
+    for i, x in enumerate(inputs):
+        if x is None and (op.variadic or op.inputs[i] not in op.optional):
+            raise _not_numbers(op.name, op.input_name(i), x)
+        if x is None or (isinstance(x, Tensor) and x._data.dtype == dtype):
+            result.append(x)
+        elif isinstance(x, Tensor):
+            if x._data.dtype.kind == "f" and not stepping:
+                first = next(j for j, t in enumerate(inputs)
+                             if isinstance(t, Tensor) and t._data.dtype == dtype)
+                raise DTypeError(
+                    f"{op.name}: {op.input_name(first)} is {dtype} but {op.input_name(i)} is "
+                    f"{x._data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
+            result.append(_wrap(x._data.astype(dtype), False, None))
+        else:
+            result.append(_exposed(_converted(x, dtype, op.name, op.input_name(i))))
+    return tuple(result)
+
+
+def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
+    """The dtype in which the inputs meet, and whether a gradient test steps into the complex plane.
+
+    A float tensor decides; then a float array; then NumPy's promotion of the integers, for which
+    Python's numbers fit themselves to the rest.  Numbers and lists alone become float32.
+    """
+    tensors = [x._data.dtype for x in inputs if isinstance(x, Tensor)]
+    for kind in "cf":
+        for dtype in tensors:
+            if dtype.kind == kind:
+                return dtype, kind == "c"
+    arrays = [x.dtype.newbyteorder("=") for x in inputs if isinstance(x, (np.ndarray, np.generic))]
+    floats = [d for d in arrays if d.kind == "f"]
+    numbers = [x for x in inputs if isinstance(x, (bool, int, float))]
+    if floats or not (tensors or arrays) or any(isinstance(x, float) for x in numbers):
+        return (floats or [np.dtype(np.float32)])[0], False
+    lists = [np.asarray(x).dtype for x in inputs if isinstance(x, (list, tuple))]
+    if any(d.kind == "f" for d in lists):
+        return np.dtype(np.float32), False
+    weak = [type(x)() for x in numbers]             # 0 fits everywhere: only the kind counts
+    return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
+
+
+def _origin(frame: FrameType | None) -> tuple[Any, int] | None:
+    """The innermost line outside the package: code object and instruction, never the frame."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] != _PACKAGE:
+            return frame.f_code, frame.f_lasti
+        frame = frame.f_back
+    return None
+
+
+def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
+    """Check the inputs, run a kernel, and record a node if a gradient will be wanted.
+
+    Parameters
+    ----------
+    op : Op
+        What to apply.
+    *inputs : Tensor, array_like or None
+        One for each input of the op; optional ones may be missing at the end.  What is no tensor
+        takes the dtype of the tensors.
+    **settings
+        The settings of the op, all of them, in their normalised form.
+
+    Raises
+    ------
+    ShapeError, SettingError
+        From the op's axes and shape rule.
+    DTypeError
+        If float dtypes differ, or the kernel makes another dtype than its inputs have.
+    """
+    return apply_with_residuals(op, *inputs, **settings)[0]
+
+
+def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor, dict[str, Any]]:
+    """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
+    if not op.variadic and len(inputs) < len(op.inputs):
+        inputs += (None,) * (len(op.inputs) - len(inputs))
+    state = _state.get()
+    if state.plain:
+        y, residuals = op.run(*_plain(inputs), **settings)
+        return np.asarray(y), residuals         # type: ignore[return-value]
+    tensors = _as_tensors(op, inputs)
+    if settings and any(x is not None and x._data.dtype.kind in "iub" for x in tensors):
+        _refuse_fractions(op, tensors, settings)
+    expected = _result_shape(op, tuple([None if x is None else x._data.shape for x in tensors]),
+                             tuple(settings.items()))
+    began = time.perf_counter() if state.observer is not None else 0.0
+    try:
+        y, residuals = op.run(*(None if x is None else x._data for x in tensors), **settings)
+    except TypeError:
+        if all(x is None or x._data.dtype.kind == "f" for x in tensors):
+            raise
+        raise _leaves_the_integers(op, tensors) from None       # NumPy refused to cast in place
+    if type(y) is not np.ndarray:
+        y = np.asarray(y)
+    if y.shape != expected:
+        raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
+    for x in tensors:
+        # A result that looks at memory which the user can write to gets memory of its own.
+        if x is not None and held(x) and np.may_share_memory(y, x._data):
+            y = y.copy()
+    dtype = settings.get("dtype") or next(
+        (x._data.dtype for x in tensors if x is not None), y.dtype)
+    if y.dtype != dtype:
+        if dtype.kind != "f":
+            raise _leaves_the_integers(op, tensors)
+        raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
+                         "dtype=x.dtype")
+    return _record(op, tensors, settings, residuals, y, state, began), residuals
+
+
+def _plain(inputs: tuple[Any, ...]) -> list[Any]:
+    """The inputs as arrays, for a rule in a first-order backward pass; numbers fit themselves."""
+    arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
+    dtype = next((x.dtype for x in arrays if isinstance(x, (ndarray, np.generic))), None)
+    return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
+
+
+def _result_shape(op: Op, shapes: tuple[Shape | None, ...],
+                  settings: tuple[tuple[str, Any], ...]) -> Shape:
+    """The shape of the result, or an error that says which inputs do not fit."""
+    try:
+        hash(settings)
+    except TypeError:                           # an array, or a slice: asked anew each time
+        return _judge(op, shapes, settings)
+    return _remembered(op, shapes, settings)
+
+
+def _judge(op: Op, shapes: tuple[Shape | None, ...],
+           settings: tuple[tuple[str, Any], ...]) -> Shape:
+    named = dict(settings)
+    if op.axes is not None:
+        bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
+    return op.shape(*shapes, **named)
+
+
+# Each step of a training asks the same questions, and the answer takes longer than a small kernel.
+_remembered = lru_cache(maxsize=4096)(_judge)
+
+
+def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
+                      settings: dict[str, Any]) -> None:
+    """Refuse a setting that would be cut off to fit integers, before a kernel does so in silence."""
+    for setting, value in settings.items():
+        if isinstance(value, float) and not value.is_integer():
+            i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)
+            name = op.input_name(i)
+            raise DTypeError(f"{op.name}: {name} is {x.dtype} and {setting} is {value}, which is "
+                             f"no integer; cast it: {name}.astype(np.float32)")
+
+
+def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeError:
+    i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)
+    name = op.input_name(i)
+    return DTypeError(f"{op.name}: {name} is {x.dtype}, and the result of {op.name} is not; cast "
+                      f"it: {name}.astype(np.float32)")
+
+
+def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
+            residuals: dict[str, Any], y: Array, state: State,
+            began: float) -> Tensor:
+    tracked = state.recording and any(x is not None and x.requires_grad for x in tensors)
+    if not tracked and state.observer is None:
+        return _wrap(y, False, None)
+    kept = tensors
+    if op.unread:
+        kept = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
+    if op.foreign:
+        residuals = {name: _unwritten(v) for name, v in residuals.items()}
+    node = Node(op, kept, tuple([None if x is None else shared(x) for x in kept]),
+                _kept(settings), residuals, y if op.reads_out else None, state.scope,
+                _origin(sys._getframe(3)))
+    if state.observer is not None:
+        state.observer.forward(node, tensors, y, time.perf_counter() - began)
+    return _wrap(y, True, node) if tracked else _wrap(y, False, None)
+
+
+def _kept(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with copies of arrays that somebody could still write to."""
+    if any(type(v) in _HOLDERS for v in settings.values()):
+        return {name: _unwritten(v) for name, v in settings.items()}
+    return settings
+
+
+def _unwritten(value: Any) -> Any:
+    if isinstance(value, ndarray):
+        if value.flags.writeable or value.base is not None:
+            value = value.copy()
+            value.flags.writeable = False
+        return value
+    return tuple([_unwritten(v) for v in value]) if type(value) is tuple else value
+
+
+_HOLDERS = (ndarray, tuple)
+
+
+def _stand_in(x: Tensor | None) -> Tensor | None:
+    """``x`` without its values, which no rule reads, so that their memory can be freed."""
+    if x is None or x._data.nbytes < _KEEP_BYTES or (x.node is None and x.requires_grad):
+        return x
+    t = _wrap(blank(x._data.shape, x._data.dtype), x.requires_grad, x.node)
+    t.name = x.name
+    return t
+
+
+def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
+    """The function of an op of two inputs that broadcast: short for tensors, `apply` for the rest.
+
+    NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
+    """
+    reads_out, unread = op.reads_out, op.unread
+
+    def function(a: Any, b: Any) -> Tensor:
+        state = _state.get()
+        try:
+            x, y = a._data, b._data
+            dtype = x.dtype
+            if dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
+                    or not isinstance(b, Tensor):
+                return apply(op, a, b)
+            if x.size >= _LARGE:
+                return apply(op, a, b)          # whose kernel has threads
+            out = ufunc(x, y)
+        except AttributeError:
+            if type(b) is float and isinstance(a, Tensor) and a._data.dtype.kind == "f":
+                return function(a, _wrap(np.asarray(b, a._data.dtype), False, None))
+            return apply(op, a, b)              # an array, a list, or a number in front
+        except ValueError:
+            return apply(op, a, b)              # shapes that do not fit
+        if type(out) is not ndarray:
+            out = np.asarray(out)               # NumPy turns 0-d results into scalars
+        if out.dtype is not dtype:              # integers that are divided
+            return apply(op, a, b)
+        if not (a.requires_grad or b.requires_grad) or not state.recording:
+            return _wrap(out, False, None)
+        inputs: tuple[Any, ...] = (a, b)
+        values: Any = (x, y)
+        if unread and out.nbytes >= _KEEP_BYTES:
+            inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
+            values = (inputs[0]._data, inputs[1]._data)
+        if a._access or b._access:
+            values = tuple(map(shared, inputs))
+        return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
+
+    function.__name__ = function.__qualname__ = op.name
+    return function
+
+
+def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
+              reads_out: bool, state: State, frame: FrameType) -> Tensor:
+    """A tensor and its node, field by field: this runs for each elementwise op of a program."""
+    node = _new(Node)
+    node.op = op
+    node.inputs = inputs
+    node.values = values
+    node.settings = node.residuals = _NOTHING
+    node.out = out if reads_out else None
+    node.scope = state.scope
+    node.serial = next(_serial)
+    if state.scope:
+        node.origin = _origin(frame)
+    else:
+        while (place := frame.f_globals) is _OPERATORS or place is _HERE:
+            assert frame.f_back is not None
+            frame = frame.f_back
+        node.origin = (frame.f_code, frame.f_lasti)
+    t = _new(Tensor)
+    t._data = out
+    t._access = 0
+    t.requires_grad = True
+    t.node = node
+    t.grad = t.name = None
+    return t
+
+
+def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
+    """The function of an elementwise op of one input and no settings."""
+    reads_out, unread = op.reads_out, op.unread
+
+    def function(x: Any) -> Tensor:
+        state = _state.get()
+        if not isinstance(x, Tensor) or x._data.dtype.kind != "f" or state.observer is not None:
+            return apply(op, x)
+        out = kernel(x._data)
+        if type(out) is not ndarray:
+            out = np.asarray(out)
+        if not x.requires_grad or not state.recording:
+            return _wrap(out, False, None)
+        kept: Any = _stand_in(x) if unread else x
+        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
+                         state, sys._getframe(1))
+
+    function.__name__ = function.__qualname__ = op.name
+    return function
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+# ---- public functions made from a declaration ----------------------------------------------------
+
+def expose(op: Op) -> Callable[..., Tensor]:
+    """The public function of an op whose settings need no normalising; its ``op`` is the op."""
+    known = frozenset(op.settings)
+
+    def function(*inputs: Any, **settings: Any) -> Tensor:
+        if not op.variadic and len(inputs) > len(op.inputs):
+            raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
+                            f"settings by name, but {len(inputs)} inputs were given")
+        if settings.keys() != known:
+            wrong = ", ".join(sorted(settings.keys() ^ known))
+            raise TypeError(f"{op.name}() takes the settings {', '.join(op.settings) or 'none'}; "
+                            f"unknown or missing: {wrong}")
+        for name, value in settings.items():
+            if isinstance(value, Tensor):
+                settings[name] = as_setting(value, op.name, name)
+            else:
+                refuse_tensors_inside(value, f"{op.name}: {name}")
+        return apply(op, *inputs, **settings)
+
+    function.__name__ = function.__qualname__ = op.name
+    function.op = op  # type: ignore[attr-defined]
+    return public()(function)
+
+
+def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
+    """Declare an op of your own: the decorated function is the kernel.
+
+    Parameters
+    ----------
+    **declaration
+        Every other field of `Op`: at least ``shape``, ``vjp`` and ``samples``.
+
+    Returns
+    -------
+    callable
+        A decorator; what it returns takes tensors, records, and has the attribute ``op``.
+
+    Raises
+    ------
+    DeclarationError
+        If the signatures disagree, or the name is taken.
+
+    Examples
+    --------
+    >>> def _cube_vjp(ct, out, x):
+    ...     return ct * 3.0 * x * x
+    >>> @custom_op(shape=lambda x: x, vjp={"x": _cube_vjp},
+    ...            samples=lambda rng: [Sample("matrix", (rng.normal(size=(2, 3)),))])
+    ... def cube_for_the_docs(x):
+    ...     return x * x * x
+    >>> x = Tensor([2.0], requires_grad=True)
+    >>> cube_for_the_docs(x).sum().backward()
+    >>> x.grad.item()
+    12.0
+    """
+    def build(kernel: Callable[..., Array]) -> Callable[..., Tensor]:
+        name = kernel.__name__
+        function = expose(register(Op(name=name, kernels={"array": kernel}, **declaration)))
+        function.__doc__ = kernel.__doc__
+        return function
+    return build

@@ -1,0 +1,392 @@
+"""The computation graph: nodes, and what holds while ops are applied.
+
+A `Node` is one application of an op.  It points at its inputs, never at its output, so a graph has
+no reference cycle and is freed by counting.  Nodes carry serial numbers: creation order is a
+topological order.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ContextDecorator, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, wraps
+from threading import get_ident
+from types import coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.core.op import Op
+from tinygrad_cnn.errors import GradientError, GraphFreedError
+from tinygrad_cnn.shapes import Shape
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.core import Tensor
+
+__all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "locked",
+           "no_grad", "observing", "refuse_changed", "scope"]
+
+Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+SHARED, EXPOSED, READ_ONLY = 0, 1, 2
+"""What the array of a tensor may be used for, `Tensor._access`.
+
+SHARED: kept by any number of nodes and tensors, so nobody writes to it.  EXPOSED: the user was
+given the array and may write to it, so nobody else keeps it.  READ_ONLY: handed to a backward rule.
+"""
+
+
+# ---- what holds while ops are applied, one value per thread and task -----------------------------
+
+class Observer:
+    """Who is told of every op applied and of every cotangent found; a subclass says what it does.
+
+    Observers may be nested: each is told.
+    """
+
+    def forward(self, node: Node, inputs: tuple[Tensor | None, ...], out: Array,
+                seconds: float) -> None:
+        """An op was applied to ``inputs``, which still hold values that the node does not keep."""
+
+    def before_backward(self, node: Node, cotangent: Array) -> None:
+        """The rules of a node are about to be called."""
+
+    def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array]],
+                 seconds: float) -> None:
+        """The rules of a node were called; ``sent`` holds inputs, each with what it was sent."""
+
+
+class _Several(Observer):
+    """Observers whose blocks are nested, the outer ones first."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self.observers = observers
+
+    def forward(self, *told: Any) -> None:
+        for observer in self.observers:
+            observer.forward(*told)
+
+    def before_backward(self, *told: Any) -> None:
+        for observer in self.observers:
+            observer.before_backward(*told)
+
+    def backward(self, *told: Any) -> None:
+        for observer in self.observers:
+            observer.backward(*told)
+
+
+@dataclass(slots=True)
+class State:
+    """Whether ops are recorded, the path of the running modules, and who is watching.
+
+    ``plain``: a first-order backward pass runs, so op functions take and give plain arrays.
+    """
+
+    recording: bool = True
+    plain: bool = False
+    scope: tuple[str, ...] = ()
+    observer: Observer | None = None
+    outer: State | None = field(default=None, repr=False, compare=False)    # outside the block
+    over: bool = field(default=False, repr=False, compare=False)            # it ended out of turn
+
+
+_state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa: B039 - see changed
+
+
+@contextmanager
+def changed(**fields: Any) -> Iterator[State]:
+    """A block in which fields of the state have other values.
+
+    The state is changed inside ``try``, in a generator: whatever interrupts a ``with`` statement,
+    the rest of the generator runs when it is let go.  A block that a generator of the user's holds
+    may end in another thread, or before blocks that began later; its own state is then changed
+    back.
+    """
+    before = after = _state.get()
+    state = replace(before, outer=before, over=False, **fields)
+    try:
+        _state.set(state)
+        yield state
+    finally:
+        try:
+            if (here := _state.get()) is state:
+                while after.over and after.outer is not None:
+                    after = after.outer
+            else:
+                for name in fields:
+                    setattr(state, name, getattr(before, name))
+                state.over, after = True, here
+        finally:
+            _state.set(after)
+
+
+class _Recording(ContextDecorator):
+    """A context manager and decorator that switches recording; it may be entered repeatedly."""
+
+    def __init__(self, on: bool) -> None:
+        self._on = on
+        self._blocks: dict[int, list[Any]] = {}             # of each thread
+
+    def _recreate_cm(self) -> _Recording:
+        return _Recording(self._on)
+
+    def __enter__(self) -> None:
+        block = changed(recording=self._on, plain=False)
+        self._blocks.setdefault(get_ident(), []).append(block)
+        block.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        held = self._blocks.get(get_ident()) or next(filter(None, self._blocks.values()))
+        held.pop().__exit__(*error)
+
+    def __call__(self, function: F) -> F:
+        if inspect.isasyncgenfunction(function):
+            name = "enable_grad" if self._on else "no_grad"
+            raise TypeError(f"{name}: {function.__qualname__} is an asynchronous generator, whose "
+                            f"body would run outside the block; write `with {name}():` inside it, "
+                            "around what lies between two yields")
+        if inspect.isgeneratorfunction(function):
+            @wraps(function)
+            def steps(*args: Any, **settings: Any) -> Any:
+                return (yield from _steps(self._on, function(*args, **settings)))
+            return cast(F, steps)
+        if inspect.iscoroutinefunction(function):
+            @wraps(function)
+            async def waits(*args: Any, **settings: Any) -> Any:
+                return await _awaited(self._on, function(*args, **settings))
+            return cast(F, waits)
+        return super().__call__(function)
+
+
+def _steps(on: bool, body: Any) -> Generator[Any, Any, Any]:
+    """Run a generator or coroutine in a state of its own; whoever it waits for keeps theirs."""
+    own = replace(_state.get(), recording=on, plain=False)
+    advance, given = body.send, None
+    while True:
+        before = _state.get()
+        try:
+            _state.set(own)
+            asked = advance(given)
+        except StopIteration as end:
+            return end.value
+        finally:
+            own = _state.get()                      # the body may wait inside a block
+            _state.set(before)
+        try:
+            advance, given = body.send, (yield asked)
+        except BaseException as error:
+            advance, given = body.throw, error
+
+
+_awaited = coroutine(_steps)
+
+
+
+def no_grad() -> _Recording:
+    """Do not record ops inside the block, or inside the decorated function.
+
+    The flag is per thread and per asynchronous task: a thread that is started inside the block
+    records.  A decorated generator or ``async`` function does not record while its own body runs;
+    whoever takes its values, or runs while it waits, is left as they are.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> with no_grad():
+    ...     (x * 2).requires_grad
+    False
+    >>> @no_grad()
+    ... def predict(x):
+    ...     return x * 2
+    >>> predict(x).requires_grad
+    False
+    """
+    return _Recording(False)
+
+
+def enable_grad() -> _Recording:
+    """Record ops inside the block, even within `no_grad`.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> with no_grad(), enable_grad():
+    ...     (x * 2).requires_grad
+    True
+    """
+    return _Recording(True)
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops are recorded here and now.
+
+    >>> is_grad_enabled()
+    True
+    """
+    return _state.get().recording
+
+
+@contextmanager
+def scope(name: str) -> Iterator[tuple[str, ...]]:
+    """Add ``name`` to the path that nodes made inside the block carry; gives the path.
+
+    Modules call this.
+    """
+    path = (*_state.get().scope, name)
+    with changed(scope=path):
+        yield path
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Tell ``observer`` of every op applied and every cotangent found inside the block."""
+    outer = _state.get().observer
+    told = observer if outer is None else _Several(outer, observer)
+    with changed(observer=told):
+        yield
+
+
+# ---- nodes ---------------------------------------------------------------------------------------
+
+_serial = itertools.count()
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+class Node:
+    """One application of an op.
+
+    Attributes
+    ----------
+    op : Op
+        What was applied.
+    inputs : tuple of Tensor or None
+        What it was applied to; None for an optional input left out.  The attribute itself is None
+        once a backward pass has freed the node.
+    values : tuple of ndarray or None
+        The values of the inputs at that time.  Nobody writes to these arrays.
+    settings, residuals : dict
+        The settings of the call, and the by-products of the kernel.
+    out : ndarray or None
+        The values of the result, kept only if a rule reads them.
+    serial : int
+        Creation order.
+    scope : tuple of str
+        The path of the modules that were running, such as ``("LeNet", "conv1")``.
+    origin : (code, int) or None
+        Code object and instruction of the line that applied the op; never the frame, which would
+        keep the user's arrays.
+    """
+
+    __slots__ = ("__weakref__", "inputs", "op", "origin", "out", "residuals", "scope", "serial",
+                 "settings", "values")
+
+    def __init__(self, op: Op, inputs: tuple[Tensor | None, ...], values: tuple[Array | None, ...],
+                 settings: dict[str, Any], residuals: dict[str, Any], out: Array | None,
+                 scope: tuple[str, ...], origin: tuple[Any, int] | None) -> None:
+        self.op = op
+        self.inputs: tuple[Tensor | None, ...] | None = inputs
+        self.values: tuple[Any, ...] = values
+        self.settings = settings
+        self.residuals = residuals
+        self.out = out
+        self.scope = scope
+        self.origin = origin
+        self.serial = next(_serial)
+
+    @property
+    def freed(self) -> bool:
+        """Whether a backward pass has freed this node."""
+        return self.inputs is None
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the result."""
+        if self.inputs is None:
+            raise self.freed_error()
+        return self.op.shape(*(None if x is None else x.shape for x in self.inputs),
+                             **self.settings)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the result: the one of its first input."""
+        if self.inputs is None:
+            raise self.freed_error()
+        return next(x.dtype for x in self.inputs if x is not None)
+
+    def free(self) -> None:
+        """Let go of everything that only a backward pass needs."""
+        self.inputs = None
+        self.values = ()
+        self.residuals = _NOTHING
+        self.out = None
+
+    @property
+    def line(self) -> tuple[str, int] | None:
+        """The file and the number of the user's line that applied the op."""
+        if self.origin is None:
+            return None
+        code, instruction = self.origin
+        return next(((code.co_filename, line) for start, end, line in code.co_lines()
+                     if start <= instruction < end and line is not None), None)
+
+    def freed_error(self) -> GraphFreedError:
+        """What is raised by a pass that needs a node which an earlier one has freed."""
+        return GraphFreedError(
+            f"backward: the graph was freed by an earlier backward pass (at the op "
+            f"{self.op.name}); pass retain_graph=True to the first one, or compute the "
+            "output again")
+
+    def __repr__(self) -> str:
+        return f"<node {self.serial}: {self.op.name}{' (freed)' if self.freed else ''}>"
+
+
+@lru_cache(maxsize=1024)
+def blank(shape: Shape, dtype: np.dtype[Any]) -> Array:
+    """What stands in for values that no rule reads: NaN everywhere, in four or eight bytes.
+
+    Should a rule read what its op does not declare in ``reads``, every gradient turns NaN.
+    """
+    return np.broadcast_to(np.array(np.nan, dtype), shape)
+
+
+# ---- what a backward pass hands to rules ---------------------------------------------------------
+
+@contextmanager
+def handed(*tensors: Tensor | None) -> Iterator[None]:
+    """Inside the block ``data`` of these tensors is read-only."""
+    given = [(t, t._access) for t in tensors if t is not None]
+    try:
+        for t, _ in given:
+            t._access = READ_ONLY
+        yield
+    finally:
+        for t, access in reversed(given):
+            t._access = access
+
+
+def locked(array: Array | None) -> Array | None:
+    """A view that cannot be written to, for rules that are not the package's own."""
+    if array is None:
+        return None
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def refuse_changed(node: Node) -> None:
+    """Refuse to record a backward pass through a leaf whose values are others by now."""
+    for i, (x, value) in enumerate(zip(node.inputs or (), node.values, strict=True)):
+        if x is not None and x._data is not value and not np.array_equal(
+                x._data, value, equal_nan=True):
+            raise GradientError(
+                f"{node.op.name}: {node.op.input_name(i)} was changed after the forward pass, so "
+                "the backward pass cannot be recorded; call backward(create_graph=True) before "
+                "optimizer.step(), or run the forward pass again")

@@ -1,0 +1,687 @@
+"""The user's value: a handle on an array and on the node that made it.
+
+The values of a tensor are its own.  Inside, arrays are shared: a node keeps the arrays that its
+rules read, and a reshape looks at the memory of its input.  So an array is copied before anybody
+may write to what somebody else reads (`writable`), or before it is kept by somebody else while the
+user can still write to it (`shared`).
+
+Operators and methods find what they call in ``FUNCTIONS``, so this file need not know
+``tinygrad_cnn.ops``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from sys import getrefcount
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.core.backward import backward_pass
+from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
+from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
+from tinygrad_cnn.shapes import Shape
+
+__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_flag", "as_setting", "as_tensor",
+           "refuse_tensors_inside", "shared", "tensor", "writable"]
+
+Array = NDArray[Any]
+
+_new: Any = object.__new__
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
+    """``data`` in a dtype that tensors take; numbers and lists become float32."""
+    if isinstance(data, Tensor):
+        raise DTypeError(f"{op}: data is a Tensor already; use .detach() for one without history")
+    refuse_tensors_inside(data, op)
+    known = isinstance(data, (np.ndarray, np.generic))
+    try:
+        array = np.array(data, dtype if known else None, copy=copy or None)
+    except ValueError as error:
+        raise ShapeError(f"{op}: the rows of data have unequal lengths ({error})") from None
+    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f"
+                                          and array.dtype.newbyteorder("=") not in _FLOATS):
+        if array.dtype.kind in "OSUVMmT":
+            raise DTypeError(f"{op}: data must be numbers, got {_kind_of(data)}")
+        raise DTypeError(f"{op}: dtype {array.dtype} is not supported; "
+                         "use float32 or float64 (integers and booleans carry no gradient)")
+    if not known and dtype is not None:
+        return array.astype(dtype, copy=False)
+    if not known and array.dtype.kind != "b":
+        return array.astype(np.float32)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def refuse_tensors_inside(value: Any, op: str) -> None:
+    """Refuse a list or tuple that holds tensors, and an array whose mask NumPy would drop."""
+    if isinstance(value, (list, tuple)):
+        for x in value:
+            if isinstance(x, Tensor):
+                raise GradientError(f"{op}: a {type(value).__name__} that holds tensors has no "
+                                    "gradient; join them first: stack([...]), or concatenate")
+            if isinstance(x, (list, tuple)):
+                refuse_tensors_inside(x, op)
+    elif isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{op}: a masked array would lose its mask; fill it first: "
+                         "array.filled(0.0), and use where() with the mask")
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    Parameters
+    ----------
+    data : array_like
+        Copied.  NumPy arrays keep their dtype; Python numbers and lists become float32.
+    requires_grad : bool, default False
+        Whether `backward` fills ``grad``.  Only float32 and float64 can.
+    name : str, optional
+        What drawings and errors call it.
+
+    Attributes
+    ----------
+    data : ndarray
+        The values, to read or to write in place.  Each tensor's values are its own: writing changes
+        no other tensor, and not what a recorded graph has kept for its backward pass.
+    grad : Tensor or None
+        The gradient, summed over backward passes until it is set to None.
+    node : Node or None
+        The application of an op that made this tensor; None for a leaf.
+
+    Raises
+    ------
+    DTypeError
+        If the dtype is not float32, float64, integer or boolean, or an integer asks for a gradient.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> loss = (x * x).sum()
+    >>> loss.backward()
+    >>> x.grad.data
+    array([2., 4.], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_access", "_data", "grad", "name", "node", "requires_grad")
+
+    def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
+        self._data: Array = _new_array(data, None, "Tensor")
+        if requires_grad and self._data.dtype.kind != "f":
+            raise DTypeError(f"Tensor: {self._data.dtype} cannot require a gradient; "
+                             "cast it: data.astype(np.float32)")
+        self._access = SHARED
+        self.requires_grad = bool(requires_grad)
+        self.node: Node | None = None
+        self.grad: Tensor | None = None
+        self.name = name
+
+    # ---- what it is
+
+    @property
+    def data(self) -> Array:
+        """The values, to read or to write in place."""
+        if self._access == READ_ONLY:
+            return self.numpy()
+        array = writable(self)
+        self._access = EXPOSED
+        return array
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        if values is self._data:                # what `x.data -= y` ends with
+            return
+        if self._access == READ_ONLY:
+            raise GradientError("data: a backward rule must not change what it is given; "
+                                "compute a new tensor instead")
+        array = _new_array(values, None, "data")
+        if array.shape != self._data.shape or array.dtype != self._data.dtype:
+            raise ShapeError(f"data: the tensor is {self._data.dtype} {self._data.shape} and the "
+                             f"values are {array.dtype} {array.shape}; a tensor keeps its shape "
+                             "and dtype: make a new one")
+        self._data = array
+        self._access = SHARED
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the values."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return self._data.size
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded op made this tensor."""
+        return self.node is None
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
+        """The tensor with its axes reversed."""
+        return _call("transpose", self)
+
+    def __len__(self) -> int:
+        if not self._data.ndim:
+            raise ShapeError("len: a tensor without axes has no length")
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        if self._data.size != 1:
+            raise ShapeError(f"bool: a tensor of shape {self.shape} is neither true nor false; "
+                             "use .data.any() or .data.all()")
+        return bool(self._data.reshape(()))
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __repr__(self) -> str:
+        values = np.array2string(self._data, separator=", ", prefix="Tensor(", threshold=20)
+        facts = [f"dtype={self._data.dtype}"]
+        if self._data.size > 20:
+            facts.insert(0, f"shape={self.shape}")
+        if self.node is not None:
+            facts.append(f"op={self.node.op.name}")
+        elif self.requires_grad:
+            facts.append("requires_grad=True")
+        if self.name:
+            facts.append(f"name={self.name!r}")
+        return f"{type(self).__name__}({values}, {', '.join(facts)})"
+
+    # ---- leaving and entering the graph
+
+    def backward(self, gradient: Any = None, *, retain_graph: bool = False,
+                 create_graph: bool = False) -> None:
+        """Add the gradients of this tensor to ``grad`` of every leaf that it depends on.
+
+        Parameters
+        ----------
+        gradient : array_like, optional
+            The cotangent of this tensor, of its shape; 1 if the tensor has one element.
+        retain_graph : bool, default False
+            Keep the graph for another pass; otherwise each node is freed as it is passed.
+        create_graph : bool, default False
+            Record the pass itself, so that gradients can be differentiated.  A leaf's ``grad`` then
+            refers back to the leaf: set it to None when done, or use `grad`, which makes no cycle.
+
+        Raises
+        ------
+        GradientError
+            If nothing was recorded, or ``gradient`` is missing for more than one element.
+        GraphFreedError
+            If an earlier pass has freed the graph.
+        ShapeError, DTypeError
+            If ``gradient`` does not have the shape or the dtype of this tensor.
+
+        Examples
+        --------
+        >>> w = Tensor([3.0], requires_grad=True)
+        >>> (w * w).sum().backward()
+        >>> w.grad.data
+        array([6.], dtype=float32)
+        """
+        found = gradients_of(self, gradient, "backward", create_graph=create_graph,
+                             retain_graph=retain_graph)
+        for leaf, part in found.items():
+            if isinstance(leaf, Tensor):
+                leaf.grad = part if leaf.grad is None else _sum(leaf.grad, part, create_graph)
+
+    def detach(self) -> Tensor:
+        """The same values without history."""
+        return _wrap(shared(self), False, None)
+
+    def numpy(self) -> Array:
+        """The values as a read-only view."""
+        view = self._data.view()
+        view.flags.writeable = False
+        return view
+
+    def item(self) -> Any:
+        """The one value as a Python number."""
+        if self._data.size != 1:
+            raise ShapeError(f"item: a tensor of shape {self.shape} holds {self.size} values, "
+                             "not one; index it, or use .numpy()")
+        return self._data.item()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Switch whether this leaf collects a gradient; returns the tensor itself."""
+        if self.node is not None:
+            raise GradientError("requires_grad_: only a leaf can be switched; use .detach() first")
+        if requires_grad and self._data.dtype.kind != "f":
+            raise DTypeError(f"requires_grad_: {self._data.dtype} cannot require a gradient; "
+                             "cast it: tensor.astype(np.float32)")
+        self.requires_grad = requires_grad
+        return self
+
+    def graph(self, **settings: Any) -> Any:
+        """Draw the graph that led to this tensor; see ``tinygrad_cnn.viz``."""
+        from tinygrad_cnn import viz  # the one look upwards: drawing is an afterthought of a tensor
+        return viz.graph(self, **settings)
+
+    def _repr_html_(self) -> str:
+        from tinygrad_cnn.viz.html import tensor_html
+
+        return tensor_html(self)
+
+    # ---- NumPy
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if dtype is not None and np.dtype(dtype) != self._data.dtype:
+            if copy is False:
+                raise ValueError(f"a view as {np.dtype(dtype)} of a tensor of {self._data.dtype} "
+                                 "cannot be made without a copy")
+            return self._data.astype(dtype)
+        return self._data.copy() if copy else self.numpy()
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        function = FUNCTIONS.get(ufunc)
+        if function is not None and method == "__call__" and not kwargs:
+            return function(*inputs)
+        return FUNCTIONS["array_ufunc"](ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        own = FUNCTIONS.get(function)
+        return own(*args, **kwargs) if own else FUNCTIONS["array_function"](function, args, kwargs)
+
+    # ---- operators
+
+    def __add__(self, other: Any) -> Tensor: return FUNCTIONS["add"](self, other)
+    def __radd__(self, other: Any) -> Tensor: return FUNCTIONS["add"](other, self)
+    def __sub__(self, other: Any) -> Tensor: return FUNCTIONS["sub"](self, other)
+    def __rsub__(self, other: Any) -> Tensor: return FUNCTIONS["sub"](other, self)
+    def __mul__(self, other: Any) -> Tensor: return FUNCTIONS["mul"](self, other)
+    def __rmul__(self, other: Any) -> Tensor: return FUNCTIONS["mul"](other, self)
+    def __truediv__(self, other: Any) -> Tensor: return FUNCTIONS["div"](self, other)
+    def __rtruediv__(self, other: Any) -> Tensor: return FUNCTIONS["div"](other, self)
+    def __pow__(self, other: Any) -> Tensor: return FUNCTIONS["power"](self, other)
+    def __rpow__(self, other: Any) -> Tensor: return FUNCTIONS["power"](other, self)
+    def __matmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](self, other)
+    def __rmatmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](other, self)
+    def __neg__(self) -> Tensor: return FUNCTIONS["neg"](self)
+    def __pos__(self) -> Tensor: return self
+    def __abs__(self) -> Tensor: return FUNCTIONS["abs"](self)
+    def __getitem__(self, index: Any) -> Tensor: return FUNCTIONS["getitem"](self, index)
+
+    # Comparisons have no gradient: they give plain boolean arrays.
+    def __eq__(self, other: Any) -> Any: return _compare(np.equal, self, other)
+    def __ne__(self, other: Any) -> Any: return _compare(np.not_equal, self, other)
+    def __lt__(self, other: Any) -> Any: return _compare(np.less, self, other)
+    def __le__(self, other: Any) -> Any: return _compare(np.less_equal, self, other)
+    def __gt__(self, other: Any) -> Any: return _compare(np.greater, self, other)
+    def __ge__(self, other: Any) -> Any: return _compare(np.greater_equal, self, other)
+
+    __hash__ = object.__hash__
+
+    # A leaf that collects a gradient changes in place, and only where nothing is recorded; every
+    # other tensor becomes a new one.
+    def __iadd__(self, other: Any) -> Tensor: return _in_place("add", "+=", self, other)
+    def __isub__(self, other: Any) -> Tensor: return _in_place("sub", "-=", self, other)
+    def __imul__(self, other: Any) -> Tensor: return _in_place("mul", "*=", self, other)
+    def __itruediv__(self, other: Any) -> Tensor: return _in_place("div", "/=", self, other)
+    def __ipow__(self, other: Any) -> Tensor: return _in_place("power", "**=", self, other)
+    def __imatmul__(self, other: Any) -> Tensor: return _in_place("matmul", "@=", self, other)
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        raise GradientError("in-place assignment is not supported, since it has no gradient: build "
+                            "a new tensor with where(), concatenate() or pad(); to change the "
+                            "values of a leaf, write tensor.data[index] = value")
+
+    # ---- ops of one input, as methods
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Sum over ``axis``; see `tinygrad_cnn.sum`."""
+        return _call("sum", self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Mean over ``axis``; see `tinygrad_cnn.mean`."""
+        return _call("mean", self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Biased variance over ``axis``; see `tinygrad_cnn.var`."""
+        return _call("var", self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Largest value over ``axis``; see `tinygrad_cnn.max`."""
+        return _call("max", self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Smallest value over ``axis``; see `tinygrad_cnn.min`."""
+        return _call("min", self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same values in another shape; see `tinygrad_cnn.reshape`."""
+        return _call("reshape", self, shape[0] if len(shape) == 1 else shape)
+
+    def flatten(self) -> Tensor:
+        """(N, ...) -> (N, rest); see `tinygrad_cnn.flatten`."""
+        return _call("flatten", self)
+
+    def transpose(self, *axes: int) -> Tensor:
+        """Axes in another order; see `tinygrad_cnn.transpose`."""
+        one = len(axes) == 1 and isinstance(axes[0], (tuple, list))
+        return _call("transpose", self, axes[0] if one else (axes or None))
+
+    def squeeze(self, axis: Any = None) -> Tensor:
+        """Without axes of one entry; see `tinygrad_cnn.squeeze`."""
+        return _call("squeeze", self, axis=axis)
+
+    def expand_dims(self, axis: Any) -> Tensor:
+        """With a new axis of one entry; see `tinygrad_cnn.expand_dims`."""
+        return _call("expand_dims", self, axis=axis)
+
+    def astype(self, dtype: Any) -> Tensor:
+        """Cast; the gradient is cast back.  See `tinygrad_cnn.astype`."""
+        return _call("astype", self, dtype)
+
+    def exp(self) -> Tensor:
+        """See `tinygrad_cnn.exp`."""
+        return _call("exp", self)
+
+    def log(self) -> Tensor:
+        """See `tinygrad_cnn.log`."""
+        return _call("log", self)
+
+    def sqrt(self) -> Tensor:
+        """See `tinygrad_cnn.sqrt`."""
+        return _call("sqrt", self)
+
+    def abs(self) -> Tensor:
+        """See `tinygrad_cnn.abs`."""
+        return _call("abs", self)
+
+    def clip(self, low: Any, high: Any) -> Tensor:
+        """See `tinygrad_cnn.clip`."""
+        return _call("clip", self, low, high)
+
+    def relu(self) -> Tensor:
+        """See `tinygrad_cnn.relu`."""
+        return _call("relu", self)
+
+    def tanh(self) -> Tensor:
+        """See `tinygrad_cnn.tanh`."""
+        return _call("tanh", self)
+
+    def sigmoid(self) -> Tensor:
+        """See `tinygrad_cnn.sigmoid`."""
+        return _call("sigmoid", self)
+
+    def softmax(self, axis: int = -1) -> Tensor:
+        """See `tinygrad_cnn.softmax`."""
+        return _call("softmax", self, axis=axis)
+
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        """See `tinygrad_cnn.log_softmax`."""
+        return _call("log_softmax", self, axis=axis)
+
+    def logsumexp(self, axis: Any = -1) -> Tensor:
+        """See `tinygrad_cnn.logsumexp`."""
+        return _call("logsumexp", self, axis=axis)
+
+
+class Parameter(Tensor):
+    """A leaf that is trained: ``requires_grad`` is True, and modules collect it.
+
+    Parameters
+    ----------
+    data : array_like
+        Initial values, float32 or float64; copied.
+    name : str, optional
+        What drawings and errors call it.
+
+    Raises
+    ------
+    DTypeError
+        If the dtype is an integer or boolean.
+
+    Examples
+    --------
+    >>> Parameter([1.0, 2.0], name="scale")
+    Parameter([1., 2.], dtype=float32, requires_grad=True, name='scale')
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, name: str | None = None) -> None:
+        super().__init__(data, requires_grad=True, name=name)
+
+
+def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
+           name: str | None = None) -> Tensor:
+    """Make a tensor from a copy of ``data``.
+
+    Parameters
+    ----------
+    data : array_like
+        NumPy arrays keep their dtype, Python numbers and lists become float32.
+    dtype : dtype, optional
+        Cast to this.
+    requires_grad, name
+        As in `Tensor`.
+
+    Examples
+    --------
+    >>> tensor([1, 2], dtype=np.float64)
+    Tensor([1., 2.], dtype=float64)
+    """
+    array = _new_array(data, None if dtype is None else as_dtype(dtype, "tensor"), "tensor")
+    return Tensor(array, requires_grad, name)
+
+
+def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
+    """A tensor around an array that is known to be right: the quick way in."""
+    t = _new(Tensor)
+    t._data = data
+    t.requires_grad = requires_grad
+    t.node = node
+    t._access = SHARED
+    t.grad = None
+    t.name = None
+    return t
+
+
+# ---- who may write to an array -------------------------------------------------------------------
+
+def writable(x: Tensor) -> Array:
+    """The array of ``x`` for writing in place: first copied, if anybody else may read it."""
+    if x._access != EXPOSED and not (_alone(x) and x._data.flags.writeable):
+        x._data = x._data.copy()
+    return x._data
+
+
+def held(x: Tensor) -> bool:
+    """Whether the user holds the array of ``x``, or a view of it, and may still write to it."""
+    if x._access == EXPOSED and _alone(x):
+        x._access = SHARED
+    return x._access == EXPOSED
+
+
+def shared(x: Tensor) -> Array:
+    """The array of ``x`` for keeping: a copy, if the user may still write to it."""
+    return x._data.copy() if held(x) else x._data
+
+
+def _alone(x: Tensor) -> bool:
+    """Whether nobody but ``x`` holds its array, and the array looks at nobody else's memory."""
+    base = x._data.base
+    return getrefcount(x._data) <= _ALONE and (
+        base is None or getattr(base, "exclusive", False))      # memory that is used again
+
+
+def _references(x: Tensor) -> int:
+    return getrefcount(x._data)
+
+
+_ALONE = _references(_wrap(np.empty(1), False, None))       # 2 in CPython: the slot and the call
+
+
+def _in_place(name: str, sign: str, x: Tensor, other: Any) -> Tensor:
+    if x.node is not None or not x.requires_grad:
+        return _call(name, x, other)
+    if is_grad_enabled():
+        raise GradientError(f"a leaf that requires a gradient cannot be changed by {sign} while "
+                            f"ops are recorded; write `with no_grad(): x {sign} ...`, or make a "
+                            f"new tensor: x = x {sign[:-1]} ...")
+    result = _call(name, x, other)._data
+    if result.shape != x._data.shape:
+        raise ShapeError(f"{sign}: the result has shape {result.shape}, the leaf {x._data.shape}; "
+                         "a leaf keeps its shape")
+    writable(x)[...] = result
+    return x
+
+
+def _call(name: str, *args: Any, **settings: Any) -> Tensor:
+    result: Tensor = FUNCTIONS[name](*args, **settings)
+    return result
+
+
+def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
+    if isinstance(b, str):                      # as in `padding == "same"`, if a tensor is given
+        return NotImplemented
+    try:
+        return ufunc(a._data, b._data if isinstance(b, Tensor) else b)
+    except ValueError:
+        raise ShapeError(f"{ufunc.__name__}: shapes {a.shape} and {np.shape(as_array(b))} do not "
+                         "broadcast") from None
+
+
+def as_tensor(value: Any, op: str, name: str = "x") -> Any:
+    """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input.
+
+    Inside a first-order backward pass, where op functions give arrays, an array stays one.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if _state.get().plain:
+        return np.asarray(value)
+    return _exposed(_new_array(value, None, f"{op}: {name}", copy=False))
+
+
+def _exposed(array: Array) -> Tensor:
+    """A tensor around an array that the user may hold: it is copied only if it is kept."""
+    tensor = _wrap(array, False, None)
+    tensor._access = EXPOSED
+    return tensor
+
+
+def as_dtype(value: Any, op: str) -> np.dtype[Any]:
+    """``value`` as a dtype, or an error that names the op."""
+    try:
+        # NumPy takes None for float64, and a pair, or what has a dtype, for a dtype too.
+        if value is not None and not isinstance(value, (Tensor, tuple, list)):
+            return np.dtype(value)
+    except (TypeError, ValueError, SyntaxError):            # NumPy parses strings such as "(2,)f4"
+        pass
+    raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
+
+
+def as_flag(value: Any, op: str, name: str) -> bool:
+    """True or False; what merely counts as true is refused."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise SettingError(f"{op}: {name} must be True or False, got {value!r}")
+
+
+def _kind_of(value: Any) -> str:
+    """What errors call a value that is refused: ``str``, ``ndarray of complex128``."""
+    kind = type(value).__name__
+    return f"{kind} of {value.dtype}" if isinstance(value, np.ndarray) else kind
+
+
+def _not_numbers(op: str, name: str, value: Any) -> DTypeError:
+    return DTypeError(f"{op}: {name} must be a tensor, an array or a number, "
+                      f"got {_kind_of(value)}")
+
+
+def as_array(value: Any) -> Array:
+    """The plain values of a tensor or of anything array-like."""
+    return value._data if isinstance(value, Tensor) else np.asarray(value)
+
+
+def as_setting(value: Any, op: str, name: str) -> Array:
+    """The plain values of a setting; refused if a gradient would be lost."""
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise GradientError(f"{op}: {name} is not differentiable, but the tensor given "
+                                f"requires a gradient; pass {name}.detach()")
+        return value._data
+    refuse_tensors_inside(value, f"{op}: {name}")
+    return np.asarray(value)
+
+
+# ---- gradients of a recorded graph ---------------------------------------------------------------
+
+def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
+    if not out.requires_grad:
+        raise GradientError(f"{who}: nothing was recorded: the output depends on no tensor that "
+                            "requires a gradient, or was computed under no_grad()")
+    if gradient is None:
+        if out._data.size != 1:
+            raise GradientError(f"{who}: the output has shape {out.shape}, not one element; reduce "
+                                "it with .sum() or .mean(), or pass gradient= of that shape")
+        return _wrap(np.ones_like(out._data), False, None)
+    if not isinstance(gradient, Tensor):
+        gradient = _exposed(_converted(gradient, out._data.dtype, who, "gradient"))
+    if gradient.shape != out.shape:
+        raise ShapeError(f"{who}: gradient has shape {gradient.shape}, the output {out.shape}")
+    if gradient.dtype != out.dtype:
+        raise DTypeError(f"{who}: gradient is {gradient.dtype}, the output {out.dtype}; "
+                         f"cast it: gradient.astype(np.{out.dtype})")
+    return gradient
+
+
+def gradients_of(out: Tensor, gradient: Any, who: str, *, create_graph: bool, retain_graph: bool,
+                 targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
+    """The gradients that `backward_pass` finds, each a tensor of its own."""
+    ct = _cotangent_of(out, gradient, who)
+    found = backward_pass(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
+                          create_graph=create_graph, retain_graph=retain_graph)
+    if not create_graph:
+        return {key: _wrap(part, False, None) for key, part in found.items()}
+    seen = {id(ct)}
+    for key, part in found.items():
+        if id(part) in seen:                            # a rule passed on what it was given
+            found[key] = part = _call("reshape", part, part.shape)
+        seen.add(id(part))
+    return found
+
+
+def _sum(a: Tensor, b: Tensor, create_graph: bool) -> Tensor:
+    return _call("add", a, b) if create_graph else _wrap(np.asarray(a._data + b._data), False, None)
+
+
+def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
+    """A value that is no tensor, in ``dtype``; other float arrays are refused."""
+    refuse_tensors_inside(value, f"{op}: {name}")
+    if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f" \
+            and value.dtype.newbyteorder("=") != dtype and dtype.kind != "c":
+        raise DTypeError(f"{op}: {name} is an array of {value.dtype} among tensors of {dtype}; "
+                         f"cast it: {name}.astype(np.{dtype})")
+    try:
+        array = np.asarray(value, dtype if isinstance(value, int) else None)
+    except OverflowError:
+        raise DTypeError(f"{op}: {name} is an integer of {int(value).bit_length()} bits, which "
+                         f"{dtype} cannot hold; cast the tensor first: tensor.astype(np.int64), "
+                         "or to a float dtype") from None
+    if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
+        raise _not_numbers(op, name, value)
+    return array.astype(dtype, copy=False)

@@ -1,0 +1,332 @@
+"""NumPy's functions on tensors: ``np.f(tensor)`` means what NumPy means, or is refused by name.
+
+Three tables say what happens to a call that NumPy hands over:
+
+- a function of ``_OURS`` is answered by an op.  Its arguments have NumPy's names and order, from
+  NumPy's own signature; ``dtype=`` casts the tensors first; any other argument that the op does not
+  take must have its default.
+- a function of ``_PLAIN`` has a derivative that is zero or undefined by nature.  It answers with
+  plain arrays.
+- any other function answers with plain arrays as well, unless a tensor requires a gradient.
+
+A ufunc is answered by what `public` names it for; otherwise the same rules hold.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
+from tinygrad_cnn.core.op import FUNCTIONS, public
+from tinygrad_cnn.errors import SettingError, TinygradCnnError
+from tinygrad_cnn.ops.elementwise import clip, mul, sqrt, where
+from tinygrad_cnn.ops.layout import (
+    astype,
+    concatenate,
+    expand_dims,
+    pad,
+    reshape,
+    squeeze,
+    stack,
+    transpose,
+)
+from tinygrad_cnn.ops.linear import matmul
+from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum, var
+from tinygrad_cnn.shapes import axes_tuple
+
+__all__: list[str] = []
+
+NumpyFunction = Callable[..., Any]
+
+
+# ---- calls that NumPy hands over -----------------------------------------------------------------
+
+class _Row(NamedTuple):
+    """A function of NumPy, what answers it, and NumPy's name -> ours of each argument."""
+
+    numpy: NumpyFunction
+    ours: NumpyFunction
+    arrays: Mapping[str, str]
+    settings: Mapping[str, str]
+
+
+@public()
+def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
+                settings: dict[str, Any]) -> Any:
+    """Answer ``ufunc.method(*inputs, **settings)``, or refuse it."""
+    known = getattr(np, ufunc.__name__, None) is ufunc
+    what = f"np.{ufunc.__name__}" if known else ufunc.__name__
+    ours = FUNCTIONS.get(ufunc)
+    if method != "__call__":
+        if ours is not None:
+            raise TypeError(f"{what}.{method} is not supported on a tensor; {what} is")
+        what += f".{method}"
+    if ours is not None:
+        settings = dict(settings)
+        dtype = settings.pop("dtype", None)
+        for name, value in settings.items():
+            if not _same(value, _UFUNC_DEFAULTS.get(name, inspect.Parameter.empty)):
+                raise _not_supported(what, name, ("dtype",))
+        return ours(*(inputs if dtype is None else _cast(what, inputs, dtype)))
+    carries = () if ufunc in _PLAIN else (inputs, settings)
+    return _plain(what, getattr(ufunc, method), inputs, settings, carries)
+
+
+@public()
+def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+    """Answer ``function(*args, **settings)``, a function of NumPy without an op, or refuse it."""
+    carries: Any = (args, settings)
+    if (names := _PLAIN.get(function)) is not None:
+        carries = [_given(function, args, settings).get(name) for name in names]
+    return _plain(_name(function), function, args, settings, carries)
+
+
+def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
+    """What an op answers to a function of NumPy, called with NumPy's arguments."""
+    given = _given(row.numpy, args, settings)
+    if not any(True for name in row.arrays for _ in _tensors(given.get(name))):
+        return array_function(row.numpy, args, settings)        # a tensor among the settings only
+    what = _name(row.numpy)
+    defaults = _parameters(row.numpy).parameters
+    dtype = given.pop("dtype", None)
+    call: dict[str, Any] = {}
+    for name, value in given.items():
+        ours = row.arrays.get(name) or row.settings.get(name)
+        if ours in call:
+            raise TypeError(f"{what}: {name}= was given under another name already")
+        if name in row.arrays:
+            call[row.arrays[name]] = value if dtype is None else _cast(what, value, dtype)
+        elif ours is not None:
+            call[ours] = as_setting(value, what, name) if isinstance(value, Tensor) else value
+        elif name not in defaults or not _same(value, defaults[name].default):
+            raise _not_supported(what, name, [n for n in row.settings if n in defaults]
+                                 + ["dtype"] * ("dtype" in defaults))
+    try:
+        return row.ours(**call)
+    except TinygradCnnError as error:
+        if f"{row.numpy.__name__}:" in str(error):
+            raise
+        raise type(error)(f"{what}: {error}") from None
+
+
+def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any],
+           carries: Any) -> Any:
+    """What NumPy answers for the plain values, unless that cuts the graph or writes to them."""
+    if is_grad_enabled() and any(x.requires_grad for x in _tensors(carries)):
+        raise TypeError(f"{what} is not differentiable here; for plain values pass "
+                        "tensor.numpy()")
+    try:
+        return function(*_values(args), **_values(settings))
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise TypeError(f"{what} would write into a tensor; write into an array, or into "
+                        "tensor.data") from None
+
+
+# ---- NumPy's arguments ---------------------------------------------------------------------------
+
+def _name(function: NumpyFunction) -> str:
+    """``np.linalg.norm``: the name that users call it by."""
+    module = function.__module__
+    return f"np{module.removeprefix('numpy')}.{function.__name__}" \
+        if module.partition(".")[0] == "numpy" else f"{module}.{function.__name__}"
+
+
+@cache
+def _parameters(function: NumpyFunction) -> inspect.Signature:
+    return inspect.signature(_SIGNATURES.get(function, function))
+
+
+def _given(function: NumpyFunction, args: tuple[Any, ...],
+           settings: dict[str, Any]) -> dict[str, Any]:
+    """What the caller gave, by NumPy's names."""
+    try:
+        found = dict(_parameters(function).bind(*args, **settings).arguments)
+    except TypeError as error:
+        raise TypeError(f"{_name(function)}: {error}") from None
+    rest = found.pop("kwargs", {})
+    return {name: value for name, value in (found | rest).items() if value is not np._NoValue}
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether the caller gave what NumPy assumes anyway."""
+    return value is default or (isinstance(value, (bool, int, str)) and value == default)
+
+
+def _not_supported(what: str, name: str, taken: Iterable[str]) -> TypeError:
+    names = ", ".join(f"{t}=" for t in taken)
+    return TypeError(f"{what}: {name}= is not supported on a tensor"
+                     + (f"; {names} may be given" if names else ""))
+
+
+def _cast(what: str, value: Any, dtype: Any) -> Any:
+    """Arrays and tensors, also in lists, in the dtype that the caller asks for."""
+    wanted = as_dtype(dtype, what)
+    if wanted not in (np.float32, np.float64):
+        raise TypeError(f"{what}: dtype={wanted} is not supported on a tensor; float32 and float64 "
+                        "are")
+    if isinstance(value, (list, tuple)):
+        return [_cast(what, x, wanted) for x in value]
+    return astype(value, wanted) if isinstance(value, Tensor) else np.asarray(value, wanted)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a nest of lists, tuples and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for x in value:
+            yield from _tensors(x)
+    elif isinstance(value, dict):
+        yield from _tensors(tuple(value.values()))
+
+
+def _values(value: Any) -> Any:
+    """The same nest with plain arrays for tensors."""
+    if isinstance(value, Tensor):
+        return value.numpy()
+    if isinstance(value, (list, tuple)):
+        return (list if isinstance(value, list) else tuple)(_values(x) for x in value)
+    return {k: _values(x) for k, x in value.items()} if isinstance(value, dict) else value
+
+
+# ---- functions of NumPy that are made of ops -----------------------------------------------------
+
+def _square(x: Any) -> Tensor:
+    small = astype(x, np.int8) if as_array(x).dtype.kind == "b" else x      # as NumPy does
+    return mul(small, small)
+
+
+FUNCTIONS[np.square] = _square
+
+
+def _variance(what: str, a: Any, axis: Any = None, keepdims: bool = False, ddof: float = 0,
+              correction: float | None = None) -> Tensor:
+    if ddof and correction is not None:
+        raise TypeError(f"{what}: ddof= and correction= are the same argument; give one")
+    lost = ddof if correction is None else correction
+    count = math.prod(a.shape[i] for i in axes_tuple(axis, a.shape, op=what))
+    y = var(a, axis, keepdims)
+    if not lost:
+        return y
+    if count <= lost:
+        raise SettingError(f"{what}: ddof is {lost}, which must be below the number of entries, "
+                           f"{count}")
+    return y * (count / (count - lost))
+
+
+def _deviation(**given: Any) -> Tensor:
+    y = _variance("np.std", **given)
+    flat = as_array(y) == 0                     # where the root has no slope, equal entries get 0
+    return where(flat, 0.0, sqrt(where(flat, 1.0, y)))
+
+
+def _dot(a: Any, b: Any) -> Tensor:
+    if np.ndim(as_array(b)) > 2:
+        raise TypeError(f"np.dot: b has {np.ndim(as_array(b))} axes; on a tensor it takes at most "
+                        "2: use np.matmul")
+    return matmul(a, b)
+
+
+def _moved(function: NumpyFunction) -> NumpyFunction:
+    """`transpose` to where ``function`` puts the axes."""
+    def answer(a: Any, **places: Any) -> Tensor:
+        # Sizes 0, 1, 2 ... come out as the order of the axes.
+        return transpose(a, function(np.empty(range(a.ndim)), **places).shape)
+    return answer
+
+
+def _concatenate(xs: Any, axis: int | None = 0) -> Tensor:
+    if axis is None:
+        return concatenate([reshape(x, -1) for x in xs])
+    return concatenate(xs, axis)
+
+
+def _pad(array: Any, pad_width: Any, mode: Any = "constant", constant_values: Any = None) -> Tensor:
+    if constant_values is not None and mode != "constant":
+        raise TypeError(f"np.pad: constant_values= belongs to mode 'constant', got {mode!r}")
+    values = np.unique(0 if constant_values is None else constant_values)
+    if values.size != 1:
+        raise TypeError("np.pad: constant_values= of a tensor must be one number for all sides, "
+                        f"got {constant_values!r}; pad one side after the other")
+    sides = np.asarray(list(pad_width.values()) if isinstance(pad_width, dict) else pad_width)
+    if sides.dtype.kind != "i":
+        raise TypeError(f"np.pad: pad_width must hold integers, got {pad_width!r}")
+    if isinstance(pad_width, dict):
+        each = np.zeros((array.ndim, 2), int)
+        for axis, both in pad_width.items():
+            each[axis] = both
+    else:
+        each = np.broadcast_to(sides, (array.ndim, 2))
+    return pad(array, each.tolist(), mode=mode, value=values.item())
+
+
+# ---- which function is answered by what ----------------------------------------------------------
+
+def _row(numpy: NumpyFunction, ours: NumpyFunction, arrays: str, settings: str = "") -> None:
+    """Let ``ours`` answer; "a=x" says that NumPy's ``a`` is our ``x``."""
+    def names(text: str) -> dict[str, str]:
+        return {word.partition("=")[0]: word.rpartition("=")[2] for word in text.split()}
+    FUNCTIONS[numpy] = partial(_answer, _Row(numpy, ours, names(arrays), names(settings)))
+
+
+# The signatures of compiled functions, which NumPy tells from 2.4 on.
+_SIGNATURES: dict[Any, NumpyFunction] = {
+    np.concatenate: lambda arrays, /, axis=0, out=None, *, dtype=None, casting="same_kind": None,
+    np.dot: lambda a, b, out=None: None,
+    np.where: lambda condition, x=None, y=None, /: None,
+}
+
+_row(np.sum, sum, "a=x", "axis keepdims")
+_row(np.mean, mean, "a=x", "axis keepdims")
+for _twin in (np.max, np.amax):
+    _row(_twin, max, "a=x", "axis keepdims")
+for _twin in (np.min, np.amin):
+    _row(_twin, min, "a=x", "axis keepdims")
+_row(np.var, partial(_variance, "np.var"), "a", "axis keepdims ddof correction")
+_row(np.std, _deviation, "a", "axis keepdims ddof correction")
+_row(np.clip, clip, "a=x", "a_min=low a_max=high min=low max=high")
+_row(np.where, where, "x=a y=b", "condition")
+_row(np.dot, _dot, "a b")
+_row(np.reshape, reshape, "a=x", "shape newshape=shape")
+_row(np.ravel, lambda a: reshape(a, -1), "a")
+_row(np.copy, lambda a: reshape(a, a.shape), "a")
+_row(np.squeeze, squeeze, "a=x", "axis")
+_row(np.expand_dims, expand_dims, "a=x", "axis")
+_row(np.transpose, transpose, "a=x", "axes")
+_row(np.swapaxes, _moved(np.swapaxes), "a", "axis1 axis2")
+_row(np.moveaxis, _moved(np.moveaxis), "a", "source destination")
+_row(np.broadcast_to, broadcast_to, "array=x", "shape")
+_row(np.concatenate, _concatenate, "arrays=xs", "axis")
+_row(np.stack, stack, "arrays=xs", "axis")
+_row(np.pad, _pad, "array", "pad_width mode constant_values")
+
+# Functions whose derivative is zero or undefined by nature.  Where an argument does carry a
+# gradient, the table names it.
+_PLAIN: dict[Any, tuple[str, ...]] = dict.fromkeys((
+    np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal, np.logical_and,
+    np.logical_or, np.logical_xor, np.logical_not, np.isfinite, np.isnan, np.isinf, np.signbit,
+    np.sign, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide,
+    np.round, np.around, np.fix,
+    np.any, np.all, np.isclose, np.allclose, np.array_equal, np.array_equiv, np.isin,
+    np.isposinf, np.isneginf, np.isreal, np.iscomplex, np.isrealobj, np.iscomplexobj,
+    np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.argsort, np.argpartition, np.lexsort,
+    np.argwhere, np.nonzero, np.flatnonzero, np.where, np.count_nonzero, np.searchsorted,
+    np.digitize,
+    np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.common_type, np.min_scalar_type,
+    np.may_share_memory, np.shares_memory, np.diag_indices_from, np.tril_indices_from,
+    np.triu_indices_from, np.zeros_like, np.ones_like, np.empty_like,
+    np.array_repr, np.array_str, np.array2string, np.save, np.savez, np.savez_compressed,
+    np.savetxt), ())
+_PLAIN |= dict.fromkeys((np.histogram, np.histogram2d, np.histogramdd), ("weights",))
+_PLAIN[np.full_like] = ("fill_value",)
+
+# What a ufunc may be told without a change of its result.
+_UFUNC_DEFAULTS = {"out": None, "where": True, "casting": "same_kind", "order": "K", "subok": True}

@@ -1,0 +1,654 @@
+"""Capture a run as plain data: one `Entry` for each tensor, in the order of execution.
+
+A `Watch` observes the engine.  It keeps numbers, never arrays or nodes, so a step can be drawn
+after its graph is freed; of a leaf it keeps a weak reference, to read its weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import math
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinygrad_cnn.core import Parameter, Tensor, gradients
+from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
+from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.errors import GradientError, VizError
+from tinygrad_cnn.viz.labels import setting_labels, source_line
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.nn import Module
+
+__all__ = ["Entry", "Recording", "Statistics", "Watch", "describe", "describe_module", "dotted",
+           "entry_names", "is_placeholder", "statistics", "watch"]
+
+Array = NDArray[Any]
+_MOST_OPS = 200_000                         # of which a long watch keeps the latest
+_LEAST_ROWS = 16                            # fewer say nothing about a channel
+_NAMES = {"w": "weight", "b": "bias"}
+
+
+# ---- the recorded graph --------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Statistics:
+    """Root mean square and extremes of an array, and how many entries are NaN or infinite."""
+
+    rms: float
+    low: float = 0.0
+    high: float = 0.0
+    bad: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the run, and the op that made it."""
+
+    role: str                               # input, parameter, constant, label, op or loss
+    shape: tuple[int, ...]
+    dtype: str
+    op: str = ""                            # empty for a leaf
+    name: str = ""                          # empty for an op
+    scope: tuple[str, ...] = ()             # the modules that were running, below the outermost
+    family: str = ""
+    inputs: tuple[int, ...] = ()            # the entries that were read,
+    arguments: tuple[str, ...] = ()         # and their names in the signature of the op
+    settings: tuple[str, ...] = ()          # ("5×5", "stride 1", "1→8 channels")
+    needs_gradient: bool = False
+    flops: int = 0                          # floating-point operations of the forward pass
+    kept: int = 0                           # bytes that live on for the backward pass
+    seconds: float | None = None            # of the forward pass, if it was observed
+    note: str = ""
+    value: Statistics | None = None
+    weight: float | None = None             # RMS of a parameter
+    gradient: Statistics | None = None      # of the cotangent of this tensor, if it was recorded
+    sent: tuple[float | None, ...] = ()     # RMS of the gradient sent to each input
+    step: int = -1                          # position in the backward pass, or -1
+    source: str = ""                        # "net.py:14"
+    dead: int = 0                           # channels that are zero over batch and space,
+    channels: int = 0                       # of how many
+    confidence: float | None = None         # of a loss: mean of the largest probability
+    classes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def path(self) -> str:
+        """Name of the tensor with the modules that hold it: ``conv1.weight``."""
+        return dotted((*self.scope, self.name or self.op))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run: its entries, where its output is, and what is known of it as a whole."""
+
+    title: str
+    entries: tuple[Entry, ...]
+    output: int
+    backward: bool = False                  # whether gradients were recorded
+    unreached: tuple[str, ...] = ()         # parameters of the model that the output does not read
+    notes: dict[str, str] = field(default_factory=dict)     # module path -> its class and settings
+
+    @property
+    def batch(self) -> int | None:
+        """Size of the first axis of the first input, if it has one."""
+        return next((e.shape[0] for e in self.entries if e.role == "input" and e.shape), None)
+
+
+def entry_names(recording: Recording) -> list[str]:
+    """A name for each entry, its path; the second of a name is ``relu#2``."""
+    taken: Counter[str] = Counter()
+    names = []
+    for path in (e.path for e in recording.entries):
+        taken[path] += 1
+        names.append(path if taken[path] == 1 else f"{path}#{taken[path]}")
+    return names
+
+
+def dotted(path: tuple[str, ...]) -> str:
+    """
+    >>> dotted(("stage2", "0", "conv1"))
+    'stage2[0].conv1'
+    """
+    text = ""
+    for part in path:
+        text += f"[{part}]" if part.isdigit() and text else f".{part}" if text else part
+    return text
+
+
+# ---- figures of arrays ---------------------------------------------------------------------------
+
+def is_placeholder(array: Array) -> bool:
+    """Whether an array has a shape only, in place of values that the graph did not keep."""
+    return array.ndim > 0 and array.size > 1 and not any(array.strides)
+
+
+def statistics(array: Array) -> Statistics:
+    """Root mean square, extremes, and how many entries are NaN or infinite.
+
+    >>> statistics(np.array([3.0, -4.0, np.inf]))
+    Statistics(rms=inf, low=-4.0, high=3.0, bad=1)
+    """
+    if not array.size:
+        return Statistics(0.0)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.dtype.kind != "f":
+        flat = flat.astype(np.float64)
+    with np.errstate(all="ignore"):         # NaN and overflow are findings, not faults, here
+        total = float(np.dot(flat, flat))
+    if math.isfinite(total):
+        return Statistics(math.sqrt(total / flat.size), float(flat.min()), float(flat.max()))
+    finite = flat[np.isfinite(flat)].astype(np.float64)
+    bad = flat.size - finite.size
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if not bad:                             # the squares overflowed, the values did not
+        scale = max(abs(low), abs(high))
+        return Statistics(scale * math.sqrt(float(np.mean((finite / scale) ** 2))), low, high)
+    return Statistics(math.nan if np.isnan(flat).any() else math.inf, low, high, bad)
+
+
+def _value_facts(node: Node, out: Array, logits: Array | None) -> dict[str, Any]:
+    """What the values of a result say: statistics, zeros, dead channels, confidence."""
+    facts: dict[str, Any] = {"value": statistics(out)}
+    low, high = facts["value"].low, facts["value"].high
+    if node.op.family == "activation" and out.ndim > 1 and out.size and low == 0:
+        # Nothing is below zero, so a channel is dead if its sum is zero; products add fast.
+        zeros = 1 - np.count_nonzero(out > 0) / out.size
+        facts["note"] = f"{zeros * 100:.0f}% zeros" if high > 0 else ""
+        rows = out.reshape(-1, out.shape[-1])
+        if len(rows) >= _LEAST_ROWS:
+            sums = np.ones(len(rows), rows.dtype) @ rows
+            facts["channels"], facts["dead"] = len(sums), int(np.count_nonzero(sums == 0))
+    if node.op.name == "softmax" and out.size:
+        facts["confidence"] = float(out.max(axis=-1).mean())
+    if node.op.name == "cross_entropy" and logits is not None and logits.ndim == 2 \
+            and logits.size and not is_placeholder(logits):
+        with np.errstate(all="ignore"):
+            z = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+            facts["confidence"] = float((1 / np.exp(z).sum(axis=1)).mean())
+        facts["classes"] = logits.shape[1]
+    return facts
+
+
+@lru_cache(maxsize=32)
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    """NumPy works these names out anew each time, which shows in a graph of 10,000 ops."""
+    return str(dtype)
+
+
+# ---- the observer --------------------------------------------------------------------------------
+
+@dataclass
+class _Noted:
+    """One op or leaf: the fields of its entry that are known, and what is still summed up."""
+
+    facts: dict[str, Any]
+    inputs: tuple[int, ...] = ()
+    origin: tuple[Any, int] | None = None
+    tensor: weakref.ref[Tensor] | None = None
+    kept: int = 0
+    charged: bool = False                   # whether the result is among the bytes kept
+    sent: dict[int, float] = field(default_factory=dict)
+    step: int = -1
+
+
+class Watch(Observer):
+    """What `watch` has noted: every op applied and every cotangent found inside its block.
+
+    Keys are serial numbers for what an op made, and negative numbers for leaves.
+    """
+
+    def __init__(self) -> None:
+        self.ops: dict[int, _Noted] = {}
+        self.leaves: dict[int, _Noted] = {}
+        self.gradients: dict[int, Statistics] = {}
+        self._leaf_keys: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._untracked: dict[int, tuple[weakref.ref[Array], int]] = {}
+        self._same: dict[tuple[Any, ...], int] = {}     # leaves by their name or their values
+        self._readers: Counter[int] = Counter()
+        self._owner: dict[int, int] = {}    # which op allocated the memory of a view
+        self._sums: dict[int, Array] = {}
+        self._fresh = itertools.count(-1, -1)
+        self._last_serial = -1
+        self._step = 0
+
+    def describe(self, output: Tensor, *, title: str = "") -> Recording:
+        """The recording of one output; a VizError if it was not computed inside the block."""
+        if output.node is None or output.node.serial not in self.ops:
+            raise VizError("graph: this tensor was not computed inside the watch; compute it in "
+                           "the with block")
+        return self.recording(output.node.serial, title=title)
+
+    # ---- called by the engine
+    def forward(self, node: Node, inputs: Any, out: Array, seconds: float) -> None:
+        """Note an op that was applied; those inside a backward rule are not part of the network."""
+        if is_grad_enabled():
+            self.note(node, out, seconds)
+
+    def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array]],
+                 seconds: float) -> None:
+        """Note the gradient of an op, and what its rules sent on."""
+        if node.serial >= self._last_serial:        # serials fall within a pass
+            self._sums.clear()
+            self._step = 0
+        self._last_serial = node.serial
+        noted = self.ops.get(node.serial)
+        if noted is None:
+            return
+        self.gradients[node.serial] = statistics(cotangent)
+        noted.step, self._step = self._step, self._step + 1
+        inputs = [x for x in node.inputs or () if x is not None]
+        at = -1
+        for tensor, part in sent:
+            at = next((k for k in range(at + 1, len(inputs)) if inputs[k] is tensor), at)
+            key = self._key(tensor)
+            if tensor.node is not None and self._readers[key] == 1:
+                continue                    # the whole gradient of that op, noted when it is passed
+            if tensor.node is None:
+                whole = self._sums[key] + part if key in self._sums else part
+                if self._readers[key] > 1:
+                    self._sums[key] = whole
+                self.gradients[key] = statistics(whole)
+            noted.sent[at] = statistics(part).rms
+
+    # ---- one op
+    def note(self, node: Node, out: Array | None, seconds: float | None) -> None:
+        """Note an op; ``out`` is None where its values are gone."""
+        shapes = [None if x is None else x.shape for x in node.inputs or ()]
+        given = [(x, node.op.input_name(i)) for i, x in enumerate(node.inputs or ())
+                 if x is not None]
+        keys = tuple(self._key(x, argument) for x, argument in given)
+        shape = tuple(node.shape if out is None else out.shape)
+        tracked = any(x.requires_grad for x, _ in given)
+        noted = self.ops[node.serial] = _Noted({
+            "role": "op", "shape": shape,
+            "dtype": _dtype_name(node.dtype if out is None else out.dtype), "op": node.op.name,
+            "scope": node.scope, "family": node.op.family,
+            "arguments": tuple(argument for _, argument in given),
+            "settings": setting_labels(node.op.name, node.settings, shapes),
+            "needs_gradient": tracked, "seconds": seconds,
+            "flops": node.op.count_flops(*shapes, out=shape, **node.settings)}, keys, node.origin)
+        self._readers.update(keys)
+        self._note_labels(node, noted)
+        self._note_memory(node, keys, [x._data for x, _ in given], out)
+        if out is not None:
+            noted.facts.update(_value_facts(node, out, given[0][0]._data if given else None))
+            if not tracked:
+                self._untracked[id(out)] = weakref.ref(out), node.serial
+        if len(self.ops) > _MOST_OPS:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Forget the oldest tenth of a long watch, and what only it referred to."""
+        for serial in list(self.ops)[:_MOST_OPS // 10]:
+            for table in (self.ops, self.gradients, self._readers, self._owner):
+                table.pop(serial, None)
+        read = {key for noted in self.ops.values() for key in noted.inputs}
+        self.leaves = {key: leaf for key, leaf in self.leaves.items() if key in read}
+        self._leaf_keys = {k: v for k, v in self._leaf_keys.items() if v[1] in self.leaves}
+        self._untracked = {k: v for k, v in self._untracked.items() if v[0]() is not None}
+        self._same = {k: v for k, v in self._same.items() if v in self.leaves}
+
+    def _key(self, x: Tensor, argument: str = "") -> int:
+        if x.node is not None and x.node.serial in self.ops:
+            return x.node.serial
+        made = self._untracked.get(id(x._data))
+        if made is not None and made[0]() is x._data:
+            return made[1]
+        thing: Any = x if x.node is None else x.node       # made before the watch began
+        known = self._leaf_keys.get(id(thing))
+        if known is not None and known[0]() is thing:
+            return known[1]
+        names = _other_names(x)
+        key = next((self._same[n] for n in names if self._same.get(n) in self.leaves), None)
+        if key is None:
+            key = next(self._fresh)
+            self.leaves[key] = _leaf(x, argument)
+            self._same.update(dict.fromkeys(names, key))
+        self._leaf_keys[id(thing)] = weakref.ref(thing), key
+        return key
+
+    def _note_labels(self, node: Node, noted: _Noted) -> None:
+        """Targets of a loss are a setting, yet a reader of the picture looks for them."""
+        target = node.settings.get("target")
+        if node.op.family != "loss" or not isinstance(target, np.ndarray):
+            return
+        key = next(self._fresh)
+        self.leaves[key] = _Noted({"role": "label", "family": "label", "name": "y",
+                                   "shape": target.shape, "dtype": str(target.dtype),
+                                   "note": "labels · no gradient"})
+        noted.inputs = (*noted.inputs, key)
+        noted.facts["arguments"] += ("target",)
+
+    def _note_memory(self, node: Node, keys: Sequence[int], arrays: Sequence[Array],
+                     out: Array | None) -> None:
+        """Charge each array that the graph keeps to the op that allocated it, once."""
+        held = (*node.residuals.values(), *node.settings.values())
+        self.ops[node.serial].kept = sum(a.nbytes for a in held if isinstance(a, np.ndarray)
+                                         and not is_placeholder(a))
+        view = out is not None and out.base is not None and node.op.family == "shape" and keys
+        self._owner[node.serial] = self._owner.get(keys[0], keys[0]) if view else node.serial
+        if node.out is not None and not view:
+            self._charge(node.serial, node.out)
+        for key, array in zip(keys, arrays, strict=True):
+            if key >= 0 and not is_placeholder(array):
+                self._charge(self._owner.get(key, key), array)
+
+    def _charge(self, key: int, array: Array) -> None:
+        noted = self.ops.get(key)
+        if noted is not None and not noted.charged:
+            noted.kept += array.nbytes
+            noted.charged = True
+
+    # ---- the recording
+    def recording(self, output: int, *, title: str = "", names: Mapping[int, str] | None = None,
+                  notes: Mapping[str, str] | None = None) -> Recording:
+        """What led to the op of serial ``output``; ``names`` are paths of parameters by ``id``."""
+        order = self._order(output)
+        index = {key: i for i, key in enumerate(order)}
+        root = _root(self.ops[k].facts["scope"] for k in order if k >= 0)
+        readers: dict[int, _Noted] = {}
+        for k in order:
+            for source in self.ops[k].inputs if k >= 0 else ():
+                readers.setdefault(source, self.ops[k])
+        unnamed = [k for k in order if k < 0 and self.leaves[k].facts["role"] == "input"
+                   and not self.leaves[k].facts["name"]]
+        given = {k: "x" if len(unnamed) == 1 else f"x{i}" for i, k in enumerate(unnamed, start=1)}
+        entries = tuple(self._op_entry(k, index, root, k == output) if k >= 0 else
+                        self._leaf_entry(k, given.get(k, ""), names or {}, readers[k], root)
+                        for k in order)
+        return Recording(title or root.lstrip("_") or "graph", entries, index[output],
+                         any(e.gradient is not None for e in entries), notes=dict(notes or {}))
+
+    def _order(self, output: int) -> list[int]:
+        """Keys behind an op: ops by serial number, each leaf before its first reader."""
+        reached, stack = {output}, [output]
+        while stack:
+            for key in self.ops[stack.pop()].inputs:
+                if key in self.ops and key not in reached:
+                    reached.add(key)
+                    stack.append(key)
+        order: dict[int, None] = {}
+        for serial in sorted(reached):
+            order.update(dict.fromkeys(k for k in self.ops[serial].inputs if k < 0))
+            order[serial] = None
+        return list(order)
+
+    def _op_entry(self, key: int, index: Mapping[int, int], root: str, last: bool) -> Entry:
+        noted = self.ops[key]
+        facts = {**noted.facts, "scope": _below(noted.facts["scope"], root)}
+        value = facts.get("value")
+        sent = tuple(noted.sent.get(k, self.gradients[j].rms if self._is_whole(noted, j) else None)
+                     for k, j in enumerate(noted.inputs))
+        if last and facts["needs_gradient"] and math.prod(facts["shape"]) == 1:
+            facts["role"] = facts["family"] = "loss"
+            if value is not None:
+                facts["note"] = f"loss {value.rms if value.bad else value.low:.4f}"
+        return Entry(**facts, inputs=tuple(index[k] for k in noted.inputs), kept=noted.kept,
+                     gradient=self.gradients.get(key), step=noted.step, sent=sent,
+                     source=source_line(*noted.origin) if noted.origin else "")
+
+    def _is_whole(self, noted: _Noted, source: int) -> bool:
+        """Whether what an op sent to ``source`` is the whole gradient of that op."""
+        return (source >= 0 and noted.step >= 0 and self._readers[source] == 1
+                and source in self.gradients)
+
+    def _leaf_entry(self, key: int, name: str, names: Mapping[int, str], reader: _Noted,
+                    root: str) -> Entry:
+        leaf = self.leaves[key]
+        facts = dict(leaf.facts)
+        tensor = leaf.tensor() if leaf.tensor is not None else None
+        path = names.get(id(tensor), "") if tensor is not None else ""
+        if path:
+            *above, name = path.split(".")
+            facts["scope"] = tuple(above)
+        else:
+            if facts["role"] == "parameter":
+                facts["scope"] = _below(reader.facts["scope"], root)
+            argument = reader.facts["arguments"][reader.inputs.index(key)]
+            name = name or facts["name"].rpartition(".")[2] or _NAMES.get(argument, argument)
+        if facts["role"] == "parameter" and tensor is not None:
+            facts["weight"] = statistics(tensor._data).rms
+        if facts.get("needs_gradient"):
+            facts["gradient"] = self.gradients.get(key)
+        return Entry(**{**facts, "name": name})
+
+
+def _leaf(x: Tensor, argument: str) -> _Noted:
+    facts = {"name": x.name or "", "shape": x.shape, "dtype": _dtype_name(x.dtype)}
+    if not x.requires_grad and x.size == 1:
+        value = "" if is_placeholder(x._data) else f"{x._data.reshape(()).item():g}"
+        return _Noted({**facts, "role": "constant", "family": "constant", "note": value})
+    trained = isinstance(x, Parameter) or (x.requires_grad and argument in _NAMES)
+    role = "parameter" if trained else "input"
+    return _Noted({**facts, "role": role, "family": role, "needs_gradient": x.requires_grad,
+                   "note": "" if x.requires_grad else "needs no gradient"},
+                  tensor=weakref.ref(x) if x.node is None else None)
+
+
+def _other_names(x: Tensor) -> list[tuple[Any, ...]]:
+    """What else tells that a leaf is one that was read before: its name, or else its values.
+
+    Each op copies an array that it is given, and a graph keeps placeholders for values that no rule
+    reads.  Equal zeros or ones are no sign: two initial states are two inputs.
+    """
+    if x.node is not None or x.requires_grad:
+        return []
+    names: list[tuple[Any, ...]] = [("name", x.name, x.shape, x.dtype)] if x.name else []
+    if x.size > 1 and not is_placeholder(x._data) and x._data.min() < x._data.max():
+        names.append(("values", hash(x._data.tobytes()), x.shape, x.dtype))
+    return names
+
+
+def _root(scopes: Iterable[tuple[str, ...]]) -> str:
+    """The outermost module: the one that most ops ran in, if it holds modules; else empty."""
+    counts: Counter[str] = Counter()
+    holds: set[str] = set()
+    for scope in scopes:
+        counts.update(scope[:1])
+        if len(scope) > 1:
+            holds.add(scope[0])
+    return next((name for name, _ in counts.most_common() if name in holds), "")
+
+
+def _below(scope: tuple[str, ...], root: str) -> tuple[str, ...]:
+    return scope[1:] if root and scope[:1] == (root,) else scope
+
+
+# ---- a live graph --------------------------------------------------------------------------------
+
+_watching: ContextVar[Watch | None] = ContextVar("watching", default=None)
+
+
+@contextmanager
+def watch() -> Iterator[Watch]:
+    """Note RMS, extremes, NaN and time of every op and gradient inside a ``with`` block.
+
+    The graph of a step that was watched can be drawn after ``backward()`` has freed it:
+    ``viz.graph(loss, watch=seen)``, or ``loss.graph()`` inside the block.
+
+    Examples
+    --------
+    >>> w = Parameter([1.0, 2.0], name="w")
+    >>> with watch() as seen:
+    ...     loss = (w * w).sum()
+    ...     loss.backward()
+    >>> [e.op for e in seen.describe(loss).entries if e.op]
+    ['mul', 'sum']
+    """
+    seen, outer = Watch(), _watching.get()
+    with observing(seen):
+        try:
+            _watching.set(seen)
+            yield seen
+        finally:
+            _watching.set(outer)
+
+
+def describe(output: Tensor, *, gradients: bool = True, title: str = "",
+             watch: Watch | None = None) -> Recording:
+    """What led to ``output``, as plain data.
+
+    Gradients come from the first of these that is there: a `watch` that saw the step; a private
+    replay of the backward pass, if the graph is alive and the output is one number; the ``grad`` of
+    the parameters.  No ``grad``, graph or random state of the caller changes.
+
+    Parameters
+    ----------
+    output : Tensor
+        A loss, or any tensor that ops made.
+    gradients : bool, default True
+        Whether to replay the backward pass.
+    title : str
+        Instead of the name of the outermost module.
+    watch : Watch, optional
+        One that has ended; the one around the call is found by itself.
+
+    Raises
+    ------
+    VizError
+        If no op is recorded behind the tensor, or its graph was freed.
+    """
+    seen = watch or _watching.get()
+    node = output.node
+    if node is None:
+        raise VizError("graph: no op is recorded behind this tensor; compute it outside no_grad() "
+                       "from parameters that require a gradient")
+    if seen is not None and node.serial in seen.ops:
+        return seen.recording(node.serial, title=title)
+    nodes = _nodes_behind(node)
+    arrays = {node.serial: output._data}    # results that are still alive
+    for n in nodes:
+        if n.out is not None:
+            arrays[n.serial] = n.out
+        arrays.update((x.node.serial, x._data) for x in n.inputs or ()
+                      if x is not None and x.node is not None and not is_placeholder(x._data))
+    noted = Watch()
+    for n in nodes:
+        noted.note(n, arrays.get(n.serial), None)
+    if gradients and output.size == 1 and output.requires_grad:
+        _replay(output, noted)
+    else:                                   # what backward() left in the leaves
+        for n in nodes:
+            inputs = (x for x in n.inputs or () if x is not None)
+            for key, x in zip(noted.ops[n.serial].inputs, inputs, strict=False):
+                if key < 0 and x.grad is not None:
+                    noted.gradients[key] = statistics(x.grad._data)
+    return noted.recording(node.serial, title=title)
+
+
+def _nodes_behind(last: Node) -> list[Node]:
+    """The nodes that led to one, in creation order."""
+    reached, stack = {last}, [last]
+    while stack:
+        node = stack.pop()
+        if node.inputs is None:
+            raise VizError("graph: backward() has freed this graph; draw it before backward(), "
+                           "pass retain_graph=True, or wrap the step in viz.watch()")
+        for x in node.inputs:
+            if x is not None and x.node is not None and x.node not in reached:
+                reached.add(x.node)
+                stack.append(x.node)
+    return sorted(reached, key=lambda n: n.serial)
+
+
+def _replay(output: Tensor, observer: Watch) -> None:
+    with observing(observer):
+        try:
+            gradients(output, retain_graph=True)
+        except GradientError as error:
+            error.add_note("while drawing; graph(gradients=False) draws without gradients")
+            raise
+
+
+# ---- a model and one batch -----------------------------------------------------------------------
+
+def describe_module(model: Module, x: Any, labels: Any = None, *, title: str = "") -> Recording:
+    """Run a copy of a model on one batch, and describe what it did.
+
+    The model itself stays as it is: weights, ``grad``, running averages and random state.
+
+    Parameters
+    ----------
+    model : Module
+        What to draw.
+    x : Tensor, array_like, or a tuple of them
+        One batch, as ``forward`` takes it.
+    labels : array_like, optional
+        Classes, shape (N,); with them the cross entropy is computed and gradients show.
+    title : str
+        Instead of the class of the model.
+
+    Raises
+    ------
+    VizError
+        If ``x`` is missing, or the model does not return one tensor.
+    """
+    kind = type(model).__name__
+    if x is None:
+        raise VizError(f"graph: {kind} has not been called, so its shapes are not known; "
+                       "give one batch: model.graph(x)")
+    twin = copy.deepcopy(model)
+    given = x if isinstance(x, tuple) else (x,)
+    arguments = [*_argument_names(model), *(f"x{k}" for k in range(len(given)))]
+    batch = [_as_input(v, name) for v, name in zip(given, arguments, strict=False)]
+    with watch() as seen:
+        output = twin(*batch)
+        if not isinstance(output, Tensor):
+            raise VizError(f"graph: {kind} returned {type(output).__name__}, not a Tensor; "
+                           "draw one of its outputs with tensor.graph()")
+        if labels is not None:
+            output = FUNCTIONS["cross_entropy"](output, labels)
+            gradients(output)
+    names = {id(p): name for name, p in twin.named_parameters()}
+    title = title or kind.lstrip("_")
+    if output.node is None or output.node.serial not in seen.ops:
+        if not seen.ops:                    # all parameters are frozen: no graph, but ops were seen
+            raise VizError(f"graph: {kind} applied no op; there is nothing to draw")
+        return seen.recording(next(reversed(seen.ops)), title=title)
+    found = seen.recording(output.node.serial, title=title, names=names, notes=_module_notes(twin))
+    reached = {e.path for e in found.entries if e.role == "parameter"}
+    missing = [name for name in names.values() if name not in reached]
+    return replace(found, unreached=tuple(missing)) if labels is not None else found
+
+
+def _as_input(value: Any, name: str) -> Tensor:
+    """A tensor of its own with the name of the argument, which the picture shows."""
+    if isinstance(value, Tensor):
+        return Tensor(value._data, requires_grad=value.requires_grad, name=value.name or name)
+    array = np.asarray(value)
+    return Tensor(array if array.dtype.kind == "f" and array.dtype.itemsize >= 4
+                  else array.astype(np.float32), name=name)
+
+
+def _argument_names(model: Module) -> list[str]:
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def _module_notes(model: Module) -> dict[str, str]:
+    """Class and settings of each module, by its path as the picture writes it."""
+    notes = {}
+    for name, module in model.named_modules():
+        if name:
+            settings, kind = module.extra_repr(), type(module).__name__.lstrip("_")
+            notes[dotted(tuple(name.split(".")))] = f"{kind}({settings})" if settings else kind
+    return notes

@@ -1,0 +1,480 @@
+"""The built-in layout: a straight trunk, branches on its right, skips on its left.
+
+Made for graphs that are a trunk with skips, as convolutional networks are.  It needs no program and
+no package, takes n log n time, and gives the same whole pixels on every machine.
+
+The trunk runs from the output back through the deepest input.  A card's row is its depth;
+parameters stand beside their reader.  What is off the trunk takes the nearest free lane on the
+right; an edge that jumps over rows takes a lane on the left.  Horizontal pieces run between rows,
+never over cards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Row
+from tinygrad_cnn.viz.labels import clean, width
+
+__all__ = ["Box", "Layout", "Route", "layout"]
+
+TITLE_SIZE, TAG_SIZE, ROW_SIZE, SMALL_SIZE = 14.5, 10.5, 11.5, 10.5
+GROUP_SIZE, EDGE_SIZE = 15.0, 11.0
+BAR, SQUARE = 96, 17
+STRIP, BADGE_STRIP = 9, 28
+_PAD = 7                                    # inside a card, around the strip
+_SIDE_GAP = 58                              # between a card and what stands beside it
+_LANE_GAP = 42
+_LABEL_ROOM = 34                            # height between rows that edge labels need
+_BOX_PAD, _BOX_TITLE = 16, 30
+_MARGIN = 32
+_MOST_LANES = 3
+ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle: its upper left corner and its size, in pixels."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+    @property
+    def right(self) -> int:
+        """x of the right side."""
+        return self.x + self.w
+
+    @property
+    def bottom(self) -> int:
+        """y of the lower side."""
+        return self.y + self.h
+
+    def overlaps(self, other: Box) -> bool:
+        """Whether the two share a pixel."""
+        return (self.x < other.right and other.x < self.right
+                and self.y < other.bottom and other.y < self.bottom)
+
+    def moved(self, dx: int, dy: int) -> Box:
+        """The same box elsewhere."""
+        return Box(self.x + dx, self.y + dy, self.w, self.h)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way of one edge, corner by corner from source to target, and where its label begins."""
+
+    edge: str
+    points: tuple[tuple[int, int], ...]
+    label: tuple[int, int] = (0, 0)
+    anchor: str = "start"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything is."""
+
+    width: int
+    height: int
+    cards: dict[str, Box]
+    groups: dict[str, Box]
+    routes: tuple[Route, ...]
+    lanes: int                              # columns beside the trunk
+    unboxed: tuple[str, ...] = ()           # modules whose box would cut through another card
+
+    @property
+    def fits(self) -> bool:
+        """Whether the graph is what this layout is made for: a trunk with few branches."""
+        return self.lanes <= _MOST_LANES and not self.unboxed
+
+    def moved(self, dx: int, dy: int, width: int, height: int) -> Layout:
+        """The same places on another page."""
+        return Layout(width, height, {k: b.moved(dx, dy) for k, b in self.cards.items()},
+                      {k: b.moved(dx, dy) for k, b in self.groups.items()},
+                      tuple(Route(r.edge, tuple((x + dx, y + dy) for x, y in r.points),
+                                  (r.label[0] + dx, r.label[1] + dy), r.anchor)
+                            for r in self.routes), self.lanes, self.unboxed)
+
+
+def layout(diagram: Diagram) -> Layout:
+    """Give every card, module and edge of a diagram its place.
+
+    Every edge of the diagram goes from an earlier card to a later one.
+    """
+    return _Builder(diagram).place()
+
+
+# ---- sizes ---------------------------------------------------------------------------------------
+
+def _text_width(text: str, size: float, *, bold: bool = False) -> float:
+    return width(clean(text), size, bold=bold)
+
+
+def _row_width(row: Row) -> float:
+    if row.kind == "text":
+        return (_text_width(row.text, ROW_SIZE) + _text_width(row.hot, ROW_SIZE, bold=True)
+                + _text_width(row.after, ROW_SIZE))
+    if row.kind == "warning":
+        return width("! " + clean(row.text), ROW_SIZE, bold=True) + 12
+    picture = BAR if row.kind == "bar" else len(row.levels) * (SQUARE + 2)
+    return picture + 10 + _text_width(row.text, SMALL_SIZE)
+
+
+def strip_width(card: Card) -> int:
+    """Width of the colored strip: enough for a badge if there is one."""
+    return BADGE_STRIP if card.badge else STRIP
+
+
+def measure(card: Card) -> tuple[int, int]:
+    """Width and height of a card."""
+    head = _text_width(card.title, TITLE_SIZE, bold=True)
+    if card.tag:
+        head += 18 + _text_width(card.tag, TAG_SIZE)
+    inner = max([head, *map(_row_width, card.rows)])
+    w = 2 * math.ceil((strip_width(card) + 3 * _PAD + inner + 10) / 2)
+    h = 32 + sum(ROW_HEIGHTS[row.kind] for row in card.rows) + (6 if card.rows else 4)
+    least = 196 if card.kind in ("op", "module", "stack") else 120
+    edge = 16 if card.kind == "stack" else 0    # room for the outer borders of a stack
+    return max(w, least) + edge, h + edge
+
+
+# ---- the layout ----------------------------------------------------------------------------------
+
+@dataclass
+class _Block:
+    """A card with what stands beside it."""
+
+    card: Card
+    w: int
+    h: int
+    left: list[tuple[Card, int, int]] = field(default_factory=list)
+    right: list[tuple[Card, int, int]] = field(default_factory=list)
+    row: int = 0
+    lane: int = 0
+    last: int = 0                           # last row that the lane is kept free for
+    x: int = 0                              # of the center
+
+    def reach(self, side: list[tuple[Card, int, int]]) -> int:
+        """How far the block goes from its center to one side."""
+        beside = max((w for _, w, _ in side), default=0)
+        return self.w // 2 + (_SIDE_GAP + beside if beside else 0)
+
+    @property
+    def height(self) -> int:
+        stacks = [sum(h for _, _, h in side) + 14 * (len(side) - 1)
+                  for side in (self.left, self.right) if side]
+        return max(self.h, *stacks) if stacks else self.h
+
+
+@dataclass
+class _Way:
+    """An edge in the making: its ends, its vertical lane, and its turn in the gaps it crosses."""
+
+    edge: Edge
+    source: _Block
+    target: _Block
+    lane_x: int | None = None
+    out_slot: int = 0
+    in_slot: int = 0
+    straight: bool = False
+    side: int = 1                           # +1 right, −1 left
+    from_x: int = 0
+    to_x: int = 0
+
+
+class _Builder:
+    def __init__(self, diagram: Diagram) -> None:
+        self.diagram = diagram
+        sizes = {c.id: measure(c) for c in diagram.cards}
+        self.blocks = {c.id: _Block(c, *sizes[c.id]) for c in diagram.cards if not c.beside}
+        for c in diagram.cards:
+            if c.beside:
+                block = self.blocks[c.beside]
+                side = block.left if len(block.left) <= len(block.right) else block.right
+                side.append((c, *sizes[c.id]))
+        self.between = [e for e in diagram.edges
+                        if e.source in self.blocks and e.target in self.blocks]
+        self.cards: dict[str, Box] = {}
+        self.label_width = {e.id: math.ceil(max(
+            _text_width(e.text, EDGE_SIZE),
+            width("grad " + e.gradient, SMALL_SIZE) if e.gradient else 0)) for e in diagram.edges}
+
+    def place(self) -> Layout:
+        if not self.blocks:
+            return Layout(2 * _MARGIN, 2 * _MARGIN, {}, {}, (), 0)
+        self._rows()
+        self._lanes()
+        ways = self._ways()
+        self._heights(ways)
+        for block in self.blocks.values():
+            self._set(block)
+        groups, unboxed = self._groups()
+        routes = [*self._side_routes(), *map(self._route, ways)]
+        return self._shifted(groups, unboxed, routes)
+
+    # ---- rows and lanes
+    def _rows(self) -> None:
+        depth = dict.fromkeys(self.blocks, 0)
+        deepest: dict[str, str] = {}
+        for e in self.between:
+            if e.target not in deepest or depth[e.source] + 1 > depth[e.target]:
+                depth[e.target] = depth[e.source] + 1
+                deepest[e.target] = e.source
+        readers: dict[str, list[str]] = {}
+        for e in self.between:
+            readers.setdefault(e.source, []).append(e.target)
+        trunk = [next(reversed(self.blocks))]
+        while trunk[-1] in deepest:
+            trunk.append(deepest[trunk[-1]])
+        self.trunk = set(trunk)
+        for name, block in self.blocks.items():
+            block.row = depth[name]
+            if name not in self.trunk and name not in deepest and name in readers:
+                block.row = max(0, min(depth[r] for r in readers[name]) - 1)
+        for name, block in self.blocks.items():
+            block.last = max([block.row, *(self.blocks[r].row - 1 for r in readers.get(name, ()))])
+        self.rows = 1 + max(block.row for block in self.blocks.values())
+
+    def _lanes(self) -> None:
+        """Columns: the trunk at 0, every other card in the nearest lane free on its rows."""
+        first = {name: block.row for name, block in self.blocks.items()}
+        for e in self.between:
+            if e.target not in self.trunk:
+                first[e.target] = min(first[e.target], self.blocks[e.source].row + 1)
+        taken: list[list[tuple[int, int, _Block]]] = []
+        for name, block in self.blocks.items():
+            if name in self.trunk:
+                continue
+            span = (first[name], block.last)
+            lane = next((k for k, used in enumerate(taken)
+                         if all(span[1] < a or b < span[0] for a, b, _ in used)), len(taken))
+            if lane == len(taken):
+                taken.append([])
+            taken[lane].append((*span, block))
+            block.lane = lane + 1
+        right = [0] * self.rows
+        self.left = [0] * self.rows
+        for block in self.blocks.values():
+            if block.lane == 0:
+                right[block.row] = block.reach(block.right)
+                self.left[block.row] = -block.reach(block.left)
+        for used in taken:
+            rows = {r for a, b, _ in used for r in range(a, b + 1)}
+            reach = max(block.reach(block.left) for _, _, block in used)
+            x = max(right[r] for r in rows) + _LANE_GAP + reach
+            for a, b, block in used:
+                block.x = x
+                for r in range(a, b + 1):
+                    right[r] = x + (block.reach(block.right) if r == block.row else 12)
+
+    # ---- edges
+    def _ways(self) -> list[_Way]:
+        ways = [_Way(e, self.blocks[e.source], self.blocks[e.target]) for e in self.between]
+        for way in sorted(ways, key=lambda w: (w.target.row - w.source.row, w.edge.id)):
+            a, b = way.source, way.target
+            if b.row == a.row + 1:
+                way.straight = a.x == b.x
+                way.side = 1 if max(a.lane, b.lane) else -1
+            elif a.lane and a.last >= b.row - 1:
+                way.lane_x = a.x
+            elif b.lane:
+                way.lane_x = b.x
+            else:
+                rows = range(a.row + 1, b.row)
+                way.side = -1
+                way.lane_x = min(self.left[r] for r in rows) - 22
+                for r in rows:
+                    self.left[r] = way.lane_x
+                self.left[rows[len(rows) // 2]] -= self.label_width[way.edge.id] + 10
+        self._ports(ways)
+        return ways
+
+    def _ports(self, ways: list[_Way]) -> None:
+        """Where each edge leaves and enters: the middle if it runs straight down, else off it."""
+        used: dict[tuple[str, str, int], int] = {}
+        slots: dict[tuple[int, int], int] = {}
+        for way in ways:
+            a, b = way.source, way.target
+            straight_out = way.straight or way.lane_x == a.x
+            straight_in = way.straight or way.lane_x == b.x or (
+                way.lane_x is None and b.lane > 0 and not a.lane)
+            way.from_x = a.x if straight_out else self._port(used, a, "out", way.side)
+            side_in = 1 if a.lane > b.lane else way.side if b.lane <= a.lane else -1
+            way.to_x = b.x if straight_in else self._port(used, b, "in", side_in)
+            if way.straight:
+                continue
+            if not (straight_out and way.lane_x is not None):
+                key = (a.row, way.side)
+                way.out_slot = slots[key] = slots.get(key, 0) + 1
+            if way.lane_x is not None and not straight_in:
+                key = (b.row - 1, way.side)
+                way.in_slot = slots[key] = slots.get(key, 0) + 1
+        self.leaving = used
+        self.slots = [max((n for (row, _), n in slots.items() if row == r), default=0)
+                      for r in range(self.rows)]
+
+    @staticmethod
+    def _port(used: dict[tuple[str, str, int], int], block: _Block, end: str, side: int) -> int:
+        key = (block.card.id, end, side)
+        n = used[key] = used.get(key, 0) + 1
+        return block.x + side * max(14, block.w // 2 - 4 - 14 * n)
+
+    def _heights(self, ways: list[_Way]) -> None:
+        """y of each row, with room between rows for labels, turns, and the titles of modules."""
+        tall = [0] * self.rows
+        for block in self.blocks.values():
+            tall[block.row] = max(tall[block.row], block.height)
+        spans = self._group_rows()
+        opens, closes = [0] * self.rows, [0] * self.rows
+        for first, last in spans.values():
+            opens[first] += 1
+            closes[last] += 1
+        labelled = [False] * self.rows
+        for way in ways:
+            if way.edge.text:
+                labelled[way.source.row] = True
+        self.top, self.tall = [0] * self.rows, tall
+        self.channel = [0] * self.rows      # y below row r and below the boxes that end there
+        y = 0
+        for r in range(self.rows):
+            y += opens[r] * (_BOX_TITLE + 4)
+            self.top[r] = y
+            y += tall[r] + closes[r] * _BOX_PAD
+            self.channel[r] = y
+            y += (_LABEL_ROOM if labelled[r] else 18) + 9 * self.slots[r] + 12
+
+    def _set(self, block: _Block) -> None:
+        middle = self.top[block.row] + self.tall[block.row] // 2
+        self.cards[block.card.id] = box = Box(block.x - block.w // 2, middle - block.h // 2,
+                                              block.w, block.h)
+        for side, cards in ((-1, block.left), (1, block.right)):
+            y = middle - (sum(h for _, _, h in cards) + 14 * (len(cards) - 1)) // 2
+            for card, w, h in cards:
+                x = box.x - _SIDE_GAP - w if side < 0 else box.right + _SIDE_GAP
+                self.cards[card.id] = Box(x, y, w, h)
+                y += h + 14
+
+    # ---- modules
+    def _group_rows(self) -> dict[str, tuple[int, int]]:
+        """First and last row of each module, inner ones included."""
+        rows: dict[str, list[int]] = {g.id: [] for g in self.diagram.groups}
+        for block in self.blocks.values():
+            if block.card.group:
+                rows[block.card.group].append(block.row)
+        for g in reversed(self.diagram.groups):
+            if g.parent:
+                rows[g.parent] += rows[g.id]
+        return {name: (min(r), max(r)) for name, r in rows.items() if r}
+
+    def _groups(self) -> tuple[dict[str, Box], tuple[str, ...]]:
+        around: dict[str, list[Box]] = {g.id: [] for g in self.diagram.groups}
+        inside: dict[str, set[str]] = {g.id: set() for g in self.diagram.groups}
+        for c in self.diagram.cards:
+            if c.group:
+                around[c.group].append(self.cards[c.id])
+                inside[c.group].add(c.id)
+        boxes: dict[str, Box] = {}
+        unboxed = []
+        for g in reversed(self.diagram.groups):
+            if not around[g.id]:
+                continue
+            title = _text_width(g.title, GROUP_SIZE, bold=True) + _text_width(g.note, ROW_SIZE)
+            box = _bounds(around[g.id], math.ceil(title) + 50)
+            others = (self.cards[c.id] for c in self.diagram.cards if c.id not in inside[g.id])
+            if any(box.overlaps(other) for other in others):
+                unboxed.append(g.id)
+            else:
+                boxes[g.id] = box
+            if g.parent:
+                around[g.parent] += [box] if g.id in boxes else around[g.id]
+                inside[g.parent] |= inside[g.id]
+        return boxes, tuple(reversed(unboxed))
+
+    # ---- routes
+    def _side_routes(self) -> Iterable[Route]:
+        """Edges between a card and what stands beside it: across, with a step if need be."""
+        for e in self.diagram.edges:
+            if e.source in self.blocks or e.target not in self.blocks:
+                continue
+            a, b = self.cards[e.source], self.cards[e.target]
+            left = a.x < b.x
+            start = a.right if left else a.x
+            end = b.x if left else b.right
+            y = a.y + a.h // 2
+            inside = min(max(y, b.y + 12), b.bottom - 12)
+            turn = (start + end) // 2
+            points = ((start, y), (end, y)) if y == inside else (
+                (start, y), (turn, y), (turn, inside), (end, inside))
+            yield Route(e.id, points)
+
+    def _route(self, way: _Way) -> Route:
+        a, b = self.cards[way.edge.source], self.cards[way.edge.target]
+        if way.straight:
+            points = ((way.from_x, a.bottom), (way.to_x, b.y))
+            y = self.channel[way.source.row] + 17
+            if self.leaving.get((way.edge.source, "out", 1), 0) > 1:    # they would cross it
+                return Route(way.edge.id, points, (way.from_x - 9, y), "end")
+            return Route(way.edge.id, points, (way.from_x + 9, y))
+        out_y = self._slot_y(way.source.row, way.out_slot)
+        if way.lane_x is None:
+            corners = [(way.from_x, a.bottom), (way.from_x, out_y), (way.to_x, out_y),
+                       (way.to_x, b.y)]
+            label, anchor = self._turn_label(way, out_y)
+        else:
+            in_y = self._slot_y(way.target.row - 1, way.in_slot)
+            corners = [(way.from_x, a.bottom), (way.from_x, out_y), (way.lane_x, out_y),
+                       (way.lane_x, in_y), (way.to_x, in_y), (way.to_x, b.y)]
+            rows = range(way.source.row + 1, way.target.row)
+            r = rows[len(rows) // 2]
+            y = self.top[r] + self.tall[r] // 2
+            label, anchor = ((way.lane_x - 9, y), "end") if way.side < 0 else (
+                (way.from_x + 9, self.channel[way.source.row] + 17), "start")
+        return Route(way.edge.id, _simplified(corners), label, anchor)
+
+    def _turn_label(self, way: _Way, out_y: int) -> tuple[tuple[int, int], str]:
+        """Above the horizontal piece at its far end, or beside the first piece if that is short."""
+        room = abs(way.to_x - way.from_x) - self.label_width[way.edge.id]
+        if way.target.lane > way.source.lane and room > 30:
+            return (way.to_x - 10, out_y - 19 if way.edge.gradient else out_y - 6), "end"
+        return (way.from_x + 9, self.channel[way.source.row] + 17), "start"
+
+    def _slot_y(self, row: int, slot: int) -> int:
+        return self.channel[row] + _LABEL_ROOM - 4 + 9 * slot
+
+    def _shifted(self, groups: dict[str, Box], unboxed: tuple[str, ...],
+                 routes: list[Route]) -> Layout:
+        """Everything moved so that the picture begins at its margin."""
+        bodies = _bounds([*self.cards.values(), *groups.values()], 0, pad=0, title=0)
+        xs = [x for route in routes for x, _ in route.points]
+        for route in routes:
+            w = self.label_width[route.edge]
+            if w:
+                xs.append(route.label[0] + (w if route.anchor == "start" else -w))
+        low, high = min([bodies.x, *xs]), max([bodies.right, *xs])
+        placed = Layout(0, 0, self.cards, {g.id: groups[g.id] for g in self.diagram.groups
+                                           if g.id in groups}, tuple(routes),
+                        max(block.lane for block in self.blocks.values()), unboxed)
+        return placed.moved(_MARGIN - low, _MARGIN - bodies.y, high - low + 2 * _MARGIN,
+                            bodies.h + 2 * _MARGIN)
+
+
+def _bounds(boxes: list[Box], least: int, *, pad: int = _BOX_PAD, title: int = _BOX_TITLE) -> Box:
+    x, y = min(b.x for b in boxes) - pad, min(b.y for b in boxes) - title
+    right, bottom = max(b.right for b in boxes) + pad, max(b.bottom for b in boxes) + pad
+    return Box(x, y, max(right - x, least), bottom - y)
+
+
+def _simplified(points: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Corners only: no point twice, none in the middle of a straight piece."""
+    kept: list[tuple[int, int]] = []
+    for p in points:
+        if kept and kept[-1] == p:
+            continue
+        if len(kept) > 1 and (kept[-2][0] == kept[-1][0] == p[0]
+                              or kept[-2][1] == kept[-1][1] == p[1]):
+            kept.pop()
+        kept.append(p)
+    return tuple(kept)
