@@ -111,7 +111,8 @@ def test_a_setting_with_a_fraction_is_not_cut_off_to_fit_integers(op, sample, dt
         if isinstance(value, float):
             with pytest.raises(tc.DTypeError, match=rf"^{op.name}: .* {name} is 0.75, which is no"):
                 apply(op, *tensors, **{**sample.settings, name: 0.75} | {
-                    k: 2.0 for k, v in sample.settings.items() if isinstance(v, float) and k != name})
+                    k: 2.0 for k, v in sample.settings.items()
+                    if isinstance(v, float) and k != name})
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -153,4 +154,5 @@ def test_a_power_that_is_no_integer_is_refused_in_words(call):
 def test_a_maximum_of_integers_needs_no_rule_for_ties():
     x = Tensor(np.full((1, 2, 2, 1), -7))
     for ties in ("first", "split", "all"):
-        assert tc.max_pool2d(x, kernel_size=2, padding=1, ties=ties).data.ravel().tolist() == [-7] * 4
+        y = tc.max_pool2d(x, kernel_size=2, padding=1, ties=ties)
+        assert y.data.ravel().tolist() == [-7] * 4

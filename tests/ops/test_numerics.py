@@ -196,7 +196,8 @@ PAGE = Path(tc.__file__).parents[1] / "docs" / "conventions.md"
 
 def rows_of_the_page():
     text = PAGE.read_text(encoding="utf-8")
-    found = re.findall(r"^\| `([\w()-]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text,
+    figure = r" ([\d.]+) \|"
+    found = re.findall(rf"^\| `([\w()-]+)` \|{figure * 4}$", text,
                        re.MULTILINE)
     return {name: list(map(float, numbers)) for name, *numbers in found}
 

@@ -227,7 +227,7 @@ def test_a_masked_entry_gets_no_gradient_however_large_the_cotangent(name, compi
 
 
 def selecting_ops():
-    """Ops whose derivative is exactly 0 at some entries and not at others, by their values alone."""
+    """Ops whose derivative is exactly 0 at some entries and not at others, by values alone."""
     for op in OPS.values():
         if op.piecewise_linear or op.name in ("where", "dropout"):
             yield op
@@ -248,7 +248,8 @@ def test_an_op_that_selects_drops_an_infinite_cotangent(op, huge):
                 spoiled = grad(out, leaves, Tensor(one.data * dtype(huge)), retain_graph=True,
                                create_graph=recorded)
                 for a, b, x in zip(plain, spoiled, leaves, strict=True):
-                    if (a is not None and a.shape == out.shape) or op.family in ("pool", "reduction"):
+                    same = a is not None and a.shape == out.shape
+                    if same or op.family in ("pool", "reduction"):
                         assert not b.data[a.data == 0].any(), op.name
                         assert x.shape == b.shape
 

@@ -143,7 +143,7 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
     arrays = [None if x is None else x._data for x in tensors]
     if settings and not all([a is None or a.dtype.kind in "fc" for a in arrays]):
         _refuse_fractions(op, tensors, settings)
-    asked = (op, tuple([None if a is None else a.shape for a in arrays]), *settings.items())
+    asked: Any = (op, tuple([None if a is None else a.shape for a in arrays]), *settings.items())
     try:
         hash(asked)
     except TypeError:                           # an array, or a slice: judged anew each time
@@ -199,7 +199,7 @@ _remembered = lru_cache(maxsize=4096)(_judge)
 
 def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
                       settings: dict[str, Any]) -> None:
-    """Refuse a setting that would be cut off to fit integers, before a kernel does so in silence."""
+    """Refuse a setting that a kernel would cut off to fit integers, in silence."""
     for setting, value in settings.items():
         if isinstance(value, float) and not value.is_integer():
             i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)

@@ -152,7 +152,8 @@ def _masked(part: Any, node: Node, ct: Any) -> Any:
     A rule multiplies with derivatives, and 0 · ∞ or 0 · NaN is NaN.  Where there is no NaN, nothing
     needs to be done: so it is looked for first, at a fraction of the cost of the rule.
     """
-    array, given = getattr(part, "_data", part), getattr(ct, "_data", ct)
+    array: Any = getattr(part, "_data", part)
+    given = getattr(ct, "_data", ct)
     if not isinstance(array, (ndarray, np.generic)):
         return part                                         # which will be refused
     op = node.op

@@ -193,7 +193,8 @@ def cross_entropy_input(logits: Array, g: Array, *, target: Array, own: Array | 
     else:
         assert even is not None
         mine = np.ones(len(p), p.real.dtype) if own is None else own
-        left, whole = np.where(best == target, 0, mine) + (even.sum() - even[best]), mine + even.sum()
+        left = np.where(best == target, 0, mine) + (even.sum() - even[best])
+        whole = mine + even.sum()
         p *= whole[:, None]
         p -= even
         p[rows, target] -= mine

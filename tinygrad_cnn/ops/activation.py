@@ -60,7 +60,7 @@ relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
     """
 
 
-# ---- derivatives that are ops of their own: one quick pass in the first order, and digits to the end
+# ---- derivatives that are ops of their own: one quick pass in the first order, all digits
 
 def _slope_op(name: str, kernel: Callable[[np.ndarray], np.ndarray],
               second: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:

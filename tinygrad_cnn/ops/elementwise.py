@@ -380,7 +380,7 @@ def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
 
 
 def _bound(name: str, value: Any, whole: bool) -> float:
-    """A bound as a number of Python; among integers an integer stays one: a float would round it."""
+    """A bound as a number of Python; among integers an integer stays one, unrounded."""
     if isinstance(value, Tensor):
         value = as_setting(value, "clip", name)
     if whole and isinstance(value, (int, np.integer)):

@@ -1,8 +1,8 @@
 """Losses.  They never broadcast: shapes that differ are refused.
 
-Labels carry no gradient.  Class weights and label smoothing are folded into the targets at the
-public door, so that one op serves integer, one-hot and soft labels.  Integer labels stay integers: a
-matrix of zeros and ones would take more memory than the logits.
+Labels have no gradient.  Class weights and label smoothing are folded into the targets by the
+public functions, so that one op serves integer, one-hot and soft labels.  Integer labels stay
+integers: a matrix of zeros and ones would take more memory than the logits.
 """
 
 from __future__ import annotations

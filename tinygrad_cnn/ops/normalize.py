@@ -48,7 +48,7 @@ def _softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
 
 
 def _log_softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
-    # ct − p Σ ct, with what an entry gets of its own cotangent in one factor: 1 − p = −expm1(log p).
+    # ct − p Σ ct, with the share of an entry's own cotangent in one factor: 1 − p = −expm1(log p).
     # Of p = exp(out), far below 0, as many digits would be lost as out has before the point.
     total = sum(ct, axis=axis, keepdims=True)
     return -(ct * expm1(out)) - softmax(x, axis) * (total - ct)
