@@ -141,7 +141,7 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         return np.asarray(y), residuals         # type: ignore[return-value]
     tensors = _as_tensors(op, inputs)
     arrays = [None if x is None else x._data for x in tensors]
-    if settings and not all([a is None or a.dtype.kind in "fc" for a in arrays]):
+    if settings and any(a is not None and a.dtype.kind in "iub" for a in arrays):
         _refuse_fractions(op, tensors, settings)
     asked: Any = (op, tuple([None if a is None else a.shape for a in arrays]), *settings.items())
     try:

@@ -154,15 +154,15 @@ def _masked(part: Any, node: Node, ct: Any) -> Any:
     """
     array: Any = getattr(part, "_data", part)
     given = getattr(ct, "_data", ct)
-    if not isinstance(array, (ndarray, np.generic)):
+    if not hasattr(array, "dtype"):
         return part                                         # which will be refused
     op = node.op
     if not op.spoils and not _has_nan(array):
         return part
     whole = node.values[0].shape
     axes = op.coupled(*[None if v is None else v.shape for v in node.values], **node.settings)
-    if op.spoils and not _has_nan(array if array.shape != whole else array[tuple(
-            [slice(1) if k in axes else slice(None) for k in range(array.ndim)])]):
+    first = tuple([slice(1) if k in axes else slice(None) for k in range(array.ndim)])
+    if op.spoils and not _has_nan(array if array.shape != whole else array[first]):
         return part
     zero = given == 0
     if axes and zero.ndim:
