@@ -319,6 +319,7 @@ def _gelu_tail(y: Array, x: Array, v: Array, rest: Array,
     """``y``, and factor(x) · exp(−|v|) where x is so far below 0 that exp(−|v|) is subnormal."""
     far = (v > _TAIL[x.itemsize]) & (x < 0)
     if far.any():
+        y = np.asarray(y)                               # NumPy turns 0-d results into scalars
         z = np.maximum(x[far], -_FLAT).astype(np.float64)
         y[far] = _times_decay(factor(z), v[far].astype(np.float64)) * (
             1 - rest[far].astype(np.float64))
