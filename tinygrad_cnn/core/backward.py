@@ -130,18 +130,18 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
                     made = rule(ct, out, *args, **named)
             elif made is None or not together:          # else made with that of another input
                 made = rule(ct, out, *args, **named) if named else rule(ct, out, *args)
-            part = made[together[i]] if together else made
-            if multiplies:
-                part = _masked(part, node, ct)
-            value = values[i]
-            if (wrap is not None or type(part) is not ndarray or part.shape != value.shape
-                    or part.dtype is not value.dtype):
-                part = _fitted(part, value, op, i, wrap is None)
         except KernelFailed:                            # it is not asked again
             return _sent(node, inputs, ct, wrap)
         except Exception as error:
             error.add_note(f"in the backward rule of {op.name} for {op.input_name(i)!r}")
             raise
+        part = made[together[i]] if together else made
+        if multiplies:
+            part = _masked(part, node, ct)
+        value = values[i]
+        if (wrap is not None or type(part) is not ndarray or part.shape != value.shape
+                or part.dtype is not value.dtype):
+            part = _fitted(part, value, op, i, wrap is None)
         sent.append((x, part))
     return sent
 
