@@ -31,7 +31,7 @@ ROW = array(3)
 # Function -> its inputs by name, and settings that it cannot do without.
 CALLS = {
     "add sub mul div power maximum minimum": ({"a": MATRIX, "b": MATRIX}, {}),
-    "neg exp log sqrt abs relu tanh sigmoid softplus silu gelu leaky_relu elu flatten transpose "
+    "neg exp expm1 log sqrt abs relu tanh sigmoid softplus silu gelu leaky_relu elu flatten transpose "
     "permute softmax log_softmax logsumexp standardize sum mean var max min squeeze clip":
         ({"x": MATRIX}, {}),
     "dropout": ({"x": MATRIX}, {"rng": np.random.default_rng(0)}),

@@ -141,12 +141,16 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         return np.asarray(y), residuals         # type: ignore[return-value]
     tensors = _as_tensors(op, inputs)
     arrays = [None if x is None else x._data for x in tensors]
-    shapes = tuple([None if a is None else a.shape for a in arrays])
+    if settings and any(a is not None and a.dtype.kind in "iub" for a in arrays):
+        _refuse_fractions(op, tensors, settings)
+    asked: Any = (op, tuple([None if a is None else a.shape for a in arrays]), *settings.items())
     try:
-        expected = _remembered(op, shapes, *settings.items())
-    except TypeError:                           # an array, or a slice: asked anew each time
-        expected = _judge(op, shapes, *settings.items())
+        hash(asked)
+    except TypeError:                           # an array, or a slice: judged anew each time
+        expected = _judge(*asked)
         settings = {name: _unwritten(value) for name, value in settings.items()}
+    else:
+        expected = _remembered(*asked)
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*arrays, **settings)
@@ -191,6 +195,17 @@ def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any])
 
 # Each step of a training asks the same questions, and the answer takes longer than a small kernel.
 _remembered = lru_cache(maxsize=4096)(_judge)
+
+
+def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
+                      settings: dict[str, Any]) -> None:
+    """Refuse a setting that a kernel would cut off to fit integers, in silence."""
+    for setting, value in settings.items():
+        if isinstance(value, float) and not value.is_integer():
+            i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)
+            name = op.input_name(i)
+            raise DTypeError(f"{op.name}: {name} is {x.dtype} and {setting} is {value}, which is "
+                             f"no integer; cast it: {name}.astype(np.float32)")
 
 
 def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeError:
