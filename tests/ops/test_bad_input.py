@@ -269,7 +269,8 @@ WRONG = {
         ("tc.grad(m, m)", tc.GradientError, "grad: input 0 does not require a gradient"),
         ("m.item()", tc.ShapeError, "item: a tensor of shape (2, 3) holds 6 values, not one"),
         ("bool(m)", tc.ShapeError, "bool: a tensor of shape (2, 3) is neither true nor false"),
-        ("m.__setitem__(0, 1.0)", tc.GradientError, "in-place assignment is not supported", "where()"),
+        ("m.__setitem__(0, 1.0)", tc.GradientError, "in-place assignment is not supported",
+         "where()"),
     ],
 }
 
