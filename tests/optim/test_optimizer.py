@@ -116,13 +116,12 @@ def test_a_waiting_layer_is_refused_with_the_cure():
 
 
 @pytest.mark.parametrize("gradient, message", [
-    (np.ones(3), r"parameter 0 \(w\) is float64 \(2,\) but its gradient float64 \(3,\)"),
+    (np.ones(3), r"the tensor is float64 \(2,\) but its gradient float64 \(3,\)"),
     (np.ones(2, np.float32), r"but its gradient float32 \(2,\)")])
 def test_a_gradient_that_does_not_fit_is_refused(gradient, message):
     w = tc.Parameter(np.ones(2), name="w")
-    w.grad = tc.Tensor(gradient)
     with pytest.raises(tc.GradientError, match=message):
-        optim.SGD([w], 0.1).step()
+        w.grad = tc.Tensor(gradient)
 
 
 def test_a_parameter_that_changes_its_dtype_after_the_first_step_is_refused():

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.core import Parameter, Tensor, scope
+from tinygrad_cnn.core.tensor import as_flag
 from tinygrad_cnn.errors import (
     DeclarationError,
     DTypeError,
@@ -380,8 +381,9 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Switch this module and all its parts to training, or to evaluation."""
+        mode = as_flag(mode, f"{type(self).__name__}.train", "mode")
         for module in self.modules():
-            vars(module)["training"] = bool(mode)
+            vars(module)["training"] = mode
         return self
 
     def eval(self) -> Self:

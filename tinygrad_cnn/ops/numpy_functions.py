@@ -71,6 +71,9 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
         settings = dict(settings)
         dtype = settings.pop("dtype", None)
         for name, value in settings.items():
+            if name == "out":
+                raise TypeError(f"{what}: the array given as out=, as in `array -= tensor`, would "
+                                "hold no gradient; for plain values write tensor.data")
             if not _same(value, _UFUNC_DEFAULTS.get(name, inspect.Parameter.empty)):
                 raise _not_supported(what, name, ("dtype",))
         return ours(*(inputs if dtype is None else _cast(what, inputs, dtype)))
