@@ -39,6 +39,13 @@ _LARGE = 1 << 17        # entries, from which a sum is worth a kernel's threads
 
 Array = NDArray[Any]
 
+SHARED, EXPOSED, READ_ONLY = 0, 1, 2
+"""What the array of a tensor may be used for, `Tensor._access`.
+
+SHARED: kept by any number of nodes and tensors, so nobody writes to it.  EXPOSED: the user was
+given the array and may write to it, so nobody else keeps it.  READ_ONLY: handed to a backward rule.
+"""
+
 
 # ---- what holds while ops are applied, one value per thread and task -----------------------------
 
@@ -173,6 +180,8 @@ class Node:
     inputs : tuple of Tensor or None
         What it was applied to; None for an optional input left out.  The attribute itself is None
         once a backward pass has freed the node.
+    values : tuple of ndarray or None
+        The values of the inputs at that time.  Nobody writes to these arrays.
     settings, residuals : dict
         The settings of the call, and the by-products of the kernel.
     out : ndarray or None
@@ -187,13 +196,14 @@ class Node:
     """
 
     __slots__ = ("__weakref__", "inputs", "op", "origin", "out", "residuals", "scope", "serial",
-                 "settings")
+                 "settings", "values")
 
-    def __init__(self, op: Op, inputs: tuple[Tensor | None, ...], settings: dict[str, Any],
-                 residuals: dict[str, Any], out: Array | None, scope: tuple[str, ...],
-                 origin: tuple[Any, int] | None) -> None:
+    def __init__(self, op: Op, inputs: tuple[Tensor | None, ...], values: tuple[Array | None, ...],
+                 settings: dict[str, Any], residuals: dict[str, Any], out: Array | None,
+                 scope: tuple[str, ...], origin: tuple[Any, int] | None) -> None:
         self.op = op
         self.inputs: tuple[Tensor | None, ...] | None = inputs
+        self.values: tuple[Array | None, ...] = values
         self.settings = settings
         self.residuals = residuals
         self.out = out
@@ -224,6 +234,7 @@ class Node:
     def free(self) -> None:
         """Let go of everything that only a backward pass needs."""
         self.inputs = None
+        self.values = ()
         self.residuals = _NOTHING
         self.out = None
 
@@ -272,15 +283,17 @@ def _leading_to(out: Node, targets: set[Any]) -> set[Any]:
     return useful
 
 
-def cotangents(out: Tensor, ct: Tensor, *, wrap: Callable[..., Tensor], create_graph: bool = False,
+def cotangents(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor], create_graph: bool = False,
                retain_graph: bool = False, targets: Sequence[Tensor] | None = None
                ) -> dict[Any, Any]:
     """The cotangent of every leaf below ``out``, or of the targets, filed under `key_of`.
 
     Parameters
     ----------
-    out, ct : Tensor
-        The output, and its cotangent.
+    out : Tensor
+        The output.
+    ct : Tensor or ndarray
+        Its cotangent; a tensor with ``create_graph``, else an array.
     wrap : callable
         ``(array, requires_grad, node)`` -> Tensor.
     create_graph : bool
@@ -299,14 +312,14 @@ def cotangents(out: Tensor, ct: Tensor, *, wrap: Callable[..., Tensor], create_g
     """
     wanted = None if targets is None else {key_of(t) for t in targets}
     if out.node is None or (wanted and key_of(out) in wanted and len(wanted) == 1):
-        return {key_of(out): ct if create_graph else ct.data}
+        return {key_of(out): ct}
     useful = None if wanted is None else _leading_to(out.node, wanted)
     state = _state.get()
     token = _state.set(State(create_graph, state.scope, state.observer))
     try:
         step = _TensorStep(wrap) if create_graph else _ArrayStep(wrap)
-        return _walk(out.node, ct if create_graph else ct.data, step, useful, wanted,
-                     retain_graph or create_graph, state.observer)
+        return _walk(out.node, ct, step, useful, wanted, retain_graph or create_graph,
+                     state.observer)
     finally:
         _state.reset(token)
 
@@ -340,7 +353,7 @@ def _walk(last: Node, seed: Any, step: _Step, useful: set[Any] | None, wanted: s
         if wanted is not None and node in wanted:
             done[node] = ct
         if short and node.op.array_pair:
-            _send_pair(node.op, inputs, ct, node.out, send)
+            _send_pair(node.op, inputs, node.values, ct, node.out, send)
         else:
             began = time.perf_counter() if observer is not None else 0.0
             parts = step.parts(node, inputs, ct, useful)
@@ -353,18 +366,19 @@ def _walk(last: Node, seed: Any, step: _Step, useful: set[Any] | None, wanted: s
         if not retain:
             node.inputs = node.out = None               # as free() does, without a call
             node.residuals = _NOTHING
+            node.values = ()
     done.update(found)
     return done
 
 
-def _send_pair(op: Op, inputs: tuple[Any, ...], ct: Array, out: Any,
+def _send_pair(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], ct: Array, out: Any,
                send: Callable[[Tensor, Array], None]) -> None:
     """The rules of an op of two inputs that take arrays: most nodes of a graph pass through here.
 
     What the loop over inputs in ``parts`` does is written out, which halves the time of a node.
     """
     a, b = inputs
-    x, y = a.data, b.data
+    x, y = values
     rule_a, rule_b = op.array_pair
     i = 0
     try:
@@ -408,20 +422,25 @@ class _ArrayStep:
 
     def parts(self, node: Node, inputs: tuple[Tensor | None, ...], ct: Array,
               useful: set[Any] | None) -> list[tuple[Tensor, Array]]:
-        op = node.op
-        if op.joint is not None and useful is None:
-            wanted = [x is not None and x.requires_grad for x in inputs]
-            if sum(wanted) > 1:
-                return self._together(node, inputs, ct, tuple(wanted))
-        if op.array_rules:
-            out: Any = node.out
-            args: Any = [None if x is None else x.data for x in inputs]
-            given: Any = ct
-        else:
-            values = blank(ct.shape, ct.dtype) if node.out is None else node.out
-            out = self.wrap(values, False, None)
-            args = inputs
-            given = self.wrap(ct, False, None)
+        op, values = node.op, node.values
+        together = op.joint is not None and useful is None and sum(
+            x is not None and x.requires_grad for x in inputs) > 1
+        out: Any = node.out
+        args: Any = values
+        given: Any = ct
+        if op.foreign and (op.array_rules or together):
+            out, given = _locked(out), _locked(ct)
+            args = tuple(map(_locked, values))
+        elif not (op.array_rules or together):
+            out = self._handed(blank(ct.shape, ct.dtype) if out is None else out)
+            given = self._handed(ct)
+            args = [None if value is None else self._handed(value) for value in values]
+        if together:
+            wanted = tuple(x is not None and x.requires_grad for x in inputs)
+            assert op.joint is not None
+            parts = _call(partial(op.joint, wanted), op, wanted.index(True), given, out, args, node)
+            return [(x, _fitted(parts[i], values[i], op, i))
+                    for i, x in enumerate(inputs) if x is not None and wanted[i]]
         result = []
         for i, x in enumerate(inputs):
             if x is None or not x.requires_grad:
@@ -433,19 +452,15 @@ class _ArrayStep:
                 if not hasattr(part, "node"):
                     raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
                                         f"{type(part).__name__}, expected a Tensor")
-                part = part.data
-            result.append((x, _fitted(part, x.data, op, i)))
+                part = part._data
+            result.append((x, _fitted(part, values[i], op, i)))
         return result
 
-    def _together(self, node: Node, inputs: Sequence[Any], ct: Array,
-                  wanted: tuple[bool, ...]) -> list[tuple[Tensor, Array]]:
-        """What the op's joint rule gives."""
-        op, first = node.op, wanted.index(True)
-        arrays = [None if x is None else x.data for x in inputs]
-        assert op.joint is not None
-        parts = _call(partial(op.joint, wanted), op, first, ct, node.out, arrays, node)
-        return [(inputs[i], _fitted(parts[i], inputs[i].data, op, i))
-                for i, asked in enumerate(wanted) if asked]
+    def _handed(self, array: Array) -> Tensor:
+        """A tensor for a rule, which must not change it."""
+        tensor = self.wrap(array, False, None)
+        tensor._access = READ_ONLY
+        return tensor
 
     def add(self, a: Array, b: Array, may_write: bool) -> Array:
         if a.size >= _LARGE:
@@ -471,22 +486,33 @@ class _TensorStep:
               useful: set[Any] | None) -> list[tuple[Tensor, Tensor]]:
         op = node.op
         out = self.wrap(blank(ct.shape, ct.dtype) if node.out is None else node.out, True, node)
+        given = [t for t in (ct, out, *inputs) if t is not None]
+        _refuse_written(node, inputs)
         result = []
-        for i, x in enumerate(inputs):
-            if x is None or not x.requires_grad or (useful is not None and key_of(x) not in useful):
-                continue
-            part = _call(op.rule(i), op, i, ct, out, inputs, node)
-            if not hasattr(part, "node"):
-                raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
-                                    f"{type(part).__name__}, expected a Tensor")
-            if part.shape != x.shape:
-                if not op.broadcasts:
-                    raise _wrong_shape(op, i, part.shape, x.shape)
-                part = FUNCTIONS["sum_to"](part, shape=x.shape)
-            if part.dtype != x.dtype:
-                raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} has dtype "
-                                    f"{part.dtype}, the input has {x.dtype}; keep the dtype of ct")
-            result.append((x, part))
+        before = [t._access for t in given]
+        for t in given:
+            t._access = READ_ONLY
+        try:
+            for i, x in enumerate(inputs):
+                if x is None or not x.requires_grad or (
+                        useful is not None and key_of(x) not in useful):
+                    continue
+                part = _call(op.rule(i), op, i, ct, out, inputs, node)
+                if not hasattr(part, "node"):
+                    raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
+                                        f"{type(part).__name__}, expected a Tensor")
+                if part.shape != x.shape:
+                    if not op.broadcasts:
+                        raise _wrong_shape(op, i, part.shape, x.shape)
+                    part = FUNCTIONS["sum_to"](part, shape=x.shape)
+                if part.dtype != x.dtype:
+                    raise GradientError(
+                        f"{op.name}: vjp for {op.input_name(i)!r} has dtype {part.dtype}, the "
+                        f"input has {x.dtype}; keep the dtype of ct")
+                result.append((x, part))
+        finally:
+            for t, access in zip(given, before, strict=True):
+                t._access = access
         return result
 
     def add(self, a: Tensor, b: Tensor, may_write: bool) -> Tensor:
@@ -494,7 +520,27 @@ class _TensorStep:
         return total
 
     def array(self, ct: Tensor) -> Array:
-        return ct.data
+        return ct._data
+
+
+def _refuse_written(node: Node, inputs: tuple[Tensor | None, ...]) -> None:
+    """Refuse to differentiate a pass through a leaf whose values are others by now."""
+    for i, (x, value) in enumerate(zip(inputs, node.values, strict=True)):
+        if x is not None and x._data is not value and not np.array_equal(
+                x._data, value, equal_nan=True):        # type: ignore[arg-type]
+            raise GradientError(
+                f"{node.op.name}: {node.op.input_name(i)} was changed after the forward pass, so "
+                "the backward pass cannot be recorded; call backward(create_graph=True) before "
+                "optimizer.step(), or run the forward pass again")
+
+
+def _locked(array: Array | None) -> Array | None:
+    """A view that cannot be written to, for rules that are not the package's own."""
+    if array is None:
+        return None
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _call(rule: Callable[..., Any], op: Op, i: int, ct: Any, out: Any, inputs: Sequence[Any],

@@ -28,13 +28,13 @@ def _fresh(x: Any) -> Tensor:
     if isinstance(x, Tensor):
         if x.requires_grad:
             return x
-        return Tensor(x.data, requires_grad=True)
+        return Tensor(x._data, requires_grad=True)
     return Tensor(x, requires_grad=True)
 
 
 def _own(x: Any) -> Tensor:
     """A view of ``x`` that is a node of its own, so that only this use of it is differentiated."""
-    return reshape(_fresh(x), np.shape(x.data if isinstance(x, Tensor) else x))
+    return reshape(_fresh(x), np.shape(x._data if isinstance(x, Tensor) else x))
 
 
 def _scalar(y: Any, who: str) -> Tensor:
@@ -47,7 +47,7 @@ def _scalar(y: Any, who: str) -> Tensor:
 
 
 def _zero_like(x: Tensor) -> Tensor:
-    return Tensor(np.zeros_like(x.data))
+    return Tensor(np.zeros_like(x._data))
 
 
 def _positions(argnums: int | Sequence[int], count: int, who: str) -> tuple[int, ...]:
@@ -209,7 +209,7 @@ def jvp(f: Function, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Te
     if len(inputs) != len(tangents):
         raise ShapeError(f"jvp: {len(inputs)} inputs but {len(tangents)} tangents")
     value, pull = vjp(f, *inputs)
-    dummy = Tensor(np.zeros_like(value.data), requires_grad=True)
+    dummy = Tensor(np.zeros_like(value._data), requires_grad=True)
     with enable_grad():
         pulled = pull(dummy)
     total: Any = None
@@ -254,7 +254,7 @@ def jacobian(f: Function, argnums: int = 0) -> Function:
 
         value, pull = vjp(of_one, args[place])
         x = args[place]
-        shape = np.shape(x.data if isinstance(x, Tensor) else x)
+        shape = np.shape(x._data if isinstance(x, Tensor) else x)
         rows = []
         for i in range(value.size):
             unit = np.zeros(value.size, value.dtype)

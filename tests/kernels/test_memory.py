@@ -13,6 +13,7 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn.kernels import memory
 from tinygrad_cnn.kernels.memory import aligned, allocate, empty, held_memory, release_memory
+from tinygrad_cnn.tensor import _wrap
 
 MEGA = 1 << 20                          # bytes, as entries of uint8: well above the least size
 
@@ -67,7 +68,7 @@ KEEPERS = {
     "a memoryview": memoryview,
     "a buffer of it": lambda a: np.frombuffer(a, np.uint8),
     "a broadcast array": lambda a: np.broadcast_to(a, (3, len(a))),
-    "a tensor": lambda a: tc.Tensor(a.view(np.float32)),
+    "a detached tensor": lambda a: _wrap(a.view(np.float32), False, None).detach(),
 }
 
 
@@ -79,7 +80,7 @@ def test_memory_waits_for_the_last_view(keep):
     assert held_memory() == 0, "memory came back while a view of it lives"
     other = filled(9)
     # Bytes of float32 in the tensor; the others show the bytes themselves.
-    seen = kept.data.view(np.uint8) if isinstance(kept, tc.Tensor) else np.asarray(kept)
+    seen = kept.numpy().view(np.uint8) if isinstance(kept, tc.Tensor) else np.asarray(kept)
     wanted = 7 * 257 if seen.dtype == np.int16 else 7
     assert (seen == wanted).all()
     del kept, seen

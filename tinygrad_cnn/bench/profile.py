@@ -60,7 +60,7 @@ class Profile:
         """An op was applied; its bytes are those of its inputs and its result, each once."""
         assert node.inputs is not None
         shapes = [None if x is None else x.shape for x in node.inputs]
-        size = out.nbytes + sum(x.data.nbytes for x in node.inputs if x is not None)
+        size = out.nbytes + sum(x._data.nbytes for x in node.inputs if x is not None)
         self._row(node.op.name, out.shape).add(
             seconds, node.op.count_flops(*shapes, out=out.shape, **node.settings), size)
         if self.phase == "backward":

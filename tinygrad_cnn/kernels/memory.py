@@ -43,6 +43,7 @@ class _Lease:
     """Owns the memory of one result; arrays and their views keep it alive."""
 
     __slots__ = ("__array_interface__", "_memory")
+    exclusive: ClassVar[bool] = True        # no other array than the one made from it looks here
     ended: ClassVar[deque[_Memory]] = deque()
     # A lease can end in any thread and at any line, so it only notes its memory: no lock is taken.
     _note = ended.append

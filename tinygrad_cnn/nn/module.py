@@ -136,7 +136,7 @@ class Module:
                     replaced = hook(self, inputs, out)
                     out = out if replaced is None else replaced
             if isinstance(out, Tensor):
-                steps.append((path, self, out.data.shape))
+                steps.append((path, self, out._data.shape))
             return out
         finally:
             if token is not None:
@@ -406,7 +406,7 @@ class Module:
         chosen = state.float_dtype(f"{type(self).__name__}.astype", dtype)
         for module in self.modules():
             for _, parameter in module.own_parameters():
-                parameter.data = parameter.data.astype(chosen)
+                parameter._data = parameter._data.astype(chosen)
                 parameter.grad = None
             for name, array in module.own_buffers():
                 if array.dtype.kind == "f":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import as_array
+from tinygrad_cnn.tensor import as_array, writable
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module
@@ -61,8 +61,8 @@ def _join(path: str, name: str) -> str:
 
 
 def _own_slots(module: Module) -> dict[str, Array]:
-    """The arrays of one module that belong in a state dict; writing to them writes the model."""
-    own = {name: parameter.data for name, parameter in module.own_parameters()}
+    """The arrays of one module that belong in a state dict."""
+    own = {name: parameter._data for name, parameter in module.own_parameters()}
     kept = {name: array for name, array in module.own_buffers() if module._buffer_names[name]}
     return own | kept
 
@@ -104,9 +104,13 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
                               + "".join(f"\n  {line}" for line in lines))
     for part, size in waiting:
         part.build(size)
-    for name, array in slots(module).items():
-        if name in given:
-            array[...] = given[name]
+    for path, part in module.walk():
+        for name, parameter in part.own_parameters():
+            if (full := _join(path, name)) in given:
+                writable(parameter)[...] = given[full]
+        for name, array in part.own_buffers():
+            if part._buffer_names[name] and (full := _join(path, name)) in given:
+                array[...] = given[full]
     return LoadReport(missing, unexpected)
 
 

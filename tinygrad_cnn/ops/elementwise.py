@@ -19,7 +19,7 @@ from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.op import FUNCTIONS, Op, Sample, dyadic, public, register
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.tensor import Tensor, apply, as_array, binary, unary
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, binary, unary
 
 __all__ = ["abs", "add", "clip", "div", "exp", "log", "maximum", "minimum", "mul", "neg", "power",
            "sqrt", "sub", "where"]
@@ -407,7 +407,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     >>> where(x > 0, x, 0.0).data
     array([0., 2.], dtype=float32)
     """
-    mask = as_array(condition)
+    mask = as_setting(condition, "where", "condition")
     if mask.dtype != builtins.bool:
         raise SettingError(f"where: condition must be boolean, got {mask.dtype}; compare first, "
                            "as in where(x > 0, a, b)")
@@ -418,7 +418,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
 
 def _plain(function: Any) -> Any:
     def answer(*inputs: Any, **settings: Any) -> Any:
-        return function(*(x.data if isinstance(x, Tensor) else x for x in inputs), **settings)
+        return function(*(x._data if isinstance(x, Tensor) else x for x in inputs), **settings)
     return answer
 
 

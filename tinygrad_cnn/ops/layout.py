@@ -18,7 +18,7 @@ from tinygrad_cnn.kernels import layout as kernels
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.shapes import Pair, Shape, axes_tuple, axis_index, integer
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_dtype, as_tensor, expose
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_dtype, as_setting, as_tensor, expose
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
            "reshape", "spread", "squeeze", "stack", "transpose", "unpad"]
@@ -275,7 +275,7 @@ def astype(x: Any, dtype: Any) -> Tensor:
     if wanted == x.dtype:
         return x
     if wanted.kind != "f" or x.dtype.kind != "f":
-        return Tensor(x.data.astype(wanted))
+        return Tensor(x._data.astype(wanted))
     return apply(ASTYPE, x, dtype=wanted)
 
 
@@ -525,7 +525,7 @@ def _plain_index(item: Any) -> Any:
     if isinstance(item, (int, np.integer)):
         return int(item)
     try:
-        array = as_array(item)
+        array = as_setting(item, "getitem", "index")
     except ValueError:
         raise SettingError(f"getitem: the rows of the index {item!r} have unequal lengths; "
                            "separate axes with a comma, as in x[i, j]") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
+from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.op import Op, Reject, Sample, public, register
 from tinygrad_cnn.ops.activation import softplus
@@ -21,7 +21,7 @@ from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.tensor import Tensor, apply, as_array, as_tensor
+from tinygrad_cnn.tensor import Tensor, apply, as_array, as_setting, as_tensor
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 
@@ -61,9 +61,7 @@ def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
 def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float,
              reduction: str) -> tuple[np.ndarray, float | None]:
     """The matrix of targets, rows of K, and what the sum is divided by."""
-    if isinstance(labels, Tensor) and labels.requires_grad:
-        raise GradientError(f"{op}: labels carry no gradient here; pass labels.detach()")
-    plain = as_array(labels)
+    plain = as_setting(labels, op, "labels")
     if scores.ndim < 2 or scores.dtype.kind not in "fc":      # complex: gradient tests step there
         raise ShapeError(f"{op}: the scores need a float dtype and axes (N ... K), got shape "
                          f"{scores.shape} of {scores.dtype}")
@@ -102,7 +100,7 @@ def _class_weights(op: str, weight: Any, classes: int) -> np.ndarray:
     """One weight for each class, checked; 1 for each if none are given."""
     if weight is None:
         return np.ones(classes)
-    plain = as_array(weight)
+    plain = as_setting(weight, op, "weight")
     if plain.dtype.kind not in "iuf" or plain.shape != (classes,) or not (
             np.isfinite(plain) & (plain >= 0)).all():
         raise SettingError(f"{op}: weight must hold one finite number of at least 0 for each of "
@@ -314,10 +312,8 @@ def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
     """
     op = "binary_cross_entropy_with_logits"
     _check_reduction(op, reduction)
-    if isinstance(labels, Tensor) and labels.requires_grad:
-        raise GradientError(f"{op}: labels carry no gradient here; pass labels.detach()")
+    plain = as_setting(labels, op, "labels")
     logits = _same_shape(op, logits, labels, ("logits", "labels"))
-    plain = as_array(labels)
     if plain.dtype.kind not in "fiub":
         raise DTypeError(f"{op}: labels must be numbers from 0 to 1, got dtype {plain.dtype}")
     if np.isnan(plain).any():

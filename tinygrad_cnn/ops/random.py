@@ -138,4 +138,6 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
         raise DTypeError(f"dropout: x is {x.dtype}, which cannot hold x / (1 − p); cast it: "
                          "x.astype(np.float32)")
     keep = default_generator(rng).random(x.shape, dtype=np.float32) >= p
-    return apply(DROPOUT, x, mask=keep.astype(x.dtype) * x.dtype.type(1 / (1 - p)))
+    mask = keep.astype(x.dtype) * x.dtype.type(1 / (1 - p))
+    mask.flags.writeable = False                # so that recording it takes no copy
+    return apply(DROPOUT, x, mask=mask)

@@ -213,8 +213,8 @@ MIN = register(Op(
 def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     # Where a whole row is −inf, so is the result: −inf − (−inf) would be NaN, the share is 0.
     top = reshape(out, _kept(x, axis))
-    if np.isneginf(top.data).any():
-        top = reshape(Tensor(np.where(np.isneginf(top.data), 0, top.data)), top.shape)
+    if np.isneginf(top._data).any():
+        top = reshape(Tensor(np.where(np.isneginf(top._data), 0, top._data)), top.shape)
     return reshape(ct, _kept(x, axis)) * exp(x - top)
 
 

@@ -64,7 +64,7 @@ def clip_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
     """
     limit = _limit("clip_norm", "max_norm", max_norm)
     several = _with_gradient("clip_norm", parameters)
-    norms = [_norm(parameter.grad.data) for _, parameter in several if parameter.grad is not None]
+    norms = [_norm(parameter.grad._data) for _, parameter in several if parameter.grad is not None]
     total = math.hypot(*norms)
     if not math.isfinite(total):
         if error_if_nonfinite:
@@ -75,7 +75,7 @@ def clip_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
     if total > limit:
         for _, parameter in several:
             if parameter.grad is not None:
-                g = parameter.grad.data
+                g = parameter.grad._data
                 parameter.grad = Tensor(g * g.dtype.type(limit / total))
     return total
 
@@ -111,7 +111,7 @@ def clip_value(parameters: Tensor | Iterable[Tensor], max_value: float) -> None:
     limit = _limit("clip_value", "max_value", max_value)
     for _, parameter in _with_gradient("clip_value", parameters):
         if parameter.grad is not None:
-            parameter.grad = Tensor(np.clip(parameter.grad.data, -limit, limit))
+            parameter.grad = Tensor(np.clip(parameter.grad._data, -limit, limit))
 
 
 def _limit(who: str, setting: str, value: Any) -> float:
@@ -154,7 +154,7 @@ def _norm(g: NDArray[Any]) -> float:
 def _nonfinite(position: int, parameter: Tensor) -> GradientError:
     name = f"parameter {position}" + (f" ({parameter.name})" if parameter.name else "")
     assert parameter.grad is not None
-    g = parameter.grad.data
+    g = parameter.grad._data
     bad = ~np.isfinite(g)
     where = tuple(int(i) for i in np.argwhere(bad)[0])
     return GradientError(f"clip_norm: the gradient of {name} {g.shape} holds {int(bad.sum())} "

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import CheckpointError, DTypeError, GradientError, SettingError
-from tinygrad_cnn.tensor import Parameter, Tensor
+from tinygrad_cnn.tensor import Parameter, Tensor, writable
 
 __all__ = ["Optimizer", "coefficient", "fractions"]
 
@@ -174,7 +174,7 @@ class Optimizer:
                 position += 1
                 if parameter.grad is None or not parameter.requires_grad:
                     continue
-                w, g = parameter.data, parameter.grad.data
+                w, g = writable(parameter), parameter.grad._data
                 if g.shape != w.shape or g.dtype != w.dtype:
                     raise GradientError(f"{self._who}: {self._name(position)} is {w.dtype} "
                                         f"{w.shape} but its gradient {g.dtype} {g.shape}")
@@ -289,7 +289,7 @@ class Optimizer:
             if not 0 <= position < len(parameters):
                 raise CheckpointError(f"{who}: the state names parameter {key!r} of "
                                       f"{len(parameters)}")
-            data = parameters[position].data
+            data = parameters[position]._data
             step = saved["step"]
             if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
                 raise CheckpointError(f"{who}: the step of {self._name(position)} must be an "

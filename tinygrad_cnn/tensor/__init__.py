@@ -15,11 +15,14 @@ from tinygrad_cnn.tensor.value import (
     Tensor,
     as_array,
     as_dtype,
+    as_setting,
     as_tensor,
+    shared,
     tensor,
+    writable,
 )
 from tinygrad_cnn.tensor.value import _wrap as _wrap
 
 __all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
-           "as_tensor", "binary", "custom_op", "expose", "grad", "gradients", "scope", "tensor",
-           "unary"]
+           "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad", "gradients", "scope",
+           "shared", "tensor", "unary", "writable"]

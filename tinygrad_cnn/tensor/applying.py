@@ -16,10 +16,18 @@ import numpy as np
 from numpy import ndarray
 
 from tinygrad_cnn.errors import DTypeError, ShapeError
-from tinygrad_cnn.graph import Node, State, _serial, _state, blank
+from tinygrad_cnn.graph import SHARED, Node, State, _serial, _state, blank
 from tinygrad_cnn.op import Op, public, register
 from tinygrad_cnn.shapes import Shape, bind_axes
-from tinygrad_cnn.tensor.value import Array, Tensor, _converted, _new, _not_numbers, _wrap
+from tinygrad_cnn.tensor.value import (
+    Array,
+    Tensor,
+    _converted,
+    _new,
+    _not_numbers,
+    _wrap,
+    shared,
+)
 
 __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
 
@@ -33,43 +41,56 @@ _HERE = globals()                                       # and those of a + 2.0 t
 def _alike(inputs: tuple[Any, ...]) -> bool:
     """Whether all are tensors of one float dtype already, as in most calls."""
     for x in inputs:
-        if not isinstance(x, Tensor) or x.data.dtype is not inputs[0].data.dtype:
+        if not isinstance(x, Tensor) or x._data.dtype is not inputs[0]._data.dtype:
             return False
-    return bool(inputs) and inputs[0].data.dtype.kind == "f"
+    return bool(inputs) and inputs[0]._data.dtype.kind == "f"
 
 
 def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     """All inputs as tensors of one dtype, or an error that names the odd one."""
     if _alike(inputs):
         return inputs
-    given = [x for x in inputs if x is not None]
-    # A gradient test steps into the complex plane: there, what meets a complex tensor follows it.
-    stepping = [x.data.dtype for x in given if isinstance(x, Tensor) and x.data.dtype.kind == "c"]
-    floats = stepping or [x.data.dtype for x in given
-                          if isinstance(x, Tensor) and x.data.dtype.kind == "f"]
-    if not floats:
-        arrays = [x.dtype for x in given if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
-        others = [x.data.dtype for x in given if isinstance(x, Tensor)]
-        numbers = any(isinstance(x, (float, np.floating)) for x in given)
-        floats = arrays or ([np.dtype(np.float32)] if numbers or not others else others)
-    dtype = floats[0]
+    dtype, stepping = _common_dtype(inputs)
     result: list[Tensor | None] = []
     for i, x in enumerate(inputs):
         if x is None and (op.variadic or op.inputs[i] not in op.optional):
             raise _not_numbers(op.name, op.input_name(i), x)
-        if x is None or (isinstance(x, Tensor) and x.data.dtype == dtype):
+        if x is None or (isinstance(x, Tensor) and x._data.dtype == dtype):
             result.append(x)
         elif isinstance(x, Tensor):
-            if x.data.dtype.kind == "f" and not stepping:
+            if x._data.dtype.kind == "f" and not stepping:
                 first = next(j for j, t in enumerate(inputs)
-                             if isinstance(t, Tensor) and t.data.dtype == dtype)
+                             if isinstance(t, Tensor) and t._data.dtype == dtype)
                 raise DTypeError(
                     f"{op.name}: {op.input_name(first)} is {dtype} but {op.input_name(i)} is "
-                    f"{x.data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
-            result.append(_wrap(x.data.astype(dtype), False, None))
+                    f"{x._data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
+            result.append(_wrap(x._data.astype(dtype), False, None))
         else:
             result.append(_wrap(_converted(x, dtype, op.name, op.input_name(i)), False, None))
     return tuple(result)
+
+
+def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
+    """The dtype in which the inputs meet, and whether a gradient test steps into the complex plane.
+
+    A float tensor decides; then a float array; then NumPy's promotion of the integers, for which
+    Python's numbers fit themselves to the rest.  Numbers and lists alone become float32.
+    """
+    tensors = [x._data.dtype for x in inputs if isinstance(x, Tensor)]
+    for kind in "cf":
+        for dtype in tensors:
+            if dtype.kind == kind:
+                return dtype, kind == "c"
+    arrays = [x.dtype.newbyteorder("=") for x in inputs if isinstance(x, (np.ndarray, np.generic))]
+    floats = [d for d in arrays if d.kind == "f"]
+    numbers = [x for x in inputs if isinstance(x, (bool, int, float))]
+    if floats or not tensors or any(isinstance(x, float) for x in numbers):
+        return (floats or [np.dtype(np.float32)])[0], False
+    lists = [np.asarray(x).dtype for x in inputs if isinstance(x, (list, tuple))]
+    if any(d.kind == "f" for d in lists):
+        return np.dtype(np.float32), False
+    weak = [type(x)() for x in numbers]             # 0 fits everywhere: only the kind counts
+    return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
 
 
 def _origin(frame: FrameType | None) -> tuple[Any, int] | None:
@@ -110,21 +131,27 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
     if not op.variadic and len(inputs) < len(op.inputs):
         inputs += (None,) * (len(op.inputs) - len(inputs))
     tensors = _as_tensors(op, inputs)
-    expected = _result_shape(op, tuple([None if x is None else x.data.shape for x in tensors]),
+    expected = _result_shape(op, tuple([None if x is None else x._data.shape for x in tensors]),
                              tuple(settings.items()))
     state = _state.get()
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
-        y, residuals = op.run(*(None if x is None else x.data for x in tensors), **settings)
+        y, residuals = op.run(*(None if x is None else x._data for x in tensors), **settings)
     except TypeError:
-        if all(x is None or x.data.dtype.kind == "f" for x in tensors):
+        if all(x is None or x._data.dtype.kind == "f" for x in tensors):
             raise
         raise _leaves_the_integers(op, tensors) from None       # NumPy refused to cast in place
     if type(y) is not np.ndarray:
         y = np.asarray(y)
     if y.shape != expected:
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
-    dtype = settings.get("dtype") or next((x.data.dtype for x in tensors if x is not None), y.dtype)
+    for x in tensors:
+        # A result that looks at memory which the user can write to gets memory of its own.
+        if x is not None and x._access != SHARED and shared(x) is not x._data \
+                and np.may_share_memory(y, x._data):
+            y = y.copy()
+    dtype = settings.get("dtype") or next(
+        (x._data.dtype for x in tensors if x is not None), y.dtype)
     if y.dtype != dtype:
         if dtype.kind != "f":
             raise _leaves_the_integers(op, tensors)
@@ -170,18 +197,40 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
         return _wrap(y, False, None)
     if op.unread:
         tensors = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
-    node = Node(op, tensors, settings, residuals, y if op.reads_out else None, state.scope,
+    if op.foreign:
+        residuals = {name: _unwritten(v) for name, v in residuals.items()}
+    node = Node(op, tensors, tuple([None if x is None else shared(x) for x in tensors]),
+                _kept(settings), residuals, y if op.reads_out else None, state.scope,
                 _origin(sys._getframe(3)))
     if state.observer is not None:
         state.observer.forward(node, y, time.perf_counter() - began)
     return _wrap(y, True, node) if tracked else _wrap(y, False, None)
 
 
+def _kept(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with copies of arrays that somebody could still write to."""
+    if any(type(v) in _HOLDERS for v in settings.values()):
+        return {name: _unwritten(v) for name, v in settings.items()}
+    return settings
+
+
+def _unwritten(value: Any) -> Any:
+    if isinstance(value, ndarray):
+        if value.flags.writeable or value.base is not None:
+            value = value.copy()
+            value.flags.writeable = False
+        return value
+    return tuple([_unwritten(v) for v in value]) if type(value) is tuple else value
+
+
+_HOLDERS = (ndarray, tuple)
+
+
 def _stand_in(x: Tensor | None) -> Tensor | None:
     """``x`` without its values, which no rule reads, so that their memory can be freed."""
-    if x is None or x.data.nbytes < _KEEP_BYTES or (x.node is None and x.requires_grad):
+    if x is None or x._data.nbytes < _KEEP_BYTES or (x.node is None and x.requires_grad):
         return x
-    t = _wrap(blank(x.data.shape, x.data.dtype), x.requires_grad, x.node)
+    t = _wrap(blank(x._data.shape, x._data.dtype), x.requires_grad, x.node)
     t.name = x.name
     return t
 
@@ -196,7 +245,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
     def function(a: Any, b: Any) -> Tensor:
         state = _state.get()
         try:
-            x, y = a.data, b.data
+            x, y = a._data, b._data
             dtype = x.dtype
             if dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
                     or not isinstance(b, Tensor):
@@ -205,8 +254,8 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
         except AttributeError:
-            if type(b) is float and isinstance(a, Tensor) and a.data.dtype.kind == "f":
-                return function(a, _wrap(np.asarray(b, a.data.dtype), False, None))
+            if type(b) is float and isinstance(a, Tensor) and a._data.dtype.kind == "f":
+                return function(a, _wrap(np.asarray(b, a._data.dtype), False, None))
             return apply(op, a, b)              # an array, a list, or a number in front
         except ValueError:
             return apply(op, a, b)              # shapes that do not fit
@@ -217,20 +266,25 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         if not (a.requires_grad or b.requires_grad) or not state.recording:
             return _wrap(out, False, None)
         inputs: tuple[Any, ...] = (a, b)
+        values = (x, y)
         if unread and out.nbytes >= _KEEP_BYTES:
             inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
-        return _recorded(op, inputs, out, reads_out, state, sys._getframe(1))
+            values = (inputs[0]._data, inputs[1]._data)
+        if a._access or b._access:
+            values = tuple(map(shared, inputs))
+        return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
 
     function.__name__ = op.name
     return function
 
 
-def _recorded(op: Op, inputs: tuple[Any, ...], out: Array, reads_out: bool, state: State,
-              frame: FrameType) -> Tensor:
+def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
+              reads_out: bool, state: State, frame: FrameType) -> Tensor:
     """A tensor and its node, field by field: this runs for each elementwise op of a program."""
     node = _new(Node)
     node.op = op
     node.inputs = inputs
+    node.values = values
     node.settings = node.residuals = _NOTHING
     node.out = out if reads_out else None
     node.scope = state.scope
@@ -243,7 +297,8 @@ def _recorded(op: Op, inputs: tuple[Any, ...], out: Array, reads_out: bool, stat
             frame = frame.f_back
         node.origin = (frame.f_code, frame.f_lasti)
     t = _new(Tensor)
-    t.data = out
+    t._data = out
+    t._access = 0
     t.requires_grad = True
     t.node = node
     t.grad = t.name = None
@@ -256,15 +311,16 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
 
     def function(x: Any) -> Tensor:
         state = _state.get()
-        if not isinstance(x, Tensor) or x.data.dtype.kind != "f" or state.observer is not None:
+        if not isinstance(x, Tensor) or x._data.dtype.kind != "f" or state.observer is not None:
             return apply(op, x)
-        out = kernel(x.data)
+        out = kernel(x._data)
         if type(out) is not ndarray:
             out = np.asarray(out)
         if not x.requires_grad or not state.recording:
             return _wrap(out, False, None)
-        return _recorded(op, ((_stand_in(x) if unread else x),), out, reads_out, state,
-                         sys._getframe(1))
+        kept = _stand_in(x) if unread else x
+        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
+                         state, sys._getframe(1))
 
     function.__name__ = op.name
     return function

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_cnn.errors import GradientError
-from tinygrad_cnn.graph import cotangents, key_of
-from tinygrad_cnn.tensor.value import Tensor, _cotangent_of, _separate, _wrap
+from tinygrad_cnn.graph import key_of
+from tinygrad_cnn.tensor.value import Tensor, gradients_of
 
 __all__ = ["grad", "gradients"]
 
@@ -49,10 +49,8 @@ def grad(output: Tensor, inputs: Tensor | Sequence[Tensor], gradient: Any = None
         if not isinstance(x, Tensor) or not x.requires_grad:
             raise GradientError(f"grad: input {i} does not require a gradient; make it with "
                                 "requires_grad=True before the output is computed")
-    ct = _cotangent_of(output, gradient, "grad")
-    found = _separate(
-        cotangents(output, ct, wrap=_wrap, create_graph=create_graph, retain_graph=retain_graph,
-                   targets=several), ct, create_graph)
+    found = gradients_of(output, gradient, "grad", create_graph=create_graph,
+                         retain_graph=retain_graph, targets=several)
     return tuple(found.get(key_of(x)) for x in several)
 
 
@@ -76,7 +74,6 @@ def gradients(out: Tensor, ct: Any = None, *, create_graph: bool = False,
     >>> found[a].item(), found[b].item()
     (5.0, 2.0)
     """
-    seed = _cotangent_of(out, ct, "gradients")
-    found = cotangents(out, seed, wrap=_wrap, create_graph=create_graph, retain_graph=retain_graph)
-    return {leaf: part for leaf, part in _separate(found, seed, create_graph).items()
-            if isinstance(leaf, Tensor)}
+    found = gradients_of(out, ct, "gradients", create_graph=create_graph,
+                         retain_graph=retain_graph)
+    return {leaf: part for leaf, part in found.items() if isinstance(leaf, Tensor)}

@@ -1,23 +1,30 @@
 """The user's value: a handle on an array and on the node that made it.
 
+The values of a tensor are its own.  Inside, arrays are shared: a node keeps the arrays that its
+rules read, and a reshape looks at the memory of its input.  So an array is copied before anybody
+may write to what somebody else reads (`writable`), or before it is kept by somebody else while the
+user can still write to it (`shared`).
+
 Operators and methods find what they call in ``FUNCTIONS``, so this file need not know
 ``tinygrad_cnn.ops``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from sys import getrefcount
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
-from tinygrad_cnn.graph import Node, cotangents
+from tinygrad_cnn.graph import EXPOSED, READ_ONLY, SHARED, Node, cotangents, is_grad_enabled
 from tinygrad_cnn.op import FUNCTIONS
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_tensor", "tensor"]
+__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor", "shared",
+           "tensor", "writable"]
 
 Array = NDArray[Any]
 
@@ -26,26 +33,40 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def _new_array(data: Any, dtype: Any, op: str) -> Array:
-    """``data`` as an array of a dtype that tensors take; numbers and lists become float32."""
+    """A copy of ``data`` in a dtype that tensors take; numbers and lists become float32."""
     if isinstance(data, Tensor):
         raise DTypeError(f"{op}: data is a Tensor already; use .detach() for one without history")
-    if isinstance(data, (np.ndarray, np.generic)):
-        array = np.asarray(data, dtype)
-    else:
-        try:
-            array = np.asarray(data)
-        except ValueError as error:
-            raise ShapeError(f"{op}: the rows of data have unequal lengths ({error})") from None
-        if dtype is not None:
-            array = array.astype(dtype)
-        elif array.dtype.kind in "fiub":
-            array = array.astype(np.float32) if array.dtype.kind != "b" else array
-    if array.dtype.kind in "OSUVMm":
-        raise DTypeError(f"{op}: data must be numbers, got {_kind_of(data)}")
-    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype not in _FLOATS):
+    refuse_tensors_inside(data, op)
+    known = isinstance(data, (np.ndarray, np.generic))
+    try:
+        array = np.array(data, dtype if known else None)
+    except ValueError as error:
+        raise ShapeError(f"{op}: the rows of data have unequal lengths ({error})") from None
+    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f"
+                                          and array.dtype.newbyteorder("=") not in _FLOATS):
+        if array.dtype.kind in "OSUVMmT":
+            raise DTypeError(f"{op}: data must be numbers, got {_kind_of(data)}")
         raise DTypeError(f"{op}: dtype {array.dtype} is not supported; "
                          "use float32 or float64 (integers and booleans carry no gradient)")
+    if not known and dtype is not None:
+        return array.astype(dtype)
+    if not known and array.dtype.kind != "b":
+        return array.astype(np.float32)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def refuse_tensors_inside(value: Any, op: str) -> None:
+    """Refuse a list or tuple that holds tensors, and an array whose mask NumPy would drop."""
+    if isinstance(value, (list, tuple)):
+        for x in value:
+            if isinstance(x, Tensor):
+                raise GradientError(f"{op}: a {type(value).__name__} that holds tensors has no "
+                                    "gradient; join them first: stack([...]), or concatenate")
+            if isinstance(x, (list, tuple)):
+                refuse_tensors_inside(x, op)
+    elif isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{op}: a masked array would lose its mask; fill it first: "
+                         "array.filled(0.0), and use where() with the mask")
 
 
 class Tensor:
@@ -54,7 +75,7 @@ class Tensor:
     Parameters
     ----------
     data : array_like
-        NumPy arrays keep their dtype and are not copied; Python numbers and lists become float32.
+        Copied.  NumPy arrays keep their dtype; Python numbers and lists become float32.
     requires_grad : bool, default False
         Whether `backward` fills ``grad``.  Only float32 and float64 can.
     name : str, optional
@@ -63,7 +84,8 @@ class Tensor:
     Attributes
     ----------
     data : ndarray
-        The values.
+        The values, to read or to write in place.  Each tensor's values are its own: writing changes
+        no other tensor, and not what a recorded graph has kept for its backward pass.
     grad : Tensor or None
         The gradient, summed over backward passes until it is set to None.
     node : Node or None
@@ -83,13 +105,14 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "name", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_access", "_data", "grad", "name", "node", "requires_grad")
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
-        self.data: Array = _new_array(data, None, "Tensor")
-        if requires_grad and self.data.dtype.kind != "f":
-            raise DTypeError(f"Tensor: {self.data.dtype} cannot require a gradient; "
+        self._data: Array = _new_array(data, None, "Tensor")
+        if requires_grad and self._data.dtype.kind != "f":
+            raise DTypeError(f"Tensor: {self._data.dtype} cannot require a gradient; "
                              "cast it: data.astype(np.float32)")
+        self._access = SHARED
         self.requires_grad = bool(requires_grad)
         self.node: Node | None = None
         self.grad: Tensor | None = None
@@ -98,24 +121,48 @@ class Tensor:
     # ---- what it is
 
     @property
+    def data(self) -> Array:
+        """The values, to read or to write in place."""
+        if self._access == READ_ONLY:
+            return self.numpy()
+        array = writable(self)
+        self._access = EXPOSED
+        return array
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        if values is self._data:                # what `x.data -= y` ends with
+            return
+        if self._access == READ_ONLY:
+            raise GradientError("data: a backward rule must not change what it is given; "
+                                "compute a new tensor instead")
+        array = _new_array(values, None, "data")
+        if array.shape != self._data.shape or array.dtype != self._data.dtype:
+            raise ShapeError(f"data: the tensor is {self._data.dtype} {self._data.shape} and the "
+                             f"values are {array.dtype} {array.shape}; a tensor keeps its shape "
+                             "and dtype: make a new one")
+        self._data = array
+        self._access = SHARED
+
+    @property
     def shape(self) -> Shape:
         """Sizes of the axes."""
-        return self.data.shape
+        return self._data.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the values."""
-        return self.data.dtype
+        return self._data.dtype
 
     @property
     def ndim(self) -> int:
         """How many axes there are."""
-        return self.data.ndim
+        return self._data.ndim
 
     @property
     def size(self) -> int:
         """How many values there are."""
-        return self.data.size
+        return self._data.size
 
     @property
     def is_leaf(self) -> bool:
@@ -128,18 +175,18 @@ class Tensor:
         return _call("transpose", self)
 
     def __len__(self) -> int:
-        if not self.data.ndim:
+        if not self._data.ndim:
             raise ShapeError("len: a tensor without axes has no length")
-        return len(self.data)
+        return len(self._data)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
-        if self.data.size != 1:
+        if self._data.size != 1:
             raise ShapeError(f"bool: a tensor of shape {self.shape} is neither true nor false; "
                              "use .data.any() or .data.all()")
-        return bool(self.data.reshape(()))
+        return bool(self._data.reshape(()))
 
     def __float__(self) -> float:
         return float(self.item())
@@ -148,9 +195,9 @@ class Tensor:
         return int(self.item())
 
     def __repr__(self) -> str:
-        values = np.array2string(self.data, separator=", ", prefix="Tensor(", threshold=20)
-        facts = [f"dtype={self.data.dtype}"]
-        if self.data.size > 20:
+        values = np.array2string(self._data, separator=", ", prefix="Tensor(", threshold=20)
+        facts = [f"dtype={self._data.dtype}"]
+        if self._data.size > 20:
             facts.insert(0, f"shape={self.shape}")
         if self.node is not None:
             facts.append(f"op={self.node.op.name}")
@@ -192,36 +239,35 @@ class Tensor:
         >>> w.grad.data
         array([6.], dtype=float32)
         """
-        ct = _cotangent_of(self, gradient, "backward")
-        found = cotangents(self, ct, wrap=_wrap, create_graph=create_graph,
-                           retain_graph=retain_graph)
-        for leaf, part in _separate(found, ct, create_graph).items():
+        found = gradients_of(self, gradient, "backward", create_graph=create_graph,
+                             retain_graph=retain_graph)
+        for leaf, part in found.items():
             if isinstance(leaf, Tensor):
                 leaf.grad = part if leaf.grad is None else _sum(leaf.grad, part, create_graph)
 
     def detach(self) -> Tensor:
-        """The same values without history; they share memory."""
-        return _wrap(self.data, False, None)
+        """The same values without history."""
+        return _wrap(shared(self), False, None)
 
     def numpy(self) -> Array:
         """The values as a read-only view."""
-        view = self.data.view()
+        view = self._data.view()
         view.flags.writeable = False
         return view
 
     def item(self) -> Any:
         """The one value as a Python number."""
-        if self.data.size != 1:
-            raise ShapeError(f"item: a tensor of shape {self.shape} holds {self.data.size} values, "
+        if self._data.size != 1:
+            raise ShapeError(f"item: a tensor of shape {self.shape} holds {self.size} values, "
                              "not one; index it, or use .numpy()")
-        return self.data.item()
+        return self._data.item()
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Switch whether this leaf collects a gradient; returns the tensor itself."""
         if self.node is not None:
             raise GradientError("requires_grad_: only a leaf can be switched; use .detach() first")
-        if requires_grad and self.data.dtype.kind != "f":
-            raise DTypeError(f"requires_grad_: {self.data.dtype} cannot require a gradient; "
+        if requires_grad and self._data.dtype.kind != "f":
+            raise DTypeError(f"requires_grad_: {self._data.dtype} cannot require a gradient; "
                              "cast it: tensor.astype(np.float32)")
         self.requires_grad = requires_grad
         return self
@@ -239,12 +285,12 @@ class Tensor:
     # ---- NumPy
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if dtype is not None and np.dtype(dtype) != self.data.dtype:
+        if dtype is not None and np.dtype(dtype) != self._data.dtype:
             if copy is False:
-                raise ValueError(f"a view as {np.dtype(dtype)} of a tensor of {self.data.dtype} "
+                raise ValueError(f"a view as {np.dtype(dtype)} of a tensor of {self._data.dtype} "
                                  "cannot be made without a copy")
-            return self.data.astype(dtype)
-        return self.data.copy() if copy else self.numpy()
+            return self._data.astype(dtype)
+        return self._data.copy() if copy else self.numpy()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         function = FUNCTIONS.get(ufunc)
@@ -292,9 +338,19 @@ class Tensor:
 
     __hash__ = object.__hash__
 
+    # A leaf that collects a gradient changes in place, and only where nothing is recorded; every
+    # other tensor becomes a new one.
+    def __iadd__(self, other: Any) -> Tensor: return _in_place("add", "+=", self, other)
+    def __isub__(self, other: Any) -> Tensor: return _in_place("sub", "-=", self, other)
+    def __imul__(self, other: Any) -> Tensor: return _in_place("mul", "*=", self, other)
+    def __itruediv__(self, other: Any) -> Tensor: return _in_place("div", "/=", self, other)
+    def __ipow__(self, other: Any) -> Tensor: return _in_place("power", "**=", self, other)
+    def __imatmul__(self, other: Any) -> Tensor: return _in_place("matmul", "@=", self, other)
+
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
-        raise GradientError("a tensor is not written in place: a recorded op may need its values; "
-                            "build a new one with where(), concatenate() or pad()")
+        raise GradientError("in-place assignment is not supported, since it has no gradient: build "
+                            "a new tensor with where(), concatenate() or pad(); to change the "
+                            "values of a leaf, write tensor.data[index] = value")
 
     # ---- ops of one input, as methods
 
@@ -394,7 +450,7 @@ class Parameter(Tensor):
     Parameters
     ----------
     data : array_like
-        Initial values, float32 or float64; copied, since optimisers write to them.
+        Initial values, float32 or float64; copied.
     name : str, optional
         What drawings and errors call it.
 
@@ -413,7 +469,6 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, name: str | None = None) -> None:
         super().__init__(data, requires_grad=True, name=name)
-        self.data = self.data.copy()
 
 
 def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
@@ -435,18 +490,64 @@ def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
     Tensor([1., 2.], dtype=float64)
     """
     array = _new_array(data, None if dtype is None else as_dtype(dtype, "tensor"), "tensor")
-    return Tensor(array.copy(), requires_grad, name)
+    return Tensor(array, requires_grad, name)
 
 
 def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     """A tensor around an array that is known to be right: the quick way in."""
     t = _new(Tensor)
-    t.data = data
+    t._data = data
     t.requires_grad = requires_grad
     t.node = node
+    t._access = SHARED
     t.grad = None
     t.name = None
     return t
+
+
+# ---- who may write to an array -------------------------------------------------------------------
+
+def writable(x: Tensor) -> Array:
+    """The array of ``x`` for writing in place: first copied, if anybody else may read it."""
+    if x._access != EXPOSED:
+        # One reference is the tensor's own.  An array that looks at the memory of another one has
+        # a base; only the base of memory that is used again belongs to this array alone.
+        base = x._data.base
+        if getrefcount(x._data) > _ALONE or not x._data.flags.writeable or not (
+                base is None or getattr(base, "exclusive", False)):
+            x._data = x._data.copy()
+    return x._data
+
+
+def shared(x: Tensor) -> Array:
+    """The array of ``x`` for keeping: a copy, if the user holds it, or a view of it."""
+    if x._access == EXPOSED:
+        if getrefcount(x._data) > _ALONE:
+            return x._data.copy()
+        x._access = SHARED
+    return x._data
+
+
+def _references(x: Tensor) -> int:
+    return getrefcount(x._data)
+
+
+_ALONE = _references(_wrap(np.empty(1), False, None))       # 2 in CPython: the slot and the call
+
+
+def _in_place(name: str, sign: str, x: Tensor, other: Any) -> Tensor:
+    if x.node is not None or not x.requires_grad:
+        return _call(name, x, other)
+    if is_grad_enabled():
+        raise GradientError(f"a leaf that requires a gradient cannot be changed by {sign} while "
+                            f"ops are recorded; write `with no_grad(): x {sign} ...`, or make a "
+                            f"new tensor: x = x {sign[:-1]} ...")
+    result = _call(name, x, other)._data
+    if result.shape != x._data.shape:
+        raise ShapeError(f"{sign}: the result has shape {result.shape}, the leaf {x._data.shape}; "
+                         "a leaf keeps its shape")
+    writable(x)[...] = result
+    return x
 
 
 def _call(name: str, *args: Any, **settings: Any) -> Tensor:
@@ -456,7 +557,7 @@ def _call(name: str, *args: Any, **settings: Any) -> Tensor:
 
 def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
     try:
-        return ufunc(a.data, b.data if isinstance(b, Tensor) else b)
+        return ufunc(a._data, b._data if isinstance(b, Tensor) else b)
     except ValueError:
         raise ShapeError(f"{ufunc.__name__}: shapes {a.shape} and {np.shape(as_array(b))} do not "
                          "broadcast") from None
@@ -489,8 +590,19 @@ def _not_numbers(op: str, name: str, value: Any) -> DTypeError:
 
 
 def as_array(value: Any) -> Array:
-    """The plain values of a tensor or of anything array-like, for settings."""
-    return value.data if isinstance(value, Tensor) else np.asarray(value)
+    """The plain values of a tensor or of anything array-like."""
+    return value._data if isinstance(value, Tensor) else np.asarray(value)
+
+
+def as_setting(value: Any, op: str, name: str) -> Array:
+    """The plain values of a setting; refused if a gradient would be lost."""
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise GradientError(f"{op}: {name} is not differentiable, but the tensor given "
+                                f"requires a gradient; pass {name}.detach()")
+        return value._data
+    refuse_tensors_inside(value, f"{op}: {name}")
+    return np.asarray(value)
 
 
 # ---- gradients of a recorded graph ---------------------------------------------------------------
@@ -500,12 +612,12 @@ def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
         raise GradientError(f"{who}: nothing was recorded: the output depends on no tensor that "
                             "requires a gradient, or was computed under no_grad()")
     if gradient is None:
-        if out.data.size != 1:
+        if out._data.size != 1:
             raise GradientError(f"{who}: the output has shape {out.shape}, not one element; reduce "
                                 "it with .sum() or .mean(), or pass gradient= of that shape")
-        return _wrap(np.ones_like(out.data), False, None)
+        return _wrap(np.ones_like(out._data), False, None)
     if not isinstance(gradient, Tensor):
-        gradient = _wrap(_converted(gradient, out.data.dtype, who, "gradient"), False, None)
+        gradient = _wrap(_converted(gradient, out._data.dtype, who, "gradient"), False, None)
     if gradient.shape != out.shape:
         raise ShapeError(f"{who}: gradient has shape {gradient.shape}, the output {out.shape}")
     if gradient.dtype != out.dtype:
@@ -514,31 +626,40 @@ def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
     return gradient
 
 
-def _separate(found: dict[Any, Any], ct: Tensor, create_graph: bool) -> dict[Any, Tensor]:
-    """Cotangents as tensors, no two of which share memory with each other or with ``ct``."""
-    if create_graph:
-        return found
-    seen = {id(ct.data)}
-    result = {}
+def gradients_of(out: Tensor, gradient: Any, who: str, *, create_graph: bool, retain_graph: bool,
+                 targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
+    """The gradients of `cotangents` as tensors, each a tensor of its own."""
+    ct = _cotangent_of(out, gradient, who)
+    found = cotangents(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
+                       create_graph=create_graph, retain_graph=retain_graph)
+    if not create_graph:
+        return {key: _wrap(part, False, None) for key, part in found.items()}
+    seen = {id(ct)}
     for key, part in found.items():
-        if part.base is not None or id(part) in seen:       # a rule passed on what it was given
-            part = part.copy()
+        if id(part) in seen:                            # a rule passed on what it was given
+            found[key] = part = _call("reshape", part, part.shape)
         seen.add(id(part))
-        result[key] = _wrap(part, False, None)
-    return result
+    return found
 
 
 def _sum(a: Tensor, b: Tensor, create_graph: bool) -> Tensor:
-    return _call("add", a, b) if create_graph else _wrap(np.asarray(a.data + b.data), False, None)
+    return _call("add", a, b) if create_graph else _wrap(np.asarray(a._data + b._data), False, None)
 
 
 def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
-    """A value that is no tensor, in the dtype of its company; other float arrays are refused."""
+    """A copy of a value that is no tensor, in ``dtype``; other float arrays are refused."""
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f" \
-            and value.dtype != dtype and dtype.kind != "c":
+            and value.dtype.newbyteorder("=") != dtype and dtype.kind != "c":
         raise DTypeError(f"{op}: {name} is an array of {value.dtype} among tensors of {dtype}; "
                          f"cast it: {name}.astype(np.{dtype})")
+    refuse_tensors_inside(value, f"{op}: {name}")
+    if isinstance(value, int) and dtype.kind in "iu":
+        try:
+            return np.array(value, dtype)
+        except OverflowError:
+            raise DTypeError(f"{op}: {name} is {value}, which {dtype} cannot hold; cast the "
+                             "tensor first: tensor.astype(np.int64)") from None
     array = np.asarray(value)
     if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
-    return array if array.dtype == dtype else array.astype(dtype)
+    return array.astype(dtype)

@@ -32,11 +32,11 @@ def writes_nothing(trial: Trial) -> None:
     kept = ct.copy()
     tensors = trial.tensors(given)
     y = trial.apply(tensors)
-    values = y.data.copy()
+    values = y._data.copy()
     with np.errstate(all="ignore"):
         gradients(y, Tensor(ct))
     for what, now, then in (*zip(trial.names, given, trial.arrays, strict=True),
-                            ("the cotangent", ct, kept), ("the output", y.data, values),
+                            ("the cotangent", ct, kept), ("the output", y._data, values),
                             *((k, v, before[k]) for k, v in arrays_in_settings.items())):
         trial.tally.comparisons += now.size
         if not np.array_equal(now, then, equal_nan=now.dtype.kind == "f"):
@@ -68,10 +68,10 @@ def shares_no_memory(trial: Trial) -> None:
     with np.errstate(all="ignore"):
         found = gradients(y, Tensor(ct), retain_graph=True)
     others: list[tuple[str, Array]] = [*zip(trial.names, given, strict=True),
-                                       ("the cotangent", ct), ("the output", y.data)]
+                                       ("the cotangent", ct), ("the output", y._data)]
     for k, t in enumerate(tensors):
         if t in found:
-            part = found[t].data
+            part = found[t]._data
             for what, other in others:
                 trial.tally.comparisons += 1
                 if part.size and np.shares_memory(part, other):
@@ -88,7 +88,7 @@ def re_entrant(trial: Trial) -> None:
     ct = trial.cotangent()
     tensors = trial.tensors(trial.arrays)
     y = trial.apply(tensors)
-    values = y.data.copy()
+    values = y._data.copy()
     with np.errstate(all="ignore"):
         first = gradients(y, Tensor(ct), retain_graph=True)
         # Another call in between, on other values: a rule may not use what the last forward left.
@@ -103,7 +103,7 @@ def re_entrant(trial: Trial) -> None:
     again = trial.pull(trial.arrays, ct)
     for k, t in enumerate(tensors):
         trial.same(name, k, again[k], _data(first, t), "the same call gives another result", ct)
-    if not np.array_equal(trial.apply(trial.tensors(trial.arrays)).data, values, equal_nan=True):
+    if not np.array_equal(trial.apply(trial.tensors(trial.arrays))._data, values, equal_nan=True):
         raise trial.wrong(name, "the op gives other values when called again: it is random or "
                           "keeps state; draw random numbers outside and pass them in as a setting")
 
@@ -119,7 +119,7 @@ def _turned(x: Array) -> Array:
 
 
 def _data(found: dict[Tensor, Tensor], t: Tensor) -> Array | None:
-    return found[t].data if t in found else None
+    return found[t]._data if t in found else None
 
 
 # ---- a pullback is linear in the cotangent
@@ -259,7 +259,7 @@ def reads_what_is_declared(trial: Trial) -> None:
         return
     unread = [Tensor(blank(t.shape, t.dtype)) if t is not None and i in op.unread else t
               for i, t in enumerate(trial.full(tensors))]
-    out = Tensor(blank(y.shape, y.dtype)) if not op.reads_out else Tensor(y.data)
+    out = Tensor(blank(y.shape, y.dtype)) if not op.reads_out else Tensor(y._data)
     plain = trial.pull(trial.arrays, ct)
     for k, i in enumerate(trial.present):
         if k in trial.point.wanted:
@@ -267,15 +267,15 @@ def reads_what_is_declared(trial: Trial) -> None:
                 part = _rule(trial, i, Tensor(ct), out, unread, node.residuals, as_arrays=False)
             # A joint rule may round in another way, so that each rule is then held to itself.
             wanted = plain[k] if op.joint is None else _rule(
-                trial, i, Tensor(ct), Tensor(y.data), trial.full(tensors), node.residuals,
+                trial, i, Tensor(ct), Tensor(y._data), trial.full(tensors), node.residuals,
                 as_arrays=False)
             trial.same("reads what is declared", k, part, wanted,
                        f"the rule for {trial.names[k]} reads values that reads={op.reads} does not "
                        "name", ct)
             if op.array_rules:
-                given = [None if t is None else t.data for t in trial.full(tensors)]
+                given = [None if t is None else t._data for t in trial.full(tensors)]
                 with np.errstate(all="ignore"):
-                    part = _rule(trial, i, ct, y.data, given, node.residuals, as_arrays=True)
+                    part = _rule(trial, i, ct, y._data, given, node.residuals, as_arrays=True)
                 trial.same("reads what is declared", k, part, wanted,
                            f"the rule for {trial.names[k]} gives another result on arrays than on "
                            "tensors, but array_rules is declared", ct)
@@ -286,7 +286,7 @@ def _rule(trial: Trial, i: int, ct: Any, out: Any, inputs: list[Any], residuals:
     """One rule called by hand, and its result summed over what broadcasting stretched."""
     op = trial.op
     part = op.rule(i)(ct, out, *inputs, **trial.settings, **residuals)
-    array = np.asarray(part) if as_arrays else part.data
+    array = np.asarray(part) if as_arrays else part._data
     shape = np.shape(trial.full(trial.arrays)[i])
     if array.shape != shape and op.broadcasts:
         array = OPS["sum_to"].run(array, shape=shape)[0]
@@ -311,7 +311,7 @@ def only_what_is_asked(trial: Trial) -> None:
         plain = everything[k]
         if part is not None and plain is not None:
             trial.point.compare_arrays(
-                name, k, part.data, plain, trial.point.bound(k, ct, np.float64, noise), None,
+                name, k, part._data, plain, trial.point.bound(k, ct, np.float64, noise), None,
                 trial.tally, detail="a recorded backward pass gives another result")
 
 

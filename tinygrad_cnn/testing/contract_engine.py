@@ -34,7 +34,7 @@ def records_and_frees(trial: Trial) -> None:
         part = single[k]
         if part is not None:
             found = tensors[k].grad
-            trial.same(name, k, None if found is None else found.data, part + part,
+            trial.same(name, k, None if found is None else found._data, part + part,
                        "two backward passes do not add up in .grad", ct)
     try:
         y.backward(Tensor(ct))
@@ -91,11 +91,11 @@ def _compare(trial: Trial, function: Any, arrays: Any, ct: Array, out: Array,
         y = function(*tensors)
         found = gradients(y, Tensor(ct))
     trial.tally.comparisons += y.size
-    if y.shape != out.shape or not np.allclose(y.data, out, rtol=1e-12, atol=0.0):
+    if y.shape != out.shape or not np.allclose(y._data, out, rtol=1e-12, atol=0.0):
         raise trial.wrong(name, f"the public function {trial.op.name} gives other values than its "
-                          "op", got=y.data, expected=out)
+                          "op", got=y._data, expected=out)
     for k, part in enumerate(expected):
-        got = found[tensors[k]].data if tensors[k] in found else None
+        got = found[tensors[k]]._data if tensors[k] in found else None
         if part is None or got is None:
             trial.same(name, k, got, part, "the public function has another gradient than its op")
             continue

@@ -38,25 +38,25 @@ class Function:
     @property
     def arrays(self) -> list[Array]:
         """Where the function is tested: its arguments, then what it closes over."""
-        return [*self.leaves, *(t.data for t in self.closed_over)]
+        return [*self.leaves, *(t._data for t in self.closed_over)]
 
     @contextmanager
     def called(self, arrays: Sequence[Array]) -> Iterator[tuple[Any, list[Tensor]]]:
         """The output at these values, and the tensors that hold them; leaves are put back."""
         own, others = arrays[:len(self.leaves)], arrays[len(self.leaves):]
         tensors = [_wrap(a, a.dtype.kind in "fc", None) for a in own]
-        before = [t.data for t in self.closed_over]
+        before = [t._data for t in self.closed_over]
         generator = default_generator().bit_generator
         state = generator.state
         try:
             for t, a in zip(self.closed_over, others, strict=True):
-                t.data = a
+                t._data = a
             with np.errstate(all="ignore"):
                 yield self.fn(*tensors), [*tensors, *self.closed_over]
         finally:
             generator.state = state             # the next call draws the same random numbers
             for t, a in zip(self.closed_over, before, strict=True):
-                t.data = a
+                t._data = a
 
     def forward(self, arrays: Sequence[Array]) -> Array:
         """The values of the function."""
@@ -65,7 +65,7 @@ class Function:
                 raise GradientError(f"check_gradients: {self.name} returned {type(y).__name__}, "
                                     "expected one Tensor; combine several outputs with "
                                     "concatenate(), or test them one at a time")
-            return y.data
+            return y._data
 
     def pull(self, arrays: Sequence[Array], ct: Array) -> list[Array | None]:
         """The gradients of all leaves."""
@@ -75,7 +75,7 @@ class Function:
                                     "input that requires a gradient; was it computed from .data, "
                                     ".numpy() or .detach(), or under no_grad()?")
             found = gradients(y, _wrap(ct.astype(y.dtype, copy=False), False, None))
-            return [found[t].data if t in found else None for t in tensors]
+            return [found[t]._data if t in found else None for t in tensors]
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def in_float64(fn: Callable[..., Any], inputs: Sequence[Any],
     """The function, with all that it differentiates in float64 while the block runs."""
     leaves = []
     for i, x in enumerate(inputs):
-        a = np.array(x.data if isinstance(x, Tensor) else x)
+        a = np.array(x._data if isinstance(x, Tensor) else x)
         if a.dtype.kind not in "fiub":
             raise GradientError(f"check_gradients: input {i} is {type(x).__name__}, expected a "
                                 "tensor, an array or a number; close over anything else")
@@ -92,10 +92,10 @@ def in_float64(fn: Callable[..., Any], inputs: Sequence[Any],
     name = getattr(fn, "__name__", type(fn).__name__)
     found = _closed_over(Function(name, fn, leaves, ()))
     several = list({id(t): t for t in (*parameters, *found)}.values())
-    before = [t.data for t in several]
+    before = [t._data for t in several]
     try:
         for t in several:
-            t.data = t.data.astype(np.float64)
+            t._data = t._data.astype(np.float64)
         yield Function(name, fn, [a.astype(np.float64) if a.dtype.kind == "f" else a
                                    for a in leaves], several)
     except DTypeError as error:
@@ -104,7 +104,7 @@ def in_float64(fn: Callable[..., Any], inputs: Sequence[Any],
                             f"({error})") from error
     finally:
         for t, a in zip(several, before, strict=True):
-            t.data = a
+            t._data = a
 
 
 def _closed_over(function: Function) -> list[Tensor]:

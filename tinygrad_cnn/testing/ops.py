@@ -176,7 +176,7 @@ def start(op: Op, sample: Sample, seed: int, tally: Tally) -> Trial:
         raise trial.wrong("samples", f"the sample cannot be run: {error}", error=error) from error
     if y.dtype.kind != "f":
         raise trial.wrong("samples", f"the op gives {y.dtype}, which carries no gradient")
-    if not np.isfinite(y.data).all():
+    if not np.isfinite(y._data).all():
         raise trial.wrong("samples", "the sample gives NaN or infinity, which no gradient has")
     return trial
 

@@ -172,7 +172,7 @@ def _recorded_second(trial: Trial, ct: Array,
     except Exception as error:
         raise trial.wrong("second order", f"the rule cannot be differentiated: {error}",
                           error=error) from error
-    parts = [None if s is None else s.data for s in second]
+    parts = [None if s is None else s._data for s in second]
     of_ct = np.zeros_like(ct) if parts[0] is None else parts[0]
     of_inputs = {k: np.zeros(trial.arrays[k].shape) if p is None else p
                  for k, p in zip(trial.point.wanted, parts[1:], strict=True)}

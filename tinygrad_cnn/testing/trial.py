@@ -148,7 +148,7 @@ class Trial:
         y = self.apply(tensors)
         with np.errstate(all="ignore"):
             found = gradients(y, Tensor(ct.astype(y.dtype, copy=False)))
-        return [found[t].data if t in found else None for t in tensors]
+        return [found[t]._data if t in found else None for t in tensors]
 
     # ---- what properties ask for
 

@@ -117,7 +117,7 @@ def summarize(model: Module, image_shape: tuple[int, ...]) -> Summary:
         for name, shape in shapes.items())
     parameters = list(model.parameters())
     return Summary(type(model).__name__, rows, sum(p.size for p in parameters),
-                   sum(count.flops.values()), sum(p.data.nbytes for p in parameters))
+                   sum(count.flops.values()), sum(p._data.nbytes for p in parameters))
 
 
 def _note_shape(shapes: dict[str, Shape], name: str) -> Any:

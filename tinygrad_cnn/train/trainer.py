@@ -175,7 +175,7 @@ class Trainer:
         return sums.means("fit")
 
     def _judge(self, scores: Tensor, labels: Any) -> dict[str, float]:
-        return {name: metric(scores.data, labels) for name, metric in self.metrics.items()}
+        return {name: metric(scores._data, labels) for name, metric in self.metrics.items()}
 
     def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
         """The mean loss and metrics over some batches, in evaluation mode and without a graph.
@@ -233,7 +233,7 @@ class Trainer:
         self.model.eval()
         try:
             with no_grad():
-                return np.concatenate([self.model(Tensor(array[i:i + batch_size])).data
+                return np.concatenate([self.model(Tensor(array[i:i + batch_size]))._data
                                        for i in range(0, len(array), batch_size)])
         finally:
             self.model.train(mode)

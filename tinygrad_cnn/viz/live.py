@@ -55,8 +55,8 @@ def describe(output: Tensor, *, gradients: bool = True, title: str = "",
     nodes = _reached(node)
     recorder = Recorder()
     arrays = _arrays(nodes)
-    if output.data is not None:
-        arrays[node.serial] = output.data
+    if output._data is not None:
+        arrays[node.serial] = output._data
     for n in nodes:
         recorder.note(n, arrays.get(n.serial), None)
     if gradients and output.size == 1 and output.requires_grad:
@@ -88,8 +88,8 @@ def _arrays(nodes: Iterable[Node]) -> dict[int, Array]:
         if node.out is not None:
             arrays[node.serial] = node.out
         for x in node.inputs or ():
-            if x is not None and x.node is not None and not is_stand_in(x.data):
-                arrays[x.node.serial] = x.data
+            if x is not None and x.node is not None and not is_stand_in(x._data):
+                arrays[x.node.serial] = x._data
     return arrays
 
 
@@ -108,7 +108,7 @@ def _own_gradients(nodes: Iterable[Node], recorder: Recorder) -> None:
         for key, x in zip(recorder.ops[node.serial].inputs,
                           (x for x in node.inputs or () if x is not None), strict=False):
             if key < 0 and x.grad is not None:
-                recorder.gradients[key] = statistics(x.grad.data)
+                recorder.gradients[key] = statistics(x.grad._data)
 
 
 class Watch:

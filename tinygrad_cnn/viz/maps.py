@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.graph import no_grad
 from tinygrad_cnn.op import FUNCTIONS
-from tinygrad_cnn.tensor import Tensor, grad
+from tinygrad_cnn.tensor import Tensor, grad, writable
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 
 def _images(who: str, x: Any) -> Array:
-    array = x.data if isinstance(x, Tensor) else np.asarray(x)
+    array = x._data if isinstance(x, Tensor) else np.asarray(x)
     if array.ndim != 4:
         raise VizError(f"{who}: images have the shape (N, H, W, C), got {array.shape}")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
@@ -44,7 +44,7 @@ def _score(who: str, output: Tensor, target: Any) -> Tensor:
     """The sum of each image's score of its target class; the top class where none is given."""
     if output.ndim != 2:
         raise VizError(f"{who}: the model should return scores (N, K), got {output.shape}")
-    classes = output.data.argmax(axis=1) if target is None else np.asarray(target)
+    classes = output._data.argmax(axis=1) if target is None else np.asarray(target)
     classes = np.broadcast_to(classes, output.shape[:1])
     if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= output.shape[1]:
         raise VizError(f"{who}: target must be classes from 0 to {output.shape[1] - 1}, "
@@ -77,7 +77,7 @@ def feature_map_arrays(model: Module, x: Any, layer: str) -> Array:
     twin = copy.deepcopy(model).eval()
     seen: list[Array] = []
     part = _part("feature_maps", twin, layer)
-    with part.register_forward_hook(lambda module, inputs, out: seen.append(out.data)), no_grad():
+    with part.register_forward_hook(lambda module, inputs, out: seen.append(out._data)), no_grad():
         twin(Tensor(_images("feature_maps", x)))
     if not seen:
         raise VizError(f"feature_maps: the layer {layer!r} was not called in forward")
@@ -114,7 +114,7 @@ def saliency_arrays(model: Module, x: Any, target: Any = None) -> Array:
     found, = grad(_score("saliency", twin(images), target), images)
     if found is None:
         raise VizError("saliency: the scores do not depend on the images")
-    return np.asarray(np.abs(found.data).max(axis=3))
+    return np.asarray(np.abs(found._data).max(axis=3))
 
 
 def grad_cam_arrays(model: Module, x: Any, layer: str, target: Any = None) -> Array:
@@ -156,8 +156,8 @@ def grad_cam_arrays(model: Module, x: Any, layer: str, target: Any = None) -> Ar
     found, = grad(_score("grad_cam", scores, target), maps)
     if found is None:
         raise VizError(f"grad_cam: the scores do not depend on the layer {layer!r}")
-    weights = found.data.mean(axis=(1, 2))                             # N C
-    cam = np.maximum(np.einsum("nhwc,nc->nhw", maps.data, weights), 0)
+    weights = found._data.mean(axis=(1, 2))                             # N C
+    cam = np.maximum(np.einsum("nhwc,nc->nhw", maps._data, weights), 0)
     top = cam.max(axis=(1, 2), keepdims=True)
     return _stretched(cam / np.where(top > 0, top, 1), images.shape[1:3])
 
@@ -216,16 +216,16 @@ def loss_grid(model: Module, x: Any, labels: Any, *, span: float = 1.0, points: 
     twin = copy.deepcopy(model).eval()
     rng = np.random.default_rng(seed)
     parameters = [p for p in twin.parameters() if p.ndim > 1]
-    start = [p.data.copy() for p in parameters]
+    start = [p._data.copy() for p in parameters]
     first, second = ([_direction(w, rng) for w in start] for _ in range(2))
     steps = np.linspace(-span, span, points)
     losses = np.empty((points, points))
-    batch = Tensor(np.asarray(x.data if isinstance(x, Tensor) else x))
+    batch = Tensor(np.asarray(x._data if isinstance(x, Tensor) else x))
     with no_grad(), np.errstate(over="ignore", invalid="ignore"):
         for i, b in enumerate(steps):
             for j, a in enumerate(steps):
                 for p, w, u, v in zip(parameters, start, first, second, strict=True):
-                    p.data[...] = w + a * u + b * v
+                    writable(p)[...] = w + a * u + b * v
                 losses[i, j] = FUNCTIONS["cross_entropy"](twin(batch), labels).item()
     return steps, losses
 

@@ -81,7 +81,7 @@ def _without_gradients(seen: Watch, model: Module, title: str) -> Recording:
 def _as_input(value: Any, name: str) -> Tensor:
     """A handle of its own with the name of the argument, so that the picture can call it that."""
     if isinstance(value, Tensor):
-        return Tensor(value.data, requires_grad=value.requires_grad, name=value.name or name)
+        return Tensor(value._data, requires_grad=value.requires_grad, name=value.name or name)
     array = np.asarray(value)
     return Tensor(array if array.dtype.kind == "f" and array.dtype.itemsize >= 4
                   else array.astype(np.float32), name=name)

@@ -38,15 +38,15 @@ def tensor_html(x: Tensor) -> str:
     5
     """
     name = f"{type(x).__name__} {x.name}" if x.name else type(x).__name__
-    rows = [("shape", shape_text(x.shape)), ("dtype", f"{x.dtype}, {binary_size(x.data.nbytes)}")]
+    rows = [("shape", shape_text(x.shape)), ("dtype", f"{x.dtype}, {binary_size(x._data.nbytes)}")]
     if x.node is not None:
         rows.append(("made by", x.node.op.name))
     rows.append(("gradient", _gradient(x)))
-    if x.size and not is_stand_in(x.data):
+    if x.size and not is_stand_in(x._data):
         rows.append(("values", _figures(x)))
     table = _table((name,), rows)
     if 0 < x.size <= _MOST_VALUES:
-        lines = np.array2string(x.data, precision=4, separator=", ").splitlines()
+        lines = np.array2string(x._data, precision=4, separator=", ").splitlines()
         table += "<pre>" + "\n".join(escape(line, 200) for line in lines) + "</pre>"
     return table
 
@@ -54,11 +54,11 @@ def tensor_html(x: Tensor) -> str:
 def _gradient(x: Tensor) -> str:
     if not x.requires_grad:
         return "none wanted"
-    return "not computed" if x.grad is None else f"RMS {number(statistics(x.grad.data).rms)}"
+    return "not computed" if x.grad is None else f"RMS {number(statistics(x.grad._data).rms)}"
 
 
 def _figures(x: Tensor) -> str:
-    s = statistics(x.data)
+    s = statistics(x._data)
     bad = f", {s.bad} NaN or infinite" if s.bad else ""
     return f"{number(s.low)} … {number(s.high)}, RMS {number(s.rms)}{bad}"
 

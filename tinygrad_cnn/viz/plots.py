@@ -90,7 +90,7 @@ def filters(weights: Any, *, most: int = 64, columns: int = 8) -> Any:
         If matplotlib is not installed.
     """
     held = getattr(weights, "weight", weights)
-    w = held.data if isinstance(held, Tensor) else np.asarray(held)
+    w = held._data if isinstance(held, Tensor) else np.asarray(held)
     if w.ndim != 4:
         raise VizError(f"filters: weights have the shape (KH, KW, C, O), got {w.shape}")
     shown = min(most, w.shape[3])
@@ -239,8 +239,8 @@ def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | No
 
 def _confusion(labels: Any, predictions: Any) -> Array:
     """Counts, true class by predicted class."""
-    true = np.asarray(labels.data if isinstance(labels, Tensor) else labels)
-    said = np.asarray(predictions.data if isinstance(predictions, Tensor) else predictions)
+    true = np.asarray(labels._data if isinstance(labels, Tensor) else labels)
+    said = np.asarray(predictions._data if isinstance(predictions, Tensor) else predictions)
     if said.ndim == 2:
         said = said.argmax(axis=1)
     if true.ndim != 1 or true.shape != said.shape or not len(true):
@@ -272,7 +272,7 @@ def grad_cam(model: Module, x: Any, layer: str, target: Any = None, *, most: int
 
 
 def _over_images(x: Any, found: Array, most: int, title: str, *, overlay: bool) -> Any:
-    images = np.asarray(x.data if isinstance(x, Tensor) else x, float)[:most]
+    images = np.asarray(x._data if isinstance(x, Tensor) else x, float)[:most]
     low, high = images.min(), images.max()
     images = (images - low) / ((high - low) or 1.0)
     n = len(images)

@@ -208,8 +208,8 @@ class Recorder:
     def _key(self, x: Tensor, argument: str = "") -> int:
         if x.node is not None and x.node.serial in self.ops:
             return x.node.serial
-        made = self._untracked.get(id(x.data))
-        if made is not None and made[0]() is x.data:
+        made = self._untracked.get(id(x._data))
+        if made is not None and made[0]() is x._data:
             return made[1]
         thing: Any = x if x.node is None else x.node       # made before the watch began
         known = self._leaf_keys.get(id(thing))
@@ -220,9 +220,9 @@ class Recorder:
             key = next(self._fresh)
             self.leaves[key] = _leaf(x, argument)
             if not x.requires_grad and x.node is None:
-                self._named[x.name, x.shape, x.data.dtype] = key
-                if not is_stand_in(x.data):
-                    self._arrays[id(x.data)] = weakref.ref(x.data), key
+                self._named[x.name, x.shape, x._data.dtype] = key
+                if not is_stand_in(x._data):
+                    self._arrays[id(x._data)] = weakref.ref(x._data), key
         self._leaf_keys[id(thing)] = weakref.ref(thing), key
         return key
 
@@ -234,10 +234,10 @@ class Recorder:
         """
         if x.node is not None or x.requires_grad:
             return None
-        by_array = self._arrays.get(id(x.data))
-        if by_array is not None and by_array[0]() is x.data:
+        by_array = self._arrays.get(id(x._data))
+        if by_array is not None and by_array[0]() is x._data:
             return by_array[1]
-        key = self._named.get((x.name, x.shape, x.data.dtype)) if x.name else None
+        key = self._named.get((x.name, x.shape, x._data.dtype)) if x.name else None
         return key if key in self.leaves else None
 
     def _labels(self, node: Node, facts: _Op) -> None:
@@ -258,8 +258,8 @@ class Recorder:
         if node.out is not None and not view:
             self._charge(node.serial, node.out)
         for key, x in zip(keys, inputs, strict=True):
-            if key >= 0 and not is_stand_in(x.data):
-                self._charge(self._owner.get(key, key), x.data)
+            if key >= 0 and not is_stand_in(x._data):
+                self._charge(self._owner.get(key, key), x._data)
 
     def _charge(self, key: int, array: Array) -> None:
         facts = self.ops.get(key)
@@ -278,7 +278,7 @@ class Recorder:
                 sums = np.ones(len(rows), rows.dtype) @ rows
                 facts.channels, facts.dead = len(sums), int(np.count_nonzero(sums == 0))
         if node.op.name == "cross_entropy":
-            facts.confidence, facts.classes = _confidence(inputs[0].data)
+            facts.confidence, facts.classes = _confidence(inputs[0]._data)
         elif node.op.name == "softmax" and out.size:
             facts.confidence = float(out.max(axis=-1).mean())
 
@@ -379,7 +379,7 @@ class Recorder:
             name = leaf.name.rpartition(".")[2] or _NAMES.get(argument, argument)
         weight = gradient = None
         if leaf.role == "parameter" and tensor is not None:
-            weight = statistics(tensor.data).rms
+            weight = statistics(tensor._data).rms
         if leaf.needs_gradient:
             gradient = self.gradients.get(key)
         return Entry(leaf.role, leaf.shape, leaf.dtype, name=name, scope=scope, family=leaf.role,
@@ -396,7 +396,7 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 def _leaf(x: Tensor, argument: str) -> _Leaf:
     trained = isinstance(x, Parameter) or (x.requires_grad and argument in _NAMES)
     if not x.requires_grad and x.size == 1:
-        note = "" if is_stand_in(x.data) else f"{x.data.reshape(()).item():g}"
+        note = "" if is_stand_in(x._data) else f"{x._data.reshape(()).item():g}"
         return _Leaf("constant", x.name or "", x.shape, _dtype_name(x.dtype), note)
     role = "parameter" if trained else "input"
     note = "" if x.requires_grad else "needs no gradient"

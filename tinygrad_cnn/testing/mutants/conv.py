@@ -75,29 +75,29 @@ def _window_transposed(i: int, j: int, u: int, v: int, s: dict[str, Any]) -> tup
 
 
 def _not_turned(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, **s: Any) -> Any:
-    from_the_wrong_end = type(w)(np.ascontiguousarray(w.data[::-1, ::-1]))
+    from_the_wrong_end = type(w)(np.ascontiguousarray(w._data[::-1, ::-1]))
     return right(ct, out, x, from_the_wrong_end, b, **s)
 
 
 def _channels_reversed(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None,
                        **s: Any) -> Array:
-    return np.asarray(right(ct, out, x, w, b, **s).data[..., ::-1])
+    return np.asarray(right(ct, out, x, w, b, **s)._data[..., ::-1])
 
 
 def _first_sample(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, **s: Any) -> Any:
-    only = ct.data.copy()
+    only = ct._data.copy()
     only[1:] = 0
     return right(type(ct)(only), out, x, w, b, **s)
 
 
 def _weights_at_stride_1(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None,
                          **s: Any) -> Array:
-    return _gathered(ct.data, x.data, w.data.shape, {**s, "stride": (1, 1)})
+    return _gathered(ct._data, x._data, w._data.shape, {**s, "stride": (1, 1)})
 
 
 def _weights_without_dilation(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None,
                               **s: Any) -> Array:
-    return _gathered(ct.data, x.data, w.data.shape, {**s, "dilation": (1, 1)})
+    return _gathered(ct._data, x._data, w._data.shape, {**s, "dilation": (1, 1)})
 
 
 def _gathered(ct: Array, x: Array, shape: tuple[int, ...], s: dict[str, Any]) -> Array:
@@ -117,12 +117,12 @@ def _gathered(ct: Array, x: Array, shape: tuple[int, ...], s: dict[str, Any]) ->
 
 def _bias(change: Callable[[Array], Array]) -> Callable[..., Array]:
     """A bias gradient made by hand from the cotangent N OH OW O."""
-    return lambda right, ct, *rest, **s: change(ct.data)
+    return lambda right, ct, *rest, **s: change(ct._data)
 
 
 def _used_area(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, **s: Any) -> Array:
     """Without the strip of pixels that no window reaches."""
-    dx = right(ct, out, x, w, b, **s).data
+    dx = right(ct, out, x, w, b, **s)._data
     used = [(n - 1) * st + (k - 1) * d + 1 - p[0] for n, st, k, d, p in
             zip(ct.shape[1:3], s["stride"], w.shape[:2], s["dilation"], s["padding"], strict=True)]
     return np.asarray(dx[:, :max(used[0], 1), :max(used[1], 1)])
@@ -130,7 +130,7 @@ def _used_area(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, **s
 
 def _strip_filled(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, **s: Any) -> Array:
     """The strip that no window reaches repeats the last row that one does."""
-    dx = np.array(right(ct, out, x, w, b, **s).data)
+    dx = np.array(right(ct, out, x, w, b, **s)._data)
     reached = (ct.shape[1] - 1) * s["stride"][0] + (w.shape[0] - 1) * s["dilation"][0] + 1 \
         - s["padding"][0][0]
     if 0 < reached < dx.shape[1]:
@@ -140,8 +140,8 @@ def _strip_filled(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, 
 
 def _turned_about(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, **s: Any) -> Array:
     """Transposed convolution, with the filters' entries taken from the wrong end."""
-    return np.asarray(right(ct, out, x, type(w)(np.ascontiguousarray(w.data[::-1, ::-1])), b,
-                            **s).data)
+    return np.asarray(right(ct, out, x, type(w)(np.ascontiguousarray(w._data[::-1, ::-1])), b,
+                            **s)._data)
 
 
 def _through_float32(r: Array) -> Array:
@@ -165,7 +165,7 @@ MUTANTS = (
            broken("conv2d", "b", _bias(lambda g: g.mean((0, 1, 2))))),
     Mutant("C08", "conv2d", "dw divided by N OH OW", "mean", broken(
         "conv2d", "w", lambda right, ct, *rest, **s:
-        right(ct, *rest, **s).data / ct.data[..., 0].size)),
+        right(ct, *rest, **s)._data / ct._data[..., 0].size)),
     Mutant("C09", "conv2d", "strides swapped", "stride",
            broken("conv2d", "x", _by_hand(_strides_swapped))),
     Mutant("C10", "conv2d", "padding down and across swapped", "padding",
@@ -202,15 +202,15 @@ MUTANTS = (
            broken("conv2d", "x", _strip_filled)),
     Mutant("C27", "conv2d_input", "dy with the filters turned", "flipped", broken(
         "conv2d_input", "y", lambda right, ct, out, y, w, **s: right(
-            ct, out, y, type(w)(np.ascontiguousarray(w.data[::-1, ::-1])), **s))),
+            ct, out, y, type(w)(np.ascontiguousarray(w._data[::-1, ::-1])), **s))),
     Mutant("C28", "conv2d_weight", "dx of single precision", "rounded", post(
         "conv2d_weight", "x", _through_float32)),
     Mutant("T01", "conv_transpose2d", "filters are turned", "flipped",
            broken("conv_transpose2d", "x", _turned_about)),
     Mutant("T02", "conv_transpose2d", "db without the last row", "one border window", broken(
-        "conv_transpose2d", "b", lambda right, ct, *rest, **s: ct.data[:, :-1].sum((0, 1, 2))
-        if ct.shape[1] > 1 else ct.data.sum((0, 1, 2)))),
+        "conv_transpose2d", "b", lambda right, ct, *rest, **s: ct._data[:, :-1].sum((0, 1, 2))
+        if ct.shape[1] > 1 else ct._data.sum((0, 1, 2)))),
     Mutant("T03", "conv_transpose2d", "dw transposed in its channels", "permuted", broken(
         "conv_transpose2d", "w", lambda right, *args, **s: (
-            lambda r: r.transpose(0, 1, 3, 2).reshape(r.shape))(right(*args, **s).data))),
+            lambda r: r.transpose(0, 1, 3, 2).reshape(r.shape))(right(*args, **s)._data))),
 )

@@ -21,8 +21,8 @@ __all__ = ["MUTANTS"]
 
 def _assigned(right: Any, ct: Any, out: Any, x: Any, *, index: Any) -> Array:
     """= instead of +=, where an index names an entry repeatedly."""
-    dx = np.zeros_like(x.data)
-    dx[index] = ct.data
+    dx = np.zeros_like(x._data)
+    dx[index] = ct._data
     return dx
 
 
@@ -36,17 +36,17 @@ def _positive_step(right: Any, ct: Any, out: Any, x: Any, *, index: Any) -> Any:
 
 def _forward_axes(right: Any, ct: Any, out: Any, x: Any, *, axes: Any) -> Array:
     """The permutation itself instead of its inverse, forced into shape."""
-    return np.asarray(ct.data.transpose(axes).reshape(x.shape))
+    return np.asarray(ct._data.transpose(axes).reshape(x.shape))
 
 
 def _not_inverted(right: Any, ct: Any, out: Any, x: Any, *, shape: Any) -> Array:
     """Reads the entries in column order."""
-    return np.asarray(ct.data.reshape(x.shape, order="F"))
+    return np.asarray(ct._data.reshape(x.shape, order="F"))
 
 
 def _offset_ignored(right: Any, ct: Any, out: Any, *xs: Any, axis: int, index: int) -> Array:
     n = xs[index].shape[axis]
-    return np.asarray(np.take(ct.data, range(n), axis))
+    return np.asarray(np.take(ct._data, range(n), axis))
 
 
 def _swapped(x: Array) -> Array:
@@ -56,21 +56,21 @@ def _swapped(x: Array) -> Array:
 # ---- contracts
 
 def _writes_ct(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
-    made = right(ct, out, x, **s).data.copy()
-    ct.data *= 2
+    made = right(ct, out, x, **s)._data.copy()
+    ct._data *= 2
     return made
 
 
 def _writes_x(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
-    made = right(ct, out, x, **s).data.copy()
-    x.data += 1
+    made = right(ct, out, x, **s)._data.copy()
+    x._data += 1
     return made
 
 
 def _gives_x_away(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     """The right numbers, in the memory of the input."""
-    np.copyto(x.data, right(ct, out, x, **s).data)
-    return x.data
+    np.copyto(x._data, right(ct, out, x, **s)._data)
+    return x._data
 
 
 def _stale() -> Callable[[], Op]:
@@ -97,7 +97,7 @@ def _stale() -> Callable[[], Op]:
 def _counting(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     """Gives more each time it is called on the same cotangent array."""
     _CALLS.append(None)
-    return right(ct, out, x, **s).data * (1 + 2.0 ** -30 * (len(_CALLS) % 7))
+    return right(ct, out, x, **s)._data * (1 + 2.0 ** -30 * (len(_CALLS) % 7))
 
 
 _CALLS: list[None] = []
@@ -105,7 +105,7 @@ _CALLS: list[None] = []
 
 def _as_if_contiguous(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     """Reads the memory of the cotangent from its start to its end."""
-    base = ct.data
+    base = ct._data
     while isinstance(base.base, np.ndarray):
         base = base.base
     return right(Tensor(np.resize(base.ravel(order="K"), ct.shape)), out, x, **s)
@@ -196,17 +196,17 @@ def _another_function() -> Iterator[None]:
 MUTANTS = (
     Mutant("X01", "matmul", "b not transposed", "transposed", broken(
         "matmul", "a", lambda right, ct, out, a, b: right(
-            ct, out, a, Tensor(_swapped(b.data).copy()) if b.shape[-1] == b.shape[-2] else b))),
+            ct, out, a, Tensor(_swapped(b._data).copy()) if b.shape[-1] == b.shape[-2] else b))),
     Mutant("X02", "matmul", "a not transposed", "transposed", broken(
         "matmul", "b", lambda right, ct, out, a, b: right(
-            ct, out, Tensor(_swapped(a.data).copy()) if a.shape[-1] == a.shape[-2] else a, b))),
+            ct, out, Tensor(_swapped(a._data).copy()) if a.shape[-1] == a.shape[-2] else a, b))),
     Mutant("X03", "matmul", "first matrix of the batch for all", "one sample", broken(
         "matmul", "a", lambda right, ct, out, a, b: right(
-            ct, out, a, Tensor(np.broadcast_to(b.data[:1], b.shape)) if b.ndim > 2 else b))),
+            ct, out, a, Tensor(np.broadcast_to(b._data[:1], b.shape)) if b.ndim > 2 else b))),
     Mutant("X04", "linear", "dw divided by the batch", "mean", broken(
-        "linear", "w", lambda right, ct, *rest: right(ct, *rest).data / len(ct))),
+        "linear", "w", lambda right, ct, *rest: right(ct, *rest)._data / len(ct))),
     Mutant("X05", "linear", "db of the first row", "one sample",
-           broken("linear", "b", lambda right, ct, *rest: ct.data[0].copy())),
+           broken("linear", "b", lambda right, ct, *rest: ct._data[0].copy())),
     Mutant("X06", "getitem", "repeated indices overwrite", "overwritten",
            broken("getitem", "x", _assigned)),
     Mutant("X07", "getitem", "negative step read forwards", "flipped",
@@ -219,12 +219,12 @@ MUTANTS = (
            broken("concatenate", "xs", _offset_ignored)),
     Mutant("X11", "broadcast_to", "one copy only", "one slice", broken(
         "broadcast_to", "x", lambda right, ct, out, x, *, shape:
-        ct.data.reshape(-1)[:x.size].reshape(x.shape).copy())),
+        ct._data.reshape(-1)[:x.size].reshape(x.shape).copy())),
     Mutant("X12", "dropout", "another mask", "wrong place", broken(
-        "dropout", "x", lambda right, ct, out, x, *, mask: ct.data * np.roll(
+        "dropout", "x", lambda right, ct, out, x, *, mask: ct._data * np.roll(
             mask, 1, axis=-1).astype(ct.dtype))),
     Mutant("X13", "dropout", "mask without its scale", "scale", broken(
-        "dropout", "x", lambda right, ct, out, x, *, mask: ct.data * (mask > 0))),
+        "dropout", "x", lambda right, ct, out, x, *, mask: ct._data * (mask > 0))),
     Mutant("X14", "astype", "cotangent not cast back", "dtype",
            broken("astype", "x", lambda right, ct, out, x, *, dtype: ct)),
     Mutant("X15", "relu", "float64 gradient of float32", "dtype",

@@ -81,10 +81,10 @@ def replaced(op: Op, **changes: Any) -> Op:
 
 def post(op: str, k: str, change: Callable[[Array], Array], **changes: Any) -> Callable[[], Op]:
     """A maker of ``op`` whose rule for input ``k`` is right up to a change of its result."""
-    return broken(op, k, lambda right, *args, **settings: change(right(*args, **settings).data),
+    return broken(op, k, lambda right, *args, **settings: change(right(*args, **settings)._data),
                   **changes)
 
 
 def arrays_of(*tensors: Any) -> tuple[Any, ...]:
     """The arrays of tensors, None for None."""
-    return tuple(None if t is None else t.data for t in tensors)
+    return tuple(None if t is None else t._data for t in tensors)

@@ -69,12 +69,12 @@ def _unravel_by_height(right: Any, ct: Any, out: Any, x: Any, *, winners: Array,
                        **s: Any) -> Array:
     """The place in the window is taken apart with the height of the window, not its width."""
     (kh, _), (sh, sw), ((top, _), (left, _)) = s["kernel_size"], s["stride"], s["padding"]
-    dx = np.zeros_like(x.data)
+    dx = np.zeros_like(x._data)
     for n, i, j, c in np.ndindex(*ct.shape):
         u, v = divmod(int(winners[n, i, j, c]), kh)
         h, k = i * sh + u - top, j * sw + v - left
         if 0 <= h < dx.shape[1] and 0 <= k < dx.shape[2]:
-            dx[n, h, k, c] += ct.data[n, i, j, c]
+            dx[n, h, k, c] += ct._data[n, i, j, c]
     return dx
 
 
@@ -90,7 +90,7 @@ def _sample_0(right: Any, ct: Any, out: Any, x: Any, *, winners: Array, **s: Any
 def _divided_by(count: Callable[[dict[str, Any]], float]) -> Callable[..., Array]:
     """An average whose windows are divided by something else."""
     def rule(right: Any, ct: Any, *rest: Any, **s: Any) -> Array:
-        made: Array = right(ct, *rest, **s).data
+        made: Array = right(ct, *rest, **s)._data
         kh, kw = s["kernel_size"]
         return np.asarray(made * (kh * kw) / count(s))
     return rule
@@ -104,7 +104,7 @@ def _widths(change: Callable[[Any], Any]) -> Callable[..., Any]:
     """Unpadding with other widths, put back into the shape of the input."""
     def rule(right: Any, ct: Any, out: Any, x: Any, *, widths: Any, **s: Any) -> Array:
         other = change(widths)
-        padded = np.pad(ct.data, [(0, max(0, a + b - c - d)) for (a, b), (c, d)
+        padded = np.pad(ct._data, [(0, max(0, a + b - c - d)) for (a, b), (c, d)
                                   in zip(other, widths, strict=True)])
         crop = tuple(slice(a, a + n) for (a, _), n in zip(other, x.shape, strict=True))
         made = padded[crop]
@@ -123,7 +123,7 @@ def _one_late(widths: Any) -> Any:
 
 def _crop_only(right: Any, ct: Any, out: Any, x: Any, *, widths: Any, **s: Any) -> Array:
     """The copies of entries, which modes other than constant make, are dropped."""
-    return np.asarray(ct.data[tuple(slice(a, a + n) for (a, _), n
+    return np.asarray(ct._data[tuple(slice(a, a + n) for (a, _), n
                                     in zip(widths, x.shape, strict=True))])
 
 
@@ -162,5 +162,5 @@ MUTANTS = (
     Mutant("P03", "pad", "one late", "shifted", broken("pad", "x", _widths(_one_late))),
     Mutant("P04", "unpad", "a border of ones", "extra", broken(
         "unpad", "y", lambda right, ct, out, y, *, widths, mode: np.pad(
-            ct.data, widths, constant_values=1.0))),
+            ct._data, widths, constant_values=1.0))),
 )

@@ -17,7 +17,7 @@ def _stretched(op: str, change: Callable[[Array, tuple[int, ...]], Array]) -> Ca
     """An op that sums its cotangents itself; for the first operand in another way."""
     def rule(change: Callable[[Array, tuple[int, ...]], Array], k: int) -> Callable[..., Array]:
         def of_operand(right: Any, ct: Any, out: Any, *operands: Any) -> Array:
-            full = np.broadcast_to(right(ct, out, *operands).data, ct.shape)
+            full = np.broadcast_to(right(ct, out, *operands)._data, ct.shape)
             return change(full, operands[k].shape)
         return of_operand
 
@@ -64,33 +64,33 @@ def _reversed_copies(full: Array, shape: tuple[int, ...]) -> Array:
 
 def _no_mean_term(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float, centre: Array,
                   scale: Array) -> Array:
-    x_hat = (x.data - centre) * scale
-    return np.asarray(scale * (ct.data - x_hat * (ct.data * x_hat).mean(axis, keepdims=True)))
+    x_hat = (x._data - centre) * scale
+    return np.asarray(scale * (ct._data - x_hat * (ct._data * x_hat).mean(axis, keepdims=True)))
 
 
 def _no_variance_term(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float,
                       centre: Array, scale: Array) -> Array:
-    return np.asarray(scale * (ct.data - ct.data.mean(axis, keepdims=True)))
+    return np.asarray(scale * (ct._data - ct._data.mean(axis, keepdims=True)))
 
 
 def _statistics_constant(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float,
                          centre: Array, scale: Array) -> Array:
-    return np.asarray(scale * ct.data)
+    return np.asarray(scale * ct._data)
 
 
 def _unbiased(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float, centre: Array,
               scale: Array) -> Array:
     """n − 1 instead of n in the variance term."""
     n = np.prod([x.shape[i] for i in axis])
-    x_hat = (x.data - centre) * scale
-    along = (ct.data * x_hat).sum(axis, keepdims=True) / max(n - 1, 1)
-    return np.asarray(scale * (ct.data - ct.data.mean(axis, keepdims=True) - x_hat * along))
+    x_hat = (x._data - centre) * scale
+    along = (ct._data * x_hat).sum(axis, keepdims=True) / max(n - 1, 1)
+    return np.asarray(scale * (ct._data - ct._data.mean(axis, keepdims=True) - x_hat * along))
 
 
 def _eps_outside(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, eps: float, centre: Array,
                  scale: Array) -> Any:
     """1 / (√var + eps) instead of 1 / √(var + eps)."""
-    deviation = np.sqrt(x.data.var(axis, keepdims=True))
+    deviation = np.sqrt(x._data.var(axis, keepdims=True))
     return right(ct, out, x, axis=axis, eps=eps, centre=centre, scale=1 / (deviation + eps))
 
 
@@ -100,24 +100,24 @@ def _spread(ct: Array, x: Array, axis: tuple[int, ...]) -> Array:
 
 
 def _sum_as_mean(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, keepdims: bool) -> Array:
-    return np.asarray(_spread(ct.data, x.data, axis) / max(1, x.size // max(ct.size, 1)))
+    return np.asarray(_spread(ct._data, x._data, axis) / max(1, x.size // max(ct.size, 1)))
 
 
 def _mean_as_sum(right: Any, ct: Any, out: Any, x: Any, *, axis: Any, keepdims: bool) -> Array:
-    return _spread(ct.data, x.data, axis).copy()
+    return _spread(ct._data, x._data, axis).copy()
 
 
 def _keepdims_forgotten(right: Any, ct: Any, out: Any, x: Any, *, axis: Any,
                         keepdims: bool) -> Array:
     """Stretches ct without putting the reduced axes back, which only a mismatch gives away."""
-    g = ct.data
+    g = ct._data
     lined = g if keepdims else g.reshape((1,) * (x.ndim - g.ndim) + g.shape)
     return np.broadcast_to(lined, x.shape).copy()
 
 
 def _of_x(change: Callable[[Array, Array, Array], Array]) -> Callable[..., Array]:
     """A rule by hand from the arrays ct, out and x."""
-    return lambda right, ct, out, x, **s: change(ct.data, out.data, x.data)
+    return lambda right, ct, out, x, **s: change(ct._data, out._data, x._data)
 
 
 def _last_axis(r: Array) -> Array:
@@ -126,7 +126,7 @@ def _last_axis(r: Array) -> Array:
 
 def _sparse(right: Any, ct: Any, out: Any, x: Any, *, axis: int) -> Array:
     """The Jacobian of softmax with its diagonal only."""
-    return np.asarray(ct.data * out.data * (1 - out.data))
+    return np.asarray(ct._data * out._data * (1 - out._data))
 
 
 MUTANTS = (
@@ -149,7 +149,7 @@ MUTANTS = (
     Mutant("E03", "div", "sign of the divisor", "sign",
            broken("div", "b", lambda right, ct, out, a, b: ct * a / (b * b))),
     Mutant("E04", "div", "0 / 0 at a cotangent of 0", "zero",
-           broken("div", "a", lambda right, ct, out, a, b: ct.data / b.data)),
+           broken("div", "a", lambda right, ct, out, a, b: ct._data / b._data)),
     Mutant("E05", "power", "exponent not lowered", "factor",
            broken("power", "a", lambda right, ct, out, a, b: ct * b * out)),
     Mutant("E06", "power", "logarithm missing", "factor",
@@ -170,28 +170,28 @@ MUTANTS = (
     Mutant("E14", "sigmoid", "1 − y missing", "factor",
            broken("sigmoid", "x", _of_x(lambda g, y, x: g * y))),
     Mutant("E15", "maximum", "a tie goes to both", "ties",
-           broken("maximum", "a", lambda right, ct, out, a, b: ct.data * (a.data >= b.data))),
+           broken("maximum", "a", lambda right, ct, out, a, b: ct._data * (a._data >= b._data))),
     Mutant("E16", "clip", "open interval", "ties", broken(
         "clip", "x", lambda right, ct, out, x, *, low, high:
-        ct.data * ((x.data > low) & (x.data < high)))),
+        ct._data * ((x._data > low) & (x._data < high)))),
     Mutant("E17", "clip", "lower bound ignored", "region", broken(
-        "clip", "x", lambda right, ct, out, x, *, low, high: ct.data * (x.data <= high))),
+        "clip", "x", lambda right, ct, out, x, *, low, high: ct._data * (x._data <= high))),
     Mutant("E18", "relu", "slope 1 at 0", "ties",
            broken("relu", "x", _of_x(lambda g, y, x: g * (x >= 0)))),
     Mutant("E19", "relu", "looks at the sign of ct", "not linear",
            broken("relu", "x", _of_x(lambda g, y, x: g * (g > 0)))),
     Mutant("E20", "leaky_relu", "slope ignored below 0", "region", broken(
-        "leaky_relu", "x", lambda right, ct, out, x, *, slope: ct.data * (x.data > 0))),
+        "leaky_relu", "x", lambda right, ct, out, x, *, slope: ct._data * (x._data > 0))),
     Mutant("E21", "elu", "alpha missing", "region", broken(
         "elu", "x", lambda right, ct, out, x, *, alpha:
-        ct.data * np.where(x.data > 0, 1.0, np.exp(np.minimum(x.data, 0))).astype(ct.dtype))),
+        ct._data * np.where(x._data > 0, 1.0, np.exp(np.minimum(x._data, 0))).astype(ct.dtype))),
     Mutant("E22", "silu", "second term missing", "factor",
            broken("silu", "x", _of_x(lambda g, y, x: g / (1 + np.exp(-x))))),
     Mutant("E23", "softplus", "1 − sigmoid", "factor",
            broken("softplus", "x", _of_x(lambda g, y, x: g / (1 + np.exp(x))))),
     Mutant("E24", "where", "branches swapped", "wrong place", broken(
         "where", "a", lambda right, ct, out, a, b, *, condition:
-        np.where(condition, 0.0, ct.data).astype(ct.dtype))),
+        np.where(condition, 0.0, ct._data).astype(ct.dtype))),
     Mutant("R01", "sum", "a mean", "mean", broken("sum", "x", _sum_as_mean)),
     Mutant("R02", "mean", "a sum", "sum", broken("mean", "x", _mean_as_sum)),
     Mutant("R03", "sum", "axes lined up at the back", "raises",
@@ -199,13 +199,13 @@ MUTANTS = (
     Mutant("R04", "var", "factor 2 missing", "scale", post("var", "x", lambda r: r / 2)),
     Mutant("R05", "var", "mean not subtracted", "mean term", broken(
         "var", "x", lambda right, ct, out, x, *, axis, keepdims:
-        _spread(ct.data, x.data, axis) * 2 * x.data / max(1, x.size // max(ct.size, 1)))),
+        _spread(ct._data, x._data, axis) * 2 * x._data / max(1, x.size // max(ct.size, 1)))),
     Mutant("R06", "max", "everyone of a tie gets it", "ties", broken(
         "max", "x", lambda right, ct, out, x, *, axis, keepdims, shares:
-        _spread(ct.data, x.data, axis) * (shares > 0))),
+        _spread(ct._data, x._data, axis) * (shares > 0))),
     Mutant("R07", "logsumexp", "not normalised", "factor", broken(
         "logsumexp", "x", lambda right, ct, out, x, *, axis, keepdims:
-        _spread(ct.data, x.data, axis) * np.exp(x.data))),
+        _spread(ct._data, x._data, axis) * np.exp(x._data))),
     Mutant("R08", "sum_to", "row sums in reverse", "flipped", post("sum_to", "x", _last_axis)),
     Mutant("S01", "softmax", "diagonal only", "diagonal", broken("softmax", "x", _sparse)),
     Mutant("S02", "softmax", "factor out missing", "factor", broken(
@@ -217,7 +217,7 @@ MUTANTS = (
     Mutant("S04", "softmax", "p g alone", "rank one term",
            broken("softmax", "x", lambda right, ct, out, x, *, axis: out * ct)),
     Mutant("S05", "softmax", "ignores the cotangent", "ignores ct", broken(
-        "softmax", "x", lambda right, ct, out, x, *, axis: out.data * (1 - out.data))),
+        "softmax", "x", lambda right, ct, out, x, *, axis: out._data * (1 - out._data))),
     Mutant("S06", "log_softmax", "without the sum of ct", "diagonal", broken(
         "log_softmax", "x", lambda right, ct, out, x, *, axis: ct - ct * out.exp())),
     Mutant("N01", "standardize", "mean term missing", "mean term",
@@ -232,22 +232,22 @@ MUTANTS = (
            broken("standardize", "x", _eps_outside)),
     Mutant("N06", "batch_norm", "dw not summed over pixels", "unbroadcast", broken(
         "batch_norm", "w", lambda right, ct, out, x, w, b, *, eps, centre, scale:
-        ct.data * (x.data - centre) * scale)),
+        ct._data * (x._data - centre) * scale)),
     Mutant("N07", "batch_norm", "dx without the factor w", "factor", broken(
         "batch_norm", "x", lambda right, ct, out, x, w, b, **s:
-        right(ct, out, x, w, b, **s).data / w.data)),
+        right(ct, out, x, w, b, **s)._data / w._data)),
     Mutant("N08", "batch_norm", "db of the first sample", "one sample", broken(
         "batch_norm", "b", lambda right, ct, *rest, **s:
-        ct.data[:1].reshape(-1, ct.shape[-1]).sum(0))),
+        ct._data[:1].reshape(-1, ct.shape[-1]).sum(0))),
     Mutant("L01", "cross_entropy", "divided twice", "mean", broken(
         "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
-        right(ct, out, logits, target=target, divisor=divisor).data / len(logits))),
+        right(ct, out, logits, target=target, divisor=divisor)._data / len(logits))),
     Mutant("L02", "cross_entropy", "weights of the rows ignored", "factor", broken(
         "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
         right(ct, out, logits, divisor=divisor,
               target=target / target.sum(1, keepdims=True)))),
     Mutant("L03", "cross_entropy", "labels not subtracted", "extra", broken(
         "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
-        right(ct, out, logits, target=target, divisor=divisor).data
-        + target * (ct.data.reshape(-1, 1) if divisor is None else ct.data / divisor))),
+        right(ct, out, logits, target=target, divisor=divisor)._data
+        + target * (ct._data.reshape(-1, 1) if divisor is None else ct._data / divisor))),
 )
