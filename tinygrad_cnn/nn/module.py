@@ -101,6 +101,8 @@ class Module:
 
     #: The setting that a layer waits to learn from its first call, or None.
     awaits: ClassVar[str | None] = None
+    #: The least that entries of these buffers may be; a state dict with less, or NaN, is refused.
+    minima: ClassVar[Mapping[str, float]] = {}
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
@@ -342,7 +344,7 @@ class Module:
             raise SettingError(f"{type(self).__name__}: the name of a part must be a string "
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
-        if callable(own) or isinstance(own, property) or name in ("training", "awaits"):
+        if callable(own) or isinstance(own, property) or name in ("training", "awaits", "minima"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
@@ -462,8 +464,9 @@ class Module:
         Raises
         ------
         CheckpointError
-            If paths are missing or unexpected (strict), an array has another shape, or a dtype that
-            would lose digits; all are listed, and nothing is written.
+            If paths are missing or unexpected (strict), an array has another shape, a dtype that
+            would lose digits, or values that cannot be, such as a negative variance; all are
+            listed, and nothing is written.
 
         Examples
         --------
