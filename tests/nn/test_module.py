@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
+from collections import deque
 
 import numpy as np
 import pytest
@@ -359,7 +360,9 @@ def test_an_attribute_that_is_missing_gets_a_suggestion():
         Net().frist
 
 
-@pytest.mark.parametrize("container", [list, tuple, lambda items: dict(enumerate(items))])
+@pytest.mark.parametrize("container", [
+    list, tuple, set, frozenset, deque, lambda items: dict(enumerate(items)),
+    lambda items: [[], list(items)], lambda items: {"a": {"b": list(items)}}])
 def test_modules_in_a_plain_container_are_refused(container):
     net = nn.Module()
     with pytest.raises(tc.SettingError, match=r"layers is a .* neither found nor trained; use "

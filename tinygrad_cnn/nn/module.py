@@ -338,7 +338,7 @@ class Module:
         elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
             raise DTypeError(f"{type(self).__name__}: {name} is a Tensor that requires a gradient, "
                              "which no optimiser would find; wrap it: Parameter(tensor.data)")
-        elif isinstance(value, (list, tuple, dict)):
+        elif isinstance(value, _CONTAINERS):
             self._check_container(name, value)
         super().__setattr__(name, value)
 
@@ -372,8 +372,7 @@ class Module:
                              f"got {type(value).__name__}")
 
     def _check_container(self, name: str, value: Any) -> None:
-        values = value.values() if isinstance(value, Mapping) else value
-        if any(isinstance(v, (Module, Parameter)) for v in values):
+        if _holds_parts(value):
             raise SettingError(
                 f"{type(self).__name__}: {name} is a {type(value).__name__} of modules or "
                 "parameters, which would be neither found nor trained; use nn.ModuleList(...) or "
@@ -552,6 +551,16 @@ class Module:
         lines = [f"({name}): {part!r}".replace("\n", "\n  ") for name, part in parts]
         inner = [self.extra_repr(), *lines] if self.extra_repr() else lines
         return "\n  ".join([f"{head}(", *inner]) + "\n)"
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+
+
+def _holds_parts(value: Any) -> bool:
+    """Whether a module or parameter is in a plain container, or in one inside it."""
+    values = value.values() if isinstance(value, Mapping) else value
+    return any(isinstance(v, (Module, Parameter)) or (isinstance(v, _CONTAINERS) and _holds_parts(v))
+               for v in values)
 
 
 @contextmanager
