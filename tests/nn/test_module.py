@@ -362,7 +362,7 @@ def test_an_attribute_that_is_missing_gets_a_suggestion():
 
 @pytest.mark.parametrize("container", [
     list, tuple, set, frozenset, deque, lambda items: dict(enumerate(items)),
-    lambda items: [[], list(items)], lambda items: {"a": {"b": list(items)}}])
+    lambda items: [[], list(items)], lambda items: {"a": {"b": list(items)}, "c": 0}])
 def test_modules_in_a_plain_container_are_refused(container):
     net = nn.Module()
     with pytest.raises(tc.SettingError, match=r"layers is a .* neither found nor trained; use "

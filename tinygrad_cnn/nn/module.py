@@ -559,8 +559,8 @@ _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 def _holds_parts(value: Any) -> bool:
     """Whether a module or parameter is in a plain container, or in one inside it."""
     values = value.values() if isinstance(value, Mapping) else value
-    return any(isinstance(v, (Module, Parameter)) or (isinstance(v, _CONTAINERS) and _holds_parts(v))
-               for v in values)
+    return any(isinstance(v, (Module, Parameter))
+               or (isinstance(v, _CONTAINERS) and _holds_parts(v)) for v in values)
 
 
 @contextmanager
