@@ -72,8 +72,8 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
         dtype = settings.pop("dtype", None)
         for name, value in settings.items():
             if name == "out":
-                raise TypeError(f"{what}: out= is not supported on a tensor, nor is `array -= tensor`; "
-                                "dtype= may be given, and for plain values tensor.data")
+                raise TypeError(f"{what}: out= is not supported on a tensor, nor is `array -= "
+                                "tensor`; dtype= may be given, and for plain values tensor.data")
             if not _same(value, _UFUNC_DEFAULTS.get(name, inspect.Parameter.empty)):
                 raise _not_supported(what, name, ("dtype",))
         return ours(*(inputs if dtype is None else _cast(what, inputs, dtype)))
