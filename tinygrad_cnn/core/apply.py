@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank
-from tinygrad_cnn.core.op import Op, public, register
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, public, register
 from tinygrad_cnn.core.tensor import (
     Array,
     Tensor,
@@ -30,7 +31,7 @@ from tinygrad_cnn.core.tensor import (
     refuse_tensors_inside,
     shared,
 )
-from tinygrad_cnn.errors import DTypeError, ShapeError
+from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
 __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
@@ -188,9 +189,19 @@ def _plain(inputs: tuple[Any, ...]) -> list[Any]:
 def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
     """The shape of the result, or an error that says which inputs do not fit."""
     named = dict(settings)
-    if op.axes is not None:
-        bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
-    return op.shape(*shapes, **named)
+    try:
+        if op.axes is not None:
+            bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
+        return op.shape(*shapes, **named)
+    except TinygradCnnError as error:
+        # The rule may have asked that of another op, as an adjoint does; the user called this one.
+        other, _, rest = str(error).partition(": ")
+        if other != op.name and other in OPS and op.name in FUNCTIONS:
+            raise type(error)(f"{op.name}: {rest}") from None
+        raise
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise SettingError(f"{op.name}: the settings {named} do not fit inputs of the shapes "
+                           f"{shapes}: {error}") from None
 
 
 # Each step of a training asks the same questions, and the answer takes longer than a small kernel.
@@ -292,7 +303,14 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             values = tuple(map(shared, inputs))
         return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
 
+    return _named(function, op, sys._getframe(1))
+
+
+def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callable[..., Tensor]:
+    """The function as if it had been defined under the name of its op, where it is made."""
     function.__name__ = function.__qualname__ = op.name
+    function.__module__ = frame.f_globals["__name__"]
+    function.op = op  # type: ignore[attr-defined]
     return function
 
 
@@ -340,8 +358,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
                          state, sys._getframe(1))
 
-    function.__name__ = function.__qualname__ = op.name
-    return function
+    return _named(function, op, sys._getframe(1))
 
 
 _NOTHING: dict[str, Any] = {}
@@ -368,9 +385,12 @@ def expose(op: Op) -> Callable[..., Tensor]:
                 refuse_tensors_inside(value, f"{op.name}: {name}")
         return apply(op, *inputs, **settings)
 
-    function.__name__ = function.__qualname__ = op.name
-    function.op = op  # type: ignore[attr-defined]
-    return public()(function)
+    kinds = inspect.Parameter
+    function.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
+        *(kinds(n, kinds.VAR_POSITIONAL if op.variadic else kinds.POSITIONAL_OR_KEYWORD,
+                default=None if n in op.optional else kinds.empty) for n in op.inputs),
+        *(kinds(n, kinds.KEYWORD_ONLY) for n in op.settings)])
+    return public()(_named(function, op, sys._getframe(1)))
 
 
 def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
@@ -407,6 +427,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     def build(kernel: Callable[..., Array]) -> Callable[..., Tensor]:
         name = kernel.__name__
         function = expose(register(Op(name=name, kernels={"array": kernel}, **declaration)))
-        function.__doc__ = kernel.__doc__
+        function.__doc__, function.__module__ = kernel.__doc__, kernel.__module__
+        function.__qualname__ = kernel.__qualname__
         return function
     return build

@@ -442,6 +442,8 @@ def public(*ufuncs: np.ufunc) -> Callable[[F], F]:
     """Make a function known to operators and tensor methods, and to NumPy's ufuncs."""
     def note(function: F) -> F:
         FUNCTIONS[function.__name__] = function
+        if function.__name__ in OPS:
+            function.op = OPS[function.__name__]  # type: ignore[attr-defined]
         for f in ufuncs:
             FUNCTIONS[f] = function
         return function

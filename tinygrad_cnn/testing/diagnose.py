@@ -35,7 +35,8 @@ _BY_PROPERTY = {
     "shares no memory": ("shared memory", "two results live in one array: copy one"),
     "shared tensor": ("reuse", "a tensor that is used several times does not collect the sum"),
     "at kinks": ("ties", "wrong only at ties and kinks: the tie rule is not the declared one"),
-    "zero gives zero": ("zero", "0 / 0 or 0 * inf at a singular point: 0 must stay 0"),
+    "zero gives zero": ("zero", "0 / 0 or 0 * inf where nothing is asked for: 0 must stay 0; "
+                                "declare couples"),
     "linear in the cotangent": ("not linear", "the result is not linear in the cotangent"),
     "memory layout": ("layout", "memory is read as if it were contiguous: use the array, not its "
                                 "buffer"),
@@ -869,6 +870,6 @@ PATTERNS: dict[Callable[[Jacobians], Diagnosis | None], float] = {
                      constant_ratio, flipped, transposed, other_setting, region, one_slice_alone,
                      border_windows, leftover, diagonal_only, overwritten, shifted, wrong_axis,
                      spread_out), 1.0),
-    permuted: 0.5, one_slice_for_all: 0.5, wrong_place: 0.25, extra: 0.5, nearly: 0.5, missing_term: 1.0,
-    factor: 0.3}
+    permuted: 0.5, one_slice_for_all: 0.5, wrong_place: 0.25, extra: 0.5, nearly: 0.5,
+    missing_term: 1.0, factor: 0.3}
 """From the most telling to the least, and what each counts: less if other mistakes have it too."""
