@@ -36,7 +36,7 @@ MAY_IMPORT = {
 NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pooling",
                                "kernels.elementwise", "kernels.reduction", "kernels.layout"),
          "ops": ("core.backward",), "nn": ("core.backward",),
-         "testing.gradients": ("testing.plugin",)}
+         "testing.check": ("testing.plugin",)}
 # Folders whose files import earlier ones only.
 ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
                   "__init__"],
