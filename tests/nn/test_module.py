@@ -322,7 +322,7 @@ def test_a_layer_takes_its_input_size_from_the_first_call():
     assert model[0].weight.shape == (3, 3, 3, 4)
     assert repr(model[4]) == "Linear(50, 5)"
     assert model[2].in_channels == 4
-    assert model[5].num_features == model[6].num_features == 5
+    assert model[5].normalized_shape == model[6].num_features == 5
 
 
 @pytest.mark.parametrize("ask", [
@@ -371,7 +371,7 @@ def test_modules_in_a_plain_container_are_refused(container):
 
 def test_a_trained_tensor_that_is_no_parameter_is_refused():
     net = nn.Module()
-    with pytest.raises(tc.DTypeError, match="no optimiser would find; wrap it: Parameter"):
+    with pytest.raises(tc.DTypeError, match="no optimizer would find; wrap it: Parameter"):
         net.w = tc.Tensor([1.0], requires_grad=True)
     net.constant = tc.Tensor([1.0])
     net.activation = tc.Parameter([1.0]) * 2.0

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from tinygrad_cnn.core.backward import backward_pass
 from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS
-from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
+from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_flag", "as_setting", "as_tensor",
+__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor",
            "refuse_tensors_inside", "shared", "tensor", "writable"]
 
 Array = NDArray[Any]
@@ -592,13 +592,6 @@ def as_dtype(value: Any, op: str) -> np.dtype[Any]:
     except (TypeError, ValueError, SyntaxError):            # NumPy parses strings such as "(2,)f4"
         pass
     raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
-
-
-def as_flag(value: Any, op: str, name: str) -> bool:
-    """True or False; what merely counts as true is refused."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise SettingError(f"{op}: {name} must be True or False, got {value!r}")
 
 
 def _kind_of(value: Any) -> str:

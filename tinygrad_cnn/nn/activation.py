@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygrad_cnn import ops
+from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import number, show
-from tinygrad_cnn.shapes import integer
+from tinygrad_cnn.nn.module import Module, show
 
 __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax",
            "Softplus", "Tanh"]
@@ -49,7 +47,7 @@ class LeakyReLU(Module):
 
     def __init__(self, slope: float = 0.01) -> None:
         super().__init__()
-        self.slope = number("LeakyReLU", "slope", slope)
+        self.slope = checks.number("LeakyReLU", "slope", slope)
 
     def forward(self, x: Any) -> Tensor:
         """Entry by entry."""
@@ -81,7 +79,7 @@ class ELU(Module):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        self.alpha = number("ELU", "alpha", alpha)
+        self.alpha = checks.number("ELU", "alpha", alpha)
 
     def forward(self, x: Any) -> Tensor:
         """Entry by entry."""
@@ -159,7 +157,7 @@ class Softplus(Module):
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
-        self.beta = number("Softplus", "beta", beta, low=0.0, open_low=True)
+        self.beta = checks.number("Softplus", "beta", beta, above=0)
 
     def forward(self, x: Any) -> Tensor:
         """Entry by entry."""
@@ -222,7 +220,7 @@ class Softmax(Module):
 
     def __init__(self, axis: int = -1) -> None:
         super().__init__()
-        self.axis = integer(type(self).__name__, "axis", axis)
+        self.axis = checks.integer(type(self).__name__, "axis", axis)
 
     def forward(self, x: Any) -> Tensor:
         """Along the axis."""

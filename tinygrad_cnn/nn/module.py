@@ -1,21 +1,24 @@
 """`Module`: parameters, buffers and parts under names, found by looking at the attributes.
 
-A module keeps no list of its parameters.  What it holds is what its attributes are: each
-`Parameter` is a parameter, each `Module` a part, each array given to `register_buffer` a buffer.
-So deleting, replacing, copying and pickling a module need no bookkeeping.  The state is set up in
-``__new__``: a subclass whose ``__init__`` forgets ``super().__init__()`` works all the same.
+A module keeps no list of its parameters.  Each attribute that is a `Parameter` is a parameter, each
+`Module` a part, each array given to `register_buffer` a buffer.  So deleting, replacing, copying
+and pickling a module need no bookkeeping.  The state is set up in ``__new__``: a subclass whose
+``__init__`` does not call ``super().__init__()`` works as well.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Parameter, Tensor, scope
 from tinygrad_cnn.errors import (
     DeclarationError,
@@ -24,17 +27,54 @@ from tinygrad_cnn.errors import (
     ShapeError,
     TinygradCnnError,
 )
-from tinygrad_cnn.nn import state, trail
-from tinygrad_cnn.nn.settings import refuse_unknown
+from tinygrad_cnn.nn import state
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["HookHandle", "Module", "evaluating", "training"]
+__all__ = ["HookHandle", "Module", "evaluating", "show", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
+Calls = deque[tuple[tuple[str, ...], "Module", Shape]]
 
 #: Devices that programs written for PyTorch may ask for.
 _ELSEWHERE = ("cuda", "gpu", "hip", "meta", "mps", "tpu", "xla", "xpu")
+#: Layers named in an error: those that ran before the one that failed.
+_LAST = 12
+_MARK = "\n  in the layer "
+
+#: While the outermost module runs: path, module and shape of the output of each call that ended.
+_calls: ContextVar[Calls | None] = ContextVar("calls", default=None)
+
+
+def _add_note(error: TinygradCnnError, path: tuple[str, ...], module: Module, calls: Calls) -> None:
+    """Add to the message where it happened and which shapes led there, unless that is done."""
+    message = str(error)
+    if _MARK in message:
+        return
+    leaves = [call for call in calls if next(call[1].children(), None) is None][-_LAST:]
+    rows = [(f"{'.'.join(where[1:]) or where[0]}: {_one_line(layer)}", str(shape))
+            for where, layer, shape in leaves]
+    width = max((len(name) for name, _ in rows), default=0)
+    before = "".join(f"\n    {name:<{width}}  -> {shape}" for name, shape in rows)
+    error.args = (f"{message}{_MARK}{'.'.join(path)}: {_one_line(module)}"
+                  + (f"\n  which came after{before}" if before else ""),)
+
+
+def _one_line(module: Module) -> str:
+    """The module's own line of the tree, without its parts."""
+    parts = next(module.children(), None) is not None
+    return f"{type(module).__name__}({'...' if parts else module.extra_repr()})"
+
+
+def show(*shown: Any, **settings: tuple[Any, Any]) -> str:
+    """Settings as a call writes them; those given with (value, default) only where they differ.
+
+    >>> show(3, 8, stride=(2, 1), padding=(0, 0))
+    '3, 8, stride=2'
+    """
+    changed = [f"{name}={value!r}" for name, (value, default) in settings.items()
+               if type(value) is not type(default) or value != default]
+    return ", ".join([*(str(value) for value in shown), *changed])
 
 
 class HookHandle:
@@ -105,15 +145,13 @@ class Module:
     _buffer_names: dict[str, bool]
     _hooks: dict[object, Hook]
 
-    #: The setting that a layer waits to learn from its first call, or None.
-    awaits: ClassVar[str | None] = None
     #: The axes of PyTorch's weight of this layer in the order of this package, if that is another.
     pytorch_axes: ClassVar[tuple[int, ...] | None] = None
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
         if args or settings:
-            refuse_unknown(cls, args, settings)
+            checks.arguments(cls, args, settings)
         self = super().__new__(cls)
         vars(self).update(training=True, _name=None, _buffer_names={}, _hooks={})
         return self
@@ -134,25 +172,25 @@ class Module:
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
         """Run ``forward`` under this module's name, then the hooks."""
-        outer = trail.running.get()
-        steps = trail.begin() if outer is None else outer
+        outer = _calls.get()
+        calls: Calls = deque(maxlen=3 * _LAST) if outer is None else outer
         try:
-            trail.running.set(steps)
+            _calls.set(calls)
             with scope(self._name or type(self).__name__) as path:
                 try:
                     out = self.forward(*inputs, **settings)
                 except TinygradCnnError as error:
-                    trail.explain(error, path, self, steps)
+                    _add_note(error, path, self, calls)
                     raise
                 for key, hook in tuple(self._hooks.items()):
                     if key in self._hooks:              # an earlier hook may have removed it
                         replaced = hook(self, inputs, out)
                         out = out if replaced is None else replaced
             if isinstance(out, Tensor):
-                steps.append((path, self, out._data.shape))
+                calls.append((path, self, out._data.shape))
             return out
         finally:
-            trail.running.set(outer)
+            _calls.set(outer)
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call ``hook(module, inputs, output)`` after each call of this module.
@@ -194,12 +232,10 @@ class Module:
 
     # ---- what it holds
 
-    def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Names and parameters of this module itself, without those of its parts."""
+    def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
         return ((k, v) for k, v in tuple(vars(self).items()) if isinstance(v, Parameter))
 
-    def own_buffers(self) -> Iterator[tuple[str, Array]]:
-        """Names and buffers of this module itself, without those of its parts."""
+    def _own_buffers(self) -> Iterator[tuple[str, Array]]:
         held = ((name, vars(self)[name]) for name in tuple(self._buffer_names))
         return ((name, array) for name, array in held if array is not None)
 
@@ -234,13 +270,18 @@ class Module:
             if isinstance(value, Module):
                 yield from value.walk(f"{prefix}.{name}" if prefix else name)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(self, *, recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Every parameter here and below with its path, such as ``features.3.bias``, once each.
+
+        Parameters
+        ----------
+        recurse : bool, default True
+            False leaves out the parameters of the parts.
 
         Raises
         ------
         SettingError
-            If a layer still waits for its first call to learn its input size.
+            If a lazy layer has not learned its input size yet.
 
         Examples
         --------
@@ -253,9 +294,9 @@ class Module:
         it has no parameters yet; call the model once, as in model(x), before asking for them
         """
         seen: set[int] = set()
-        for path, module in self.named_modules():
-            state.refuse_waiting(path, module)
-            for name, parameter in module.own_parameters():
+        for path, module in self.named_modules() if recurse else [("", self)]:
+            module.require_initialized(path)
+            for name, parameter in module._own_parameters():
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield f"{path}.{name}" if path else name, parameter
@@ -264,10 +305,10 @@ class Module:
         """Every parameter here and below, once each; see `named_parameters`."""
         return (parameter for _, parameter in self.named_parameters())
 
-    def named_buffers(self) -> Iterator[tuple[str, Array]]:
-        """Every buffer here and below with its path, such as ``1.running_mean``."""
-        for path, module in self.named_modules():
-            for name, array in module.own_buffers():
+    def named_buffers(self, *, recurse: bool = True) -> Iterator[tuple[str, Array]]:
+        """Every buffer here and below (``recurse=False``: here) with its path."""
+        for path, module in self.named_modules() if recurse else [("", self)]:
+            for name, array in module._own_buffers():
                 yield f"{path}.{name}" if path else name, array
 
     def buffers(self) -> Iterator[Array]:
@@ -330,7 +371,7 @@ class Module:
                              + (", or write to .data[...]" if kind == "Parameter" else ""))
         elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
             raise DTypeError(f"{type(self).__name__}: {name} is a Tensor that requires a gradient, "
-                             "which no optimiser would find; wrap it: Parameter(tensor.data)")
+                             "which no optimizer would find; wrap it: Parameter(tensor.data)")
         elif isinstance(value, (list, tuple, dict)):
             self._check_container(name, value)
         super().__setattr__(name, value)
@@ -355,7 +396,7 @@ class Module:
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
         if callable(own) or isinstance(own, property) \
-                or name in ("training", "awaits", "pytorch_axes"):
+                or name in ("training", "lazy_setting", "pytorch_axes"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
@@ -387,11 +428,11 @@ class Module:
     def zero_grad(self) -> None:
         """Set ``grad`` of every parameter to None."""
         for module in self.modules():
-            for _, parameter in module.own_parameters():
+            for _, parameter in module._own_parameters():
                 parameter.grad = None
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freeze (False) or thaw (True) every parameter here and below."""
+        """Freeze (False) or unfreeze (True) every parameter here and below."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
@@ -399,7 +440,7 @@ class Module:
     def astype(self, dtype: Any) -> Self:
         """Convert parameters and float buffers, in place, to float32 or float64.
 
-        Gradients are dropped.  An optimiser that has stepped already keeps state of the old dtype
+        Gradients are dropped.  An optimizer that has stepped already keeps state of the old dtype
         and says so; make it after the conversion.
 
         Parameters
@@ -418,10 +459,10 @@ class Module:
         """
         chosen = state.float_dtype(f"{type(self).__name__}.astype", dtype)
         for module in self.modules():
-            for _, parameter in module.own_parameters():
+            for _, parameter in module._own_parameters():
                 parameter._data = parameter._data.astype(chosen)
                 parameter.grad = None
-            for name, array in module.own_buffers():
+            for name, array in module._own_buffers():
                 if array.dtype.kind == "f":
                     vars(module)[name] = array.astype(chosen)
             if "dtype" in vars(module):
@@ -469,7 +510,7 @@ class Module:
         Raises
         ------
         SettingError
-            If a layer still waits for its first call to learn its input size.
+            If a lazy layer has not learned its input size yet.
 
         Examples
         --------
@@ -482,7 +523,7 @@ class Module:
                         ) -> state.LoadReport:
         """Write arrays into parameters and buffers, after checking every one of them.
 
-        A layer that waits for its first call takes its size from the arrays.
+        A lazy layer takes its size from the arrays.
 
         Parameters
         ----------
@@ -517,17 +558,31 @@ class Module:
         """
         return state.load(self, entries, strict=strict)
 
-    def size_from(self, shapes: Mapping[str, Shape]) -> int | None:
-        """The input size that arrays of these shapes imply, for a layer that waits for it."""
-        return None
+    # ---- for layers
 
-    def shapes_at(self, size: int) -> dict[str, Shape]:
-        """The shapes of parameters and buffers at this input size, for a layer that waits."""
-        return {}
+    def _is_lazy(self) -> bool:
+        return False
 
-    def build(self, size: int) -> None:
-        """Make the parameters of a layer that waits for its input size."""
-        raise ShapeError(f"{type(self).__name__}: nothing waits for an input size")
+    def require_initialized(self, path: str = "") -> None:
+        """Raise if this layer has no parameters yet; see `lazy`."""
+
+    def _images(self, x: Any, channels: int | None = None) -> Tensor:
+        """A batch of images N H W C as a tensor; anything else is refused with the likely cure."""
+        owner, made = type(self).__name__, x if isinstance(x, Tensor) else Tensor(x)
+        if made.ndim != 4:
+            cure = ""
+            if made.ndim == 3 and channels in (None, made.shape[-1]):
+                cure = "\n  cure: for a single image, x[None]"
+            elif made.ndim in (2, 3) and channels == 1:
+                cure = "\n  cure: for gray images without a channel axis, x[..., None]"
+            raise ShapeError(f"{owner}: x must hold images (N H W C), got {made.ndim} axes: "
+                             f"{made.shape}{cure}")
+        if channels is not None and made.shape[3] != channels:
+            swapped = ("\n  cure: these look like N C H W; images here are N H W C: "
+                       "x.transpose(0, 2, 3, 1)" if made.shape[1] == channels else "")
+            raise ShapeError(f"{owner}: x has {made.shape[3]} channels but the layer takes "
+                             f"{channels}\n  x (N H W C) = {made.shape}{swapped}")
+        return made
 
     # ---- text
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinygrad_cnn import ops, shapes
-from tinygrad_cnn.core import Tensor, as_flag
+from tinygrad_cnn import checks, ops
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import images, number, show
-from tinygrad_cnn.shapes import Pair, pair, sides
+from tinygrad_cnn.nn.module import Module, show
+from tinygrad_cnn.shapes import Pair
 
 __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Pad2D", "ZeroPad2D"]
 
@@ -21,14 +20,11 @@ class _Pool(Module):
                  padding: Any = 0) -> None:
         super().__init__()
         who = type(self).__name__
-        self.kernel_size = pair(kernel_size, op=who, setting="kernel_size", least=1)
+        self.kernel_size = checks.pair(who, "kernel_size", kernel_size, minimum=1)
         self.stride = (self.kernel_size if stride is None
-                       else pair(stride, op=who, setting="stride", least=1))
-        sides(padding, op=who, image=(1, 1))            # refuses what is no padding
+                       else checks.pair(who, "stride", stride, minimum=1))
+        checks.padding(who, padding)                    # "same" depends on the image
         self.padding = padding
-
-    def _prepared(self, x: Any) -> Tensor:
-        return images(type(self).__name__, x if isinstance(x, Tensor) else Tensor(x))
 
     def extra_repr(self) -> str:
         """Size, and what is not the default."""
@@ -66,13 +62,11 @@ class MaxPool2D(_Pool):
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0, ties: str = "first") -> None:
         super().__init__(kernel_size, stride, padding=padding)
-        if ties not in ("first", "split", "all"):
-            raise SettingError(f"MaxPool2D: ties {ties!r} must be one of first, split, all")
-        self.ties = ties
+        self.ties = checks.choice("MaxPool2D", "ties", ties, ("first", "split", "all"))
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N OH OW C."""
-        return ops.max_pool2d(self._prepared(x), kernel_size=self.kernel_size, stride=self.stride,
+        return ops.max_pool2d(self._images(x), kernel_size=self.kernel_size, stride=self.stride,
                               padding=self.padding, ties=self.ties)
 
     def extra_repr(self) -> str:
@@ -105,11 +99,11 @@ class AvgPool2D(_Pool):
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0, count_include_pad: bool = True) -> None:
         super().__init__(kernel_size, stride, padding=padding)
-        self.count_include_pad = as_flag(count_include_pad, "AvgPool2D", "count_include_pad")
+        self.count_include_pad = checks.flag("AvgPool2D", "count_include_pad", count_include_pad)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N OH OW C."""
-        return ops.avg_pool2d(self._prepared(x), kernel_size=self.kernel_size, stride=self.stride,
+        return ops.avg_pool2d(self._images(x), kernel_size=self.kernel_size, stride=self.stride,
                               padding=self.padding, count_include_pad=self.count_include_pad)
 
     def extra_repr(self) -> str:
@@ -143,12 +137,11 @@ class GlobalAvgPool2D(Module):
 
     def __init__(self, keepdims: bool = False) -> None:
         super().__init__()
-        self.keepdims = as_flag(keepdims, "GlobalAvgPool2D", "keepdims")
+        self.keepdims = checks.flag("GlobalAvgPool2D", "keepdims", keepdims)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N C."""
-        x = images("GlobalAvgPool2D", x if isinstance(x, Tensor) else Tensor(x))
-        return ops.global_avg_pool2d(x, keepdims=self.keepdims)
+        return ops.global_avg_pool2d(self._images(x), keepdims=self.keepdims)
 
     def extra_repr(self) -> str:
         """What is not the default."""
@@ -184,18 +177,17 @@ class Pad2D(Module):
     def __init__(self, widths: Any, *, mode: str = "constant", value: float = 0.0) -> None:
         super().__init__()
         who = type(self).__name__
-        self.widths = shapes.widths(widths, op=who)
+        self.widths = checks.pad_width(who, widths)
         modes = ("constant", "reflect", "edge", "wrap")
         if mode not in modes:
             raise SettingError(f"{who}: mode {mode!r} has no adjoint; choose from "
                                f"{', '.join(modes)}")
         self.mode = mode
-        self.value = number(who, "value", value, finite=False)
+        self.value = checks.number(who, "value", value, finite=False)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N (H + top + bottom) (W + left + right) C."""
-        x = images(type(self).__name__, x if isinstance(x, Tensor) else Tensor(x))
-        return ops.pad(x, self.widths, mode=self.mode, value=self.value)
+        return ops.pad(self._images(x), self.widths, mode=self.mode, value=self.value)
 
     def extra_repr(self) -> str:
         """Widths, and what is not the default."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import ops
+from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, as_setting
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import number, show
+from tinygrad_cnn.nn.module import Module, show
+from tinygrad_cnn.ops.loss import REDUCTIONS
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "MSELoss", "NLLLoss", "l2_penalty"]
 
@@ -21,10 +21,7 @@ class _Loss(Module):
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise SettingError(f"{type(self).__name__}: reduction {reduction!r} must be one of "
-                               "mean, sum, none")
-        self.reduction = reduction
+        self.reduction = checks.choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
 
     def extra_repr(self) -> str:
         """What is not the default."""
@@ -70,8 +67,8 @@ class CrossEntropyLoss(_ClassLoss):
     def __init__(self, *, label_smoothing: float = 0.0, weight: Any = None,
                  reduction: str = "mean") -> None:
         super().__init__(weight=weight, reduction=reduction)
-        self.label_smoothing = number("CrossEntropyLoss", "label_smoothing", label_smoothing,
-                                      low=0.0, high=1.0)
+        self.label_smoothing = checks.number("CrossEntropyLoss", "label_smoothing",
+                                             label_smoothing, minimum=0, maximum=1)
 
     def forward(self, logits: Any, labels: Any) -> Tensor:
         """Scores (N, ..., K) and labels (N, ...) or (N, ..., K) -> ()."""
@@ -160,7 +157,7 @@ class BCEWithLogitsLoss(_Loss):
 
 
 def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Tensor:
-    """L2 regularisation, to be added to a loss: coefficient / 2 · Σ w².
+    """L2 regularization, to be added to a loss: coefficient / 2 · Σ w².
 
     Its gradient is coefficient · w, the same as ``weight_decay`` of `optim.SGD` adds.
 
@@ -185,7 +182,7 @@ def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Ten
     >>> l2_penalty([Tensor([1.0, 2.0]), Tensor([[3.0]])], 0.5).item()  # 0.5 / 2 · 14
     3.5
     """
-    coefficient = number("l2_penalty", "coefficient", coefficient, low=0.0)
+    coefficient = checks.number("l2_penalty", "coefficient", coefficient, minimum=0)
     several = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not several:
         raise SettingError("l2_penalty: no parameters were given; a generator such as "

@@ -1,4 +1,4 @@
-"""Layers that steady a signal or disturb it: normalisation and dropout."""
+"""Normalization, and dropout."""
 
 from __future__ import annotations
 
@@ -7,44 +7,43 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygrad_cnn import ops
-from tinygrad_cnn.core import Tensor, as_flag
+from tinygrad_cnn import checks, ops
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import as_tensor, images, number, optional_count, show
-from tinygrad_cnn.nn.weighted import Weighted
+from tinygrad_cnn.nn.lazy import LazyModule
+from tinygrad_cnn.nn.module import Module, show
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["BatchNorm1D", "BatchNorm2D", "Dropout", "LayerNorm"]
 
 
-class _Norm(Weighted):
+class _Norm(LazyModule):
     """Scale and shift for each entry of the last axis."""
 
-    awaits: ClassVar[str | None] = "num_features"
-    num_features: int | None
-
-    def shapes_at(self, size: int) -> dict[str, Shape]:
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
         """Scale and shift."""
         return {"weight": (size,), "bias": (size,)}
 
-    def initial(self, shapes: dict[str, Shape], rng: np.random.Generator
-                ) -> dict[str, np.ndarray[Any, Any]]:
-        """Scale 1, shift 0."""
-        return {name: (init.ones if name == "weight" else init.zeros)(shape, dtype=self.dtype)
-                for name, shape in shapes.items()}
+    def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
+                       ) -> dict[str, np.ndarray[Any, Any]]:
+        """Ones for scale and variance, zeros for shift and mean."""
+        return {name: (init.ones if name in ("weight", "running_var") else init.zeros)(
+                    shape, dtype=self.dtype) for name, shape in shapes.items()}
 
-    def _refuse_size(self, x: Tensor) -> None:
-        if x.shape[-1] != self.num_features:
+    def _check_size(self, x: Tensor) -> None:
+        size = vars(self)[self.lazy_setting]
+        if x.shape[-1] != size:
             raise ShapeError(f"{type(self).__name__}: the last axis of x has {x.shape[-1]} entries "
-                             f"but the layer takes {self.num_features}\n  x = {x.shape}")
+                             f"but the layer takes {size}\n  x = {x.shape}")
 
 
 class _BatchNorm(_Norm):
     """Both batch normalisations: statistics, and the choice between them."""
 
+    lazy_setting: ClassVar[str] = "num_features"
+    num_features: int | None
     running_mean: np.ndarray[Any, Any]
     running_var: np.ndarray[Any, Any]
     num_batches_tracked: np.ndarray[Any, Any]
@@ -53,34 +52,26 @@ class _BatchNorm(_Norm):
                  eps: float = 1e-5, affine: bool = True, dtype: Any = np.float32) -> None:
         super().__init__()
         who = type(self).__name__
-        self.num_features = optional_count(who, "num_features", num_features)
-        self.momentum = None if momentum is None else number(who, "momentum", momentum, low=0.0,
-                                                             high=1.0)
-        self.eps = number(who, "eps", eps, low=0.0, open_low=True)
-        self.affine = as_flag(affine, who, "affine")
+        self.momentum = None if momentum is None else checks.number(who, "momentum", momentum,
+                                                                    minimum=0, maximum=1)
+        self.eps = checks.number(who, "eps", eps, above=0)
+        self.affine = checks.flag(who, "affine", affine)
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
-        self.begin(dtype, None)
+        self.lazy_parameters(num_features, dtype=dtype, rng=None)
 
-    def build(self, size: int) -> None:
-        """Scale, shift and running statistics: mean 0, variance 1 until a batch comes."""
-        super().build(size)
-        self.running_mean = np.zeros(size, self.dtype)
-        self.running_var = np.ones(size, self.dtype)
+    def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
+        """Scale 1, shift 0, and running statistics of no batch."""
+        super().reset_parameters(rng)
+        self.num_batches_tracked[...] = 0
 
-    def shapes_at(self, size: int) -> dict[str, Shape]:
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
         """Scale and shift, unless the layer has none, and running statistics."""
-        own = super().shapes_at(size) if self.affine else {}
+        own = super().parameter_shapes(size) if self.affine else {}
         return own | {"running_mean": (size,), "running_var": (size,)}
 
-    def initial(self, shapes: dict[str, Shape], rng: np.random.Generator
-                ) -> dict[str, np.ndarray[Any, Any]]:
-        """Scale 1, shift 0."""
-        own = {k: v for k, v in shapes.items() if k in ("weight", "bias")}
-        return super().initial(own, rng)
-
-    def size_from(self, shapes: Mapping[str, Shape]) -> int | None:
+    def infer_size(self, shapes: Mapping[str, Shape]) -> int | None:
         """The channels, from the running statistics."""
         shape = shapes.get("running_mean", ())
         return shape[0] if len(shape) == 1 else None
@@ -94,22 +85,23 @@ class _BatchNorm(_Norm):
         raise NotImplementedError
 
     def forward(self, x: Any) -> Tensor:
-        """Standardise each channel by the batch's statistics, or in evaluation by the running ones.
+        """Standardize each channel by the batch's statistics, or in evaluation by the running ones.
 
         In training the running statistics take in those of the batch.
         """
-        x = self._checked(as_tensor(type(self).__name__, x, self.dtype))
-        self.ready(x.shape[-1])
-        self._refuse_size(x)
+        x = self._checked(self._input(x))
+        self.materialize(x.shape[-1])
+        self._check_size(x)
         w, b = self._scale_and_shift()
         if not self.training:
             return ops.batch_norm(x, w, b, mean=self.running_mean, var=self.running_var,
                                   eps=self.eps)
         y, mean, var = batch_norm_with_statistics(x, w, b, eps=self.eps)
-        self._take_in(mean, var, x.size // x.shape[-1])
+        self._update_statistics(mean, var, x.size // x.shape[-1])
         return y
 
-    def _take_in(self, mean: np.ndarray[Any, Any], var: np.ndarray[Any, Any], n: int) -> None:
+    def _update_statistics(self, mean: np.ndarray[Any, Any], var: np.ndarray[Any, Any],
+                           n: int) -> None:
         self.num_batches_tracked += 1
         share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         for running, new in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
@@ -123,7 +115,7 @@ class _BatchNorm(_Norm):
 
 
 class BatchNorm2D(_BatchNorm):
-    """Standardise each channel of images over the batch, then scale and shift it.
+    """Standardize each channel of images over the batch, then scale and shift it.
 
     In training, y = (x − mean) / √(var + eps) · w + b with the mean and the biased variance of the
     batch over N, H and W; in evaluation (`Module.eval`) with running averages of both:
@@ -176,7 +168,7 @@ class BatchNorm2D(_BatchNorm):
     """
 
     def _checked(self, x: Tensor) -> Tensor:
-        return images("BatchNorm2D", x, self.num_features)
+        return self._images(x, self.num_features)
 
 
 class BatchNorm1D(_BatchNorm):
@@ -206,12 +198,12 @@ class BatchNorm1D(_BatchNorm):
 
 
 class LayerNorm(_Norm):
-    """Standardise each row over its last axis, then scale and shift each entry.
+    """Standardize each row over its last axis, then scale and shift each entry.
 
     Parameters
     ----------
-    num_features : int or None, default None
-        Size of the last axis; None takes it from the first call.
+    normalized_shape : int or None, default None
+        C, the size of the last axis; None takes it from the first call.
     eps : float, default 1e-5
         Keeps the root away from 0.
     dtype : dtype, default float32
@@ -241,25 +233,27 @@ class LayerNorm(_Norm):
     array([[-1.,  1.]], dtype=float32)
     """
 
-    def __init__(self, num_features: int | None = None, *, eps: float = 1e-5,
+    lazy_setting: ClassVar[str] = "normalized_shape"
+    normalized_shape: int | None
+
+    def __init__(self, normalized_shape: int | None = None, *, eps: float = 1e-5,
                  dtype: Any = np.float32) -> None:
         super().__init__()
-        self.num_features = optional_count("LayerNorm", "num_features", num_features)
-        self.eps = number("LayerNorm", "eps", eps, low=0.0, open_low=True)
-        self.begin(dtype, None)
+        self.eps = checks.number("LayerNorm", "eps", eps, above=0)
+        self.lazy_parameters(normalized_shape, dtype=dtype, rng=None)
 
     def forward(self, x: Any) -> Tensor:
         """(..., C) -> (..., C)."""
-        x = as_tensor("LayerNorm", x, self.dtype)
+        x = self._input(x)
         if not x.ndim:
             raise ShapeError("LayerNorm: x needs at least one axis, got shape ()")
-        self.ready(x.shape[-1])
-        self._refuse_size(x)
+        self.materialize(x.shape[-1])
+        self._check_size(x)
         return ops.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
     def extra_repr(self) -> str:
         """Size, and what is not the default."""
-        return show(self.num_features, eps=(self.eps, 1e-5),
+        return show(self.normalized_shape, eps=(self.eps, 1e-5),
                     dtype=(str(self.dtype), "float32"))
 
 
@@ -278,7 +272,7 @@ class Dropout(Module):
     Raises
     ------
     SettingError
-        If ``p`` is out of its range or ``rng`` is no generator.
+        If ``p`` is out of its range or ``rng`` is not a generator.
 
     References
     ----------
@@ -295,7 +289,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
         super().__init__()
-        self.p = number("Dropout", "p", p, low=0.0, high=1.0, open_high=True)
+        self.p = checks.number("Dropout", "p", p, minimum=0, below=1)
         self.rng = None if rng is None else ops.default_generator(rng)
 
     def forward(self, x: Any) -> Tensor:
