@@ -28,8 +28,8 @@ def test_demo_trains_prints_and_writes(tmp_path, capsys):
     assert (tmp_path / "graph.dot").read_text().lstrip().startswith(("digraph", "//", "strict"))
 
 
-def test_demo_below_its_bar_exits_with_1(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tinygrad_cnn.cli.verbs.BAR", 1.01)
+def test_demo_below_its_accuracy_exits_with_1(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tinygrad_cnn.cli.verbs.DEMO_ACCURACY", 1.01)
     assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 1
     assert "below the accuracy" in capsys.readouterr().err
 
