@@ -78,7 +78,7 @@ class OtherRule:
     def backward(self):
         rules = [self._rule if i == self._k else self._op.rule(i)
                  for i in range(len(self._op.inputs))]
-        return tuple(rules), {}, False
+        return tuple(rules), {}, False, False
 
 
 def test_the_ranges_of_the_inputs_and_the_line_are_told():

@@ -95,3 +95,64 @@ def test_a_mask_is_not_dropped():
                 lambda m: tc.mse_loss(np.ones(2), m)):
         with pytest.raises(tc.DTypeError, match="would lose its mask; fill it first"):
             use(masked)
+
+
+WITH_FRACTIONS = [(op, sample) for op in OPS.values() for sample in op.samples(
+    np.random.default_rng(0)) if any(isinstance(v, float) for v in sample.settings.values())]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("op, sample", [pytest.param(op, sample, id=f"{op.name}, {sample.id}")
+                                        for op, sample in WITH_FRACTIONS])
+def test_a_setting_with_a_fraction_is_not_cut_off_to_fit_integers(op, sample, dtype):
+    rng = np.random.default_rng(0)
+    tensors = [None if a is None else Tensor(whole(rng, a.shape, dtype)) for a in sample.args]
+    for name, value in sample.settings.items():
+        if isinstance(value, float):
+            with pytest.raises(tc.DTypeError, match=rf"^{op.name}: .* {name} is 0.75, which is no"):
+                apply(op, *tensors, **{**sample.settings, name: 0.75} | {
+                    k: 2.0 for k, v in sample.settings.items()
+                    if isinstance(v, float) and k != name})
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_clip_of_integers_holds_its_bounds_or_refuses(dtype):
+    values = np.array([0, 1, 5, 100]).astype(dtype)
+    x = Tensor(values)
+    least, most = (0, 1) if dtype is np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    for low in (None, -1, 0, 2.0, -np.inf, 10**30, 1, np.int8(1)):
+        for high in (None, 2, 300, np.inf, 10**30, -5, 3.0):
+            bottom = -np.inf if low is None else low
+            top = np.inf if high is None else high
+            if bottom > top:
+                with pytest.raises(tc.SettingError):
+                    tc.clip(x, low, high)
+            elif bottom > most or top < least:
+                with pytest.raises(tc.DTypeError, match=f"no {x.dtype} is from"):
+                    tc.clip(x, low, high)
+            else:
+                found = tc.clip(x, low, high)
+                assert found.dtype == x.dtype
+                assert found.data.tolist() == [min(max(v, bottom), top) for v in values.tolist()]
+    with pytest.raises(tc.DTypeError, match=r"clip: x is .* low is 0.5"):
+        tc.clip(x, 0.5, 0.75)
+
+
+def test_a_bound_of_large_integers_keeps_its_digits():
+    x = Tensor(np.array([2**60 + 1, 2**62]))
+    assert tc.clip(x, 0, 2**61 + 1).data.tolist() == [2**60 + 1, 2**61 + 1]
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: x**-2, lambda x: x**-1, lambda x: tc.power(x, Tensor(np.array([-3, 2]))),
+    lambda x: 2**-x])
+def test_a_power_that_is_no_integer_is_refused_in_words(call):
+    with pytest.raises(tc.DTypeError, match="power: a is int64, and the result of power is not"):
+        call(Tensor(np.array([1, 2])))
+
+
+def test_a_maximum_of_integers_needs_no_rule_for_ties():
+    x = Tensor(np.full((1, 2, 2, 1), -7))
+    for ties in ("first", "split", "all"):
+        y = tc.max_pool2d(x, kernel_size=2, padding=1, ties=ties)
+        assert y.data.ravel().tolist() == [-7] * 4

@@ -87,7 +87,7 @@ def _channels_reversed(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = N
 def _first_sample(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None, **s: Any) -> Any:
     only = ct.copy()
     only[1:] = 0
-    return right(type(ct)(only), out, x, w, b, **s)
+    return right(only, out, x, w, b, **s)
 
 
 def _weights_at_stride_1(right: Any, ct: Any, out: Any, x: Any, w: Any, b: Any = None,

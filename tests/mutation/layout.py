@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 from mutation.mutant import Mutant, as_given, broken, post, replaced
 from tinygrad_cnn import no_grad
 from tinygrad_cnn.core import Tensor, backward, graph, unary
-from tinygrad_cnn.core import tensor as value
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op
 
 __all__ = ["MUTANTS"]
+
+_TENSOR_MODULE = sys.modules[Tensor.__module__]         # the name is that of a function too
 
 
 # ---- matrix products and layout
@@ -163,7 +165,7 @@ def _writes_into_shared() -> Any:
 
 def _nothing_copied() -> Any:
     """A write to one gradient changes whatever else looks at its memory."""
-    return _patched(value, "_alone", lambda x: True)
+    return _patched(_TENSOR_MODULE, "_alone", lambda x: True)
 
 
 def _tensors_overwrite() -> Any:
@@ -173,7 +175,7 @@ def _tensors_overwrite() -> Any:
 
 def _grad_assigned() -> Any:
     """backward() assigns to .grad, and does not add."""
-    return _patched(value, "_sum", lambda a, b, create_graph: b)
+    return _patched(_TENSOR_MODULE, "_sum", lambda a, b, create_graph: b)
 
 
 def _nothing_freed() -> Any:

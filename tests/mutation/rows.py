@@ -149,7 +149,7 @@ MUTANTS = (
     Mutant("E03", "div", "sign of the divisor", "sign",
            broken("div", "b", lambda right, ct, out, a, b: ct * a / (b * b))),
     Mutant("E04", "div", "0 / 0 at a cotangent of 0", "zero",
-           broken("div", "a", lambda right, ct, out, a, b: ct / b)),
+           broken("div", "a", lambda right, ct, out, a, b: ct / b, couples=None)),
     Mutant("E05", "power", "exponent not lowered", "factor",
            broken("power", "a", lambda right, ct, out, a, b: ct * b * out)),
     Mutant("E06", "power", "logarithm missing", "factor",
@@ -160,7 +160,7 @@ MUTANTS = (
     Mutant("E09", "sqrt", "factor ½ missing", "scale",
            broken("sqrt", "x", _of_x(lambda g, y, x: g / np.where(y == 0, 1, y)))),
     Mutant("E10", "sqrt", "0 / 0 at a cotangent of 0", "zero",
-           broken("sqrt", "x", _of_x(lambda g, y, x: 0.5 * g / y))),
+           broken("sqrt", "x", _of_x(lambda g, y, x: 0.5 * g / y), couples=None)),
     Mutant("E11", "abs", "slope 1 everywhere", "region",
            broken("abs", "x", _of_x(lambda g, y, x: g.copy()))),
     Mutant("E12", "tanh", "1 − y instead of 1 − y²", "factor",
@@ -219,7 +219,7 @@ MUTANTS = (
     Mutant("S05", "softmax", "ignores the cotangent", "ignores ct", broken(
         "softmax", "x", lambda right, ct, out, x, *, axis: out * (1 - out))),
     Mutant("S06", "log_softmax", "without the sum of ct", "diagonal", broken(
-        "log_softmax", "x", lambda right, ct, out, x, *, axis: ct - ct * out.exp())),
+        "log_softmax", "x", lambda right, ct, out, x, *, axis: ct - ct * np.exp(out))),
     Mutant("N01", "standardize", "mean term missing", "mean term",
            broken("standardize", "x", _no_mean_term)),
     Mutant("N02", "standardize", "variance term missing", "rank one term",
@@ -240,14 +240,15 @@ MUTANTS = (
         "batch_norm", "b", lambda right, ct, *rest, **s:
         ct[:1].reshape(-1, ct.shape[-1]).sum(0))),
     Mutant("L01", "cross_entropy", "divided twice", "mean", broken(
-        "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
-        right(ct, out, logits, target=target, divisor=divisor) / len(logits))),
+        "cross_entropy", "logits", lambda right, ct, out, logits, **settings:
+        right(ct, out, logits, **settings) / len(logits))),
     Mutant("L02", "cross_entropy", "weights of the rows ignored", "factor", broken(
-        "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
-        right(ct, out, logits, divisor=divisor,
-              target=target / target.sum(1, keepdims=True)))),
+        "cross_entropy", "logits", lambda right, ct, out, logits, *, target, own, even, divisor:
+        right(ct, out, logits, own=None, even=even, divisor=divisor,
+              target=target / target.sum(1, keepdims=True) if target.ndim == 2 else target))),
     Mutant("L03", "cross_entropy", "labels not subtracted", "extra", broken(
-        "cross_entropy", "logits", lambda right, ct, out, logits, *, target, divisor:
-        right(ct, out, logits, target=target, divisor=divisor)
-        + target * (ct.reshape(-1, 1) if divisor is None else ct / divisor))),
+        "cross_entropy", "logits", lambda right, ct, out, logits, *, target, own, even, divisor:
+        right(ct, out, logits, target=target, own=own, even=even, divisor=divisor)
+        + (np.eye(logits.shape[1])[target] if target.ndim == 1 else target)
+        * (ct.reshape(-1, 1) if divisor is None else ct / divisor))),
 )

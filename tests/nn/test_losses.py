@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn, optim
+from tinygrad_cnn.kernels.memory import release_memory
 
 LOGITS = tc.Tensor(np.array([[0.0, math.log(3.0)], [math.log(4.0), 0.0]]))   # ¼ ¾; ⅘ ⅕
 LABELS = np.array([1, 1])
@@ -97,3 +100,43 @@ def test_the_penalty_equals_weight_decay():
             loss.backward()
             optimizer.step()
     np.testing.assert_allclose(models[0].weight.data, models[1].weight.data, rtol=1e-5)
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("settings", [{}, {"reduction": "none"}, {"weight": 0.5},
+                                      {"label_smoothing": 0.1}], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 8000), (1, 100_000), (64, 1000), (2, 64, 64, 21),
+                                   (50_000, 10)])
+@pytest.mark.parametrize("loss", [tc.cross_entropy, tc.nll_loss])
+def test_integer_labels_take_at_most_three_times_the_memory_of_the_scores(loss, shape, dtype,
+                                                                          settings):
+    if loss is tc.nll_loss and "label_smoothing" in settings:
+        settings = {"weight": 2.0}
+    if "weight" in settings:
+        settings = {"weight": np.full(shape[-1], settings["weight"], dtype)}
+    rng = np.random.default_rng(0)
+    x = tc.Tensor(rng.normal(size=shape).astype(dtype), requires_grad=True)
+    labels = rng.integers(0, shape[-1], shape[:-1])
+    release_memory()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        value = loss(x, labels, **settings)
+        value.sum().backward()
+        most = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert value.dtype == x.grad.dtype == dtype
+    assert most <= 3 * x.data.nbytes
+
+
+def test_a_graph_of_a_loss_in_float32_holds_no_float64():
+    x = tc.Tensor(np.ones((4, 3), np.float32), requires_grad=True)
+    for settings in ({}, {"weight": [1.0, 2.0, 3.0]}, {"label_smoothing": 0.1}):
+        for labels in ([0, 1, 2, 0], np.eye(3)[[0, 1, 2, 0]]):
+            node = tc.cross_entropy(x, labels, **settings).node
+            assert all(v.dtype in (np.float32, np.intp) for v in node.settings.values()
+                       if isinstance(v, np.ndarray))

@@ -239,15 +239,6 @@ def test_the_second_derivative_is_that_of_the_first(op, sample):
         assert ours == theirs if exact else ours == pytest.approx(theirs, rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("op, sample", [pytest.param(op, sample, id=f"{op.name}, {sample.id}")
-                                        for op in OPS.values() for sample in op.singular])
-def test_where_a_derivative_is_infinite_a_cotangent_of_0_stays_0(op, sample):
-    with np.errstate(all="ignore"):
-        out = op.run(*sample.args, **sample.settings)[0]
-        for g in first_order(op, sample, np.zeros(out.shape)):
-            assert (g == 0).all()
-
-
 @each_sample
 def test_a_gradient_in_float32_is_the_one_in_float64_rounded(op, sample):
     out = op.shape(*(None if a is None else a.shape for a in sample.args), **sample.settings)

@@ -39,6 +39,7 @@ def test_a_loss_knows_its_ops_names_settings_and_source_lines(step):
     assert conv.settings == ("3×3", "stride 1", "pad 1", "1→4 channels")
     assert conv.source.startswith("conftest.py:")
     assert recording.entries[-1].role == "loss"
+    assert [e.weight for e in recording.entries if e.role in ("input", "label")] == [None, None]
 
 
 def test_the_cost_of_each_op_is_that_of_its_formula(step):

@@ -234,6 +234,7 @@ def test_a_time_above_a_quarter_of_all_is_bold(nets):
         rows = [r for r in draw(recording).cards[3].rows if r.hot]
         assert [r.hot for r in rows] == [hot] * bool(hot)
         assert all((r.text, r.after) == ("2.5 MFLOP · ", " · keeps 196 KiB") for r in rows)
+    assert not any(r.hot for c in draw(nets.chain(1)).cards for r in c.rows)    # all of one op
 
 
 @pytest.mark.parametrize("color, text", [("time", "100 µs, 11%"), ("memory", "196 KiB, 32%"),
@@ -290,6 +291,13 @@ def test_parallel_edges_become_one(nets):
     b.op("add", (4, 3), b.op("add", (4, 3), *made[:2]), made[2])
     edge, = draw(b.recording(), level="modules").edges
     assert edge.text == "3 values"
+    two = nets.Builder()
+    x = two.leaf("parameter", "x", (4, 3))
+    two.scope = ("first",)
+    made = [two.op("conv2d", (4, 3), x, x) for _ in range(2)]
+    two.scope = ("second",)
+    two.op("mul", (4, 3), two.op("add", (4, 3), *made), made[0])
+    assert [e.text for e in draw(two.recording(), level="modules").edges] == ["4×3", "4×3"]
     twice = nets.Builder()
     x = twice.leaf("parameter", "x", (4, 3))
     twice.op("mul", (4, 3), x, x)

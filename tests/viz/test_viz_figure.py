@@ -44,6 +44,13 @@ def test_a_saved_figure_can_be_loaded_and_drawn_at_another_level(figure, tmp_pat
         assert data["format"] == "tinygrad_cnn graph 1"
 
 
+def test_an_empty_tensor_can_be_loaded(nets, tmp_path):
+    b = nets.Builder()
+    b.op("relu", (0, 3), b.leaf("input", "x", (0, 3)))
+    path = viz.Figure(b.recording()).save(tmp_path / "empty.json")
+    assert viz.load(path).recording == b.recording()
+
+
 def test_a_large_picture_does_not_carry_its_graph(nets):
     large, small = (viz.Figure(nets.chain(n), engine="builtin").svg() for n in (1000, 999))
     assert "<metadata" not in large
@@ -102,6 +109,8 @@ HEAD = '{"format": "tinygrad_cnn graph 1", "recording": '
     ("{", "is not JSON"), ("[1]", "was not saved by tinygrad_cnn"), ("{}", "was not saved"),
     ('{"format": "tinygrad_cnn graph 1"}', "Recording should be Recording"),
     (HEAD + '{"title": 3, "entries": [], "output": 0}}', r"Recording\.title should be str"),
+    (HEAD + '{"title": [], "entries": [], "output": 0}}', r"title should be str, .* has list"),
+    (HEAD + '{"title": "", "entries": {}, "output": 0}}', r"entries should be .* has dict"),
     (HEAD + '{"title": "", "entries": [], "output": 0}}', "output 0 is outside the 0 entries"),
     (HEAD + '{"title": "", "evil": 1}}', "has no field 'evil'"),
     (HEAD + '{"title": ""}}', "lacks a field"),

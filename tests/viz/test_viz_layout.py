@@ -1,12 +1,14 @@
 """The built-in layout: everything in its place, nothing across anything else; and its SVG."""
 
 import itertools
+import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.diagram import Card, Diagram, Row, draw
+from tinygrad_cnn.viz.labels import width
 from tinygrad_cnn.viz.layout import Box, layout, measure
 
 
@@ -91,6 +93,16 @@ def test_boxes_overlap_where_they_share_a_pixel():
             True, False, False, True, False, False]
 
 
+def test_the_box_of_a_module_is_as_wide_as_its_title(nets):
+    b = nets.Builder()
+    b.scope = ("a" * 60,)
+    b.op("relu", (2,), b.op("relu", (2,), b.leaf("parameter", "w", (2,))))
+    diagram = draw(b.recording())
+    box, = layout(diagram).groups.values()
+    note = width(diagram.groups[0].note, 11.5)
+    assert box.w == 50 + math.ceil(60 * 0.556 * 1.1 * 15 + note)
+
+
 def test_several_parameters_stand_above_each_other(nets):
     b = nets.Builder()
     weights = [b.leaf("parameter", f"w{k}", (3, 3)) for k in range(5)]
@@ -164,9 +176,9 @@ def test_lines_run_side_by_side_with_round_corners_and_a_head():
 
 
 def test_a_bar_is_filled_to_its_fraction():
-    for fraction, width in ((0.0, "7"), (0.5, "48"), (1.0, "96"), (2.0, "96")):
+    for fraction, filled in ((0.0, "7"), (0.5, "48"), (1.0, "96"), (2.0, "96")):
         drawn = svg._row(Row("bar", "t", fraction=fraction, levels=(2,)), 10, 300, 50)
-        assert f'<rect x="10" y="55" width="{width}" height="7" rx="3.5" fill="#d0459a"' in drawn
+        assert f'<rect x="10" y="55" width="{filled}" height="7" rx="3.5" fill="#d0459a"' in drawn
 
 
 def test_the_svg_scopes_every_id_to_its_figure(nets):

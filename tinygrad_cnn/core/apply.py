@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "un
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
 _KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
+_PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
 _HERE = globals()                                       # and those of a + 2.0 these too
 
@@ -139,13 +141,22 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         y, residuals = op.run(*_plain(inputs), **settings)
         return np.asarray(y), residuals         # type: ignore[return-value]
     tensors = _as_tensors(op, inputs)
-    expected = _result_shape(op, tuple([None if x is None else x._data.shape for x in tensors]),
-                             tuple(settings.items()))
+    arrays = [None if x is None else x._data for x in tensors]
+    if settings and any(a is not None and a.dtype.kind in "iub" for a in arrays):
+        _refuse_fractions(op, tensors, settings)
+    asked: Any = (op, tuple([None if a is None else a.shape for a in arrays]), *settings.items())
+    try:
+        hash(asked)
+    except TypeError:                           # an array, or a slice: judged anew each time
+        expected = _judge(*asked)
+        settings = {name: _unwritten(value) for name, value in settings.items()}
+    else:
+        expected = _remembered(*asked)
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
-        y, residuals = op.run(*(None if x is None else x._data for x in tensors), **settings)
+        y, residuals = op.run(*arrays, **settings)
     except TypeError:
-        if all(x is None or x._data.dtype.kind == "f" for x in tensors):
+        if all(a is None or a.dtype.kind == "f" for a in arrays):
             raise
         raise _leaves_the_integers(op, tensors) from None       # NumPy refused to cast in place
     if type(y) is not np.ndarray:
@@ -154,10 +165,10 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
     for x in tensors:
         # A result that looks at memory which the user can write to gets memory of its own.
-        if x is not None and held(x) and np.may_share_memory(y, x._data):
+        if x is not None and x._access and held(x) and np.may_share_memory(y, x._data):
             y = y.copy()
-    dtype = settings.get("dtype") or next(
-        (x._data.dtype for x in tensors if x is not None), y.dtype)
+    dtype = settings.get("dtype") or (y if not arrays else arrays[0] if arrays[0] is not None else
+                                      next(a for a in arrays if a is not None)).dtype
     if y.dtype != dtype:
         if dtype.kind != "f":
             raise _leaves_the_integers(op, tensors)
@@ -168,23 +179,15 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
 
 def _plain(inputs: tuple[Any, ...]) -> list[Any]:
     """The inputs as arrays, for a rule in a first-order backward pass; numbers fit themselves."""
+    if _PLAIN.issuperset(map(type, inputs)):
+        return list(inputs)
     arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
     dtype = next((x.dtype for x in arrays if isinstance(x, (ndarray, np.generic))), None)
     return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
-def _result_shape(op: Op, shapes: tuple[Shape | None, ...],
-                  settings: tuple[tuple[str, Any], ...]) -> Shape:
+def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
     """The shape of the result, or an error that says which inputs do not fit."""
-    try:
-        hash(settings)
-    except TypeError:                           # an array, or a slice: asked anew each time
-        return _judge(op, shapes, settings)
-    return _remembered(op, shapes, settings)
-
-
-def _judge(op: Op, shapes: tuple[Shape | None, ...],
-           settings: tuple[tuple[str, Any], ...]) -> Shape:
     named = dict(settings)
     if op.axes is not None:
         bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
@@ -193,6 +196,17 @@ def _judge(op: Op, shapes: tuple[Shape | None, ...],
 
 # Each step of a training asks the same questions, and the answer takes longer than a small kernel.
 _remembered = lru_cache(maxsize=4096)(_judge)
+
+
+def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
+                      settings: dict[str, Any]) -> None:
+    """Refuse a setting that a kernel would cut off to fit integers, in silence."""
+    for setting, value in settings.items():
+        if isinstance(value, float) and not value.is_integer():
+            i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)
+            name = op.input_name(i)
+            raise DTypeError(f"{op.name}: {name} is {x.dtype} and {setting} is {value}, which is "
+                             f"no integer; cast it: {name}.astype(np.float32)")
 
 
 def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeError:
@@ -205,39 +219,30 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
 def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
             residuals: dict[str, Any], y: Array, state: State,
             began: float) -> Tensor:
-    tracked = state.recording and any(x is not None and x.requires_grad for x in tensors)
+    tracked = state.recording and bool([1 for x in tensors if x is not None and x.requires_grad])
     if not tracked and state.observer is None:
         return _wrap(y, False, None)
     kept = tensors
     if op.unread:
-        kept = tuple(_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors))
+        kept = tuple([_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors)])
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    node = Node(op, kept, tuple([None if x is None else shared(x) for x in kept]),
-                _kept(settings), residuals, y if op.reads_out else None, state.scope,
+    values = tuple([None if x is None else shared(x) if x._access else x._data for x in kept])
+    node = Node(op, kept, values, settings, residuals, y if op.reads_out else None, state.scope,
                 _origin(sys._getframe(3)))
     if state.observer is not None:
         state.observer.forward(node, tensors, y, time.perf_counter() - began)
     return _wrap(y, True, node) if tracked else _wrap(y, False, None)
 
 
-def _kept(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with copies of arrays that somebody could still write to."""
-    if any(type(v) in _HOLDERS for v in settings.values()):
-        return {name: _unwritten(v) for name, v in settings.items()}
-    return settings
-
-
 def _unwritten(value: Any) -> Any:
+    """A setting to which nobody else can write: arrays are copied, unless they are read-only."""
     if isinstance(value, ndarray):
         if value.flags.writeable or value.base is not None:
             value = value.copy()
             value.flags.writeable = False
         return value
     return tuple([_unwritten(v) for v in value]) if type(value) is tuple else value
-
-
-_HOLDERS = (ndarray, tuple)
 
 
 def _stand_in(x: Tensor | None) -> Tensor | None:
@@ -288,7 +293,14 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             values = tuple(map(shared, inputs))
         return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
 
+    return _named(function, op, sys._getframe(1))
+
+
+def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callable[..., Tensor]:
+    """The function as if it had been defined under the name of its op, where it is made."""
     function.__name__ = function.__qualname__ = op.name
+    function.__module__ = frame.f_globals["__name__"]
+    function.op = op  # type: ignore[attr-defined]
     return function
 
 
@@ -336,8 +348,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
                          state, sys._getframe(1))
 
-    function.__name__ = function.__qualname__ = op.name
-    return function
+    return _named(function, op, sys._getframe(1))
 
 
 _NOTHING: dict[str, Any] = {}
@@ -364,9 +375,12 @@ def expose(op: Op) -> Callable[..., Tensor]:
                 refuse_tensors_inside(value, f"{op.name}: {name}")
         return apply(op, *inputs, **settings)
 
-    function.__name__ = function.__qualname__ = op.name
-    function.op = op  # type: ignore[attr-defined]
-    return public()(function)
+    kinds = inspect.Parameter
+    function.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
+        *(kinds(n, kinds.VAR_POSITIONAL if op.variadic else kinds.POSITIONAL_OR_KEYWORD,
+                default=None if n in op.optional else kinds.empty) for n in op.inputs),
+        *(kinds(n, kinds.KEYWORD_ONLY) for n in op.settings)])
+    return public()(_named(function, op, sys._getframe(1)))
 
 
 def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
@@ -403,6 +417,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     def build(kernel: Callable[..., Array]) -> Callable[..., Tensor]:
         name = kernel.__name__
         function = expose(register(Op(name=name, kernels={"array": kernel}, **declaration)))
-        function.__doc__ = kernel.__doc__
+        function.__doc__, function.__module__ = kernel.__doc__, kernel.__module__
+        function.__qualname__ = kernel.__qualname__
         return function
     return build

@@ -21,7 +21,7 @@ from numpy import ndarray
 
 from tinygrad_cnn.core.graph import Array, Node, Observer, changed, handed, locked, refuse_changed
 from tinygrad_cnn.core.op import FUNCTIONS, Op
-from tinygrad_cnn.errors import GradientError
+from tinygrad_cnn.errors import GradientError, KernelFailed
 
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
@@ -52,7 +52,9 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor], create_g
     done: dict[Any, Any] = {}
     found: dict[Any, Any] = {out.node: ct}
     heap = [(-out.node.serial, out.node)]
-    with changed(recording=create_graph, plain=not create_graph) as state:
+    # Derivatives may be infinite where nothing is asked of them, so NumPy's warnings are off.
+    with (changed(recording=create_graph, plain=not create_graph) as state,
+          np.errstate(all="ignore")):
         observer = state.observer
         while heap:
             node = heappop(heap)[1]
@@ -107,7 +109,7 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
     op, values, named = node.op, node.values, node.settings
     args: Any = values
     out: Any = node.out
-    rules, together, foreign = op.backward
+    rules, together, foreign, multiplies = op.backward
     if node.residuals:
         named = {**named, **node.residuals}
     if wrap is not None:
@@ -128,16 +130,57 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
                     made = rule(ct, out, *args, **named)
             elif made is None or not together:          # else made with that of another input
                 made = rule(ct, out, *args, **named) if named else rule(ct, out, *args)
-            part = made[together[i]] if together else made
-            value = values[i]
-            if (type(part) is not ndarray or part.shape != value.shape
-                    or part.dtype is not value.dtype):
-                part = _fitted(part, value, op, i, wrap is None)
+        except KernelFailed:                            # it is not asked again
+            return _sent(node, inputs, ct, wrap)
         except Exception as error:
             error.add_note(f"in the backward rule of {op.name} for {op.input_name(i)!r}")
             raise
+        part = made[together[i]] if together else made
+        if multiplies:
+            part = _masked(part, node, ct)
+        value = values[i]
+        if (wrap is not None or type(part) is not ndarray or part.shape != value.shape
+                or part.dtype is not value.dtype):
+            part = _fitted(part, value, op, i, wrap is None)
         sent.append((x, part))
     return sent
+
+
+def _masked(part: Any, node: Node, ct: Any) -> Any:
+    """What a rule gave, and 0 where every cotangent that an entry depends on is 0.
+
+    A rule multiplies with derivatives, and 0 · ∞ or 0 · NaN is NaN.  Where there is no NaN, nothing
+    needs to be done: so it is looked for first, at a fraction of the cost of the rule.
+    """
+    array: Any = getattr(part, "_data", part)
+    given = getattr(ct, "_data", ct)
+    if not hasattr(array, "dtype"):
+        return part                                         # which will be refused
+    op = node.op
+    if not op.spoils and not _has_nan(array):
+        return part
+    whole = node.values[0].shape
+    axes = op.coupled(*[None if v is None else v.shape for v in node.values], **node.settings)
+    first = tuple([slice(1) if k in axes else slice(None) for k in range(array.ndim)])
+    if op.spoils and not _has_nan(array if array.shape != whole else array[first]):
+        return part
+    zero = given == 0
+    if axes and zero.ndim:
+        kept = tuple([1 if k in axes else n for k, n in enumerate(whole)])
+        zero = zero.all(axis=axes, keepdims=True) if zero.shape == whole else zero.reshape(kept)
+    # An input that is stretched over the others depends on every cotangent that it reaches.
+    lead = max(0, zero.ndim - array.ndim)
+    over = (*range(lead), *(k for k in range(lead, zero.ndim)
+                            if array.shape[k - zero.ndim] == 1 < zero.shape[k]))
+    zero = zero.all(axis=over, keepdims=True)
+    untouched = np.broadcast_to(zero.reshape(zero.shape[lead:]), array.shape)
+    return FUNCTIONS["where"](untouched, 0.0, part)
+
+
+def _has_nan(array: Any) -> bool:
+    """Whether an entry is NaN: the sum of all squares is then, and BLAS is quick to find it."""
+    total = array.item() if array.size == 1 else np.vdot(array, array)
+    return bool(total != total)
 
 
 def _observed(observer: Observer, node: Node, inputs: tuple[Tensor | None, ...], ct: Any,

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ContextDecorator, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
+from itertools import repeat
 from threading import get_ident
 from types import coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -109,7 +111,9 @@ def changed(**fields: Any) -> Iterator[State]:
     back.
     """
     before = after = _state.get()
-    state = replace(before, outer=before, over=False, **fields)
+    state = State(before.recording, before.plain, before.scope, before.observer, before)
+    for name, value in fields.items():
+        setattr(state, name, value)
     try:
         _state.set(state)
         yield state
@@ -232,15 +236,12 @@ def is_grad_enabled() -> bool:
     return _state.get().recording
 
 
-@contextmanager
-def scope(name: str) -> Iterator[tuple[str, ...]]:
-    """Add ``name`` to the path that nodes made inside the block carry; gives the path.
+def scope(name: str) -> AbstractContextManager[State]:
+    """Add ``name`` to the path that nodes made inside the block carry; gives the state.
 
     Modules call this.
     """
-    path = (*_state.get().scope, name)
-    with changed(scope=path):
-        yield path
+    return changed(scope=(*_state.get().scope, name))
 
 
 @contextmanager
@@ -359,17 +360,20 @@ def blank(shape: Shape, dtype: np.dtype[Any]) -> Array:
 
 # ---- what a backward pass hands to rules ---------------------------------------------------------
 
+_exhaust = deque[Any](maxlen=0).extend
+
+
 @contextmanager
 def handed(*tensors: Tensor | None) -> Iterator[None]:
     """Inside the block ``data`` of these tensors is read-only."""
-    given = [(t, t._access) for t in tensors if t is not None]
+    given = [t for t in tensors if t is not None]
+    given_back = map(setattr, given, repeat("_access"), [t._access for t in given])
     try:
-        for t, _ in given:
+        for t in given:
             t._access = READ_ONLY
         yield
     finally:
-        for t, access in reversed(given):
-            t._access = access
+        _exhaust(given_back)                    # one call, which no interrupt divides
 
 
 def locked(array: Array | None) -> Array | None:

@@ -31,7 +31,7 @@ from tinygrad_cnn.shapes import Shape, size
 __all__ = ["FAMILIES", "FUNCTIONS", "OPS", "TIES", "Op", "Reject", "Sample", "dyadic", "public",
            "register", "use_kernels"]
 
-_OWN_OPS = __name__.rpartition(".")[0] + ".ops."
+_OWN_OPS = __name__.partition(".")[0] + ".ops."
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -142,8 +142,15 @@ class Op:
         ``(**settings)`` -> one of them: the slope to the ``"left"`` or ``"right"``, the one of
         ``"larger"`` size, their ``"middle"``; where inputs compete, all to the ``"first"`` in
         reading order, ``"even"`` shares, or the whole slope to ``"all"``.  None: any subgradient.
-    singular : tuple of Sample
-        Calls where a derivative is infinite or undefined; there a cotangent of 0 must still give 0.
+    couples : tuple of int or callable, optional
+        Axes of the first input along which entries of a result depend on each other: () for an op
+        that works entry by entry; or ``(*input_shapes, **settings)`` -> them.  Where all of the
+        cotangents that an entry depends on are 0, its gradient is then 0, whatever the rule gives:
+        a rule may multiply with a derivative that is infinite or NaN.  None (rules that select or
+        move, and linear maps): what the rule gives is taken as it is.
+    spoils : bool
+        Whether a NaN in the gradient is one in all entries that are coupled to it, as in a norm
+        whose statistics are NaN: a look at one of them is then enough to find it.
     broadcasts : bool
         Whether a cotangent may be summed to its input's shape, by the engine.
     residuals : tuple of str
@@ -186,7 +193,8 @@ class Op:
     affine_in: tuple[str, ...] = ()
     piecewise_linear: bool = False
     ties: str | Callable[..., str] | None = None
-    singular: tuple[Sample, ...] = ()
+    couples: tuple[int, ...] | Callable[..., tuple[int, ...]] | None = None
+    spoils: bool = False
     broadcasts: bool = False
     residuals: tuple[str, ...] = ()
     choose: Callable[..., tuple[str, ...]] | None = None
@@ -255,9 +263,13 @@ class Op:
         return {i: places[name] for i, name in enumerate(self.inputs) if name in places}
 
     @cached_property
-    def backward(self) -> tuple[tuple[Callable[..., Any], ...], dict[int, int], bool]:
-        """What a backward pass asks of every node: rules (if not variadic), together, foreign."""
-        return () if self.variadic else self.rules, self.together, self.foreign
+    def backward(self) -> tuple[tuple[Callable[..., Any], ...], dict[int, int], bool, bool]:
+        """What a backward pass asks of every node.
+
+        Its rules, if not variadic; `together`; `foreign`; whether rules multiply.
+        """
+        return (() if self.variadic else self.rules, self.together, self.foreign,
+                self.couples is not None)
 
     @cached_property
     def foreign(self) -> bool:
@@ -277,6 +289,13 @@ class Op:
     def reads_out(self) -> bool:
         """Whether a rule reads the values of the output."""
         return self.reads is None or "out" in self.reads
+
+    def coupled(self, *shapes: Shape | None, **settings: Any) -> tuple[int, ...]:
+        """The axes of the first input along which entries depend on each other."""
+        assert self.couples is not None
+        if isinstance(self.couples, tuple):
+            return self.couples
+        return self.couples(*shapes, **settings)
 
     @cached_property
     def _only(self) -> Callable[..., Any] | None:
@@ -423,6 +442,8 @@ def public(*ufuncs: np.ufunc) -> Callable[[F], F]:
     """Make a function known to operators and tensor methods, and to NumPy's ufuncs."""
     def note(function: F) -> F:
         FUNCTIONS[function.__name__] = function
+        if function.__name__ in OPS:
+            function.op = OPS[function.__name__]  # type: ignore[attr-defined]
         for f in ufuncs:
             FUNCTIONS[f] = function
         return function

@@ -6,7 +6,9 @@ formula has a meaning there.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,9 @@ from tinygrad_cnn.kernels.blocks import long_lines
 from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.threads import parallel, spread
 
-__all__ = ["LARGE", "add", "clip", "div", "elu", "gelu", "leaky_relu", "mul", "power",
-           "relu", "relu_input", "sigmoid", "silu", "softplus", "sub", "where"]
+__all__ = ["LARGE", "add", "clip", "div", "elu", "gelu", "gelu_slope", "keep", "leaky_relu", "mul",
+           "power", "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu",
+           "silu_slope", "softplus", "sub", "where"]
 
 Array = NDArray[Any]
 
@@ -26,6 +29,8 @@ LARGE = 1 << 17         # entries, from which threads and used memory pay
 _LONG = 2048            # numbers in a line, from which NumPy is at full speed
 _LINE = 256             # numbers in a line of a compiled loop
 _LEAST = 512            # lines, from which a second thread pays
+_FEW = 1 << 13          # numbers, below which what surrounds a ufunc costs as much as it does
+_BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
 
 def _large(function: Any, a: Array, b: Array) -> Array:
@@ -77,12 +82,54 @@ def power(a: Array, b: Array) -> Array:
             return np.asarray(1 / a)
         if b == 3:
             return np.asarray(a * a * a)
+    if a.dtype.kind in "iu" and (b < 0).any():
+        return np.asarray(np.power(a, b, dtype=np.float64))         # no integer: the caller says so
     return np.asarray(np.power(a, b))
+
+
+def select(x: Array, condition: Array, out: Array) -> None:
+    """Write ``x`` where the condition holds and 0 elsewhere, even where it is infinite or NaN.
+
+    The bits of a number times 1 or 0: as quick as a product of numbers, and ten times as quick as
+    ``np.where``; but 0 · ∞ is no number, and 0 times its bits is 0.
+    """
+    bits = _BITS.get(x.dtype)
+    if bits is None:                                        # complex, or short integers
+        out[...] = np.where(condition, x, x.dtype.type(0))
+    else:
+        np.multiply(x.view(bits), condition, out=out.view(bits))
+
+
+def keep(x: Array, condition: Array) -> Array:
+    """``x`` where the condition, which broadcasts to its shape, holds; 0 elsewhere."""
+    bits = _BITS.get(x.dtype)
+    if x.size < _FEW and bits is not None:
+        return np.asarray(x.view(bits) * condition).view(x.dtype)
+    return spread(_select, empty(x.shape, x.dtype), x, condition)
+
+
+def _select(x: Array, condition: Array, out: Array) -> None:
+    select(x, condition, out)
 
 
 def where(a: Array, b: Array, *, condition: Array) -> Array:
     """``a`` where the condition holds, ``b`` elsewhere."""
-    return np.asarray(np.where(condition, a, b))
+    bits = _BITS.get(a.dtype)
+    if bits is None or a.dtype != b.dtype:
+        return np.asarray(np.where(condition, a, b))
+    if b.ndim == 0 and not b and a.shape == condition.shape:
+        return keep(a, condition)
+    # b, and on it the difference in bits, if the condition holds: five times as quick as np.where.
+    shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
+    return spread(_choose, empty(shape, a.dtype), a, b, condition)
+
+
+def _choose(a: Array, b: Array, condition: Array, out: Array) -> None:
+    bits = _BITS[out.dtype]
+    first, second, result = a.view(bits), b.view(bits), out.view(bits)
+    np.bitwise_xor(first, second, out=result)
+    np.multiply(result, condition, out=result)
+    np.bitwise_xor(result, second, out=result)
 
 
 def clip(x: Array, *, low: float, high: float) -> Array:
@@ -97,11 +144,13 @@ def relu(x: Array) -> Array:
 
 def relu_input(ct: Array, out: Array) -> Array:
     """ct where the result of relu is above zero."""
+    if ct.size < _FEW:
+        return keep(ct, out > 0)
     x = empty(ct.shape, ct.dtype)
     passes = compiled.module("passes", ct.dtype)
     if passes is None or ct.size % _LINE or not (
             ct.flags.c_contiguous and out.flags.c_contiguous and ct.dtype == out.dtype):
-        return spread(lambda part, y, out: np.multiply(part, y > 0, out=out), x, ct, out)
+        return spread(lambda part, y, out: select(part, y > 0, out), x, ct, out)
     lines = [a.reshape(-1, _LINE) for a in (ct, out, x)]
     parallel(len(lines[0]), lambda low, high: passes.mask(*lines, low, high), least=_LEAST,
              products=False)
@@ -110,45 +159,221 @@ def relu_input(ct: Array, out: Array) -> Array:
 
 def leaky_relu(x: Array, *, slope: float) -> Array:
     """x above zero, slope · x elsewhere."""
+    if not slope:
+        return relu(x)                                      # 0 · ∞ is no number
     return np.asarray(np.where(x > 0, x, x.dtype.type(slope) * x))
 
 
 def elu(x: Array, *, alpha: float) -> Array:
     """x above zero, alpha · (exp(x) − 1) elsewhere."""
-    below = np.expm1(np.minimum(x, 0)) * x.dtype.type(alpha)
-    return np.asarray(np.where(x > 0, x, below))
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(−x)), through tanh, which does not overflow."""
-    half = x.dtype.type(0.5)
-    y = np.tanh(x * half)
-    y *= half
-    y += half
+    y = np.expm1(np.minimum(x, 0))
+    y *= x.dtype.type(alpha)
+    y += np.maximum(x, 0)
     return np.asarray(y)
 
 
+# ---- the logistic function and its kin, through exp(−|x|), which keeps the digits of a tail
+
+_FLAT = 40.0                        # from here on gelu(x) is x, or 0
+_NOTHING = 1e3                      # exp(−x) is 0 from here on, in float64 too
+_TAIL = {4: 87.0, 8: 600.0}         # by item size: from here on exp(−x) comes near to subnormals
+_K, _K_REST = 1.5957691216057308, -9.96930880911092e-17                 # 2 √(2/π)
+_KA, _KA_REST = 0.07135481627260025, -6.175149918155315e-19             # 0.044715 · 2 √(2/π)
+_BLOCK = 1 << 14                    # numbers of which a few arrays stay in the cache
+
+
+def _in_blocks(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The same function of many steps, on large arrays block by block and on all threads."""
+    @functools.wraps(function)
+    def blockwise(x: Array) -> Array:
+        if x.size <= 2 * _BLOCK or not x.flags.c_contiguous:
+            return function(x)
+        out = empty(x.shape, x.dtype)
+        given, made = x.reshape(-1), out.reshape(-1)
+
+        def work(low: int, high: int) -> None:
+            for first in range(low, high, _BLOCK):
+                part = slice(first, min(first + _BLOCK, high))
+                made[part] = function(given[part])
+
+        parallel(x.size, work, least=LARGE // 2, products=False)
+        return out
+    return blockwise
+
+
+def _decay(x: Array) -> Array:
+    """exp(−|x|)."""
+    if x.dtype.kind == "c":
+        return np.asarray(np.exp(np.where(x.real > 0, -x, x)))
+    away = np.asarray(np.abs(x))
+    np.negative(away, out=away)
+    return np.exp(away, out=away)
+
+
+@_in_blocks
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(−x))."""
+    e = _decay(x)
+    # 1 or e, whichever keeps its digits.
+    y = np.asarray(np.where(x.real > 0, 1, e) if x.dtype.kind == "c" else np.maximum(e, x > 0))
+    e += 1
+    y /= e
+    return y
+
+
+@_in_blocks
+def sigmoid_slope(x: Array) -> Array:
+    """exp(−|x|) / (1 + exp(−|x|))², the derivative of sigmoid."""
+    y = _decay(x)
+    e = y + x.dtype.type(1)
+    e *= e
+    y /= e
+    return y
+
+
+@_in_blocks
 def softplus(x: Array) -> Array:
-    """log(1 + exp(x)) = max(x, 0) + log1p(exp(−|x|)), which does not overflow."""
-    above = np.where(x.real > 0, x, 0) if x.dtype.kind == "c" else np.maximum(x, 0)
-    return np.asarray(above + np.log1p(np.exp(x - 2 * above)))     # x − 2 max(x, 0) = −|x|
+    """log(1 + exp(x)) = max(x, 0) + log1p(exp(−|x|))."""
+    y = _decay(x)
+    np.log1p(y, out=y)
+    y += np.where(x.real > 0, x, 0) if x.dtype.kind == "c" else np.maximum(x, 0)
+    return y
 
 
+@_in_blocks
 def silu(x: Array) -> Array:
     """x · sigmoid(x)."""
-    return np.asarray(x * sigmoid(x))
+    if x.dtype.kind == "c":
+        return np.asarray(x * sigmoid(x))
+    y = sigmoid(x)
+    y *= np.maximum(x, -_NOTHING)
+    far = x < -_TAIL[x.itemsize]
+    if far.any():
+        tail = np.maximum(x[far], -_NOTHING).astype(np.float64)     # ∞ · 0 is no number
+        y[far] = _times_decay(tail, -tail)
+    return y
 
 
+@_in_blocks
+def silu_slope(x: Array) -> Array:
+    """σ(x) + x σ(x) σ(−x) with σ = sigmoid, the derivative of silu."""
+    if x.dtype.kind == "c":
+        return np.asarray(sigmoid(x) * (1 + x * sigmoid(-x)))
+    y = sigmoid_slope(x)
+    y *= np.clip(x, -_NOTHING, _NOTHING)
+    y += sigmoid(x)
+    far = x < -_TAIL[x.itemsize]
+    if far.any():
+        tail = np.maximum(x[far], -_NOTHING).astype(np.float64)
+        y[far] = _times_decay(1 + tail, -tail)
+    return y
+
+
+@_in_blocks
 def gelu(x: Array) -> Array:
-    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
-    number = x.dtype.type
-    inner = x * x
-    inner *= number(0.044715)
-    inner += number(1)
-    inner *= x
-    inner *= number(math.sqrt(2 / math.pi))
-    y = np.tanh(inner)
-    y += number(1)
-    y *= x
-    y *= number(0.5)
-    return np.asarray(y)
+    """x · sigmoid(v), v = 2 √(2/π) (x + 0.044715 x³); the same as x/2 · (1 + tanh(v / 2)).
+
+    exp(−|v|) has as many digits less than v as v has in front of the point, so v is worked out in
+    two parts, of which the second is what float32 or float64 leaves out.
+    """
+    if x.dtype.kind == "c":
+        return np.asarray(x * sigmoid(x * (_K + _KA * (x * x))))
+    v, rest, e = _gelu_decay(x)
+    y = np.asarray(np.maximum(e, x > 0))
+    e += 1
+    y /= e
+    y *= np.maximum(x, -_FLAT)
+    return _gelu_tail(y, x, v, rest, lambda z: z)
+
+
+@_in_blocks
+def gelu_slope(x: Array) -> Array:
+    """σ(v) + x σ(v) σ(−v) v′, the derivative of gelu."""
+    if x.dtype.kind == "c":
+        v = x * (_K + _KA * (x * x))
+        return np.asarray(sigmoid(v) * (1 + x * sigmoid(-v) * (_K + 3 * _KA * (x * x))))
+    v, rest, e = _gelu_decay(x)
+    near = np.clip(x, -_FLAT, _FLAT)
+    y = near * near
+    y *= 3 * _KA
+    y += _K
+    y *= near
+    y *= e
+    total = 1 + e
+    y /= total
+    y += np.maximum(e, x > 0)
+    y /= total
+    return _gelu_tail(y, x, v, rest, lambda z: 1 + z * (_K + 3 * _KA * z * z))
+
+
+def _gelu_decay(x: Array) -> tuple[Array, Array, Array]:
+    """|v| in two parts, and exp(−|v|)."""
+    v, rest = _inner(np.minimum(np.abs(x), x.dtype.type(_FLAT)))
+    e = np.asarray(np.exp(-v))
+    e -= e * rest
+    return v, rest, e
+
+
+def _gelu_tail(y: Array, x: Array, v: Array, rest: Array,
+               factor: Callable[[Array], Array]) -> Array:
+    """``y``, and factor(x) · exp(−|v|) where x is so far below 0 that exp(−|v|) is subnormal."""
+    far = (v > _TAIL[x.itemsize]) & (x < 0)
+    if far.any():
+        y = np.asarray(y)                               # NumPy turns 0-d results into scalars
+        z = np.maximum(x[far], -_FLAT).astype(np.float64)
+        y[far] = _times_decay(factor(z), v[far].astype(np.float64)) * (
+            1 - rest[far].astype(np.float64))
+    return y
+
+
+def _inner(z: Array) -> tuple[Array, Array]:
+    """2 √(2/π) (z + 0.044715 z³) for z from 0 to 40, and what rounding it has left out."""
+    wide = z.astype(np.float64)
+    v = wide * wide
+    v *= _KA
+    v += _K
+    v *= wide
+    if z.dtype == np.float32:
+        rounded = v.astype(np.float32)
+        v -= rounded
+        return rounded, v.astype(np.float32)
+    rest = np.zeros_like(v)
+    large = z > 1                               # before, there is nothing to gain
+    if large.any():
+        exact, more = _inner_twofold(z[large])
+        rest[large] = exact - v[large] + more
+    return v, rest
+
+
+def _inner_twofold(z: Array) -> tuple[Array, Array]:
+    """As above, each product and sum with its rounding error.
+
+    T. J. Dekker, *A floating-point technique for extending the available precision*, 1971.
+    """
+    square, rest = _product(z, z)
+    cubic, cubic_rest = _product(square, np.full_like(z, _KA))
+    cubic_rest += _KA * rest + _KA_REST * square
+    factor = _K + cubic
+    taken = factor - cubic
+    factor_rest = (_K - taken) + (cubic - (factor - taken)) + cubic_rest + _K_REST
+    v, v_rest = _product(z, factor)
+    return v, v_rest + z * factor_rest
+
+
+def _times_decay(x: Array, t: Array) -> Array:
+    """x · exp(−t) for t of 64 or more: in two steps, since exp(−t) may be subnormal."""
+    return np.asarray(x * np.exp(40 - t) * math.exp(-40))
+
+
+def _product(a: Array, b: Array) -> tuple[Array, Array]:
+    """a · b and what rounding it has left out."""
+    p = a * b
+    (a1, a2), (b1, b2) = _halves(a), _halves(b)
+    return p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2
+
+
+def _halves(a: Array) -> tuple[Array, Array]:
+    """a as the sum of two numbers of half as many digits."""
+    scaled = a * 134217729.0                                # 2²⁷ + 1
+    upper = scaled - (scaled - a)
+    return upper, a - upper

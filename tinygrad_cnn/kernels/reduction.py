@@ -17,8 +17,8 @@ from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["batch_norm", "batch_norm_cotangents", "batch_norm_weight",
-           "cross_entropy", "log_softmax", "logsumexp", "max", "mean", "min", "scale_shift",
-           "softmax", "standardize", "standardize_input", "sum", "sum_to",
+           "cross_entropy", "cross_entropy_input", "log_softmax", "logsumexp", "max", "mean", "min",
+           "scale_shift", "softmax", "standardize", "standardize_input", "sum", "sum_to",
            "var"]
 
 Array = NDArray[Any]
@@ -79,41 +79,128 @@ def _extreme(x: Array, choose: Any, axis: Axes, keepdims: bool) -> tuple[Array, 
     return np.asarray(y if keepdims else y.squeeze(axis)), {"shares": np.asarray(shares)}
 
 
-def _shift(x: Array, axis: Axes) -> Array:
-    """The largest entry along ``axis``, or 0 where that is infinite: subtracting it is harmless."""
+def _shifted(x: Array, axis: Axes) -> tuple[Array, Array]:
+    """x − the largest entry along ``axis``, and that entry.
+
+    A row of −∞ stays as it is.  In a row with one +∞ the others become −∞, which is the limit; with
+    two of them there is no limit, and they are NaN.
+    """
     top = np.max(x.real, axis=axis, keepdims=True)
-    return np.where(np.isfinite(top), top, 0).astype(x.real.dtype)
+    if np.isfinite(top).all():
+        return x - top, top
+    infinite = x.real == np.inf
+    with np.errstate(invalid="ignore"):
+        z = np.where(infinite, 0, x - np.where(np.isneginf(top), 0, top)).astype(x.dtype)
+    z[infinite & (infinite.sum(axis=axis, keepdims=True) > 1)] = np.nan
+    return z, top
+
+
+def _log_total(z: Array, axis: Axes, out: Array | None = None) -> Array:
+    """log Σ exp(z) of rows whose largest entry is 0, without adding what is small to 1."""
+    most = z.real == 0
+    e = np.exp(z, out=out)
+    e -= most
+    rest = e.sum(axis=axis, keepdims=True)
+    rest += most.sum(axis=axis, keepdims=True) - 1
+    with np.errstate(divide="ignore"):                       # a row of −∞: log 0
+        return np.asarray(np.log1p(rest, out=rest))
 
 
 def logsumexp(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     """log Σ exp(x) over ``axis``."""
-    top = _shift(x, axis)
-    with np.errstate(divide="ignore"):                       # a row of −inf gives −inf
-        y = np.log(np.exp(x - top).sum(axis=axis, keepdims=True)) + top
+    z, top = _shifted(x, axis)
+    y = _log_total(z, axis)
+    y += np.where(np.isneginf(top), 0, top)
     return np.asarray(y if keepdims else y.squeeze(axis))
 
 
-def softmax(x: Array, *, axis: int) -> Array:
-    """exp(x) / Σ exp(x) along ``axis``."""
-    e = np.exp(x - _shift(x, (axis,)))
+def softmax(x: Array, *, axis: Axes) -> Array:
+    """exp(x) / Σ exp(x) over ``axis``."""
+    e, _ = _shifted(x, axis)
+    np.exp(e, out=e)
     e /= e.sum(axis=axis, keepdims=True)
-    return np.asarray(e)
+    return e
 
 
-def log_softmax(x: Array, *, axis: int) -> Array:
-    """x − log Σ exp(x) along ``axis``."""
-    z = x - _shift(x, (axis,))
-    z -= np.log(np.exp(z).sum(axis=axis, keepdims=True))
-    return np.asarray(z)
+def log_softmax(x: Array, *, axis: Axes) -> Array:
+    """x − log Σ exp(x) over ``axis``."""
+    z, _ = _shifted(x, axis)
+    z -= _log_total(z, axis)
+    return z
 
 
-def cross_entropy(logits: Array, *, target: Array, divisor: float | None) -> Array:
-    """−Σ target · log softmax(logits): N K -> N, or one number if there is a divisor."""
-    terms = np.zeros_like(logits)                            # 0 · log 0 is 0 here
-    np.multiply(log_softmax(logits, axis=1), target, out=terms, where=target != 0)
+def cross_entropy(logits: Array, *, target: Array, own: Array | None, even: Array | None,
+                  divisor: float | None) -> Array:
+    """−Σ target · log softmax(logits): N K -> N, or one number if there is a divisor.
+
+    Classes (N,) as ``target`` stand for rows of K entries, which are never made: ``own`` (N,), or
+    1, at the class, and ``even`` (K,) everywhere.
+    """
+    z, _ = _shifted(logits, (1,))
+    # Σ target · (log Σ exp(z) − z): both terms are at least 0, so nothing cancels.
+    if target.ndim == 2:
+        inner, whole = _product(z, target).sum(axis=1), target.sum(axis=1)
+    else:
+        inner, whole = z[np.arange(len(z)), target], own
+        if own is not None:
+            inner = _product(inner, own)
+        if even is not None:
+            inner = inner + (z @ even if even.all() else _product(z, even).sum(axis=1))
+            whole = (1 if own is None else own) + even.sum()
+    total = _log_total(z, (1,), out=z)[:, 0]
+    terms = (total if whole is None else _product(total, whole)) - inner
     if divisor is None:
-        return np.asarray(-terms.sum(axis=1))
-    return np.asarray(-terms.sum() / logits.dtype.type(divisor))
+        return np.asarray(terms)
+    return np.asarray(terms.sum() / logits.dtype.type(divisor))
+
+
+def _product(x: Array, factor: Array) -> Array:
+    """x · factor, and 0 where the factor is: 0 · log 0 is 0."""
+    if factor.all():
+        return np.asarray(x * factor)
+    return np.multiply(x, factor, out=np.zeros_like(x), where=factor != 0)
+
+
+def cross_entropy_input(logits: Array, g: Array, *, target: Array, own: Array | None,
+                        even: Array | None) -> Array:
+    """(softmax(logits) · Σ target − target) · g: N K, N 1 or 1 1 -> N K.
+
+    At one entry of each row the target is near to what is taken from it: at the label, and among
+    soft targets where the probability is largest.  There the difference is made of the others.
+    """
+    p, _ = _shifted(logits, (1,))
+    soft = target.ndim == 2
+    rows = np.arange(len(p))
+    best = target if not soft and even is None else p.real.argmax(axis=1)
+    np.exp(p, out=p)
+    first = p[rows, best]
+    p[rows, best] = 0
+    others = p.sum(axis=1)
+    total = first + others
+    p /= total[:, None]
+    others /= total
+    if not soft and even is None:
+        p[rows, best] = -others
+        p *= g if own is None else g * own[:, None]
+        return p
+    if soft:
+        rest = target.copy()
+        rest[rows, best] = 0
+        left = rest.sum(axis=1)
+        whole = left + target[rows, best]
+        p *= whole[:, None]
+        p -= rest
+    else:
+        assert even is not None
+        mine = np.ones(len(p), p.real.dtype) if own is None else own
+        left = np.where(best == target, 0, mine) + (even.sum() - even[best])
+        whole = mine + even.sum()
+        p *= whole[:, None]
+        p -= even
+        p[rows, target] -= mine
+    p[rows, best] = left - whole * others
+    p *= g
+    return p
 
 
 def statistics(x: Array, axis: Axes, eps: float) -> tuple[Array, Array]:
@@ -187,8 +274,7 @@ def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, centre: 
         sums = normalize.totals(ct, x, centre)
         return (normalize.standardize_input(ct, x, centre, scale, sums, w),
                 sums[1] * scale.reshape(-1), sums[0])
-    of_x = standardize_input(ct, x, axis=axis, eps=eps, centre=centre, scale=scale)
-    of_x *= w
+    of_x = standardize_input(ct * w, x, axis=axis, eps=eps, centre=centre, scale=scale)
     return (of_x, batch_norm_weight(ct, x, eps=eps, centre=centre, scale=scale),
             sum_to(ct, shape=w.shape))
 

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import repeat
+from operator import setitem
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -176,7 +178,8 @@ class Module:
         calls: Calls = deque(maxlen=3 * _LAST) if outer is None else outer
         try:
             _calls.set(calls)
-            with scope(self._name or type(self).__name__) as path:
+            with scope(self._name or type(self).__name__) as inside:
+                path = inside.scope
                 try:
                     out = self.forward(*inputs, **settings)
                 except TinygradCnnError as error:
@@ -641,9 +644,9 @@ def training(model: Module) -> Iterator[None]:
 
 @contextmanager
 def _modes_kept(model: Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    held = [vars(module) for module in model.modules()]
+    given_back = map(setitem, held, repeat("training"), [v["training"] for v in held])
     try:
         yield
     finally:
-        for module, mode in modes:
-            vars(module)["training"] = mode
+        deque(given_back, 0)                    # one call, which no interrupt divides

@@ -1,12 +1,13 @@
 """Activations: elementwise functions of one input.
 
-At a kink: relu'(0) = 0, leaky_relu'(0) = slope (docs/conventions.md).
+At a kink: relu'(0) = 0, leaky_relu'(0) = slope (docs/conventions.md).  Rules of smooth ones are
+written so that far from 0 the derivative has all its digits, too: 1 − tanh² would have none left.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array, unary
 from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.ops.elementwise import exp
+from tinygrad_cnn.ops.elementwise import clip, keep
 from tinygrad_cnn.ops.samples import matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape
 
@@ -28,7 +29,7 @@ def _same(x: Shape) -> Shape:
 
 def _relu_vjp(ct: Any, out: Any, x: Any) -> Any:
     # The first order runs on arrays, and this rule once for each layer: it has a kernel.
-    return kernels.relu_input(ct, out) if isinstance(ct, np.ndarray) else ct * (out > 0)
+    return kernels.relu_input(ct, out) if isinstance(ct, np.ndarray) else keep(out > 0, ct)
 
 
 RELU = register(Op(
@@ -58,10 +59,50 @@ relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
     array([0., 2.], dtype=float32)
     """
 
+
+# ---- derivatives that are ops of their own: one quick pass in the first order, all digits
+
+def _slope_op(name: str, kernel: Callable[[np.ndarray], np.ndarray],
+              second: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    """The derivative of an activation; ``second`` is its own."""
+    op = register(Op(
+        name=f"{name}_slope", shape=_same, kernels={"array": kernel},
+        vjp={"x": lambda ct, out, x: ct * second(x)},
+        samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
+    return unary(op, kernel)
+
+
+def _sigmoid_second(x: Tensor) -> Tensor:
+    return _sigmoid_slope(x) * tanh(-0.5 * x)
+
+
+def _silu_second(x: Tensor) -> Tensor:
+    # 2 σ′ + x σ″; where x is cut off, σ′ is 0.
+    x = clip(x, -1e3, 1e3)
+    return _sigmoid_slope(x) * (2.0 + x * tanh(-0.5 * x))
+
+
+def _gelu_second(x: Tensor) -> Tensor:
+    # Of x σ(v): 2 σ′ v′ + x (σ″ v′² + σ′ v″), v = c (x + a x³); where x is cut off, σ′ is 0.
+    c, a = 2 * math.sqrt(2 / math.pi), 0.044715
+    x = clip(x, -40.0, 40.0)
+    square = x * x
+    v, dv = c * x * (1.0 + a * square), c * (1.0 + 3 * a * square)
+    return _sigmoid_slope(v) * (2.0 * dv + x * (dv * dv * tanh(-0.5 * v) + (6 * a * c) * x))
+
+
+_sigmoid_slope = _slope_op("sigmoid", kernels.sigmoid_slope, _sigmoid_second)
+_silu_slope = _slope_op("silu", kernels.silu_slope, _silu_second)
+_gelu_slope = _slope_op("gelu", kernels.gelu_slope, _gelu_second)
+
+
+# ---- smooth activations
+
 TANH = register(Op(
     name="tanh", shape=_same, kernels={"array": np.tanh},
-    vjp={"x": lambda ct, out, x: ct * (1.0 - out * out)},
-    samples=smooth_matrices(wide=6.0), reads=("out",), family="activation"))
+    vjp={"x": lambda ct, out, x: ct * (4.0 * _sigmoid_slope(2.0 * x))},
+    samples=smooth_matrices(wide=6.0), reads=("x",), couples=(),
+    family="activation"))
 
 tanh = public(np.tanh)(unary(TANH, np.tanh))
 tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 − tanh².
@@ -78,8 +119,9 @@ tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 �
 
 SIGMOID = register(Op(
     name="sigmoid", shape=_same, kernels={"array": kernels.sigmoid},
-    vjp={"x": lambda ct, out, x: ct * out * (1.0 - out)},
-    samples=smooth_matrices(wide=12.0), reads=("out",), family="activation"))
+    vjp={"x": lambda ct, out, x: ct * _sigmoid_slope(x)},
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
+    family="activation"))
 
 sigmoid = public()(unary(SIGMOID, kernels.sigmoid))
 sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; derivative σ (1 − σ).
@@ -98,7 +140,8 @@ sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; 
 SOFTPLUS = register(Op(
     name="softplus", shape=_same, kernels={"array": kernels.softplus},
     vjp={"x": lambda ct, out, x: ct * sigmoid(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), family="activation"))
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
+    family="activation"))
 
 softplus = public()(unary(SOFTPLUS, kernels.softplus))
 softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its derivative is sigmoid(x).
@@ -115,14 +158,11 @@ softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its deriva
     """
 
 
-def _silu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    s = sigmoid(x)
-    return ct * s * (1.0 + x * (1.0 - s))
-
-
 SILU = register(Op(
-    name="silu", shape=_same, kernels={"array": kernels.silu}, vjp={"x": _silu_vjp},
-    samples=smooth_matrices(wide=12.0), reads=("x",), family="activation"))
+    name="silu", shape=_same, kernels={"array": kernels.silu},
+    vjp={"x": lambda ct, out, x: ct * _silu_slope(x)},
+    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
+    family="activation"))
 
 silu = public()(unary(SILU, kernels.silu))
 silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
@@ -142,16 +182,11 @@ silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
     """
 
 
-def _gelu_vjp(ct: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    c, a = math.sqrt(2 / math.pi), 0.044715
-    square = x * x
-    t = tanh(c * x * (1.0 + a * square))
-    return ct * 0.5 * (1.0 + t + x * (1.0 - t * t) * c * (1.0 + 3 * a * square))
-
-
 GELU = register(Op(
-    name="gelu", shape=_same, kernels={"array": kernels.gelu}, vjp={"x": _gelu_vjp},
-    samples=smooth_matrices(wide=5.0), reads=("x",), family="activation"))
+    name="gelu", shape=_same, kernels={"array": kernels.gelu},
+    vjp={"x": lambda ct, out, x: ct * _gelu_slope(x)},
+    samples=smooth_matrices(wide=5.0), reads=("x",), couples=(),
+    family="activation"))
 
 gelu = public()(unary(GELU, kernels.gelu))
 gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by entry.
@@ -174,7 +209,8 @@ gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by ent
 
 
 def _leaky_relu_vjp(ct: Any, out: Any, x: Any, *, slope: float) -> Any:
-    return ct * np.where(as_array(x) > 0, 1.0, slope).astype(ct.dtype)
+    above = as_array(x) > 0
+    return ct * np.where(above, 1.0, slope).astype(ct.dtype) if slope else keep(above, ct)
 
 
 def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -216,10 +252,13 @@ def leaky_relu(x: Any, *, slope: float = 0.01) -> Tensor:
     return apply(LEAKY_RELU, x, slope=checks.number("leaky_relu", "slope", slope))
 
 
-def _elu_vjp(ct: Tensor, out: Tensor, x: Tensor, *, alpha: float) -> Tensor:
+def _elu_vjp(ct: Any, out: Any, x: Any, *, alpha: float) -> Any:
+    below = ~(as_array(x) > 0)
+    above = keep(~below, ct)
+    if not alpha:
+        return above
     # exp of the negative part alone, so that nothing overflows where x > 0.
-    above = (as_array(x) > 0).astype(ct.dtype)
-    return ct * (above + alpha * (1.0 - above) * exp(x * (1.0 - above)))
+    return above + keep(below, ct) * (alpha * np.exp(keep(below, x)))
 
 
 def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -230,7 +269,8 @@ def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 ELU = register(Op(
     name="elu", shape=lambda x, *, alpha: x, kernels={"array": kernels.elu}, vjp={"x": _elu_vjp},
-    samples=_elu_samples, ties="left", reads=("x",), family="activation"))
+    samples=_elu_samples, ties="left", reads=("x",), couples=(),
+    family="activation"))
 
 
 @public()

@@ -1,8 +1,7 @@
 """Elementwise ops: arithmetic with broadcasting, powers and roots, choices between two values.
 
-Rules here are written in operators, so most of them take arrays as well as tensors
-(``array_rules``).  The engine sums a cotangent back over the axes that broadcasting stretched.
-Kinks follow docs/conventions.md: ties share evenly, ``clip`` passes on its closed interval.
+The engine sums a cotangent back over the axes that broadcasting stretched.  Kinks follow
+docs/conventions.md: ties share evenly, ``clip`` passes on its closed interval.
 """
 
 from __future__ import annotations
@@ -21,24 +20,20 @@ from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
 from tinygrad_cnn.shapes import Shape, broadcast
 
-__all__ = ["abs", "add", "clip", "div", "exp", "log", "maximum", "minimum", "mul", "neg", "power",
-           "sqrt", "sub", "where"]
+__all__ = ["abs", "add", "clip", "div", "exp", "expm1", "log", "maximum", "minimum", "mul", "neg",
+           "power", "sqrt", "sub", "where"]
 
 
 def _same(x: Shape) -> Shape:
     return x
 
 
-def _quotient(ct: Any, d: Any) -> Any:
-    """ct / d, where 0 / 0 is 0: a cotangent of zero stays zero at a singular point."""
-    plain = as_array(d)
-    if plain.all():
-        return ct / d
-    both = (plain == 0) & (as_array(ct) == 0)
-    if isinstance(ct, Tensor) or isinstance(d, Tensor):
-        return ct / where(both, 1.0, d)
-    with np.errstate(divide="ignore"):
-        return ct / np.where(both, plain.dtype.type(1), d)
+def keep(condition: np.ndarray, ct: Any) -> Any:
+    """``ct`` where the condition holds and 0 elsewhere, even where it is infinite or NaN.
+
+    A rule that selects does so with this, and not by a product: 0 · ∞ is NaN.
+    """
+    return kernels.keep(ct, condition) if isinstance(ct, np.ndarray) else where(condition, ct, 0.0)
 
 
 # ---- arithmetic
@@ -56,14 +51,12 @@ SUB = register(Op(
 MUL = register(Op(
     name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": kernels.mul},
     vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b")))
+    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"), couples=()))
 
 DIV = register(Op(
     name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
-    vjp={"a": lambda ct, out, a, b: _quotient(ct, b),
-         "b": lambda ct, out, a, b: _quotient(_quotient(-ct * a, b), b)},
-    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"),
-    singular=(Sample("division by 0", (np.array([1.0, 0.0]), np.array([0.0, 0.0]))),)))
+    vjp={"a": lambda ct, out, a, b: ct / b, "b": lambda ct, out, a, b: ct * -(a / b / b)},
+    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), couples=()))
 
 NEG = register(Op(
     name="neg", shape=_same, kernels={"array": np.negative},
@@ -126,9 +119,9 @@ neg.__doc__ = """Negate: −x.
 # ---- powers, exponentials, roots
 
 def _power_vjp_a(ct: Any, out: Any, a: Any, b: Any) -> Any:
-    # a ** (b − 1) at a = 0 is 0 or infinite: where the cotangent or the exponent is 0, so is this.
-    quiet = (as_array(a) == 0) & ((as_array(ct) == 0) | (as_array(b) == 0))
-    base = where(quiet, 1.0, a) if quiet.any() else a
+    # 0 · 0 ** −1: the power of 0 is the constant 1.
+    constant = (as_array(a) == 0) & (as_array(b) == 0)
+    base = where(constant, 1.0, a) if constant.any() else a
     return ct * b * power(base, b - 1.0)
 
 
@@ -140,8 +133,7 @@ def _power_vjp_b(ct: Any, out: Any, a: Any, b: Any) -> Any:
 POWER = register(Op(
     name="power", shape=lambda a, b: broadcast("power", a=a, b=b),
     kernels={"array": kernels.power}, vjp={"a": _power_vjp_a, "b": _power_vjp_b},
-    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True,
-    singular=(Sample("powers of 0", (np.zeros(3), np.array([-1.0, 0.0, 0.5]))),)))
+    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True, couples=()))
 
 
 @public(np.power)
@@ -170,24 +162,26 @@ def power(a: Any, b: Any) -> Tensor:
 
 EXP = register(Op(
     name="exp", shape=_same, kernels={"array": np.exp}, vjp={"x": lambda ct, out, x: ct * out},
-    samples=smooth_matrices(), reads=("out",)))
+    samples=smooth_matrices(), reads=("out",), couples=()))
+
+EXPM1 = register(Op(
+    name="expm1", shape=_same, kernels={"array": np.expm1},
+    vjp={"x": lambda ct, out, x: ct * (out + 1.0)},
+    samples=smooth_matrices(), reads=("out",), couples=()))
 
 LOG = register(Op(
-    name="log", shape=_same, kernels={"array": np.log},
-    vjp={"x": lambda ct, out, x: _quotient(ct, x)},
-    samples=smooth_matrices(0.25, 3.0), reads=("x",),
-    singular=(Sample("log 0", (np.array([0.0, 1.0]),)),)))
+    name="log", shape=_same, kernels={"array": np.log}, vjp={"x": lambda ct, out, x: ct / x},
+    samples=smooth_matrices(0.25, 3.0), reads=("x",), couples=()))
 
 SQRT = register(Op(
     name="sqrt", shape=_same, kernels={"array": np.sqrt},
-    vjp={"x": lambda ct, out, x: _quotient(ct * 0.5, out)},
-    samples=smooth_matrices(0.25, 3.0), reads=("out",),
-    singular=(Sample("root of 0", (np.array([0.0, 1.0]),)),)))
+    vjp={"x": lambda ct, out, x: ct * 0.5 / out},
+    samples=smooth_matrices(0.25, 3.0), reads=("out",), couples=()))
 
 ABS = register(Op(
     name="abs", shape=_same, kernels={"array": np.abs},
     vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
-    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",)))
+    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), couples=()))
 
 exp = public(np.exp)(unary(EXP, np.exp))
 exp.__doc__ = """The exponential, entry by entry; its own derivative.
@@ -200,6 +194,19 @@ exp.__doc__ = """The exponential, entry by entry; its own derivative.
     --------
     >>> exp(Tensor([0.0])).data
     array([1.], dtype=float32)
+    """
+
+expm1 = public(np.expm1)(unary(EXPM1, np.expm1))
+expm1.__doc__ = """exp(x) − 1, entry by entry, with all digits where x is small.
+
+    Parameters
+    ----------
+    x : Tensor
+
+    Examples
+    --------
+    >>> expm1(Tensor([1e-10])).data
+    array([1.e-10], dtype=float32)
     """
 
 log = public(np.log)(unary(LOG, np.log))
@@ -246,24 +253,26 @@ abs.__doc__ = """The absolute value, entry by entry; its derivative is the sign,
 
 # ---- choices
 
-def _share(a: Any, b: Any, dtype: Any) -> np.ndarray:
-    """1 where a > b, ½ at a tie, 0 elsewhere."""
+def _larger(ct: Any, a: Any, b: Any) -> Any:
+    """``ct`` where a > b, half of it at a tie, 0 elsewhere."""
     first, second = as_array(a), as_array(b)
-    return np.asarray((first > second) + 0.5 * (first == second)).astype(dtype)
+    kept = keep(first >= second, ct)
+    ties = np.asarray(first == second)
+    return kept * np.where(ties, 0.5, 1.0).astype(ct.dtype) if ties.any() else kept
 
 
 MAXIMUM = register(Op(
     name="maximum", shape=lambda a, b: broadcast("maximum", a=a, b=b),
     kernels={"array": np.maximum},
-    vjp={"a": lambda ct, out, a, b: ct * _share(a, b, ct.dtype),
-         "b": lambda ct, out, a, b: ct * _share(b, a, ct.dtype)},
+    vjp={"a": lambda ct, out, a, b: _larger(ct, a, b),
+         "b": lambda ct, out, a, b: _larger(ct, b, a)},
     samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
 
 MINIMUM = register(Op(
     name="minimum", shape=lambda a, b: broadcast("minimum", a=a, b=b),
     kernels={"array": np.minimum},
-    vjp={"a": lambda ct, out, a, b: ct * _share(b, a, ct.dtype),
-         "b": lambda ct, out, a, b: ct * _share(a, b, ct.dtype)},
+    vjp={"a": lambda ct, out, a, b: _larger(ct, b, a),
+         "b": lambda ct, out, a, b: _larger(ct, a, b)},
     samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
 
 maximum = public(np.maximum)(binary(MAXIMUM, np.maximum))
@@ -313,7 +322,7 @@ def _clip_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
     plain = as_array(x)
-    return ct * ((plain >= low) & (plain <= high))
+    return keep((plain >= low) & (plain <= high), ct)
 
 
 CLIP = register(Op(
@@ -337,37 +346,49 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     SettingError
         If ``low`` is above ``high``, or a bound is not a number.
     DTypeError
-        If ``x`` has integers and its dtype cannot hold a bound.
+        If the entries are integers, and a bound is none, or lies beyond their range.
 
     Examples
     --------
     >>> clip(Tensor([-2.0, 0.5, 2.0]), -1, 1).data
     array([-1. ,  0.5,  1. ], dtype=float32)
     """
+    x = as_tensor(x, "clip")
+    whole = x.dtype.kind in "iub"
     try:
-        bottom = -math.inf if low is None else float(as_setting(low, "clip", "low"))
-        top = math.inf if high is None else float(as_setting(high, "clip", "high"))
+        bottom = -math.inf if low is None else _bound("low", low, whole)
+        top = math.inf if high is None else _bound("high", high, whole)
     except (TypeError, ValueError):
         raise SettingError(f"clip: low and high must be numbers, got {low!r} and {high!r}; for "
                            "arrays use maximum() and minimum()") from None
     if not bottom <= top:
         raise SettingError(f"clip: low is {bottom} and high {top}; low must not be above high")
-    x = as_tensor(x, "clip")
-    if x.dtype.kind in "iub":
-        bottom, top = _whole_bounds(x.dtype, low, high)
-    return apply(CLIP, x, low=bottom, high=top)
+    least, most = _range(x.dtype)
+    if bottom > most or top < least:
+        raise DTypeError(f"clip: no {x.dtype} is from {bottom} to {top}; cast x first: "
+                         "x.astype(np.int64), or to a float dtype")
+    return apply(CLIP, x, low=builtins.max(bottom, least), high=builtins.min(top, most))
 
 
-def _whole_bounds(dtype: np.dtype[Any], low: float | None, high: float | None) -> tuple[int, int]:
-    """Bounds as integers that the dtype holds."""
-    if dtype.kind != "b":
-        least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-        bottom = least if low is None or low == -math.inf else low
-        top = most if high is None or high == math.inf else high
-        if least <= bottom == int(bottom) and most >= top == int(top):
-            return int(bottom), int(top)
-    raise DTypeError(f"clip: x is {dtype}, which does not hold numbers from {low} to {high}; cast "
-                     "it: x.astype(np.float32)")
+def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The least and the largest number of a dtype."""
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return -math.inf, math.inf
+
+
+def _bound(name: str, value: Any, whole: bool) -> float:
+    """A bound as a number of Python; among integers an integer stays one, unrounded."""
+    if isinstance(value, Tensor):
+        value = as_setting(value, "clip", name)
+    if whole and isinstance(value, (int, np.integer)):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:                       # an integer beyond the floats
+        return math.inf if value > 0 else -math.inf
 
 
 def _where_shape(a: Shape, b: Shape, *, condition: np.ndarray) -> Shape:
@@ -381,19 +402,10 @@ def _where_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample(sample.id, sample.args, {"condition": rng.integers(0, 2, out) > 0})
 
 
-def _where_vjp_a(ct: Tensor, out: Tensor, a: Tensor, b: Tensor, *,
-                 condition: np.ndarray) -> Tensor:
-    return where(condition, ct, 0.0)
-
-
-def _where_vjp_b(ct: Tensor, out: Tensor, a: Tensor, b: Tensor, *,
-                 condition: np.ndarray) -> Tensor:
-    return where(condition, 0.0, ct)
-
-
 WHERE = register(Op(
     name="where", shape=_where_shape, kernels={"array": kernels.where},
-    vjp={"a": _where_vjp_a, "b": _where_vjp_b},
+    vjp={"a": lambda ct, out, a, b, *, condition: keep(condition, ct),
+         "b": lambda ct, out, a, b, *, condition: keep(~condition, ct)},
     samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
 
 

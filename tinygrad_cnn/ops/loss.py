@@ -1,7 +1,8 @@
 """Losses.  They never broadcast: shapes that differ are refused.
 
-Labels carry no gradient.  Class weights and label smoothing are folded into one matrix of targets
-at the public door, so that one op serves integer, one-hot and soft labels.
+Labels have no gradient.  Class weights and label smoothing are folded into the targets by the
+public functions, so that one op serves integer, one-hot and soft labels.  Integer labels stay
+integers: a matrix of zeros and ones would take more memory than the logits.
 """
 
 from __future__ import annotations
@@ -38,13 +39,11 @@ REDUCTIONS = ("mean", "sum", "none")
 
 # ---- labels
 
-def _class_labels(op: str, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Integer classes, checked, as rows of 0 and 1."""
+def _check_classes(op: str, labels: np.ndarray, classes: int) -> None:
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         wrong = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
         raise SettingError(f"{op}: label {labels.flat[wrong]} at position {wrong} is outside "
                            f"0..{classes - 1}, the classes of the logits")
-    return np.eye(classes)[labels.reshape(-1)]                        # rows, K
 
 
 def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
@@ -62,8 +61,8 @@ def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
 
 
 def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float,
-             reduction: str) -> tuple[np.ndarray, float | None]:
-    """The matrix of targets, rows of K, and what the sum is divided by."""
+             reduction: str) -> dict[str, Any]:
+    """The settings of the op `cross_entropy`: targets, and what their sum is divided by."""
     plain = as_setting(labels, op, "labels")
     if scores.ndim < 2 or scores.dtype.kind not in "fc":      # complex: gradient tests step there
         raise ShapeError(f"{op}: the scores need a float dtype and axes (N ... K), got shape "
@@ -74,10 +73,12 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
     if plain.dtype.kind not in "iuf":
         raise DTypeError(f"{op}: labels must be integer classes or rows of probabilities, got "
                          f"dtype {plain.dtype}")
-    if plain.dtype.kind in "iu" and plain.shape == scores.shape[:-1]:
-        target = _class_labels(op, plain, classes)
+    are_classes = plain.dtype.kind in "iu" and plain.shape == scores.shape[:-1]
+    if are_classes:
+        _check_classes(op, plain, classes)
+        target = plain.reshape(-1).astype(np.intp)                    # rows
     elif plain.shape == scores.shape:
-        target = _soft_labels(op, plain)
+        target = _soft_labels(op, plain)                              # rows, K
     elif plain.shape == scores.shape[:-1]:
         if not np.isfinite(plain).all():
             place = tuple(np.argwhere(~np.isfinite(plain))[0].tolist())
@@ -90,19 +91,28 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
                          f"{scores.shape[:-1]}, or one-hot or soft rows of shape {scores.shape}")
     if not len(target):
         raise ShapeError(f"{op}: the batch is empty, scores have shape {scores.shape}")
-    per_class = _class_weights(op, weight, classes)
-    total = float((target * per_class).sum())
+    per_class = None if weight is None else _class_weights(op, weight, classes)
+    if per_class is None:
+        total = float(len(target)) if are_classes else float(target.sum())
+    else:
+        total = float((per_class[target] if are_classes else target * per_class).sum())
     if not total and reduction == "mean":
         raise SettingError(f"{op}: the weights of all labels are 0, so their mean is not defined")
-    smooth = target * (1 - smoothing) + smoothing / classes
-    divisor = {"mean": total, "sum": 1.0, "none": None}[reduction]
-    return (smooth * per_class).astype(scores.dtype), divisor
+    target.flags.writeable = False              # so that recording it takes no copy
+    own = even = None
+    one = np.ones(1) if per_class is None else per_class
+    if not are_classes:
+        target = ((target * (1 - smoothing) + smoothing / classes) * one).astype(scores.dtype)
+    elif per_class is not None or smoothing:
+        own = np.broadcast_to(one, classes)[target].astype(scores.dtype) * (1 - smoothing)
+        if smoothing:
+            even = np.broadcast_to(smoothing / classes * one, classes).astype(scores.dtype)
+    return {"target": target, "own": own, "even": even,
+            "divisor": {"mean": total, "sum": 1.0, "none": None}[reduction]}
 
 
 def _class_weights(op: str, weight: Any, classes: int) -> np.ndarray:
-    """One weight for each class, checked; 1 for each if none are given."""
-    if weight is None:
-        return np.ones(classes)
+    """One weight for each class, checked."""
     plain = as_setting(weight, op, "weight")
     if plain.dtype.kind not in "iuf" or plain.shape != (classes,) or not (
             np.isfinite(plain) & (plain >= 0)).all():
@@ -113,32 +123,82 @@ def _class_weights(op: str, weight: Any, classes: int) -> np.ndarray:
 
 # ---- cross-entropy
 
-def _cross_entropy_shape(logits: Shape, *, target: np.ndarray, divisor: float | None) -> Shape:
-    if target.shape != logits:
+def _cross_entropy_shape(logits: Shape, *, target: np.ndarray, own: np.ndarray | None,
+                         even: np.ndarray | None, divisor: float | None) -> Shape:
+    if target.shape not in (logits, logits[:1]):
         raise ShapeError(f"cross_entropy: the targets are {target.shape}, the logits {logits}")
     return () if divisor is not None else logits[:1]
 
 
-def _cross_entropy_vjp(ct: Tensor, out: Tensor, logits: Tensor, *, target: np.ndarray,
-                       divisor: float | None) -> Tensor:
-    rows = reshape(ct, (-1, 1)) if divisor is None else ct / divisor
-    return (softmax(logits) * target.sum(axis=1, keepdims=True) - target) * rows
+def _cross_entropy_vjp(ct: Any, out: Any, logits: Any, *, divisor: float | None,
+                       **targets: Any) -> Any:
+    rows = ct.reshape(-1, 1) if divisor is None else (ct / divisor).reshape(1, 1)
+    return apply(CROSS_ENTROPY_INPUT, logits, rows, **targets)
+
+
+def _cross_entropy_input_shape(logits: Shape, g: Shape, *, target: np.ndarray,
+                               own: np.ndarray | None, even: np.ndarray | None) -> Shape:
+    if g not in ((1, 1), (logits[0], 1)):
+        raise ShapeError(f"cross_entropy_input: g is {g} and the logits {logits}; give one number "
+                         "for each row, or one for all")
+    return logits
+
+
+def _cross_entropy_input_vjp_logits(ct: Tensor, out: Tensor, logits: Tensor, g: Tensor, *,
+                                    target: np.ndarray, own: np.ndarray | None,
+                                    even: np.ndarray | None) -> Tensor:
+    # The targets are constant: what is left is the derivative of softmax.
+    if target.ndim == 2:
+        whole = target.sum(axis=1, keepdims=True)
+    else:
+        whole = np.ones((len(target), 1), g.dtype) if own is None else own[:, None]
+        whole = whole if even is None else whole + even.sum()
+    p, given = softmax(logits), ct * (g * whole)
+    return p * (given - sum(p * given, axis=-1, keepdims=True))
+
+
+def _cross_entropy_input_vjp_g(ct: Tensor, out: Tensor, logits: Tensor, g: Tensor,
+                               **targets: Any) -> Tensor:
+    one = Tensor(np.ones((1, 1), g.dtype))
+    return sum(ct * apply(CROSS_ENTROPY_INPUT, logits, one, **targets), axis=-1, keepdims=True)
 
 
 def _cross_entropy_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    one_hot = np.eye(3)[[0, 2, 1, 2]]
-    soft = rng.dirichlet(np.ones(3), 4)
-    yield Sample("classes, mean", (rng.normal(size=(4, 3)),), {"target": one_hot, "divisor": 4.0})
+    rows = rng.dirichlet(np.ones(3), 4) * [0.5, 1.0, 2.0]
+    plain: dict[str, Any] = {"own": None, "even": None}
+    yield Sample("classes, mean", (rng.normal(size=(4, 3)),),
+                 {"target": np.array([0, 2, 1, 2]), **plain, "divisor": 4.0})
+    yield Sample("weighted and smoothed classes", (rng.normal(size=(3, 4)),),
+                 {"target": np.array([3, 0, 3]), "own": np.array([0.5, 2.0, 0.5]),
+                  "even": np.array([0.25, 0.5, 0.0, 0.125]), "divisor": None})
     yield Sample("weighted rows", (rng.normal(size=(4, 3)),),
-                 {"target": soft * [0.5, 1.0, 2.0], "divisor": None})
+                 {"target": rows, **plain, "divisor": None})
+
+
+def _cross_entropy_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
+    for sample in _cross_entropy_samples(rng):
+        targets = dict(sample.settings)
+        rows = 1 if targets.pop("divisor") else len(targets["target"])
+        yield Sample(sample.id, (*sample.args, rng.normal(size=(rows, 1))), targets)
 
 
 CROSS_ENTROPY = register(Op(
     name="cross_entropy", shape=_cross_entropy_shape, kernels={"array": kernels.cross_entropy},
     vjp={"logits": _cross_entropy_vjp}, samples=_cross_entropy_samples, reads=("logits",),
-    family="loss", flops=lambda logits, *, out_shape, target, divisor: 6 * math.prod(logits),
-    rejects=(Reject("targets", ((2, 3),), {"target": np.zeros((2, 4)), "divisor": 2.0},
-                    "the targets are (2, 4)"),)))
+    couples=(1,), family="loss",
+    flops=lambda logits, *, out_shape, target, own, even, divisor: 6 * math.prod(logits),
+    rejects=(Reject("targets", ((2, 3),), {"target": np.zeros((2, 4)), "own": None, "even": None,
+                                           "divisor": 2.0}, "the targets are (2, 4)"),)))
+
+CROSS_ENTROPY_INPUT = register(Op(
+    name="cross_entropy_input", shape=_cross_entropy_input_shape,
+    kernels={"array": kernels.cross_entropy_input},
+    vjp={"logits": _cross_entropy_input_vjp_logits, "g": _cross_entropy_input_vjp_g},
+    samples=_cross_entropy_input_samples, affine_in=("g",), broadcasts=True, reads=("logits", "g"),
+    couples=(1,), family="loss",
+    flops=lambda logits, g, *, out_shape, **settings: 6 * math.prod(logits),
+    rejects=(Reject("rows", ((2, 3), (3, 1)), {"target": np.zeros(2, int), "own": None,
+                                               "even": None}, "one number for each row"),)))
 
 
 @public()
@@ -190,10 +250,9 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, wei
     smoothing = checks.number("cross_entropy", "label_smoothing", label_smoothing, minimum=0,
                               maximum=1)
     logits = as_tensor(logits, "cross_entropy", "logits")
-    target, divisor = _targets("cross_entropy", logits, labels, weight, smoothing,
-                               reduction)
-    rows = logits if logits.ndim == 2 else reshape(logits, target.shape)
-    loss = apply(CROSS_ENTROPY, rows, target=target, divisor=divisor)
+    settings = _targets("cross_entropy", logits, labels, weight, smoothing, reduction)
+    rows = logits if logits.ndim == 2 else reshape(logits, (-1, logits.shape[-1]))
+    loss = apply(CROSS_ENTROPY, rows, **settings)
     return reshape(loss, logits.shape[:-1]) if reduction == "none" and logits.ndim > 2 else loss
 
 
@@ -222,11 +281,16 @@ def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
     checks.choice("nll_loss", "reduction", reduction, REDUCTIONS)
     scores = log_probabilities
     scores = as_tensor(scores, "nll_loss", "log_probabilities")
-    target, divisor = _targets("nll_loss", scores, labels, weight, 0.0, reduction)
-    target = target.reshape(scores.shape)
-    # −inf where the target is 0 must not become NaN.
-    terms = -sum(where(target != 0, scores, 0.0) * target, axis=-1)
-    return terms if divisor is None else sum(terms) / divisor
+    settings = _targets("nll_loss", scores, labels, weight, 0.0, reduction)
+    target, own, divisor = (settings[name] for name in ("target", "own", "divisor"))
+    rows = scores if scores.ndim == 2 else reshape(scores, (-1, scores.shape[-1]))
+    if target.ndim == 1:
+        terms = -rows[np.arange(len(target)), target]
+        terms = terms if own is None else where(own != 0, terms, 0.0) * own
+    else:
+        # −inf where the target is 0 must not become NaN.
+        terms = -sum(where(target != 0, rows, 0.0) * target, axis=-1)
+    return reshape(terms, scores.shape[:-1]) if divisor is None else sum(terms) / divisor
 
 
 # ---- regression and binary losses
@@ -325,4 +389,7 @@ def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
     if not ((plain >= 0) & (plain <= 1)).all():
         raise SettingError(f"{op}: labels must be from 0 to 1, got {plain.min()} to {plain.max()}")
     plain = plain.astype(logits.dtype)
-    return _reduce(softplus(-logits) * plain + softplus(logits) * (1 - plain), reduction)
+    # A term of weight 0 is no part of the loss, even where it is infinite.
+    on = where(plain != 0, softplus(-logits), 0.0) * plain
+    off = where(plain != 1, softplus(logits), 0.0) * (1 - plain)
+    return _reduce(on + off, reduction)

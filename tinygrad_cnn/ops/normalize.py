@@ -27,7 +27,7 @@ from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.ops.elementwise import exp
+from tinygrad_cnn.ops.elementwise import expm1
 from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Shape
 
@@ -40,11 +40,18 @@ Axes = tuple[int, ...]
 # ---- softmax
 
 def _softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
+    # The same number taken from a whole row of ct changes nothing, so it counts as a constant; that
+    # of the most probable entry leaves no large terms that cancel where its probability is near 1.
+    best = np.expand_dims(as_array(out).argmax(axis=axis), axis)
+    ct = ct - np.take_along_axis(as_array(ct), best, axis)
     return out * (ct - sum(out * ct, axis=axis, keepdims=True))
 
 
 def _log_softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
-    return ct - exp(out) * sum(ct, axis=axis, keepdims=True)
+    # ct − p Σ ct, with the share of an entry's own cotangent in one factor: 1 − p = −expm1(log p).
+    # Of p = exp(out), far below 0, as many digits would be lost as out has before the point.
+    total = sum(ct, axis=axis, keepdims=True)
+    return -(ct * expm1(out)) - softmax(x, axis) * (total - ct)
 
 
 def _softmax_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -60,6 +67,10 @@ def _same(op: str) -> Any:
     return shape
 
 
+def _along(x: Shape, *, axis: int) -> Axes:
+    return (axis,)
+
+
 def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
     return 5 * math.prod(x)
 
@@ -67,14 +78,14 @@ def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
 SOFTMAX = register(Op(
     name="softmax", shape=_same("softmax"),
     kernels={"array": kernels.softmax, "reference": reference.softmax},
-    vjp={"x": _softmax_vjp}, samples=_softmax_samples, reads=("out",), family="activation",
-    flops=_softmax_flops))
+    vjp={"x": _softmax_vjp}, samples=_softmax_samples, reads=("out",), couples=_along,
+    family="activation", flops=_softmax_flops))
 
 LOG_SOFTMAX = register(Op(
     name="log_softmax", shape=_same("log_softmax"),
     kernels={"array": kernels.log_softmax, "reference": reference.log_softmax},
-    vjp={"x": _log_softmax_vjp}, samples=_softmax_samples, reads=("out",), family="activation",
-    flops=_softmax_flops))
+    vjp={"x": _log_softmax_vjp}, samples=_softmax_samples, reads=("x", "out"), couples=_along,
+    family="activation", flops=_softmax_flops))
 
 
 @public()
@@ -188,16 +199,25 @@ def _norm_flops(*inputs: Any, out_shape: Shape, **settings: Any) -> int:
     return 8 * math.prod(out_shape)
 
 
+def _over_axis(*shapes: Shape | None, axis: Axes, **settings: Any) -> Axes:
+    return axis
+
+
+def _over_batch(x: Shape, *others: Shape | None, **settings: Any) -> Axes:
+    return tuple(range(len(x) - 1))
+
+
 STANDARDIZE = register(Op(
     name="standardize", shape=_standardize_shape, kernels={"array": kernels.standardize},
     residuals=("centre", "scale"), vjp={"x": _standardize_vjp}, samples=_standardize_samples,
-    reads=("x",), family="norm", flops=_norm_flops))
+    reads=("x",), couples=_over_axis, spoils=True, family="norm", flops=_norm_flops))
 
 STANDARDIZE_INPUT = register(Op(
     name="standardize_input", shape=_standardize_input_shape,
     kernels={"array": kernels.standardize_input},
     vjp={"g": _standardize_input_vjp_g, "x": _standardize_input_vjp_x},
-    samples=_standardize_input_samples, affine_in=("g",), family="norm", flops=_norm_flops))
+    samples=_standardize_input_samples, affine_in=("g",), couples=_over_axis, spoils=True,
+    family="norm", flops=_norm_flops))
 
 
 def standardize(x: Any, axis: Any = -1, *, eps: float = 1e-5) -> Tensor:
@@ -247,7 +267,7 @@ def _batch_norm_vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, ce
     if isinstance(ct, np.ndarray):              # the three share their sums over the batch
         return kernels.batch_norm_cotangents(ct, x, w, eps=eps, centre=centre, scale=scale)
     statistics = {"eps": eps, "centre": centre, "scale": scale}
-    dx = apply(STANDARDIZE_INPUT, ct, x, axis=tuple(range(x.ndim - 1)), **statistics) * w
+    dx = apply(STANDARDIZE_INPUT, ct * w, x, axis=tuple(range(x.ndim - 1)), **statistics)
     return dx, apply(BATCH_NORM_WEIGHT, ct, x, **statistics), sum_to(ct, shape=b.shape)
 
 
@@ -285,14 +305,15 @@ BATCH_NORM_WEIGHT = register(Op(
     name="batch_norm_weight", shape=_batch_norm_weight_shape,
     kernels={"array": kernels.batch_norm_weight},
     vjp={"g": _batch_norm_weight_vjp_g, "x": _batch_norm_weight_vjp_x},
-    samples=_batch_norm_weight_samples, affine_in=("g",), family="norm", flops=_norm_flops))
+    samples=_batch_norm_weight_samples, affine_in=("g",), couples=_over_batch, spoils=True,
+    family="norm", flops=_norm_flops))
 
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
     residuals=("centre", "scale"),
     vjp={("x", "w", "b"): _batch_norm_vjp},
-    samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), family="norm",
-    flops=_norm_flops,
+    samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), couples=_over_batch,
+    spoils=True, family="norm", flops=_norm_flops,
     rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
              Reject("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"))))
 
@@ -315,7 +336,8 @@ SCALE_SHIFT = register(Op(
     vjp={"x": lambda ct, out, x, w, b: ct * w,
          "w": lambda ct, out, x, w, b: sum_to(ct * x, shape=w.shape),
          "b": lambda ct, out, x, w, b: sum_to(ct, shape=b.shape)},
-    samples=_scale_shift_samples, affine_in=("x", "w", "b"), reads=("x", "w"), family="norm",
+    samples=_scale_shift_samples, affine_in=("x", "w", "b"), reads=("x", "w"), couples=(),
+    family="norm",
     flops=lambda x, w, b, *, out_shape: 2 * math.prod(x),
     rejects=(Reject("channels", ((2, 3), (2,), (2,)), {}, "one entry for each entry"),)))
 

@@ -18,6 +18,7 @@ from tinygrad_cnn.core import Tensor, apply, as_tensor, expose
 from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import pooling, reference
+from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
 from tinygrad_cnn.ops.samples import geometry
@@ -26,6 +27,7 @@ from tinygrad_cnn.shapes import Pair, Shape, Sides
 __all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
            "take_winners", "windows"]
 
+_TIES = ("split", "all")        # who shares the gradient of a tie, if not the first has all of it
 _SIDES0: Sides = ((0, 0), (0, 0))
 _CASES: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
     ("overlapping", (2, 5, 4, 3), {"kernel_size": (3, 2), "stride": (1, 1), "padding": _SIDES0}),
@@ -287,7 +289,7 @@ fold.__doc__ = """The adjoint of `windows`: add up windows where they overlap.
 
 def _shared_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   ties: str) -> Shape:
-    checks.choice("max_pool2d", "ties", ties, ("first", "split", "all"))
+    checks.choice("max_pool2d", "ties", ties, ("first", *_TIES))
     return shapes.max_pool2d(x, kernel_size=kernel_size, stride=stride, padding=padding)
 
 
@@ -308,8 +310,8 @@ def _shared_array(x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: Si
 
 def _shared_vjp(ct: Tensor, out: Tensor, x: Tensor, *, kernel_size: Pair, stride: Pair,
                 padding: Sides, ties: str, shares: np.ndarray) -> Tensor:
-    return fold(reshape(ct, (*ct.shape, 1, 1)) * shares, image_size=x.shape[1:3], stride=stride,
-                padding=padding)
+    chosen = where(shares > 0, reshape(ct, (*ct.shape, 1, 1)), 0.0)
+    return fold(chosen * shares, image_size=x.shape[1:3], stride=stride, padding=padding)
 
 
 def _shared_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -377,7 +379,7 @@ def max_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0
            [13., 15.]])
     """
     x, settings = _window_settings("max_pool2d", x, kernel_size, stride, padding)
-    if ties == "first":
+    if ties == "first" or (x.dtype.kind in "iub" and ties in _TIES):    # no gradient to share
         return apply(MAX_POOL2D, x, **settings)
     return apply(MAX_POOL2D_SHARED, x, **settings, ties=ties)
 

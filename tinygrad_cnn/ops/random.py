@@ -14,6 +14,7 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_tensor
 from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.kernels.elementwise import keep
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["default_generator", "dropout", "manual_seed"]
@@ -69,25 +70,30 @@ def default_generator(rng: np.random.Generator | None = None) -> np.random.Gener
     return rng
 
 
-def _dropout_shape(x: Shape, *, mask: np.ndarray) -> Shape:
-    if mask.shape != x:
-        raise ShapeError(f"dropout: the mask is {mask.shape}, x is {x}")
+def _dropout_shape(x: Shape, *, kept: np.ndarray, scale: float) -> Shape:
+    if kept.shape != x:
+        raise ShapeError(f"dropout: the mask is {kept.shape}, x is {x}")
     return x
 
 
+def _dropout_array(x: np.ndarray, *, kept: np.ndarray, scale: float) -> np.ndarray:
+    y = keep(x, kept)
+    y *= x.dtype.type(scale)
+    return y
+
+
 def _dropout_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("half", (dyadic(rng, 4, 3),), {"mask": 2.0 * rng.integers(0, 2, (4, 3))})
+    yield Sample("half", (dyadic(rng, 4, 3),), {"kept": rng.random((4, 3)) < 0.5, "scale": 2.0})
     yield Sample("a third", (dyadic(rng, 2, 3, 2),),
-                 {"mask": 1.5 * (rng.random((2, 3, 2)) > 1 / 3)})
+                 {"kept": rng.random((2, 3, 2)) > 1 / 3, "scale": 1.5})
 
 
-def _dropout_vjp(ct: Tensor, out: Tensor, x: Tensor, *, mask: np.ndarray) -> Tensor:
-    return apply(DROPOUT, ct, mask=mask)
+def _dropout_vjp(ct: Tensor, out: Tensor, x: Tensor, **settings: Any) -> Tensor:
+    return apply(DROPOUT, ct, **settings)
 
 
 DROPOUT = register(Op(
-    name="dropout", shape=_dropout_shape,
-    kernels={"array": lambda x, *, mask: x * mask.astype(x.dtype, copy=False)},
+    name="dropout", shape=_dropout_shape, kernels={"array": _dropout_array},
     vjp={"x": _dropout_vjp},
     samples=_dropout_samples, affine_in=("x",), reads=(), family="random"))
 
@@ -135,7 +141,6 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
     if x.dtype.kind != "f":
         raise DTypeError(f"dropout: x is {x.dtype}, which cannot hold x / (1 − p); cast it: "
                          "x.astype(np.float32)")
-    keep = default_generator(rng).random(x.shape, dtype=np.float32) >= p
-    mask = keep.astype(x.dtype) * x.dtype.type(1 / (1 - p))
-    mask.flags.writeable = False                # so that recording it takes no copy
-    return apply(DROPOUT, x, mask=mask)
+    kept = default_generator(rng).random(x.shape, dtype=np.float32) >= p
+    kept.flags.writeable = False                # so that recording it takes no copy
+    return apply(DROPOUT, x, kept=kept, scale=float(1 / (1 - p)))

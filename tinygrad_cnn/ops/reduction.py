@@ -10,11 +10,11 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array, as_tensor
-from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core.op import FUNCTIONS, Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.ops.elementwise import exp, where
-from tinygrad_cnn.ops.layout import reshape
+from tinygrad_cnn.ops.elementwise import where
+from tinygrad_cnn.ops.layout import reshape, transpose
 from tinygrad_cnn.shapes import Shape, reduced
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
@@ -191,13 +191,13 @@ def _var_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) 
 
 VAR = register(Op(
     name="var", shape=_reduced_shape("var"), kernels={"array": kernels.var}, vjp={"x": _var_vjp},
-    samples=_smooth_samples, reads=("x",), family="reduction",
-    flops=lambda x, *, out_shape, axis, keepdims: 4 * math.prod(x)))
+    samples=_smooth_samples, reads=("x",), couples=lambda x, *, axis, keepdims: axis,
+    family="reduction", flops=lambda x, *, out_shape, axis, keepdims: 4 * math.prod(x)))
 
 
 def _extreme_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool,
                  shares: np.ndarray) -> Tensor:
-    return reshape(ct, _kept(x, axis)) * shares
+    return where(shares > 0, reshape(ct, _kept(x, axis)), 0.0) * shares
 
 
 MAX = register(Op(
@@ -212,17 +212,24 @@ MIN = register(Op(
 
 
 def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
-    # Where a whole row is −inf, so is the result: −inf − (−inf) would be NaN, the share is 0.
-    top = reshape(out, _kept(x, axis))
-    if (lost := np.isneginf(as_array(top))).any():
-        top = where(lost, 0.0, top)
-    return reshape(ct, _kept(x, axis)) * exp(x - top)
+    # Softmax, and 0 for a whole row of −inf, where that is 0 / 0.
+    others = tuple(i for i in range(x.ndim) if i not in axis)
+    order = (*others, *axis)
+    ahead = tuple(x.shape[i] for i in others)
+    rows = reshape(transpose(x, order), (*ahead, kernels.count(x.shape, axis)))
+    shares = FUNCTIONS["softmax"](rows)
+    nothing = np.isneginf(as_array(x).max(axis=axis)).reshape(*ahead, 1)
+    if nothing.any():
+        shares = where(nothing, 0.0, shares)
+    spread = shares * reshape(ct, (*ahead, 1))
+    back = tuple(order.index(i) for i in range(x.ndim))
+    return transpose(reshape(spread, (*ahead, *(x.shape[i] for i in axis))), back)
 
 
 LOGSUMEXP = register(Op(
     name="logsumexp", shape=_reduced_shape("logsumexp"),
     kernels={"array": kernels.logsumexp}, vjp={"x": _logsumexp_vjp}, samples=_smooth_samples,
-    reads=("x", "out"), family="reduction",
+    reads=("x",), couples=lambda x, *, axis, keepdims: axis, family="reduction",
     flops=lambda x, *, out_shape, axis, keepdims: 3 * math.prod(x)))
 
 

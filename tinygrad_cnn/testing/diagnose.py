@@ -25,7 +25,8 @@ _BY_PROPERTY = {
     "shared tensor": ("reuse", "a tensor that is used several times does not collect the sum: add, "
                                "do not assign"),
     "at kinks": ("ties", "wrong only at ties and kinks: the tie rule is not the declared one"),
-    "zero gives zero": ("zero", "0 / 0 or 0 * inf at a singular point: 0 must stay 0"),
+    "zero gives zero": ("zero", "0 / 0 or 0 * inf where nothing is asked for: 0 must stay 0; "
+                                "declare couples"),
     "linear in the cotangent": ("not linear", "the result is not linear in the cotangent"),
     "memory layout": ("layout", "memory is read as if it were contiguous: use the array, not its "
                                 "buffer"),

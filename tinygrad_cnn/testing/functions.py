@@ -52,7 +52,11 @@ class Function:
             for t, a in zip(self.closed_over, others, strict=True):
                 t._data = a
             with np.errstate(all="ignore"):
-                yield self.fn(*tensors), [*tensors, *self.closed_over]
+                y = self.fn(*tensors)
+            for name, t, a in zip(self.names, (*tensors, *self.closed_over), arrays, strict=True):
+                if t._data is not a and not np.array_equal(t._data, a, equal_nan=True):
+                    raise GradientError(f"{self.name} writes to its input {name}; copy it first")
+            yield y, [*tensors, *self.closed_over]
         finally:
             generator.state = state             # the next call draws the same random numbers
             for t, a in zip(self.closed_over, before, strict=True):
@@ -74,7 +78,7 @@ class Function:
                 raise GradientError(f"check_gradients: the output of {self.name} depends on no "
                                     "input that requires a gradient; was it computed from .data, "
                                     ".numpy() or .detach(), or under no_grad()?")
-            found = gradients(y, _wrap(ct.astype(y.dtype, copy=False), False, None))
+            found = gradients(y, _wrap(np.asarray(ct, y.dtype), False, None))
             return [found[t]._data if t in found else None for t in tensors]
 
 

@@ -133,7 +133,7 @@ class Trial:
 
     def tensors(self, arrays: Sequence[Array], wanted: Sequence[int] | None = None) -> list[Tensor]:
         """The present inputs as leaves, all of them or the wanted ones requiring a gradient."""
-        return [_wrap(x, x.dtype.kind == "f" and (wanted is None or k in wanted), None)
+        return [_wrap(np.asarray(x), x.dtype.kind == "f" and (wanted is None or k in wanted), None)
                 for k, x in enumerate(arrays)]
 
     def apply(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -148,7 +148,7 @@ class Trial:
         tensors = self.tensors(arrays, wanted)
         y = self.apply(tensors)
         with np.errstate(all="ignore"):
-            found = gradients(y, _wrap(ct.astype(y.dtype, copy=False), False, None))
+            found = gradients(y, _wrap(np.asarray(ct, y.dtype), False, None))
         return [found[t]._data if t in found else None for t in tensors]
 
     # ---- what properties ask for

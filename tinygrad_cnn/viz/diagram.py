@@ -536,7 +536,7 @@ class _Writer:
             by_cards.setdefault(ends, []).append(self._edge(i, k, ends, trunk, several, scale))
         made = [e for group in by_cards.values()
                 for e in (group if len(group) <= _MOST_PARALLEL else [_bundle(group)])]
-        last_step = {unit.id: max((self.entries[i].step for i in unit.members), default=-1)
+        last_step = {unit.id: max(self.entries[i].step for i in unit.members)
                      for unit in self.units}
         turns = sorted((last_step[e.target], k) for k, e in enumerate(made)
                        if e.level >= 0 and last_step[e.target] >= 0)

@@ -136,10 +136,11 @@ def add_tap_products(images, given, total, down, apart):
 
 @compiled
 def mask(ct, y, out, low, high):
-    """ct where y is above zero, else 0 · ct."""
+    """ct where y is above zero, else 0, also where ct is infinite or NaN."""
+    zero = ct.dtype.type(0)
     for i in range(low, high):
         for k in range(ct.shape[1]):
-            out[i, k] = ct[i, k] * ct.dtype.type(y[i, k] > 0)
+            out[i, k] = ct[i, k] if y[i, k] > 0 else zero
 
 
 @cache
