@@ -148,11 +148,11 @@ def _patched(owner: Any, name: str, other: Any) -> Iterator[None]:
 
 
 def _reuse_overwrites() -> Any:
-    return _patched(backward, "_sum", lambda a, b: b)
+    return _patched(backward, "added", lambda a, b: b)
 
 
 def _first_use_only() -> Any:
-    return _patched(backward, "_sum", lambda a, b: a)
+    return _patched(backward, "added", lambda a, b: a)
 
 
 def _writes_into_shared() -> Any:
@@ -160,7 +160,7 @@ def _writes_into_shared() -> Any:
     def add(a: Any, b: Any) -> Any:
         plain = isinstance(a, np.ndarray) and a.flags.writeable
         return np.add(a, b, out=a) if plain else a + b
-    return _patched(backward, "_sum", add)
+    return _patched(backward, "added", add)
 
 
 def _nothing_copied() -> Any:
@@ -169,7 +169,7 @@ def _nothing_copied() -> Any:
 
 
 def _tensors_overwrite() -> Any:
-    return _patched(backward, "_sum", lambda a, b: np.asarray(a + b) if isinstance(
+    return _patched(backward, "added", lambda a, b: np.asarray(a + b) if isinstance(
         a, np.ndarray) else b)
 
 
