@@ -51,8 +51,8 @@ class Trainer:
     schedule : object with ``step``, optional
         Steps the learning rate, as ``schedule_every`` says.
     schedule_every : {"batch", "epoch"}, default "batch"
-        When ``schedule.step()`` is called.  A plateau schedule is stepped with the loss of each
-        epoch: that of the validation if there is one.
+        When ``schedule.step()`` is called.  One that needs a loss gets that of the batch, or of
+        the epoch: of its validation if there is one.
     clip : float, optional
         Largest norm of all gradients together.
     callbacks : sequence of Callback
@@ -173,7 +173,7 @@ class Trainer:
                 row |= {f"validation {name}": value for name, value in judged.items()}
             row["seconds"] = round(time.perf_counter() - began, 3)
             if self.schedule is not None and self.schedule_every == "epoch":
-                self._step_schedule(row)
+                self._step_schedule(row.get("validation loss", row["loss"]))
             stop = [callback.on_epoch_end(self, row) for callback in self.callbacks]
             self.history.append(row)
             if self.log is not None:
@@ -181,11 +181,8 @@ class Trainer:
             if any(stop):
                 return
 
-    def _step_schedule(self, row: dict[str, Any]) -> None:
-        if getattr(self.schedule, "needs_loss", False):
-            self.schedule.step(row.get("validation loss", row["loss"]))
-        else:
-            self.schedule.step()
+    def _step_schedule(self, loss: float) -> None:
+        self.schedule.step(*[loss] if getattr(self.schedule, "needs_loss", False) else [])
 
     def _epoch(self, batches: Iterable[Any], epoch: int, epochs: int) -> dict[str, float]:
         if not self.model.training:             # a callback has switched it
@@ -206,7 +203,7 @@ class Trainer:
                 raise
             sums.add(len(images), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
-                self.schedule.step()
+                self._step_schedule(value)
             for callback in self.callbacks:
                 callback.on_batch_end(self, i, value)
         return sums.means("fit")
