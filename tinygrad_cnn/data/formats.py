@@ -421,7 +421,7 @@ def load_image_folder(root: str | Path, *, size: tuple[int, int] | None = None,
 
     With the subfolders ``train`` and ``test`` (or ``val``, ``valid``, ``validation``) these are the
     two parts.  Without them the last fifth of each class, in the order of the file names, is the
-    test set: neighbours in that order are often frames of one film or pictures of one person, and a
+    test set: neighbors in that order are often frames of one film or pictures of one person, and a
     shuffled split would put them on both sides.
 
     Parameters

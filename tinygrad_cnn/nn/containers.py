@@ -61,15 +61,6 @@ class Sequential(_Row):
     *modules : Module, or one mapping of str to Module
         Without names they are called ``0``, ``1``, ...
 
-    Raises
-    ------
-    DTypeError
-        If something is not a module.
-    SettingError
-        If a name has a dot or is one of Module's own.
-    IndexError
-        When indexed beyond the end.
-
     Examples
     --------
     >>> model = Sequential(Conv2D(1, 4, 3), ReLU(), MaxPool2D(2), Flatten(), Linear(None, 10))

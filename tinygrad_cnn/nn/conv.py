@@ -188,11 +188,6 @@ class ConvTranspose2D(_Convolution):
     bias : Parameter or None, shape (O,)
         Zeros at first.
 
-    Raises
-    ------
-    SettingError, ShapeError, DTypeError
-        As `Conv2D`.
-
     References
     ----------
     Dumoulin & Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285.

@@ -53,9 +53,7 @@ def fans(shape: Sequence[int], *, owner: str = "fans") -> tuple[int, int]:
 
 
 def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """Normal with variance 2 / fan_in, for layers that a relu follows.
-
-    A relu halves the mean square of what is spread evenly about 0; the 2 makes up for it.
+    """Normal with variance 2 / fan_in, for layers that a relu follows, which halves it.
 
     Parameters
     ----------
@@ -64,10 +62,6 @@ def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32)
     rng : numpy.random.Generator, optional
         The default generator if not given.
     dtype : dtype, default float32
-
-    Returns
-    -------
-    ndarray
 
     Raises
     ------
@@ -132,13 +126,7 @@ def lecun_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.floa
 
 def normal(shape: Sequence[int], *, mean: float = 0.0, std: float = 1.0, rng: Rng = None,
            dtype: Any = np.float32) -> Array:
-    """Normal with this mean and standard deviation.
-
-    Raises
-    ------
-    SettingError
-        If ``std`` is below 0 or a number is not finite.
-    """
+    """Normal with this mean and standard deviation, which is at least 0."""
     mean = checks.number("normal", "mean", mean)
     std = checks.number("normal", "std", std, minimum=0)
     return _drawn("normal", "normal", mean, std, shape, rng, dtype)
@@ -146,13 +134,7 @@ def normal(shape: Sequence[int], *, mean: float = 0.0, std: float = 1.0, rng: Rn
 
 def uniform(shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, rng: Rng = None,
             dtype: Any = np.float32) -> Array:
-    """Uniform on the interval from ``low`` to ``high``.
-
-    Raises
-    ------
-    SettingError
-        If ``high`` is below ``low`` or a number is not finite.
-    """
+    """Uniform on the interval from ``low`` to ``high``."""
     low = checks.number("uniform", "low", low)
     high = checks.number("uniform", "high", high, minimum=low)
     return _drawn("uniform", "uniform", low, high, shape, rng, dtype)
@@ -173,23 +155,8 @@ def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
     """Rows or columns, whichever are fewer, that are orthogonal and of length ``gain``.
 
     The weight is taken as a matrix of fan_in rows and O columns.  It comes from the QR
-    factorisation of a normal matrix, with the signs of R's diagonal moved into Q, so that no
+    factorization of a normal matrix, with the signs of R's diagonal moved into Q, so that no
     orthogonal matrix is preferred to another.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        KH KW C O, or I O.
-    gain : float, default 1.0
-    rng, dtype
-        As in `he_normal`.
-
-    Raises
-    ------
-    ShapeError
-        If the shape has no fan.
-    SettingError
-        If ``gain`` is not a finite number.
 
     References
     ----------

@@ -118,14 +118,7 @@ class Flatten(Module):
     Parameters
     ----------
     start_dim, end_dim : int, default 1 and -1
-        The first and the last of the axes that become one.
-
-    Raises
-    ------
-    SettingError
-        If an axis is not an integer.
-    ShapeError
-        When called, if the input lacks such an axis, or the last comes before the first.
+        The first and the last of the axes that become one, which the input must have.
 
     Examples
     --------
@@ -150,10 +143,8 @@ class Flatten(Module):
 
 
 class Identity(Module):
-    """Give back the input; stands where a part may be left out.
+    """Give back the input.
 
-    Examples
-    --------
     >>> Identity()(Tensor([1.0])).item()
     1.0
     """

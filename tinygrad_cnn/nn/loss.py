@@ -84,16 +84,7 @@ class CrossEntropyLoss(_ClassLoss):
 class NLLLoss(_ClassLoss):
     """The negative log-likelihood of log-probabilities; see `tinygrad_cnn.nll_loss`.
 
-    Parameters
-    ----------
-    weight : array_like, shape (K,), optional
-        Of each class.
-    reduction : {"mean", "sum", "none"}, default "mean"
-
-    Raises
-    ------
-    SettingError
-        If the reduction is unknown.
+    The settings ``weight`` and ``reduction`` are those of `CrossEntropyLoss`.
 
     Examples
     --------
@@ -109,19 +100,6 @@ class NLLLoss(_ClassLoss):
 class MSELoss(_Loss):
     """The mean of (prediction − target)²; see `tinygrad_cnn.mse_loss`.
 
-    Parameters
-    ----------
-    reduction : {"mean", "sum", "none"}, default "mean"
-
-    Raises
-    ------
-    SettingError
-        If the reduction is unknown.
-    ShapeError
-        When called, if the shapes differ.
-
-    Examples
-    --------
     >>> MSELoss()(Tensor([1.0, 2.0]), Tensor([1.0, 4.0])).item()
     2.0
     """
@@ -135,15 +113,6 @@ class BCEWithLogitsLoss(_Loss):
     """The cross-entropy of sigmoid(scores) against probabilities, without overflow.
 
     See `tinygrad_cnn.binary_cross_entropy_with_logits`.
-
-    Parameters
-    ----------
-    reduction : {"mean", "sum", "none"}, default "mean"
-
-    Raises
-    ------
-    SettingError
-        If the reduction is unknown.
 
     Examples
     --------
@@ -167,10 +136,6 @@ def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Ten
         Such as ``model.parameters()``; the biases are often left out.
     coefficient : float
         At least 0.
-
-    Returns
-    -------
-    Tensor, shape ()
 
     Raises
     ------

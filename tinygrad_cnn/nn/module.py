@@ -108,18 +108,18 @@ class Module:
     Attributes
     ----------
     training : bool
-        What `train` and `eval` switch; read by layers such as dropout and batch normalisation.
+        What `train` and `eval` switch; read by layers such as dropout and batch normalization.
 
     Raises
     ------
     DeclarationError
         When called, if the class defines no ``forward``.
     SettingError
-        On assignment, if a list, tuple or dictionary holds modules or parameters, which would never
-        be found; if a part would contain itself; or if the name is one of Module's own.
+        On assignment of a container of modules or parameters, of a module that contains this one,
+        or to a name of Module's own.
     DTypeError
-        On assignment, if a leaf that requires a gradient is not a `Parameter`, or a parameter,
-        part or buffer would be replaced by something of another kind.
+        On assignment of a leaf that requires a gradient and is no `Parameter`, or of another kind
+        of value to a parameter, part or buffer.
 
     Examples
     --------
@@ -161,13 +161,7 @@ class Module:
     # ---- calling
 
     def forward(self, *inputs: Any, **settings: Any) -> Any:
-        """Compute the output; every subclass that is called defines it.
-
-        Raises
-        ------
-        DeclarationError
-            If the subclass does not.
-        """
+        """Compute the output; every subclass that is called defines it."""
         what = type(self).__name__
         raise DeclarationError(f"{what}: forward is not defined; write "
                                f"`def forward(self, x): ...` in class {what}")
@@ -199,17 +193,8 @@ class Module:
         """Call ``hook(module, inputs, output)`` after each call of this module.
 
         What the hook returns, unless None, replaces the output.  Hooks run in the order in which
-        they were registered.  One that is removed runs no more; one that is registered during a
-        call runs from the next call on.
-
-        Parameters
-        ----------
-        hook : callable
-
-        Returns
-        -------
-        HookHandle
-            With ``remove()``; as a context manager it removes the hook at the end of the block.
+        they were registered; one that is registered during a call runs from the next call on.  The
+        handle removes the hook, with ``remove()`` or as a context manager.
 
         Examples
         --------
@@ -276,18 +261,9 @@ class Module:
     def named_parameters(self, *, recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Every parameter here and below with its path, such as ``features.3.bias``, once each.
 
-        Parameters
-        ----------
-        recurse : bool, default True
-            False leaves out the parameters of the parts.
+        ``recurse=False`` leaves out those of the parts.  A lazy layer that has not learned its
+        input size yet is refused:
 
-        Raises
-        ------
-        SettingError
-            If a lazy layer has not learned its input size yet.
-
-        Examples
-        --------
         >>> [name for name, _ in nn.Sequential(nn.Linear(2, 3), nn.ReLU()).named_parameters()]
         ['0.weight', '0.bias']
         >>> list(nn.Sequential(nn.Linear(None, 3)).parameters())
@@ -321,21 +297,8 @@ class Module:
     def register_buffer(self, name: str, array: Any, *, persistent: bool = True) -> None:
         """Hold an array that is part of the state but not trained, such as a running mean.
 
-        Parameters
-        ----------
-        name : str
-            Of the attribute.
-        array : ndarray or None
-            None holds the place for later.
-        persistent : bool, default True
-            Whether `state_dict` includes it.
-
-        Raises
-        ------
-        DTypeError
-            If ``array`` is neither.
-        SettingError
-            If the name has a dot or is taken.
+        ``array`` may be None, to be assigned later; `state_dict` leaves out a buffer that is not
+        ``persistent``.
         """
         self._check_name(name)
         if name in vars(self) and name not in self._buffer_names:
@@ -443,20 +406,9 @@ class Module:
     def astype(self, dtype: Any) -> Self:
         """Convert parameters and float buffers, in place, to float32 or float64.
 
-        Gradients are dropped.  An optimizer that has stepped already keeps state of the old dtype
-        and says so; make it after the conversion.
+        Gradients are dropped.  Make the optimizer after the conversion: one that has stepped
+        refuses parameters of another dtype.
 
-        Parameters
-        ----------
-        dtype : float32 or float64
-
-        Raises
-        ------
-        DTypeError
-            If it is another dtype, or none.
-
-        Examples
-        --------
         >>> nn.Linear(2, 3).astype(np.float64).weight.dtype
         dtype('float64')
         """
@@ -473,21 +425,8 @@ class Module:
         return self
 
     def to(self, target: Any) -> Self:
-        """Convert to a dtype, as `astype`; ``"cpu"`` changes nothing.
+        """Convert to a dtype, as `astype`; ``"cpu"`` changes nothing, other devices are refused.
 
-        Parameters
-        ----------
-        target : float32, float64 or "cpu"
-
-        Raises
-        ------
-        SettingError
-            If it is another device.
-        DTypeError
-            If it is another dtype, or neither.
-
-        Examples
-        --------
         >>> nn.Linear(2, 3).to("cpu").to(np.float64).weight.dtype
         dtype('float64')
         """
@@ -503,20 +442,8 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """Every parameter and persistent buffer under its path, copied.
 
-        A parameter that is shared is listed under each of its paths.
+        A parameter that is shared is listed under each of its paths.  Paths are PyTorch's.
 
-        Returns
-        -------
-        dict of str to ndarray
-            Paths as PyTorch names them: ``0.weight``, ``1.running_mean``, ``features.3.bias``.
-
-        Raises
-        ------
-        SettingError
-            If a lazy layer has not learned its input size yet.
-
-        Examples
-        --------
         >>> {k: v.shape for k, v in nn.Sequential(nn.Linear(2, 3)).state_dict().items()}
         {'0.weight': (2, 3), '0.bias': (3,)}
         """
@@ -607,12 +534,7 @@ class Module:
 def evaluating(model: Module) -> Iterator[None]:
     """A block in which a module and all its parts are in evaluation mode.
 
-    Afterwards each part has its own mode again, also after an error: a part that was in evaluation
-    while the rest was in training, such as a frozen batch normalization, stays so.
-
-    Parameters
-    ----------
-    model : Module
+    Afterwards each part has its own mode again, also after an error.
 
     Examples
     --------

@@ -40,7 +40,7 @@ class _Norm(LazyModule):
 
 
 class _BatchNorm(_Norm):
-    """Both batch normalisations: statistics, and the choice between them."""
+    """Both batch normalizations: statistics, and the choice between them."""
 
     lazy_setting: ClassVar[str] = "num_features"
     num_features: int | None
@@ -85,10 +85,7 @@ class _BatchNorm(_Norm):
         raise NotImplementedError
 
     def forward(self, x: Any) -> Tensor:
-        """Standardize each channel by the batch's statistics, or in evaluation by the running ones.
-
-        In training the running statistics take in those of the batch.
-        """
+        """By the batch's statistics, which update the running ones; in evaluation by those."""
         x = self._checked(self._input(x))
         self.materialize(x.shape[-1])
         self._check_size(x)
@@ -141,7 +138,7 @@ class BatchNorm2D(_BatchNorm):
     running_mean, running_var : ndarray, shape (C,)
         Buffers; 0 and 1 at first.
     num_batches_tracked : ndarray of int64, shape ()
-        Buffer: how many batches the averages have taken in.
+        Buffer: how many batches there were.
 
     Raises
     ------
@@ -174,18 +171,6 @@ class BatchNorm2D(_BatchNorm):
 class BatchNorm1D(_BatchNorm):
     """`BatchNorm2D` for rows (N, C) or sequences (N, L, C): over all axes but the last.
 
-    Parameters
-    ----------
-    num_features, momentum, eps, affine, dtype
-        As in `BatchNorm2D`.
-
-    Raises
-    ------
-    SettingError, ShapeError, DTypeError
-        As `BatchNorm2D`.
-
-    Examples
-    --------
     >>> BatchNorm1D(3)(np.eye(3, dtype=np.float32)).shape
     (3, 3)
     """
@@ -216,12 +201,8 @@ class LayerNorm(_Norm):
 
     Raises
     ------
-    SettingError
-        If a setting is out of its range.
-    ShapeError
-        When called, if the last axis of the input is not C.
-    DTypeError
-        When called, if the floats of the input are not of the parameters' dtype.
+    SettingError, ShapeError, DTypeError
+        As `Linear`.
 
     References
     ----------
@@ -253,8 +234,7 @@ class LayerNorm(_Norm):
 
     def extra_repr(self) -> str:
         """Size, and what is not the default."""
-        return show(self.normalized_shape, eps=(self.eps, 1e-5),
-                    dtype=(str(self.dtype), "float32"))
+        return show(self.normalized_shape, eps=(self.eps, 1e-5), dtype=(str(self.dtype), "float32"))
 
 
 class Dropout(Module):

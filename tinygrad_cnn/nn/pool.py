@@ -42,9 +42,9 @@ class MaxPool2D(_Pool):
     stride : int or (int, int), pixels, optional
         Distance between window positions; ``kernel_size`` if not given.
     padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
-        Around the images; smaller than the window.  Padding never wins.
+        Around the images; smaller than the window.  A padded pixel is never the largest.
     ties : {"first", "split", "all"}, default "first"
-        Who gets the gradient of a tie.
+        Which of equal pixels gets the gradient.
 
     Raises
     ------
@@ -84,11 +84,6 @@ class AvgPool2D(_Pool):
     count_include_pad : bool, default True
         Divide by KH · KW everywhere; if False, by the pixels of the image under the window.
 
-    Raises
-    ------
-    SettingError, ShapeError
-        As `MaxPool2D`.
-
     Examples
     --------
     >>> AvgPool2D(2)(np.ones((1, 4, 4, 1))).data[0, :, :, 0]
@@ -119,11 +114,6 @@ class GlobalAvgPool2D(Module):
     ----------
     keepdims : bool, default False
         Give (N, 1, 1, C) instead of (N, C).
-
-    Raises
-    ------
-    ShapeError
-        When called, if the input is not N H W C.
 
     References
     ----------
@@ -156,8 +146,7 @@ class Pad2D(Module):
     widths : int, (int, int) or ((int, int), (int, int)), pixels
         Everywhere; down, across; (top, bottom), (left, right).
     mode : {"constant", "reflect", "edge", "wrap"}, default "constant"
-        What is put there: a value; a mirror image without the border itself; the border; the other
-        end.
+        A value; the mirror image without the border itself; the border; the other end.
     value : float, default 0.0
         Of mode "constant".
 
@@ -197,20 +186,8 @@ class Pad2D(Module):
 
 
 class ZeroPad2D(Pad2D):
-    """Put zeros around images.
+    """Put zeros around images: `Pad2D` of mode "constant".
 
-    Parameters
-    ----------
-    widths : int, (int, int) or ((int, int), (int, int)), pixels
-        Everywhere; down, across; (top, bottom), (left, right).
-
-    Raises
-    ------
-    SettingError, ShapeError
-        As `Pad2D`.
-
-    Examples
-    --------
     >>> ZeroPad2D(((0, 1), (0, 1)))(np.zeros((1, 4, 4, 3))).shape
     (1, 5, 5, 3)
     """

@@ -32,7 +32,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     params : iterable of Tensor, or of dict
-        Such as ``model.parameters()``; or groups with settings of their own.
+        Such as ``model.parameters()``; groups and errors as in `Optimizer`.
     lr : float
         Step size.
     momentum : float, default 0.0
@@ -42,11 +42,6 @@ class SGD(Optimizer):
     weight_decay : float, default 0.0
         Adds weight_decay / 2 · Σ w² to the loss.
 
-    Raises
-    ------
-    SettingError, GradientError, DTypeError
-        As `Optimizer`.
-
     References
     ----------
     Sutskever et al., *On the importance of initialization and momentum in deep learning*,
@@ -54,7 +49,6 @@ class SGD(Optimizer):
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.0])
     >>> optimizer = SGD([w], lr=0.1)
     >>> (w * w).sum().backward()                    # the gradient is 2
@@ -114,18 +108,12 @@ class Adam(Optimizer):
     weight_decay : float, default 0.0
         Adds weight_decay / 2 · Σ w² to the loss.  `AdamW` is usually the better choice.
 
-    Raises
-    ------
-    SettingError, GradientError, DTypeError
-        As `Optimizer`.
-
     References
     ----------
     Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980.
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.0])
     >>> optimizer = Adam([w], lr=0.1)
     >>> (w * w).sum().backward()
@@ -176,18 +164,12 @@ class AdamW(Adam):
     weight_decay : float, default 0.01
         Share of each weight that is taken off in a step, times lr.
 
-    Raises
-    ------
-    SettingError, GradientError, DTypeError
-        As `Optimizer`.
-
     References
     ----------
     Loshchilov & Hutter, *Decoupled weight decay regularization*, arXiv:1711.05101.
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.0])
     >>> optimizer = AdamW([w], lr=0.1, weight_decay=0.5)
     >>> (w * w).sum().backward()
@@ -213,10 +195,8 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Tensor, or of dict
-        As in `SGD`.
-    lr : float, default 1e-2
-        Step size.
+    params, lr, weight_decay
+        As in `SGD`; lr is 1e-2 if not given.
     alpha : float, default 0.99
         Share of the past in the running square.
     eps : float, default 1e-8
@@ -225,13 +205,6 @@ class RMSprop(Optimizer):
         Share of the last step that is kept.
     centered : bool, default False
         Divide by the deviation from the running mean instead.
-    weight_decay : float, default 0.0
-        Adds weight_decay / 2 · Σ w² to the loss.
-
-    Raises
-    ------
-    SettingError, GradientError, DTypeError
-        As `Optimizer`.
 
     References
     ----------
@@ -240,7 +213,6 @@ class RMSprop(Optimizer):
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.0])
     >>> optimizer = RMSprop([w], lr=0.01, alpha=0.75)
     >>> (w * w).sum().backward()
@@ -300,21 +272,12 @@ class AdaGrad(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Tensor, or of dict
-        As in `SGD`.
-    lr : float, default 1e-2
-        Step size.
+    params, lr, weight_decay
+        As in `SGD`; lr is 1e-2 if not given.
     lr_decay : float, default 0.0
         How fast the step size falls.
     eps : float, default 1e-10
         Keeps the root away from 0.
-    weight_decay : float, default 0.0
-        Adds weight_decay / 2 · Σ w² to the loss.
-
-    Raises
-    ------
-    SettingError, GradientError, DTypeError
-        As `Optimizer`.
 
     References
     ----------
@@ -322,7 +285,6 @@ class AdaGrad(Optimizer):
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.0])
     >>> optimizer = AdaGrad([w], lr=0.1)
     >>> (w * w).sum().backward()

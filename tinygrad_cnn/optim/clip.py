@@ -43,10 +43,8 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
     ------
     GradientError
         If a gradient holds NaN or infinity; names the parameter.  Nothing is changed then.
-    SettingError
-        If ``max_norm`` is not above 0, or there are no parameters.
-    DTypeError
-        If something is not a tensor.
+    SettingError, DTypeError
+        If ``max_norm`` is not above 0, there are no parameters, or one is not a tensor.
 
     References
     ----------
@@ -55,7 +53,6 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.5, 2.0])
     >>> (w * w).sum().backward()                    # the gradient is (3, 4)
     >>> clip_grad_norm_([w], 1.0)
@@ -94,16 +91,8 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], max_value: float) ->
     max_value : float
         Above 0.
 
-    Raises
-    ------
-    SettingError
-        If ``max_value`` is not above 0, or there are no parameters.
-    DTypeError
-        If something is not a tensor.
-
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.5, -0.25])
     >>> (w * w).sum().backward()                    # the gradient is (3, −0.5)
     >>> clip_grad_value_([w], 1.0)

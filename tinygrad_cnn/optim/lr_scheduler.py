@@ -39,6 +39,8 @@ class LRScheduler:
     ------
     DTypeError
         If ``optimizer`` is not one.
+    SettingError
+        If a setting is out of its range.
     """
 
     needs_loss: bool = False
@@ -62,15 +64,8 @@ class LRScheduler:
     def step(self, loss: Any = None) -> None:
         """Go on to the next rate; call after the optimizer's step.
 
-        Parameters
-        ----------
-        loss : float, optional
-            Only `ReduceLROnPlateau` looks at it.
-
-        Raises
-        ------
-        SettingError
-            If groups were added to the optimizer after the schedule was made.
+        Only a schedule with ``needs_loss`` reads the loss.  Groups that were added to the optimizer
+        after the schedule was made are a `SettingError`.
         """
         self.steps += 1
         self._set()
@@ -89,23 +84,14 @@ class LRScheduler:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if the run had not stopped.
 
-        Returns
-        -------
-        dict
-            ``"scheduler"``: the name of the class; ``"steps"``; ``"first"``: position of a group ->
-            its first rate; and what else the schedule keeps.
+        ``"scheduler"``: the name of the class; ``"steps"``; ``"first"``: position of a group ->
+        its first rate; and what else the schedule keeps.
         """
         return {"scheduler": self._owner, "steps": self.steps,
                 "first": {str(i): lr for i, lr in enumerate(self._first)}}
 
     def load_state_dict(self, entries: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, and set the rates accordingly.
-
-        Raises
-        ------
-        CheckpointError
-            If the state is of another schedule, of another number of groups, or damaged.
-        """
+        """Take over what `state_dict` gave; a state of another schedule is a `CheckpointError`."""
         owner = f"{self._owner}.load_state_dict"
         try:
             if entries["scheduler"] != self._owner:
@@ -138,21 +124,13 @@ class StepLR(LRScheduler):
 
     Parameters
     ----------
-    optimizer : Optimizer
     step_size : int
         Steps between two drops.
     gamma : float, default 0.1
         Factor of a drop.
 
-    Raises
-    ------
-    SettingError
-        If ``step_size`` is below 1 or ``gamma`` below 0.
-
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
-    >>> from tinygrad_cnn.optim import SGD
     >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
     >>> schedule = StepLR(optimizer, 2, gamma=0.5)
     >>> for _ in range(5):
@@ -178,16 +156,10 @@ class CosineAnnealingLR(LRScheduler):
 
     Parameters
     ----------
-    optimizer : Optimizer
     total_steps : int
         Steps from the first rate to the last.
     min_lr : float, default 0.0
         The last rate.
-
-    Raises
-    ------
-    SettingError
-        If ``total_steps`` is below 1 or ``min_lr`` below 0.
 
     References
     ----------
@@ -195,8 +167,6 @@ class CosineAnnealingLR(LRScheduler):
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
-    >>> from tinygrad_cnn.optim import SGD
     >>> schedule = CosineAnnealingLR(SGD([Parameter([0.0])], lr=1.0), 4)
     >>> [round(schedule.get_lr(t, 1.0), 4) for t in range(6)]
     [1.0, 0.8536, 0.5, 0.1464, 0.0, 0.0]
@@ -220,8 +190,6 @@ class OneCycleLR(LRScheduler):
 
     Parameters
     ----------
-    optimizer : Optimizer
-        Its own rates are replaced.
     max_lr : float, or a sequence with one for each group
         The highest rate.
     total_steps : int
@@ -236,19 +204,12 @@ class OneCycleLR(LRScheduler):
         Cycle the momentum (or the first beta) against the rate: low at the peak, high at both ends;
         given as (low, high).  Left alone if not given.
 
-    Raises
-    ------
-    SettingError
-        If a setting is out of its range, or the optimizer has no momentum to cycle.
-
     References
     ----------
     Smith & Topin, *Super-convergence*, arXiv:1708.07120.
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
-    >>> from tinygrad_cnn.optim import SGD
     >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
     >>> schedule = OneCycleLR(optimizer, max_lr=1.0, total_steps=10, pct_start=0.5)
     >>> [round(schedule.get_lr(t, 1.0), 3) for t in range(10)]
@@ -326,21 +287,12 @@ class LinearWarmup(LRScheduler):
     start_factor : float, default 0.1
         Share of the rate at the first step, from 0 to 1.
 
-    Raises
-    ------
-    SettingError
-        If ``warm_steps`` is below 1 or ``start_factor`` outside 0..1, or ``after`` has stepped.
-    DTypeError
-        If ``after`` is neither a schedule nor an optimizer.
-
     References
     ----------
     Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
-    >>> from tinygrad_cnn.optim import SGD
     >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
     >>> schedule = LinearWarmup(StepLR(optimizer, 1, gamma=0.5), 2, start_factor=0.5)
     >>> for _ in range(5):
@@ -397,7 +349,6 @@ class ReduceLROnPlateau(LRScheduler):
 
     Parameters
     ----------
-    optimizer : Optimizer
     mode : {"min", "max"}, default "min"
         Whether a smaller or a larger value is better.
     factor : float, default 0.1
@@ -411,15 +362,8 @@ class ReduceLROnPlateau(LRScheduler):
     min_lr : float, default 0.0
         The lowest rate.
 
-    Raises
-    ------
-    SettingError
-        If a setting is out of its range.
-
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
-    >>> from tinygrad_cnn.optim import SGD
     >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
     >>> schedule = ReduceLROnPlateau(optimizer, patience=1, factor=0.5)
     >>> for loss in [3.0, 2.0, 2.0, 2.0, 1.0]:
@@ -448,17 +392,7 @@ class ReduceLROnPlateau(LRScheduler):
         return max(first * self.factor ** self._drops, min(self.min_lr, first))
 
     def step(self, loss: Any = None) -> None:
-        """Take in a loss, or another measure, and drop the rate if it is time.
-
-        Parameters
-        ----------
-        loss : float or tensor of one element
-
-        Raises
-        ------
-        SettingError
-            If it is missing or NaN.
-        """
+        """Note a loss, or another measure, which is a number, and drop the rate if it is time."""
         value = math.nan if loss is None else float(loss)
         if math.isnan(value):
             raise SettingError(f"ReduceLROnPlateau: step needs the loss as a number, got {loss!r}")

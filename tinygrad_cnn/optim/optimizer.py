@@ -116,22 +116,8 @@ class Optimizer:
         return float(self.param_groups[0]["lr"])
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Add parameters with settings of their own.
+        """Add parameters under ``"params"``, with settings of their own.
 
-        Parameters
-        ----------
-        group : mapping
-            ``"params"``, and any setting of the optimizer.
-
-        Raises
-        ------
-        SettingError, GradientError, DTypeError
-            As the optimizer itself.
-
-        Examples
-        --------
-        >>> from tinygrad_cnn import Parameter
-        >>> from tinygrad_cnn.optim import SGD
         >>> w, b = Parameter([1.0]), Parameter([1.0])
         >>> optimizer = SGD([{"params": [w], "weight_decay": 1e-4}, {"params": [b]}], 0.1)
         >>> [group["weight_decay"] for group in optimizer.param_groups]
@@ -164,11 +150,8 @@ class Optimizer:
 
         A gradient that holds NaN or infinity is used as it is; `clip_grad_norm_` refuses one.
 
-        Raises
-        ------
-        GradientError
-            If a gradient has another shape or dtype than its parameter, or a parameter has changed
-            its shape or dtype since the first step.  No parameter is moved then.
+        A gradient of another shape or dtype than its parameter, or a parameter that has changed
+        its own since the first step, is a `GradientError`, and no parameter is moved.
         """
         for position, parameter, names, group in list(self._moving()):  # checked before any moves
             w, state = writable(parameter), self._state.setdefault(position, {"step": 0})
@@ -228,17 +211,10 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if the run had not stopped, copied.
 
-        Returns
-        -------
-        dict
-            ``"algorithm"``: the name of the class; ``"param_groups"``: position -> settings, with
-            ``"params"`` the number of them; ``"state"``: position of a parameter -> ``"step"``
-            and arrays.  Positions are strings, so that the whole fits into JSON and array files.
+        ``"algorithm"``: the name of the class; ``"param_groups"``: position -> settings, with
+        ``"params"`` the number of them; ``"state"``: position of a parameter -> ``"step"`` and
+        arrays.  Positions are strings, as JSON and array files need.
 
-        Examples
-        --------
-        >>> from tinygrad_cnn import Parameter
-        >>> from tinygrad_cnn.optim import SGD
         >>> SGD([Parameter([1.0])], 0.1).state_dict()["param_groups"]["0"]["lr"]
         0.1
         """
@@ -249,17 +225,9 @@ class Optimizer:
         return {"algorithm": self._owner, "param_groups": groups, "state": state}
 
     def load_state_dict(self, entries: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, after checking all of it; values are copied.
+        """Take over what `state_dict` of the same class gave, copied.
 
-        Parameters
-        ----------
-        entries : mapping
-            Of an optimizer of the same class, whose groups hold as many parameters.
-
-        Raises
-        ------
-        CheckpointError
-            If anything does not fit; nothing is changed then.
+        If anything does not fit, there is a `CheckpointError` and nothing is changed.
         """
         owner = f"{self._owner}.load_state_dict"
         try:

@@ -29,7 +29,7 @@ class Callback:
         """Before the first epoch."""
 
     def on_batch_end(self, trainer: Trainer, batch: int, loss: float) -> None:
-        """After each step of the optimiser."""
+        """After each step of the optimizer."""
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool | None:
         """After each epoch and its validation."""
