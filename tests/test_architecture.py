@@ -39,7 +39,8 @@ NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pool
          "ops": ("core.backward",), "nn": ("core.backward",),
          "testing.gradients": ("testing.plugin",)}
 # Folders whose files import earlier ones only.
-ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd", "__init__"],
+ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
+                  "__init__"],
          "ops": ["samples", "elementwise", "activation", "layout", "reduction", "linear",
                  "convolution", "pooling", "normalize", "loss", "random", "numpy_functions",
                  "__init__"]}
@@ -199,6 +200,15 @@ def test_no_file_can_run_code():
             for keyword in node.keywords:
                 risky = keyword.arg in {"allow_pickle", "shell"}
                 assert not (risky and ast.unparse(keyword.value) == "True"), f"{path}:{line}"
+
+
+def test_booleans_are_told_from_numbers_in_one_module():
+    for path in FILES:
+        if layer(module_name(path)) not in {"nn", "optim", "data", "train", "io", "models"}:
+            continue
+        for line, name, node in calls(path):
+            known = name == "isinstance" and "bool" in ast.unparse(node.args[1])
+            assert not known, f"{path}:{line}: checks.py refuses booleans"
 
 
 def test_importing_the_package_loads_nothing_but_numpy():

@@ -59,18 +59,13 @@ def number(owner: str, name: str, value: Any, *, minimum: float | None = None,
             and (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
             and (above is None or value > above) and (below is None or value < below)):
         return float(value)
-    low = f"at least {minimum:g}" if minimum is not None else \
-        f"above {above:g}" if above is not None else ""
-    high = f"to {maximum:g}" if maximum is not None else \
-        f"up to, not including, {below:g}" if below is not None else ""
-    what = "a number" if high or not finite else "a finite number"
-    if low and high:
-        what += f" {f'from {minimum:g}' if minimum is not None else low} {high}"
-    elif low:
-        what += f" of {low}" if minimum is not None else f" {low}"
-    elif high:
-        what += f" {high}"
-    raise _refusal(owner, name, what, value)
+    high = f"to {maximum:g}" if maximum is not None else f"up to, not including, {below}"
+    if minimum is not None and (maximum, below) != (None, None):
+        raise _refusal(owner, name, f"a number from {minimum:g} {high}", value)
+    bounds = " and".join(f" {words} {bound:g}" for words, bound in (
+        ("of at least", minimum), ("above", above), ("of at most", maximum), ("below", below))
+        if bound is not None)
+    raise _refusal(owner, name, f"a {'finite ' * finite}number{bounds}", value)
 
 
 def flag(owner: str, name: str, value: Any) -> bool:
