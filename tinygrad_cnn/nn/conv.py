@@ -115,10 +115,8 @@ class Conv2D(_Convolution):
         Parts into which the channels are split; C for a depthwise convolution.
     bias : bool, default True
         Whether each filter adds a number of its own.
-    rng : numpy.random.Generator, optional
-        Where the filters are drawn from; the default generator (`manual_seed`) if not given.
-    dtype : dtype, default float32
-        Of the parameters.
+    rng, dtype
+        As in `Linear`.
 
     Attributes
     ----------
@@ -129,12 +127,8 @@ class Conv2D(_Convolution):
 
     Raises
     ------
-    SettingError
-        If a setting is out of its range, or groups do not divide the channels.
-    ShapeError
-        When called, if the input is not N H W C with the C of the layer, or too small.
-    DTypeError
-        When called, if the floats of the input are not of the parameters' dtype.
+    SettingError, ShapeError, DTypeError
+        As `Linear`; also if groups do not divide the channels, or the filters do not fit.
 
     Examples
     --------

@@ -63,13 +63,6 @@ def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32)
         The default generator if not given.
     dtype : dtype, default float32
 
-    Raises
-    ------
-    ShapeError
-        If the shape has no fan.
-    SettingError
-        If ``rng`` is not a generator.
-
     References
     ----------
     He et al., *Delving deep into rectifiers*, arXiv:1502.01852.

@@ -44,9 +44,9 @@ class Linear(LazyModule):
     Raises
     ------
     SettingError
-        If a size is not an integer of at least 1.
+        If a setting is out of its range.
     ShapeError
-        When called, if the last axis of the input is not I.
+        When called, if the input does not fit.
     DTypeError
         When called, if the floats of the input are not of the parameters' dtype.
 

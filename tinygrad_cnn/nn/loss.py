@@ -31,6 +31,8 @@ class _Loss(Module):
 class _ClassLoss(_Loss):
     """A loss over classes, each of which may have a weight."""
 
+    label_smoothing: float = 0.0
+
     def __init__(self, *, weight: Any = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.weight = None if weight is None else np.array(
@@ -38,8 +40,10 @@ class _ClassLoss(_Loss):
 
     def extra_repr(self) -> str:
         """What is not the default."""
-        weights = "" if self.weight is None else f"weight=array of {self.weight.shape}"
-        return ", ".join(filter(None, [weights, super().extra_repr()]))
+        parts = [show(label_smoothing=(self.label_smoothing, 0.0)),
+                 "" if self.weight is None else f"weight=array of {self.weight.shape}",
+                 super().extra_repr()]
+        return ", ".join(filter(None, parts))
 
 
 class CrossEntropyLoss(_ClassLoss):
@@ -74,11 +78,6 @@ class CrossEntropyLoss(_ClassLoss):
         """Scores (N, ..., K) and labels (N, ...) or (N, ..., K) -> ()."""
         return ops.cross_entropy(logits, labels, label_smoothing=self.label_smoothing,
                                  weight=self.weight, reduction=self.reduction)
-
-    def extra_repr(self) -> str:
-        """What is not the default."""
-        smoothing = show(label_smoothing=(self.label_smoothing, 0.0))
-        return ", ".join(filter(None, [smoothing, super().extra_repr()]))
 
 
 class NLLLoss(_ClassLoss):

@@ -470,9 +470,8 @@ class Module:
         Raises
         ------
         CheckpointError
-            If paths are missing or unexpected (strict), an array has another shape, or a dtype that
-            would lose digits; all are listed, and nothing is written.  Also if an entry is a tensor
-            of PyTorch, whose layouts differ, or not an array at all.
+            If anything does not fit, or is a tensor of PyTorch, whose layouts differ; all is
+            listed, and nothing is written.
 
         Examples
         --------

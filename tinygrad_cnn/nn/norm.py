@@ -129,7 +129,6 @@ class BatchNorm2D(_BatchNorm):
     affine : bool, default True
         Whether to learn scale w and shift b.
     dtype : dtype, default float32
-        Of parameters and running statistics.
 
     Attributes
     ----------
@@ -142,13 +141,8 @@ class BatchNorm2D(_BatchNorm):
 
     Raises
     ------
-    SettingError
-        If a setting is out of its range.
-    ShapeError
-        When called, if the input is not N H W C with the C of the layer, or in training holds one
-        value for each channel.
-    DTypeError
-        When called, if the floats of the input are not of the parameters' dtype.
+    SettingError, ShapeError, DTypeError
+        As `Linear`; in training also if there is one value for each channel.
 
     References
     ----------
@@ -192,7 +186,6 @@ class LayerNorm(_Norm):
     eps : float, default 1e-5
         Keeps the root away from 0.
     dtype : dtype, default float32
-        Of the parameters.
 
     Attributes
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor
@@ -15,6 +15,8 @@ __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Pad2D", "ZeroPad2D"]
 
 class _Pool(Module):
     """What both poolings share: windows, their distance, and padding."""
+
+    more: ClassVar[dict[str, Any]]                      # another setting, and its default
 
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0) -> None:
@@ -29,7 +31,8 @@ class _Pool(Module):
     def extra_repr(self) -> str:
         """Size, and what is not the default."""
         size, stride = (v[0] if v[0] == v[1] else v for v in (self.kernel_size, self.stride))
-        return show(size, stride=(stride, size), padding=(self.padding, 0))
+        more = {name: (vars(self)[name], default) for name, default in self.more.items()}
+        return show(size, stride=(stride, size), padding=(self.padding, 0), **more)
 
 
 class MaxPool2D(_Pool):
@@ -59,6 +62,8 @@ class MaxPool2D(_Pool):
     (2, 14, 14, 8)
     """
 
+    more: ClassVar[dict[str, Any]] = {"ties": "first"}
+
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0, ties: str = "first") -> None:
         super().__init__(kernel_size, stride, padding=padding)
@@ -68,10 +73,6 @@ class MaxPool2D(_Pool):
         """N H W C -> N OH OW C."""
         return ops.max_pool2d(self._images(x), kernel_size=self.kernel_size, stride=self.stride,
                               padding=self.padding, ties=self.ties)
-
-    def extra_repr(self) -> str:
-        """Size, and what is not the default."""
-        return ", ".join(filter(None, [super().extra_repr(), show(ties=(self.ties, "first"))]))
 
 
 class AvgPool2D(_Pool):
@@ -91,6 +92,8 @@ class AvgPool2D(_Pool):
            [1., 1.]])
     """
 
+    more: ClassVar[dict[str, Any]] = {"count_include_pad": True}
+
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0, count_include_pad: bool = True) -> None:
         super().__init__(kernel_size, stride, padding=padding)
@@ -100,11 +103,6 @@ class AvgPool2D(_Pool):
         """N H W C -> N OH OW C."""
         return ops.avg_pool2d(self._images(x), kernel_size=self.kernel_size, stride=self.stride,
                               padding=self.padding, count_include_pad=self.count_include_pad)
-
-    def extra_repr(self) -> str:
-        """Size, and what is not the default."""
-        return ", ".join(filter(None, [super().extra_repr(),
-                                       show(count_include_pad=(self.count_include_pad, True))]))
 
 
 class GlobalAvgPool2D(Module):

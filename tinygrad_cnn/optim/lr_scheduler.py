@@ -150,9 +150,7 @@ class StepLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """Fall along half a cosine: lr = min_lr + (first − min_lr) / 2 · (1 + cos(π t / total_steps)).
-
-    After ``total_steps`` the rate stays at ``min_lr``.
+    """lr = min_lr + (first − min_lr) / 2 · (1 + cos(π t / total_steps)), then min_lr.
 
     Parameters
     ----------
