@@ -34,17 +34,17 @@ class _Convolution(LazyModule):
                  groups: int = 1, bias: bool = True, rng: np.random.Generator | None = None,
                  dtype: Any = np.float32) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.out_channels = checks.integer(who, "out_channels", out_channels, minimum=1)
-        self.kernel_size = checks.pair(who, "kernel_size", kernel_size, minimum=1)
-        self.stride = checks.pair(who, "stride", stride, minimum=1)
-        self.dilation = checks.pair(who, "dilation", dilation, minimum=1)
-        checks.padding(who, padding)                    # "same" depends on the image
+        owner = type(self).__name__
+        self.out_channels = checks.integer(owner, "out_channels", out_channels, minimum=1)
+        self.kernel_size = checks.pair(owner, "kernel_size", kernel_size, minimum=1)
+        self.stride = checks.pair(owner, "stride", stride, minimum=1)
+        self.dilation = checks.pair(owner, "dilation", dilation, minimum=1)
+        checks.padding(owner, padding)                    # "same" depends on the image
         self.padding = padding
-        self.groups = checks.integer(who, "groups", groups, minimum=1)
-        self.has_bias = checks.flag(who, "bias", bias)
+        self.groups = checks.integer(owner, "groups", groups, minimum=1)
+        self.has_bias = checks.flag(owner, "bias", bias)
         if self.out_channels % self.groups:
-            raise SettingError(f"{who}: out_channels={self.out_channels} is not divisible by "
+            raise SettingError(f"{owner}: out_channels={self.out_channels} is not divisible by "
                                f"groups={self.groups}")
         self.lazy_parameters(in_channels, dtype=dtype, rng=rng)
 

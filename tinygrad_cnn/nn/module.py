@@ -149,6 +149,8 @@ class Module:
 
     #: The axes of PyTorch's weight of this layer in the order of this package, if that is another.
     pytorch_axes: ClassVar[tuple[int, ...] | None] = None
+    #: The least that entries of these buffers may be; a state dict with less, or NaN, is refused.
+    minima: ClassVar[Mapping[str, float]] = {}
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
@@ -362,7 +364,7 @@ class Module:
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
         if callable(own) or isinstance(own, property) \
-                or name in ("training", "lazy_setting", "pytorch_axes"):
+                or name in ("training", "lazy_setting", "pytorch_axes", "minima"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
@@ -470,8 +472,8 @@ class Module:
         Raises
         ------
         CheckpointError
-            If anything does not fit, or is a tensor of PyTorch, whose layouts differ; all is
-            listed, and nothing is written.
+            If anything does not fit, has values that cannot be, such as a negative variance, or is
+            a tensor of PyTorch, whose layouts differ; all is listed, and nothing is written.
 
         Examples
         --------

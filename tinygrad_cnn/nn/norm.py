@@ -1,4 +1,4 @@
-"""Normalization, and dropout."""
+"""Normalization and dropout layers."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class _BatchNorm(_Norm):
     """Both batch normalizations: statistics, and the choice between them."""
 
     lazy_setting: ClassVar[str] = "num_features"
+    minima: ClassVar[Mapping[str, float]] = {"running_var": 0, "num_batches_tracked": 0}
     num_features: int | None
     running_mean: np.ndarray[Any, Any]
     running_var: np.ndarray[Any, Any]
@@ -51,11 +52,11 @@ class _BatchNorm(_Norm):
     def __init__(self, num_features: int | None = None, *, momentum: float | None = 0.1,
                  eps: float = 1e-5, affine: bool = True, dtype: Any = np.float32) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.momentum = None if momentum is None else checks.number(who, "momentum", momentum,
+        owner = type(self).__name__
+        self.momentum = None if momentum is None else checks.number(owner, "momentum", momentum,
                                                                     minimum=0, maximum=1)
-        self.eps = checks.number(who, "eps", eps, above=0)
-        self.affine = checks.flag(who, "affine", affine)
+        self.eps = checks.number(owner, "eps", eps, above=0)
+        self.affine = checks.flag(owner, "affine", affine)
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))

@@ -21,11 +21,11 @@ class _Pool(Module):
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.kernel_size = checks.pair(who, "kernel_size", kernel_size, minimum=1)
+        owner = type(self).__name__
+        self.kernel_size = checks.pair(owner, "kernel_size", kernel_size, minimum=1)
         self.stride = (self.kernel_size if stride is None
-                       else checks.pair(who, "stride", stride, minimum=1))
-        checks.padding(who, padding)                    # "same" depends on the image
+                       else checks.pair(owner, "stride", stride, minimum=1))
+        checks.padding(owner, padding)                    # "same" depends on the image
         self.padding = padding
 
     def extra_repr(self) -> str:
@@ -163,14 +163,14 @@ class Pad2D(Module):
 
     def __init__(self, widths: Any, *, mode: str = "constant", value: float = 0.0) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.widths = checks.pad_width(who, widths)
+        owner = type(self).__name__
+        self.widths = checks.pad_width(owner, widths)
         modes = ("constant", "reflect", "edge", "wrap")
         if mode not in modes:
-            raise SettingError(f"{who}: mode {mode!r} has no adjoint; choose from "
+            raise SettingError(f"{owner}: mode {mode!r} has no adjoint; choose from "
                                f"{', '.join(modes)}")
         self.mode = mode
-        self.value = checks.number(who, "value", value, finite=False)
+        self.value = checks.number(owner, "value", value, finite=False)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N (H + top + bottom) (W + left + right) C."""
