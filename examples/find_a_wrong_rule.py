@@ -8,7 +8,7 @@ import numpy as np
 from tinygrad_cnn import GradientMismatch, Sample, custom_op
 from tinygrad_cnn.testing import check_gradients, check_op, check_vjp_pair
 
-# ---- an op: the moving average of three neighbours in a row
+# ---- an op: the moving average of three neighbors in a row
 
 
 def samples(rng):
@@ -21,7 +21,7 @@ def smooth_vjp(ct, out, x):
     dx = np.zeros_like(x.data)
     for i in range(3):
         place = (..., slice(i, i + ct.shape[-1]))
-        dx[place] = ct.data / 3             # the mistake: it must be +=, since neighbours overlap
+        dx[place] = ct.data / 3             # the mistake: it must be +=, since neighbors overlap
     return type(x)(dx)
 
 

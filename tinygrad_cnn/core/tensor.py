@@ -20,13 +20,14 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
 from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS
-from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
+from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_flag", "as_setting", "as_tensor",
+__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor",
            "refuse_tensors_inside", "shared", "tensor", "with_own_dtype", "writable"]
 
 Array = NDArray[Any]
@@ -548,7 +549,7 @@ def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
 
 def _may_require(array: Array, requires_grad: Any, op: str, name: str) -> bool:
     """The flag ``requires_grad``; refused if it is no flag, or the values are no floats."""
-    wanted = as_flag(requires_grad, op, "requires_grad")
+    wanted = flag(op, "requires_grad", requires_grad)
     if wanted and array.dtype.kind != "f":
         raise DTypeError(f"{op}: {array.dtype} cannot require a gradient; "
                          f"cast it: {name}.astype(np.float32)")
@@ -660,13 +661,6 @@ def as_dtype(value: Any, op: str) -> np.dtype[Any]:
     except (TypeError, ValueError, SyntaxError):            # NumPy parses strings such as "(2,)f4"
         pass
     raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
-
-
-def as_flag(value: Any, op: str, name: str) -> bool:
-    """True or False; what merely counts as true is refused."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise SettingError(f"{op}: {name} must be True or False, got {value!r}")
 
 
 def _kind_of(value: Any) -> str:
