@@ -601,7 +601,7 @@ def overwritten(e: Jacobians) -> Diagnosis | None:
     there, kept = (np.abs(m) > 1e-9 * e.scale for m in (e.right, e.got))
     several, wrong = there.sum(axis=0) > 1, e.wrong.any(axis=0)
     if wrong.any() and not (wrong & ~several).any() and not (kept & e.wrong).any() \
-            and kept.any(axis=0)[several].all():
+            and np.asarray(kept.any(axis=0))[several].all():
         return "overwritten", ("overwritten overlaps: where several outputs meet in one entry only "
                                "one contribution is kept, use += instead of =")
     return None
