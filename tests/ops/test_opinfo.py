@@ -645,7 +645,8 @@ def compare(ours, theirs, leaves, dtype, loses_digits=False):
     sizes = sizes_of(right, leaves, given(found[0]))
     if loses_digits:
         ct, *directions = given(found[0])
-        least = largest(ct) * max(map(largest, directions))
+        # exp(x − out) is off by u · |x|, and p − p² by as much where p is near 1.
+        least = largest(ct) * max(map(largest, directions)) * (1 + max(map(largest, leaves)))
         sizes = [*sizes[:n + 1], *(max(size, least) for size in sizes[n + 1:])]
     for name, a, b, size, change in zip(names, found, right, sizes, condition, strict=False):
         assert a.shape == b.shape, f"{name}: shape {a.shape}, PyTorch's is {b.shape}"
