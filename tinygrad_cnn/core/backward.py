@@ -119,6 +119,10 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
             np.broadcast_to(np.nan, ct.shape) if out is None else out, True, node)
     elif foreign:
         args, ct, out = tuple(map(locked, args)), locked(ct), locked(out)
+    if multiplies:
+        # Only a cotangent of zero must stay one; a few entries are looked at before a rule is called.
+        given = ct if wrap is None else ct._data
+        multiplies = given.size > 1024 or np.count_nonzero(given) < given.size
     sent: list[tuple[Tensor, Any]] = []
     made: Any = None
     for i, x in enumerate(inputs):
