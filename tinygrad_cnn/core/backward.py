@@ -120,7 +120,7 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
     elif foreign:
         args, ct, out = tuple(map(locked, args)), locked(ct), locked(out)
     if multiplies:
-        # Only a cotangent of zero must stay one; a few entries are looked at before a rule is called.
+        # Only a zero must stay one: a few entries are looked at before a rule is called.
         given = ct if wrap is None else ct._data
         multiplies = given.size > 1024 or np.count_nonzero(given) < given.size
     sent: list[tuple[Tensor, Any]] = []
