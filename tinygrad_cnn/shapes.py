@@ -182,7 +182,7 @@ class Phase(NamedTuple):
     pixels: slice
     taps: slice                 # of the turned filter
     padding: int                # before the results, may be negative
-    dilation: int               # between the results that neighbouring taps meet
+    dilation: int               # between the results that neighboring taps meet
 
 
 def phases(n: int, taps: int, stride: int, pad: int, dilation: int) -> list[Phase]:

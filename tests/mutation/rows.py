@@ -206,7 +206,7 @@ MUTANTS = (
     Mutant("R06", "max", "everyone of a tie gets it", "ties", broken(
         "max", "x", lambda right, ct, out, x, *, axis, keepdims, shares:
         _spread(ct, x, axis) * (shares > 0))),
-    Mutant("R07", "logsumexp", "not normalised", "factor", broken(
+    Mutant("R07", "logsumexp", "not normalized", "factor", broken(
         "logsumexp", "x", lambda right, ct, out, x, *, axis, keepdims:
         _spread(ct, x, axis) * np.exp(x))),
     Mutant("R08", "sum_to", "row sums in reverse", "flipped", post("sum_to", "x", _last_axis)),

@@ -337,7 +337,7 @@ def test_an_entry_that_is_taken_twice_collects_both_gradients():
 
 # ---- losses --------------------------------------------------------------------------------------
 
-LOGITS = np.log([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]])      # already normalised
+LOGITS = np.log([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]])      # already normalized
 
 
 def test_cross_entropy_is_minus_the_logarithm_of_the_label_s_probability():

@@ -141,7 +141,7 @@ def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
         One for each input of the op; optional ones may be missing at the end.  What is no tensor
         takes the dtype of the tensors.
     **settings
-        The settings of the op, all of them, in their normalised form.
+        The settings of the op, all of them, in their normalized form.
 
     Raises
     ------
@@ -389,7 +389,7 @@ _NOTHING: dict[str, Any] = {}
 # ---- public functions made from a declaration ----------------------------------------------------
 
 def expose(op: Op) -> Callable[..., Tensor]:
-    """The public function of an op whose settings need no normalising; its ``op`` is the op."""
+    """The public function of an op whose settings need no normalizing; its ``op`` is the op."""
     known = frozenset(op.settings)
 
     def function(*inputs: Any, **settings: Any) -> Tensor:

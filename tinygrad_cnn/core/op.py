@@ -53,7 +53,7 @@ class Sample:
     args : tuple of ndarray or None
         The inputs, in float64; None for an optional input that is left out.
     settings : mapping
-        The settings in their normalised form.
+        The settings in their normalized form.
 
     Examples
     --------
@@ -161,7 +161,7 @@ class Op:
         Inputs, and ``"out"``, whose values the rules read; None stands for all.  What no rule reads
         is not kept for the backward pass.
     family : str
-        One of `FAMILIES`: how drawings colour the op.
+        One of `FAMILIES`: how drawings color the op.
     flops : callable, optional
         ``(*input_shapes, out_shape, **settings)`` -> floating-point operations of the forward pass;
         one for each output entry if not given.

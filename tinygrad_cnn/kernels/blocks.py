@@ -39,7 +39,7 @@ _SHELF = _Shelf()
 
 
 class borrowed:  # noqa: N801 - used as a function in a with statement
-    """Uninitialised arrays of these shapes, side by side in one buffer that is used again.
+    """Uninitialized arrays of these shapes, side by side in one buffer that is used again.
 
     The buffer belongs to the thread while the ``with`` block runs; a call from inside the block
     gets another one, so kernels may call kernels.  After an error it is not lent again: it goes

@@ -158,7 +158,7 @@ def _lend(size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _Lease:
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """An uninitialised array, on memory that was used before where there is some."""
+    """An uninitialized array, on memory that was used before where there is some."""
     kind = np.dtype(dtype)
     need = math.prod(shape) * kind.itemsize
     if need < _FROM or kind.hasobject:

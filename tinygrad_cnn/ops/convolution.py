@@ -176,7 +176,7 @@ conv2d_input.__doc__ = """The adjoint of `conv2d` in its images.
     image_size : (int, int)
         (H, W) of the images; several sizes can lead to one (OH, OW).
     stride, padding, dilation, groups
-        As `conv2d` normalises them: pairs, and padding as ((top, bottom), (left, right)).
+        As `conv2d` normalizes them: pairs, and padding as ((top, bottom), (left, right)).
 
     Returns
     -------
@@ -207,7 +207,7 @@ conv2d_weight.__doc__ = """The adjoint of `conv2d` in its filters: images agains
     kernel_size : (int, int)
         (KH, KW) of the filters.
     stride, padding, dilation, groups
-        As `conv2d` normalises them: pairs, and padding as ((top, bottom), (left, right)).
+        As `conv2d` normalizes them: pairs, and padding as ((top, bottom), (left, right)).
 
     Returns
     -------
@@ -388,7 +388,7 @@ def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding:
     b : Tensor, shape (O,), optional
         Added to every pixel of its channel.
     stride : int or (int, int), pixels, default 1
-        Distance between the windows of neighbouring pixels.
+        Distance between the windows of neighboring pixels.
     padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
         Cut off around the result.  "same" makes OH = H · stride.
     output_padding : int or (int, int), pixels, default 0

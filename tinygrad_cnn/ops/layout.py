@@ -514,7 +514,7 @@ spread.__doc__ = """The adjoint of indexing: zeros of ``shape`` with ``y`` added
     ----------
     y : Tensor
     index : tuple
-        As `getitem` normalises it; an entry that is named repeatedly collects a sum.
+        As `getitem` normalizes it; an entry that is named repeatedly collects a sum.
     shape : tuple of int
 
     Raises

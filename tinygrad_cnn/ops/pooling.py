@@ -152,7 +152,7 @@ take_winners.__doc__ = """The pixel of each window that ``winners`` points at: N
     winners : ndarray of int, shape (N, OH, OW, C)
         Place u · KW + v inside each window, as `max_pool2d` finds it.
     kernel_size, stride, padding
-        As `max_pool2d` normalises them.
+        As `max_pool2d` normalizes them.
 
     Examples
     --------
@@ -172,7 +172,7 @@ spread_winners.__doc__ = """The adjoint of `take_winners`: add each entry where 
     image_size : (int, int)
         (H, W) of the images.
     kernel_size, stride, padding
-        As `max_pool2d` normalises them.
+        As `max_pool2d` normalizes them.
 
     Raises
     ------
@@ -252,7 +252,7 @@ windows.__doc__ = """Every window of the images, copied out: N H W C -> N OH OW 
     ----------
     x : Tensor, shape (N, H, W, C)
     kernel_size, stride, padding
-        As `max_pool2d` normalises them.
+        As `max_pool2d` normalizes them.
     fill : float
         What stands in the padding.
 
@@ -272,7 +272,7 @@ fold.__doc__ = """The adjoint of `windows`: add up windows where they overlap.
     image_size : (int, int)
         (H, W) of the images.
     stride, padding
-        As `max_pool2d` normalises them.
+        As `max_pool2d` normalizes them.
 
     Raises
     ------
@@ -447,7 +447,7 @@ avg_pool2d_input.__doc__ = """The adjoint of `avg_pool2d`: share each entry out 
     image_size : (int, int)
         (H, W) of the images.
     kernel_size, stride, padding, count_include_pad
-        As `avg_pool2d` normalises them.
+        As `avg_pool2d` normalizes them.
 
     Raises
     ------

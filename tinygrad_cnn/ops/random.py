@@ -27,7 +27,7 @@ class _Default:
 
 
 def manual_seed(seed: int) -> np.random.Generator:
-    """Restart the default generator, which initialisations and dropout draw from.
+    """Restart the default generator, which initializations and dropout draw from.
 
     Parameters
     ----------
