@@ -581,7 +581,7 @@ def getitem(x: Any, index: Any) -> Tensor:
 
 def _concatenate_shape(*xs: Shape, axis: int) -> Shape:
     for i, x in enumerate(xs):
-        if x[:axis] + x[axis + 1:] != xs[0][:axis] + xs[0][axis + 1:]:
+        if len(x) != len(xs[0]) or x[:axis] + x[axis + 1:] != xs[0][:axis] + xs[0][axis + 1:]:
             raise ShapeError(f"concatenate: xs[0] is {xs[0]} but xs[{i}] is {x}; "
                              f"only axis {axis} may differ")
     return *xs[0][:axis], sum(x[axis] for x in xs), *xs[0][axis + 1:]
