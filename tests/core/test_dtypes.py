@@ -115,11 +115,11 @@ def test_a_setting_with_a_fraction_is_not_cut_off_to_fit_integers(op, sample, dt
                     if isinstance(v, float) and k != name})
 
 
-@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("dtype", INTEGERS[1:])
 def test_clip_of_integers_holds_its_bounds_or_refuses(dtype):
     values = np.array([0, 1, 5, 100]).astype(dtype)
     x = Tensor(values)
-    least, most = (0, 1) if dtype is np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
     for low in (None, -1, 0, 2.0, -np.inf, 10**30, 1, np.int8(1)):
         for high in (None, 2, 300, np.inf, 10**30, -5, 3.0):
             bottom = -np.inf if low is None else low

@@ -87,7 +87,7 @@ def _shifted(x: Array, axis: Axes) -> tuple[Array, Array]:
     """
     top = np.max(x.real, axis=axis, keepdims=True)
     if np.isfinite(top).all():
-        return x - top, top
+        return np.asarray(x - top), top
     infinite = x.real == np.inf
     with np.errstate(invalid="ignore"):
         z = np.where(infinite, 0, x - np.where(np.isneginf(top), 0, top)).astype(x.dtype)
@@ -98,9 +98,9 @@ def _shifted(x: Array, axis: Axes) -> tuple[Array, Array]:
 def _log_total(z: Array, axis: Axes, out: Array | None = None) -> Array:
     """log Σ exp(z) of rows whose largest entry is 0, without adding what is small to 1."""
     most = z.real == 0
-    e = np.exp(z, out=out)
+    e = np.asarray(np.exp(z, out=out))
     e -= most
-    rest = e.sum(axis=axis, keepdims=True)
+    rest = np.asarray(e.sum(axis=axis, keepdims=True))
     rest += most.sum(axis=axis, keepdims=True) - 1
     with np.errstate(divide="ignore"):                       # a row of −∞: log 0
         return np.asarray(np.log1p(rest, out=rest))
@@ -109,7 +109,7 @@ def _log_total(z: Array, axis: Axes, out: Array | None = None) -> Array:
 def logsumexp(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     """log Σ exp(x) over ``axis``."""
     z, top = _shifted(x, axis)
-    y = _log_total(z, axis)
+    y = _log_total(z, axis, out=z)
     y += np.where(np.isneginf(top), 0, top)
     return np.asarray(y if keepdims else y.squeeze(axis))
 

@@ -346,7 +346,7 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     SettingError
         If ``low`` is above ``high``, or a bound is not a number.
     DTypeError
-        If the entries are integers, and a bound is none, or lies beyond their range.
+        If the entries are booleans; or integers, and a bound has a fraction or leaves none of them.
 
     Examples
     --------
@@ -354,7 +354,9 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     array([-1. ,  0.5,  1. ], dtype=float32)
     """
     x = as_tensor(x, "clip")
-    whole = x.dtype.kind in "iub"
+    if x.dtype.kind == "b":
+        raise DTypeError("clip: x is bool, which holds no numbers; cast it: x.astype(np.float32)")
+    whole = x.dtype.kind in "iu"
     try:
         bottom = -math.inf if low is None else _bound("low", low, whole)
         top = math.inf if high is None else _bound("high", high, whole)
@@ -372,8 +374,6 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
 
 def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
     """The least and the largest number of a dtype."""
-    if dtype.kind == "b":
-        return 0, 1
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     return -math.inf, math.inf

@@ -102,7 +102,6 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
         total = float((per_class[target] if are_classes else target * per_class).sum())
     if not total and reduction == "mean":
         raise SettingError(f"{op}: the weights of all labels are 0, so their mean is not defined")
-    target.flags.writeable = False              # so that recording it takes no copy
     own = even = None
     one = np.ones(1) if per_class is None else per_class
     if not are_classes:
@@ -111,6 +110,9 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
         own = np.broadcast_to(one, classes)[target].astype(scores.dtype) * (1 - smoothing)
         if smoothing:
             even = np.broadcast_to(smoothing / classes * one, classes).astype(scores.dtype)
+    for array in (target, own, even):
+        if array is not None:
+            array.flags.writeable = False       # so that recording it takes no copy
     return {"target": target, "own": own, "even": even,
             "divisor": {"mean": total, "sum": 1.0, "none": None}[reduction]}
 
