@@ -38,7 +38,8 @@ NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pool
          "ops": ("core.backward",), "nn": ("core.backward",),
          "testing.gradients": ("testing.plugin",)}
 # Folders whose files import earlier ones only.
-ORDER = {"core": ["op", "graph", "backward", "tensor", "apply", "autograd", "__init__"],
+ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
+                  "__init__"],
          "ops": ["samples", "elementwise", "activation", "layout", "reduction", "linear",
                  "convolution", "pooling", "normalize", "loss", "random", "numpy_functions",
                  "__init__"]}

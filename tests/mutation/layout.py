@@ -148,11 +148,11 @@ def _patched(owner: Any, name: str, other: Any) -> Iterator[None]:
 
 
 def _reuse_overwrites() -> Any:
-    return _patched(backward, "_sum", lambda a, b: b)
+    return _patched(backward, "added", lambda a, b: b)
 
 
 def _first_use_only() -> Any:
-    return _patched(backward, "_sum", lambda a, b: a)
+    return _patched(backward, "added", lambda a, b: a)
 
 
 def _writes_into_shared() -> Any:
@@ -160,7 +160,7 @@ def _writes_into_shared() -> Any:
     def add(a: Any, b: Any) -> Any:
         plain = isinstance(a, np.ndarray) and a.flags.writeable
         return np.add(a, b, out=a) if plain else a + b
-    return _patched(backward, "_sum", add)
+    return _patched(backward, "added", add)
 
 
 def _nothing_copied() -> Any:
@@ -169,13 +169,17 @@ def _nothing_copied() -> Any:
 
 
 def _tensors_overwrite() -> Any:
-    return _patched(backward, "_sum", lambda a, b: np.asarray(a + b) if isinstance(
+    return _patched(backward, "added", lambda a, b: np.asarray(a + b) if isinstance(
         a, np.ndarray) else b)
 
 
 def _grad_assigned() -> Any:
     """backward() assigns to .grad, and does not add."""
     return _patched(_TENSOR_MODULE, "_sum", lambda a, b, create_graph: b)
+
+
+def _nothing_masked() -> Any:
+    return _patched(backward, "_masked", lambda part, node, ct: part)
 
 
 def _nothing_freed() -> Any:
@@ -261,4 +265,10 @@ MUTANTS = (
            _nothing_freed),
     Mutant("G08", "tanh", "the public function runs another kernel", "public function",
            lambda: OPS["tanh"], _another_function),
+    Mutant("G09", "div", "0 / 0 at a cotangent of 0", "zero", lambda: OPS["div"],
+           _nothing_masked),
+    Mutant("G10", "sqrt", "0 / 0 at a cotangent of 0", "zero", lambda: OPS["sqrt"],
+           _nothing_masked),
+    Mutant("G11", "softmax", "0 · NaN at a row of zero cotangents", "zero",
+           lambda: OPS["softmax"], _nothing_masked),
 )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank
-from tinygrad_cnn.core.op import Op, public, register
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, public, register
 from tinygrad_cnn.core.tensor import (
     Array,
     Tensor,
@@ -31,7 +31,7 @@ from tinygrad_cnn.core.tensor import (
     refuse_tensors_inside,
     shared,
 )
-from tinygrad_cnn.errors import DTypeError, ShapeError
+from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
 __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
@@ -189,9 +189,19 @@ def _plain(inputs: tuple[Any, ...]) -> list[Any]:
 def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
     """The shape of the result, or an error that says which inputs do not fit."""
     named = dict(settings)
-    if op.axes is not None:
-        bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
-    return op.shape(*shapes, **named)
+    try:
+        if op.axes is not None:
+            bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), named)
+        return op.shape(*shapes, **named)
+    except TinygradCnnError as error:
+        # The rule may have asked that of another op, as an adjoint does; the user called this one.
+        other, _, rest = str(error).partition(": ")
+        if other != op.name and other in OPS and op.name in FUNCTIONS:
+            raise type(error)(f"{op.name}: {rest}") from None
+        raise
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise SettingError(f"{op.name}: the settings {named} do not fit inputs of the shapes "
+                           f"{shapes}: {error}") from None
 
 
 # Each step of a training asks the same questions, and the answer takes longer than a small kernel.

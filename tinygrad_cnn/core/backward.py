@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import ndarray
 
+from tinygrad_cnn.core.cotangent import added, fitted, masked
 from tinygrad_cnn.core.graph import Array, Node, Observer, changed, handed, locked, refuse_changed
-from tinygrad_cnn.core.op import FUNCTIONS, Op
-from tinygrad_cnn.errors import GradientError, KernelFailed
+from tinygrad_cnn.errors import KernelFailed
 
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
 
 __all__ = ["backward_pass", "key_of"]
-
-_LARGE = 1 << 17        # entries, from which a sum is worth a kernel's threads
 
 
 def key_of(x: Tensor) -> Any:
@@ -75,7 +73,7 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor], create_g
                 below = x.node
                 key: Any = x if below is None else below
                 if key in found:
-                    found[key] = _sum(found[key], part)
+                    found[key] = added(found[key], part)
                 else:
                     found[key] = part
                     if below is not None:
@@ -137,50 +135,13 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
             raise
         part = made[together[i]] if together else made
         if multiplies:
-            part = _masked(part, node, ct)
+            part = masked(part, node, ct)
         value = values[i]
         if (wrap is not None or type(part) is not ndarray or part.shape != value.shape
                 or part.dtype is not value.dtype):
-            part = _fitted(part, value, op, i, wrap is None)
+            part = fitted(part, value, op, i, wrap is None)
         sent.append((x, part))
     return sent
-
-
-def _masked(part: Any, node: Node, ct: Any) -> Any:
-    """What a rule gave, and 0 where every cotangent that an entry depends on is 0.
-
-    A rule multiplies with derivatives, and 0 · ∞ or 0 · NaN is NaN.  Where there is no NaN, nothing
-    needs to be done: so it is looked for first, at a fraction of the cost of the rule.
-    """
-    array: Any = getattr(part, "_data", part)
-    given = getattr(ct, "_data", ct)
-    if not hasattr(array, "dtype"):
-        return part                                         # which will be refused
-    op = node.op
-    if not op.spoils and not _has_nan(array):
-        return part
-    whole = node.values[0].shape
-    axes = op.coupled(*[None if v is None else v.shape for v in node.values], **node.settings)
-    first = tuple([slice(1) if k in axes else slice(None) for k in range(array.ndim)])
-    if op.spoils and not _has_nan(array if array.shape != whole else array[first]):
-        return part
-    zero = given == 0
-    if axes and zero.ndim:
-        kept = tuple([1 if k in axes else n for k, n in enumerate(whole)])
-        zero = zero.all(axis=axes, keepdims=True) if zero.shape == whole else zero.reshape(kept)
-    # An input that is stretched over the others depends on every cotangent that it reaches.
-    lead = max(0, zero.ndim - array.ndim)
-    over = (*range(lead), *(k for k in range(lead, zero.ndim)
-                            if array.shape[k - zero.ndim] == 1 < zero.shape[k]))
-    zero = zero.all(axis=over, keepdims=True)
-    untouched = np.broadcast_to(zero.reshape(zero.shape[lead:]), array.shape)
-    return FUNCTIONS["where"](untouched, 0.0, part)
-
-
-def _has_nan(array: Any) -> bool:
-    """Whether an entry is NaN: the sum of all squares is then, and BLAS is quick to find it."""
-    total = array.item() if array.size == 1 else np.vdot(array, array)
-    return bool(total != total)
 
 
 def _observed(observer: Observer, node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
@@ -195,28 +156,3 @@ def _observed(observer: Observer, node: Node, inputs: tuple[Tensor | None, ...],
     seconds = time.perf_counter() - began
     observer.backward(node, array(ct), [(x, array(part)) for x, part in sent], seconds)
     return sent
-
-
-def _fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Any:
-    """A cotangent summed to the shape of its input, or refused."""
-    if plain and hasattr(part, "node"):
-        part = part._data
-    expected = "an array" if plain else "a Tensor"
-    if not (isinstance(part, (ndarray, np.generic)) if plain else hasattr(part, "node")):
-        raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} returned "
-                            f"{type(part).__name__}, expected {expected}")
-    if part.shape != value.shape:
-        if not op.broadcasts:
-            raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} has shape {part.shape}, "
-                                f"the input has shape {value.shape}")
-        part = FUNCTIONS["sum_to"](part, shape=value.shape)
-    if part.dtype != value.dtype:
-        raise GradientError(f"{op.name}: vjp for {op.input_name(i)!r} has dtype {part.dtype}, the "
-                            f"input has {value.dtype}; keep the dtype of ct")
-    return np.asarray(part) if plain else part
-
-
-def _sum(a: Any, b: Any) -> Any:
-    if type(a) is ndarray and a.size < _LARGE:
-        return np.asarray(a + b)
-    return FUNCTIONS["add"](a, b)                       # recorded, or on all threads

@@ -36,7 +36,7 @@ from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
+__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "correlate"]
 
 _BUDGET = 1 << 18           # entries of patches in a block: 1 MB of float32, half of an L2 cache
 _FEW = 16                   # numbers in a row of a window, below which pixels go last
@@ -48,7 +48,7 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding:
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
                         groups=groups)
     y = allocate("conv2d", out, np.result_type(x, w))
-    _correlate(x, w, b, y, stride, padding, dilation, groups)
+    correlate(x, w, b, y, stride, padding, dilation, groups)
     return y
 
 
@@ -67,9 +67,9 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
         pixels = x[:, rows.pixels, columns.pixels]
         filters = turned[rows.taps, columns.taps]
         if filters.size and pixels.size:
-            _correlate(y, filters, None, pixels, (1, 1),
-                       ((rows.padding, 0), (columns.padding, 0)),
-                       (rows.dilation, columns.dilation), groups)
+            correlate(y, filters, None, pixels, (1, 1),
+                      ((rows.padding, 0), (columns.padding, 0)),
+                      (rows.dilation, columns.dilation), groups)
         else:
             pixels[...] = 0                             # no window reaches these pixels
     return x
@@ -114,8 +114,8 @@ def _weight(patches: _Patches, y: Array, w: Array) -> None:
         w[...] = total.reshape(kh, kw, c, o)
 
 
-def _correlate(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, padding: Sides,
-               dilation: Pair, groups: int) -> None:
+def correlate(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, padding: Sides,
+              dilation: Pair, groups: int) -> None:
     """Forward convolution into ``y``; only the top and left of the padding are read."""
     kh, kw, c, _ = w.shape
     o = w.shape[3] // groups

@@ -1,16 +1,19 @@
-"""Standardising the channels of images, block by block on several threads.
+"""Standardizing the channels of images, block by block on several threads.
 
 A block stays in the cache through all its steps, so that the images are read once for each pass and
 not once for each step.  Several pixels make one line, with the numbers of the channels repeated
 along it: NumPy is slow on lines of 16 numbers.
 
 The steps are those of the formulas, with the mean taken off first: a variance as the mean of the
-squares less the square of the mean would lose its digits where the mean is large.
+squares less the square of the mean would lose its digits where the mean is large.  Statistics are
+float64: a float32 mean of 1e4 is off by up to 5e-4, which a channel of small deviation would show.
+Where images are float32, ``_split`` hands what is left of the mean to a term that is added anyway.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,6 @@ import numpy as np
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.blocks import Array, borrowed, long_lines
 from tinygrad_cnn.kernels.memory import empty
-from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.kernels.threads import parallel
 
 __all__ = ["affine", "moments", "served", "standardize_input", "totals"]
@@ -57,120 +59,142 @@ def _sum(part: Array, channels: int) -> Array:
 
 
 def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of each channel, with the axes kept."""
+    """Mean and biased variance of each channel in float64, with the axes kept.
+
+    In one pass: each block has moments of its own, and those of all blocks are put together as
+    Chan, Golub & LeVeque do (*Updating formulae*, 1979): a large mean costs no digits.
+    """
     channels = x.shape[-1]
-    lines, shape = _lines(x), (1,) * (x.ndim - 1) + x.shape[-1:]
+    lines = _lines(x)
     passes = compiled.module("passes", x.dtype)
-    if passes is not None:
-        return _moments_compiled(passes, lines, channels, shape)
-    n = x.dtype.type(x.size // channels)
-    centre = _sum(add_rows(lines), channels) / n
-    centre_line = _along(centre, lines)
 
-    def work(low: int, high: int) -> Array:
-        total = np.zeros(lines.shape[1], x.dtype)
-        for part in _blocks(low, high, lines):
-            block = lines[part]
-            with borrowed(x.dtype, block.shape) as (d,):
-                np.subtract(block, centre_line, out=d)
-                np.multiply(d, d, out=d)
-                total += np.ones(len(d), d.dtype) @ d
-        return total
-
-    variance = _sum(sum(parallel(len(lines), work)), channels) / n
-    return centre.reshape(shape), variance.reshape(shape)
-
-
-def _moments_compiled(passes: Any, lines: Array, channels: int,
-                      shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """In one pass: each column of each part has a mean of its own, put together in float64."""
-    def work(low: int, high: int) -> tuple[int, Array, Array]:
+    def work(low: int, high: int) -> list[tuple[int, Array, Array]]:
+        if passes is None:
+            return [_block_moments(block) for part in _blocks(low, high, lines)
+                    for block in _flat(lines[part])]
         mean, squares = np.zeros(lines.shape[1]), np.zeros(lines.shape[1])
         passes.moments(lines, low, high, mean, squares)
-        return high - low, mean, squares
+        return [(high - low, mean, squares)]
 
-    found = parallel(len(lines), work, products=False)
-    count = np.repeat([rows for rows, _, _ in found], lines.shape[1] // channels)[:, None]
+    found = [part for parts in parallel(len(lines), work, products=passes is None)
+             for part in parts]
+    count = np.repeat([rows for rows, _, _ in found],
+                      [len(mean) // channels for _, mean, _ in found])[:, None]
     mean, squares = (np.concatenate([part[i].reshape(-1, channels) for part in found])
                      for i in (1, 2))
-    centre = (count * mean).sum(0) / count.sum()
-    variance = (squares + count * (mean - centre) ** 2).sum(0) / count.sum()
-    return (centre.astype(lines.dtype).reshape(shape), variance.astype(lines.dtype).reshape(shape))
+    center = (count * mean).sum(0) / count.sum()
+    variance = (squares + count * (mean - center) ** 2).sum(0) / count.sum()
+    shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+    return center.reshape(shape), variance.reshape(shape)
 
 
-def affine(x: Array, centre: Array, factor: Array, offset: Array | None = None) -> Array:
-    """(x − centre) · factor + offset, a number for each channel."""
+def _flat(lines: Array) -> Iterator[Array]:
+    """The same numbers as blocks of at most 63 lines: sums of few numbers keep their digits."""
+    while len(lines):
+        together = max(1, len(lines) // 32)
+        whole = len(lines) // together * together
+        yield lines[:whole].reshape(-1, together * lines.shape[1])
+        lines = lines[whole:]
+
+
+def _block_moments(block: Array) -> tuple[int, Array, Array]:
+    """Lines, and of each column of them the mean and the sum of squared deviations, in float64.
+
+    The first line is taken off before anything is added up, so that a constant column is exact.
+    """
+    count = len(block)
+    ones = np.ones(count, block.dtype)
+    with borrowed(block.dtype, block.shape) as (d,):
+        np.subtract(block, block[0], out=d)
+        total = (ones @ d).astype(np.float64)
+        np.multiply(d, d, out=d)
+        squares = np.maximum(ones @ d - total * total / count, 0)
+    return count, block[0] + total / count, squares
+
+
+def _split(center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """A mean in the dtype of the images, and the rest of it."""
+    rounded = center.reshape(-1).astype(dtype)
+    return rounded, center.reshape(-1) - rounded
+
+
+def affine(x: Array, center: Array, factor: Array, offset: Array | float = 0) -> Array:
+    """(x − center) · factor + offset, a number for each channel."""
     lines = _lines(x)
     out = empty(lines.shape, x.dtype)
-    centre, factor = _along(centre, lines), _along(factor, lines)
-    added = None if offset is None else _along(offset, lines)
+    center, rest = _split(center, x.dtype)
+    added = _along(offset - rest * factor.reshape(-1), lines)
+    center, factor = _along(center, lines), _along(factor, lines)
     passes = compiled.module("passes", x.dtype)
 
     def work(low: int, high: int) -> None:
         if passes is not None:
-            passes.affine(lines, centre, factor, np.zeros_like(factor) if added is None else added,
-                          out, low, high)
+            passes.affine(lines, center, factor, added, out, low, high)
             return
         for part in _blocks(low, high, lines):
             target = out[part]
-            np.subtract(lines[part], centre, out=target)
+            np.subtract(lines[part], center, out=target)
             np.multiply(target, factor, out=target)
-            if added is not None:
-                np.add(target, added, out=target)
+            np.add(target, added, out=target)
 
     parallel(len(lines), work, products=passes is None)
     return out.reshape(x.shape)
 
 
-def totals(g: Array, x: Array, centre: Array) -> Array:
-    """Σ g and Σ g · (x − centre) of each channel: 2 C."""
+def totals(g: Array, x: Array, center: Array) -> Array:
+    """Σ g and Σ g · (x − center) of each channel: 2 C, in float64."""
     lines, given = _lines(x), _lines(np.ascontiguousarray(g))
-    centre = _along(centre, lines)
+    center, rest = _split(center, x.dtype)
+    center = _along(center, lines)
     passes = compiled.module("passes", x.dtype)
 
     def work(low: int, high: int) -> Array:
         if passes is not None:
             sums = np.zeros((2, lines.shape[1]))
-            passes.totals(given, lines, centre, low, high, sums[0], sums[1])
+            passes.totals(given, lines, center, low, high, sums[0], sums[1])
             return sums
         sums = np.zeros((2, lines.shape[1]), lines.dtype)
         for part in _blocks(low, high, lines):
             block = given[part]
             ones = np.ones(len(block), lines.dtype)
             with borrowed(lines.dtype, block.shape) as (d,):
-                np.subtract(lines[part], centre, out=d)
+                np.subtract(lines[part], center, out=d)
                 np.multiply(d, block, out=d)
                 sums[0] += ones @ block
                 sums[1] += ones @ d
         return sums
 
-    found = np.asarray(sum(parallel(len(lines), work, products=passes is None)))
-    return found.reshape(2, -1, x.shape[-1]).sum(1).astype(x.dtype, copy=False)
+    found = np.asarray(sum(parallel(len(lines), work, products=passes is None)), np.float64)
+    found = found.reshape(2, -1, x.shape[-1]).sum(1)
+    found[1] -= rest * found[0]
+    return found
 
 
-def standardize_input(g: Array, x: Array, centre: Array, scale: Array, sums: Array,
+def standardize_input(g: Array, x: Array, center: Array, scale: Array, sums: Array,
                       weight: Array | None = None) -> Array:
-    """scale · (g − mean(g) − x̂ · mean(g · x̂)) · weight, where x̂ = scale · (x − centre).
+    """scale · (g − mean(g) − x̂ · mean(g · x̂)) · weight, where x̂ = scale · (x − center).
 
     ``sums`` are the `totals` of ``g`` and ``x``.
     """
     lines, given = _lines(x), _lines(np.ascontiguousarray(g))
-    n = x.dtype.type(math.prod(x.shape[:-1]))
+    n = math.prod(x.shape[:-1])
+    center, rest = _split(center, x.dtype)
     flat = scale.reshape(-1)
-    centre, scale = _along(centre, lines), _along(scale, lines)
-    mean, along = _along(sums[0] / n, lines), _along(-(sums[1] / n) * flat * flat, lines)
+    slope = -(sums[1] / n) * flat * flat
+    mean, along = _along(sums[0] / n + rest * slope, lines), _along(slope, lines)
+    center, scale = _along(center, lines), _along(flat, lines)
     last = None if weight is None else _along(weight, lines)
     out = empty(lines.shape, x.dtype)
     passes = compiled.module("passes", x.dtype)
 
     def work(low: int, high: int) -> None:
         if passes is not None:
-            passes.standardize_input(given, lines, centre, along, mean, scale,
+            passes.standardize_input(given, lines, center, along, mean, scale,
                                      np.ones_like(scale) if last is None else last, out, low, high)
             return
         for part in _blocks(low, high, lines):
             target = out[part]
-            np.subtract(lines[part], centre, out=target)
+            np.subtract(lines[part], center, out=target)
             np.multiply(target, along, out=target)
             np.add(target, given[part], out=target)
             np.subtract(target, mean, out=target)

@@ -1,4 +1,4 @@
-"""Whole-array kernels of reductions, of softmax and its kin, and of normalisation.
+"""Whole-array kernels of reductions, of softmax and its kin, and of normalization.
 
 Axes come as sorted tuples counted from the front.  Statistics square with ``x * x`` and never go
 through ``np.var``, so that they also hold for complex arrays.
@@ -52,9 +52,8 @@ def mean(x: Array, *, axis: Axes, keepdims: bool) -> Array:
 
 def var(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     """Σ (x − mean)² / n over ``axis``."""
-    d = x - mean(x, axis=axis, keepdims=True)
-    d *= d
-    return mean(d, axis=axis, keepdims=keepdims)
+    variance = statistics(x, axis)[1].astype(x.dtype)
+    return np.asarray(variance if keepdims else variance.squeeze(axis))
 
 
 def count(shape: Shape, axis: Axes) -> int:
@@ -203,86 +202,102 @@ def cross_entropy_input(logits: Array, g: Array, *, target: Array, own: Array | 
     return p
 
 
-def statistics(x: Array, axis: Axes, eps: float) -> tuple[Array, Array]:
-    """Mean and 1 / √(biased variance + eps) over ``axis``, with the axes kept."""
+def statistics(x: Array, axis: Axes) -> tuple[Array, Array]:
+    """Mean and biased variance over ``axis`` in float64 or wider, with the axes kept."""
     if normalize.served(x, axis):
-        centre, spread = normalize.moments(x)
-    else:
-        centre, spread = mean(x, axis=axis, keepdims=True), var(x, axis=axis, keepdims=True)
-    return centre, np.asarray(1 / np.sqrt(spread + x.dtype.type(eps)))
+        return normalize.moments(x)
+    # The first entry is taken off before anything is added up, so that constants are exact; then
+    # the mean, as far as the dtype of x can hold it, and what that leaves.
+    wide = np.result_type(x.dtype, np.float64)
+    first = x[tuple(slice(0, 1) if i in axis else slice(None) for i in range(x.ndim))]
+    d = x - first
+    middle = d.mean(axis=axis, keepdims=True, dtype=wide).astype(x.dtype)
+    d -= middle
+    rest = d.mean(axis=axis, keepdims=True, dtype=wide)
+    d *= d
+    return first + (middle + rest), d.mean(axis=axis, keepdims=True, dtype=wide) - rest * rest
+
+
+def _scale(variance: Array, eps: float) -> Array:
+    return np.asarray(1 / np.sqrt(variance + eps))
+
+
+def _standardized(x: Array, center: Array, scale: Array) -> Array:
+    """(x − center) · scale, with a center of more digits than the dtype of x holds."""
+    rounded = center.astype(x.dtype)
+    y = x - rounded
+    y -= (center - rounded).astype(x.dtype)
+    y *= scale.astype(x.dtype)
+    return np.asarray(y)
 
 
 def standardize(x: Array, *, axis: Axes, eps: float) -> tuple[Array, dict[str, Array]]:
     """(x − mean) / √(var + eps) over ``axis``, and the statistics."""
-    centre, scale = statistics(x, axis, eps)
+    center, variance = statistics(x, axis)
+    scale, found = _scale(variance, eps), {"center": center, "variance": variance}
     if normalize.served(x, axis):
-        return normalize.affine(x, centre, scale), {"centre": centre, "scale": scale}
-    y = x - centre
-    y *= scale
-    return np.asarray(y), {"centre": centre, "scale": scale}
+        return normalize.affine(x, center, scale), found
+    return _standardized(x, center, scale), found
 
 
-def standardize_input(g: Array, x: Array, *, axis: Axes, eps: float, centre: Array | None,
-                      scale: Array | None) -> Array:
+def standardize_input(g: Array, x: Array, *, axis: Axes, eps: float, center: Array | None,
+                      variance: Array | None) -> Array:
     """scale · (g − mean(g) − x̂ · mean(g · x̂)): the cotangent of x under `standardize`."""
-    if centre is None or scale is None:
-        centre, scale = statistics(x, axis, eps)
+    if center is None or variance is None:
+        center, variance = statistics(x, axis)
+    scale = _scale(variance, eps)
     if normalize.served(x, axis):
-        return normalize.standardize_input(g, x, centre, scale, normalize.totals(g, x, centre))
-    y = x - centre
-    y *= scale                                               # x̂
-    along = mean(g * y, axis=axis, keepdims=True)
-    y *= -along
+        return normalize.standardize_input(g, x, center, scale, normalize.totals(g, x, center))
+    y = _standardized(x, center, scale)                      # x̂
+    y *= -mean(g * y, axis=axis, keepdims=True)
     y += g
     y -= mean(g, axis=axis, keepdims=True)
-    y *= scale
+    y *= scale.astype(y.dtype)
     return np.asarray(y)
 
 
-def batch_norm_weight(g: Array, x: Array, *, eps: float, centre: Array | None,
-                      scale: Array | None) -> Array:
+def batch_norm_weight(g: Array, x: Array, *, eps: float, center: Array | None,
+                      variance: Array | None) -> Array:
     """Σ g · x̂ over all axes but the last: the cotangent of w under `batch_norm`."""
     axis = tuple(range(x.ndim - 1))
-    if centre is None or scale is None:
-        centre, scale = statistics(x, axis, eps)
+    if center is None or variance is None:
+        center, variance = statistics(x, axis)
+    scale = _scale(variance, eps)
     if normalize.served(x, axis):
-        return np.asarray(normalize.totals(g, x, centre)[1] * scale.reshape(-1))
-    y = x - centre
-    y *= scale
-    y *= g
-    return sum(y, axis=axis, keepdims=False)
+        return (normalize.totals(g, x, center)[1] * scale.reshape(-1)).astype(x.dtype)
+    return sum(_standardized(x, center, scale) * g, axis=axis, keepdims=False)
 
 
 def batch_norm(x: Array, w: Array, b: Array, *, eps: float) -> tuple[Array, dict[str, Array]]:
     """w · x̂ + b over all axes but the last, in two passes, and the statistics."""
     axis = tuple(range(x.ndim - 1))
-    centre, scale = statistics(x, axis, eps)
-    found = {"centre": centre, "scale": scale}
+    center, variance = statistics(x, axis)
+    scale, found = _scale(variance, eps) * w, {"center": center, "variance": variance}
     if normalize.served(x, axis):
-        return normalize.affine(x, centre, scale * w, b), found
-    y = x - centre
-    y *= scale * w
+        return normalize.affine(x, center, scale, b), found
+    y = _standardized(x, center, scale)
     y += b
-    return np.asarray(y), found
+    return y, found
 
 
-def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, centre: Array,
-                          scale: Array) -> tuple[Array, Array, Array]:
+def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, center: Array,
+                          variance: Array) -> tuple[Array, Array, Array]:
     """The cotangents of x, w and b under `batch_norm`, which share their sums over the batch."""
     axis = tuple(range(x.ndim - 1))
     if normalize.served(x, axis):
-        sums = normalize.totals(ct, x, centre)
-        return (normalize.standardize_input(ct, x, centre, scale, sums, w),
-                sums[1] * scale.reshape(-1), sums[0])
-    of_x = standardize_input(ct * w, x, axis=axis, eps=eps, centre=centre, scale=scale)
-    return (of_x, batch_norm_weight(ct, x, eps=eps, centre=centre, scale=scale),
+        scale = _scale(variance, eps)
+        sums = normalize.totals(ct, x, center)
+        return (normalize.standardize_input(ct, x, center, scale, sums, w),
+                (sums[1] * scale.reshape(-1)).astype(x.dtype), sums[0].astype(x.dtype))
+    of_x = standardize_input(ct * w, x, axis=axis, eps=eps, center=center, variance=variance)
+    return (of_x, batch_norm_weight(ct, x, eps=eps, center=center, variance=variance),
             sum_to(ct, shape=w.shape))
 
 
-def scale_shift(x: Array, w: Array, b: Array) -> Array:
-    """x · w + b, with a number for each entry of the last axis."""
+def scale_shift(x: Array, w: Array, b: Array, *, center: Array | None) -> Array:
+    """(x − center) · w + b, with a number for each entry of the last axis."""
     if normalize.served(x, tuple(range(x.ndim - 1))):
-        return normalize.affine(x, np.zeros_like(w), w, b)
-    y = x * w
+        return normalize.affine(x, np.zeros_like(w) if center is None else center, w, b)
+    y = x * w if center is None else _standardized(x, center, w)
     y += b
     return np.asarray(y)

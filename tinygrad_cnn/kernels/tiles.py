@@ -18,9 +18,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.kernels import outliers
 from tinygrad_cnn.kernels.blocks import Array, Block, borrowed, multiply, place, view
 from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
@@ -58,7 +60,8 @@ class _Tiles:
         self.pixels_w, self.filter_w, self.results_w = matrices(self.mw, kernel_size[1])
         self.across = -(-self.ow // self.mw)
         self.width = self.across * self.mw + kernel_size[1] - 1
-        self.blocks = self._blocks(n, -(-self.oh // self.mh), most)
+        self.down = -(-self.oh // self.mh)
+        self.blocks = self._blocks(n, self.down, most)
 
     def _blocks(self, n: int, down: int, most: int) -> list[Block]:
         threads = get_num_threads()
@@ -83,13 +86,14 @@ class _Tiles:
         return self.nh * self.nw, self.sizes(block)[2], channels
 
     def transform_pixels(self, x: Array, block: Block, padding: Sides, spare: Array,
-                         out: Array) -> Array:
-        """Bᵀ d B: NH·NW T C, in ``out``."""
+                         out: Array, squares: Array) -> Array:
+        """Bᵀ d B: NH·NW T C, in ``out``; and the sums of squares of the padded pixels."""
         (images, first, _), (count, rows, tiles) = block, self.sizes(block)
         run = count * self.c
         padded = _flat(out, self.mh * rows + self.nh - self.mh, self.width, count, self.c)
         place(padded.transpose(2, 0, 1, 3), x[images], self.mh * first - padding[0][0],
               -padding[1][0])
+        squares[self.mh * first:, :, images][:len(padded)] = np.vecdot(padded, padded)
         row, item = padded.strides[0], padded.itemsize
         half = _flat(spare, self.nh, rows, self.width, run)
         np.matmul(self.pixels_h,
@@ -103,12 +107,25 @@ class _Tiles:
                   out=whole.transpose(1, 2, 3, 0, 4))
         return whole.reshape(self.nw * self.nh, tiles, self.c)
 
-    def transform_results(self, y: Array, block: Block, spare: Array, out: Array) -> Array:
-        """A y Aᵀ: NH·NW T O, in ``out``."""
+    def squares(self, more: Pair, n: int) -> Array:
+        """A place for the sum of squares of each pixel of all tiles, and ``more``: R W N."""
+        return np.zeros((self.down * self.mh + more[0], self.across * self.mw + more[1], n),
+                        np.float32)
+
+    def uneven(self, squares: Array, x: Array, padding: Sides, size: Pair, window: int) -> Array:
+        """Which rows of tiles, of pixels or results, are not to be filtered: S N."""
+        (top, _), (left, _) = padding
+        inside = (slice(max(0, top), top + x.shape[1]), slice(max(0, left), left + x.shape[2]))
+        return outliers.uneven_tiles(squares, inside, (self.mh, self.mw), size, window)
+
+    def transform_results(self, y: Array, block: Block, spare: Array, out: Array,
+                          squares: Array) -> Array:
+        """A y Aᵀ: NH·NW T O, in ``out``; and the sums of squares of the results."""
         (images, first, _), (count, rows, tiles) = block, self.sizes(block)
         run = count * self.o
         padded = _flat(out, rows * self.mh, self.across * self.mw, count, self.o)
         place(padded.transpose(2, 0, 1, 3), y[images], self.mh * first, 0)
+        squares[self.mh * first:, :, images][:len(padded)] = np.vecdot(padded, padded)
         half = _flat(spare, self.nh, rows, self.across * self.mw * run)
         np.matmul(self.results_h.T, padded.reshape(rows, self.mh, -1),
                   out=half.transpose(1, 0, 2))
@@ -138,12 +155,14 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
     y = allocate("conv2d", tuple(out), np.float32)
     filters = np.matmul(cut.filter_h, w.reshape(kh, -1)).reshape(cut.nh, kw, -1)
     filters = np.matmul(cut.filter_w, filters).transpose(1, 0, 2).reshape(-1, c, o)
+    squares = cut.squares((kh - 1, kw - 1), len(x))
 
     def work(low: int, high: int) -> None:
         for block in cut.blocks[low:high]:
             spare_size = math.prod(cut.buffer(block, max(c, o)))
-            with borrowed(np.float32, (spare_size,), (spare_size,)) as (one, other):
-                pixels = cut.transform_pixels(x, block, padding, other, one)
+            with outliers.silent(), borrowed(np.float32, (spare_size,), (spare_size,)) as (
+                    one, other):
+                pixels = cut.transform_pixels(x, block, padding, other, one, squares)
                 products = _flat(other, *cut.buffer(block, o))
                 multiply(pixels, filters, products)
                 if b is not None:
@@ -152,23 +171,28 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
                 cut.write(products, block, one, y)
 
     parallel(len(cut.blocks), work)
+    bad = cut.uneven(squares, x, padding, (cut.nh, cut.nw), kh * kw)
+    outliers.correlate(bad, cut.mh, x, w, b, y, padding)
     return y
 
 
-def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> Array:
-    """Gradient of the filters."""
+def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> Any:
+    """Gradient of the filters; declined where a tile of pixels or results is uneven."""
     c, o = x.shape[3], y.shape[3]
     cut = _Tiles(y.shape, kernel_size, c, _TILES_WEIGHT)
     shape = (cut.nw * cut.nh, c, o)
+    kh, kw = kernel_size
+    x_squares, y_squares = cut.squares((kh - 1, kw - 1), len(x)), cut.squares((0, 0), len(y))
 
     def work(low: int, high: int) -> Array:
         total = np.zeros(shape, np.float32)
         for block in cut.blocks[low:high]:
             spare_size = math.prod(cut.buffer(block, max(c, o)))
-            with borrowed(np.float32, (spare_size,), cut.buffer(block, c), cut.buffer(block, o),
-                          shape) as (spare, one, other, products):
-                pixels = cut.transform_pixels(x, block, padding, spare, one)
-                results = cut.transform_results(y, block, spare, other)
+            with outliers.silent(), borrowed(
+                    np.float32, (spare_size,), cut.buffer(block, c), cut.buffer(block, o),
+                    shape) as (spare, one, other, products):
+                pixels = cut.transform_pixels(x, block, padding, spare, one, x_squares)
+                results = cut.transform_results(y, block, spare, other, y_squares)
                 np.matmul(pixels.transpose(0, 2, 1), results, out=products)
                 np.add(total, products, out=total)
         return total
@@ -177,4 +201,7 @@ def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> A
     half = np.matmul(cut.filter_w.T, total.reshape(cut.nw, -1))         # KW NH·C·O
     half = half.reshape(kernel_size[1], cut.nh, -1)
     w = np.matmul(cut.filter_h.T, half)                                 # KW KH C·O
+    if cut.uneven(x_squares, x, padding, (cut.nh, cut.nw), kh * kw).any() or cut.uneven(
+            y_squares, y, ((0, 0), (0, 0)), (cut.mh, cut.mw), cut.mh * cut.mw).any():
+        return NotImplemented
     return np.ascontiguousarray(w.transpose(1, 0, 2)).reshape(*kernel_size, c, o)

@@ -18,7 +18,8 @@ input gradient is a forward convolution of the padded cotangent with the filters
 circle.
 
 float64 is declined, because whoever asks for it wants its digits; in float32 the error is about
-5e-6 of the largest result.
+5e-6 of the largest result.  Strips with a pixel that is not finite, or far above the rest, are
+computed directly (see ``outliers``), so that it tells only on results that see it.
 
 References
 ----------
@@ -36,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.kernels import tiles
+from tinygrad_cnn.kernels import outliers, tiles
 from tinygrad_cnn.kernels.blocks import (
     Array,
     Block,
@@ -82,7 +83,7 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding:
     """N H W C, KH KW C O, O -> N OH OW O."""
     out = shapes.conv2d(x.shape, w.shape, stride=stride, padding=padding, dilation=dilation,
                         groups=groups)
-    if not _served(x, w, w.shape, out[1], stride, dilation, groups):
+    if not _served(x, w, w.shape, out[1], stride, dilation, groups) or not outliers.tame(w):
         return NotImplemented
     return _correlate(x, w, b, out, padding)
 
@@ -91,7 +92,8 @@ def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding:
 def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,
                  dilation: Pair, groups: int) -> Any:
     """N OH OW O, KH KW C O -> N H W C."""
-    if not _served(y, w, w.shape, image_size[0], stride, dilation, groups):
+    if (not _served(y, w, w.shape, image_size[0], stride, dilation, groups)
+            or not outliers.tame(w)):
         return NotImplemented
     kh, kw, c, _ = w.shape
     turned = np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2))      # KH KW O C
@@ -107,17 +109,24 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
     if not _served(x, y, kernel_size, y.shape[1], stride, dilation, groups):
         return NotImplemented
     c, o = x.shape[3], y.shape[3]
-    if _tiled(c, o, y.shape[1:3], kernel_size):
-        return tiles.correlate_weight(x, y, kernel_size, padding)
+    make = tiles.correlate_weight if _tiled(c, o, y.shape[1:3], kernel_size) else _correlate_weight
+    with outliers.silent():
+        return make(x, y, kernel_size, padding)
+
+
+def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> Any:
+    c, o = x.shape[3], y.shape[3]
     strips = _strips(y.shape, kernel_size, c, get_num_threads())
+    x_squares = strips.squares()
+    y_squares = np.zeros((strips.m * strips.count, len(y)), np.float32)
 
     def work(low: int, high: int) -> Array:
         total = np.zeros((strips.n, strips.reach * c, strips.g * o), np.float32)
         for block in strips.blocks[low:high]:
-            with borrowed(np.float32, *strips.shapes(block), total.shape) as (
+            with outliers.silent(), borrowed(np.float32, *strips.shapes(block), total.shape) as (
                     padded, pixels, results, products):
-                strips.transform_pixels(x, block, padding, padded, pixels)
-                strips.transform_results(y, block, results)
+                strips.transform_pixels(x, block, padding, padded, pixels, x_squares)
+                strips.transform_results(y, block, results, y_squares)
                 for windows, places in strips.residues(pixels, results):
                     np.matmul(windows.transpose(0, 2, 1), places, out=products)
                     np.add(total, products, out=total)
@@ -126,6 +135,9 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
     total: Array = gather(np.asarray(sum(parallel(len(strips.blocks), work))), kernel_size[1], c,
                           strips.g)   # n KW·C·O
     w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total)
+    if strips.uneven(x_squares, x, padding[0][0]).any() or outliers.uneven_rows(
+            y_squares, y, 0, strips.ow, strips.m, strips.m, strips.m).any():
+        return NotImplemented
     return w.reshape(*kernel_size, c, o)
 
 
@@ -143,16 +155,19 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     y = allocate("conv2d", tuple(out), np.float32)
     to_filter = matrices(strips.m, kh)[1]
     filters = repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, strips.g)
+    squares = strips.squares()
 
     def work(low: int, high: int) -> None:
         for block in strips.blocks[low:high]:
-            with borrowed(np.float32, *strips.shapes(block)) as (padded, pixels, results):
-                strips.transform_pixels(x, block, padding, padded, pixels)
+            with outliers.silent(), borrowed(np.float32, *strips.shapes(block)) as (
+                    padded, pixels, results):
+                strips.transform_pixels(x, block, padding, padded, pixels, squares)
                 for windows, places in strips.residues(pixels, results):
                     multiply(windows, filters, places)
                 strips.write(results, block, b, y)
 
     parallel(len(strips.blocks), work)
+    outliers.correlate(strips.uneven(squares, x, padding[0][0]), strips.m, x, w, b, y, padding)
     return y
 
 
@@ -164,7 +179,7 @@ class _Strips:
     """
 
     def __init__(self, out: Sequence[int], kernel_size: Pair, c: int, threads: int) -> None:
-        count, self.oh, self.ow, self.o = out
+        self.images, self.oh, self.ow, self.o = out
         self.c, (self.kh, self.kw) = c, kernel_size
         self.m = rows_together(self.oh, self.kh)
         self.n = self.m + self.kh - 1
@@ -173,7 +188,8 @@ class _Strips:
         # Whole groups in each row, so that no window of a result runs on into the next row.
         self.width = -(-(-(-self.ow // self.g) * self.g + self.kw - 1) // self.g) * self.g
         cost = self.width * ((self.m + self.n) * c + self.n * self.o)
-        self.blocks: list[Block] = blocks(count, -(-self.oh // self.m), cost, _BUDGET, threads)
+        self.count = -(-self.oh // self.m)
+        self.blocks: list[Block] = blocks(self.images, self.count, cost, _BUDGET, threads)
 
     def shapes(self, block: Block) -> tuple[tuple[int, ...], ...]:
         """Of the padded images, the transformed pixels and the transformed results."""
@@ -185,10 +201,12 @@ class _Strips:
                 (self.n, count, strips, self.width * self.o))
 
     def transform_pixels(self, x: Array, block: Block, padding: Sides, padded: Array,
-                         out: Array) -> None:
-        """Bᵀ d: n N·S·W·C, with zeros behind."""
+                         out: Array, squares: Array) -> None:
+        """Bᵀ d: n N·S·W·C, with zeros behind; and the sums of squares of the padded rows."""
         images, first, last = block
         place(padded, x[images], self.m * first - padding[0][0], -padding[1][0])
+        lines = padded.reshape(*padded.shape[:2], -1)
+        squares[self.m * first:self.m * last + self.kh - 1, images] = np.vecdot(lines, lines).T
         image, row, _, item = padded.strides
         rows = view(padded, (len(padded), last - first, self.n, self.width * self.c),
                     (image, self.m * row, row, item))           # strips overlap by KH − 1 rows
@@ -232,11 +250,23 @@ class _Strips:
                           products[:, whole:]))
         return pairs
 
-    def transform_results(self, y: Array, block: Block, out: Array) -> None:
-        """A y: n N S W O, zero where windows run over the right edge."""
+    def squares(self) -> Array:
+        """A place for the sum of squares of each padded row: R N."""
+        return np.zeros((self.m * self.count + self.kh - 1, self.images), np.float32)
+
+    def uneven(self, squares: Array, x: Array, top: int) -> Array:
+        """Which strips of pixels are not to be filtered: S N."""
+        return outliers.uneven_rows(squares, x, top, self.width, self.m, self.n, self.kh)
+
+    def transform_results(self, y: Array, block: Block, out: Array, squares: Array) -> None:
+        """A y: n N S W O, zero where windows run over the right edge; and the sums of squares."""
         out[..., self.ow * self.o:] = 0
         from_results = matrices(self.m, self.kh)[2].T
+        images, first, _ = block
         for rows, products in self._pairs(y, out, block):
+            lines = rows.reshape(len(rows), -1, self.ow * self.o)
+            squares[self.m * first:][:lines.shape[1], images] = np.vecdot(lines, lines).T
+            first += rows.shape[1]
             np.matmul(from_results[:, :rows.shape[2]], rows, out=products)
 
     def write(self, products: Array, block: Block, b: Array | None, y: Array) -> None:

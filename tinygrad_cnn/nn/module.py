@@ -112,6 +112,8 @@ class Module:
     awaits: ClassVar[str | None] = None
     #: The axes of PyTorch's weight of this layer in the order of this package, if that is another.
     pytorch_axes: ClassVar[tuple[int, ...] | None] = None
+    #: The least that entries of these buffers may be; a state dict with less, or NaN, is refused.
+    minima: ClassVar[Mapping[str, float]] = {}
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
@@ -359,7 +361,7 @@ class Module:
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
         if callable(own) or isinstance(own, property) \
-                or name in ("training", "awaits", "pytorch_axes"):
+                or name in ("training", "awaits", "pytorch_axes", "minima"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
@@ -503,9 +505,10 @@ class Module:
         Raises
         ------
         CheckpointError
-            If paths are missing or unexpected (strict), an array has another shape, or a dtype that
-            would lose digits; all are listed, and nothing is written.  Also if an entry is a tensor
-            of PyTorch, whose layouts differ, or not an array at all.
+            If paths are missing or unexpected (strict), an array has another shape, a dtype that
+            would lose digits, or values that cannot be, such as a negative variance; all are
+            listed, and nothing is written.  Also if an entry is a tensor of PyTorch, whose layouts
+            differ, or not an array at all.
 
         Examples
         --------

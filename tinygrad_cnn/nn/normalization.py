@@ -1,4 +1,4 @@
-"""Layers that steady a signal or disturb it: normalisation and dropout."""
+"""Normalization and dropout layers."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ class _Norm(Weighted):
 
 
 class _BatchNorm(_Norm):
-    """Both batch normalisations: statistics, and the choice between them."""
+    """Both batch normalizations: statistics, and the choice between them."""
 
+    minima: ClassVar[Mapping[str, float]] = {"running_var": 0, "num_batches_tracked": 0}
     running_mean: np.ndarray[Any, Any]
     running_var: np.ndarray[Any, Any]
     num_batches_tracked: np.ndarray[Any, Any]
@@ -94,7 +95,7 @@ class _BatchNorm(_Norm):
         raise NotImplementedError
 
     def forward(self, x: Any) -> Tensor:
-        """Standardise each channel by the batch's statistics, or in evaluation by the running ones.
+        """Standardize each channel by the batch's statistics, or in evaluation by the running ones.
 
         In training the running statistics take in those of the batch.
         """
@@ -123,7 +124,7 @@ class _BatchNorm(_Norm):
 
 
 class BatchNorm2D(_BatchNorm):
-    """Standardise each channel of images over the batch, then scale and shift it.
+    """Standardize each channel of images over the batch, then scale and shift it.
 
     In training, y = (x − mean) / √(var + eps) · w + b with the mean and the biased variance of the
     batch over N, H and W; in evaluation (`Module.eval`) with running averages of both:
@@ -206,7 +207,7 @@ class BatchNorm1D(_BatchNorm):
 
 
 class LayerNorm(_Norm):
-    """Standardise each row over its last axis, then scale and shift each entry.
+    """Standardize each row over its last axis, then scale and shift each entry.
 
     Parameters
     ----------

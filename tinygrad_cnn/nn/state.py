@@ -91,6 +91,11 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
         "the array, or the model with model.astype(...)"
         for name in both if not _fits(given[name].dtype, needed[name][1])]
     complaints += _disagreeing(module, given)
+    complaints += [
+        f"out of range: {full} must be at least {least}, its least entry is {given[full].min()}; "
+        "correct the array before loading it"
+        for path, part in module.walk() for name, least in part.minima.items()
+        if (full := _join(path, name)) in given and not (given[full] >= least).all()]
     absent = [f"missing: {name} {_text(needed[name][0])}" for name in missing]
     surplus = [f"unexpected: {name} {given[name].shape}" for name in unexpected]
     # A layer that waits for its size cannot stay half known, strict or not.

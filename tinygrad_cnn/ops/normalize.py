@@ -1,4 +1,4 @@
-"""softmax and its kin, and the standardising norms.
+"""The softmax family, and the standardizing norms.
 
 Kernels hand their statistics to the rules as residuals, which a rule passes on as settings so that
 they are computed once; a rule that must differentiate them works them out again from x.
@@ -20,7 +20,6 @@ from tinygrad_cnn.core import (
     as_array,
     as_setting,
     as_tensor,
-    expose,
     refuse_tensors_inside,
 )
 from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
@@ -28,7 +27,7 @@ from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.ops.elementwise import expm1
-from tinygrad_cnn.ops.reduction import mean, sum, sum_to, var
+from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Shape, axis_index
 
 __all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
@@ -148,15 +147,15 @@ def _standardize_shape(x: Shape, *, axis: Axes, eps: float) -> Shape:
 
 
 def _standardize_input_shape(g: Shape, x: Shape, *, axis: Axes, eps: float,
-                             centre: np.ndarray | None, scale: np.ndarray | None) -> Shape:
+                             center: np.ndarray | None, variance: np.ndarray | None) -> Shape:
     if g != x:
         raise ShapeError(f"standardize_input: g is {g} but x is {x}")
     return x
 
 
 def _standardize_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, eps: float,
-                     centre: np.ndarray, scale: np.ndarray) -> Tensor:
-    return apply(STANDARDIZE_INPUT, ct, x, axis=axis, eps=eps, centre=centre, scale=scale)
+                     center: np.ndarray, variance: np.ndarray) -> Tensor:
+    return apply(STANDARDIZE_INPUT, ct, x, axis=axis, eps=eps, center=center, variance=variance)
 
 
 def _standardize_input_vjp_g(ct: Tensor, out: Tensor, g: Tensor, x: Tensor,
@@ -165,12 +164,12 @@ def _standardize_input_vjp_g(ct: Tensor, out: Tensor, g: Tensor, x: Tensor,
 
 
 def _standardize_input_vjp_x(ct: Tensor, out: Tensor, g: Tensor, x: Tensor, *, axis: Axes,
-                             eps: float, centre: np.ndarray | None,
-                             scale: np.ndarray | None) -> Tensor:
+                             eps: float, center: np.ndarray | None,
+                             variance: np.ndarray | None) -> Tensor:
     # Of Σ ct · J(x) g, where J = r (I − 1/n − x̂ x̂ᵀ/n), r = 1/√(var + eps), x̂ = r (x − mean).
-    # ``centre`` and ``scale`` are functions of x too: they are worked out again, recorded.
+    # ``center`` and ``variance`` are functions of x too: they are worked out again, recorded.
     r = (var(x, axis=axis, keepdims=True) + eps) ** -0.5
-    x_hat = (x - mean(x, axis=axis, keepdims=True)) * r
+    x_hat = centered(x, axis) * r
 
     def average(t: Tensor) -> Tensor:
         return mean(t, axis=axis, keepdims=True)
@@ -192,7 +191,7 @@ def _standardize_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
         x = sample.args[0]
         assert x is not None
         yield Sample(sample.id, (rng.normal(size=x.shape), x),
-                     {**sample.settings, "centre": None, "scale": None})
+                     {**sample.settings, "center": None, "variance": None})
 
 
 def _norm_flops(*inputs: Any, out_shape: Shape, **settings: Any) -> int:
@@ -209,7 +208,7 @@ def _over_batch(x: Shape, *others: Shape | None, **settings: Any) -> Axes:
 
 STANDARDIZE = register(Op(
     name="standardize", shape=_standardize_shape, kernels={"array": kernels.standardize},
-    residuals=("centre", "scale"), vjp={"x": _standardize_vjp}, samples=_standardize_samples,
+    residuals=("center", "variance"), vjp={"x": _standardize_vjp}, samples=_standardize_samples,
     reads=("x",), couples=_over_axis, spoils=True, family="norm", flops=_norm_flops))
 
 STANDARDIZE_INPUT = register(Op(
@@ -262,17 +261,17 @@ def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
     return x
 
 
-def _batch_norm_vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, centre: np.ndarray,
-                    scale: np.ndarray) -> tuple[Any, ...]:
+def _batch_norm_vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, center: np.ndarray,
+                    variance: np.ndarray) -> tuple[Any, ...]:
+    statistics: dict[str, Any] = {"eps": eps, "center": center, "variance": variance}
     if isinstance(ct, np.ndarray):              # the three share their sums over the batch
-        return kernels.batch_norm_cotangents(ct, x, w, eps=eps, centre=centre, scale=scale)
-    statistics = {"eps": eps, "centre": centre, "scale": scale}
+        return kernels.batch_norm_cotangents(ct, x, w, **statistics)
     dx = apply(STANDARDIZE_INPUT, ct * w, x, axis=tuple(range(x.ndim - 1)), **statistics)
     return dx, apply(BATCH_NORM_WEIGHT, ct, x, **statistics), sum_to(ct, shape=b.shape)
 
 
-def _batch_norm_weight_shape(g: Shape, x: Shape, *, eps: float, centre: np.ndarray | None,
-                             scale: np.ndarray | None) -> Shape:
+def _batch_norm_weight_shape(g: Shape, x: Shape, *, eps: float, center: np.ndarray | None,
+                             variance: np.ndarray | None) -> Shape:
     if g != x:
         raise ShapeError(f"batch_norm_weight: g is {g} but x is {x}")
     return x[-1:]
@@ -291,7 +290,7 @@ def _batch_norm_weight_vjp_x(ct: Tensor, out: Tensor, g: Tensor, x: Tensor,
 def _batch_norm_weight_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for shape in ((2, 3, 2, 3), (5, 2)):
         yield Sample(f"{len(shape)} axes", (rng.normal(size=shape), rng.normal(size=shape) + 1),
-                     {"eps": 1e-2, "centre": None, "scale": None})
+                     {"eps": 1e-2, "center": None, "variance": None})
 
 
 def _batch_norm_samples(rng: np.random.Generator) -> Iterator[Sample]:
@@ -310,7 +309,7 @@ BATCH_NORM_WEIGHT = register(Op(
 
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
-    residuals=("centre", "scale"),
+    residuals=("center", "variance"),
     vjp={("x", "w", "b"): _batch_norm_vjp},
     samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), couples=_over_batch,
     spoils=True, family="norm", flops=_norm_flops,
@@ -318,31 +317,40 @@ BATCH_NORM = register(Op(
              Reject("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"))))
 
 
-def _scale_shift_shape(x: Shape, w: Shape, b: Shape) -> Shape:
-    if not x or w != x[-1:] or b != x[-1:]:
+def _scale_shift_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:
+    if not x or w != x[-1:] or b != x[-1:] or (center is not None and center.shape != x[-1:]):
         raise ShapeError(f"scale_shift: x is {x}, w {w} and b {b}; w and b need one entry for each "
                          "entry of the last axis of x")
     return x
 
 
+def _scale_shift_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *,
+                       center: np.ndarray | None) -> Tensor:
+    return sum_to(ct * (x if center is None else x - center), shape=w.shape)
+
+
 def _scale_shift_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for shape in ((2, 3, 2, 3), (5, 2)):
         yield Sample(f"{len(shape)} axes", (dyadic(rng, *shape), dyadic(rng, shape[-1]),
-                                            dyadic(rng, shape[-1])))
+                                            dyadic(rng, shape[-1])),
+                     {"center": dyadic(rng, shape[-1]) if len(shape) == 4 else None})
 
 
 SCALE_SHIFT = register(Op(
     name="scale_shift", shape=_scale_shift_shape, kernels={"array": kernels.scale_shift},
-    vjp={"x": lambda ct, out, x, w, b: ct * w,
-         "w": lambda ct, out, x, w, b: sum_to(ct * x, shape=w.shape),
-         "b": lambda ct, out, x, w, b: sum_to(ct, shape=b.shape)},
+    vjp={"x": lambda ct, out, x, w, b, *, center: ct * w,
+         "w": _scale_shift_vjp_w,
+         "b": lambda ct, out, x, w, b, *, center: sum_to(ct, shape=b.shape)},
     samples=_scale_shift_samples, affine_in=("x", "w", "b"), reads=("x", "w"), couples=(),
     family="norm",
-    flops=lambda x, w, b, *, out_shape: 2 * math.prod(x),
-    rejects=(Reject("channels", ((2, 3), (2,), (2,)), {}, "one entry for each entry"),)))
+    flops=lambda x, w, b, *, out_shape, center: 2 * math.prod(x),
+    rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"center": None},
+                    "one entry for each entry"),)))
 
-scale_shift = expose(SCALE_SHIFT)
-scale_shift.__doc__ = """Scale and shift each channel: x · w + b along the last axis.
+
+@public()
+def scale_shift(x: Any, w: Any, b: Any) -> Tensor:
+    """Scale and shift each channel: x · w + b along the last axis.
 
     Parameters
     ----------
@@ -359,21 +367,23 @@ scale_shift.__doc__ = """Scale and shift each channel: x · w + b along the last
     >>> scale_shift(Tensor([[1.0, 2.0]]), Tensor([10.0, 20.0]), Tensor([0.5, 0.0])).data
     array([[10.5, 40. ]], dtype=float32)
     """
+    return apply(SCALE_SHIFT, x, w, b, center=None)
 
 
 def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
                                ) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """`batch_norm` in training mode, with the mean and biased variance (C,) of the batch."""
-    y, found = apply_with_residuals(BATCH_NORM, x, w, b,
-                                    eps=positive("batch_norm", eps))
-    centre, scale = (found[name].reshape(-1) for name in ("centre", "scale"))
-    return y, centre, 1 / (scale * scale) - scale.dtype.type(eps)
+    """`batch_norm` in training mode, with the mean and biased variance (C,) of the batch.
+
+    The statistics are float64.
+    """
+    y, found = apply_with_residuals(BATCH_NORM, x, w, b, eps=positive("batch_norm", eps))
+    return y, found["center"].reshape(-1), found["variance"].reshape(-1)
 
 
 @public()
 def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
                eps: float = 1e-5) -> Tensor:
-    """Standardise each channel over the batch, then scale and shift it.
+    """Standardize each channel over the batch, then scale and shift it.
 
     y = w · (x − mean) / √(var + eps) + b, over all axes but the last.
 
@@ -430,12 +440,13 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
                            f"{np.min(as_array(var))}")
     plain = np.sqrt(as_array(var) + positive("batch_norm", eps))
     scale = w * (1 / plain).astype(x.dtype)
-    return apply(SCALE_SHIFT, x, scale, b - scale * as_array(mean).astype(x.dtype))
+    # The mean is taken off first: the difference of two large products would lose the digits.
+    return apply(SCALE_SHIFT, x, scale, b, center=as_array(mean).astype(x.dtype))
 
 
 @public()
 def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
-    """Standardise each row over the last axis, then scale and shift each of its entries.
+    """Standardize each row over the last axis, then scale and shift each of its entries.
 
     Parameters
     ----------

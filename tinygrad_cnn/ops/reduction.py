@@ -183,9 +183,15 @@ MEAN = register(Op(
     rejects=(Reject("nothing", ((0, 3),), {"axis": (0,), "keepdims": False}, "is empty"),)))
 
 
+def centered(x: Tensor, axis: Axes) -> Tensor:
+    """x − mean(x): the mean of a large number is rounded, so what that leaves is taken off too."""
+    d = x - mean(x, axis=axis, keepdims=True)
+    return d - mean(d, axis=axis, keepdims=True)
+
+
 def _var_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     scale = 2.0 / kernels.count(x.shape, axis)
-    return reshape(ct * scale, _kept(x, axis)) * (x - mean(x, axis=axis, keepdims=True))
+    return reshape(ct * scale, _kept(x, axis)) * centered(x, axis)
 
 
 VAR = register(Op(

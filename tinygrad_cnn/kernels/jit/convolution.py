@@ -4,8 +4,8 @@
 entries, work space is borrowed, and bands of rows are handed to the threads.
 
 Winograd's filtering (see ``kernels.winograd``) is for float32, stride 1 and filters of 2 to 5 rows.
-It mixes the rows of a strip, so that an infinity or NaN would spread; where a pixel is not finite
-the direct kernel takes over.
+It mixes the rows of a strip; where one holds an infinity, a NaN, or a pixel far above the rest, the
+direct kernel takes over (see ``kernels.outliers``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tinygrad_cnn.kernels.blocks import Array, borrowed
 from tinygrad_cnn.kernels.jit import loops
 from tinygrad_cnn.kernels.jit.tile import lanes, tile_rows, tile_vectors, wide_vectors
 from tinygrad_cnn.kernels.memory import aligned, allocate
+from tinygrad_cnn.kernels.outliers import regions, tame
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.kernels.toom_cook import gather, matrices, repeat
 from tinygrad_cnn.shapes import Pair, Sides
@@ -85,10 +86,23 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
 def _forward(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, origin: Pair,
              dilation: Pair) -> None:
     """Convolution into ``y``, which may be every so many pixels of an image."""
-    if (x.dtype == np.float32 and stride == dilation == (1, 1) and 2 <= w.shape[0] <= 5
-            and y.shape[1] >= 2 and y.flags.c_contiguous
-            and _forward_strips(x, w, b, y, origin)):
-        return
+    if _in_strips(x, w.shape[0], y, stride, dilation) and y.flags.c_contiguous and tame(w):
+        m, bad = _forward_strips(x, w, b, y, origin)
+        for images, first, last in regions(bad.T, m, y.shape[1]):
+            _forward_direct(x[images], w, b, y[images, first:last], stride,
+                            (origin[0] - first, origin[1]), dilation)
+    else:
+        _forward_direct(x, w, b, y, stride, origin, dilation)
+
+
+def _in_strips(x: Array, taps: int, y: Array, stride: Pair, dilation: Pair) -> bool:
+    """Whether Winograd's filtering serves, and saves anything."""
+    return (x.dtype == np.float32 and stride == dilation == (1, 1) and 2 <= taps <= 5
+            and _strip(y.shape[1], taps) >= 2)
+
+
+def _forward_direct(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, origin: Pair,
+                    dilation: Pair) -> None:
     n, oh, ow, o = y.shape
     kh, kw, c, _ = w.shape
     vectors = tile_vectors(o, x.itemsize)
@@ -147,13 +161,13 @@ def _together(ow: int, o: int) -> int:
     return next(g for g in range(most, 0, -1) if ow % g == 0)
 
 
-def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair) -> bool:
-    """False if a pixel is not finite; ``y`` is then to be written again."""
+def _forward_strips(x: Array, w: Array, b: Array | None, y: Array,
+                    origin: Pair) -> tuple[int, Array]:
+    """Rows of a strip, and which strips (N S) are uneven: their results are to be made directly."""
     n, oh, ow, o = y.shape
     kh, kw, c, _ = w.shape
     m = _strip(oh, kh)
-    if m < 2:
-        return False
+    bad = np.zeros((n, -(-oh // m)), bool)
     products = m + kh - 1
     to_products, to_filter, to_results = matrices(m, kh)
     g = _together(ow, o)
@@ -167,31 +181,38 @@ def _forward_strips(x: Array, w: Array, b: Array | None, y: Array, origin: Pair)
     bias = np.zeros(row, np.float32) if b is None else np.tile(b.astype(np.float32, copy=False), ow)
     zeros = np.zeros(max(line, width * 4), np.float32)
 
-    def work(low: int, high: int) -> bool:
+    def work(low: int, high: int) -> None:
         several = min(group, high - low)
         with borrowed(np.float32, (products * line,), (several * products * line,),
                       (max(several * products * row, width * 4),)) as (space, pixels, made):
-            return run(x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
-                       to_products.reshape(-1), to_results.reshape(-1), low, high, group,
-                       x.shape[1:], (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), origin,
-                       columns)
+            run(x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
+                to_products.reshape(-1), to_results.reshape(-1), low, high, group, x.shape[1:],
+                (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), origin, columns,
+                bad.reshape(-1))
 
-    return all(parallel(n * -(-oh // m), work, products=False))
+    parallel(bad.size, work, products=False)
+    return m, bad
 
 
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   dilation: Pair, groups: int) -> Any:
     """N H W C, N OH OW O -> KH KW C O."""
-    n, oh, ow, o = y.shape
-    (kh, kw), c = kernel_size, x.shape[3]
+    (kh, kw), c, o = kernel_size, x.shape[3], y.shape[3]
     if not _served(x, (kh, kw, c, o), dilation, groups, y.dtype) or not y.size:
         return NotImplemented
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
     origin = (padding[0][0], padding[1][0])
-    if x.dtype == np.float32 and stride == dilation == (1, 1) and 2 <= kh <= 5 and oh >= 2:
+    if _in_strips(x, kh, y, stride, dilation):
         made = _weight_strips(x, y, kernel_size, origin)
         if made is not None:
             return made
+    return _weight_direct(x, y, kernel_size, stride, origin, dilation)
+
+
+def _weight_direct(x: Array, y: Array, kernel_size: Pair, stride: Pair, origin: Pair,
+                   dilation: Pair) -> Array:
+    n, oh, ow, o = y.shape
+    (kh, kw), c = kernel_size, x.shape[3]
     vectors, width = tile_vectors(o, x.itemsize), lanes(x.itemsize)
     rows = tile_rows(kw * c, vectors)
     run = loops.weight(rows, vectors, width, o % width != 0)
@@ -213,12 +234,10 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
 
 
 def _weight_strips(x: Array, y: Array, kernel_size: Pair, origin: Pair) -> Array | None:
-    """None if a sum is not finite."""
+    """None if a strip of pixels or results is uneven."""
     n, oh, ow, o = y.shape
     (kh, kw), c = kernel_size, x.shape[3]
     m = _strip(oh, kh)
-    if m < 2:
-        return None
     products = m + kh - 1
     to_products, to_filter, to_results = matrices(m, kh)
     g = _together(ow, o)
@@ -234,20 +253,21 @@ def _weight_strips(x: Array, y: Array, kernel_size: Pair, origin: Pair) -> Array
     zeros = np.zeros(max(line, row), np.float32)
     spread = np.ascontiguousarray(to_results.T).reshape(-1)
 
-    def work(low: int, high: int) -> Array:
+    def work(low: int, high: int) -> Array | None:
         total = np.zeros(products * lines * g * o, np.float32)
         several = min(group, high - low)
         with borrowed(np.float32, (products * line,), (several * products * line + rows,),
                       (several * products * row,)) as (space, pixels, results):
             pixels[-rows:] = 0                          # a last tile reads on into these
-            run(x.reshape(-1), y.reshape(-1), total, zeros, space, pixels, results,
-                to_products.reshape(-1), spread, low, high, group, x.shape[1:],
-                (oh, ow // g, g * o), (kh, length, g * c), origin, columns)
-        return total
+            even = run(x.reshape(-1), y.reshape(-1), total, zeros, space, pixels, results,
+                       to_products.reshape(-1), spread, low, high, group, x.shape[1:],
+                       (oh, ow // g, g * o), (kh, length, g * c), origin, columns)
+        return total if even else None
 
-    total: Array = sum(parallel(n * -(-oh // m), work, products=False))
-    if not np.isfinite(total).all():
+    found = parallel(n * -(-oh // m), work, products=False)
+    if any(part is None for part in found):
         return None
+    total: Array = sum(part for part in found if part is not None)
     total = gather(total.reshape(products, lines, g * o)[:, :length], kw, c, g)
     w: Array = np.matmul(to_filter.T, total)
     return w.reshape(kh, kw, c, o)

@@ -14,6 +14,7 @@ from functools import cache, partial
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core.caching import FunctionCache
 from numba.extending import overload
 
@@ -21,6 +22,7 @@ from tinygrad_cnn.errors import KernelFailed
 from tinygrad_cnn.kernels.compiled import give_up
 from tinygrad_cnn.kernels.jit.move import clear, copy
 from tinygrad_cnn.kernels.jit.tile import tile
+from tinygrad_cnn.kernels.outliers import LARGEST, SPREAD
 from tinygrad_cnn.kernels.threads import apart
 
 # mypy: disable-error-code="no-untyped-def"
@@ -102,21 +104,37 @@ def frame(x, at, h, w, c, out, rows, columns, top, left):
         clear(out, begin + last * c, run - last * c)
 
 
-@_inside
-def finite(width, x, count, zeros, sums):
-    """Whether the first entries are finite: 0 · x, added up, is 0 or NaN."""
-    lanes, together = width.literal_value, 4 * width.literal_value
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
+def square(x):
+    """Σ x², in any order, so that it fills vectors."""
+    total = x.dtype.type(0)
+    for k in range(len(x)):
+        value = x[k]
+        total += value * value
+    return total
 
-    def run(width, x, count, zeros, sums):
-        tile(1, 4, lanes, False, sums, 0, 0, zeros, 0, 0, 0, 0, x, 0, 0, together, 1,
-             count // together, zeros, 0, 0, lanes)
-        total = x.dtype.type(0)
-        for k in range(together):
-            total += sums[k]
-        for k in range(count - count % together, count):
-            total += x[k] * x.dtype.type(0)
-        return total == 0
-    return run
+
+@compiled
+def uneven(x, rows, row, width, window):
+    """Whether an entry of a strip is far above the rest, or not finite: see ``outliers``."""
+    squares = np.empty(rows, np.float64)
+    most, least, zeros = 0.0, np.inf, 0
+    for i in range(rows):
+        squares[i] = square(x[i * row:(i + 1) * row])
+        if not squares[i] <= LARGEST:
+            return True
+        most = max(most, squares[i])
+        if squares[i] > 0:
+            least = min(least, squares[i])
+        else:
+            zeros += 1
+    if most <= SPREAD / width * least:
+        return False
+    squares.sort()
+    top = 0.0
+    for k in range(rows * row):
+        top = max(top, abs(x[k]))
+    return not top * top <= SPREAD / row * squares[zeros + min((rows - zeros - 1) // 2, window - 1)]
 
 
 @cache
@@ -219,19 +237,18 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
 
     @compiled
     def run(x, w, bias, zeros, y, space, pixels, products, to_products, from_products, low, high,
-            group, image, out, filters, origin, columns):
+            group, image, out, filters, origin, columns, bad):
         h, wide, c = image
         oh, ow, o = out
-        _, length, step = filters
+        kh, length, step = filters
         line, row, strips = columns * c, ow * o, -(-oh // m)
-        sound = True
         for begin in range(low, high, group):
             end = min(high, begin + group)
             for unit in range(begin, end):
                 i, strip = unit // strips, min(unit % strips * m, oh - m)
                 frame(x, i * h * wide * c, h, wide, c, space, n, columns, strip - origin[0],
                       -origin[1])
-                sound &= finite(width, space, n * line, zeros, products)
+                bad[unit] = uneven(space, n, line, columns, kh)
                 combine(n, wide_n, width, pixels, (unit - begin) * n * line, line, to_products, n,
                         space, 0, line, line, n, zeros, 0)
             for k in range(n):
@@ -255,7 +272,6 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
                         n, bias, 0)
                 if skip:
                     copy(y, place, products, at + skip * row, mine)
-        return sound
     return run
 
 
@@ -270,19 +286,22 @@ def weight_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n: in
             image, out, filters, origin, columns):
         h, wide, c = image
         oh, ow, o = out
-        _, length, step = filters
+        kh, length, step = filters
         line, row, strips = columns * c, ow * o, -(-oh // m)
         lines = -(-length // rows) * rows
         for begin in range(low, high, group):
             end = min(high, begin + group)
             for unit in range(begin, end):
                 i, strip, place = unit // strips, unit % strips * m, (unit - begin) * n
+                rest, at = min(m, oh - strip), (i * oh + strip) * row
                 frame(x, i * h * wide * c, h, wide, c, space, n, columns, strip - origin[0],
                       -origin[1])
+                if uneven(space, n, line, columns, kh) or uneven(g[at:], rest, row, ow, m):
+                    return False
                 combine(n, wide_n, width, pixels, place * line, line, to_products, n, space, 0,
                         line, line, n, zeros, 0)
-                combine(n, wide_n, width, results, place * row, row, to_results,
-                        min(m, oh - strip), g, (i * oh + strip) * row, row, row, m, zeros, 0)
+                combine(n, wide_n, width, results, place * row, row, to_results, rest, g, at, row,
+                        row, m, zeros, 0)
             for k in range(n):
                 for channel in range(0, o, together):
                     valid = min(width, o - channel - together + width)
@@ -292,4 +311,5 @@ def weight_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n: in
                              pixels, k * line + j, 1, n * line, step,
                              results, k * row + channel, n * row, o, end - begin, ow,
                              total, at, o, valid)
+        return True
     return run

@@ -1,4 +1,4 @@
-"""Single passes over memory: standardising, pooling, and masks, with nothing written in between.
+"""Single passes over memory: standardizing, pooling, and masks, with nothing written in between.
 
 NumPy makes one pass for each step of a formula, through the second-level cache at best; here a
 number is loaded once and stored once.  Arrays of lines are two-dimensional: whole pixels side by
@@ -39,41 +39,43 @@ def moments(lines, low, high, mean, squares):
 
     Blocks of 32 lines are read once; each has a mean of its own, and those of all blocks are put
     together as Chan, Golub & LeVeque do (*Updating formulae*, 1979): a large mean costs no digits.
+    The first line of a block is taken off before anything is added up, and that of all from the
+    means, so that a constant column is exact.
     """
     width = lines.shape[1]
-    centre, spread = np.empty(width, lines.dtype), np.empty(width, lines.dtype)
+    plain, spread = np.empty(width, lines.dtype), np.empty(width, lines.dtype)
     for first in range(low, high, 32):
         last = min(first + 32, high)
         count, before = last - first, first - low
-        centre[:] = 0
-        for i in range(first, last):
+        plain[:] = 0
+        spread[:] = 0
+        for i in range(first + 1, last):
             for k in range(width):
-                centre[k] += lines[i, k]
-        for k in range(width):
-            centre[k] /= count
-            spread[k] = 0
-        for i in range(first, last):
-            for k in range(width):
-                d = lines[i, k] - centre[k]
+                d = lines[i, k] - lines[first, k]
+                plain[k] += d
                 spread[k] += d * d
         share = count / (before + count)
         for k in range(width):
-            apart = centre[k] - mean[k]
+            part = np.float64(plain[k])
+            apart = np.float64(lines[first, k]) - lines[low, k] + part / count - mean[k]
             mean[k] += apart * share
-            squares[k] += spread[k] + apart * apart * share * before
+            squares[k] += max(np.float64(spread[k]) - part * part / count, 0.0) \
+                + apart * apart * share * before
+    for k in range(width):
+        mean[k] += lines[low, k]
 
 
 @compiled
-def affine(lines, centre, factor, offset, out, low, high):
-    """(x − centre) · factor + offset."""
+def affine(lines, center, factor, offset, out, low, high):
+    """(x − center) · factor + offset."""
     for i in range(low, high):
         for k in range(lines.shape[1]):
-            out[i, k] = (lines[i, k] - centre[k]) * factor[k] + offset[k]
+            out[i, k] = (lines[i, k] - center[k]) * factor[k] + offset[k]
 
 
 @compiled
-def totals(given, lines, centre, low, high, plain, along):
-    """Add Σ g to ``plain`` and Σ g · (x − centre) to ``along``."""
+def totals(given, lines, center, low, high, plain, along):
+    """Add Σ g to ``plain`` and Σ g · (x − center) to ``along``."""
     width = lines.shape[1]
     one, other = np.empty(width, lines.dtype), np.empty(width, lines.dtype)
     for first in range(low, high, 64):
@@ -83,18 +85,18 @@ def totals(given, lines, centre, low, high, plain, along):
             for k in range(width):
                 g = given[i, k]
                 one[k] += g
-                other[k] += g * (lines[i, k] - centre[k])
+                other[k] += g * (lines[i, k] - center[k])
         for k in range(width):
             plain[k] += one[k]
             along[k] += other[k]
 
 
 @compiled
-def standardize_input(given, lines, centre, along, mean, factor, weight, out, low, high):
-    """((x − centre) · along + g − mean) · factor · weight."""
+def standardize_input(given, lines, center, along, mean, factor, weight, out, low, high):
+    """((x − center) · along + g − mean) · factor · weight."""
     for i in range(low, high):
         for k in range(lines.shape[1]):
-            moved = (lines[i, k] - centre[k]) * along[k] + given[i, k] - mean[k]
+            moved = (lines[i, k] - center[k]) * along[k] + given[i, k] - mean[k]
             out[i, k] = moved * factor[k] * weight[k]
 
 
