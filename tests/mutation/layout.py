@@ -179,7 +179,7 @@ def _grad_assigned() -> Any:
 
 
 def _nothing_masked() -> Any:
-    return _patched(backward, "_masked", lambda part, node, ct: part)
+    return _patched(backward, "masked", lambda part, node, ct: part)
 
 
 def _nothing_freed() -> Any:
