@@ -289,7 +289,8 @@ def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, center: 
         sums = normalize.totals(ct, x, center)
         return (normalize.standardize_input(ct, x, center, scale, sums, w),
                 (sums[1] * scale.reshape(-1)).astype(x.dtype), sums[0].astype(x.dtype))
-    of_x = standardize_input(ct * w, x, axis=axis, eps=eps, center=center, variance=variance)
+    of_x = standardize_input(ct, x, axis=axis, eps=eps, center=center, variance=variance)
+    of_x *= w
     return (of_x, batch_norm_weight(ct, x, eps=eps, center=center, variance=variance),
             sum_to(ct, shape=w.shape))
 
