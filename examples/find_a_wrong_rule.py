@@ -8,7 +8,7 @@ import numpy as np
 from tinygrad_cnn import GradientMismatch, Sample, custom_op
 from tinygrad_cnn.testing import check_gradients, check_op, check_vjp_pair
 
-# ---- an op: the moving average of three neighbours in a row
+# ---- an op: the moving average of three neighbors in a row
 
 
 def samples(rng):
@@ -18,11 +18,11 @@ def samples(rng):
 
 def smooth_vjp(ct, out, x):
     """Each result goes back to the three entries it came from."""
-    dx = np.zeros_like(x.data)
+    dx = np.zeros(x.shape, x.dtype)
     for i in range(3):
         place = (..., slice(i, i + ct.shape[-1]))
-        dx[place] = ct.data / 3             # the mistake: it must be +=, since neighbours overlap
-    return type(x)(dx)
+        dx[place] = ct / 3                  # the mistake: it must be +=, since neighbors overlap
+    return dx
 
 
 @custom_op(shape=lambda x: (*x[:-1], x[-1] - 2), vjp={"x": smooth_vjp}, samples=samples,

@@ -32,14 +32,14 @@ epochs = 1 if args.quick else 3
 
 scale = 1 / train.peak
 mean, std = data.channel_statistics(train.images, scale=scale)
-prepare = data.Compose(data.ToFloat(scale), data.Normalize(mean, std))
+prepare = data.Compose([data.ToFloat(scale), data.Normalize(mean, std)])
 batches = data.DataLoader(train, batch_size=64, shuffle=True, seed=0, drop_last=True,
                           transform=prepare)
 
 model = models.build("lenet", train.image_shape, 10, rng=np.random.default_rng(0))
 print(summarize(model, train.image_shape))
 optimizer = optim.AdamW(model.parameters(), lr=2e-3)
-schedule = optim.schedules.OneCycle(optimizer, max_lr=2e-3, total_steps=epochs * len(batches))
+schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=epochs * len(batches))
 trainer = Trainer(model, optimizer, schedule=schedule, log=print)
 trainer.fit(batches, epochs)
 

@@ -16,19 +16,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": (),
     "shapes": ("errors",),
+    "checks": ("shapes", "errors"),
     "kernels": ("shapes", "errors", "kernels"),
-    "core": ("core", "shapes", "errors"),
+    "core": ("core", "checks", "shapes", "errors"),
     "debug": ("core.graph", "errors"),
-    "ops": ("ops", "core", "kernels", "shapes", "errors"),
+    "ops": ("ops", "core", "kernels", "checks", "shapes", "errors"),
     "transforms": ("core", "ops", "errors"),
-    "nn": ("nn", "ops", "core", "shapes", "errors"),
-    "optim": ("optim", "ops", "core", "errors"),
-    "data": ("data", "shapes", "errors"),
+    "nn": ("nn", "ops", "core", "checks", "shapes", "errors"),
+    "optim": ("optim", "core", "checks", "errors"),
+    "data": ("data", "checks", "shapes", "errors"),
     "viz": ("viz", "nn", "ops", "transforms", "core", "shapes", "errors"),
     "io": ("io", "nn", "core", "errors"),
-    "stepwise": ("stepwise", "kernels.reference", "shapes", "errors"),
-    "train": ("train", "data", "io", "nn", "optim", "ops", "transforms", "core", "shapes",
-              "errors"),
+    "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
+    "train": ("train", "data", "io", "nn", "optim", "ops", "transforms", "core", "checks",
+              "shapes", "errors"),
     "models": ("models", "nn", "ops", "core", "errors"),
     "testing": ("*",), "cli": ("*",), "__main__": ("*",), "__init__": ("*",),
 }
@@ -36,7 +37,7 @@ MAY_IMPORT = {
 NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pooling",
                                "kernels.elementwise", "kernels.reduction", "kernels.layout"),
          "ops": ("core.backward",), "nn": ("core.backward",),
-         "testing.gradients": ("testing.plugin",)}
+         "testing.check": ("testing.plugin",)}
 # Folders whose files import earlier ones only.
 ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
                   "__init__"],
@@ -199,6 +200,15 @@ def test_no_file_can_run_code():
             for keyword in node.keywords:
                 risky = keyword.arg in {"allow_pickle", "shell"}
                 assert not (risky and ast.unparse(keyword.value) == "True"), f"{path}:{line}"
+
+
+def test_booleans_are_told_from_numbers_in_one_module():
+    for path in FILES:
+        if layer(module_name(path)) not in {"nn", "optim", "data", "train", "io", "models"}:
+            continue
+        for line, name, node in calls(path):
+            known = name == "isinstance" and "bool" in ast.unparse(node.args[1])
+            assert not known, f"{path}:{line}: checks.py refuses booleans"
 
 
 def test_importing_the_package_loads_nothing_but_numpy():

@@ -1,7 +1,6 @@
 """Shapes of images, windows and axes: integers only, no arrays.
 
-Public functions bring every setting into one form here (``pair``, ``sides``, ``axis_index``); shape
-rules and kernels know only that form: ``stride`` (down, across), ``padding``
+Settings come in the one form that `checks` gives them: ``stride`` (down, across), ``padding``
 ((top, bottom), (left, right)), axes counted from the front.
 
 Letters: images ``N H W C``, filters ``KH KW C/groups O``, results ``N OH OW O``.
@@ -10,133 +9,20 @@ Letters: images ``N H W C``, filters ``KH KW C/groups O``, results ``N OH OW O``
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tinygrad_cnn.errors import SettingError, ShapeError
 
 __all__ = [
-    "Pair", "Phase", "Shape", "Sides", "avg_pool2d", "axes_tuple", "axis_index", "bind_axes",
-    "broadcast", "conv2d", "conv2d_input", "conv2d_weight", "integer", "max_pool2d", "pair",
-    "phases", "positions", "reach", "reduced", "same_sides", "sides", "widths",
+    "Pair", "Phase", "Shape", "Sides", "avg_pool2d", "bind_axes", "broadcast", "conv2d",
+    "conv2d_input", "conv2d_weight", "max_pool2d", "phases", "positions", "reach", "reduced",
+    "same_sides",
 ]
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
-
-
-# ---- settings, brought into one form -------------------------------------------------------------
-
-def integer(op: str, setting: str, value: Any, *, least: int | None = None) -> int:
-    """``value`` as an int; booleans and fractions are refused, and so is less than ``least``."""
-    if isinstance(value, bool):
-        raise SettingError(f"{op}: {setting} must be an integer, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise SettingError(f"{op}: {setting} must be an integer, got {value!r}") from None
-    if least is not None and number < least:
-        raise SettingError(f"{op}: {setting} must be at least {least}, got {number}")
-    return number
-
-
-def pair(value: Any, *, op: str = "shape", setting: str = "value",
-         least: int | None = None) -> Pair:
-    """One number for both image axes, or one for each: (down, across).
-
-    >>> pair(2), pair((1, 3))
-    ((2, 2), (1, 3))
-    """
-    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    try:
-        down, across = (integer(op, setting, n) for n in both)
-    except (SettingError, ValueError):
-        raise SettingError(f"{op}: {setting} must be one integer or two (down, across), "
-                           f"got {value!r}") from None
-    if least is not None and min(down, across) < least:
-        raise SettingError(f"{op}: {setting} must be at least {least} along each axis, "
-                           f"got {value!r}")
-    return down, across
-
-
-def same_sides(image: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
-    """Padding that makes OH = ceil(H / stride); an odd pixel goes to the bottom and the right."""
-    out = []
-    for n, k, s, d in zip(image, kernel, stride, dilation, strict=True):
-        total = max(0, (-(-n // s) - 1) * s + reach(k, d) - n)
-        out.append((total // 2, total - total // 2))
-    return out[0], out[1]
-
-
-def sides(value: Any, *, op: str = "shape", image: Sequence[int] = (), kernel: Pair = (1, 1),
-          stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Sides:
-    """Padding in any of its forms as ((top, bottom), (left, right)).
-
-    >>> sides(1), sides((1, 2)), sides(((0, 1), (2, 3))), sides("valid")
-    (((1, 1), (1, 1)), ((1, 1), (2, 2)), ((0, 1), (2, 3)), ((0, 0), (0, 0)))
-    """
-    if isinstance(value, str):
-        if value == "valid":
-            return (0, 0), (0, 0)
-        if value == "same":
-            return same_sides(image, kernel, stride, dilation)
-        raise SettingError(f"{op}: padding must be integers, 'same' or 'valid', got {value!r}")
-    words = ("an integer, (down, across), ((top, bottom), (left, right)), 'same' or 'valid', "
-             "with no number below 0")
-    try:
-        if isinstance(value, (tuple, list)):
-            down, across = value
-            return (pair(down, op=op, setting="padding", least=0),
-                    pair(across, op=op, setting="padding", least=0))
-        number = integer(op, "padding", value, least=0)
-    except (SettingError, ValueError):
-        raise SettingError(f"{op}: padding must be {words}, got {value!r}") from None
-    return (number, number), (number, number)
-
-
-def widths(value: Any, *, op: str) -> Sides:
-    """How much wider images become, in the forms of ``padding`` that are numbers.
-
-    >>> widths((1, 2), op="pad")
-    ((1, 1), (2, 2))
-    """
-    try:
-        if isinstance(value, str):
-            raise SettingError("no words")
-        return sides(value, op=op)
-    except SettingError:
-        raise SettingError(f"{op}: widths must be an integer, (down, across) or ((top, bottom), "
-                           f"(left, right)), with no number below 0, got {value!r}") from None
-
-
-def axis_index(axis: Any, shape: Sequence[int], *, op: str = "shape",
-               setting: str = "axis") -> int:
-    """``axis`` counted from the front; a negative one counts from the back, as in NumPy.
-
-    >>> axis_index(-1, (2, 3, 4))
-    2
-    """
-    number = integer(op, setting, axis)
-    if not -len(shape) <= number < len(shape):
-        raise ShapeError(f"{op}: axis {number} does not exist in an array of shape {tuple(shape)}")
-    return number % len(shape)
-
-
-def axes_tuple(axis: Any, shape: Sequence[int], *, op: str = "shape") -> tuple[int, ...]:
-    """``None``, one axis or several, as a sorted tuple counted from the front.
-
-    >>> axes_tuple(None, (2, 3)), axes_tuple((-1, 0), (2, 3, 4))
-    ((0, 1), (0, 2))
-    """
-    if axis is None:
-        return tuple(range(len(shape)))
-    several = axis if isinstance(axis, (tuple, list)) else (axis,)
-    found = tuple(sorted(axis_index(a, shape, op=op) for a in several))
-    if len(set(found)) != len(found):
-        raise SettingError(f"{op}: axis {axis!r} names an axis twice")
-    return found
 
 
 # ---- arithmetic of windows -----------------------------------------------------------------------
@@ -149,6 +35,15 @@ def reach(kernel: int, dilation: int) -> int:
 def positions(n: int, kernel: int, stride: int, padding: Pair, dilation: int = 1) -> int:
     """How many whole windows fit along an axis of ``n`` pixels."""
     return (n + sum(padding) - reach(kernel, dilation)) // stride + 1
+
+
+def same_sides(image: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
+    """Padding that makes OH = ceil(H / stride); an odd pixel goes to the bottom and the right."""
+    out = []
+    for n, k, s, d in zip(image, kernel, stride, dilation, strict=True):
+        total = max(0, (-(-n // s) - 1) * s + reach(k, d) - n)
+        out.append((total // 2, total - total // 2))
+    return out[0], out[1]
 
 
 def _window_positions(op: str, image: Sequence[int], kernel_size: Pair, stride: Pair,

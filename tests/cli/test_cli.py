@@ -28,10 +28,10 @@ def test_demo_trains_prints_and_writes(tmp_path, capsys):
     assert (tmp_path / "graph.dot").read_text().lstrip().startswith(("digraph", "//", "strict"))
 
 
-def test_demo_below_its_bar_exits_with_1(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tinygrad_cnn.cli.verbs.BAR", 1.01)
+def test_demo_below_its_accuracy_exits_with_1(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tinygrad_cnn.cli.verbs.DEMO_ACCURACY", 1.01)
     assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 1
-    assert "below the bar" in capsys.readouterr().err
+    assert "below the accuracy" in capsys.readouterr().err
 
 
 def test_train_then_eval_gives_the_same_accuracy(tmp_path, capsys):
@@ -58,8 +58,8 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, capsys):
 
 def test_a_bar_for_train(tmp_path, capsys):
     words = ["train", "--data", "digits", "--epochs", "1", "--limit", "64", "--out", str(tmp_path)]
-    assert main([*words, "--bar", "0"]) == 0
-    assert main([*words, "--bar", "1.01"]) == 1
+    assert main([*words, "--min-accuracy", "0"]) == 0
+    assert main([*words, "--min-accuracy", "1.01"]) == 1
     capsys.readouterr()
 
 

@@ -156,3 +156,85 @@ def test_a_maximum_of_integers_needs_no_rule_for_ties():
     for ties in ("first", "split", "all"):
         y = tc.max_pool2d(x, kernel_size=2, padding=1, ties=ties)
         assert y.data.ravel().tolist() == [-7] * 4
+
+
+class _Theirs:
+    """An array of another library: NumPy can convert it, and that is all."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self._values, dtype)
+
+
+def outcome(op, args, settings):
+    try:
+        result = apply(op, *args, **settings)
+    except tc.TinygradCnnError as error:
+        return type(error), str(error)
+    return result.dtype, result.data.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@pytest.mark.parametrize("wrap", [_Theirs, memoryview], ids=["__array__", "buffer"])
+@pytest.mark.parametrize("name", OPS)
+def test_an_array_of_another_library_counts_as_the_array_that_it_is(name, wrap):
+    """With each dtype of the other inputs: the same result, or the same refusal."""
+    op = OPS[name]
+    sample = next(iter(op.samples(np.random.default_rng(0))))
+    for i, given in enumerate(sample.args):
+        if given is None or not np.ndim(given):
+            continue
+        for own, other in itertools.product((np.float32, np.float64, np.int64), repeat=2):
+            array = np.ascontiguousarray(given, own)
+            rest = [a if a is None else Tensor(np.asarray(a, other)) for a in sample.args]
+            plain, theirs = ([*rest[:i], x, *rest[i + 1:]] for x in (array, wrap(array)))
+            assert outcome(op, theirs, sample.settings) == outcome(op, plain, sample.settings)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble, np.complex64, "M8[D]", object, "U3"])
+@pytest.mark.parametrize("rest", [np.int64, np.bool_, None], ids=str)
+@pytest.mark.parametrize("name", OPS)
+def test_no_array_makes_a_tensor_of_a_dtype_that_tensors_do_not_have(name, rest, dtype):
+    """Among integers, or alone, an array would else decide."""
+    op = OPS[name]
+    sample = next(iter(op.samples(np.random.default_rng(0))))
+    for i, given in enumerate(sample.args):
+        if given is None:
+            continue
+        args = [a if a is None or rest is None else Tensor(np.zeros(np.shape(a), rest))
+                for a in sample.args]
+        args[i] = np.zeros(np.shape(given)).astype("i8").astype(dtype)
+        with pytest.raises(tc.DTypeError, match=name):
+            apply(op, *args, **sample.settings)
+
+
+def test_a_matrix_is_refused_where_its_operators_mean_something_else():
+    for call in (lambda m, x: m * x, lambda m, x: x * m, lambda m, x: np.multiply(m, x)):
+        with pytest.raises(tc.DTypeError, match=r"np\.matrix, whose"):
+            call(np.eye(2).view(np.matrix), Tensor(np.ones((2, 2))))
+
+
+def test_rows_of_unequal_lengths_are_refused_in_words():
+    for x in (Tensor([1.0, 2.0]), Tensor(np.array([1, 2]))):
+        with pytest.raises(tc.ShapeError, match="mul: the rows of b have unequal lengths"):
+            x * [[1, 2], [3]]
+
+
+@pytest.mark.parametrize("recording", [True, False])
+@pytest.mark.parametrize("call", [
+    lambda m, x: m * x, lambda m, x: m - x, np.ma.add, np.ma.maximum, np.ma.dot,
+    lambda m, x: np.ma.sum(x), lambda m, x: np.ma.exp(x), lambda m, x: np.ma.array(x),
+    lambda m, x: np.ma.where(m > 0, x, m)])
+def test_no_function_of_masked_arrays_loses_a_gradient(call, recording):
+    x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    masked = np.ma.masked_array(np.ones(3, np.float32), [0, 1, 0])
+    if recording:
+        with pytest.raises(tc.GradientError, match="a masked array has no gradient"):
+            call(masked, x)
+    else:
+        expected = call(masked, x.numpy().copy())
+        with tc.no_grad():
+            found = call(masked, x)
+        np.testing.assert_array_equal(found, expected)

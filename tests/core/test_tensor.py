@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -177,3 +179,47 @@ def test_a_float32_graph_holds_no_float64():
                     stack.append(t.node)
     loss.backward()
     assert all(p.grad.dtype == np.float32 for p in (w, g, s, v))
+
+
+# ---- attributes that are set ---------------------------------------------------------------------
+
+WRONG_ATTRIBUTES = {
+    "grad of another kind": ("grad", np.ones(2, "f4"), "grad: a gradient is a Tensor or None"),
+    "grad of another shape": ("grad", Tensor(np.ones((2, 2), "f4")), "but its gradient float32"),
+    "grad of another dtype": ("grad", Tensor(np.ones(2)), "but its gradient float64"),
+    "a flag that is none": ("requires_grad", "no", "requires_grad must be True or False"),
+    "values that are a tensor": ("data", Tensor([1.0, 2.0]), "write x.data = y.data"),
+}
+
+
+@pytest.mark.parametrize("name, value, words", WRONG_ATTRIBUTES.values(), ids=WRONG_ATTRIBUTES)
+def test_an_attribute_is_checked_where_it_is_set(name, value, words):
+    x = tc.Parameter([1.0, 2.0])
+    with pytest.raises(tc.TinygradCnnError, match=re.escape(words)):
+        setattr(x, name, value)
+    assert (x.grad, x.requires_grad, x.data.tolist()) == (None, True, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("switch", [
+    lambda x: setattr(x, "requires_grad", True), lambda x: x.requires_grad_(),
+    lambda x: Tensor(x.data, requires_grad=True)])
+def test_no_way_makes_an_integer_require_a_gradient(switch):
+    x = Tensor(np.array([1, 2]))
+    with pytest.raises(tc.DTypeError, match="int64 cannot require a gradient"):
+        switch(x)
+
+
+def test_the_flag_of_a_result_cannot_be_switched():
+    x = tc.Parameter([1.0, 2.0])
+    y = x * 2.0
+    with pytest.raises(tc.GradientError, match="only a leaf can be switched"):
+        y.requires_grad = False
+    x.requires_grad = False
+    assert not (x * 2.0).requires_grad
+
+
+def test_one_value_is_formatted_as_a_number():
+    assert f"{Tensor([1.5]).sum():.2f}" == "1.50"
+    assert f"{Tensor([1.5])}" == str(Tensor([1.5]))
+    with pytest.raises(tc.ShapeError, match="not one"):
+        f"{Tensor([1.0, 2.0]):.2f}"

@@ -6,13 +6,15 @@ that was recorded before.  The registry is walked here: a new op is covered with
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import Parameter, Tensor, nn, optim
+from tinygrad_cnn import Op, Parameter, Sample, Tensor, nn, optim
 from tinygrad_cnn.core import apply
 from tinygrad_cnn.core.graph import observing
 from tinygrad_cnn.core.op import OPS
@@ -579,3 +581,81 @@ def test_check_mutation_finds_a_write_past_the_tensor():
         with pytest.raises(tc.GradientError, match=r"mul: a was changed after the forward pass, "
                            r"past its tensor: at index \(1,\) it is 30.0 and was 3.0"):
             y.backward()
+
+
+# ---- copies --------------------------------------------------------------------------------------
+
+COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy,
+          "pickle": lambda x: pickle.loads(pickle.dumps(x))}
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("held", [False, True])
+def test_the_values_of_a_copy_are_its_own(make, held):
+    w = Parameter([1.0, 2.0], name="w")
+    array = w.data if held else None
+    loss = (w * w * w).sum()
+    other = make(w)
+    assert (type(other), other.name, other.requires_grad) == (Parameter, "w", True)
+    (array if held else w.data)[...] = 7.0
+    assert other.data.tolist() == [1.0, 2.0]
+    other.data[...] = 9.0
+    assert w.data.tolist() == [7.0, 7.0]
+    loss.backward()
+    assert w.grad.data.tolist() == [3.0, 12.0]
+    assert other.grad is None
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+def test_a_graph_is_not_copied(make):
+    """The gradients of a copied graph would go to leaves that nobody holds."""
+    w = Parameter([1.0, 2.0])
+    y = w * w
+    with pytest.raises(tc.GradientError, match=r"the op mul made this tensor.*copy tensor.detach"):
+        make(y)
+    assert make(y.detach()).data.tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize("look", [Tensor.numpy, np.asarray], ids=["numpy()", "np.asarray"])
+def test_a_look_at_values_that_the_user_holds_shows_those_of_its_time(look):
+    w = Parameter([1.0, 2.0])
+    array = w.data
+    before = look(w)
+    array[...] = 7.0
+    assert (before.tolist(), look(w).tolist()) == ([1.0, 2.0], [7.0, 7.0])
+
+
+# ---- kernels of others ---------------------------------------------------------------------------
+
+def _square(x):
+    return np.multiply(x, x, out=x)
+
+
+def test_a_kernel_cannot_write_to_what_it_is_given():
+    op = Op(name="square_for_a_test", shape=lambda x: x, kernels={"array": _square},
+            vjp={"x": lambda ct, out, x: ct * 2.0 * x},
+            samples=lambda rng: [Sample("row", (rng.normal(size=3),))])
+    x = Tensor([2.0, 3.0], requires_grad=True)
+    with pytest.raises(ValueError, match="read-only"):
+        apply(op, x)
+    assert x.data.tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("residuals, given", [
+    ((), lambda x: (x, {"slope": x})), ((), lambda x: (x, x)), (("slope",), lambda x: x),
+    (("slope",), lambda x: (x, x)), (("slope",), lambda x: (x, {"slope": x}, x))])
+def test_a_kernel_gives_the_residuals_that_it_declares(residuals, given):
+    rule = (lambda ct, out, x, *, slope: ct) if residuals else (lambda ct, out, x: ct)
+    op = Op(name="pair_for_a_test", shape=lambda x: x, kernels={"array": given}, vjp={"x": rule},
+            residuals=residuals, samples=lambda rng: [Sample("row", (rng.normal(size=2),))])
+    with pytest.raises(tc.DeclarationError, match="the kernel returned"):
+        apply(op, Tensor(np.ones((2, 2))))
+
+
+def test_a_rule_that_asks_an_array_for_what_tensors_have_is_told():
+    op = Op(name="rule_for_a_test", shape=lambda x: x, kernels={"array": lambda x: x * x},
+            vjp={"x": lambda ct, out, x: ct * 2.0 * x.detach()},
+            samples=lambda rng: [Sample("row", (rng.normal(size=2),))])
+    with pytest.raises(AttributeError) as caught:
+        apply(op, Tensor([1.0], requires_grad=True)).backward()
+    assert "which is given arrays, or tensors under create_graph" in caught.value.__notes__[0]

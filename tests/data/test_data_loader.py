@@ -193,7 +193,7 @@ def test_the_state_follows_the_newest_iteration():
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("stop", range(8))
 def test_a_loader_resumes_where_another_stopped(stop, prefetch):
-    transform = Compose(RandomShift(1), ToFloat())
+    transform = Compose([RandomShift(1), ToFloat()])
     settings = {"batch_size": 16, "shuffle": True, "transform": transform, "prefetch": prefetch}
     train = load("digits").train.subset(slice(60))              # 4 batches an epoch
 
@@ -244,7 +244,7 @@ def test_resumed_after_the_last_batch_an_epoch_has_none_left():
     ({"batch_size": 5}, "batch_size is 4 here but 5"),
     ({"shuffle": False}, "shuffle is True here but False"),
     ({"drop_last": True}, "drop_last is False here but True"),
-    ({"epoch": -1}, "epoch must be at least 0"),
+    ({"epoch": -1}, "epoch must be an integer of at least 0"),
     ({"epoch": 1.5}, "epoch must be an integer"),
     ({"position": 4}, "position 4 is past the 3 batches"),
     ({"position": True}, "position must be an integer"),
@@ -416,12 +416,12 @@ def test_batches_are_freed_without_the_collector():
     ({"labels": LABELS / 1.0}, DataError, r"labels.astype\(np.int64\)"),
     ({"labels": np.full((11, 2), np.inf)}, DataError, "labels must be finite"),
     ({"labels": None}, SettingError, "labels are missing"),
-    ({"batch_size": 0}, SettingError, "batch_size must be at least 1, got 0"),
+    ({"batch_size": 0}, SettingError, "batch_size must be an integer of at least 1, got 0"),
     ({"batch_size": 2.5}, SettingError, "batch_size must be an integer"),
     ({"batch_size": True}, SettingError, "batch_size must be an integer"),
     ({"batch_size": 12, "drop_last": True}, SettingError, "leaves no batch: 11 images"),
-    ({"prefetch": -1}, SettingError, "prefetch must be at least 0"),
-    ({"seed": -1}, SettingError, "seed must be at least 0"),
+    ({"prefetch": -1}, SettingError, "prefetch must be an integer of at least 0"),
+    ({"seed": -1}, SettingError, "seed must be an integer of at least 0"),
     ({"seed": 0.5}, SettingError, "seed must be an integer"),
     ({"transform": 3}, SettingError, "transform must be callable"),
 ])

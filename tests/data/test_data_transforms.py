@@ -20,7 +20,7 @@ from tinygrad_cnn.errors import DataError, SettingError
 RANDOM = [RandomFlip(), RandomFlip(axis="vertical"), RandomCrop(padding=2), RandomCrop(0, size=3),
           RandomShift(1), RandomShift(2, fill=7), Cutout(3), Cutout(2, fill=9)]
 ALL = [*RANDOM, ToFloat(),
-       Compose(RandomShift(1), RandomFlip(), ToFloat(1 / 16), Normalize(0.5, 2))]
+       Compose([RandomShift(1), RandomFlip(), ToFloat(1 / 16), Normalize(0.5, 2)])]
 
 
 def batch(n=6, h=5, w=7, c=2, dtype=np.uint8, seed=0):
@@ -180,12 +180,14 @@ def test_channel_statistics_hold_far_from_zero():
 
 def test_compose_applies_its_steps_in_order_with_one_generator():
     images = batch()
-    both = Compose(RandomShift(1), RandomFlip())(images, np.random.default_rng(6))
+    both = Compose([RandomShift(1), RandomFlip()])(images, np.random.default_rng(6))
     rng = np.random.default_rng(6)
     assert np.array_equal(both, RandomFlip()(RandomShift(1)(images, rng), rng))
-    assert Compose()(images) is images
-    with pytest.raises(SettingError, match="cannot be called"):
-        Compose([RandomFlip()])
+    assert Compose([])(images) is images
+    with pytest.raises(SettingError, match=r"got 3; write Compose\(\[a"):
+        Compose([RandomFlip(), 3])
+    with pytest.raises(SettingError, match=r"got RandomFlip.*write Compose\(\[a"):
+        Compose(RandomFlip())
 
 
 def test_the_repr_is_what_one_types():
@@ -194,20 +196,20 @@ def test_the_repr_is_what_one_types():
 
 
 @pytest.mark.parametrize("make, words", [
-    (lambda: RandomFlip(1.5), "p must be from 0 to 1"),
-    (lambda: RandomFlip(float("nan")), "p must be from 0 to 1"),
-    (lambda: RandomFlip(axis="both"), "'horizontal' or 'vertical'"),
-    (lambda: RandomCrop(-1), "padding must be at least 0"),
+    (lambda: RandomFlip(1.5), "p must be a number from 0 to 1"),
+    (lambda: RandomFlip(float("nan")), "p must be a number from 0 to 1"),
+    (lambda: RandomFlip(axis="both"), "horizontal, vertical"),
+    (lambda: RandomCrop(-1), "padding must be an integer of at least 0"),
     (lambda: RandomCrop(1.5), "padding must be an integer"),
     (lambda: RandomCrop(0, size=0), "size must be at least 1"),
     (lambda: RandomCrop(0, size=(3, 8))(batch(), np.random.default_rng(0)), "does not fit in an"),
-    (lambda: RandomShift(-1), "pixels must be at least 0"),
+    (lambda: RandomShift(-1), "pixels must be an integer of at least 0"),
     (lambda: RandomShift(True), "pixels must be an integer"),
     (lambda: RandomShift(1, fill=0.5)(batch(), np.random.default_rng(0)), "fill 0.5 does not fit"),
     (lambda: RandomShift(1, fill=-1)(batch(), np.random.default_rng(0)), "fill -1 does not fit"),
     (lambda: Cutout(2, fill=256)(batch(), np.random.default_rng(0)), "fill 256 does not fit"),
     (lambda: Cutout(2, fill=np.nan)(batch(), np.random.default_rng(0)), "fill nan does not fit"),
-    (lambda: Cutout(0), "size must be at least 1"),
+    (lambda: Cutout(0), "size must be an integer of at least 1"),
     (lambda: ToFloat(0), "other than 0"),
     (lambda: ToFloat(np.inf), "finite number"),
     (lambda: Normalize(0, 0), "std must be above 0.*give it 1"),

@@ -225,10 +225,10 @@ MUTANTS = (
         "broadcast_to", "x", lambda right, ct, out, x, *, shape:
         ct.reshape(-1)[:x.size].reshape(x.shape).copy())),
     Mutant("X12", "dropout", "another mask", "wrong place", broken(
-        "dropout", "x", lambda right, ct, out, x, *, mask: ct * np.roll(
-            mask, 1, axis=-1).astype(ct.dtype))),
+        "dropout", "x", lambda right, ct, out, x, *, kept, scale: ct * np.roll(
+            kept, 1, axis=-1) * ct.dtype.type(scale))),
     Mutant("X13", "dropout", "mask without its scale", "scale", broken(
-        "dropout", "x", lambda right, ct, out, x, *, mask: ct * (mask > 0))),
+        "dropout", "x", lambda right, ct, out, x, *, kept, scale: ct * kept)),
     Mutant("X14", "astype", "cotangent not cast back", "dtype",
            broken("astype", "x", lambda right, ct, out, x, *, dtype: ct)),
     Mutant("X15", "relu", "float64 gradient of float32", "dtype",

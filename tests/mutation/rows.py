@@ -151,6 +151,8 @@ MUTANTS = (
            broken("div", "b", lambda right, ct, out, a, b: -ct * a / b)),
     Mutant("E03", "div", "sign of the divisor", "sign",
            broken("div", "b", lambda right, ct, out, a, b: ct * a / (b * b))),
+    Mutant("E04", "power", "0 / 0 at a base of 0", "zero", broken(
+        "power", "a", lambda right, ct, out, a, b: ct * b * out / a, couples=None)),
     Mutant("E05", "power", "exponent not lowered", "factor",
            broken("power", "a", lambda right, ct, out, a, b: ct * b * out)),
     Mutant("E06", "power", "logarithm missing", "factor",

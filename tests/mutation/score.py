@@ -20,12 +20,11 @@ import numpy as np
 from mutation import CATALOG, Mutant, mutant
 from tinygrad_cnn.core.op import OPS
 from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.diagnose import diagnose
-from tinygrad_cnn.testing.ops import find
-from tinygrad_cnn.testing.report import Finding, Tally, Wrong
-from tinygrad_cnn.testing.reproduce import reproducer
-from tinygrad_cnn.testing.shrink import shrink
-from tinygrad_cnn.testing.trial import Trial
+from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Stats
+from tinygrad_cnn.testing.shrink import reproducer, shrink
 
 __all__ = ["Score", "main", "one_ulp_is_seen", "run", "score_mutants"]
 
@@ -101,7 +100,7 @@ def _score_report(score: Score, planted: Mutant, finding: Finding) -> None:
         score.diagnosed += 1
         score.first += keys[0] == planted.diagnosis
         score.second += planted.diagnosis in keys[:2]
-        if not isinstance(small.context, Trial):
+        if not isinstance(small.context, Case):
             return
         score.seconds.append(seconds)
         score.lines.append(len(program.splitlines()))
@@ -135,7 +134,7 @@ class RightRules:
 
     Attributes
     ----------
-    tally : Tally
+    stats : Stats
         Comparisons made, and the worst error as a share of its bound.
     found : list of Finding
         What was wrongly found.
@@ -143,7 +142,7 @@ class RightRules:
         Time that each op took on the first seed.
     """
 
-    tally: Tally = field(default_factory=Tally)
+    stats: Stats = field(default_factory=Stats)
     found: list[Finding] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -152,42 +151,41 @@ def score_right_rules(checks: int) -> RightRules:
     """Test the whole registry on one seed after another until there were enough comparisons."""
     right, seed = RightRules(), 1000
     with set_num_threads(1):
-        while not right.seconds or right.tally.comparisons < checks:
+        while not right.seconds or right.stats.comparisons < checks:
             for op in OPS.values():
                 began = time.perf_counter()
-                finding = find(op, seed=seed, tally=right.tally)
+                finding = find(op, seed=seed, stats=right.stats)
                 right.seconds.setdefault(op.name, time.perf_counter() - began)
                 right.found += [] if finding is None else [finding]
             seed += 1
     return right
 
 
-def exact_trials(seed: int = 0) -> Iterator[tuple[Trial, int]]:
-    """A trial and an input of every op that is compared exactly."""
+def exact_cases(seed: int = 0) -> Iterator[tuple[Case, int]]:
+    """A case and an input of every op that is compared exactly."""
     for op in OPS.values():
         for sample in op.samples(np.random.default_rng(seed)):
-            trial = Trial(op, sample, seed=seed)
-            if not trial.out.size:
+            case = Case(op, sample, seed=seed)
+            if not case.out.size:
                 continue
-            several = [k for k in trial.point.wanted if trial.arrays[k].size
-                       and trial.point.exact(k)]
+            several = [k for k in case.here.wanted if case.arrays[k].size
+                       and case.here.exact(k)]
             if several:
-                yield from ((trial, k) for k in several)
+                yield from ((case, k) for k in several)
                 break
 
 
-def one_ulp_is_seen(trial: Trial, k: int) -> bool:
+def one_ulp_is_seen(case: Case, k: int) -> bool:
     """Whether an error of one ulp in one entry of the gradient is found."""
-    ct = trial.cotangent(1)
-    got = trial.pull(trial.arrays, ct)[k]
+    ct = case.cotangent(1)
+    got = case.pull(case.arrays, ct)[k]
     assert got is not None
     place = int(np.argmax(np.abs(got)))
     moved = got.copy()
     moved.flat[place] = np.nextafter(moved.flat[place], np.inf)
     try:
-        trial.point.compare("gradient", k, moved, ct, trial.point.bound(k, ct, np.float64, None),
-                            Tally())
-    except Wrong:
+        case.here.compare(k, moved, ct, case.here.bound(k, ct, None))
+    except CheckFailed:
         return True
     return False
 
@@ -207,14 +205,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     score.tried += more.tried
     score.survivors += more.survivors
     right = score_right_rules(options.checks)
-    seen = [one_ulp_is_seen(trial, k) for trial, k in exact_trials()]
+    seen = [one_ulp_is_seen(case, k) for case, k in exact_cases()]
     slowest = max(right.seconds, key=lambda name: right.seconds[name])
     for line in (
             f"mutants                 {len(CATALOG)} on {options.seeds} seeds",
             f"killed                  {100 * score.kill_rate:.2f} %",
             f"survivors               {score.survivors or 'none'}",
-            f"right rules failed      {len(right.found)} in {right.tally.comparisons} checks, "
-            f"worst error {right.tally.worst:.2g} of its bound",
+            f"right rules failed      {len(right.found)} in {right.stats.comparisons} checks, "
+            f"worst error {right.stats.worst:.2g} of its bound",
             f"one ulp in one entry    seen in {sum(seen)} of {len(seen)} exact inputs",
             f"diagnosis right first   {100 * score.first / score.diagnosed:.1f} %, "
             f"within two {100 * score.second / score.diagnosed:.1f} %",

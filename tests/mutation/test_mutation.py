@@ -7,14 +7,13 @@ import statistics
 import pytest
 
 from mutation import CATALOG, mutant
-from mutation.score import exact_trials, fails, named, one_ulp_is_seen, run, score_mutants
+from mutation.score import exact_cases, fails, named, one_ulp_is_seen, run, score_mutants
 from tinygrad_cnn import GradientMismatch
 from tinygrad_cnn.testing import check_op
+from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.diagnose import diagnose
-from tinygrad_cnn.testing.explain import headline, picture
-from tinygrad_cnn.testing.ops import find
-from tinygrad_cnn.testing.reproduce import reproducer
-from tinygrad_cnn.testing.shrink import shrink
+from tinygrad_cnn.testing.report import headline, picture
+from tinygrad_cnn.testing.shrink import reproducer, shrink
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +94,6 @@ def test_the_score_counts_survivors():
 
 
 def test_an_error_of_one_ulp_in_one_entry_is_found_in_every_exact_op():
-    missed = [f"{trial.op.name} {trial.names[k]}" for trial, k in exact_trials()
-              if not one_ulp_is_seen(trial, k)]
+    missed = [f"{case.op.name} {case.names[k]}" for case, k in exact_cases()
+              if not one_ulp_is_seen(case, k)]
     assert not missed

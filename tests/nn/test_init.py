@@ -90,9 +90,9 @@ def test_every_function_has_one_signature_and_follows_the_seed(name):
     (lambda: init.glorot_uniform((0, 3)), "none empty"),
     (lambda: init.orthogonal((3,)), "orthogonal: a fan needs"),
     (lambda: init.zeros(3), "shape must be a sequence of integers, got 3"),
-    (lambda: init.ones((2, -1)), "shape must be at least 0, got -1"),
-    (lambda: init.normal((2,), std=-1), "std must be a number of at least 0, got -1"),
-    (lambda: init.uniform((2,), low=2, high=1), "high must be a number of at least 2, got 1"),
+    (lambda: init.ones((2, -1)), "shape must be an integer of at least 0, got -1"),
+    (lambda: init.normal((2,), std=-1), "std must be a finite number of at least 0, got -1"),
+    (lambda: init.uniform((2,), low=2, high=1), "high must be a finite number of at least 2"),
     (lambda: init.orthogonal((2, 2), gain=math.nan), "gain must be a finite number"),
     (lambda: init.normal((2,), rng=0), "rng must be a numpy.random.Generator"),
 ])

@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
+from collections import deque
 
 import numpy as np
 import pytest
@@ -322,7 +323,7 @@ def test_a_layer_takes_its_input_size_from_the_first_call():
     assert model[0].weight.shape == (3, 3, 3, 4)
     assert repr(model[4]) == "Linear(50, 5)"
     assert model[2].in_channels == 4
-    assert model[5].num_features == model[6].num_features == 5
+    assert model[5].normalized_shape == model[6].num_features == 5
 
 
 @pytest.mark.parametrize("ask", [
@@ -343,6 +344,52 @@ def test_a_waiting_layer_draws_from_its_own_generator():
     assert np.array_equal(layers[0].weight.data, layers[1].weight.data)
 
 
+LAYERS = [lambda: nn.Conv2D(3, 4, 3), lambda: nn.ConvTranspose2D(4, 2, 2, bias=False),
+          lambda: nn.Linear(5, 3), lambda: nn.LayerNorm(5), lambda: nn.BatchNorm1D(5),
+          lambda: nn.BatchNorm2D(3, affine=False)]
+
+
+def test_no_layer_with_parameters_is_left_out():
+    def below(cls):
+        return {cls, *(c for sub in cls.__subclasses__() for c in below(sub))}
+
+    public = {c for c in below(nn.lazy.LazyModule) if c.__name__ in nn.__all__}
+    assert {type(make()) for make in LAYERS} == public
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_parameters_are_drawn_anew_in_place(make):
+    tc.manual_seed(0)
+    first, layer = make(), make()
+    held = layer.named_parameters(), layer.named_buffers()
+    held = dict(held[0]), dict(held[1])
+    for array in (*held[1].values(), *(p.data for p in held[0].values())):
+        array[...] = 7
+    tc.manual_seed(0)
+    layer.reset_parameters()
+    assert dict(layer.named_parameters()) == held[0]
+    for (name, array), expected in zip(layer.state_dict().items(), first.state_dict().values(),
+                                       strict=True):
+        assert np.array_equal(array, expected), name
+    assert all(array is held[1][name] for name, array in layer.named_buffers())
+
+
+def test_a_lazy_layer_has_nothing_to_draw_anew():
+    with pytest.raises(tc.SettingError, match="takes its in_features from its first call"):
+        nn.Linear(None, 3).reset_parameters()
+
+
+def test_recurse_false_leaves_out_the_parts():
+    net = nn.Sequential(nn.BatchNorm1D(3))
+    net.scale = tc.Parameter([1.0])
+    net.register_buffer("count", np.zeros(2))
+    assert [name for name, _ in net.named_parameters(recurse=False)] == ["scale"]
+    assert [name for name, _ in net.named_buffers(recurse=False)] == ["count"]
+    assert [name for name, _ in net[0].named_parameters(recurse=False)] == ["weight", "bias"]
+    with pytest.raises(tc.SettingError, match="call the model once"):
+        list(nn.Linear(None, 3).named_parameters(recurse=False))
+
+
 # ---- what it refuses
 
 def test_forward_that_is_not_defined_is_said():
@@ -359,7 +406,9 @@ def test_an_attribute_that_is_missing_gets_a_suggestion():
         Net().frist
 
 
-@pytest.mark.parametrize("container", [list, tuple, lambda items: dict(enumerate(items))])
+@pytest.mark.parametrize("container", [
+    list, tuple, set, frozenset, deque, lambda items: dict(enumerate(items)),
+    lambda items: [[], list(items)], lambda items: {"a": {"b": list(items)}, "c": 0}])
 def test_modules_in_a_plain_container_are_refused(container):
     net = nn.Module()
     with pytest.raises(tc.SettingError, match=r"layers is a .* neither found nor trained; use "
@@ -371,7 +420,7 @@ def test_modules_in_a_plain_container_are_refused(container):
 
 def test_a_trained_tensor_that_is_no_parameter_is_refused():
     net = nn.Module()
-    with pytest.raises(tc.DTypeError, match="no optimiser would find; wrap it: Parameter"):
+    with pytest.raises(tc.DTypeError, match="no optimizer would find; wrap it: Parameter"):
         net.w = tc.Tensor([1.0], requires_grad=True)
     net.constant = tc.Tensor([1.0])
     net.activation = tc.Parameter([1.0]) * 2.0

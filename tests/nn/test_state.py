@@ -197,8 +197,7 @@ def test_a_layer_that_waits_tells_pytorch_s_layout_too():
     for m, theirs in ((nn.Linear(None, 3), (3, 8)), (nn.Conv2D(None, 4, 3), (4, 2, 3, 3))):
         with pytest.raises(tc.CheckpointError, match=r"PyTorch's layouts"):
             m.load_state_dict({"weight": np.zeros(theirs, np.float32)}, strict=False)
-        assert m.awaits is not None
-        assert vars(m)[m.awaits] is None
+        assert vars(m)[m.lazy_setting] is None
 
 
 def test_a_shape_that_fits_neither_way_is_not_called_pytorch_s():

@@ -9,7 +9,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor, nn
-from tinygrad_cnn.nn.normalization import _Norm
+from tinygrad_cnn.nn.norm import _Norm
 
 EPS32 = float(np.finfo(np.float32).eps)
 CALLS = 300

@@ -247,10 +247,12 @@ def test_a_tensor_as_a_setting_of_a_layer_is_refused_by_name(made):
 
 
 OTHERS = [
-    *(getattr(optim, name) for name in optim.__all__ if name not in ("Optimizer", "schedules")),
-    *(getattr(optim.schedules, name) for name in optim.schedules.__all__ if name != "Schedule"),
+    *(getattr(optim, name) for name in optim.__all__ if name not in ("Optimizer", "lr_scheduler")),
+    *(getattr(optim.lr_scheduler, name) for name in optim.lr_scheduler.__all__
+      if name != "LRScheduler"),
     *(getattr(nn.init, name) for name in nn.init.__all__), nn.l2_penalty]
-FIRST = {"parameters": lambda: [tc.Parameter([1.0])], "shape": lambda: (2, 2), "lr": lambda: 0.1,
+FIRST = {"params": lambda: [tc.Parameter([1.0])],
+         "parameters": lambda: [tc.Parameter([1.0])], "shape": lambda: (2, 2), "lr": lambda: 0.1,
          "optimizer": lambda: optim.SGD([tc.Parameter([1.0])], 0.1), "total_steps": lambda: 5,
          "max_lr": lambda: 0.1, "max_norm": lambda: 1.0, "max_value": lambda: 1.0,
          "step_size": lambda: 2, "warm_steps": lambda: 2, "coefficient": lambda: 0.1,
@@ -263,7 +265,7 @@ def test_a_tensor_as_a_setting_of_a_recipe_is_refused_by_name(function):
     given = {name: FIRST[name]() for name, p in takes.items() if p.default is p.empty}
     function(**given)
     for setting, parameter in takes.items():
-        if setting in ("parameters", "optimizer", "after", "who"):
+        if setting in ("params", "parameters", "optimizer", "after", "owner"):
             continue                            # tensors, or what holds them; a name
 
         def call(tensor, setting=setting):

@@ -1,4 +1,4 @@
-"""What all optimisers share: groups, refusals, frozen parameters, saving and taking up again."""
+"""What all optimizers share: groups, refusals, frozen parameters, saving and taking up again."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def step(optimizer, seed):
 
 def test_groups_have_settings_of_their_own_and_share_the_rest():
     a, b = weights((2,), (3,))
-    optimizer = optim.SGD([{"parameters": [a], "lr": 1.0}, {"parameters": [b], "momentum": 0.5}],
+    optimizer = optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b], "momentum": 0.5}],
                           0.1)
-    assert [(g["lr"], g["momentum"]) for g in optimizer.groups] == [(1.0, 0.0), (0.1, 0.5)]
+    assert [(g["lr"], g["momentum"]) for g in optimizer.param_groups] == [(1.0, 0.0), (0.1, 0.5)]
     assert optimizer.lr == 1.0
     assert optimizer.parameters == [a, b]
     before = a.data.copy(), b.data.copy()
@@ -46,8 +46,8 @@ def test_groups_have_settings_of_their_own_and_share_the_rest():
 def test_a_group_can_be_added_later():
     a, b = weights((2,), (3,))
     optimizer = optim.SGD([a], 0.1)
-    optimizer.add_group({"parameters": [b], "lr": 0.5})
-    assert len(optimizer.groups) == 2
+    optimizer.add_param_group({"params": [b], "lr": 0.5})
+    assert len(optimizer.param_groups) == 2
     assert repr(optimizer) == ("SGD(\n  1 parameter: lr=0.1, momentum=0.0, nesterov=False, "
                                "weight_decay=0.0\n  1 parameter: lr=0.5, momentum=0.0, "
                                "nesterov=False, weight_decay=0.0\n)")
@@ -56,7 +56,7 @@ def test_a_group_can_be_added_later():
 def test_settings_may_be_changed_between_steps():
     w, = weights((1,))
     optimizer = optim.SGD([w], 0.1)
-    optimizer.groups[0]["lr"] = 2.0
+    optimizer.param_groups[0]["lr"] = 2.0
     before = w.data.copy()
     w.grad = tc.Tensor(np.ones(1))
     optimizer.step()
@@ -83,26 +83,26 @@ W = tc.Parameter([1.0], name="w")
     (lambda: optim.Adam(nn.Linear(1, 1)), tc.SettingError, r"write Adam\(model.parameters\(\)"),
     (lambda: optim.SGD([np.ones(2)], 0.1), tc.DTypeError, "parameter 0 must be a Tensor"),
     (lambda: optim.SGD([W, W], 0.1), tc.SettingError, r"parameter 1 \(w\) .* given twice"),
-    (lambda: optim.SGD([{"parameters": [W]}, {"parameters": [W]}], 0.1), tc.SettingError,
+    (lambda: optim.SGD([{"params": [W]}, {"params": [W]}], 0.1), tc.SettingError,
      r"parameter 0 \(w\) .* given twice"),
     (lambda: optim.SGD([W * 2.0], 0.1), tc.GradientError, "parameter 0 is the result of a comp"),
     (lambda: optim.SGD([tc.Tensor([1.0])], 0.1), tc.GradientError, "does not require a gradient"),
-    (lambda: optim.SGD([tc.Tensor(np.array([1]))], 0.1), tc.DTypeError, "int64, which carries no"),
-    (lambda: optim.SGD([{"params": [W]}], 0.1), tc.SettingError, 'the key is "parameters"'),
-    (lambda: optim.SGD([{"parameters": [W], "beta": 1}], 0.1), tc.SettingError,
+    (lambda: optim.SGD([tc.Tensor(np.array([1]))], 0.1), tc.DTypeError, "int64, which is not"),
+    (lambda: optim.SGD([{"parameters": [W]}], 0.1), tc.SettingError, 'the key is "params"'),
+    (lambda: optim.SGD([{"params": [W], "beta": 1}], 0.1), tc.SettingError,
      r"unknown settings \['beta'\]; choose from lr, momentum"),
-    (lambda: optim.SGD([{"parameters": []}], 0.1), tc.SettingError, "no parameters were given"),
+    (lambda: optim.SGD([{"params": []}], 0.1), tc.SettingError, "no parameters were given"),
     (lambda: optim.SGD([W], -0.1), tc.SettingError, "lr must be a finite number of at least 0"),
     (lambda: optim.SGD([W], math.nan), tc.SettingError, "SGD: lr .*got nan"),
     (lambda: optim.SGD([W], "0.1"), tc.SettingError, "got '0.1'"),
-    (lambda: optim.SGD([{"parameters": [W], "lr": math.inf}], 0.1), tc.SettingError, "got inf"),
+    (lambda: optim.SGD([{"params": [W], "lr": math.inf}], 0.1), tc.SettingError, "got inf"),
     (lambda: optim.SGD([W], 0.1, nesterov=True), tc.SettingError, "nesterov needs a momentum"),
     (lambda: optim.SGD([W], 0.1, weight_decay=-1), tc.SettingError, "weight_decay"),
-    (lambda: optim.Adam([W], betas=(0.9, 1.0)), tc.SettingError, "Adam: betas must be from 0"),
+    (lambda: optim.Adam([W], betas=(0.9, 1.0)), tc.SettingError, "Adam: betas must be a number"),
     (lambda: optim.AdamW([W], betas=(math.nan, 0.9)), tc.SettingError, "AdamW: betas .* got nan"),
     (lambda: optim.Adam([W], betas=0.9), tc.SettingError, "betas must be two numbers, got 0.9"),
     (lambda: optim.Adam([W], eps=-1), tc.SettingError, "eps"),
-    (lambda: optim.RMSprop([W], alpha=1.0), tc.SettingError, "alpha must be from 0 up to"),
+    (lambda: optim.RMSprop([W], alpha=1.0), tc.SettingError, "alpha must be a number from 0 up to"),
     (lambda: optim.AdaGrad([W], lr_decay=-1), tc.SettingError, "lr_decay"),
 ])
 def test_what_cannot_be_trained_is_refused(make, error, message):
@@ -116,13 +116,12 @@ def test_a_waiting_layer_is_refused_with_the_cure():
 
 
 @pytest.mark.parametrize("gradient, message", [
-    (np.ones(3), r"parameter 0 \(w\) is float64 \(2,\) but its gradient float64 \(3,\)"),
+    (np.ones(3), r"the tensor is float64 \(2,\) but its gradient float64 \(3,\)"),
     (np.ones(2, np.float32), r"but its gradient float32 \(2,\)")])
 def test_a_gradient_that_does_not_fit_is_refused(gradient, message):
     w = tc.Parameter(np.ones(2), name="w")
-    w.grad = tc.Tensor(gradient)
     with pytest.raises(tc.GradientError, match=message):
-        optim.SGD([w], 0.1).step()
+        w.grad = tc.Tensor(gradient)
 
 
 def test_a_parameter_that_changes_its_dtype_after_the_first_step_is_refused():
@@ -135,7 +134,7 @@ def test_a_parameter_that_changes_its_dtype_after_the_first_step_is_refused():
         if dtype == np.float32:
             optimizer.step()
     with pytest.raises(tc.GradientError, match=r"parameter 0 \(weight\) is float64 \(2, 1\), but "
-                                               r"was float32 .* make a new optimiser"):
+                                               r"was float32 .* make a new optimizer"):
         optimizer.step()
 
 
@@ -196,8 +195,8 @@ def test_the_state_is_plain_numbers_and_arrays():
     optimizer.step()
     state = optimizer.state_dict()
     assert state["algorithm"] == "Adam"
-    assert state["groups"] == {"0": {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8,
-                                     "weight_decay": 0.0, "parameters": 2}}
+    assert state["param_groups"] == {"0": {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8,
+                                     "weight_decay": 0.0, "params": 2}}
     assert list(state["state"]) == ["1"]
     assert state["state"]["1"]["step"] == 1
     assert state["state"]["1"]["square"].shape == (3,)
@@ -211,7 +210,7 @@ def test_the_state_survives_json():
     for entry in loaded["state"].values():
         entry.update({k: np.array(v) for k, v in entry.items() if k != "step"})
     second.load_state_dict(loaded)
-    assert second.groups[0]["betas"] == (0.9, 0.999)
+    assert second.param_groups[0]["betas"] == (0.9, 0.999)
     assert np.array_equal(second.state_dict()["state"]["0"]["square"],
                           first.state_dict()["state"]["0"]["square"])
 
@@ -226,11 +225,11 @@ def _damaged(change):
 
 @pytest.mark.parametrize("change, message", [
     (lambda s: s.update(algorithm="SGD"), "the state is of SGD, not of Adam"),
-    (lambda s: s["groups"]["0"].update(parameters=3), r"groups of \[3\] parameters, the optimiser "
-     r"of \[2\]"),
-    (lambda s: s["groups"].update({"1": s["groups"]["0"]}), r"groups of \[2, 2\]"),
-    (lambda s: s["groups"]["0"].pop("eps"), "group 0 has the settings"),
-    (lambda s: s["groups"]["0"].update(lr=math.nan), "lr must be a finite number"),
+    (lambda s: s["param_groups"]["0"].update(params=3),
+     r"groups of \[3\] parameters, the optimizer of \[2\]"),
+    (lambda s: s["param_groups"].update({"1": s["param_groups"]["0"]}), r"groups of \[2, 2\]"),
+    (lambda s: s["param_groups"]["0"].pop("eps"), "group 0 has the settings"),
+    (lambda s: s["param_groups"]["0"].update(lr=math.nan), "lr must be a finite number"),
     (lambda s: s["state"].update({"2": s["state"]["0"]}), "names parameter '2' of 2"),
     (lambda s: s["state"].update({"x": s["state"]["0"]}), "names parameter 'x' of 2"),
     (lambda s: s["state"]["0"].update(mean=np.ones(5)), r"mean of parameter 0 is float64 \(5,\)"),
@@ -238,7 +237,7 @@ def _damaged(change):
     (lambda s: s["state"]["0"].pop("square"), "the state of parameter 0 lacks square"),
     (lambda s: s["state"]["0"].update(step=-1), "integer of at least 0, got -1"),
     (lambda s: s["state"]["0"].pop("step"), "damaged"),
-    (lambda s: s.pop("groups"), "damaged"),
+    (lambda s: s.pop("param_groups"), "damaged"),
     (lambda s: s.update(state=3), "damaged"),
 ])
 def test_a_damaged_state_is_refused_and_changes_nothing(change, message):
@@ -248,6 +247,6 @@ def test_a_damaged_state_is_refused_and_changes_nothing(change, message):
     with pytest.raises(tc.CheckpointError, match=message):
         optimizer.load_state_dict(_damaged(change))
     after = optimizer.state_dict()
-    assert after["groups"] == before["groups"]
+    assert after["param_groups"] == before["param_groups"]
     for a, b in zip(_arrays(before), _arrays(after), strict=True):
         assert np.array_equal(a, b)

@@ -1,4 +1,4 @@
-"""Every optimiser against numbers computed by hand and against its formula."""
+"""Every optimizer against numbers computed by hand and against its formula."""
 
 from __future__ import annotations
 

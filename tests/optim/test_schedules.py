@@ -8,7 +8,13 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import optim
-from tinygrad_cnn.optim.schedules import Cosine, OneCycle, Plateau, Step, WarmUp
+from tinygrad_cnn.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearWarmup,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 
 def sgd(lr=1.0, **settings):
@@ -27,16 +33,17 @@ def rates(schedule, count):
 # ---- tables
 
 def test_step_drops_every_so_many_steps():
-    assert rates(Step(sgd(), 2, gamma=0.5), 7) == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
+    assert rates(StepLR(sgd(), 2, gamma=0.5), 7) == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
 
 
 def test_cosine_falls_to_the_least_rate_and_stays():
     expected = [0.1 + 0.9 / 2 * (1 + math.cos(math.pi * t / 8)) for t in range(9)]
-    assert rates(Cosine(sgd(), 8, min_lr=0.1), 12) == pytest.approx([*expected, 0.1, 0.1, 0.1])
+    found = rates(CosineAnnealingLR(sgd(), 8, min_lr=0.1), 12)
+    assert found == pytest.approx([*expected, 0.1, 0.1, 0.1])
 
 
 def test_one_cycle_rises_to_the_peak_and_falls_far_below():
-    schedule = OneCycle(sgd(9.0), max_lr=2.0, total_steps=100)
+    schedule = OneCycleLR(sgd(9.0), max_lr=2.0, total_steps=100)
     found = rates(schedule, 120)
     assert found[0] == pytest.approx(2 / 25)
     assert found[29] == max(found) == pytest.approx(2.0)
@@ -48,29 +55,29 @@ def test_one_cycle_rises_to_the_peak_and_falls_far_below():
 
 def test_one_cycle_moves_momentum_against_the_rate():
     optimizer = optim.AdamW([tc.Parameter([0.0])])
-    schedule = OneCycle(optimizer, 1.0, 10, pct_start=0.5, momentum=(0.85, 0.95))
+    schedule = OneCycleLR(optimizer, 1.0, 10, pct_start=0.5, momentum=(0.85, 0.95))
     betas = []
     for _ in range(10):
-        betas.append(optimizer.groups[0]["betas"])
+        betas.append(optimizer.param_groups[0]["betas"])
         schedule.step()
     assert betas[0] == betas[9] == (pytest.approx(0.95), 0.999)
     assert betas[4] == (pytest.approx(0.85), 0.999)
     plain = sgd(momentum=0.9)
-    OneCycle(plain, 1.0, 10, momentum=(0.8, 0.9))
-    assert plain.groups[0]["momentum"] == pytest.approx(0.9)
+    OneCycleLR(plain, 1.0, 10, momentum=(0.8, 0.9))
+    assert plain.param_groups[0]["momentum"] == pytest.approx(0.9)
 
 
 def test_warm_up_rises_in_a_straight_line_and_hands_over():
-    found = rates(WarmUp(Step(sgd(), 2, gamma=0.1), 4, start_factor=0.2), 9)
+    found = rates(LinearWarmup(StepLR(sgd(), 2, gamma=0.1), 4, start_factor=0.2), 9)
     assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 0.1, 0.1, 0.01])
 
 
-def test_warm_up_of_an_optimiser_keeps_its_rate():
-    assert rates(WarmUp(sgd(2.0), 2, start_factor=0.0), 5) == [0, 1, 2, 2, 2]
+def test_warm_up_of_an_optimizer_keeps_its_rate():
+    assert rates(LinearWarmup(sgd(2.0), 2, start_factor=0.0), 5) == [0, 1, 2, 2, 2]
 
 
 def test_plateau_drops_after_more_than_patience_bad_steps():
-    schedule = Plateau(sgd(), factor=0.5, patience=2, cooldown=1, min_lr=0.2)
+    schedule = ReduceLROnPlateau(sgd(), factor=0.5, patience=2, cooldown=1, min_lr=0.2)
     losses = [5, 4, 4, 4, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3]
     found = []
     for loss in losses:
@@ -81,27 +88,27 @@ def test_plateau_drops_after_more_than_patience_bad_steps():
 
 
 def test_plateau_wants_a_real_improvement():
-    schedule = Plateau(sgd(), patience=0, threshold=0.1, mode="max")
+    schedule = ReduceLROnPlateau(sgd(), patience=0, threshold=0.1, mode="max")
     for score, rate in ((1.0, 1.0), (1.11, 1.0), (1.2, 0.1), (1.3, 0.1)):
         schedule.step(score)
         assert schedule.optimizer.lr == pytest.approx(rate)
-    below_zero = Plateau(sgd(), patience=0, threshold=0.1)
+    below_zero = ReduceLROnPlateau(sgd(), patience=0, threshold=0.1)
     for loss, rate in ((-1.0, 1.0), (-1.05, 0.1), (-1.2, 0.1)):
         below_zero.step(loss)
         assert below_zero.optimizer.lr == pytest.approx(rate)
 
 
 def test_plateau_takes_a_tensor_and_only_plateau_needs_the_loss():
-    schedule = Plateau(sgd())
+    schedule = ReduceLROnPlateau(sgd())
     schedule.step(tc.Tensor([2.0]))
     assert schedule.needs_loss
-    assert not Step(sgd(), 1).needs_loss
-    assert WarmUp(Plateau(sgd()), 1).needs_loss
-    assert not WarmUp(Step(sgd(), 1), 1).needs_loss
+    assert not StepLR(sgd(), 1).needs_loss
+    assert LinearWarmup(ReduceLROnPlateau(sgd()), 1).needs_loss
+    assert not LinearWarmup(StepLR(sgd(), 1), 1).needs_loss
 
 
 def test_warm_up_hands_the_loss_on():
-    schedule = WarmUp(Plateau(sgd(), patience=0, factor=0.5), 2, start_factor=0.5)
+    schedule = LinearWarmup(ReduceLROnPlateau(sgd(), patience=0, factor=0.5), 2, start_factor=0.5)
     found = []
     for loss in (9, 9, 3, 3, 2, 2):
         schedule.step(loss)
@@ -110,21 +117,23 @@ def test_warm_up_hands_the_loss_on():
 
 
 def test_every_group_follows_from_its_own_rate():
-    groups = [{"parameters": [tc.Parameter([0.0])], "lr": lr} for lr in (1.0, 0.1)]
+    groups = [{"params": [tc.Parameter([0.0])], "lr": lr} for lr in (1.0, 0.1)]
     optimizer = optim.SGD(groups, 5.0)
-    schedule = Step(optimizer, 1, gamma=0.5)
+    schedule = StepLR(optimizer, 1, gamma=0.5)
     schedule.step()
-    assert [g["lr"] for g in optimizer.groups] == [0.5, 0.05]
-    OneCycle(optimizer, [2.0, 1.0], 10)
-    assert [g["lr"] for g in optimizer.groups] == pytest.approx([0.08, 0.04])
+    assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.05]
+    OneCycleLR(optimizer, [2.0, 1.0], 10)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.08, 0.04])
 
 
 # ---- saving
 
 @pytest.mark.parametrize("make", [
-    lambda o: Step(o, 3, gamma=0.5), lambda o: Cosine(o, 12), lambda o: OneCycle(o, 2.0, 12),
-    lambda o: WarmUp(Step(o, 2), 3), lambda o: WarmUp(Plateau(o, patience=0), 7),
-    lambda o: WarmUp(o, 20), lambda o: Plateau(o, patience=1, cooldown=1)])
+    lambda o: StepLR(o, 3, gamma=0.5), lambda o: CosineAnnealingLR(o, 12),
+    lambda o: OneCycleLR(o, 2.0, 12),
+    lambda o: LinearWarmup(StepLR(o, 2), 3),
+    lambda o: LinearWarmup(ReduceLROnPlateau(o, patience=0), 7),
+    lambda o: LinearWarmup(o, 20), lambda o: ReduceLROnPlateau(o, patience=1, cooldown=1)])
 def test_a_schedule_that_was_saved_goes_on_as_if_it_had_not_stopped(make):
     losses = [3, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]
     straight, stopped, resumed = make(sgd()), make(sgd()), make(sgd(0.3))
@@ -140,12 +149,12 @@ def test_a_schedule_that_was_saved_goes_on_as_if_it_had_not_stopped(make):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda s: s.update(schedule="Step"), "the state is of Step, not of Plateau"),
-    (lambda s: s["first"].update({"1": 1.0}), "the state has 2 groups, the optimiser 1"),
+    (lambda s: s.update(scheduler="StepLR"), "the state is of StepLR, not of ReduceLROnPlateau"),
+    (lambda s: s["first"].update({"1": 1.0}), "the state has 2 groups, the optimizer 1"),
     (lambda s: s.update(steps=-1), "damaged"), (lambda s: s.pop("first"), "damaged"),
     (lambda s: s.update(best=math.nan), "best is NaN"), (lambda s: s.update(bad="x"), "damaged")])
 def test_a_damaged_state_is_refused(change, message):
-    schedule = Plateau(sgd())
+    schedule = ReduceLROnPlateau(sgd())
     state = schedule.state_dict()
     change(state)
     with pytest.raises(tc.CheckpointError, match=message):
@@ -156,25 +165,28 @@ def test_a_damaged_state_is_refused(change, message):
 # ---- refusals
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: Step(sgd(), 0), "step_size must be an integer of at least 1, got 0"),
-    (lambda: Step(sgd(), 1.5), "step_size must be an integer"),
-    (lambda: Step(sgd(), 1, gamma=-1), "gamma must be a finite number of at least 0"),
-    (lambda: Step([tc.Parameter([1.0])], 1), "optimizer must be an Optimizer, got"),
-    (lambda: Cosine(sgd(), 0), "total_steps"), (lambda: Cosine(sgd(), 5, min_lr=-1), "min_lr"),
-    (lambda: OneCycle(sgd(), 1.0, 10, pct_start=1.5), "pct_start must be from 0 to 1, got 1.5"),
-    (lambda: OneCycle(sgd(), 1.0, 10, div_factor=0.5), "div_factor must be at least 1"),
-    (lambda: OneCycle(sgd(), [1.0, 2.0], 10), "max_lr has 2 rates for 1 groups"),
-    (lambda: OneCycle(sgd(), -1.0, 10), "max_lr"),
-    (lambda: OneCycle(sgd(), 1.0, 10, momentum=(0.8, 0.9)), "SGD has no momentum to cycle"),
-    (lambda: OneCycle(sgd(momentum=0.9), 1.0, 10, momentum=(0.9, 0.8)), r"momentum must be \(low"),
-    (lambda: OneCycle(sgd(momentum=0.9), 1.0, 10, momentum=0.9), r"momentum must be \(low"),
-    (lambda: WarmUp(sgd(), 0), "warm_steps"), (lambda: WarmUp(3, 5), "must be an Optimizer, got 3"),
-    (lambda: WarmUp(sgd(), 5, start_factor=2), "start_factor must be from 0 to 1"),
-    (lambda: Plateau(sgd(), mode="low"), "mode 'low' must be 'min' or 'max'"),
-    (lambda: Plateau(sgd(), factor=1.0), "factor must be from 0 up to"),
-    (lambda: Plateau(sgd(), patience=-1), "patience"),
-    (lambda: Plateau(sgd()).step(), "step needs the loss as a number, got None"),
-    (lambda: Plateau(sgd()).step(math.nan), "got nan"),
+    (lambda: StepLR(sgd(), 0), "step_size must be an integer of at least 1, got 0"),
+    (lambda: StepLR(sgd(), 1.5), "step_size must be an integer"),
+    (lambda: StepLR(sgd(), 1, gamma=-1), "gamma must be a finite number of at least 0"),
+    (lambda: StepLR([tc.Parameter([1.0])], 1), "optimizer must be an Optimizer, got"),
+    (lambda: CosineAnnealingLR(sgd(), 0), "total_steps"),
+    (lambda: CosineAnnealingLR(sgd(), 5, min_lr=-1), "min_lr"),
+    (lambda: OneCycleLR(sgd(), 1.0, 10, pct_start=1.5), "pct_start must be a number from 0 to 1"),
+    (lambda: OneCycleLR(sgd(), 1.0, 10, div_factor=0.5), "div_factor must be a finite number"),
+    (lambda: OneCycleLR(sgd(), [1.0, 2.0], 10), "max_lr has 2 rates for 1 groups"),
+    (lambda: OneCycleLR(sgd(), -1.0, 10), "max_lr"),
+    (lambda: OneCycleLR(sgd(), 1.0, 10, momentum=(0.8, 0.9)), "SGD has no momentum to cycle"),
+    (lambda: OneCycleLR(sgd(momentum=0.9), 1.0, 10, momentum=(0.9, 0.8)),
+     r"momentum must be \(low"),
+    (lambda: OneCycleLR(sgd(momentum=0.9), 1.0, 10, momentum=0.9), r"momentum must be \(low"),
+    (lambda: LinearWarmup(sgd(), 0), "warm_steps"),
+    (lambda: LinearWarmup(3, 5), "must be an Optimizer, got 3"),
+    (lambda: LinearWarmup(sgd(), 5, start_factor=2), "start_factor must be a number from 0 to 1"),
+    (lambda: ReduceLROnPlateau(sgd(), mode="low"), "mode must be one of min, max, got 'low'"),
+    (lambda: ReduceLROnPlateau(sgd(), factor=1.0), "factor must be a number from 0 up to"),
+    (lambda: ReduceLROnPlateau(sgd(), patience=-1), "patience"),
+    (lambda: ReduceLROnPlateau(sgd()).step(), "step needs the loss as a number, got None"),
+    (lambda: ReduceLROnPlateau(sgd()).step(math.nan), "got nan"),
 ])
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises((tc.SettingError, tc.DTypeError), match=message):
@@ -182,15 +194,15 @@ def test_settings_out_of_range_are_refused(make, message):
 
 
 def test_a_schedule_that_has_stepped_cannot_be_wrapped():
-    schedule = Step(sgd(), 1)
+    schedule = StepLR(sgd(), 1)
     schedule.step()
-    with pytest.raises(tc.SettingError, match="Step has stepped 1 times already"):
-        WarmUp(schedule, 3)
+    with pytest.raises(tc.SettingError, match="StepLR has stepped 1 times already"):
+        LinearWarmup(schedule, 3)
 
 
 def test_groups_added_after_the_schedule_are_noticed():
     optimizer = sgd()
-    schedule = Step(optimizer, 1)
-    optimizer.add_group({"parameters": [tc.Parameter([1.0])]})
+    schedule = StepLR(optimizer, 1)
+    optimizer.add_param_group({"params": [tc.Parameter([1.0])]})
     with pytest.raises(tc.SettingError, match="2 groups now, 1 when the schedule was made"):
         schedule.step()

@@ -57,7 +57,8 @@ def workloads() -> dict[str, Callable[[], Any]]:
     def training() -> Iterator[np.ndarray]:
         net = model()
         optimizer = optim.Adam(net.parameters(), 1e-3)
-        history = train.fit(net, [(images, labels)] * 2, epochs=1, optimizer=optimizer, bar=False)
+        history = train.fit(net, [(images, labels)] * 2, epochs=1, optimizer=optimizer,
+                            progress=False)
         yield np.array(history["loss"])
         yield from net.state_dict().values()
         for state in optimizer.state_dict()["state"].values():
@@ -78,7 +79,7 @@ def workloads() -> dict[str, Callable[[], Any]]:
             yield trained.eval()(tc.Tensor(images)).numpy()
             yield tc.softmax(tc.Tensor(images)).numpy()
             yield tc.mean(tc.Tensor(images), axis=(0, 1, 2)).numpy()
-        trainer = train.Trainer(trained, optim.SGD(trained.parameters(), 0.1), bar=False)
+        trainer = train.Trainer(trained, optim.SGD(trained.parameters(), 0.1), progress=False)
         yield trainer.predict(images, batch_size=5)
         yield np.array(list(trainer.evaluate([(images, labels)]).values()))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import OPS, GradientError, GradientMismatch, Op, Parameter, Sample, Tensor
-from tinygrad_cnn.testing import check_gradients, check_op, check_sample, check_vjp_pair
-from tinygrad_cnn.testing.derivatives import (
+from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.nn import BatchNorm1D, Module, Sequential
+from tinygrad_cnn.testing import check, check_gradients, check_op, check_sample, check_vjp_pair
+from tinygrad_cnn.testing.numeric import (
     complex_step,
     exact_differences,
     is_dyadic,
@@ -152,9 +155,37 @@ def test_a_single_sample_and_property_can_be_checked():
         check_sample(square_op(lambda ct, out, x: ct), sample, "gradient")
 
 
-def test_what_is_no_op_is_refused():
-    with pytest.raises(GradientMismatch, match="has no attribute op"):
-        check_op(np.sin)
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_is_tested_by_its_name_and_by_the_function_that_users_know(name):
+    function = FUNCTIONS.get(name)
+    assert check._declared(name, "check_op") is OPS[name]
+    if function is not None:
+        assert check._declared(function, "check_op") is OPS[name]
+
+
+def test_the_public_functions_of_ops_are_taken():
+    public = {name for name in OPS if callable(getattr(tc, name, None))}
+    assert {"conv2d", "relu", "add", "batch_norm", "concatenate"} <= public
+    for name in public:
+        assert check._declared(getattr(tc, name), "check_op") is OPS[name]
+
+
+@pytest.mark.parametrize("call, error, words", [
+    (lambda: check_op(np.sin), TypeError, "is not an op"),
+    (lambda: check_op(len), TypeError, "is not an op"),
+    (lambda: check_op("sine"), tc.SettingError, "no op is called 'sine'; choose from add"),
+    (lambda: check_op("relu", order=3), tc.SettingError, "order must be 1 or 2, got 3"),
+    (lambda: check_sample("sine", Sample("one", (X,))), tc.SettingError, "no op is called"),
+    (lambda: check_sample("exp", Sample("one", (X,)), "value"), tc.SettingError,
+     "no property is called 'value'; choose from writes nothing"),
+    (lambda: check_gradients(X), TypeError, "is not a function"),
+    (lambda: check_vjp_pair(X, X), TypeError, "is not a function"),
+    (lambda: check_vjp_pair(dense, X), TypeError, "is not a function"),
+])
+def test_a_wrong_call_is_no_wrong_gradient(call, error, words):
+    with pytest.raises(error, match=words) as caught:
+        call()
+    assert not isinstance(caught.value, AssertionError)
 
 
 # ---- functions of tensors
@@ -165,6 +196,44 @@ def test_a_model_is_tested_with_all_parameters_that_it_closes_over():
     report = check_gradients(lambda x: tc.cross_entropy(x @ w + b, np.array([0, 3])), X, order=2)
     assert set(report.methods) == {"x0", "weights", "bias"}
     assert w.dtype == np.float32
+
+
+NORM = BatchNorm1D(3, dtype=np.float64)
+
+
+def _ways_to_reach(norm):
+    model = Sequential(norm)
+    several = {"first": [norm]}
+    return {"module": norm, "method": norm.forward, "part": model, "closure": lambda x: norm(x) * x,
+            "global": lambda x: NORM(x) * x, "container": lambda x: several["first"][0](x) * x,
+            "inner": lambda x: (lambda y: norm(y))(x), "partial": partial(lambda m, x: m(x), norm)}
+
+
+@pytest.mark.parametrize("way", _ways_to_reach(NORM))
+def test_buffers_of_modules_are_put_back(way):
+    before = {name: array.copy() for name, array in NORM.named_buffers()}
+    report = check_gradients(_ways_to_reach(NORM)[way], RNG.normal(size=(4, 3)), order=2)
+    assert report.verdict == "right"
+    assert set(before) == {"running_mean", "running_var", "num_batches_tracked"}
+    for name, array in NORM.named_buffers():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_buffer_that_is_replaced_is_put_back_too():
+    class Counts(Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", np.zeros(1))
+
+        def forward(self, x):
+            self.calls = self.calls + 1
+            return x * self.calls[0]
+
+    model = Counts()
+    kept = model.calls
+    assert check_gradients(model, X).verdict == "right"
+    assert model.calls is kept
+    assert kept[0] == 0
 
 
 def test_every_input_is_tested_not_only_the_first():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tinygrad_cnn import OPS, Op, Sample, sum_to
-from tinygrad_cnn.testing.cases import cases, derived
+from tinygrad_cnn.testing.cases import derived, samples_of
+from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.cli import telling_case
-from tinygrad_cnn.testing.ops import find
 from tinygrad_cnn.testing.source_mutants import source_mutants
 
 # ---- cases that follow from a declaration
@@ -25,7 +25,7 @@ def test_derived_cases_fit_the_declaration_and_change_with_the_seed():
 
 
 def test_cases_are_the_same_for_the_same_seed_and_have_names_of_their_own():
-    first, again = ([c.id for c in cases(OPS["pad"], 5)] for _ in range(2))
+    first, again = ([c.id for c in samples_of(OPS["pad"], 5)] for _ in range(2))
     assert first == again
     assert len(set(first)) == len(first)
 

@@ -55,7 +55,7 @@ def test_another_loss_and_optimizer_are_used():
             steps=1)
     assert seen == ["labels"] * 3
     assert all((before[name] == value).all() for name, value in model.state_dict().items())
-    with pytest.raises(tc.SettingError, match="steps must be at least 1, got 0"):
+    with pytest.raises(tc.SettingError, match="steps must be an integer of at least 1, got 0"):
         profile(model, IMAGES, np.array([1, 4]), steps=0)
 
 

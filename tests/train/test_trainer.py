@@ -13,6 +13,7 @@ import tinygrad_cnn as tc
 from tinygrad_cnn import nn, optim
 from tinygrad_cnn.data import DataLoader
 from tinygrad_cnn.io import load_weights
+from tinygrad_cnn.optim import lr_scheduler
 from tinygrad_cnn.train import (
     BestCheckpoint,
     Callback,
@@ -194,7 +195,7 @@ def wrong_labels(scores, labels):
 
 
 REFUSED = {"a loss that is not finite": (not_a_number, tc.GradientError, "the loss is nan"),
-           "a gradient that is not finite": (infinite_gradient, tc.GradientError, "clip_norm"),
+           "a gradient that is not finite": (infinite_gradient, tc.GradientError, "clip_grad_"),
            "labels that do not fit": (wrong_labels, tc.TinygradCnnError, None),
            "an interrupt": (interrupted, KeyboardInterrupt, None)}
 
@@ -204,15 +205,15 @@ REFUSED = {"a loss that is not finite": (not_a_number, tc.GradientError, "the lo
 def test_a_refused_batch_changes_nothing(loss, error, words, good):
     model = steadied()
     optimizer = optim.Adam(model.parameters(), 0.01)
-    schedule = optim.schedules.Cosine(optimizer, 20)
+    schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
     end = Stop()
     batches = list(loader())
     if good:
-        Trainer(model, optimizer, schedule=schedule, bar=False).fit(batches[:good], 1)
+        Trainer(model, optimizer, schedule=schedule, progress=False).fit(batches[:good], 1)
     before = model.state_dict(), optimizer.state_dict(), schedule.state_dict(), optimizer.lr
     held = dict(model.named_buffers())
     trainer = Trainer(model, optimizer, schedule=schedule, loss=loss, clip=1.0, callbacks=[end],
-                      bar=False)
+                      progress=False)
     with pytest.raises(error, match=words), np.errstate(all="ignore"):
         trainer.fit([batches[good]], 1)
     after = model.state_dict(), optimizer.state_dict(), schedule.state_dict(), optimizer.lr
@@ -227,7 +228,9 @@ def test_a_gradient_that_does_not_fit_moves_no_parameter():
     model = network()
     optimizer = optim.Adam(model.parameters(), 0.1)
     weight, bias = model.parameters()
-    weight.grad, bias.grad = tc.Tensor(np.ones(weight.shape, np.float32)), tc.Tensor(np.ones(7))
+    for p in (weight, bias):
+        p.grad = tc.Tensor(np.ones(p.shape, np.float32))
+    bias._data = np.zeros(7)                            # past the tensor, which keeps them alike
     before = model.state_dict()
     with pytest.raises(tc.GradientError, match="but its gradient"):
         optimizer.step()
@@ -242,17 +245,17 @@ def test_the_end_of_a_fit_is_told_to_all_callbacks_whatever_ended_it(where, erro
     model = network()
     first, failing, last = Stop(), Stop(where, error), Stop()
     trainer = Trainer(model, optim.SGD(model.parameters(), 0.5), callbacks=[first, failing, last],
-                      bar=False)
+                      progress=False)
     with pytest.raises(type(error)):
         trainer.fit(loader(), 2)
     assert all(callback.seen.count("end") == 1 for callback in (first, failing, last))
 
 
 @pytest.mark.parametrize("call, words", [
-    (lambda t: t.fit(loader(), 0), "epochs must be at least 1"),
+    (lambda t: t.fit(loader(), 0), "epochs must be an integer of at least 1"),
     (lambda t: t.fit(iter(()), 1), "there are no batches"),
     (lambda t: t.evaluate([]), "there are no batches"),
-    (lambda t: t.predict(np.zeros((0, 4, 4, 1))), "needs images"),
+    (lambda t: t.predict(np.zeros((0, 4, 4, 1))), "predict: there are no images"),
 ])
 def test_impossible_calls_are_named(call, words):
     model = network()
@@ -260,14 +263,98 @@ def test_impossible_calls_are_named(call, words):
         call(Trainer(model, optim.SGD(model.parameters(), 0.5)))
 
 
+# ---- schedules
+
+class Recorded(optim.SGD):
+    """Notes the rate of each step."""
+
+    def step(self):
+        self.used = [*getattr(self, "used", []), self.lr]
+        super().step()
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_end(self, trainer, batch, loss):
+        self.seen.append(loss)
+
+
+SCHEDULES = {
+    lr_scheduler.StepLR: lambda o: lr_scheduler.StepLR(o, 2, gamma=0.5),
+    lr_scheduler.CosineAnnealingLR: lambda o: lr_scheduler.CosineAnnealingLR(o, 20),
+    lr_scheduler.OneCycleLR: lambda o: lr_scheduler.OneCycleLR(o, 1.0, 20),
+    lr_scheduler.LinearWarmup: lambda o: lr_scheduler.LinearWarmup(
+        lr_scheduler.ReduceLROnPlateau(o, patience=0, threshold=1.0), 2),
+    lr_scheduler.ReduceLROnPlateau: lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=1)}
+
+
+def test_no_schedule_is_left_out():
+    assert {*SCHEDULES, lr_scheduler.LRScheduler} == {
+        getattr(lr_scheduler, name) for name in lr_scheduler.__all__}
+
+
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("every", ["batch", "epoch"])
+@pytest.mark.parametrize("make", SCHEDULES.values(), ids=lambda m: "-")
+def test_a_schedule_steps_after_each_batch_or_after_each_epoch(make, every, validated):
+    model, batches = network(), list(loader())
+    optimizer, losses = Recorded(model.parameters(), 0.5), Losses()
+    schedule = make(optimizer)
+    trainer = Trainer(model, optimizer, schedule=schedule, schedule_every=every,
+                      callbacks=[losses], progress=False)
+    history = trainer.fit(batches, 4, validation=batches[:2] if validated else None)
+    twin, expected = make(optim.SGD([tc.Parameter([0.0])], 0.5)), []
+    for i, loss in enumerate(losses.seen):
+        expected.append(twin.optimizer.lr)
+        epoch, last = divmod(i, len(batches))
+        if every == "batch":
+            twin.step(loss)
+        elif last == len(batches) - 1:
+            twin.step(history["validation loss" if validated else "loss"][epoch])
+    assert optimizer.used == expected
+    assert schedule.steps == twin.steps == (4 if every == "epoch" else 4 * len(batches))
+    assert optimizer.lr == twin.optimizer.lr
+
+
+@pytest.mark.parametrize("every, steps", [("batch", 10), ("epoch", 2)])
+def test_a_schedule_that_takes_no_loss_is_stepped_without_one(every, steps):
+    class Counter:
+        count = 0
+
+        def step(self):
+            self.count += 1
+
+    model, schedule = network(), Counter()
+    Trainer(model, optim.SGD(model.parameters(), 0.5), schedule=schedule, schedule_every=every,
+            progress=False).fit(loader(), 2)
+    assert schedule.count == steps
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("min_delta, figures, waited", [
+    (0.0, [2.0, 2.0, 1.5, 1.5, 1.5], [0, 1, 0, 1, 2]),              # a tie is no improvement
+    (0.5, [2.0, 1.5, 1.25, 0.75, 0.5], [0, 1, 0, 1, 0]),            # nor is one by min_delta
+    (0.0, [float("nan"), 1.0, float("nan"), 2.0], [1, 0, 1, 2])])
+def test_early_stopping_waits_while_a_figure_is_no_better(mode, min_delta, figures, waited):
+    stopping = EarlyStopping("figure", patience=2, mode=mode, min_delta=min_delta)
+    sign = 1 if mode == "min" else -1
+    for epoch, (figure, wait) in enumerate(zip(figures, waited, strict=True)):
+        stop = stopping.on_epoch_end(None, {"epoch": epoch, "figure": sign * figure})
+        assert (stopping.waited, stop) == (wait, wait >= 2)
+
+
 def test_unknown_settings_are_named():
     model = network()
-    with pytest.raises(tc.SettingError, match="schedule_every 'week'"):
+    with pytest.raises(tc.SettingError, match=r"schedule_every must be one of .*, got 'week'"):
         Trainer(model, optim.SGD(model.parameters(), 0.5), schedule_every="week")
-    with pytest.raises(tc.SettingError, match="mode 'most'"):
+    with pytest.raises(tc.SettingError, match="mode must be one of min, max, got 'most'"):
         EarlyStopping(mode="most")
     with pytest.raises(tc.SettingError, match="patience"):
         EarlyStopping(patience=0)
+    with pytest.raises(tc.SettingError, match="min_delta must be a finite number of at least 0"):
+        EarlyStopping(min_delta=-1)
 
 
 def test_fit_in_one_call_and_one_line_an_epoch(capsys):
@@ -493,7 +580,7 @@ def test_metrics_refuse_what_does_not_fit():
         accuracy(np.zeros((3, 2)), np.zeros((3, 1), int))
     with pytest.raises(tc.ShapeError, match="no scores"):
         accuracy(np.zeros((0, 2)), np.zeros(0, int))
-    with pytest.raises(tc.SettingError, match="k must be from 1 to 2"):
+    with pytest.raises(tc.SettingError, match="k must be an integer from 1 to 2"):
         top_k_accuracy(np.zeros((3, 2)), np.zeros(3, int), k=3)
 
 

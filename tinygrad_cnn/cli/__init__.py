@@ -1,6 +1,6 @@
 """The command ``tinygrad-cnn``: one function for each verb.
 
-Exit status: 0 when all went well, 1 when a result is below its bar, 2 for a call or a file that
+Exit status: 0 when all went well, 1 when a result is below its minimum, 2 for a call or a file that
 cannot be used, with one line that says why.
 """
 

@@ -60,7 +60,7 @@ def transforms(train: Dataset, recipe: Recipe) -> tuple[Any, Any]:
         augment.append(data.RandomFlip())
     if recipe.shift:
         augment.append(data.RandomShift(recipe.shift))
-    return data.Compose(*augment, *plain), data.Compose(*plain)
+    return data.Compose([*augment, *plain]), data.Compose(plain)
 
 
 def test_batches(train: Dataset, test: Dataset, recipe: Recipe) -> data.DataLoader:
@@ -105,7 +105,7 @@ def run(train: Dataset, test: Dataset, recipe: Recipe, *, seed: int, out: Path,
     batches = data.DataLoader(kept, batch_size=recipe.batch_size, shuffle=True, seed=seed,
                               drop_last=len(kept) > recipe.batch_size, transform=augmented)
     optimizer = OPTIMIZERS[recipe.optimizer](model.parameters(), recipe.lr)
-    schedule = optim.schedules.OneCycle(optimizer, max_lr=recipe.lr,
+    schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr,
                                         total_steps=recipe.epochs * len(batches))
     callbacks = [BestCheckpoint(out / "best.npz")] if held_out is not None else []
     trainer = Trainer(model, optimizer, schedule=schedule, log=say, callbacks=callbacks)

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from tinygrad_cnn.train import Trainer, confusion_matrix, profile, summarize
 
 __all__ = ["main"]
 
-BAR = 0.96              # what the demo must reach on the 397 test digits
+DEMO_ACCURACY = 0.96              # what the demo must reach on the 397 test digits
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -42,8 +42,8 @@ def _demo(args: argparse.Namespace) -> int:
           f"digits; {test.split})")
     print(f"wrote {', '.join(str(path) for path in [*outcome.files, *picture])}")
     print(f"{time.perf_counter() - began:.1f} s in all")
-    if outcome.accuracy < BAR:
-        print(f"below the bar of {100 * BAR:.0f} %", file=sys.stderr)
+    if outcome.accuracy < DEMO_ACCURACY:
+        print(f"below the accuracy of {100 * DEMO_ACCURACY:.0f} %", file=sys.stderr)
         return 1
     return 0
 
@@ -62,8 +62,8 @@ def _train(args: argparse.Namespace) -> int:
           f"{outcome.images:,} images; {test.split})")
     print(f"wrote {', '.join(map(str, outcome.files))}")
     print(f"{time.perf_counter() - began:.1f} s in all")
-    if args.bar is not None and outcome.accuracy < args.bar:
-        print(f"below the bar of {100 * args.bar:g} %", file=sys.stderr)
+    if args.min_accuracy is not None and outcome.accuracy < args.min_accuracy:
+        print(f"below the accuracy of {100 * args.min_accuracy:g} %", file=sys.stderr)
         return 1
     return 0
 
@@ -151,24 +151,17 @@ def _image_shape(text: str) -> tuple[int, int, int]:
     return h, w, c
 
 
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
-    return number
-
-
-def _seed(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 0")
-    return number
+def _integer(minimum: int) -> Callable[[str], int]:
+    """A type of argparse: integers of at least ``minimum``."""
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {minimum}")
+        return number
+    return parse
 
 
 def parser() -> argparse.ArgumentParser:
@@ -182,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, run: object, help: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help, description=help)
         sub.set_defaults(run=run)
-        sub.add_argument("--threads", type=_positive, help="threads that kernels use")
+        sub.add_argument("--threads", type=_integer(1), help="threads that kernels use")
         return sub
 
     def with_data(sub: argparse.ArgumentParser) -> None:
@@ -191,23 +184,24 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--root", type=Path, help="folder in which a named set is looked for")
 
     demo = verb("demo", _demo, "train a small CNN on the handwritten digits that are built in")
-    demo.add_argument("--epochs", type=_positive, help=f"default {RECIPES['digits'].epochs}")
-    demo.add_argument("--seed", type=_seed, default=0)
+    demo.add_argument("--epochs", type=_integer(1), help=f"default {RECIPES['digits'].epochs}")
+    demo.add_argument("--seed", type=_integer(0), default=0)
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default runs/demo")
 
     train = verb("train", _train, "train a model on a data set")
     with_data(train)
     defaults = Recipe("")
     train.add_argument("--model", choices=MODELS)
-    train.add_argument("--epochs", type=_positive)
-    train.add_argument("--batch-size", type=_positive, help=f"default {defaults.batch_size}")
+    train.add_argument("--epochs", type=_integer(1))
+    train.add_argument("--batch-size", type=_integer(1), help=f"default {defaults.batch_size}")
     train.add_argument("--lr", type=float, help=f"highest learning rate, default {defaults.lr}")
     train.add_argument("--optimizer", choices=OPTIMIZERS, help=f"default {defaults.optimizer}")
-    train.add_argument("--seed", type=_seed, default=0)
-    train.add_argument("--limit", type=_positive, help="use only so many images of each split")
+    train.add_argument("--seed", type=_integer(0), default=0)
+    train.add_argument("--limit", type=_integer(1), help="use only so many images of each split")
     train.add_argument("--validation", type=int, default=0, metavar="N",
                        help="hold out the last N training images and keep the best weights")
-    train.add_argument("--bar", type=float, help="exit with 1 below this test accuracy (0 to 1)")
+    train.add_argument("--min-accuracy", type=float,
+                       help="exit with 1 below this test accuracy (0 to 1)")
     train.add_argument("--out", type=Path, help="default runs/DATA-MODEL")
 
     judge = verb("eval", _eval, "judge saved weights on the test images of a data set")
@@ -219,20 +213,20 @@ def parser() -> argparse.ArgumentParser:
     summary = verb("summary", _summary, "list the layers of a model")
     summary.add_argument("--model", choices=MODELS, default="lenet")
     summary.add_argument("--image-shape", type=_image_shape, default=(28, 28, 1), metavar="HxWxC")
-    summary.add_argument("--classes", type=_positive, default=10)
+    summary.add_argument("--classes", type=_integer(1), default=10)
 
     cost = verb("profile", _profile, "tell where the time of a training step goes, op by op")
     cost.add_argument("--model", default="lenet", metavar="NAME|MODULE:CALLABLE",
                       help=f"{', '.join(MODELS)}, or what makes your model; default lenet")
     cost.add_argument("--image-shape", type=_image_shape, default=(28, 28, 1), metavar="HxWxC",
                       help="of made-up images, default 28x28x1")
-    cost.add_argument("--classes", type=_positive, default=10)
-    cost.add_argument("--batch-size", type=_positive, default=64, help="default 64")
-    cost.add_argument("--steps", type=_positive, default=10,
+    cost.add_argument("--classes", type=_integer(1), default=10)
+    cost.add_argument("--batch-size", type=_integer(1), default=64, help="default 64")
+    cost.add_argument("--steps", type=_integer(1), default=10,
                       help="steps of which the quickest is shown, default 10")
     cost.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=None,
                       help="with compiled kernels or in pure NumPy; default: where installed")
-    cost.add_argument("--seed", type=_seed, default=0)
+    cost.add_argument("--seed", type=_integer(0), default=0)
 
     sets = verb("data", _data, "say which data sets are found, and what they hold")
     sets.add_argument("name", nargs="?")
@@ -255,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 if a result is below its bar, or 2 for a call or a file that cannot be used.
+        0, or 1 if a result is below its minimum, or 2 for a call or a file that cannot be used.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -15,7 +15,6 @@ from tinygrad_cnn.core.tensor import (
     Tensor,
     as_array,
     as_dtype,
-    as_flag,
     as_setting,
     as_tensor,
     refuse_tensors_inside,
@@ -26,6 +25,6 @@ from tinygrad_cnn.core.tensor import (
 from tinygrad_cnn.core.tensor import _wrap as _wrap
 
 __all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
-           "as_flag", "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad",
+           "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad",
            "gradients", "is_grad_enabled", "refuse_tensors_inside", "scope", "shared", "tensor",
            "unary", "writable"]

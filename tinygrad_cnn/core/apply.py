@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank
+from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank, locked
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, public, register
 from tinygrad_cnn.core.tensor import (
+    _FLOATS,
     Array,
     Tensor,
     _converted,
@@ -30,6 +31,7 @@ from tinygrad_cnn.core.tensor import (
     held,
     refuse_tensors_inside,
     shared,
+    with_own_dtype,
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
@@ -56,6 +58,8 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     """All inputs as tensors of one dtype, or an error that names the odd one."""
     if _alike(inputs):
         return inputs
+    inputs = tuple(map(with_own_dtype, inputs))
+    _refuse_other_dtypes(op, inputs)
     dtype, stepping = _common_dtype(inputs)
     result: list[Tensor | None] = []
     for i, x in enumerate(inputs):
@@ -76,6 +80,20 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
+def _refuse_other_dtypes(op: Op, inputs: tuple[Any, ...]) -> None:
+    """Refuse an array in whose dtype no tensor can be, where no float tensor decides."""
+    if any(isinstance(x, Tensor) and x._data.dtype.kind in "fc" for x in inputs):
+        return
+    for i, x in enumerate(inputs):
+        if isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind not in "iub" \
+                and x.dtype.newbyteorder("=") not in _FLOATS:
+            name = op.input_name(i)
+            if x.dtype.kind not in "fc":
+                raise _not_numbers(op.name, name, x)
+            raise DTypeError(f"{op.name}: {name} is {x.dtype}, which is not supported; cast it to "
+                             "float32 or float64")
+
+
 def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     """The dtype in which the inputs meet, and whether a gradient test steps into the complex plane.
 
@@ -92,7 +110,10 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     numbers = [x for x in inputs if isinstance(x, (bool, int, float))]
     if floats or not (tensors or arrays) or any(isinstance(x, float) for x in numbers):
         return (floats or [np.dtype(np.float32)])[0], False
-    lists = [np.asarray(x).dtype for x in inputs if isinstance(x, (list, tuple))]
+    try:
+        lists = [np.asarray(x).dtype for x in inputs if isinstance(x, (list, tuple))]
+    except ValueError:                              # ragged: refused where it is converted
+        lists = []
     if any(d.kind == "f" for d in lists):
         return np.dtype(np.float32), False
     weak = [type(x)() for x in numbers]             # 0 fits everywhere: only the kind counts
@@ -138,7 +159,8 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         inputs += (None,) * (len(op.inputs) - len(inputs))
     state = _state.get()
     if state.plain:
-        y, residuals = op.run(*_plain(inputs), **settings)
+        plain = _plain(inputs)
+        y, residuals = op.run(*(map(locked, plain) if op.foreign else plain), **settings)
         return np.asarray(y), residuals         # type: ignore[return-value]
     tensors = _as_tensors(op, inputs)
     arrays = [None if x is None else x._data for x in tensors]
@@ -154,7 +176,7 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         expected = _remembered(*asked)
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
-        y, residuals = op.run(*arrays, **settings)
+        y, residuals = op.run(*(map(locked, arrays) if op.foreign else arrays), **settings)
     except TypeError:
         if all(a is None or a.dtype.kind == "f" for a in arrays):
             raise
@@ -229,7 +251,7 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
 def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
             residuals: dict[str, Any], y: Array, state: State,
             began: float) -> Tensor:
-    tracked = state.recording and bool([1 for x in tensors if x is not None and x.requires_grad])
+    tracked = state.recording and bool([1 for x in tensors if x is not None and x._requires_grad])
     if not tracked and state.observer is None:
         return _wrap(y, False, None)
     kept = tensors
@@ -257,7 +279,7 @@ def _unwritten(value: Any) -> Any:
 
 def _stand_in(x: Tensor | None) -> Tensor | None:
     """``x`` without its values, which no rule reads, so that their memory can be freed."""
-    if x is None or x._data.nbytes < _KEEP_BYTES or (x.node is None and x.requires_grad):
+    if x is None or x._data.nbytes < _KEEP_BYTES or (x.node is None and x._requires_grad):
         return x
     t = _wrap(blank(x._data.shape, x._data.dtype), x.requires_grad, x.node)
     t.name = x.name
@@ -292,7 +314,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             out = np.asarray(out)               # NumPy turns 0-d results into scalars
         if out.dtype is not dtype:              # integers that are divided
             return apply(op, a, b)
-        if not (a.requires_grad or b.requires_grad) or not state.recording:
+        if not (a._requires_grad or b._requires_grad) or not state.recording:
             return _wrap(out, False, None)
         inputs: tuple[Any, ...] = (a, b)
         values: Any = (x, y)
@@ -335,9 +357,9 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
     t = _new(Tensor)
     t._data = out
     t._access = 0
-    t.requires_grad = True
+    t._requires_grad = True
     t.node = node
-    t.grad = t.name = None
+    t._grad = t.name = None
     return t
 
 
@@ -352,7 +374,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         out = kernel(x._data)
         if type(out) is not ndarray:
             out = np.asarray(out)
-        if not x.requires_grad or not state.recording:
+        if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
         kept: Any = _stand_in(x) if unread else x
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,

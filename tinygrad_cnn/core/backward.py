@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["backward_pass", "key_of"]
 
+_RULES = (", which is given arrays, or tensors under create_graph: write it with operators and the "
+          "functions of this package, which take both")
+
 
 def key_of(x: Tensor) -> Any:
     """What the cotangent of ``x`` is filed under: its node, or itself if it is a leaf."""
@@ -119,7 +122,7 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
     sent: list[tuple[Tensor, Any]] = []
     made: Any = None
     for i, x in enumerate(inputs):
-        if x is None or not x.requires_grad:
+        if x is None or not x._requires_grad:
             continue
         rule = rules[i] if rules else partial(op.vjp[op.inputs[0]], index=i)        # variadic
         try:
@@ -131,7 +134,8 @@ def _sent(node: Node, inputs: tuple[Tensor | None, ...], ct: Any,
         except KernelFailed:                            # it is not asked again
             return _sent(node, inputs, ct, wrap)
         except Exception as error:
-            error.add_note(f"in the backward rule of {op.name} for {op.input_name(i)!r}")
+            error.add_note(f"in the backward rule of {op.name} for {op.input_name(i)!r}"
+                           + _RULES * (foreign and isinstance(error, (AttributeError, TypeError))))
             raise
         part = made[together[i]] if together else made
         if multiplies:

@@ -325,17 +325,27 @@ class Op:
             if self._only is not None:
                 result = self._only(*arrays, **settings)
                 if result is not NotImplemented:
-                    return result if self.residuals else (result, {})
+                    return self._split(result)
             forced = tuple(k for k in _forced.get() if k in self.kernels)
             chosen = self.choose(*arrays, **settings) if self.choose else ()
             for name in dict.fromkeys((*forced, *chosen, *self.kernels)):
                 result = self.kernels[name](*arrays, **settings)
                 if result is not NotImplemented:
-                    return result if self.residuals else (result, {})
+                    return self._split(result)
         except KernelFailed:                    # it is not asked again
             return self.run(*arrays, **settings)
         raise SettingError(f"{self.name}: every kernel ({', '.join(self.kernels)}) declined "
                            f"{settings}; add one that takes this case")
+
+    def _split(self, result: Any) -> tuple[Array, dict[str, Any]]:
+        """What a kernel gave, as the result and its residuals."""
+        if isinstance(result, tuple) != bool(self.residuals) or (self.residuals and not (
+                len(result) == 2 and isinstance(result[1], dict))):
+            wanted = f"(array, dict of {', '.join(self.residuals)})" if self.residuals else \
+                "an array; name what it gives besides in residuals="
+            raise DeclarationError(f"{self.name}: the kernel returned {type(result).__name__}, "
+                                   f"expected {wanted}")
+        return result if self.residuals else (result, {})
 
     def label(self, settings: Mapping[str, Any]) -> str:
         """The name and the plain settings, as drawings and reports show them."""

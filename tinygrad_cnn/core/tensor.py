@@ -11,6 +11,8 @@ Operators and methods find what they call in ``FUNCTIONS``, so this file need no
 
 from __future__ import annotations
 
+from array import array as buffer
+from collections import UserList, deque
 from collections.abc import Iterator, Sequence
 from sys import getrefcount
 from typing import Any, NoReturn
@@ -18,14 +20,15 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
 from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS
-from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, ShapeError
+from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_flag", "as_setting", "as_tensor",
-           "refuse_tensors_inside", "shared", "tensor", "writable"]
+__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor",
+           "refuse_tensors_inside", "shared", "tensor", "with_own_dtype", "writable"]
 
 Array = NDArray[Any]
 
@@ -38,6 +41,7 @@ def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
     if isinstance(data, Tensor):
         raise DTypeError(f"{op}: data is a Tensor already; use .detach() for one without history")
     refuse_tensors_inside(data, op)
+    data = with_own_dtype(data)
     known = isinstance(data, (np.ndarray, np.generic))
     try:
         array = np.array(data, dtype if known else None, copy=copy or None)
@@ -56,15 +60,22 @@ def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def with_own_dtype(value: Any) -> Any:
+    """An array, if ``value`` brings a dtype: arrays of other libraries do, and so do buffers."""
+    if isinstance(value, (np.ndarray, np.generic, Tensor)) or not (
+            hasattr(value, "__array__") or isinstance(value, (memoryview, buffer))):
+        return value
+    return np.asarray(value)
+
+
 def refuse_tensors_inside(value: Any, op: str) -> None:
-    """Refuse a list or tuple that holds tensors, and an array whose mask NumPy would drop."""
-    if isinstance(value, (list, tuple)):
+    """Refuse a sequence that holds tensors, and an array whose mask NumPy would drop."""
+    if isinstance(value, (list, tuple, deque, UserList)):
         for x in value:
             if isinstance(x, Tensor):
                 raise GradientError(f"{op}: a {type(value).__name__} that holds tensors has no "
                                     "gradient; join them first: stack([...]), or concatenate")
-            if isinstance(x, (list, tuple)):
-                refuse_tensors_inside(x, op)
+            refuse_tensors_inside(x, op)
     elif isinstance(value, np.ma.MaskedArray):
         raise DTypeError(f"{op}: a masked array would lose its mask; fill it first: "
                          "array.filled(0.0), and use where() with the mask")
@@ -106,17 +117,14 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_access", "_data", "grad", "name", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "name", "node")
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
         self._data: Array = _new_array(data, None, "Tensor")
-        if requires_grad and self._data.dtype.kind != "f":
-            raise DTypeError(f"Tensor: {self._data.dtype} cannot require a gradient; "
-                             "cast it: data.astype(np.float32)")
         self._access = SHARED
-        self.requires_grad = bool(requires_grad)
+        self._requires_grad = _may_require(self._data, requires_grad, "Tensor", "data")
         self.node: Node | None = None
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
         self.name = name
 
     # ---- what it is
@@ -137,6 +145,9 @@ class Tensor:
         if self._access == READ_ONLY:
             raise GradientError("data: a backward rule must not change what it is given; "
                                 "compute a new tensor instead")
+        if isinstance(values, Tensor):
+            raise DTypeError("data: the values are an array, got a Tensor; write x.data = y.data, "
+                             "or x.data -= rate * x.grad.data")
         array = _new_array(values, None, "data")
         if array.shape != self._data.shape or array.dtype != self._data.dtype:
             raise ShapeError(f"data: the tensor is {self._data.dtype} {self._data.shape} and the "
@@ -144,6 +155,32 @@ class Tensor:
                              "and dtype: make a new one")
         self._data = array
         self._access = SHARED
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient is wanted; of a leaf it may be set."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        self.requires_grad_(requires_grad)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient of a leaf, summed over backward passes until it is set to None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        if gradient is not None:
+            if not isinstance(gradient, Tensor):
+                raise DTypeError(f"grad: a gradient is a Tensor or None, got {_kind_of(gradient)}; "
+                                 "write x.grad = Tensor(array), or x.grad = None to start afresh")
+            if gradient.shape != self.shape or gradient.dtype != self.dtype:
+                raise GradientError(f"grad: the tensor is {self.dtype} {self.shape} but its "
+                                    f"gradient {gradient.dtype} {gradient.shape}; it needs the "
+                                    "same shape and dtype")
+        self._grad = gradient
 
     @property
     def shape(self) -> Shape:
@@ -195,6 +232,22 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    # ---- copies: the values of a copy are its own, and a graph stays with the tensor it led to
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.node is not None:
+            raise GradientError(f"copy: the op {self.node.op.name} made this tensor, and its graph "
+                                "is not copied or pickled; copy tensor.detach(), or the leaves")
+        return super().__reduce_ex__(protocol)
+
+    def __getstate__(self) -> Any:
+        state: Any = super().__getstate__()
+        instance, slots = state
+        return instance, {**slots, "_data": shared(self), "_access": SHARED}
+
     def __repr__(self) -> str:
         values = np.array2string(self._data, separator=", ", prefix="Tensor(", threshold=20)
         facts = [f"dtype={self._data.dtype}"]
@@ -244,15 +297,16 @@ class Tensor:
                              retain_graph=retain_graph)
         for leaf, part in found.items():
             if isinstance(leaf, Tensor):
-                leaf.grad = part if leaf.grad is None else _sum(leaf.grad, part, create_graph)
+                before = leaf._grad
+                leaf._grad = part if before is None else _sum(before, part, create_graph)
 
     def detach(self) -> Tensor:
         """The same values without history."""
         return _wrap(shared(self), False, None)
 
     def numpy(self) -> Array:
-        """The values as a read-only view."""
-        view = self._data.view()
+        """The values at this time, read-only; they are copied only if you hold ``data``."""
+        view = shared(self).view()
         view.flags.writeable = False
         return view
 
@@ -267,10 +321,7 @@ class Tensor:
         """Switch whether this leaf collects a gradient; returns the tensor itself."""
         if self.node is not None:
             raise GradientError("requires_grad_: only a leaf can be switched; use .detach() first")
-        if requires_grad and self._data.dtype.kind != "f":
-            raise DTypeError(f"requires_grad_: {self._data.dtype} cannot require a gradient; "
-                             "cast it: tensor.astype(np.float32)")
-        self.requires_grad = requires_grad
+        self._requires_grad = _may_require(self._data, requires_grad, "requires_grad_", "tensor")
         return self
 
     def graph(self, **settings: Any) -> Any:
@@ -302,6 +353,15 @@ class Tensor:
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         own = FUNCTIONS.get(function)
         return own(*args, **kwargs) if own else FUNCTIONS["array_function"](function, args, kwargs)
+
+    @property
+    def _mask(self) -> Any:
+        """What functions of ``numpy.ma``, which never ask a tensor, look for in their operands."""
+        if self._requires_grad and is_grad_enabled():
+            raise GradientError("numpy.ma: a masked array has no gradient; fill it first: "
+                                "array.filled(0.0), and use where() with the mask; for plain "
+                                "values pass tensor.numpy()")
+        raise AttributeError("_mask")
 
     # ---- operators
 
@@ -487,14 +547,23 @@ def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
     return Tensor(array, requires_grad, name)
 
 
+def _may_require(array: Array, requires_grad: Any, op: str, name: str) -> bool:
+    """The flag ``requires_grad``; refused if it is no flag, or the values are no floats."""
+    wanted = flag(op, "requires_grad", requires_grad)
+    if wanted and array.dtype.kind != "f":
+        raise DTypeError(f"{op}: {array.dtype} cannot require a gradient; "
+                         f"cast it: {name}.astype(np.float32)")
+    return wanted
+
+
 def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     """A tensor around an array that is known to be right: the quick way in."""
     t = _new(Tensor)
     t._data = data
-    t.requires_grad = requires_grad
+    t._requires_grad = requires_grad
     t.node = node
     t._access = SHARED
-    t.grad = None
+    t._grad = None
     t.name = None
     return t
 
@@ -594,13 +663,6 @@ def as_dtype(value: Any, op: str) -> np.dtype[Any]:
     raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
 
 
-def as_flag(value: Any, op: str, name: str) -> bool:
-    """True or False; what merely counts as true is refused."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise SettingError(f"{op}: {name} must be True or False, got {value!r}")
-
-
 def _kind_of(value: Any) -> str:
     """What errors call a value that is refused: ``str``, ``ndarray of complex128``."""
     kind = type(value).__name__
@@ -672,6 +734,10 @@ def _sum(a: Tensor, b: Tensor, create_graph: bool) -> Tensor:
 def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
     """A value that is no tensor, in ``dtype``; other float arrays are refused."""
     refuse_tensors_inside(value, f"{op}: {name}")
+    value = with_own_dtype(value)
+    if isinstance(value, np.matrix):
+        raise DTypeError(f"{op}: {name} is an np.matrix, whose * and ** mean matmul; pass "
+                         f"np.asarray({name}), and write @ for matmul")
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind == "f" \
             and value.dtype.newbyteorder("=") != dtype and dtype.kind != "c":
         raise DTypeError(f"{op}: {name} is an array of {value.dtype} among tensors of {dtype}; "
@@ -682,6 +748,8 @@ def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
         raise DTypeError(f"{op}: {name} is an integer of {int(value).bit_length()} bits, which "
                          f"{dtype} cannot hold; cast the tensor first: tensor.astype(np.int64), "
                          "or to a float dtype") from None
+    except ValueError as error:
+        raise ShapeError(f"{op}: the rows of {name} have unequal lengths ({error})") from None
     if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
     return array.astype(dtype, copy=False)

@@ -27,7 +27,7 @@ def load_digits() -> Splits:
     """Read the embedded digits.
 
     The split keeps the order of the file: the first 1,400 images train, the last 397 test.  Images
-    that are neighbours in the file seem to come from one writer, so a shuffled split puts every
+    that are neighbors in the file seem to come from one writer, so a shuffled split puts every
     writer on both sides and flatters the result: always name the split beside an accuracy.
 
     Returns

@@ -36,6 +36,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.data.dataset import Dataset, Splits
 from tinygrad_cnn.data.safe_io import (
     CLASSES,
@@ -50,7 +51,7 @@ from tinygrad_cnn.data.safe_io import (
     read_whole,
     tar_members,
 )
-from tinygrad_cnn.errors import DataError, SettingError, missing_extra
+from tinygrad_cnn.errors import DataError, missing_extra
 
 __all__ = ["ARCHIVES", "BINARY_FILES", "IDX_FILES", "PYTHON_FILES", "SUFFIXES", "idx_file",
            "is_image_folder", "load_cifar10", "load_idx", "load_image_folder",
@@ -420,7 +421,7 @@ def load_image_folder(root: str | Path, *, size: tuple[int, int] | None = None,
 
     With the subfolders ``train`` and ``test`` (or ``val``, ``valid``, ``validation``) these are the
     two parts.  Without them the last fifth of each class, in the order of the file names, is the
-    test set: neighbours in that order are often frames of one film or pictures of one person, and a
+    test set: neighbors in that order are often frames of one film or pictures of one person, and a
     shuffled split would put them on both sides.
 
     Parameters
@@ -449,12 +450,9 @@ def load_image_folder(root: str | Path, *, size: tuple[int, int] | None = None,
         have to be split, a picture is damaged or above 64 million pixels, or sizes differ.
     """
     root = Path(root)
-    if mode not in _MODES:
-        raise SettingError(f"load_image_folder: mode must be one of {', '.join(_MODES)}, "
-                           f"got {mode!r}")
-    if size is not None and not (len(size) == 2 and all(
-            isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 1 for n in size)):
-        raise SettingError(f"load_image_folder: size must be (H, W), both at least 1, got {size!r}")
+    checks.choice("load_image_folder", "mode", mode, tuple(_MODES))
+    if size is not None:
+        size = checks.pair("load_image_folder", "size", size, minimum=1)
     if not root.is_dir():
         raise DataError(f"{root}: is not a folder")
     train, test, words = _split(root)

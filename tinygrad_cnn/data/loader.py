@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.data.dataset import Dataset, check_images, check_labels
 from tinygrad_cnn.errors import DataError, SettingError
-from tinygrad_cnn.shapes import integer
 
 __all__ = ["DataLoader"]
 
@@ -92,10 +92,10 @@ class DataLoader:
                  drop_last: bool = False, prefetch: int = 0,
                  transform: Callable[..., NDArray[Any]] | None = None) -> None:
         self.images, self.labels = _arrays(images, labels)
-        self.batch_size = integer("DataLoader", "batch_size", batch_size, least=1)
-        self.prefetch = integer("DataLoader", "prefetch", prefetch, least=0)
+        self.batch_size = checks.integer("DataLoader", "batch_size", batch_size, minimum=1)
+        self.prefetch = checks.integer("DataLoader", "prefetch", prefetch, minimum=0)
         self._seed_given = seed is not None
-        self.seed = (integer("DataLoader", "seed", seed, least=0) if seed is not None
+        self.seed = (checks.integer("DataLoader", "seed", seed, minimum=0) if seed is not None
                      else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1))
         if transform is not None and not callable(transform):
             raise SettingError(f"DataLoader: transform must be callable, got {transform!r}")
@@ -127,7 +127,7 @@ class DataLoader:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The indices of the images in the order of that epoch, shape (N,)."""
-        epoch = integer("DataLoader", "epoch", epoch, least=0)
+        epoch = checks.integer("DataLoader", "epoch", epoch, minimum=0)
         if not self.shuffle:
             return np.arange(len(self.images))
         return self._generator(epoch, _ORDER).permutation(len(self.images))
@@ -178,7 +178,7 @@ class DataLoader:
         SettingError
             If ``epoch`` is not an integer from 0.
         """
-        self._epoch = integer("DataLoader", "epoch", epoch, least=0)
+        self._epoch = checks.integer("DataLoader", "epoch", epoch, minimum=0)
         self._position, self._running = 0, None
 
     # ---- exact resume --------------------------------------------------------------------------
@@ -212,14 +212,14 @@ class DataLoader:
         if missing:
             raise SettingError(f"DataLoader: the state lacks {', '.join(missing)}")
         if not self._seed_given:
-            present["seed"] = integer("DataLoader", "seed", state["seed"], least=0)
+            present["seed"] = checks.integer("DataLoader", "seed", state["seed"], minimum=0)
         different = [f"{key} is {value} here but {state[key]} in the state"
                      for key, value in present.items() if state[key] != value]
         if different:
             raise SettingError("DataLoader: cannot resume, the batches would differ: "
                                + "; ".join(different))
-        epoch = integer("DataLoader", "epoch", state["epoch"], least=0)
-        position = integer("DataLoader", "position", state["position"], least=0)
+        epoch = checks.integer("DataLoader", "epoch", state["epoch"], minimum=0)
+        position = checks.integer("DataLoader", "position", state["position"], minimum=0)
         if position > len(self):
             raise SettingError(f"DataLoader: position {position} is past the {len(self)} batches "
                                "of an epoch")

@@ -10,7 +10,7 @@ with 0, which is black only before ``Normalize``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.data.dataset import check_images
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.shapes import integer, pair
 
 __all__ = ["Compose", "Cutout", "Images", "Normalize", "RandomCrop", "RandomFlip", "RandomShift",
            "ToFloat", "Transform", "channel_statistics"]
@@ -57,32 +57,34 @@ class Compose:
 
     Parameters
     ----------
-    *steps : transforms
+    steps : sequence of transforms
         First to last.
 
     Raises
     ------
     SettingError
-        If a step cannot be called.
+        If ``steps`` is no sequence, or a step cannot be called.
 
     Examples
     --------
     >>> import numpy as np
-    >>> prepare = Compose(ToFloat(1 / 16), Normalize(mean=0.5, std=0.25))
+    >>> prepare = Compose([ToFloat(1 / 16), Normalize(mean=0.5, std=0.25)])
     >>> prepare(np.full((1, 1, 1, 1), 12, np.uint8)).item()
     1.0
     """
 
     steps: tuple[Callable[..., Images], ...]
 
-    def __init__(self, *steps: Callable[..., Images]) -> None:
-        for step in steps:
-            if not callable(step):
-                raise SettingError(f"Compose: {step!r} cannot be called; write Compose(a, b, c)")
-        object.__setattr__(self, "steps", steps)
+    def __init__(self, steps: Iterable[Callable[..., Images]]) -> None:
+        listed = tuple(steps) if isinstance(steps, Iterable) else (steps,)
+        if not isinstance(steps, Iterable) or not all(map(callable, listed)):
+            wrong = next((step for step in listed if not callable(step)), steps)
+            raise SettingError("Compose: steps must be a sequence of callables, got "
+                               f"{wrong!r}; write Compose([a, b, c])")
+        object.__setattr__(self, "steps", listed)
 
     def __repr__(self) -> str:
-        return f"Compose({', '.join(map(repr, self.steps))})"
+        return f"Compose([{', '.join(map(repr, self.steps))}])"
 
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
         """Apply to a batch N H W C."""
@@ -257,11 +259,8 @@ class RandomFlip:
     axis: str = "horizontal"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise SettingError(f"RandomFlip: p must be from 0 to 1, got {self.p!r}")
-        if self.axis not in ("horizontal", "vertical"):
-            raise SettingError(f"RandomFlip: axis must be 'horizontal' or 'vertical', "
-                               f"got {self.axis!r}")
+        checks.number("RandomFlip", "p", self.p, minimum=0, maximum=1)
+        checks.choice("RandomFlip", "axis", self.axis, ("horizontal", "vertical"))
 
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
         """Apply to a batch N H W C."""
@@ -316,16 +315,16 @@ class RandomCrop:
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        integer("RandomCrop", "padding", self.padding, least=0)
+        checks.integer("RandomCrop", "padding", self.padding, minimum=0)
         if self.size is not None:
-            pair(self.size, op="RandomCrop", setting="size", least=1)
+            checks.pair("RandomCrop", "size", self.size, minimum=1)
 
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
         """Apply to a batch N H W C."""
         check_axes(images, "RandomCrop")
         generator = generator_for(rng, "RandomCrop")
         n, h, w, _ = images.shape
-        oh, ow = (h, w) if self.size is None else pair(self.size, op="RandomCrop", setting="size")
+        oh, ow = (h, w) if self.size is None else checks.pair("RandomCrop", "size", self.size)
         down, across = h + 2 * self.padding - oh, w + 2 * self.padding - ow
         if down < 0 or across < 0:
             raise SettingError(f"RandomCrop: a window of {(oh, ow)} does not fit in an image of "
@@ -367,7 +366,7 @@ class RandomShift:
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        integer("RandomShift", "pixels", self.pixels, least=0)
+        checks.integer("RandomShift", "pixels", self.pixels, minimum=0)
 
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
         """Apply to a batch N H W C."""
@@ -416,7 +415,7 @@ class Cutout:
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        integer("Cutout", "size", self.size, least=1)
+        checks.integer("Cutout", "size", self.size, minimum=1)
 
     def __call__(self, images: Images, rng: np.random.Generator | None = None) -> Images:
         """Apply to a batch N H W C."""

@@ -19,9 +19,9 @@ from tinygrad_cnn.nn.activation import (
     Tanh,
 )
 from tinygrad_cnn.nn.containers import ModuleList, Sequential
-from tinygrad_cnn.nn.convolution import Conv2D, ConvTranspose2D
+from tinygrad_cnn.nn.conv import Conv2D, ConvTranspose2D
 from tinygrad_cnn.nn.linear import Flatten, Identity, Linear
-from tinygrad_cnn.nn.losses import (
+from tinygrad_cnn.nn.loss import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     MSELoss,
@@ -29,8 +29,8 @@ from tinygrad_cnn.nn.losses import (
     l2_penalty,
 )
 from tinygrad_cnn.nn.module import HookHandle, Module, evaluating
-from tinygrad_cnn.nn.normalization import BatchNorm1D, BatchNorm2D, Dropout, LayerNorm
-from tinygrad_cnn.nn.pooling import AvgPool2D, GlobalAvgPool2D, MaxPool2D, Pad2D, ZeroPad2D
+from tinygrad_cnn.nn.norm import BatchNorm1D, BatchNorm2D, Dropout, LayerNorm
+from tinygrad_cnn.nn.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D, Pad2D, ZeroPad2D
 from tinygrad_cnn.nn.state import LoadReport
 
 Conv2d, ConvTranspose2d = Conv2D, ConvTranspose2D

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from tinygrad_cnn import ops
+from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import number, show
-from tinygrad_cnn.shapes import integer
+from tinygrad_cnn.nn.module import Module, show
 
 __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax",
            "Softplus", "Tanh"]
 
 
-class ReLU(Module):
+class _Activation(Module):
+    """An op with at most one setting, which the attribute ``setting`` names."""
+
+    op: ClassVar[Callable[..., Tensor]]
+    setting: ClassVar[tuple[str, Any] | None] = None    # name and default
+
+    def forward(self, x: Any) -> Tensor:
+        """The op of ``x``, in the shape of ``x``."""
+        settings = {} if self.setting is None else {self.setting[0]: vars(self)[self.setting[0]]}
+        return type(self).op(x, **settings)
+
+    def extra_repr(self) -> str:
+        """The setting, if it is not the default."""
+        if self.setting is None:
+            return ""
+        name, default = self.setting
+        return show(**{name: (vars(self)[name], default)})
+
+
+class ReLU(_Activation):
     """max(x, 0).
 
-    Examples
-    --------
     >>> ReLU()([-1.0, 2.0]).data
     array([0., 2.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """Entry by entry."""
-        return ops.relu(x)
+    op = ops.relu
 
 
-class LeakyReLU(Module):
+class LeakyReLU(_Activation):
     """x above zero, slope · x elsewhere.
 
     Parameters
     ----------
     slope : float, default 0.01
-
-    Raises
-    ------
-    SettingError
-        If the slope is not a finite number.
+        A finite number, or there is a `SettingError`.
 
     Examples
     --------
@@ -47,31 +57,20 @@ class LeakyReLU(Module):
     array([-0.5,  2. ], dtype=float32)
     """
 
+    op, setting = ops.leaky_relu, ("slope", 0.01)
+
     def __init__(self, slope: float = 0.01) -> None:
         super().__init__()
-        self.slope = number("LeakyReLU", "slope", slope)
-
-    def forward(self, x: Any) -> Tensor:
-        """Entry by entry."""
-        return ops.leaky_relu(x, slope=self.slope)
-
-    def extra_repr(self) -> str:
-        """The slope."""
-        return show(slope=(self.slope, 0.01))
+        self.slope = checks.number("LeakyReLU", "slope", slope)
 
 
-class ELU(Module):
+class ELU(_Activation):
     """x above zero, alpha · (exp(x) − 1) elsewhere.
 
     Parameters
     ----------
     alpha : float, default 1.0
-        Minus the value far below zero.
-
-    Raises
-    ------
-    SettingError
-        If alpha is not a finite number.
+        Minus the value far below zero; a finite number, or there is a `SettingError`.
 
     Examples
     --------
@@ -79,31 +78,20 @@ class ELU(Module):
     array([-1.,  2.], dtype=float32)
     """
 
+    op, setting = ops.elu, ("alpha", 1.0)
+
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        self.alpha = number("ELU", "alpha", alpha)
-
-    def forward(self, x: Any) -> Tensor:
-        """Entry by entry."""
-        return ops.elu(x, alpha=self.alpha)
-
-    def extra_repr(self) -> str:
-        """The alpha."""
-        return show(alpha=(self.alpha, 1.0))
+        self.alpha = checks.number("ELU", "alpha", alpha)
 
 
-class GELU(Module):
+class GELU(_Activation):
     """x · Φ(x) in its tanh form; see `tinygrad_cnn.gelu`.
 
     Parameters
     ----------
     approximate : {"tanh"}, default "tanh"
-        The form.  PyTorch's default, "none", is not there.
-
-    Raises
-    ------
-    SettingError
-        If another form is asked for.
+        The form.  PyTorch's default, "none", is a `SettingError`.
 
     Examples
     --------
@@ -111,29 +99,23 @@ class GELU(Module):
     array([ 0., 10.], dtype=float32)
     """
 
+    op = ops.gelu
+
     def __init__(self, approximate: str = "tanh") -> None:
         super().__init__()
         if approximate != "tanh":
             raise SettingError(f"GELU: approximate {approximate!r} is not supported; there is the "
                                "form 'tanh', which is within 5e-4 of x · Φ(x)")
 
-    def forward(self, x: Any) -> Tensor:
-        """Entry by entry."""
-        return ops.gelu(x)
 
-
-class SiLU(Module):
+class SiLU(_Activation):
     """x · sigmoid(x).
 
-    Examples
-    --------
     >>> SiLU()([0.0, 100.0]).data
     array([  0., 100.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """Entry by entry."""
-        return ops.silu(x)
+    op = ops.silu
 
 
 class Softplus(Module):
@@ -142,24 +124,18 @@ class Softplus(Module):
     Parameters
     ----------
     beta : float, default 1.0
-        How sharp the bend is.  PyTorch's ``threshold`` is not needed: no size overflows.
-
-    Raises
-    ------
-    SettingError
-        If beta is not a finite number above 0.
+        Above 0, or there is a `SettingError`.  PyTorch's ``threshold`` is not needed: no size
+        overflows.
 
     Examples
     --------
     >>> Softplus()([-1000.0, 1000.0]).data
     array([   0., 1000.], dtype=float32)
-    >>> Softplus(beta=5.0)([1.0]).data
-    array([1.0013431], dtype=float32)
     """
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
-        self.beta = number("Softplus", "beta", beta, low=0.0, open_low=True)
+        self.beta = checks.number("Softplus", "beta", beta, above=0)
 
     def forward(self, x: Any) -> Tensor:
         """Entry by entry."""
@@ -172,35 +148,27 @@ class Softplus(Module):
         return show(beta=(self.beta, 1.0))
 
 
-class Tanh(Module):
+class Tanh(_Activation):
     """The hyperbolic tangent.
 
-    Examples
-    --------
     >>> Tanh()([0.0, 100.0]).data
     array([0., 1.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """Entry by entry."""
-        return ops.tanh(x)
+    op = ops.tanh
 
 
-class Sigmoid(Module):
+class Sigmoid(_Activation):
     """1 / (1 + exp(−x)).
 
-    Examples
-    --------
     >>> Sigmoid()([-1000.0, 0.0]).data
     array([0. , 0.5], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """Entry by entry."""
-        return ops.sigmoid(x)
+    op = ops.sigmoid
 
 
-class Softmax(Module):
+class Softmax(_Activation):
     """exp(x) / Σ exp(x) along an axis: positive, with sum 1.
 
     Not before `CrossEntropyLoss`, which takes the scores themselves.
@@ -208,11 +176,7 @@ class Softmax(Module):
     Parameters
     ----------
     axis : int, default -1
-
-    Raises
-    ------
-    SettingError
-        If the axis is not an integer.
+        An integer, or there is a `SettingError`.
 
     Examples
     --------
@@ -220,32 +184,18 @@ class Softmax(Module):
     array([[0.5, 0.5]], dtype=float32)
     """
 
+    op, setting = ops.softmax, ("axis", -1)
+
     def __init__(self, axis: int = -1) -> None:
         super().__init__()
-        self.axis = integer(type(self).__name__, "axis", axis)
-
-    def forward(self, x: Any) -> Tensor:
-        """Along the axis."""
-        return ops.softmax(x, axis=self.axis)
-
-    def extra_repr(self) -> str:
-        """The axis."""
-        return show(axis=(self.axis, -1))
+        self.axis = checks.integer(type(self).__name__, "axis", axis)
 
 
 class LogSoftmax(Softmax):
     """x − log Σ exp(x) along an axis: the logarithm of `Softmax`, for `NLLLoss`.
 
-    Parameters
-    ----------
-    axis : int, default -1
-
-    Examples
-    --------
     >>> LogSoftmax()([[0.0, 1000.0]]).data
     array([[-1000.,     0.]], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
-        """Along the axis."""
-        return ops.log_softmax(x, axis=self.axis)
+    op = ops.log_softmax

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.shapes import integer
 
 __all__ = ["ModuleList", "Sequential"]
 
@@ -29,7 +29,7 @@ class _Row(Module):
         return (module for _, module in self._all())
 
     def _position(self, index: Any) -> int:
-        i = integer(type(self).__name__, "index", index)
+        i = checks.integer(type(self).__name__, "index", index)
         if not -len(self) <= i < len(self):
             raise IndexError(f"{type(self).__name__}: index {i} of {len(self)} modules")
         return i % len(self)
@@ -60,15 +60,6 @@ class Sequential(_Row):
     ----------
     *modules : Module, or one mapping of str to Module
         Without names they are called ``0``, ``1``, ...
-
-    Raises
-    ------
-    DTypeError
-        If something is not a module.
-    SettingError
-        If a name has a dot or is one of Module's own.
-    IndexError
-        When indexed beyond the end.
 
     Examples
     --------

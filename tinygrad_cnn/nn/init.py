@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.nn.settings import number
 from tinygrad_cnn.nn.state import float_dtype
 from tinygrad_cnn.ops import default_generator
-from tinygrad_cnn.shapes import integer
 
 __all__ = ["fans", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "lecun_normal",
            "lecun_uniform", "normal", "ones", "orthogonal", "uniform", "zeros"]
@@ -32,7 +31,7 @@ Array = NDArray[Any]
 Rng = np.random.Generator | None
 
 
-def fans(shape: Sequence[int], *, who: str = "fans") -> tuple[int, int]:
+def fans(shape: Sequence[int], *, owner: str = "fans") -> tuple[int, int]:
     """(fan_in, fan_out) of filters KH KW C O or of a linear weight (I, O).
 
     Raises
@@ -45,18 +44,16 @@ def fans(shape: Sequence[int], *, who: str = "fans") -> tuple[int, int]:
     >>> fans((5, 5, 3, 8)), fans((400, 10))
     ((75, 200), (400, 10))
     """
-    sizes = _sizes(who, shape)
+    sizes = _sizes(owner, shape)
     if len(sizes) < 2 or 0 in sizes:
-        raise ShapeError(f"{who}: a fan needs a shape of two or more axes, none empty (KH KW C O, "
-                         f"or I O), got {sizes}")
+        raise ShapeError(f"{owner}: a fan needs a shape of two or more axes, none empty (KH KW C "
+                         f"O, or I O), got {sizes}")
     window = math.prod(sizes[:-2])
     return window * sizes[-2], window * sizes[-1]
 
 
 def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """Normal with variance 2 / fan_in, for layers that a relu follows.
-
-    A relu halves the mean square of what is spread evenly about 0; the 2 makes up for it.
+    """Normal with variance 2 / fan_in, for layers that a relu follows, which halves it.
 
     Parameters
     ----------
@@ -65,17 +62,6 @@ def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32)
     rng : numpy.random.Generator, optional
         The default generator if not given.
     dtype : dtype, default float32
-
-    Returns
-    -------
-    ndarray
-
-    Raises
-    ------
-    ShapeError
-        If the shape has no fan.
-    SettingError
-        If ``rng`` is not a generator.
 
     References
     ----------
@@ -86,13 +72,13 @@ def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32)
     >>> he_normal((3, 3, 16, 32), rng=np.random.default_rng(0)).std()  # √(2 / 144) = 0.1179
     np.float32(0.117...)
     """
-    std = math.sqrt(2 / fans(shape, who="he_normal")[0])
+    std = math.sqrt(2 / fans(shape, owner="he_normal")[0])
     return _drawn("he_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
 def he_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """Even on ±√(6 / fan_in), which has the variance of `he_normal` and no tails."""
-    bound = math.sqrt(6 / fans(shape, who="he_uniform")[0])
+    """Uniform on ±√(6 / fan_in), which has the variance of `he_normal` and no tails."""
+    bound = math.sqrt(6 / fans(shape, owner="he_uniform")[0])
     return _drawn("he_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
@@ -104,13 +90,13 @@ def glorot_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.floa
     Glorot & Bengio, *Understanding the difficulty of training deep feedforward neural networks*,
     AISTATS 2010.
     """
-    std = math.sqrt(2 / sum(fans(shape, who="glorot_normal")))
+    std = math.sqrt(2 / sum(fans(shape, owner="glorot_normal")))
     return _drawn("glorot_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
 def glorot_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """Even on ±√(6 / (fan_in + fan_out)), which has the variance of `glorot_normal`."""
-    bound = math.sqrt(6 / sum(fans(shape, who="glorot_uniform")))
+    """Uniform on ±√(6 / (fan_in + fan_out)), which has the variance of `glorot_normal`."""
+    bound = math.sqrt(6 / sum(fans(shape, owner="glorot_uniform")))
     return _drawn("glorot_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
@@ -121,41 +107,29 @@ def lecun_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float
     ----------
     LeCun et al., *Efficient BackProp*, 1998.
     """
-    std = math.sqrt(1 / fans(shape, who="lecun_normal")[0])
+    std = math.sqrt(1 / fans(shape, owner="lecun_normal")[0])
     return _drawn("lecun_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
 def lecun_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
-    """Even on ±√(3 / fan_in), which has the variance of `lecun_normal`."""
-    bound = math.sqrt(3 / fans(shape, who="lecun_uniform")[0])
+    """Uniform on ±√(3 / fan_in), which has the variance of `lecun_normal`."""
+    bound = math.sqrt(3 / fans(shape, owner="lecun_uniform")[0])
     return _drawn("lecun_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
 def normal(shape: Sequence[int], *, mean: float = 0.0, std: float = 1.0, rng: Rng = None,
            dtype: Any = np.float32) -> Array:
-    """Normal with this mean and standard deviation.
-
-    Raises
-    ------
-    SettingError
-        If ``std`` is below 0 or a number is not finite.
-    """
-    mean = number("normal", "mean", mean)
-    std = number("normal", "std", std, low=0.0)
+    """Normal with this mean and standard deviation, which is at least 0."""
+    mean = checks.number("normal", "mean", mean)
+    std = checks.number("normal", "std", std, minimum=0)
     return _drawn("normal", "normal", mean, std, shape, rng, dtype)
 
 
 def uniform(shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, rng: Rng = None,
             dtype: Any = np.float32) -> Array:
-    """Even on the interval from ``low`` to ``high``.
-
-    Raises
-    ------
-    SettingError
-        If ``high`` is below ``low`` or a number is not finite.
-    """
-    low = number("uniform", "low", low)
-    high = number("uniform", "high", high, low=low)
+    """Uniform on the interval from ``low`` to ``high``."""
+    low = checks.number("uniform", "low", low)
+    high = checks.number("uniform", "high", high, minimum=low)
     return _drawn("uniform", "uniform", low, high, shape, rng, dtype)
 
 
@@ -174,23 +148,8 @@ def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
     """Rows or columns, whichever are fewer, that are orthogonal and of length ``gain``.
 
     The weight is taken as a matrix of fan_in rows and O columns.  It comes from the QR
-    factorisation of a normal matrix, with the signs of R's diagonal moved into Q, so that no
+    factorization of a normal matrix, with the signs of R's diagonal moved into Q, so that no
     orthogonal matrix is preferred to another.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        KH KW C O, or I O.
-    gain : float, default 1.0
-    rng, dtype
-        As in `he_normal`.
-
-    Raises
-    ------
-    ShapeError
-        If the shape has no fan.
-    SettingError
-        If ``gain`` is not a finite number.
 
     References
     ----------
@@ -203,26 +162,26 @@ def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
     >>> np.allclose(w.T @ w, np.eye(3))
     True
     """
-    rows, columns = fans(shape, who="orthogonal")[0], shape[-1]
-    gain, chosen = number("orthogonal", "gain", gain), float_dtype("orthogonal", dtype)
+    rows, columns = fans(shape, owner="orthogonal")[0], shape[-1]
+    gain, chosen = checks.number("orthogonal", "gain", gain), float_dtype("orthogonal", dtype)
     drawn = default_generator(rng).normal(size=(max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(drawn)
     q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
     return np.asarray((gain * (q if rows >= columns else q.T)).reshape(tuple(shape)), chosen)
 
 
-def _drawn(who: str, kind: str, a: float, b: float, shape: Any, rng: Rng, dtype: Any) -> Array:
+def _drawn(owner: str, kind: str, a: float, b: float, shape: Any, rng: Rng, dtype: Any) -> Array:
     """Numbers of a distribution of NumPy's generators with two settings."""
-    sizes, chosen = _sizes(who, shape), float_dtype(who, dtype)
+    sizes, chosen = _sizes(owner, shape), float_dtype(owner, dtype)
     return np.asarray(getattr(default_generator(rng), kind)(a, b, sizes)).astype(chosen)
 
 
-def _filled(who: str, value: float, shape: Any, rng: Rng, dtype: Any) -> Array:
+def _filled(owner: str, value: float, shape: Any, rng: Rng, dtype: Any) -> Array:
     default_generator(rng)                                      # refuses what is no generator
-    return np.full(_sizes(who, shape), value, float_dtype(who, dtype))
+    return np.full(_sizes(owner, shape), value, float_dtype(owner, dtype))
 
 
-def _sizes(who: str, shape: Any) -> tuple[int, ...]:
+def _sizes(owner: str, shape: Any) -> tuple[int, ...]:
     if isinstance(shape, (str, bytes)) or not isinstance(shape, Sequence):
-        raise SettingError(f"{who}: shape must be a sequence of integers, got {shape!r}")
-    return tuple(integer(who, "shape", n, least=0) for n in shape)
+        raise SettingError(f"{owner}: shape must be a sequence of integers, got {shape!r}")
+    return tuple(checks.integer(owner, "shape", n, minimum=0) for n in shape)

@@ -7,20 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygrad_cnn import ops
-from tinygrad_cnn.core import Tensor, as_flag
+from tinygrad_cnn import checks, ops
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import as_tensor, count, optional_count, show
-from tinygrad_cnn.nn.weighted import Weighted
-from tinygrad_cnn.shapes import Shape, integer
+from tinygrad_cnn.nn.lazy import LazyModule
+from tinygrad_cnn.nn.module import Module, show
+from tinygrad_cnn.shapes import Shape
 
 __all__ = ["Flatten", "Identity", "Linear"]
 
 
-class Linear(Weighted):
-    """y = x w + b: every output is a weighted sum of all inputs.
+class Linear(LazyModule):
+    """y = x w + b.
 
     Parameters
     ----------
@@ -38,17 +37,16 @@ class Linear(Weighted):
     Attributes
     ----------
     weight : Parameter, shape (I, O)
-        Even on ±1/√I at first.  A linear layer is mostly the last one: scores that start small
-        start the cross-entropy at log K, where larger ones must first be unlearned.
+        Uniform on ±1/√I at first, so that the first scores of a last layer are small.
     bias : Parameter or None, shape (O,)
         Zeros at first.
 
     Raises
     ------
     SettingError
-        If a size is not an integer of at least 1.
+        If a setting is out of its range.
     ShapeError
-        When called, if the last axis of the input is not I.
+        When called, if the input does not fit.
     DTypeError
         When called, if the floats of the input are not of the parameters' dtype.
 
@@ -66,38 +64,35 @@ class Linear(Weighted):
       in the layer Linear: Linear(400, 10)
     """
 
-    awaits: ClassVar[str | None] = "in_features"
+    lazy_setting: ClassVar[str] = "in_features"
+    in_features: int | None
     pytorch_axes: ClassVar[tuple[int, ...] | None] = (1, 0)                 # O I -> I O
 
     def __init__(self, in_features: int | None, out_features: int, *, bias: bool = True,
                  rng: np.random.Generator | None = None, dtype: Any = np.float32) -> None:
         super().__init__()
-        self.in_features = optional_count("Linear", "in_features", in_features)
-        self.out_features = count("Linear", "out_features", out_features)
-        self.has_bias = as_flag(bias, "Linear", "bias")
-        self.begin(dtype, rng)
+        self.out_features = checks.integer("Linear", "out_features", out_features, minimum=1)
+        self.has_bias = checks.flag("Linear", "bias", bias)
+        self.lazy_parameters(in_features, dtype=dtype, rng=rng)
 
-    def shapes_at(self, size: int) -> dict[str, Shape]:
-        """The weight, and the bias if there is one."""
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+        """I O, and O if there is a bias."""
         shapes: dict[str, Shape] = {"weight": (size, self.out_features)}
         return shapes | ({"bias": (self.out_features,)} if self.has_bias else {})
 
-    def initial(self, shapes: dict[str, Shape], rng: np.random.Generator
-                ) -> dict[str, np.ndarray[Any, Any]]:
-        """Small even weights, and a bias of zeros."""
+    def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
+                       ) -> dict[str, np.ndarray[Any, Any]]:
+        """Small uniform weights, and a bias of zeros."""
         bound = 1 / math.sqrt(shapes["weight"][0])
-        values = {"weight": init.uniform(shapes["weight"], low=-bound, high=bound, rng=rng,
-                                         dtype=self.dtype)}
-        if self.has_bias:
-            values["bias"] = init.zeros(shapes["bias"], dtype=self.dtype)
-        return values
+        weight = init.uniform(shapes["weight"], low=-bound, high=bound, rng=rng, dtype=self.dtype)
+        return super().initial_values(shapes, rng) | {"weight": weight}
 
     def forward(self, x: Any) -> Tensor:
         """(N, ..., I) -> (N, ..., O)."""
-        x = as_tensor("Linear", x, self.dtype)
+        x = self._input(x)
         if x.ndim < 1:
             raise ShapeError("Linear: x needs at least one axis (N I), got shape ()")
-        self.ready(x.shape[-1])
+        self.materialize(x.shape[-1])
         if x.shape[-1] != self.in_features:
             raise self._mismatch(x.shape)
         return ops.linear(x, self.weight, self.bias)
@@ -123,14 +118,7 @@ class Flatten(Module):
     Parameters
     ----------
     start_dim, end_dim : int, default 1 and -1
-        The first and the last of the axes that become one.
-
-    Raises
-    ------
-    SettingError
-        If an axis is not an integer.
-    ShapeError
-        When called, if the input lacks such an axis, or the last comes before the first.
+        The first and the last of the axes that become one, which the input must have.
 
     Examples
     --------
@@ -142,8 +130,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
-        self.start_dim = integer("Flatten", "start_dim", start_dim)
-        self.end_dim = integer("Flatten", "end_dim", end_dim)
+        self.start_dim = checks.integer("Flatten", "start_dim", start_dim)
+        self.end_dim = checks.integer("Flatten", "end_dim", end_dim)
 
     def forward(self, x: Any) -> Tensor:
         """(N, ...) -> (N, rest)."""
@@ -155,10 +143,8 @@ class Flatten(Module):
 
 
 class Identity(Module):
-    """Give back the input; stands where a part may be left out.
+    """Give back the input.
 
-    Examples
-    --------
     >>> Identity()(Tensor([1.0])).item()
     1.0
     """

@@ -1,9 +1,9 @@
 """`Module`: parameters, buffers and parts under names, found by looking at the attributes.
 
-A module keeps no list of its parameters.  What it holds is what its attributes are: each
-`Parameter` is a parameter, each `Module` a part, each array given to `register_buffer` a buffer.
-So deleting, replacing, copying and pickling a module need no bookkeeping.  The state is set up in
-``__new__``: a subclass whose ``__init__`` forgets ``super().__init__()`` works all the same.
+A module keeps no list of its parameters.  Each attribute that is a `Parameter` is a parameter, each
+`Module` a part, each array given to `register_buffer` a buffer.  So deleting, replacing, copying
+and pickling a module need no bookkeeping.  The state is set up in ``__new__``: a subclass whose
+``__init__`` does not call ``super().__init__()`` works as well.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import difflib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import repeat
 from operator import setitem
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Parameter, Tensor, scope
 from tinygrad_cnn.errors import (
     DeclarationError,
@@ -27,17 +29,54 @@ from tinygrad_cnn.errors import (
     ShapeError,
     TinygradCnnError,
 )
-from tinygrad_cnn.nn import state, trail
-from tinygrad_cnn.nn.settings import refuse_unknown
+from tinygrad_cnn.nn import state
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["HookHandle", "Module", "evaluating", "training"]
+__all__ = ["HookHandle", "Module", "evaluating", "show", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
+Calls = deque[tuple[tuple[str, ...], "Module", Shape]]
 
 #: Devices that programs written for PyTorch may ask for.
 _ELSEWHERE = ("cuda", "gpu", "hip", "meta", "mps", "tpu", "xla", "xpu")
+#: Layers named in an error: those that ran before the one that failed.
+_LAST = 12
+_MARK = "\n  in the layer "
+
+#: While the outermost module runs: path, module and shape of the output of each call that ended.
+_calls: ContextVar[Calls | None] = ContextVar("calls", default=None)
+
+
+def _add_note(error: TinygradCnnError, path: tuple[str, ...], module: Module, calls: Calls) -> None:
+    """Add to the message where it happened and which shapes led there, unless that is done."""
+    message = str(error)
+    if _MARK in message:
+        return
+    leaves = [call for call in calls if next(call[1].children(), None) is None][-_LAST:]
+    rows = [(f"{'.'.join(where[1:]) or where[0]}: {_one_line(layer)}", str(shape))
+            for where, layer, shape in leaves]
+    width = max((len(name) for name, _ in rows), default=0)
+    before = "".join(f"\n    {name:<{width}}  -> {shape}" for name, shape in rows)
+    error.args = (f"{message}{_MARK}{'.'.join(path)}: {_one_line(module)}"
+                  + (f"\n  which came after{before}" if before else ""),)
+
+
+def _one_line(module: Module) -> str:
+    """The module's own line of the tree, without its parts."""
+    parts = next(module.children(), None) is not None
+    return f"{type(module).__name__}({'...' if parts else module.extra_repr()})"
+
+
+def show(*shown: Any, **settings: tuple[Any, Any]) -> str:
+    """Settings as a call writes them; those given with (value, default) only where they differ.
+
+    >>> show(3, 8, stride=(2, 1), padding=(0, 0))
+    '3, 8, stride=2'
+    """
+    changed = [f"{name}={value!r}" for name, (value, default) in settings.items()
+               if type(value) is not type(default) or value != default]
+    return ", ".join([*(str(value) for value in shown), *changed])
 
 
 class HookHandle:
@@ -69,18 +108,18 @@ class Module:
     Attributes
     ----------
     training : bool
-        What `train` and `eval` switch; read by layers such as dropout and batch normalisation.
+        What `train` and `eval` switch; read by layers such as dropout and batch normalization.
 
     Raises
     ------
     DeclarationError
         When called, if the class defines no ``forward``.
     SettingError
-        On assignment, if a list, tuple or dictionary holds modules or parameters, which would never
-        be found; if a part would contain itself; or if the name is one of Module's own.
+        On assignment of a container of modules or parameters, of a module that contains this one,
+        or to a name of Module's own.
     DTypeError
-        On assignment, if a leaf that requires a gradient is not a `Parameter`, or a parameter,
-        part or buffer would be replaced by something of another kind.
+        On assignment of a leaf that requires a gradient and is no `Parameter`, or of another kind
+        of value to a parameter, part or buffer.
 
     Examples
     --------
@@ -108,8 +147,6 @@ class Module:
     _buffer_names: dict[str, bool]
     _hooks: dict[object, Hook]
 
-    #: The setting that a layer waits to learn from its first call, or None.
-    awaits: ClassVar[str | None] = None
     #: The axes of PyTorch's weight of this layer in the order of this package, if that is another.
     pytorch_axes: ClassVar[tuple[int, ...] | None] = None
     #: The least that entries of these buffers may be; a state dict with less, or NaN, is refused.
@@ -118,7 +155,7 @@ class Module:
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
         if args or settings:
-            refuse_unknown(cls, args, settings)
+            checks.arguments(cls, args, settings)
         self = super().__new__(cls)
         vars(self).update(training=True, _name=None, _buffer_names={}, _hooks={})
         return self
@@ -126,55 +163,40 @@ class Module:
     # ---- calling
 
     def forward(self, *inputs: Any, **settings: Any) -> Any:
-        """Compute the output; every subclass that is called defines it.
-
-        Raises
-        ------
-        DeclarationError
-            If the subclass does not.
-        """
+        """Compute the output; every subclass that is called defines it."""
         what = type(self).__name__
         raise DeclarationError(f"{what}: forward is not defined; write "
                                f"`def forward(self, x): ...` in class {what}")
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
         """Run ``forward`` under this module's name, then the hooks."""
-        outer = trail.running.get()
-        steps = trail.begin() if outer is None else outer
+        outer = _calls.get()
+        calls: Calls = deque(maxlen=3 * _LAST) if outer is None else outer
         try:
-            trail.running.set(steps)
+            _calls.set(calls)
             with scope(self._name or type(self).__name__) as inside:
                 path = inside.scope
                 try:
                     out = self.forward(*inputs, **settings)
                 except TinygradCnnError as error:
-                    trail.explain(error, path, self, steps)
+                    _add_note(error, path, self, calls)
                     raise
                 for key, hook in tuple(self._hooks.items()):
                     if key in self._hooks:              # an earlier hook may have removed it
                         replaced = hook(self, inputs, out)
                         out = out if replaced is None else replaced
             if isinstance(out, Tensor):
-                steps.append((path, self, out._data.shape))
+                calls.append((path, self, out._data.shape))
             return out
         finally:
-            trail.running.set(outer)
+            _calls.set(outer)
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call ``hook(module, inputs, output)`` after each call of this module.
 
         What the hook returns, unless None, replaces the output.  Hooks run in the order in which
-        they were registered.  One that is removed runs no more; one that is registered during a
-        call runs from the next call on.
-
-        Parameters
-        ----------
-        hook : callable
-
-        Returns
-        -------
-        HookHandle
-            With ``remove()``; as a context manager it removes the hook at the end of the block.
+        they were registered; one that is registered during a call runs from the next call on.  The
+        handle removes the hook, with ``remove()`` or as a context manager.
 
         Examples
         --------
@@ -200,12 +222,10 @@ class Module:
 
     # ---- what it holds
 
-    def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Names and parameters of this module itself, without those of its parts."""
+    def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
         return ((k, v) for k, v in tuple(vars(self).items()) if isinstance(v, Parameter))
 
-    def own_buffers(self) -> Iterator[tuple[str, Array]]:
-        """Names and buffers of this module itself, without those of its parts."""
+    def _own_buffers(self) -> Iterator[tuple[str, Array]]:
         held = ((name, vars(self)[name]) for name in tuple(self._buffer_names))
         return ((name, array) for name, array in held if array is not None)
 
@@ -240,16 +260,12 @@ class Module:
             if isinstance(value, Module):
                 yield from value.walk(f"{prefix}.{name}" if prefix else name)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(self, *, recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Every parameter here and below with its path, such as ``features.3.bias``, once each.
 
-        Raises
-        ------
-        SettingError
-            If a layer still waits for its first call to learn its input size.
+        ``recurse=False`` leaves out those of the parts.  A lazy layer that has not learned its
+        input size yet is refused:
 
-        Examples
-        --------
         >>> [name for name, _ in nn.Sequential(nn.Linear(2, 3), nn.ReLU()).named_parameters()]
         ['0.weight', '0.bias']
         >>> list(nn.Sequential(nn.Linear(None, 3)).parameters())
@@ -259,9 +275,9 @@ class Module:
         it has no parameters yet; call the model once, as in model(x), before asking for them
         """
         seen: set[int] = set()
-        for path, module in self.named_modules():
-            state.refuse_waiting(path, module)
-            for name, parameter in module.own_parameters():
+        for path, module in self.named_modules() if recurse else [("", self)]:
+            module.require_initialized(path)
+            for name, parameter in module._own_parameters():
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield f"{path}.{name}" if path else name, parameter
@@ -270,10 +286,10 @@ class Module:
         """Every parameter here and below, once each; see `named_parameters`."""
         return (parameter for _, parameter in self.named_parameters())
 
-    def named_buffers(self) -> Iterator[tuple[str, Array]]:
-        """Every buffer here and below with its path, such as ``1.running_mean``."""
-        for path, module in self.named_modules():
-            for name, array in module.own_buffers():
+    def named_buffers(self, *, recurse: bool = True) -> Iterator[tuple[str, Array]]:
+        """Every buffer here and below (``recurse=False``: here) with its path."""
+        for path, module in self.named_modules() if recurse else [("", self)]:
+            for name, array in module._own_buffers():
                 yield f"{path}.{name}" if path else name, array
 
     def buffers(self) -> Iterator[Array]:
@@ -283,21 +299,8 @@ class Module:
     def register_buffer(self, name: str, array: Any, *, persistent: bool = True) -> None:
         """Hold an array that is part of the state but not trained, such as a running mean.
 
-        Parameters
-        ----------
-        name : str
-            Of the attribute.
-        array : ndarray or None
-            None holds the place for later.
-        persistent : bool, default True
-            Whether `state_dict` includes it.
-
-        Raises
-        ------
-        DTypeError
-            If ``array`` is neither.
-        SettingError
-            If the name has a dot or is taken.
+        ``array`` may be None, to be assigned later; `state_dict` leaves out a buffer that is not
+        ``persistent``.
         """
         self._check_name(name)
         if name in vars(self) and name not in self._buffer_names:
@@ -336,8 +339,8 @@ class Module:
                              + (", or write to .data[...]" if kind == "Parameter" else ""))
         elif isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
             raise DTypeError(f"{type(self).__name__}: {name} is a Tensor that requires a gradient, "
-                             "which no optimiser would find; wrap it: Parameter(tensor.data)")
-        elif isinstance(value, (list, tuple, dict)):
+                             "which no optimizer would find; wrap it: Parameter(tensor.data)")
+        elif isinstance(value, _CONTAINERS):
             self._check_container(name, value)
         super().__setattr__(name, value)
 
@@ -361,7 +364,7 @@ class Module:
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
         if callable(own) or isinstance(own, property) \
-                or name in ("training", "awaits", "pytorch_axes", "minima"):
+                or name in ("training", "lazy_setting", "pytorch_axes", "minima"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
@@ -371,8 +374,7 @@ class Module:
                              f"got {type(value).__name__}")
 
     def _check_container(self, name: str, value: Any) -> None:
-        values = value.values() if isinstance(value, Mapping) else value
-        if any(isinstance(v, (Module, Parameter)) for v in values):
+        if _holds_parts(value):
             raise SettingError(
                 f"{type(self).__name__}: {name} is a {type(value).__name__} of modules or "
                 "parameters, which would be neither found nor trained; use nn.ModuleList(...) or "
@@ -382,8 +384,9 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Switch this module and all its parts to training, or to evaluation."""
+        mode = checks.flag(f"{type(self).__name__}.train", "mode", mode)
         for module in self.modules():
-            vars(module)["training"] = bool(mode)
+            vars(module)["training"] = mode
         return self
 
     def eval(self) -> Self:
@@ -393,11 +396,11 @@ class Module:
     def zero_grad(self) -> None:
         """Set ``grad`` of every parameter to None."""
         for module in self.modules():
-            for _, parameter in module.own_parameters():
+            for _, parameter in module._own_parameters():
                 parameter.grad = None
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freeze (False) or thaw (True) every parameter here and below."""
+        """Freeze (False) or unfreeze (True) every parameter here and below."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
@@ -405,29 +408,18 @@ class Module:
     def astype(self, dtype: Any) -> Self:
         """Convert parameters and float buffers, in place, to float32 or float64.
 
-        Gradients are dropped.  An optimiser that has stepped already keeps state of the old dtype
-        and says so; make it after the conversion.
+        Gradients are dropped.  Make the optimizer after the conversion: one that has stepped
+        refuses parameters of another dtype.
 
-        Parameters
-        ----------
-        dtype : float32 or float64
-
-        Raises
-        ------
-        DTypeError
-            If it is another dtype, or none.
-
-        Examples
-        --------
         >>> nn.Linear(2, 3).astype(np.float64).weight.dtype
         dtype('float64')
         """
         chosen = state.float_dtype(f"{type(self).__name__}.astype", dtype)
         for module in self.modules():
-            for _, parameter in module.own_parameters():
+            for _, parameter in module._own_parameters():
                 parameter._data = parameter._data.astype(chosen)
                 parameter.grad = None
-            for name, array in module.own_buffers():
+            for name, array in module._own_buffers():
                 if array.dtype.kind == "f":
                     vars(module)[name] = array.astype(chosen)
             if "dtype" in vars(module):
@@ -435,21 +427,8 @@ class Module:
         return self
 
     def to(self, target: Any) -> Self:
-        """Convert to a dtype, as `astype`; ``"cpu"`` changes nothing.
+        """Convert to a dtype, as `astype`; ``"cpu"`` changes nothing, other devices are refused.
 
-        Parameters
-        ----------
-        target : float32, float64 or "cpu"
-
-        Raises
-        ------
-        SettingError
-            If it is another device.
-        DTypeError
-            If it is another dtype, or neither.
-
-        Examples
-        --------
         >>> nn.Linear(2, 3).to("cpu").to(np.float64).weight.dtype
         dtype('float64')
         """
@@ -465,20 +444,8 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """Every parameter and persistent buffer under its path, copied.
 
-        A parameter that is shared is listed under each of its paths.
+        A parameter that is shared is listed under each of its paths.  Paths are PyTorch's.
 
-        Returns
-        -------
-        dict of str to ndarray
-            Paths as PyTorch names them: ``0.weight``, ``1.running_mean``, ``features.3.bias``.
-
-        Raises
-        ------
-        SettingError
-            If a layer still waits for its first call to learn its input size.
-
-        Examples
-        --------
         >>> {k: v.shape for k, v in nn.Sequential(nn.Linear(2, 3)).state_dict().items()}
         {'0.weight': (2, 3), '0.bias': (3,)}
         """
@@ -488,7 +455,7 @@ class Module:
                         ) -> state.LoadReport:
         """Write arrays into parameters and buffers, after checking every one of them.
 
-        A layer that waits for its first call takes its size from the arrays.
+        A lazy layer takes its size from the arrays.
 
         Parameters
         ----------
@@ -505,10 +472,8 @@ class Module:
         Raises
         ------
         CheckpointError
-            If paths are missing or unexpected (strict), an array has another shape, a dtype that
-            would lose digits, or values that cannot be, such as a negative variance; all are
-            listed, and nothing is written.  Also if an entry is a tensor of PyTorch, whose layouts
-            differ, or not an array at all.
+            If anything does not fit, has values that cannot be, such as a negative variance, or is
+            a tensor of PyTorch, whose layouts differ; all is listed, and nothing is written.
 
         Examples
         --------
@@ -524,17 +489,31 @@ class Module:
         """
         return state.load(self, entries, strict=strict)
 
-    def size_from(self, shapes: Mapping[str, Shape]) -> int | None:
-        """The input size that arrays of these shapes imply, for a layer that waits for it."""
-        return None
+    # ---- for layers
 
-    def shapes_at(self, size: int) -> dict[str, Shape]:
-        """The shapes of parameters and buffers at this input size, for a layer that waits."""
-        return {}
+    def _is_lazy(self) -> bool:
+        return False
 
-    def build(self, size: int) -> None:
-        """Make the parameters of a layer that waits for its input size."""
-        raise ShapeError(f"{type(self).__name__}: nothing waits for an input size")
+    def require_initialized(self, path: str = "") -> None:
+        """Raise if this layer has no parameters yet; see `lazy`."""
+
+    def _images(self, x: Any, channels: int | None = None) -> Tensor:
+        """A batch of images N H W C as a tensor; anything else is refused with the likely cure."""
+        owner, made = type(self).__name__, x if isinstance(x, Tensor) else Tensor(x)
+        if made.ndim != 4:
+            cure = ""
+            if made.ndim == 3 and channels in (None, made.shape[-1]):
+                cure = "\n  cure: for a single image, x[None]"
+            elif made.ndim in (2, 3) and channels == 1:
+                cure = "\n  cure: for gray images without a channel axis, x[..., None]"
+            raise ShapeError(f"{owner}: x must hold images (N H W C), got {made.ndim} axes: "
+                             f"{made.shape}{cure}")
+        if channels is not None and made.shape[3] != channels:
+            swapped = ("\n  cure: these look like N C H W; images here are N H W C: "
+                       "x.transpose(0, 2, 3, 1)" if made.shape[1] == channels else "")
+            raise ShapeError(f"{owner}: x has {made.shape[3]} channels but the layer takes "
+                             f"{channels}\n  x (N H W C) = {made.shape}{swapped}")
+        return made
 
     # ---- text
 
@@ -552,16 +531,21 @@ class Module:
         return "\n  ".join([f"{head}(", *inner]) + "\n)"
 
 
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+
+
+def _holds_parts(value: Any) -> bool:
+    """Whether a module or parameter is in a plain container, or in one inside it."""
+    values = value.values() if isinstance(value, Mapping) else value
+    return any(isinstance(v, (Module, Parameter))
+               or (isinstance(v, _CONTAINERS) and _holds_parts(v)) for v in values)
+
+
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
     """A block in which a module and all its parts are in evaluation mode.
 
-    Afterwards each part has its own mode again, also after an error: a part that was in evaluation
-    while the rest was in training, such as a frozen batch normalization, stays so.
-
-    Parameters
-    ----------
-    model : Module
+    Afterwards each part has its own mode again, also after an error.
 
     Examples
     --------

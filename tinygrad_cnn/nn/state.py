@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.core import as_array, as_dtype, writable
-from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
+from tinygrad_cnn.errors import CheckpointError, DTypeError
 from tinygrad_cnn.shapes import Shape
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module
 
-__all__ = ["LoadReport", "float_dtype", "load", "refuse_waiting", "slots"]
+__all__ = ["LoadReport", "float_dtype", "load", "slots"]
 
 Array = NDArray[Any]
 
@@ -31,25 +31,12 @@ class LoadReport(NamedTuple):
     unexpected: tuple[str, ...]
 
 
-def float_dtype(who: str, dtype: Any) -> np.dtype[Any]:
+def float_dtype(owner: str, dtype: Any) -> np.dtype[Any]:
     """``dtype`` if parameters can have it."""
-    chosen = as_dtype(dtype, who)
+    chosen = as_dtype(dtype, owner)
     if chosen not in (np.float32, np.float64):
-        raise DTypeError(f"{who}: parameters are float32 or float64, got {dtype!r}")
+        raise DTypeError(f"{owner}: parameters are float32 or float64, got {dtype!r}")
     return chosen
-
-
-def refuse_waiting(path: str, module: Module) -> None:
-    """Raise if the module has no parameters yet because its input size is not known."""
-    if _waits(module):
-        where = f"{path}: " if path else ""
-        raise SettingError(f"{where}{module!r} takes its {module.awaits} from its first call, so "
-                           "it has no parameters yet; call the model once, as in model(x), before "
-                           "asking for them")
-
-
-def _waits(module: Module) -> bool:
-    return module.awaits is not None and vars(module).get(module.awaits, ...) is None
 
 
 def _join(path: str, name: str) -> str:
@@ -58,8 +45,9 @@ def _join(path: str, name: str) -> str:
 
 def _own_slots(module: Module) -> dict[str, Array]:
     """The arrays of one module that belong in a state dict."""
-    own = {name: parameter._data for name, parameter in module.own_parameters()}
-    kept = {name: array for name, array in module.own_buffers() if module._buffer_names[name]}
+    own = {k: parameter._data for k, parameter in module._own_parameters()}
+    kept = {k: array for k, array in module._own_buffers()
+            if module._buffer_names[k]}
     return own | kept
 
 
@@ -67,19 +55,19 @@ def slots(module: Module) -> dict[str, Array]:
     """Path -> the array itself, for every parameter and persistent buffer."""
     found: dict[str, Array] = {}
     for path, part in module.walk():
-        refuse_waiting(path, part)
+        part.require_initialized(path)
         found |= {_join(path, name): array for name, array in _own_slots(part).items()}
     return found
 
 
 def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadReport:
     """Check ``entries`` against the module, and write them if they fit."""
-    who = f"{type(module).__name__}.load_state_dict"
+    owner = f"{type(module).__name__}.load_state_dict"
     if not isinstance(entries, Mapping):
-        raise CheckpointError(f"{who}: the state must be a mapping of paths to arrays, "
+        raise CheckpointError(f"{owner}: the state must be a mapping of paths to arrays, "
                               f"got {type(entries).__name__}")
-    given = {str(name): _array(who, str(name), value) for name, value in entries.items()}
-    needed, waiting = _needed(module, {name: array.shape for name, array in given.items()})
+    given = {str(name): _array(owner, str(name), value) for name, value in entries.items()}
+    needed, lazy = _needed(module, {name: array.shape for name, array in given.items()})
     missing = tuple(name for name in needed if name not in given)
     unexpected = tuple(name for name in given if name not in needed)
     both = [name for name in needed if name in given]
@@ -98,36 +86,36 @@ def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadRep
         if (full := _join(path, name)) in given and not (given[full] >= least).all()]
     absent = [f"missing: {name} {_text(needed[name][0])}" for name in missing]
     surplus = [f"unexpected: {name} {given[name].shape}" for name in unexpected]
-    # A layer that waits for its size cannot stay half known, strict or not.
+    # The size of a lazy layer must be known, strict or not.
     unknown = [line for name, line in zip(missing, absent, strict=True) if needed[name][0] is None]
     if lines := (absent + surplus if strict else unknown) + complaints:
-        raise CheckpointError(f"{who}: the arrays do not fit the model, nothing was written"
+        raise CheckpointError(f"{owner}: the arrays do not fit the model, nothing was written"
                               + "".join(f"\n  {line}" for line in lines)
                               + ("" if both else _other_prefix(missing, unexpected))
                               + _other_layout(module, given, needed))
-    for part, size in waiting:
-        part.build(size)
+    for layer, size in lazy:
+        layer.materialize(size)
     for path, part in module.walk():
-        for name, parameter in part.own_parameters():
+        for name, parameter in part._own_parameters():
             if (full := _join(path, name)) in given:
                 writable(parameter)[...] = given[full]
-        for name, array in part.own_buffers():
+        for name, array in part._own_buffers():
             if part._buffer_names[name] and (full := _join(path, name)) in given:
                 array[...] = given[full]
     return LoadReport(missing, unexpected)
 
 
-def _array(who: str, name: str, value: Any) -> Array:
+def _array(owner: str, name: str, value: Any) -> Array:
     if isinstance(value, Mapping):
-        raise CheckpointError(f"{who}: {name} is a {type(value).__name__}, not an array; a file of "
-                              f"several parts?  Load one of them: entries[{name!r}]")
+        raise CheckpointError(f"{owner}: {name} is a {type(value).__name__}, not an array; a file "
+                              f"of several parts?  Load one of them: entries[{name!r}]")
     if type(value).__module__.partition(".")[0] == "torch":
-        raise CheckpointError(f"{who}: {name} is a tensor of PyTorch, whose weights have another "
+        raise CheckpointError(f"{owner}: {name} is a tensor of PyTorch, whose weights have another "
                               f"layout; {_CONVERT}")
     try:
         return as_array(value)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{who}: {name} is no array: {error}") from error
+        raise CheckpointError(f"{owner}: {name} is no array: {error}") from error
 
 
 _CONVERT = ("convert every weight, square ones too: w.T for Linear, w.transpose(2, 3, 1, 0) for "
@@ -144,7 +132,7 @@ def _other_layout(module: Module, given: Mapping[str, Array], needed: Mapping[st
             continue
         shape = given[name].shape
         turned = tuple(shape[i] for i in axes)
-        fits = (part.size_from({"weight": turned}) is not None if needed[name][0] is None
+        fits = (part.infer_size({"weight": turned}) is not None if needed[name][0] is None
                 else shape != needed[name][0] == turned)
         if fits:
             found.append(f"{name} {shape} as {turned}")
@@ -164,25 +152,25 @@ def _other_prefix(missing: tuple[str, ...], unexpected: tuple[str, ...]) -> str:
 
 
 def _needed(module: Module, shapes: Mapping[str, Shape]
-            ) -> tuple[dict[str, tuple[Shape | None, np.dtype[Any]]], list[tuple[Module, int]]]:
-    """Path -> shape and dtype, and the sizes that waiting layers would take; None is unknown."""
+            ) -> tuple[dict[str, tuple[Shape | None, np.dtype[Any]]], list[tuple[Any, int]]]:
+    """Path -> shape and dtype, and the sizes that lazy layers would take; None is unknown."""
     needed: dict[str, tuple[Shape | None, np.dtype[Any]]] = {}
-    waiting: list[tuple[Module, int]] = []
+    lazy: list[tuple[Any, int]] = []
     for path, part in module.walk():
         own: dict[str, tuple[Shape | None, np.dtype[Any]]] = {
             name: (array.shape, array.dtype) for name, array in _own_slots(part).items()}
-        if _waits(part):
+        if part._is_lazy():
             prefix = _join(path, "")
-            size = part.size_from({name.removeprefix(prefix): shape
+            size = part.infer_size({name.removeprefix(prefix): shape
                                    for name, shape in shapes.items() if name.startswith(prefix)})
             dtype = vars(part)["dtype"]
             if size is None:
                 own |= {"weight": (None, dtype)}
             else:
-                own |= {name: (shape, dtype) for name, shape in part.shapes_at(size).items()}
-                waiting.append((part, size))
+                own |= {name: (shape, dtype) for name, shape in part.parameter_shapes(size).items()}
+                lazy.append((part, size))
         needed |= {_join(path, name): slot for name, slot in own.items()}
-    return needed, list({id(part): (part, size) for part, size in waiting}.values())
+    return needed, list({id(part): (part, size) for part, size in lazy}.values())
 
 
 def _fits(given: np.dtype[Any], needed: np.dtype[Any]) -> bool:
@@ -197,7 +185,7 @@ def _disagreeing(module: Module, given: Mapping[str, Array]) -> list[str]:
     first: dict[int, str] = {}
     lines = []
     for path, part in module.walk():
-        for name, parameter in part.own_parameters():
+        for name, parameter in part._own_parameters():
             full = _join(path, name)
             if full not in given:
                 continue

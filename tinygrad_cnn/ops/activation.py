@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array, unary
 from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
-from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.elementwise import clip, keep
 from tinygrad_cnn.ops.samples import matrices, smooth_matrices
@@ -249,7 +249,7 @@ def leaky_relu(x: Any, *, slope: float = 0.01) -> Tensor:
     >>> leaky_relu(Tensor([-1.0, 2.0]), slope=0.5).data
     array([-0.5,  2. ], dtype=float32)
     """
-    return apply(LEAKY_RELU, x, slope=_finite("leaky_relu", "slope", slope))
+    return apply(LEAKY_RELU, x, slope=checks.number("leaky_relu", "slope", slope))
 
 
 def _elu_vjp(ct: Any, out: Any, x: Any, *, alpha: float) -> Any:
@@ -297,10 +297,4 @@ def elu(x: Any, *, alpha: float = 1.0) -> Tensor:
     >>> elu(Tensor([-1000.0, 2.0])).data
     array([-1.,  2.], dtype=float32)
     """
-    return apply(ELU, x, alpha=_finite("elu", "alpha", alpha))
-
-
-def _finite(op: str, setting: str, value: Any) -> float:
-    if isinstance(value, (int, float, np.floating)) and math.isfinite(value):
-        return float(value)
-    raise SettingError(f"{op}: {setting} must be a finite number, got {value!r}")
+    return apply(ELU, x, alpha=checks.number("elu", "alpha", alpha))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import shapes
+from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.core import Tensor, apply, as_tensor, expose
 from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import SettingError, ShapeError
@@ -25,7 +25,7 @@ from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
 from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
 from tinygrad_cnn.ops.samples import geometry
-from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
+from tinygrad_cnn.shapes import Pair, Shape, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 
@@ -291,15 +291,15 @@ def conv2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, 
       w (KH KW C/groups O) = (2, 2, 3, 1)
     """
     x, w = as_tensor(x, "conv2d"), as_tensor(w, "conv2d", "w")
-    steps = pair(stride, op="conv2d", setting="stride", least=1)
-    spread = pair(dilation, op="conv2d", setting="dilation", least=1)
+    steps = checks.pair("conv2d", "stride", stride, minimum=1)
+    spread = checks.pair("conv2d", "dilation", dilation, minimum=1)
     # Wrong ranks are refused by the axes of the op, which show both inputs.
     known = x.ndim == 4 and w.ndim == 4
     return apply(
         CONV2D, x, w, b, stride=steps, dilation=spread,
-        padding=sides(padding, op="conv2d", image=x.shape[1:3], kernel=w.shape[:2], stride=steps,
-                      dilation=spread) if known else ((0, 0), (0, 0)),
-        groups=shapes.integer("conv2d", "groups", groups, least=1))
+        padding=checks.padding("conv2d", padding, image=x.shape[1:3], kernel=w.shape[:2],
+                               stride=steps, dilation=spread) if known else ((0, 0), (0, 0)),
+        groups=checks.integer("conv2d", "groups", groups, minimum=1))
 
 
 # ---- transposed convolution
@@ -423,11 +423,11 @@ def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding:
     op = "conv_transpose2d"
     x = as_tensor(x, "conv_transpose2d")
     w = as_tensor(w, "conv_transpose2d", "w")
-    parts = shapes.integer(op, "groups", groups, least=1)
+    parts = checks.integer(op, "groups", groups, minimum=1)
     shapes.bind_axes(op, "N H W C, KH KW C O", {"x": x.shape, "w": w.shape}, {})
-    steps = pair(stride, op=op, setting="stride", least=1)
-    spread = pair(dilation, op=op, setting="dilation", least=1)
-    extra = pair(output_padding, op=op, setting="output_padding", least=0)
+    steps = checks.pair(op, "stride", stride, minimum=1)
+    spread = checks.pair(op, "dilation", dilation, minimum=1)
+    extra = checks.pair(op, "output_padding", output_padding, minimum=0)
     for e, s, d in zip(extra, steps, spread, strict=True):
         if e >= max(s, d):
             raise SettingError(f"{op}: output_padding {extra} must be smaller than stride {steps} "
@@ -446,7 +446,7 @@ def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding:
         grown = tuple(n * s for n, s in zip(image, steps, strict=True))
         border = shapes.same_sides(grown, kernel, steps, spread)
     else:
-        border = sides(padding, op=op)
+        border = checks.padding(op, padding)
     size = tuple((n - 1) * s - sum(p) + shapes.reach(k, d) + e for n, s, p, k, d, e in
                  zip(image, steps, border, kernel, spread, extra, strict=True))
     if padding == "same":

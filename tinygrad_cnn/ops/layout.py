@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import shapes
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array, as_dtype, as_setting, as_tensor, expose
 from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import layout as kernels
 from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.shapes import Pair, Shape, axes_tuple, axis_index, integer
+from tinygrad_cnn.shapes import Pair, Shape
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
            "reshape", "spread", "squeeze", "stack", "transpose", "unpad"]
@@ -74,7 +74,7 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     (2, 12)
     """
     x = as_tensor(x, "reshape")
-    sizes = [integer("reshape", "shape", n, least=-1)
+    sizes = [checks.integer("reshape", "shape", n, minimum=-1)
              for n in (shape if isinstance(shape, (tuple, list)) else (shape,))]
     if sizes.count(-1) > 1:
         raise SettingError(f"reshape: only one axis can be worked out, got {tuple(sizes)}")
@@ -114,8 +114,8 @@ def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
         raise ShapeError("flatten: x needs at least one axis, got shape ()")
     if x.ndim == 1 and (start_dim, end_dim) == (1, -1):
         return reshape(x, (x.shape[0], 1))
-    first = axis_index(start_dim, x.shape, op="flatten", setting="start_dim")
-    last = axis_index(end_dim, x.shape, op="flatten", setting="end_dim")
+    first = checks.axis_index("flatten", start_dim, x.shape, name="start_dim")
+    last = checks.axis_index("flatten", end_dim, x.shape, name="end_dim")
     if last < first:
         raise ShapeError(f"flatten: end_dim {end_dim} comes before start_dim {start_dim} in x "
                          f"{x.shape}")
@@ -143,7 +143,7 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     """
     x = as_tensor(x, "squeeze")
     ones = tuple(i for i, n in enumerate(x.shape) if n == 1)
-    gone = ones if axis is None else axes_tuple(axis, x.shape, op="squeeze")
+    gone = ones if axis is None else checks.axes_tuple("squeeze", axis, x.shape)
     for i in gone:
         if x.shape[i] != 1:
             raise ShapeError(f"squeeze: axis {i} of {x.shape} has {x.shape[i]} entries, not one")
@@ -180,7 +180,7 @@ def _new_places(axis: Any, x: Tensor, op: str) -> tuple[int, ...]:
     """Where in the result the new axes are, counted from the front."""
     rank = x.ndim + (len(axis) if isinstance(axis, (tuple, list)) else 1)
     try:
-        return axes_tuple(axis, (1,) * rank, op=op)
+        return checks.axes_tuple(op, axis, (1,) * rank)
     except ShapeError:
         raise ShapeError(f"{op}: axis {axis!r} does not exist in the result, which has {rank} axes "
                          f"(x is {x.shape})") from None
@@ -233,7 +233,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     if axes is not None and not isinstance(axes, (tuple, list)):
         raise SettingError(f"transpose: axes must be a sequence of {x.ndim} integers, got {axes!r}")
     order = tuple(reversed(range(x.ndim))) if axes is None else tuple(
-        axis_index(i, x.shape, op="transpose", setting="axes") for i in axes)
+        checks.axis_index("transpose", i, x.shape, name="axes") for i in axes)
     if sorted(order) != list(range(x.ndim)):
         raise SettingError(f"transpose: axes {tuple(axes or ())} must name each of the {x.ndim} "
                            f"axes of {x.shape} once")
@@ -432,9 +432,10 @@ def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> T
     pairs = (isinstance(widths, (tuple, list)) and len(widths) == x.ndim
              and all(isinstance(both, (tuple, list)) and len(both) == 2 for both in widths))
     if pairs:
-        each = tuple((integer("pad", "widths", a), integer("pad", "widths", b)) for a, b in widths)
+        each = tuple((checks.integer("pad", "widths", a), checks.integer("pad", "widths", b))
+                     for a, b in widths)
     elif x.ndim == 4:
-        each = ((0, 0), *shapes.widths(widths, op="pad"), (0, 0))
+        each = ((0, 0), *checks.pad_width("pad", widths), (0, 0))
     else:
         raise ShapeError(f"pad: widths {widths!r} must hold one pair (before, after) for each of "
                          f"the {x.ndim} axes of {x.shape}")
@@ -637,7 +638,8 @@ def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """
     _check_several("concatenate", xs)
     first = as_tensor(xs[0], "concatenate", "xs[0]")
-    return apply(CONCATENATE, first, *xs[1:], axis=axis_index(axis, first.shape, op="concatenate"))
+    return apply(CONCATENATE, first, *xs[1:],
+                 axis=checks.axis_index("concatenate", axis, first.shape))
 
 
 @public()
@@ -664,7 +666,7 @@ def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """
     _check_several("stack", xs)
     first = as_tensor(xs[0], "stack", "xs[0]")
-    place, = _new_places(integer("stack", "axis", axis), first, "stack")
+    place, = _new_places(checks.integer("stack", "axis", axis), first, "stack")
     for i, x in enumerate(xs):
         if np.shape(as_array(x)) != first.shape:
             raise ShapeError(f"stack: xs[0] is {first.shape} but xs[{i}] is {np.shape(as_array(x))}"

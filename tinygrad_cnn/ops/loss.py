@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
     apply,
@@ -33,15 +34,10 @@ from tinygrad_cnn.shapes import Shape
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 
-_REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = ("mean", "sum", "none")
 
 
 # ---- labels
-
-def _check_reduction(op: str, reduction: Any) -> None:
-    if reduction not in _REDUCTIONS:
-        raise SettingError(f"{op}: reduction {reduction!r} must be one of {', '.join(_REDUCTIONS)}")
-
 
 def _check_classes(op: str, labels: np.ndarray, classes: int) -> None:
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
@@ -252,12 +248,11 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, wei
     >>> cross_entropy(Tensor([[0.0, 0.0]]), np.array([1])).item()  # doctest: +ELLIPSIS
     0.6931...
     """
-    _check_reduction("cross_entropy", reduction)
-    if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing <= 1):
-        raise SettingError(f"cross_entropy: label_smoothing must be from 0 to 1, "
-                           f"got {label_smoothing!r}")
+    checks.choice("cross_entropy", "reduction", reduction, REDUCTIONS)
+    smoothing = checks.number("cross_entropy", "label_smoothing", label_smoothing, minimum=0,
+                              maximum=1)
     logits = as_tensor(logits, "cross_entropy", "logits")
-    settings = _targets("cross_entropy", logits, labels, weight, float(label_smoothing), reduction)
+    settings = _targets("cross_entropy", logits, labels, weight, smoothing, reduction)
     rows = logits if logits.ndim == 2 else reshape(logits, (-1, logits.shape[-1]))
     loss = apply(CROSS_ENTROPY, rows, **settings)
     return reshape(loss, logits.shape[:-1]) if reduction == "none" and logits.ndim > 2 else loss
@@ -285,7 +280,7 @@ def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
     >>> nll_loss(Tensor([[-0.5, -2.0]]), np.array([0])).item()
     0.5
     """
-    _check_reduction("nll_loss", reduction)
+    checks.choice("nll_loss", "reduction", reduction, REDUCTIONS)
     scores = log_probabilities
     scores = as_tensor(scores, "nll_loss", "log_probabilities")
     settings = _targets("nll_loss", scores, labels, weight, 0.0, reduction)
@@ -343,7 +338,7 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
     >>> mse_loss(Tensor([1.0, 2.0]), Tensor([1.0, 4.0])).item()
     2.0
     """
-    _check_reduction("mse_loss", reduction)
+    checks.choice("mse_loss", "reduction", reduction, REDUCTIONS)
     prediction = _same_shape("mse_loss", prediction, target, ("prediction", "target"))
     dtype = target.dtype if isinstance(target, (Tensor, np.ndarray)) else prediction.dtype
     if dtype.kind == prediction.dtype.kind == "f" and dtype != prediction.dtype:
@@ -385,7 +380,7 @@ def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
     0.0
     """
     op = "binary_cross_entropy_with_logits"
-    _check_reduction(op, reduction)
+    checks.choice(op, "reduction", reduction, REDUCTIONS)
     plain = as_setting(labels, op, "labels")
     logits = _same_shape(op, logits, labels, ("logits", "labels"))
     if plain.dtype.kind not in "fiub":

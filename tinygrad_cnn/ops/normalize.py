@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import shapes
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
     apply,
@@ -28,7 +28,7 @@ from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.ops.elementwise import expm1
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
-from tinygrad_cnn.shapes import Shape, axis_index
+from tinygrad_cnn.shapes import Shape
 
 __all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
            "standardize"]
@@ -112,7 +112,7 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
     array([0.5, 0.5, 0. ], dtype=float32)
     """
     x = as_tensor(x, "softmax")
-    return apply(SOFTMAX, x, axis=axis_index(axis, x.shape, op="softmax"))
+    return apply(SOFTMAX, x, axis=checks.axis_index("softmax", axis, x.shape))
 
 
 @public()
@@ -135,7 +135,7 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     array([    0., -1000.], dtype=float32)
     """
     x = as_tensor(x, "log_softmax")
-    return apply(LOG_SOFTMAX, x, axis=axis_index(axis, x.shape, op="log_softmax"))
+    return apply(LOG_SOFTMAX, x, axis=checks.axis_index("log_softmax", axis, x.shape))
 
 
 # ---- standardize: mean 0, variance 1
@@ -243,8 +243,8 @@ def standardize(x: Any, axis: Any = -1, *, eps: float = 1e-5) -> Tensor:
     array([-1.,  1.], dtype=float32)
     """
     x = as_tensor(x, "standardize")
-    return apply(STANDARDIZE, x, axis=shapes.axes_tuple(axis, x.shape, op="standardize"),
-                 eps=positive("standardize", eps))
+    return apply(STANDARDIZE, x, axis=checks.axes_tuple("standardize", axis, x.shape),
+                 eps=checks.number("standardize", "eps", eps, above=0))
 
 
 # ---- batch_norm and layer_norm
@@ -376,7 +376,8 @@ def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
 
     The statistics are float64.
     """
-    y, found = apply_with_residuals(BATCH_NORM, x, w, b, eps=positive("batch_norm", eps))
+    y, found = apply_with_residuals(BATCH_NORM, x, w, b,
+                                    eps=checks.number("batch_norm", "eps", eps, above=0))
     return y, found["center"].reshape(-1), found["variance"].reshape(-1)
 
 
@@ -424,7 +425,7 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
            [12.]], dtype=float32)
     """
     if mean is None and var is None:
-        return apply(BATCH_NORM, x, w, b, eps=positive("batch_norm", eps))
+        return apply(BATCH_NORM, x, w, b, eps=checks.number("batch_norm", "eps", eps, above=0))
     if mean is None or var is None:
         raise SettingError("batch_norm: give both mean and var (evaluation), or neither "
                            "(training)")
@@ -438,7 +439,7 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
     if not (as_array(var) >= 0).all():
         raise SettingError(f"batch_norm: var must be at least 0, its least entry is "
                            f"{np.min(as_array(var))}")
-    plain = np.sqrt(as_array(var) + positive("batch_norm", eps))
+    plain = np.sqrt(as_array(var) + checks.number("batch_norm", "eps", eps, above=0))
     scale = w * (1 / plain).astype(x.dtype)
     # The mean is taken off first: the difference of two large products would lose the digits.
     return apply(SCALE_SHIFT, x, scale, b, center=as_array(mean).astype(x.dtype))
@@ -480,11 +481,5 @@ def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
         if np.shape(as_array(value)) != x.shape[-1:]:
             raise ShapeError(f"layer_norm: {name} is {np.shape(as_array(value))}, the last axis of "
                              f"x {x.shape} needs {x.shape[-1:]}")
-    return apply(STANDARDIZE, x, axis=(x.ndim - 1,), eps=positive("layer_norm", eps)) * w + b
-
-
-def positive(op: str, eps: Any) -> float:
-    """eps as a float, or an error."""
-    if isinstance(eps, (int, float, np.floating)) and 0 < eps < math.inf:
-        return float(eps)
-    raise SettingError(f"{op}: eps must be a positive number, got {eps!r}")
+    eps = checks.number("layer_norm", "eps", eps, above=0)
+    return apply(STANDARDIZE, x, axis=(x.ndim - 1,), eps=eps) * w + b

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS, public
 from tinygrad_cnn.errors import SettingError, TinygradCnnError
@@ -38,7 +39,6 @@ from tinygrad_cnn.ops.layout import (
 )
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum, var
-from tinygrad_cnn.shapes import axes_tuple
 
 __all__: list[str] = []
 
@@ -71,6 +71,9 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
         settings = dict(settings)
         dtype = settings.pop("dtype", None)
         for name, value in settings.items():
+            if name == "out":
+                raise TypeError(f"{what}: out= is not supported on a tensor, nor is `array -= "
+                                "tensor`; dtype= may be given, and for plain values tensor.data")
             if not _same(value, _UFUNC_DEFAULTS.get(name, inspect.Parameter.empty)):
                 raise _not_supported(what, name, ("dtype",))
         return ours(*(inputs if dtype is None else _cast(what, inputs, dtype)))
@@ -212,7 +215,7 @@ def _variance(what: str, a: Any, axis: Any = None, keepdims: bool = False, ddof:
     if ddof and correction is not None:
         raise TypeError(f"{what}: ddof= and correction= are the same argument; give one")
     lost = ddof if correction is None else correction
-    count = math.prod(a.shape[i] for i in axes_tuple(axis, a.shape, op=what))
+    count = math.prod(a.shape[i] for i in checks.axes_tuple(what, axis, a.shape))
     y = var(a, axis, keepdims)
     if not lost:
         return y

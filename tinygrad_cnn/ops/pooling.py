@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import shapes
+from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.core import Tensor, apply, as_tensor, expose
 from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
-from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import pooling, reference
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
 from tinygrad_cnn.ops.samples import geometry
-from tinygrad_cnn.shapes import Pair, Shape, Sides, pair, sides
+from tinygrad_cnn.shapes import Pair, Shape, Sides
 
 __all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
            "take_winners", "windows"]
@@ -289,8 +289,7 @@ fold.__doc__ = """The adjoint of `windows`: add up windows where they overlap.
 
 def _shared_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   ties: str) -> Shape:
-    if ties not in _TIES:
-        raise SettingError(f"max_pool2d: ties {ties!r} must be 'first', 'split' or 'all'")
+    checks.choice("max_pool2d", "ties", ties, ("first", *_TIES))
     return shapes.max_pool2d(x, kernel_size=kernel_size, stride=stride, padding=padding)
 
 
@@ -332,10 +331,10 @@ MAX_POOL2D_SHARED = register(Op(
 def _window_settings(op: str, x: Any, kernel_size: Any, stride: Any,
                      padding: Any) -> tuple[Tensor, dict[str, Any]]:
     x = as_tensor(x, op)
-    size = pair(kernel_size, op=op, setting="kernel_size", least=1)
-    steps = size if stride is None else pair(stride, op=op, setting="stride", least=1)
-    border = sides(padding, op=op, image=x.shape[1:3] if x.ndim == 4 else (1, 1), kernel=size,
-                   stride=steps)
+    size = checks.pair(op, "kernel_size", kernel_size, minimum=1)
+    steps = size if stride is None else checks.pair(op, "stride", stride, minimum=1)
+    border = checks.padding(op, padding, image=x.shape[1:3] if x.ndim == 4 else (1, 1),
+                            kernel=size, stride=steps)
     return x, {"kernel_size": size, "stride": steps, "padding": border}
 
 
@@ -496,10 +495,8 @@ def avg_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0
            [10.5, 12.5]])
     """
     x, settings = _window_settings("avg_pool2d", x, kernel_size, stride, padding)
-    if not isinstance(count_include_pad, (bool, np.bool_)):
-        raise SettingError("avg_pool2d: count_include_pad must be True or False, got "
-                           f"{count_include_pad!r}")
-    return apply(AVG_POOL2D, x, **settings, count_include_pad=bool(count_include_pad))
+    return apply(AVG_POOL2D, x, **settings, count_include_pad=checks.flag(
+        "avg_pool2d", "count_include_pad", count_include_pad))
 
 
 @public()

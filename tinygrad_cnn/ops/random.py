@@ -5,13 +5,13 @@ Random numbers are drawn at the public door; the op itself gets the mask as a se
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor, apply, as_flag, as_tensor
+from tinygrad_cnn import checks
+from tinygrad_cnn.core import Tensor, apply, as_tensor
 from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels.elementwise import keep
@@ -50,8 +50,7 @@ def manual_seed(seed: int) -> np.random.Generator:
     >>> first == manual_seed(0).normal()
     True
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise SettingError(f"manual_seed: seed must be an integer of at least 0, got {seed!r}")
+    seed = checks.integer("manual_seed", "seed", seed, minimum=0)
     # Restarted in place, so that whoever holds the generator follows.
     _Default.generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
     return _Default.generator
@@ -135,10 +134,9 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
     >>> dropout(Tensor([1.0, 1.0, 1.0, 1.0]), p=0.5, rng=np.random.default_rng(0)).data
     array([2., 2., 2., 0.], dtype=float32)
     """
-    if not isinstance(p, (int, float, np.floating)) or not (0 <= p < 1) or math.isnan(p):
-        raise SettingError(f"dropout: p must be from 0 up to, not including, 1, got {p!r}")
+    p = checks.number("dropout", "p", p, minimum=0, below=1)
     x = as_tensor(x, "dropout")
-    if not as_flag(training, "dropout", "training") or p == 0:
+    if not checks.flag("dropout", "training", training) or p == 0:
         return x
     if x.dtype.kind != "f":
         raise DTypeError(f"dropout: x is {x.dtype}, which cannot hold x / (1 − p); cast it: "

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor, apply, as_array, as_flag, as_tensor
+from tinygrad_cnn import checks
+from tinygrad_cnn.core import Tensor, apply, as_array, as_tensor
 from tinygrad_cnn.core.op import FUNCTIONS, Op, Reject, Sample, dyadic, public, register
 from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape, transpose
-from tinygrad_cnn.shapes import Shape, axes_tuple, integer, reduced
+from tinygrad_cnn.shapes import Shape, reduced
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
 
@@ -70,7 +71,7 @@ BROADCAST_TO = register(Op(
 
 def _sizes(op: str, shape: Any) -> Shape:
     several = shape if isinstance(shape, (tuple, list)) else (shape,)
-    return tuple(integer(op, "shape", n, least=0) for n in several)
+    return tuple(checks.integer(op, "shape", n, minimum=0) for n in several)
 
 
 @public()
@@ -240,8 +241,8 @@ LOGSUMEXP = register(Op(
 
 def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
     x = as_tensor(x, op.name)
-    return apply(op, x, axis=axes_tuple(axis, x.shape, op=op.name),
-                 keepdims=as_flag(keepdims, op.name, "keepdims"))
+    return apply(op, x, axis=checks.axes_tuple(op.name, axis, x.shape),
+                 keepdims=checks.flag(op.name, "keepdims", keepdims))
 
 
 @public()

@@ -1,11 +1,9 @@
-"""Optimisers, schedules of the learning rate, and gradient clipping."""
+"""Optimizers, schedules of the learning rate, and gradient clipping."""
 
-from tinygrad_cnn.optim import schedules
-from tinygrad_cnn.optim.adam import Adam, AdamW
-from tinygrad_cnn.optim.adaptive import AdaGrad, RMSprop
-from tinygrad_cnn.optim.clipping import clip_norm, clip_value
+from tinygrad_cnn.optim import lr_scheduler
+from tinygrad_cnn.optim.algorithms import SGD, AdaGrad, Adam, AdamW, RMSprop
+from tinygrad_cnn.optim.clip import clip_grad_norm_, clip_grad_value_
 from tinygrad_cnn.optim.optimizer import Optimizer
-from tinygrad_cnn.optim.sgd import SGD
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_norm", "clip_value",
-           "schedules"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm_",
+           "clip_grad_value_", "lr_scheduler"]

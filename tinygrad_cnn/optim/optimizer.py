@@ -1,152 +1,142 @@
-"""What every optimiser shares: parameter groups, state, steps in place, and saving.
+"""What every optimizer shares: parameter groups, settings, state, steps in place, and saving.
 
-An optimiser is a rule over plain arrays (``update``); this file walks the parameters.  Large ones
-are cut into blocks that stay in the cache while the rule passes over them several times; scratch
-arrays are made once.  Gradients are only read.
+An optimizer is a rule over plain arrays (``update``), with its settings and state arrays declared;
+this file checks, walks the parameters, decays, prints and saves.  Large parameters are cut into
+blocks that stay in the cache while the rule passes over them several times; buffers are made once.
+Gradients are only read.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Parameter, Tensor, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError, GradientError, SettingError
 
-__all__ = ["Optimizer", "coefficient", "fractions"]
+__all__ = ["Optimizer"]
 
 Array = NDArray[Any]
 Group = dict[str, Any]
+Check = Callable[[str, str, Any], Any]                  # owner, name, value -> value in one form
 
 _BLOCK = 32_768                                         # entries: 128 kB of float32, a few to an L2
 
-
-def coefficient(who: str, setting: str, value: Any) -> float:
-    """A finite number of at least 0."""
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if good and 0 <= value < math.inf:
-        return float(value)
-    raise SettingError(f"{who}: {setting} must be a finite number of at least 0, got {value!r}")
+non_negative: Check = partial(checks.number, minimum=0)
+fraction: Check = partial(checks.number, minimum=0, below=1)
 
 
-def fractions(who: str, setting: str, value: Any) -> float:
-    """A number from 0 up to, not including, 1: the share of the past in a running average."""
-    if coefficient(who, setting, value) < 1:
-        return float(value)
-    raise SettingError(f"{who}: {setting} must be from 0 up to, not including, 1, got {value!r}")
+def fractions(owner: str, name: str, value: Any) -> tuple[float, float]:
+    """Two numbers from 0 up to, not including, 1."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise SettingError(f"{owner}: {name} must be two numbers, got {value!r}")
+    return fraction(owner, name, value[0]), fraction(owner, name, value[1])
 
 
 class Optimizer:
-    """Base of the optimisers: parameter groups, and the state of each parameter.
+    """Base of the optimizers: parameter groups, and the state of each parameter.
+
+    A subclass declares ``settings`` and ``state_arrays``, and defines `update`.
 
     Parameters
     ----------
-    parameters : iterable of Tensor, or of dict
+    params : iterable of Tensor, or of dict
         Leaves that require a gradient, such as ``model.parameters()``; or groups, each a dictionary
-        with the key ``"parameters"`` and settings of its own, such as ``"lr"``.
-    settings : dict
-        For the groups that do not say otherwise.
+        with the key ``"params"`` and settings of its own, such as ``"lr"``.
+    defaults : mapping
+        The settings of groups that do not say otherwise.
 
     Attributes
     ----------
-    groups : list of dict
-        Each with ``"parameters"`` and every setting; settings may be changed between steps, which
-        is what schedules do.
+    param_groups : list of dict
+        Each with ``"params"`` and every setting; settings may be changed between steps, which is
+        what schedules do.
 
     Raises
     ------
     SettingError
         If there are no parameters, one is given twice, a setting is unknown or out of its range.
     GradientError
-        If a tensor is not a leaf, or does not require a gradient.  (A `Parameter` that is frozen
-        for now is taken, and left alone until it is thawed.)
+        If a tensor is not a leaf, or does not require a gradient.  (A frozen `Parameter` is
+        accepted, and not moved until it is unfrozen.)
     DTypeError
         If something is not a tensor of float32 or float64.
     """
 
-    #: How many arrays `update` may write intermediate values to.
-    scratch: ClassVar[int] = 1
+    #: The settings, and how each is checked.
+    settings: ClassVar[dict[str, Check]] = {}
+    #: The arrays kept for each parameter, zeros at first -> the setting that asks for it, if any.
+    state_arrays: ClassVar[dict[str, str | None]] = {}
+    #: Whether ``weight_decay`` shrinks the weights themselves, or is added to the gradient.
+    decoupled_decay: ClassVar[bool] = False
 
-    def __init__(self, parameters: Iterable[Any], settings: Mapping[str, Any]) -> None:
-        self._settings = dict(settings)
-        self.groups: list[Group] = []
+    def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
+        self.defaults = dict(defaults)
+        self.param_groups: list[Group] = []
         self._state: dict[int, dict[str, Any]] = {}     # position -> arrays, and the count of steps
-        self._scratch: dict[np.dtype[Any], tuple[Array, ...]] = {}
-        given = _listed(self._who, parameters)
-        for group in given if given and isinstance(given[0], Mapping) else [{"parameters": given}]:
-            self.add_group(group)
+        self._buffers: dict[np.dtype[Any], tuple[Array, Array]] = {}
+        given = _listed(self._owner, params)
+        for group in given if given and isinstance(given[0], Mapping) else [{"params": given}]:
+            self.add_param_group(group)
 
     # ---- for subclasses
 
     def check(self, group: Group) -> None:
         """Refuse settings that are out of their range, and bring them into one form."""
-        raise NotImplementedError
+        for name, check in self.settings.items():
+            group[name] = check(self._owner, name, group[name])
 
-    def arrays(self, group: Group) -> dict[str, float]:
-        """The state arrays that a parameter of this group needs: name -> first value."""
-        raise NotImplementedError
+    def update(self, w: Array, g: Array, state: dict[str, Array], s: Array, group: Group,
+               step: int) -> None:
+        """Move ``w``, a flat piece of a parameter, in place; its gradient ``g`` is only read.
 
-    def update(self, w: Array, g: Array, state: list[Array], scratch: tuple[Array, ...],
-               group: Group, step: int) -> None:
-        """Move ``w``, a flat piece of a parameter, in place; its gradient ``g`` is only read."""
+        ``s`` is a buffer of the same size, ``step`` counts from 1.
+        """
         raise NotImplementedError
 
     # ---- groups
 
     @property
-    def _who(self) -> str:
+    def _owner(self) -> str:
         return type(self).__name__
 
     @property
     def parameters(self) -> list[Tensor]:
         """Every parameter, in the order of the groups."""
-        return [parameter for group in self.groups for parameter in group["parameters"]]
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     @property
     def lr(self) -> float:
         """The learning rate of the first group."""
-        return float(self.groups[0]["lr"])
+        return float(self.param_groups[0]["lr"])
 
-    def add_group(self, group: Mapping[str, Any]) -> None:
-        """Add parameters with settings of their own.
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters under ``"params"``, with settings of their own.
 
-        Parameters
-        ----------
-        group : mapping
-            ``"parameters"``, and any setting of the optimiser.
-
-        Raises
-        ------
-        SettingError, GradientError, DTypeError
-            As the optimiser itself.
-
-        Examples
-        --------
-        >>> from tinygrad_cnn import Parameter
-        >>> from tinygrad_cnn.optim import SGD
         >>> w, b = Parameter([1.0]), Parameter([1.0])
-        >>> optimizer = SGD([{"parameters": [w], "weight_decay": 1e-4}, {"parameters": [b]}], 0.1)
-        >>> [group["weight_decay"] for group in optimizer.groups]
+        >>> optimizer = SGD([{"params": [w], "weight_decay": 1e-4}, {"params": [b]}], 0.1)
+        >>> [group["weight_decay"] for group in optimizer.param_groups]
         [0.0001, 0.0]
         """
-        who = self._who
-        if not isinstance(group, Mapping) or "parameters" not in group:
-            hint = '; the key is "parameters"' if isinstance(group, Mapping) else ""
-            raise SettingError(f"{who}: a group must be a dictionary with the key \"parameters\", "
+        owner = self._owner
+        if not isinstance(group, Mapping) or "params" not in group:
+            hint = '; the key is "params"' if isinstance(group, Mapping) else ""
+            raise SettingError(f"{owner}: a group must be a dictionary with the key \"params\", "
                                f"got {_brief(group)}{hint}")
-        unknown = set(group) - set(self._settings) - {"parameters"}
+        unknown = set(group) - set(self.settings) - {"params"}
         if unknown:
-            raise SettingError(f"{who}: a group has the unknown settings {sorted(unknown)}; choose "
-                               f"from {', '.join(self._settings)}")
-        several = _listed(who, group["parameters"])
-        _check_parameters(who, several, self.parameters)
-        made = {**self._settings, **group, "parameters": several}
+            raise SettingError(f"{owner}: a group has the unknown settings {sorted(unknown)}; "
+                               f"choose from {', '.join(self.settings)}")
+        several = _listed(owner, group["params"])
+        _check_parameters(owner, several, self.parameters)
+        made = {**self.defaults, **group, "params": several}
         self.check(made)
-        self.groups.append(made)
+        self.param_groups.append(made)
 
     # ---- steps
 
@@ -158,53 +148,59 @@ class Optimizer:
     def step(self) -> None:
         """Move every parameter that has a gradient, in place.
 
-        A gradient that holds NaN or infinity is used as it is; `clip_norm` before the step refuses
-        one.
+        A gradient that holds NaN or infinity is used as it is; `clip_grad_norm_` refuses one.
 
-        Raises
-        ------
-        GradientError
-            If a gradient has another shape or dtype than its parameter, or a parameter has changed
-            its shape or dtype since the first step.  No parameter is moved then.
+        A gradient of another shape or dtype than its parameter, or a parameter that has changed
+        its own since the first step, is a `GradientError`, and no parameter is moved.
         """
         for position, parameter, names, group in list(self._moving()):  # checked before any moves
             w, state = writable(parameter), self._state.setdefault(position, {"step": 0})
-            for name, first in names.items():
+            for name in names:
                 if name not in state:
-                    state[name] = np.full(w.shape, first, w.dtype)
+                    state[name] = np.zeros(w.shape, w.dtype)
             state["step"] += 1
-            held = [state[name] for name in names]
-            scratch = self._scratch_for(w.dtype)
-            for block in _blocks(w, parameter.grad._data, held):
-                n = block[0].size
-                self.update(block[0], block[1], block[2:], tuple(s[:n] for s in scratch), group,
+            buffer, decayed = self._buffers_for(w.dtype)
+            decay = group.get("weight_decay", 0.0)
+            for w_block, g, *held in _blocks(w, parameter.grad._data, [state[k] for k in names]):
+                n = w_block.size
+                if decay and self.decoupled_decay:
+                    w_block *= 1 - group["lr"] * decay
+                elif decay:
+                    np.multiply(w_block, decay, out=decayed[:n])
+                    g = np.add(decayed[:n], g, out=decayed[:n])
+                self.update(w_block, g, dict(zip(names, held, strict=True)), buffer[:n], group,
                             state["step"])
 
-    def _moving(self) -> Iterator[tuple[int, Any, Mapping[str, float], Group]]:
+    def _names(self, group: Group) -> list[str]:
+        """The state arrays that a parameter of this group needs."""
+        return [name for name, setting in self.state_arrays.items()
+                if setting is None or group[setting]]
+
+    def _moving(self) -> Iterator[tuple[int, Any, list[str], Group]]:
         """Position, parameter, arrays and group of each that has a gradient, which fits."""
         position = -1
-        for group in self.groups:
-            names = self.arrays(group)
-            for parameter in group["parameters"]:
+        for group in self.param_groups:
+            names = self._names(group)
+            for parameter in group["params"]:
                 position += 1
                 if parameter.grad is None or not parameter.requires_grad:
                     continue
                 w, g, state = parameter._data, parameter.grad._data, self._state.get(position, {})
                 if g.shape != w.shape or g.dtype != w.dtype:
-                    raise GradientError(f"{self._who}: {self._name(position)} is {w.dtype} "
+                    raise GradientError(f"{self._owner}: {self._name(position)} is {w.dtype} "
                                         f"{w.shape} but its gradient {g.dtype} {g.shape}")
                 for held in (state[name] for name in names if name in state):
                     if held.shape != w.shape or held.dtype != w.dtype:
                         raise GradientError(
-                            f"{self._who}: {self._name(position)} is {w.dtype} {w.shape}, but was "
-                            f"{held.dtype} {held.shape} at its first step; make a new optimiser "
-                            "after changing a model")
+                            f"{self._owner}: {self._name(position)} is {w.dtype} {w.shape}, but "
+                            f"was {held.dtype} {held.shape} at its first step; make a new "
+                            "optimizer after changing a model")
                 yield position, parameter, names, group
 
-    def _scratch_for(self, dtype: np.dtype[Any]) -> tuple[Array, ...]:
-        if dtype not in self._scratch:
-            self._scratch[dtype] = tuple(np.empty(_BLOCK, dtype) for _ in range(self.scratch))
-        return self._scratch[dtype]
+    def _buffers_for(self, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        if dtype not in self._buffers:
+            self._buffers[dtype] = np.empty(_BLOCK, dtype), np.empty(_BLOCK, dtype)
+        return self._buffers[dtype]
 
     def _name(self, position: int) -> str:
         name = self.parameters[position].name
@@ -215,142 +211,126 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if the run had not stopped, copied.
 
-        Returns
-        -------
-        dict
-            ``"algorithm"``: the name of the class; ``"groups"``: position -> settings, with
-            ``"parameters"`` the number of them; ``"state"``: position of a parameter -> ``"step"``
-            and arrays.  Positions are strings, so that the whole fits into JSON and array files.
+        ``"algorithm"``: the name of the class; ``"param_groups"``: position -> settings, with
+        ``"params"`` the number of them; ``"state"``: position of a parameter -> ``"step"`` and
+        arrays.  Positions are strings, as JSON and array files need.
 
-        Examples
-        --------
-        >>> from tinygrad_cnn import Parameter
-        >>> from tinygrad_cnn.optim import SGD
-        >>> SGD([Parameter([1.0])], 0.1).state_dict()["groups"]["0"]["lr"]
+        >>> SGD([Parameter([1.0])], 0.1).state_dict()["param_groups"]["0"]["lr"]
         0.1
         """
-        groups = {str(i): {k: (len(v) if k == "parameters" else v) for k, v in group.items()}
-                  for i, group in enumerate(self.groups)}
+        groups = {str(i): {k: (len(v) if k == "params" else v) for k, v in group.items()}
+                  for i, group in enumerate(self.param_groups)}
         state = {str(i): {k: (v.copy() if isinstance(v, np.ndarray) else v)
                           for k, v in self._state[i].items()} for i in sorted(self._state)}
-        return {"algorithm": self._who, "groups": groups, "state": state}
+        return {"algorithm": self._owner, "param_groups": groups, "state": state}
 
     def load_state_dict(self, entries: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave, after checking all of it; values are copied.
+        """Take over what `state_dict` of the same class gave, copied.
 
-        Parameters
-        ----------
-        entries : mapping
-            Of an optimiser of the same class, whose groups hold as many parameters.
-
-        Raises
-        ------
-        CheckpointError
-            If anything does not fit; nothing is changed then.
+        If anything does not fit, there is a `CheckpointError` and nothing is changed.
         """
-        who = f"{self._who}.load_state_dict"
+        owner = f"{self._owner}.load_state_dict"
         try:
-            groups, state = self._read_groups(who, entries), self._read_state(who, entries)
+            groups = self._read_groups(owner, entries)
+            state = self._read_state(owner, entries, groups)
         except (KeyError, TypeError, AttributeError, SettingError) as error:
-            raise CheckpointError(f"{who}: the state is damaged or was not made by "
-                                  f"{self._who}.state_dict ({error})") from error
-        for group, settings in zip(self.groups, groups, strict=True):
+            raise CheckpointError(f"{owner}: the state is damaged or was not made by "
+                                  f"{self._owner}.state_dict ({error})") from error
+        for group, settings in zip(self.param_groups, groups, strict=True):
             group.update(settings)
         self._state = state
 
-    def _read_groups(self, who: str, entries: Mapping[str, Any]) -> list[Group]:
-        if entries["algorithm"] != self._who:
-            raise CheckpointError(f"{who}: the state is of {entries['algorithm']}, not of "
-                                  f"{self._who}")
-        saved = entries["groups"]
-        counts = [int(saved[str(i)]["parameters"]) for i in range(len(saved))]
-        own = [len(group["parameters"]) for group in self.groups]
+    def _read_groups(self, owner: str, entries: Mapping[str, Any]) -> list[Group]:
+        if entries["algorithm"] != self._owner:
+            raise CheckpointError(f"{owner}: the state is of {entries['algorithm']}, not of "
+                                  f"{self._owner}")
+        saved = entries["param_groups"]
+        counts = [int(saved[str(i)]["params"]) for i in range(len(saved))]
+        own = [len(group["params"]) for group in self.param_groups]
         if counts != own:
-            raise CheckpointError(f"{who}: the state has groups of {counts} parameters, the "
-                                  f"optimiser of {own}")
+            raise CheckpointError(f"{owner}: the state has groups of {counts} parameters, the "
+                                  f"optimizer of {own}")
         settings = []
-        for i, group in enumerate(self.groups):
-            found = {k: v for k, v in saved[str(i)].items() if k != "parameters"}
-            if set(found) != set(self._settings):
-                raise CheckpointError(f"{who}: group {i} has the settings {sorted(found)}, "
-                                      f"expected {sorted(self._settings)}")
+        for i, group in enumerate(self.param_groups):
+            found = {k: v for k, v in saved[str(i)].items() if k != "params"}
+            if set(found) != set(self.settings):
+                raise CheckpointError(f"{owner}: group {i} has the settings {sorted(found)}, "
+                                      f"expected {sorted(self.settings)}")
             checked = {**group, **found}
             self.check(checked)
             settings.append({k: checked[k] for k in found})
         return settings
 
-    def _read_state(self, who: str, entries: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    def _read_state(self, owner: str, entries: Mapping[str, Any], groups: list[Group]
+                    ) -> dict[int, dict[str, Any]]:
         parameters = self.parameters
-        needed = [self.arrays({**group, **settings})
-                  for group, settings in zip(self.groups, self._read_groups(who, entries),
-                                             strict=True) for _ in group["parameters"]]
+        needed = [self._names(settings) for group, settings in
+                  zip(self.param_groups, groups, strict=True) for _ in group["params"]]
         result: dict[int, dict[str, Any]] = {}
         for key, saved in entries["state"].items():
             position = int(key) if str(key).isdecimal() else -1
             if not 0 <= position < len(parameters):
-                raise CheckpointError(f"{who}: the state names parameter {key!r} of "
+                raise CheckpointError(f"{owner}: the state names parameter {key!r} of "
                                       f"{len(parameters)}")
             data = parameters[position]._data
-            step = saved["step"]
-            if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
-                raise CheckpointError(f"{who}: the step of {self._name(position)} must be an "
-                                      f"integer of at least 0, got {step!r}")
+            step = checks.integer(owner, f"the step of {self._name(position)}", saved["step"],
+                                  minimum=0)
             if missing := set(needed[position]) - set(saved):
-                raise CheckpointError(f"{who}: the state of {self._name(position)} lacks "
+                raise CheckpointError(f"{owner}: the state of {self._name(position)} lacks "
                                       f"{', '.join(sorted(missing))}")
-            own: dict[str, Any] = {"step": int(step)}
+            own: dict[str, Any] = {"step": step}
             for name in set(saved) - {"step"}:
                 array = np.asarray(saved[name])
                 if array.shape != data.shape or array.dtype != data.dtype:
                     raise CheckpointError(
-                        f"{who}: {name} of {self._name(position)} is {array.dtype} {array.shape}, "
-                        f"the parameter is {data.dtype} {data.shape}")
+                        f"{owner}: {name} of {self._name(position)} is {array.dtype} "
+                        f"{array.shape}, the parameter is {data.dtype} {data.shape}")
                 own[name] = array.copy()
             result[position] = own
         return result
 
     def __repr__(self) -> str:
         lines = []
-        for group in self.groups:
-            settings = ", ".join(f"{k}={v}" for k, v in group.items() if k != "parameters")
-            count = len(group["parameters"])
+        for group in self.param_groups:
+            settings = ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
+            count = len(group["params"])
             lines.append(f"{count} parameter{'s' * (count != 1)}: {settings}")
-        return f"{self._who}({lines[0]})" if len(lines) == 1 else "\n  ".join(
-            [f"{self._who}(", *lines]) + "\n)"
+        return f"{self._owner}({lines[0]})" if len(lines) == 1 else "\n  ".join(
+            [f"{self._owner}(", *lines]) + "\n)"
 
 
-def _listed(who: str, parameters: Any) -> list[Any]:
+def _listed(owner: str, params: Any) -> list[Any]:
     """The iterable as a list that is not empty."""
-    if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
-        hint = (f"{who}([tensor], ...)" if isinstance(parameters, Tensor)
-                else f"{who}(model.parameters(), ...)")
-        raise SettingError(f"{who}: parameters must be an iterable of tensors or of groups, got "
-                           f"{_brief(parameters)}; write {hint}")
-    several = list(parameters)
+    if isinstance(params, Tensor) or not isinstance(params, Iterable):
+        hint = (f"{owner}([tensor], ...)" if isinstance(params, Tensor)
+                else f"{owner}(model.parameters(), ...)")
+        raise SettingError(f"{owner}: params must be an iterable of tensors or of groups, got "
+                           f"{_brief(params)}; write {hint}")
+    several = list(params)
     if not several:
-        raise SettingError(f"{who}: no parameters were given; a generator such as "
+        raise SettingError(f"{owner}: no parameters were given; a generator such as "
                            "model.parameters() can be read once only")
     return several
 
 
-def _check_parameters(who: str, several: list[Any], known: list[Tensor]) -> None:
+def _check_parameters(owner: str, several: list[Any], known: list[Tensor]) -> None:
     seen = {id(parameter) for parameter in known}
     for i, parameter in enumerate(several):
         if not isinstance(parameter, Tensor):
-            raise DTypeError(f"{who}: parameter {i} must be a Tensor, got {_brief(parameter)}")
+            raise DTypeError(f"{owner}: parameter {i} must be a Tensor, got {_brief(parameter)}")
         name = f"parameter {i}" + (f" ({parameter.name})" if parameter.name else "")
         if id(parameter) in seen:
-            raise SettingError(f"{who}: {name} of shape {parameter.shape} is given twice; it would "
-                               "be moved twice in each step")
+            raise SettingError(f"{owner}: {name} of shape {parameter.shape} is given twice; it "
+                               "would be moved twice in each step")
         seen.add(id(parameter))
         if not parameter.is_leaf:
-            raise GradientError(f"{who}: {name} is the result of a computation, not a leaf; only "
+            raise GradientError(f"{owner}: {name} is the result of a computation, not a leaf; only "
                                 "leaves collect gradients")
         if parameter.dtype.kind != "f":
-            raise DTypeError(f"{who}: {name} is {parameter.dtype}, which carries no gradient; use "
-                             "float32 or float64")
+            raise DTypeError(f"{owner}: {name} is {parameter.dtype}, which is not differentiable; "
+                             "use float32 or float64")
         if not parameter.requires_grad and not isinstance(parameter, Parameter):
-            raise GradientError(f"{who}: {name} does not require a gradient, so it would never "
+            raise GradientError(f"{owner}: {name} does not require a gradient, so it would never "
                                 "move; make it a Parameter, or pass requires_grad=True")
 
 

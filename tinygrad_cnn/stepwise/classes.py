@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygrad_cnn import shapes
+from tinygrad_cnn import checks
 from tinygrad_cnn.errors import GradientError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.stepwise.functions import (
@@ -116,11 +116,11 @@ class Conv2D(Layer):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
                  padding: int = 2) -> None:
-        channels = shapes.integer("Conv2D", "in_channels", in_channels, least=1)
-        filters = shapes.integer("Conv2D", "out_channels", out_channels, least=1)
-        size = shapes.integer("Conv2D", "kernel_size", kernel_size, least=1)
-        self.hparameters = {"stride": shapes.integer("Conv2D", "stride", stride, least=1),
-                            "pad": shapes.integer("Conv2D", "padding", padding, least=0)}
+        channels = checks.integer("Conv2D", "in_channels", in_channels, minimum=1)
+        filters = checks.integer("Conv2D", "out_channels", out_channels, minimum=1)
+        size = checks.integer("Conv2D", "kernel_size", kernel_size, minimum=1)
+        self.hparameters = {"stride": checks.integer("Conv2D", "stride", stride, minimum=1),
+                            "pad": checks.integer("Conv2D", "padding", padding, minimum=0)}
         self.W: Array = np.random.randn(size, size, channels, filters)
         self.b: Array = np.random.randn(1, 1, 1, filters)
         self.X: Array | None = None
@@ -165,8 +165,8 @@ class Maxpool2D(Layer):
     """
 
     def __init__(self, kernel: int = 2, stride: int = 1) -> None:
-        self.hparameters = {"f": shapes.integer("Maxpool2D", "kernel", kernel, least=1),
-                            "stride": shapes.integer("Maxpool2D", "stride", stride, least=1)}
+        self.hparameters = {"f": checks.integer("Maxpool2D", "kernel", kernel, minimum=1),
+                            "stride": checks.integer("Maxpool2D", "stride", stride, minimum=1)}
         self.X: Array | None = None
         self._cache: Any = None
 
@@ -238,8 +238,8 @@ class Linear(Layer):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        inputs = shapes.integer("Linear", "in_features", in_features, least=1)
-        outputs = shapes.integer("Linear", "out_features", out_features, least=1)
+        inputs = checks.integer("Linear", "in_features", in_features, minimum=1)
+        outputs = checks.integer("Linear", "out_features", out_features, minimum=1)
         self.weights: Array = np.random.randn(inputs, outputs) * 0.05
         self.bias: Array | None = np.random.randn(1, outputs) * 0.05 if bias else None
         self.X: Array | None = None
@@ -433,7 +433,7 @@ class CrossEntropy:
 
     def __init__(self, class_count: int | None = None, average: bool = True) -> None:
         if class_count is not None:
-            class_count = shapes.integer("CrossEntropy", "class_count", class_count, least=1)
+            class_count = checks.integer("CrossEntropy", "class_count", class_count, minimum=1)
         self.class_count = class_count
         self.average = average
         self._gradient: Array | None = None
@@ -522,10 +522,8 @@ class L2regularization(Layer):
         if not isinstance(layer, Linear):
             raise SettingError("L2regularization: layer must be a Linear, got "
                                f"{type(layer).__name__}")
-        if not coefficient > 0:
-            raise SettingError(f"L2regularization: coefficient must be above 0, got {coefficient}")
         self.layer = layer
-        self.coefficient = coefficient
+        self.coefficient = checks.number("L2regularization", "coefficient", coefficient, above=0)
 
     def parameters(self) -> tuple[Array | None, Array | None]:
         """Those of the wrapped layer."""

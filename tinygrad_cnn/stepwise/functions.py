@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn import shapes
+from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, missing_extra
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.shapes import Pair, Shape, Sides
@@ -81,8 +81,8 @@ def pool_settings(hparameters: Mapping[str, Any], mode: str) -> tuple[Pair, Pair
     if mode not in ("max", "average"):
         raise SettingError(f"pool: mode must be 'max' or 'average', got {mode!r}")
     op = "max_pool2d" if mode == "max" else "avg_pool2d"
-    size = shapes.pair(setting(op, hparameters, "f"), op=op, setting="kernel_size", least=1)
-    stride = shapes.pair(setting(op, hparameters, "stride"), op=op, setting="stride", least=1)
+    size = checks.pair(op, "kernel_size", setting(op, hparameters, "f"), minimum=1)
+    stride = checks.pair(op, "stride", setting(op, hparameters, "stride"), minimum=1)
     return size, stride
 
 
@@ -146,7 +146,7 @@ def zero_pad(X: Array, pad: int) -> Array:
            [0., 0., 0., 0.]])
     """
     images = floats(X, op="pad", name="x", axes="N H W C")
-    return reference.zero_pad(images, shapes.widths(pad, op="pad"))
+    return reference.zero_pad(images, checks.pad_width("pad", pad))
 
 
 zero_padding = zero_pad                     # the exercise's name for the same step
@@ -251,8 +251,8 @@ def _conv_settings(hparameters: Mapping[str, Any]) -> dict[str, Any]:
     """Stride and padding in the form that the kernels know."""
     stride = setting("conv2d", hparameters, "stride")
     padding = setting("conv2d", hparameters, "pad")
-    return {"stride": shapes.pair(stride, op="conv2d", setting="stride", least=1),
-            "padding": shapes.sides(padding, op="conv2d"), "dilation": (1, 1), "groups": 1}
+    return {"stride": checks.pair("conv2d", "stride", stride, minimum=1),
+            "padding": checks.padding("conv2d", padding), "dilation": (1, 1), "groups": 1}
 
 
 def conv_backward(dZ: Array, cache: ConvCache) -> tuple[Array, Array, Array]:
@@ -424,7 +424,7 @@ def distribute_value(dz: Any, shape: tuple[int, int]) -> Array:
     array([[0.5, 0.5],
            [0.5, 0.5]])
     """
-    n_H, n_W = shapes.pair(tuple(shape), op="distribute_value", setting="shape", least=1)
+    n_H, n_W = checks.pair("distribute_value", "shape", tuple(shape), minimum=1)
     value = floats(dz, op="distribute_value", name="dz", axes="")
     return np.full((n_H, n_W), reference.equal_share(value, n_H * n_W), dtype=value.dtype)
 
@@ -779,7 +779,7 @@ def layer_structure(X: Array, y: Array, hidden_size: int | Sequence[int]) -> Str
     """
     images = floats(X, op="layer_structure", name="X", axes="N H W C")
     hidden = hidden_size if isinstance(hidden_size, (tuple, list)) else [hidden_size]
-    filters = tuple(shapes.integer("layer_structure", "hidden_size", n, least=1) for n in hidden)
+    filters = tuple(checks.integer("layer_structure", "hidden_size", n, minimum=1) for n in hidden)
     labels = np.asarray(y)
     if labels.ndim not in (1, 2) or len(labels) != len(images) or labels.size == 0:
         raise ShapeError(f"layer_structure: y must have shape (N,) = {(len(images),)} or (N, K), "
@@ -832,7 +832,7 @@ def initialize_parameters(structure: Structure, f: int = 3) -> Parameters:
      'W3': (24, 10), 'b3': (1, 10)}
     """
     (height, width, channels), filters, classes = structure
-    side = shapes.integer("initialize_parameters", "f", f, least=1)
+    side = checks.integer("initialize_parameters", "f", f, minimum=1)
     if side % 2 == 0:
         raise SettingError(f"initialize_parameters: f must be odd, got {f}; a border of (f − 1)/2 "
                            "on every side then keeps the size of the image")
@@ -1020,7 +1020,7 @@ def padding_picture(X: Array, pad: int, image: int = 0, channel: int = 0) -> Any
     padded = zero_pad(images, pad)
     for name, index, size in (("image", image, images.shape[0]),
                               ("channel", channel, images.shape[3])):
-        if not 0 <= shapes.integer("padding_picture", name, index) < size:
+        if not 0 <= checks.integer("padding_picture", name, index) < size:
             raise SettingError(f"padding_picture: {name} must lie in 0 … {size - 1}, got {index}")
     try:
         from matplotlib.figure import Figure

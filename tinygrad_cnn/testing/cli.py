@@ -15,12 +15,11 @@ import numpy as np
 
 from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.testing.cases import cases, derived
-from tinygrad_cnn.testing.explain import explain
-from tinygrad_cnn.testing.ops import find
-from tinygrad_cnn.testing.report import Finding, Tally
+from tinygrad_cnn.testing.cases import Case, derived, samples_of
+from tinygrad_cnn.testing.check import find
+from tinygrad_cnn.testing.linearization import Stats
+from tinygrad_cnn.testing.report import explain
 from tinygrad_cnn.testing.source_mutants import SourceMutant, source_mutants
-from tinygrad_cnn.testing.trial import Trial
 
 __all__ = ["main", "parser"]
 
@@ -67,29 +66,26 @@ def _table(ops: Sequence[Op], seeds: Sequence[int], file: str | None) -> int:
     rows, findings = [], []
     print(f"{'op':20} {'comparisons':>11} {'worst/bound':>11} {'seconds':>8}  derivatives")
     for op in ops:
-        tally, began, found = Tally(), time.perf_counter(), None
+        stats, began, found = Stats(), time.perf_counter(), None
         with set_num_threads(1):
             for seed in seeds:
-                found = found or find(op, seed=seed, tally=tally)
+                found = found or find(op, seed=seed, stats=stats)
         seconds = time.perf_counter() - began
-        methods = ", ".join(dict.fromkeys(tally.methods.values())) or "-"
+        methods = ", ".join(dict.fromkeys(stats.methods.values())) or "-"
         verdict = "" if found is None else "  WRONG"
-        print(f"{op.name:20} {tally.comparisons:11} {tally.worst:11.2g} {seconds:8.2f}  "
+        print(f"{op.name:20} {stats.comparisons:11} {stats.worst:11.2g} {seconds:8.2f}  "
               f"{methods}{verdict}", flush=True)
-        rows.append({"op": op.name, "comparisons": tally.comparisons, "worst": tally.worst,
-                     "seconds": seconds, "methods": dict(tally.methods), "right": found is None})
+        rows.append({"op": op.name, "comparisons": stats.comparisons, "worst": stats.worst,
+                     "seconds": seconds, "methods": dict(stats.methods), "right": found is None})
         findings += [found] if found is not None else []
     total = sum(int(row["comparisons"]) for row in rows)      # type: ignore[call-overload]
     print(f"{len(rows)} ops, {total} comparisons, {len(findings)} wrong")
     for finding in findings:
         print(f"\n{explain(finding)}")
-    _write(file, {"ops": rows, "findings": [_plain(f) for f in findings]})
+    _write(file, {"ops": rows, "findings": [
+        {"op": f.subject, "case": f.case, "input": f.input, "property": f.prop, "detail": f.detail}
+        for f in findings]})
     return 1 if findings else 0
-
-
-def _plain(finding: Finding) -> dict[str, Any]:
-    return {"op": finding.subject, "case": finding.case, "input": finding.input,
-            "property": finding.prop, "detail": finding.detail}
 
 
 def _write(file: str | None, content: dict[str, Any]) -> None:
@@ -137,10 +133,10 @@ def telling_case(op: Op, mutant: SourceMutant, seeds: int = 8) -> Sample | None:
     """A derived call on which a slip gives another gradient than the rule, if one is found."""
     for seed in range(seeds):
         several = list(op.samples(np.random.default_rng(seed)))
-        for case in (*cases(op, seed, extra=0),
+        for case in (*samples_of(op, seed, extra=0),
                      *derived(op, several, np.random.default_rng([seed, 1]), 12)):
-            right = Trial(op, case, seed=seed)
-            wrong = Trial(mutant.op, case, seed=seed)
+            right = Case(op, case, seed=seed)
+            wrong = Case(mutant.op, case, seed=seed)
             ct = right.cotangent(1)
             try:
                 pairs = zip(right.pull(right.arrays, ct), wrong.pull(wrong.arrays, ct), strict=True)

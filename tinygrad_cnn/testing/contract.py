@@ -1,122 +1,336 @@
-"""What a backward rule promises besides the right numbers.
+"""What is asked of a backward rule: the right numbers, and what it promises besides.
 
-Each check takes a `Trial` and raises `Wrong`; each counts what it compares.  The names are those of
-the tests that pytest shows.
+Each check takes a `Case`, counts what it compares, and raises `CheckFailed`; `PROPERTIES` holds
+them under the names of the tests that pytest shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, grad, gradients
-from tinygrad_cnn.core.graph import blank, changed
-from tinygrad_cnn.core.op import OPS, Array
-from tinygrad_cnn.testing.contract_engine import called_by_name, records_and_frees
-from tinygrad_cnn.testing.trial import Trial, forced
+from tinygrad_cnn.core.graph import blank, changed, no_grad
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op, Sample
+from tinygrad_cnn.errors import GraphFreedError
+from tinygrad_cnn.testing.cases import Case, forced, is_derived
+from tinygrad_cnn.testing.linearization import CheckFailed, odd_integers, tied
+from tinygrad_cnn.testing.numeric import Measured, is_dyadic, ridders, slopes_from_the_right
 
-__all__ = ["CONTRACT"]
+__all__ = ["PROPERTIES", "properties_of", "run_property"]
+
+_INEXACT_KERNEL = 2.0 ** 9      # eps of float32 · largest entry: what Winograd's method may lose
+_SECOND_ORDER = 1e-6            # relative to the largest entry, for slopes that Ridders measures
+_SECOND_ENTRIES = 4             # entries of an input whose second slope is measured
+_EXTREME = (0.0, -0.0, 1.0, -1.0, 1e-40, -1e-30, 800.0, -800.0, 1e30, -1e38, np.inf, -np.inf,
+            np.nan)
+_LARGE = 1024                   # entries of an array whose unread values the engine does not keep
+
+
+# ---- the gradient
+
+def gradient(case: Case) -> None:
+    """The cotangent of every input is ctᵀ J, on every kernel, in float64."""
+    here = case.here
+    for k in case.affine:
+        _is_affine(case, k)
+    for k in here.wanted:
+        case.stats.methods[case.names[k]] = here.measured(k).method
+    cotangents = [case.cotangent(1), case.cotangent(2)]
+    noise = case.noise(cotangents[0])           # the other cotangent is as dense and as large
+    for kernels in case.kernels:
+        with forced(*kernels):
+            for ct in cotangents:
+                found = case.pull(case.arrays, ct)
+                for k in here.wanted:
+                    here.compare(k, found[k], ct, here.bound(k, ct, noise))
+
+
+def _is_affine(case: Case, k: int) -> None:
+    """An op that declares an input in ``affine_in`` is affine in it."""
+    x = case.arrays[k]
+    step = np.resize([1.0, -2.0, 3.0, -1.0], x.size).reshape(x.shape)
+    a, b, c = (case.forward([*case.arrays[:k], x + t * step, *case.arrays[k + 1:]])
+               for t in (0.0, 1.0, 3.0))
+    scale = max(float(np.abs(v).max(initial=0.0)) for v in (a, b, c))
+    case.stats.comparisons += a.size
+    if not (np.abs(c - a - 3 * (b - a)) <= 1e-12 * scale).all():
+        raise case.failed(f"affine_in names {case.names[k]!r}, but the values do not change in "
+                          "proportion to it", k)
+
+
+def single_precision(case: Case) -> None:
+    """In float32 the rule is exact where data is, and else as good as float32 can be."""
+    here = case.here
+    ct = case.cotangent(1, np.float32)
+    noise = case.noise(ct, np.float32)
+    for kernels in {("reference",), *case.kernels}:
+        with forced(*kernels):
+            found = case.pull(_cast(case.arrays, np.float32), ct)
+        for k in here.wanted:
+            part = found[k]
+            if part is not None and part.dtype != np.float32:
+                raise case.failed(f"the gradient of {case.names[k]} is {part.dtype}, the input "
+                                  "float32", k, got=part)
+            bound = here.bound(k, ct, noise, np.float32)
+            if kernels not in (("reference",), ()):
+                largest = here.size(k, ct).max(initial=0.0)
+                bound = np.maximum(bound, _INEXACT_KERNEL * np.finfo(np.float32).eps * largest)
+            here.compare(k, part, ct, bound)
+
+
+def _cast(arrays: Sequence[Array], dtype: Any) -> list[Array]:
+    return [x.astype(dtype) if x.dtype.kind == "f" else x for x in arrays]
+
+
+# ---- kinks
+
+def at_kinks(case: Case) -> None:
+    """Where slopes differ to the two sides, the rule gives what the op declares in ``ties``.
+
+    Inputs are drawn from −1, 0, 1 and the numbers among the settings, so that most of them tie.
+    Without a declaration each entry lies between the slopes to the two sides.
+    """
+    pool = [-1.0, 0.0, 1.0]
+    for v in case.settings.values():
+        if isinstance(v, float) and abs(v) < 8 and min(abs(v - p) for p in pool) >= 0.25:
+            pool.append(v)                          # a bound; steps must not reach the next one
+    few = sum(x.size for x in case.arrays) <= 24        # entries: chance may leave out a tie
+    for purpose in (30, 31) if few else (30,):
+        rng, notes = case.rng(purpose), list(case.stats.notes)
+        arrays = [rng.choice(pool, x.shape) for x in case.arrays]
+        if case.takes(arrays):
+            exact = case.op.piecewise_linear and is_dyadic(np.array(pool), 20)
+            if not exact or not _exact_kinks(case, arrays, purpose):
+                _smooth_kinks(case, arrays, purpose)
+        case.stats.notes[:] = notes                 # kinks were looked for: they are no news
+
+
+def _exact_kinks(case: Case, arrays: list[Array], purpose: int) -> bool:
+    """Compare where slopes are binary fractions; False where they are not."""
+    there = case.at(arrays)
+    if case.ties is not None and any(there.measured(k).method != "exact" for k in there.wanted):
+        return False
+    ct = there.cotangent(case.rng(purpose + 2), case.forward(arrays).shape, np.float64)
+    for kernels in case.kernels:
+        with forced(*kernels):
+            found = case.pull(arrays, ct)
+        for k in there.wanted:
+            # A third is not a binary fraction.
+            rounded = case.ties in (None, "even")
+            there.compare(k, found[k], ct,
+                          there.rounding(k, ct) if rounded else np.zeros(arrays[k].shape))
+    return True
+
+
+def _smooth_kinks(case: Case, arrays: list[Array], purpose: int) -> None:
+    """As above for an op that is curved between its kinks: slopes are extrapolated."""
+    def side(k: int, i: int, sign: int) -> Array:
+        def line(t: float) -> Array:
+            given = list(arrays)
+            given[k] = arrays[k].copy()
+            given[k].flat[i] += sign * t
+            return case.forward(given)
+        return slopes_from_the_right(line) * sign
+
+    sides: dict[int, Measured] = {}
+    for k, x in enumerate(arrays):
+        a, b = (np.stack([side(k, i, sign) for i in range(x.size)], axis=1) for sign in (1, -1))
+        sides[k] = Measured("one-sided", a, left=np.where(np.abs(a - b) > 1e-5, b, a))
+    assert case.ties is not None
+    matrices = tied(case.forward, arrays, sides, case.ties)
+    ct = case.rng(purpose + 2).normal(size=case.forward(arrays).shape)
+    there = case.at(arrays)
+    for k, part in enumerate(case.pull(arrays, ct)):
+        expected = (ct.reshape(-1) @ matrices[k]).reshape(arrays[k].shape)
+        there.compare_arrays(k, part, expected, 1e-6 * np.abs(ct).max())
+
+
+# ---- second order
+
+def second_order(case: Case) -> None:
+    """The rule itself, as a function of inputs and cotangent, has the right gradient.
+
+    S = Σ u · r(x, ct) is differentiated through the recorded backward pass, and measured from the
+    values of r: in ct it is J u, in x it comes from differences.
+    """
+    here = case.here
+    # Small, so that sums over whole arrays of products with it are exact.
+    ct = odd_integers(case.rng(5), case.out.shape, 8)
+    weights = {k: 2.0 * case.rng(10 + k).integers(-8, 8, case.arrays[k].shape) + 1.0
+               for k in here.wanted}
+    of_ct, of_inputs = _recorded_second(case, ct, weights)
+
+    expected, slack = np.zeros(case.out.size), np.zeros(case.out.size)
+    for k in here.wanted:
+        line = weights[k].reshape(-1)
+        expected += here.matrix(k) @ line
+        if not here.exact(k):
+            slack += 1e-9 * (np.abs(here.matrix(k)) @ np.abs(line)).max(initial=0.0)
+    case.stats.comparisons += expected.size
+    if not (np.abs(of_ct.reshape(-1) - expected) <= slack).all():
+        raise case.failed("the recorded rule has the wrong derivative in the cotangent", got=of_ct,
+                          expected=expected.reshape(of_ct.shape))
+
+    def total(arrays: Sequence[Array]) -> Array:
+        value = 0.0
+        for k, part in enumerate(case.pull(arrays, ct)):
+            value += 0.0 if part is None else float((weights[k] * part).sum())
+        return np.array(value)
+
+    if any(here.measured(k).left is not None for k in here.wanted):
+        return                                  # at a kink the rule jumps: it has no slope there
+    for k in here.wanted:
+        for direction in _second_directions(case, k):
+            slope, bound = _second_slope(case, total, k, direction)
+            found = float((of_inputs[k] * direction).sum())
+            case.stats.comparisons += int(np.isfinite(bound))
+            if not abs(found - slope) <= bound:
+                raise case.failed(f"the derivative of the rule is wrong: in {case.names[k]} it is "
+                                  f"{slope:.10g} along a direction, the recorded backward pass "
+                                  f"gives {found:.10g}", k, got=np.array(found),
+                                  expected=np.array(slope), ct=ct)
+
+
+def _recorded_second(case: Case, ct: Array,
+                     weights: dict[int, Array]) -> tuple[Array, dict[int, Array]]:
+    """The gradient of Σ u · r(x, ct) in ct and in each input, through the engine."""
+    tensors = case.tensors(case.arrays)
+    asked = [tensors[k] for k in case.here.wanted]
+    try:
+        with np.errstate(all="ignore"):
+            y = case.apply(tensors)
+            seed = Tensor(ct.astype(y.dtype), requires_grad=True)
+            first = grad(y, asked, seed, create_graph=True)
+            total: Any = None
+            for k, part in zip(case.here.wanted, first, strict=True):
+                if part is not None and part.size:
+                    term = (part * weights[k]).sum()
+                    total = term if total is None else total + term
+            second: tuple[Tensor | None, ...] = (None,) * (len(asked) + 1)
+            if total is not None and total.requires_grad:
+                second = grad(total, [seed, *asked])
+    except Exception as error:
+        raise case.failed(f"the rule cannot be differentiated: {error}", error=error) from error
+    parts = [None if s is None else s._data for s in second]
+    of_ct = np.zeros_like(ct) if parts[0] is None else parts[0]
+    of_inputs = {k: np.zeros(case.arrays[k].shape) if p is None else p
+                 for k, p in zip(case.here.wanted, parts[1:], strict=True)}
+    return of_ct, of_inputs
+
+
+def _second_directions(case: Case, k: int) -> list[Array]:
+    """Directions in input ``k``: some single entries, and two through all of them."""
+    rng = case.rng(20 + k)
+    shape, size = case.arrays[k].shape, case.arrays[k].size
+    through = [rng.choice([-1.0, 1.0, -0.5, 0.5], shape) for _ in range(2 if size > 1 else 0)]
+    entries = _SECOND_ENTRIES // (1 if case.here.all_exact else 2)          # Ridders takes long
+    single = [np.zeros(shape) for _ in range(min(size, entries))]
+    for direction, i in zip(single, rng.permutation(size), strict=False):
+        direction.flat[i] = 1.0
+    return [*through, *single]
+
+
+def _second_slope(case: Case, total: Callable[[Sequence[Array]], Array], k: int,
+                  direction: Array) -> tuple[float, float]:
+    """The slope of ``total`` along a direction in input ``k``, and a bound on its error."""
+    def line(t: float) -> Array:
+        return total([*case.arrays[:k], case.arrays[k] + t * direction, *case.arrays[k + 1:]])
+
+    if case.here.all_exact:
+        # Along one entry the rule is affine; along a line that is at most quadratic, central
+        # quotients are equal for all steps.
+        steps = (1 / 32,) if np.count_nonzero(direction) == 1 else (1 / 32, 1 / 64)
+        slopes = [float(line(h) - line(-h)) / (2 * h) for h in steps]
+        if slopes[0] == slopes[-1]:
+            return slopes[0], 0.0
+    value, error = ridders(line)
+    scale = max(1.0, abs(float(value[0])))
+    return float(value[0]), 10 * float(error[0]) + _SECOND_ORDER * scale
 
 
 # ---- nothing is written, nothing is shared
 
-def writes_nothing(trial: Trial) -> None:
+def writes_nothing(case: Case) -> None:
     """Inputs, settings and cotangents are the same after the call; all may be read-only."""
-    name = "writes nothing"
-    given = [x.copy() for x in trial.arrays]
-    ct = trial.cotangent()
-    arrays_in_settings = {k: v for k, v in trial.settings.items() if isinstance(v, np.ndarray)}
-    before = {k: v.copy() for k, v in arrays_in_settings.items()}
-    kept = ct.copy()
-    tensors = trial.tensors(given)
-    y = trial.apply(tensors)
-    values = y._data.copy()
+    given, ct = [x.copy() for x in case.arrays], case.cotangent()
+    settings = {name: v for name, v in case.settings.items() if isinstance(v, np.ndarray)}
+    before = [*case.arrays, ct.copy(), *(v.copy() for v in settings.values())]
+    y = case.apply(case.tensors(given))
+    watched = [*zip(case.names, given, strict=True), ("the cotangent", ct), *settings.items(),
+               ("the output", y._data)]
+    before.append(y._data.copy())
     with np.errstate(all="ignore"):
         gradients(y, Tensor(ct))
-    for what, now, then in (*zip(trial.names, given, trial.arrays, strict=True),
-                            ("the cotangent", ct, kept), ("the output", y._data, values),
-                            *((k, v, before[k]) for k, v in arrays_in_settings.items())):
-        trial.tally.comparisons += now.size
+    for (what, now), then in zip(watched, before, strict=True):
+        case.stats.comparisons += now.size
         if not np.array_equal(now, then, equal_nan=now.dtype.kind == "f"):
-            raise trial.wrong(name, f"the rule or the kernel writes into {what}", got=now,
-                              expected=then)
-    frozen = [_frozen(x) for x in trial.arrays]
+            raise case.failed(f"the rule or the kernel writes into {what}", got=now, expected=then)
     try:
-        trial.pull(frozen, _frozen(ct))
+        case.pull([_frozen(x) for x in case.arrays], _frozen(ct))
     except ValueError as error:
         if "read-only" not in str(error):
             raise
-        raise trial.wrong(name, f"read-only inputs are refused: {error}", error=error) from error
+        raise case.failed(f"read-only inputs are refused: {error}", error=error) from error
 
 
 def _frozen(x: Array) -> Array:
     """A read-only copy whose base is read-only too."""
     base = x.copy()
     base.flags.writeable = False
-    view = base.view()
-    view.flags.writeable = False
-    return view
+    return base.view()
 
 
-def shares_no_memory(trial: Trial) -> None:
+def shares_no_memory(case: Case) -> None:
     """A gradient is an array of its own: not an input, not the cotangent, not another gradient."""
-    given, ct = [x.copy() for x in trial.arrays], trial.cotangent()
-    tensors = trial.tensors(given)
-    y = trial.apply(tensors)
+    given = [x.copy() for x in case.arrays]
+    tensors, seed = case.tensors(given), Tensor(case.cotangent())
+    y = case.apply(tensors)
     with np.errstate(all="ignore"):
-        seed = Tensor(ct)
         found = gradients(y, seed, retain_graph=True)
-    others = [*zip(trial.names, given, strict=True), ("the cotangent", seed.data),
+    others = [*zip(case.names, given, strict=True), ("the cotangent", seed.data),
               ("the output", y.data)]
     for k, t in enumerate(tensors):
         if t in found:
             part = found[t].data                # what the user gets, and may write to
             for what, other in others:
-                trial.tally.comparisons += 1
+                case.stats.comparisons += 1
                 if part.size and np.shares_memory(part, other):
-                    raise trial.wrong("shares no memory", f"the gradient of {trial.names[k]} "
-                                      f"shares memory with {what}", k)
-            others.append((f"the gradient of {trial.names[k]}", part))
+                    raise case.failed(f"the gradient of {case.names[k]} shares memory with {what}",
+                                      k)
+            others.append((f"the gradient of {case.names[k]}", part))
 
 
 # ---- the same call gives the same result
 
-def re_entrant(trial: Trial) -> None:
+def re_entrant(case: Case) -> None:
     """A retained graph gives the same gradients again, whatever is computed in between."""
-    name = "re-entrant"
-    ct = trial.cotangent()
-    tensors = trial.tensors(trial.arrays)
-    y = trial.apply(tensors)
+    ct = case.cotangent()
+    tensors = case.tensors(case.arrays)
+    y = case.apply(tensors)
     values = y._data.copy()
+    others = [x.reshape(-1)[::-1].reshape(x.shape).copy() for x in case.arrays]
     with np.errstate(all="ignore"):
         first = gradients(y, Tensor(ct), retain_graph=True)
         # Another call in between, on other values: a rule may not use what the last forward left.
-        z = trial.apply(trial.tensors(_others(trial)))
+        z = case.apply(case.tensors(others if case.takes(others) else
+                                    [x.copy() for x in case.arrays]))
         second = gradients(y, Tensor(ct), retain_graph=True)
         gradients(z, Tensor(ct))
         third = gradients(y, Tensor(ct))
+    again = case.pull(case.arrays, ct)
     for k, t in enumerate(tensors):
-        for other, when in ((second, "after another forward pass"), (third, "the third time")):
-            trial.same(name, k, _data(other, t), _data(first, t),
-                       f"the same backward pass gives another result {when}", ct)
-    again = trial.pull(trial.arrays, ct)
-    for k, t in enumerate(tensors):
-        trial.same(name, k, again[k], _data(first, t), "the same call gives another result", ct)
-    if not np.array_equal(trial.apply(trial.tensors(trial.arrays))._data, values, equal_nan=True):
-        raise trial.wrong(name, "the op gives other values when called again: it is random or "
-                          "keeps state; draw random numbers outside and pass them in as a setting")
-
-
-def _others(trial: Trial) -> list[Array]:
-    """The inputs with their entries in reverse, or the same ones if the op does not take those."""
-    turned = [_turned(x) for x in trial.arrays]
-    return turned if trial.takes(turned) else [x.copy() for x in trial.arrays]
-
-
-def _turned(x: Array) -> Array:
-    return x.reshape(-1)[::-1].reshape(x.shape).copy()
+        for other, what in ((_data(second, t), "backward pass gives another result after another "
+                                               "forward pass"),
+                            (_data(third, t), "backward pass gives another result the third time"),
+                            (again[k], "call gives another result")):
+            case.same(k, other, _data(first, t), f"the same {what}", ct)
+    if not np.array_equal(case.apply(case.tensors(case.arrays))._data, values, equal_nan=True):
+        raise case.failed("the op gives other values when called again: it is random or keeps "
+                          "state; draw random numbers outside and pass them in as a setting")
 
 
 def _data(found: dict[Tensor, Tensor], t: Tensor) -> Array | None:
@@ -125,54 +339,58 @@ def _data(found: dict[Tensor, Tensor], t: Tensor) -> Array | None:
 
 # ---- a pullback is linear in the cotangent
 
-_EXTREME = (0.0, -0.0, 1.0, -1.0, 1e-40, -1e-30, 800.0, -800.0, 1e30, -1e38, np.inf, -np.inf,
-            np.nan)
-
-
-def zero_gives_zero(trial: Trial) -> None:
-    """A cotangent of zero gives exactly zero; for ops with ``couples`` at any inputs."""
-    points = [(trial.sample.id, trial.arrays)]
-    if trial.op.couples is not None:
-        rng = trial.rng(6)
+def zero_gives_zero(case: Case) -> None:
+    """A cotangent of zero gives exactly zero, where inputs are 0 too; with ``couples`` anywhere."""
+    points = [(case.sample.id, case.arrays)]
+    if case.op.couples is None:
+        points += [("an input of 0", arrays) for arrays in _with_a_zero(case)]
+    else:
+        rng = case.rng(6)
         points += [("inputs that are 0, huge, infinite or NaN",
                     tuple(np.asarray(rng.choice(_EXTREME, x.shape)) if x.dtype.kind == "f" else x
-                          for x in trial.arrays)) for _ in range(3)]
+                          for x in case.arrays)) for _ in range(3)]
     for where, arrays in points:
         for dtype in (np.float64, np.float32):
             with np.errstate(all="ignore"):
-                given = [x.astype(dtype) if x.dtype.kind == "f" else x for x in arrays]
-                out = trial.apply(trial.tensors(given))
-                parts = trial.pull(given, np.zeros(out.shape, out.dtype))
+                given = _cast(arrays, dtype)
+                out = case.apply(case.tensors(given))
+                parts = case.pull(given, np.zeros(out.shape, out.dtype))
             for k, part in enumerate(parts):
-                trial.tally.comparisons += 1
+                case.stats.comparisons += 1
                 if part is not None and (part != 0).any():
-                    raise trial.wrong("zero gives zero", f"a zero cotangent gives "
-                                      f"{part[part != 0].flat[0]} at {where!r}", k, got=part,
-                                      expected=np.zeros(part.shape))
+                    raise case.failed(f"a zero cotangent gives {part[part != 0].flat[0]} at "
+                                      f"{where!r}", k, got=part, expected=np.zeros(part.shape))
 
 
-def linear_in_the_cotangent(trial: Trial) -> None:
+def _with_a_zero(case: Case, most: int = 16) -> Iterator[tuple[Array, ...]]:
+    """The sample with one entry of an input set to 0, where the op gives finite values."""
+    for k in case.here.wanted:
+        for i in range(min(case.arrays[k].size, most)):
+            planted = case.arrays[k].copy()
+            planted.flat[i] = 0.0
+            arrays = (*case.arrays[:k], planted, *case.arrays[k + 1:])
+            if case.takes(arrays):
+                yield arrays
+                break
+
+
+def linear_in_the_cotangent(case: Case) -> None:
     """Twice the cotangent gives twice the result, minus gives minus, sums give sums."""
-    name = "linear in the cotangent"
-    first, second = trial.cotangent(1), trial.cotangent(2)
-    a, b = trial.pull(trial.arrays, first), trial.pull(trial.arrays, second)
+    here, first = case.here, case.cotangent(1)
     # A result from zeros and from single entries: a rule may look at signs or at sizes of entries.
-    sparse = np.where(trial.rng(3).random(first.shape) < 0.5, 0.0, second)
-    c, d = trial.pull(trial.arrays, first + sparse), trial.pull(trial.arrays, sparse)
-    doubled, minus = trial.pull(trial.arrays, 2 * first), trial.pull(trial.arrays, -first)
-    noise = trial.noise(np.abs(first) + np.abs(sparse))
-    for k in trial.point.wanted:
-        part = a[k]
-        if part is None:
-            continue
-        trial.same(name, k, doubled[k], 2 * part, "twice the cotangent does not give twice", first)
-        trial.same(name, k, minus[k], -part, "minus the cotangent does not give minus", first)
-        bound = trial.point.bound(k, np.abs(first) + np.abs(sparse), np.float64, noise)
-        for total, x, y in ((c[k], part, d[k]),):
-            if x is not None and y is not None:
-                trial.point.compare_arrays(name, k, total, x + y, 3 * bound, None, trial.tally,
-                                           detail="the result of a sum is not the sum of results")
-    trial.tally.comparisons += sum(0 if x is None else x.size for x in b)
+    sparse = np.where(case.rng(3).random(first.shape) < 0.5, 0.0, case.cotangent(2))
+    a, b, both, double, minus = (case.pull(case.arrays, ct)
+                                 for ct in (first, sparse, first + sparse, 2 * first, -first))
+    size = np.abs(first) + np.abs(sparse)
+    noise = case.noise(size)
+    for k in here.wanted:
+        part, other, total = a[k], b[k], both[k]
+        if part is not None:
+            case.same(k, double[k], 2 * part, "twice the cotangent does not give twice", first)
+            case.same(k, minus[k], -part, "minus the cotangent does not give minus", first)
+            if other is not None and total is not None:
+                here.compare_arrays(k, total, part + other, 3 * here.bound(k, size, noise),
+                                    "the result of a sum is not the sum of results")
 
 
 # ---- how arrays lie in memory
@@ -184,205 +402,270 @@ _LAYOUTS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
 )
 
 
-def memory_layout(trial: Trial) -> None:
+def memory_layout(case: Case) -> None:
     """Strided, reversed and column-ordered cotangents and inputs give the same result."""
-    name = "memory layout"
-    ct = trial.cotangent()
-    plain = trial.pull(trial.arrays, ct)
-    noise = trial.noise(ct)
+    ct = case.cotangent()
+    plain, noise = case.pull(case.arrays, ct), case.noise(ct)
     for what, lay in _LAYOUTS:
-        variants = (("a cotangent", trial.arrays, lay(ct)),
-                    ("an input", [lay(x) for x in trial.arrays], ct))
-        for who, arrays, given in variants:
-            _alike(trial, name, trial.pull(arrays, given), plain, given, noise,
+        for who, arrays, given in (("a cotangent", case.arrays, lay(ct)),
+                                   ("an input", [lay(x) for x in case.arrays], ct)):
+            _alike(case, case.pull(arrays, given), plain, ct, noise,
                    f"{who} that lies {what} in memory gives another result")
     if ct.size:
         even = np.full(ct.shape, ct.flat[0])
         stretched = np.broadcast_to(ct.reshape(-1)[0], ct.shape)         # strides of 0
-        _alike(trial, name, trial.pull(trial.arrays, stretched), trial.pull(trial.arrays, even),
-               even, noise, "a cotangent with strides of 0 gives another result")
+        _alike(case, case.pull(case.arrays, stretched), case.pull(case.arrays, even), even, noise,
+               "a cotangent with strides of 0 gives another result")
 
 
-def _alike(trial: Trial, name: str, got: list[Array | None], expected: list[Array | None],
-           ct: Array, noise: dict[int, Array] | None, detail: str) -> None:
-    """Equal where data is exact, else within rounding."""
-    for k in trial.point.wanted:
+def _alike(case: Case, got: Sequence[Array | None], expected: Sequence[Array | None], ct: Array,
+           noise: dict[int, Array] | None, detail: str, times: int = 1) -> None:
+    """Equal where data is exact, else within the bound of so many cotangents."""
+    for k in case.here.wanted:
         part = expected[k]
         if part is not None:
-            trial.point.compare_arrays(name, k, got[k], part,
-                                       trial.point.bound(k, ct, np.float64, noise), None,
-                                       trial.tally, detail=detail)
+            case.here.compare_arrays(k, got[k], times * part, times * case.here.bound(k, ct, noise),
+                                     detail)
 
 
-# ---- kernels
+# ---- kernels and dtypes
 
-def kernels_agree(trial: Trial) -> None:
+def kernels_agree(case: Case) -> None:
     """Every kernel gives the same values, by-products and dtype as the last one."""
-    op, arrays = trial.op, trial.full(trial.arrays)
+    op, arrays, last = case.op, case.full(case.arrays), list(case.op.kernels)[-1]
     with forced(*reversed(tuple(op.kernels))), np.errstate(all="ignore"):
-        expected, residuals = op.run(*arrays, **trial.settings)
+        expected, residuals = op.run(*arrays, **case.settings)
     scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
     for kernel, function in op.kernels.items():
         with np.errstate(all="ignore"):
-            result = function(*arrays, **trial.settings)
+            result = function(*arrays, **case.settings)
         if result is NotImplemented:
             continue
         y, parts = result if op.residuals else (result, {})
-        trial.tally.comparisons += np.size(y)
+        case.stats.comparisons += np.size(y)
         if np.shape(y) != expected.shape or set(parts) != set(residuals):
-            raise trial.wrong("kernels agree", f"kernel {kernel!r} gives shape {np.shape(y)} and "
-                              f"residuals {sorted(parts)}, expected {expected.shape} and "
-                              f"{sorted(residuals)}")
+            raise case.failed(f"kernel {kernel!r} gives shape {np.shape(y)} and residuals "
+                              f"{sorted(parts)}, expected {expected.shape} and {sorted(residuals)}")
         for what, got, want in (("values", y, expected),
                                 *((r, parts[r], residuals[r]) for r in parts)):
             off = np.abs(np.asarray(got, np.float64) - want)
             if not (off <= 1e-12 * scale).all() and not np.array_equal(got, want, equal_nan=True):
-                raise trial.wrong("kernels agree", f"kernel {kernel!r} gives other {what} than "
-                                  f"{list(op.kernels)[-1]!r}", got=np.asarray(y), expected=expected)
+                raise case.failed(f"kernel {kernel!r} gives other {what} than {last!r}",
+                                  got=np.asarray(y), expected=expected)
 
 
-def keeps_dtype(trial: Trial) -> None:
+def keeps_dtype(case: Case) -> None:
     """float32 in, float32 out; float64 in, float64 out; the result has the input's shape."""
     for dtype in (np.float32, np.float64):
-        given = [x.astype(dtype) if x.dtype.kind == "f" else x for x in trial.arrays]
-        y = trial.apply(trial.tensors(given))
-        for k, part in enumerate(trial.pull(given, trial.cotangent().astype(y.dtype))):
-            trial.tally.comparisons += 1
+        given = _cast(case.arrays, dtype)
+        y = case.apply(case.tensors(given))
+        for k, part in enumerate(case.pull(given, case.cotangent().astype(y.dtype))):
+            case.stats.comparisons += 1
             if part is not None and (part.dtype != given[k].dtype or part.shape != given[k].shape):
-                raise trial.wrong("keeps dtype", f"the gradient of {trial.names[k]} is "
-                                  f"{part.dtype} {part.shape}, the input {given[k].dtype} "
-                                  f"{given[k].shape}", k)
+                raise case.failed(f"the gradient of {case.names[k]} is {part.dtype} {part.shape}, "
+                                  f"the input {given[k].dtype} {given[k].shape}", k)
 
 
 # ---- what a rule is given
 
-def reads_what_is_declared(trial: Trial) -> None:
+def reads_what_is_declared(case: Case) -> None:
     """Values that the op does not declare in ``reads`` may be anything: here they are NaN."""
-    op = trial.op
-    ct = trial.cotangent()
-    tensors = trial.tensors(trial.arrays)
-    y = trial.apply(tensors)
-    node = y.node
-    if node is None or node.inputs is None:
+    op, ct = case.op, case.cotangent()
+    tensors = case.tensors(case.arrays)
+    y = case.apply(tensors)
+    if y.node is None or y.node.inputs is None:
         return
-    whole = trial.full(tensors)
+    whole = case.full(tensors)
     unread = [blank(t.shape, t.dtype) if t is not None and i in op.unread else t
               for i, t in enumerate(whole)]
-    plain = trial.pull(trial.arrays, ct)
-    for k, i in enumerate(trial.present):
-        if k in trial.point.wanted:
-            with np.errstate(all="ignore"):
-                part = _rule(trial, i, ct, y if op.reads_out else None, unread, node.residuals)
-                trial.same("reads what is declared", k, part, plain[k],
-                           f"the rule for {trial.names[k]} reads values that reads={op.reads} "
-                           "does not name", ct)
-                part = _rule(trial, i, ct, y, whole, node.residuals, recorded=True)
-            # The rules of batch_norm, say, share sums over arrays, and round in another way.
-            whole_part = np.asarray(plain[k])
-            slack = 1e-9 * np.abs(whole_part).max(initial=0.0)
-            if part.shape != whole_part.shape or not np.allclose(part, whole_part, 1e-9, slack,
-                                                                 equal_nan=True):
-                trial.same("reads what is declared", k, part, whole_part,
-                           f"the rule for {trial.names[k]} gives another result on tensors than "
-                           "on arrays", ct)
+    plain = case.pull(case.arrays, ct)
+    for k in case.here.wanted:
+        i, residuals = case.present[k], y.node.residuals
+        with np.errstate(all="ignore"):
+            over_arrays = _rule(case, i, ct, y if op.reads_out else None, unread, residuals)
+            over_tensors = _rule(case, i, ct, y, whole, residuals, recorded=True)
+        case.same(k, over_arrays, plain[k], f"the rule for {case.names[k]} reads values that reads="
+                  f"{op.reads} does not name", ct)
+        # The rules of batch_norm, say, share sums over arrays, and round in another way.
+        expected = np.asarray(plain[k])
+        slack = 1e-9 * np.abs(expected).max(initial=0.0)
+        if over_tensors.shape != expected.shape or not np.allclose(over_tensors, expected, 1e-9,
+                                                                   slack, equal_nan=True):
+            case.same(k, over_tensors, expected, f"the rule for {case.names[k]} gives another "
+                      "result on tensors than on arrays", ct)
 
 
-def _rule(trial: Trial, i: int, ct: Array, out: Any, inputs: list[Any], residuals: dict[str, Any],
+def _rule(case: Case, i: int, ct: Array, out: Any, inputs: list[Any], residuals: dict[str, Any],
           *, recorded: bool = False) -> Array:
     """One rule called by hand, and its result summed over what broadcasting stretched."""
-    op = trial.op
-
     def given(t: Any) -> Any:
         values = t._data if isinstance(t, Tensor) else t
         return Tensor(values) if recorded and values is not None else values
 
     with changed(recording=False, plain=not recorded):
-        part = op.rule(i)(given(ct), given(out), *map(given, inputs), **trial.settings, **residuals)
+        part = case.op.rule(i)(given(ct), given(out), *map(given, inputs), **case.settings,
+                               **residuals)
     array = np.asarray(part._data if isinstance(part, Tensor) else part)
-    shape = np.shape(trial.full(trial.arrays)[i])
-    if array.shape != shape and op.broadcasts:
+    shape = np.shape(case.full(case.arrays)[i])
+    if array.shape != shape and case.op.broadcasts:
         array = OPS["sum_to"].run(array, shape=shape)[0]
     return np.asarray(array)
 
 
-def only_what_is_asked(trial: Trial) -> None:
+def only_what_is_asked(case: Case) -> None:
     """The gradient of one input does not depend on whether others are wanted, or recorded."""
-    name = "only what is asked"
-    ct = trial.cotangent()
-    everything = trial.pull(trial.arrays, ct)
-    for k in trial.point.wanted:
-        alone = trial.pull(trial.arrays, ct, wanted=(k,))
-        trial.same(name, k, alone[k], everything[k],
-                   f"the gradient of {trial.names[k]} changes when it alone is wanted", ct)
-    tensors = trial.tensors(trial.arrays)
-    asked = [t for t in tensors if t.requires_grad]
+    ct = case.cotangent()
+    everything = case.pull(case.arrays, ct)
+    for k in case.here.wanted:
+        alone = case.pull(case.arrays, ct, wanted=(k,))
+        case.same(k, alone[k], everything[k],
+                  f"the gradient of {case.names[k]} changes when it alone is wanted", ct)
+    tensors = case.tensors(case.arrays)
     with np.errstate(all="ignore"):
-        recorded = grad(trial.apply(tensors), asked, Tensor(ct), create_graph=True)
-    noise = trial.noise(ct)
-    for k, part in zip(trial.point.wanted, recorded, strict=True):
-        plain = everything[k]
-        if part is not None and plain is not None:
-            trial.point.compare_arrays(
-                name, k, part._data, plain, trial.point.bound(k, ct, np.float64, noise), None,
-                trial.tally, detail="a recorded backward pass gives another result")
+        recorded = gradients(case.apply(tensors), Tensor(ct), create_graph=True)
+    _alike(case, [_data(recorded, t) for t in tensors], everything, ct, case.noise(ct),
+           "a recorded backward pass gives another result")
 
 
 # ---- one tensor in several places
 
-def shared_tensor(trial: Trial) -> None:
+def shared_tensor(case: Case) -> None:
     """A tensor that is used twice, or three times, collects the sum of its gradients."""
-    name = "shared tensor"
-    ct = trial.cotangent()
-    single = trial.pull(trial.arrays, ct)
-    tensors = trial.tensors(trial.arrays)
+    ct = case.cotangent()
+    single = case.pull(case.arrays, ct)
+    tensors = case.tensors(case.arrays)
     with np.errstate(all="ignore"):
-        y = trial.apply(tensors)
-        diamond = gradients(y + y, Tensor(ct.astype(y.dtype)))
-        three = trial.apply(tensors) + trial.apply(tensors) + trial.apply(tensors)
-        thrice = gradients(three, Tensor(ct.astype(y.dtype)), retain_graph=True)
-        recorded = gradients(three, Tensor(ct.astype(y.dtype)), create_graph=True)
-    noise = trial.noise(ct)
+        y = case.apply(tensors)
+        seed = Tensor(ct.astype(y.dtype))
+        twice = gradients(y + y, seed)
+        three = case.apply(tensors) + case.apply(tensors) + case.apply(tensors)
+        thrice = gradients(three, seed, retain_graph=True)
+        recorded = gradients(three, seed, create_graph=True)
+    _alike(case, [_data(recorded, t) for t in tensors], single, ct, case.noise(ct),
+           "recorded, three uses of a tensor do not give the sum of three gradients", 3)
     for k, t in enumerate(tensors):
         part = single[k]
         if part is not None:
-            trial.point.compare_arrays(
-                name, k, _data(recorded, t), part + part + part,
-                3 * trial.point.bound(k, ct, np.float64, noise), None, trial.tally,
-                detail="recorded, three uses of a tensor do not give the sum of three gradients")
-            trial.same(name, k, _data(diamond, t), part + part,
-                       "a result that is used twice does not give twice the gradient", ct)
-            trial.same(name, k, _data(thrice, t), part + part + part,
-                       "three uses of a tensor do not give the sum of three gradients", ct)
-    _one_tensor_for_two_inputs(trial, ct)
+            case.same(k, _data(twice, t), part + part,
+                      "a result that is used twice does not give twice the gradient", ct)
+            case.same(k, _data(thrice, t), part + part + part,
+                      "three uses of a tensor do not give the sum of three gradients", ct)
+    wanted = case.here.wanted
+    for k, j in ((k, j) for k in wanted for j in wanted if k < j):
+        if case.arrays[k].shape == case.arrays[j].shape:
+            _one_tensor_for_two_inputs(case, k, j, ct)
 
 
-def _one_tensor_for_two_inputs(trial: Trial, ct: Array) -> None:
-    for k in trial.point.wanted:
-        for j in trial.point.wanted:
-            if k < j and trial.arrays[k].shape == trial.arrays[j].shape:
-                given = list(trial.arrays)
-                given[j] = given[k]
-                if not trial.takes(given):
-                    continue
-                apart = trial.pull(given, ct)
-                one = trial.tensors(given)
-                one[j] = one[k]
-                with np.errstate(all="ignore"):
-                    found = gradients(trial.apply(one), Tensor(ct))
-                a, b = apart[k], apart[j]
-                if a is not None and b is not None:
-                    trial.same("shared tensor", k, _data(found, one[k]), a + b,
-                               f"one tensor for {trial.names[k]} and {trial.names[j]} does not "
-                               "collect both gradients", ct)
+def _one_tensor_for_two_inputs(case: Case, k: int, j: int, ct: Array) -> None:
+    given = list(case.arrays)
+    given[j] = given[k]
+    if case.takes(given):
+        apart = case.pull(given, ct)
+        one = case.tensors(given)
+        one[j] = one[k]
+        with np.errstate(all="ignore"):
+            found = gradients(case.apply(one), Tensor(ct))
+        a, b = apart[k], apart[j]
+        if a is not None and b is not None:
+            case.same(k, _data(found, one[k]), a + b, f"one tensor for {case.names[k]} and "
+                      f"{case.names[j]} does not collect both gradients", ct)
 
 
-CONTRACT: dict[str, Callable[[Trial], None]] = {
+# ---- through the engine
+
+def records_and_frees(case: Case) -> None:
+    """backward() adds to .grad and frees the graph; no_grad and detach leave nothing to record."""
+    ct = case.cotangent()
+    single = case.pull(case.arrays, ct)
+    tensors = case.tensors(case.arrays)
+    y = case.apply(tensors)
+    if not y.requires_grad:
+        raise case.failed("the result does not require a gradient")
+    with np.errstate(all="ignore"):
+        y.backward(Tensor(ct), retain_graph=True)
+        y.backward(Tensor(ct))
+    for k in case.here.wanted:
+        part, found = single[k], tensors[k].grad
+        if part is not None:
+            case.same(k, None if found is None else found._data, part + part,
+                      "two backward passes do not add up in .grad", ct)
+    try:
+        y.backward(Tensor(ct))
+    except GraphFreedError:
+        case.stats.comparisons += 1
+    else:
+        raise case.failed("a third backward pass through a freed graph does not raise")
+    with no_grad():
+        silent = case.apply(tensors)
+    cut = case.apply([t.detach() for t in tensors])
+    case.stats.comparisons += 2
+    if silent.requires_grad or silent.node is not None or cut.requires_grad:
+        raise case.failed("an op under no_grad(), or of detached tensors, is recorded")
+
+
+def called_by_name(case: Case) -> None:
+    """The public function of an op without settings gives what the op gives, however large."""
+    op = case.op
+    function = FUNCTIONS.get(op.name)
+    if function is None or OPS.get(op.name) is not op or op.settings or op.variadic \
+            or len(case.present) != len(op.inputs) or not _takes(function, len(op.inputs)):
+        return
+    ct = case.cotangent()
+    _compare_function(case, function, case.arrays, ct)
+    large = [np.resize(a, (_LARGE, *a.shape[1:])) for a in case.arrays]
+    if {a.shape for a in case.arrays} == {case.out.shape} and case.out.size and case.out.ndim \
+            and case.takes(large):
+        _compare_function(case, function, large, np.resize(ct, (_LARGE, *ct.shape[1:])))
+
+
+def _takes(function: Any, inputs: int) -> bool:
+    """Whether a function can be called with that many tensors and nothing else."""
+    try:
+        inspect.signature(function).bind(*range(inputs))
+    except TypeError:
+        return False
+    return True
+
+
+def _compare_function(case: Case, function: Any, arrays: Any, ct: Array) -> None:
+    out, expected = case.forward(arrays), case.pull(arrays, ct)
+    tensors = case.tensors(arrays)
+    with np.errstate(all="ignore"):
+        y = function(*tensors)
+        found = gradients(y, Tensor(ct))
+    case.stats.comparisons += y.size
+    if y.shape != out.shape or not np.allclose(y._data, out, rtol=1e-12, atol=0.0):
+        raise case.failed(f"the public function {case.op.name} gives other values than its op",
+                          got=y._data, expected=out)
+    for k, part in enumerate(expected):
+        got = _data(found, tensors[k])
+        if part is None or got is None:
+            case.same(k, got, part, "the public function has another gradient than its op")
+            continue
+        if k in case.here.wanted and not np.isfinite(part).all():
+            raise case.failed("the rule reads values that are not kept for large arrays, see "
+                              "reads", k)
+        case.stats.comparisons += part.size
+        scale = float(np.abs(part).max(initial=0.0))
+        if got.shape != part.shape or not np.allclose(got, part, rtol=1e-12, atol=1e-14 * scale):
+            raise case.failed("the public function has another gradient than its op, or reads "
+                              "values that are not kept for large arrays", k, got=got,
+                              expected=part)
+
+
+# ---- all of them
+
+PROPERTIES: dict[str, Callable[[Case], None]] = {
+    # What would spoil the other checks comes first.
+    "writes nothing": writes_nothing,
+    "re-entrant": re_entrant,
+    "gradient": gradient,
+    "float32": single_precision,
+    "at kinks": at_kinks,
     "keeps dtype": keeps_dtype,
     "zero gives zero": zero_gives_zero,
     "linear in the cotangent": linear_in_the_cotangent,
-    "writes nothing": writes_nothing,
     "shares no memory": shares_no_memory,
-    "re-entrant": re_entrant,
     "memory layout": memory_layout,
     "kernels agree": kernels_agree,
     "reads what is declared": reads_what_is_declared,
@@ -390,5 +673,31 @@ CONTRACT: dict[str, Callable[[Trial], None]] = {
     "shared tensor": shared_tensor,
     "records and frees": records_and_frees,
     "called by name": called_by_name,
+    "second order": second_order,
 }
-"""Name of the property -> its check."""
+"""Name of the property -> its check, in the order in which they are run."""
+
+_NUMBERS = ("gradient", "float32", "at kinks", "linear in the cotangent", "memory layout",
+            "kernels agree", "second order")
+
+
+def properties_of(op: Op, sample: Sample, order: int = 2) -> tuple[str, ...]:
+    """Names of the properties that are checked on a sample of the op.
+
+    Derived calls are asked for right numbers, the op's own samples for the whole contract.
+    """
+    return tuple(name for name in (_NUMBERS if is_derived(sample) else PROPERTIES)
+                 if (name != "second order" or order > 1)
+                 and (name != "at kinks" or op.piecewise_linear or op.ties is not None)
+                 and (name != "kernels agree" or len(op.kernels) > 1))
+
+
+def run_property(name: str, case: Case) -> None:
+    """Check one property; whatever a rule raises becomes a finding."""
+    case.stats.prop = name
+    try:
+        PROPERTIES[name](case)
+    except CheckFailed:
+        raise
+    except Exception as error:
+        raise case.failed(f"{type(error).__name__}: {error}", error=error) from error

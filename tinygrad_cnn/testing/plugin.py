@@ -18,13 +18,18 @@ from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.errors import GradientMismatch
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.testing.cases import cases
-from tinygrad_cnn.testing.explain import mismatch
-from tinygrad_cnn.testing.gradients import check_gradients, check_vjp_pair
-from tinygrad_cnn.testing.ops import check_op, properties_of, run_reject, start
-from tinygrad_cnn.testing.properties import run_property
-from tinygrad_cnn.testing.report import Finding, Report, Tally, Wrong
-from tinygrad_cnn.testing.trial import Trial
+from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.check import (
+    check_gradients,
+    check_op,
+    check_vjp_pair,
+    drawn,
+    run_reject,
+    start,
+)
+from tinygrad_cnn.testing.contract import properties_of, run_property
+from tinygrad_cnn.testing.linearization import CheckFailed, Stats
+from tinygrad_cnn.testing.report import Report, mismatch
 
 __all__ = ["GradTest"]
 
@@ -46,7 +51,7 @@ class GradTest:
         """`check_gradients`."""
         return check_gradients(fn, *inputs, **settings)
 
-    def op(self, op: Op | Callable[..., Tensor], **settings: Any) -> Report:
+    def op(self, op: Op | str | Callable[..., Tensor], **settings: Any) -> Report:
         """`check_op`."""
         return check_op(op, **settings)
 
@@ -61,7 +66,7 @@ class GradTest:
 class GradCollector(pytest.Collector):
     """Stands for all gradient tests in the tree of pytest."""
 
-    total = Tally()
+    total = Stats()
 
     def collect(self) -> Iterable[pytest.Item]:
         """One item for each op, case and property."""
@@ -71,63 +76,48 @@ class GradCollector(pytest.Collector):
 
     def _items(self, op: Op, seed: int) -> Iterator[pytest.Item]:
         try:
-            several = list(cases(op, seed))
-        except Exception as error:
-            yield _item(self, op, "", "has samples", _failing(
-                Finding("samples", op.name, "", "", f"samples cannot be drawn: {error}",
-                        error=error)))
+            samples = drawn(op, seed)
+        except CheckFailed:
+            yield _item(self, op, "", "has samples", lambda stats: drawn(op, seed))
             return
-        if not several:
-            yield _item(self, op, "", "has samples", _failing(
-                Finding("samples", op.name, "", "", "the op has no samples, so nothing of it is "
-                        "tested; yield at least one from samples(rng)")))
-        for sample in several:
+        for sample in samples:
             shared = _Shared(op, sample, seed)
             for name in properties_of(op, sample):
-                yield _item(self, op, sample.id, name, shared.check(name))
+                yield _item(self, op, sample.id, name, partial(shared.check, name))
         for reject in op.rejects:
             yield _item(self, op, reject.id, "refused", partial(run_reject, op, reject))
 
 
 class _Shared:
-    """A sample whose properties share one trial, made when the first of them runs."""
+    """A sample whose properties share one case, made when the first of them runs."""
 
     def __init__(self, op: Op, sample: Sample, seed: int) -> None:
         self.op, self.sample, self.seed = op, sample, seed
-        self.trial: Trial | None = None
+        self.case: Case | None = None
 
-    def check(self, name: str) -> Callable[[Tally], None]:
+    def check(self, name: str, stats: Stats) -> None:
         """The test of one property."""
-        def run(tally: Tally) -> None:
-            if self.trial is None:
-                self.trial = start(self.op, self.sample, self.seed, tally)
-            self.trial.tally = tally
-            run_property(name, self.trial)
-        return run
-
-
-def _failing(finding: Finding) -> Callable[[Tally], None]:
-    def run(tally: Tally) -> None:
-        raise Wrong(finding)
-    return run
+        if self.case is None:
+            self.case = start(self.op, self.sample, self.seed, Stats())
+        before = self.case.stats.comparisons
+        run_property(name, self.case)
+        stats.comparisons += self.case.stats.comparisons - before
 
 
 class GradItem(pytest.Item):
     """One property of one op on one case."""
 
-    def __init__(self, *, check: Callable[[Tally], None], **rest: Any) -> None:
+    def __init__(self, *, check: Callable[[Stats], Any], **rest: Any) -> None:
         super().__init__(**rest)
         self.check = check
 
     def runtest(self) -> None:
-        """Check the property; it must have compared something."""
-        tally = Tally()
+        """Check the property."""
         try:
             with set_num_threads(1):
-                self.check(tally)
-        except Wrong as wrong:
-            raise mismatch(wrong.finding) from wrong.finding.error
-        GradCollector.total.comparisons += tally.comparisons
+                self.check(GradCollector.total)
+        except CheckFailed as failed:
+            raise mismatch(failed.finding) from failed.finding.error
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """The report itself, without a traceback through the checker."""
@@ -141,7 +131,7 @@ class GradItem(pytest.Item):
 
 
 def _item(parent: GradCollector, op: Op, case: str, prop: str,
-          check: Callable[[Tally], None]) -> GradItem:
+          check: Callable[[Stats], Any]) -> GradItem:
     name = f"{op.name}[{case}]: {prop}" if case else f"{op.name}: {prop}"
     item: GradItem = GradItem.from_parent(parent, name=name, check=check)
     return item
@@ -185,7 +175,7 @@ def pytest_ignore_collect(collection_path: Path, config: Any) -> bool | None:
 def pytest_collection_modifyitems(session: pytest.Session, config: Any,
                                   items: list[pytest.Item]) -> None:
     """Add the gradient tests, before -k and -m choose among all."""
-    GradCollector.total = Tally()
+    GradCollector.total = Stats()
     collector = GradCollector.from_parent(session, name="gradtest", nodeid="gradtest")
     items.extend(collector.collect())
 

@@ -1,25 +1,29 @@
-"""Make a failing call smaller: fewer entries, plainer settings, plainer values.
+"""The smallest program that shows a finding.
 
-Greedy: each step that still fails in the same way is kept, until none is left or time is up.
+A failing call is made smaller: fewer entries, plainer settings, plainer values.  Greedy: each step
+that still fails in the same way is kept, until none is left or time is up.  What is left is written
+down as a program of at most 12 lines.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.core.op import Array, Sample
+from tinygrad_cnn.core.op import OPS, Array, Op, Sample
 from tinygrad_cnn.shapes import Shape, bind_axes
-from tinygrad_cnn.testing.properties import run_property
-from tinygrad_cnn.testing.report import Finding, Tally, Wrong
-from tinygrad_cnn.testing.trial import Trial
+from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.contract import run_property
+from tinygrad_cnn.testing.linearization import CheckFailed, Finding
 
-__all__ = ["shrink"]
+__all__ = ["reproducer", "shrink"]
 
 _SECONDS = 3.0
 _PLAIN = {"stride": 1, "dilation": 1, "kernel_size": 1, "padding": 0, "widths": 0}
@@ -27,71 +31,65 @@ _PLAIN = {"stride": 1, "dilation": 1, "kernel_size": 1, "padding": 0, "widths": 
 
 def shrink(finding: Finding, seconds: float = _SECONDS) -> Finding:
     """A finding of the same property and input on a smaller call; the same one if there is none."""
-    trial = finding.context
-    if not isinstance(trial, Trial) or not trial.present:
+    case = finding.context
+    if not isinstance(case, Case) or not case.present:
         return finding
     deadline = time.perf_counter() + seconds
-    best, sample = finding, _exact(trial)
+    best = finding
+    sample = Sample(case.sample.id, tuple(case.full(case.arrays)), case.settings)
     progress = True
     while progress and time.perf_counter() < deadline:
         progress = False
-        for candidate in _smaller(trial, sample):
+        for candidate in chain(_fewer_entries(case.op, sample), _plainer_settings(sample),
+                               _plainer_values(sample)):
             if time.perf_counter() > deadline:
                 break
-            found = _fails(trial, candidate, finding)
+            found = _fails(case, candidate, finding)
             if found is not None:
                 best, sample, progress = found, candidate, True
                 break
     return _plain_cotangent(best)
 
 
-def _exact(trial: Trial) -> Sample:
-    """The sample with the arrays that the trial made of it."""
-    return Sample(trial.sample.id, tuple(trial.full(trial.arrays)), trial.settings)
-
-
-def _fails(trial: Trial, sample: Sample, finding: Finding) -> Finding | None:
+def _fails(case: Case, sample: Sample, finding: Finding) -> Finding | None:
     """What the same property finds on another sample, if it is the same kind of thing."""
-    other = Trial(trial.op, sample, seed=trial.seed)
+    other = Case(case.op, sample, seed=case.seed)
     try:
         with np.errstate(all="ignore"):
             if not np.isfinite(other.out).all():
                 return None
         if finding.prop == "gradient" and finding.error is None and finding.index >= 0:
-            _gradient_alone(other, finding)
+            _gradient_alone(other, other.names.index(finding.input))
         else:
             run_property(finding.prop, other)
-    except Wrong as wrong:
-        same = (wrong.finding.prop == finding.prop and wrong.finding.input == finding.input
-                and type(wrong.finding.error) is type(finding.error))
-        return wrong.finding if same else None
+    except CheckFailed as failed:
+        found = failed.finding
+        same = (found.prop == finding.prop and found.input == finding.input
+                and type(found.error) is type(finding.error))
+        return found if same else None
     except Exception:
         return None                                # not a call that the op takes
     return None
 
 
-def _gradient_alone(trial: Trial, finding: Finding) -> None:
+def _gradient_alone(case: Case, k: int) -> None:
     """The gradient of the one input, which is quicker than all of the property."""
-    k = trial.names.index(finding.input)
-    ct = trial.cotangent(1)
-    trial.point.wanted = (k,)
-    noise = None if trial.point.exact(k) else trial.point.noise(ct, np.float64, trial.rng(1))
-    trial.point.compare("gradient", k, trial.pull(trial.arrays, ct)[k], ct,
-                        trial.point.bound(k, ct, np.float64, noise), Tally())
+    ct = case.cotangent(1)
+    case.here.wanted = (k,)
+    case.here.compare(k, case.pull(case.arrays, ct)[k], ct, _bound(case, k, ct))
+
+
+def _bound(case: Case, k: int, ct: Array) -> Array:
+    here = case.here
+    noise = None if here.exact(k) else here.noise(ct, np.float64, case.rng(1))
+    return here.bound(k, ct, noise)
 
 
 # ---- smaller calls
 
-def _smaller(trial: Trial, sample: Sample) -> Iterator[Sample]:
-    """Smaller and plainer calls, the boldest first."""
-    yield from _fewer_entries(trial, sample)
-    yield from _plainer_settings(sample)
-    yield from _plainer_values(sample)
-
-
-def _fewer_entries(trial: Trial, sample: Sample) -> Iterator[Sample]:
+def _fewer_entries(op: Op, sample: Sample) -> Iterator[Sample]:
     shapes = [None if a is None else np.shape(a) for a in sample.args]
-    for other in _reduced_shapes(trial, shapes, dict(sample.settings)):
+    for other in _reduced_shapes(op, shapes, dict(sample.settings)):
         args = tuple(None if a is None or s is None else
                      np.ascontiguousarray(np.asarray(a)[tuple(slice(0, n) for n in s)]).reshape(s)
                      for a, s in zip(sample.args, other, strict=True))
@@ -99,9 +97,8 @@ def _fewer_entries(trial: Trial, sample: Sample) -> Iterator[Sample]:
                                   settings=_cropped(sample.settings, shapes, other))
 
 
-def _reduced_shapes(trial: Trial, shapes: list[Shape | None],
+def _reduced_shapes(op: Op, shapes: list[Shape | None],
                     settings: dict[str, Any]) -> Iterator[list[Shape | None]]:
-    op = trial.op
     if op.axes is not None:
         patterns = [part.split() for part in op.axes.split("->")[0].split(",")]
         size = bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), settings)
@@ -181,25 +178,21 @@ def _weight(a: Array) -> float:
 
 def _plain_cotangent(finding: Finding) -> Finding:
     """The same finding for a cotangent of ones, or with a single 1, if one of them shows it."""
-    trial = finding.context
-    if finding.prop != "gradient" or finding.ct is None or finding.index < 0:
+    case, k = finding.context, finding.index
+    if finding.prop != "gradient" or finding.ct is None or k < 0:
         return finding
-    shape = np.shape(finding.ct)
-    for ct in _plain_cotangents(shape):
+    for ct in _plain_cotangents(np.shape(finding.ct)):
         try:
-            got = trial.pull(trial.arrays, ct)[finding.index]
+            got = case.pull(case.arrays, ct)[k]
         except Exception:
             return finding
-        expected = trial.point.expected(finding.index, ct)
+        expected = case.here.expected(k, ct)
         if got is None or got.shape != expected.shape:
             return finding
-        noise = None if trial.point.exact(finding.index) else \
-            trial.point.noise(ct, np.float64, trial.rng(1))
-        bound = trial.point.bound(finding.index, ct, np.float64, noise)
-        if not (np.abs(got - expected) <= bound).all():
-            bad = int((~(np.abs(got - expected) <= bound)).sum())
-            return dataclasses.replace(finding, ct=ct, got=got, expected=expected, bound=bound,
-                                       detail=f"{bad} of {got.size} wrong")
+        plain = dataclasses.replace(finding, ct=ct, got=got, expected=expected,
+                                    bound=_bound(case, k, ct))
+        if plain.wrong is not None and plain.wrong.any():
+            return dataclasses.replace(plain, detail=f"{plain.wrong.sum()} of {got.size} wrong")
     return finding
 
 
@@ -213,3 +206,103 @@ def _plain_cotangents(shape: Shape) -> Iterator[Array]:
     yield np.arange(1.0, size + 1).reshape(shape)
 
 
+# ---- the program
+
+def reproducer(finding: Finding, named: tuple[list[str], str] | None = None) -> str:
+    """A program of at most 12 lines that raises AssertionError; empty if none can be written.
+
+    ``named`` are the lines that import the op and the expression that names it; if they are not
+    given, the op is looked for in the registry and in the module of its rules.
+    """
+    case = finding.context
+    if not isinstance(case, Case):
+        return ""
+    imports, op = named or _named(case.op)
+    if not op:
+        return ""
+    if finding.prop == "gradient" and finding.error is None and finding.got is not None \
+            and finding.expected is not None and finding.ct is not None \
+            and np.shape(finding.got) == np.shape(finding.expected):
+        lines = _by_numbers(finding, case, op)
+        if imports[-1] == "from tinygrad_cnn import OPS":
+            imports[-1] = "from tinygrad_cnn import OPS, Tensor, gradients"
+            lines = lines[1:]
+    else:
+        lines = _by_property(finding, case, op)
+    return "\n".join(["import numpy as np", *imports, *lines])
+
+
+def _by_numbers(finding: Finding, case: Case, op: str) -> list[str]:
+    """The gradient computed and compared."""
+    assert finding.got is not None and finding.expected is not None and finding.ct is not None
+    lines = ["from tinygrad_cnn import Tensor, gradients", "from tinygrad_cnn.core import apply"]
+    names = []
+    for i, a in enumerate(case.full(case.arrays)):
+        if a is None:
+            names.append("None")
+            continue
+        names.append(f"x{i}")
+        lines.append(f"x{i} = Tensor({literal(a)}, requires_grad=True)")
+    settings = "".join(f", {k}={literal(v)}" for k, v in case.settings.items())
+    exact = finding.bound is None or not np.asarray(finding.bound).any()
+    off = np.abs(np.asarray(finding.got) - finding.expected)
+    compare = "assert_array_equal" if exact else "assert_allclose"
+    bound = "" if exact else f", rtol=0, atol={_tolerance(finding, off):.1e}"
+    mine = names[case.present[finding.index]]
+    return [*lines, f"y = apply({op}, {', '.join(names)}{settings})",
+            f"got = gradients(y, {literal(finding.ct)})[{mine}].data",
+            f"np.testing.{compare}(got, {literal(finding.expected)}{bound})"]
+
+
+def _tolerance(finding: Finding, off: Array) -> float:
+    """Between the bound and the error, so that the program fails, but for the error alone."""
+    bound = np.asarray(finding.bound, np.float64).max()
+    worst = float(np.nanmax(off)) if np.isfinite(off).any() else 1.0
+    return float(min(max(bound * 2, worst * 1e-3), worst / 2))
+
+
+def _by_property(finding: Finding, case: Case, op: str) -> list[str]:
+    """The property checked on the call."""
+    args = "".join(f"{literal(a)}, " for a in case.full(case.arrays)).rstrip(" ")
+    settings = ", ".join(f"{k!r}: {literal(v)}" for k, v in case.settings.items())
+    return ["from tinygrad_cnn import Sample", "from tinygrad_cnn.testing import check_sample",
+            f'sample = Sample("smallest", ({args}), {{{settings}}})',
+            f"check_sample({op}, sample, {finding.prop!r})"]
+
+
+def _named(op: Op) -> tuple[list[str], str]:
+    """Lines that import an op, and the expression that names it."""
+    if OPS.get(op.name) is op:
+        modules = {rule.__module__ for rule in op.vjp.values()} - {"__main__"}
+        own = sorted(m for m in modules if not m.startswith("tinygrad_cnn."))
+        return [f"import {m}" for m in own[:1]] + ["from tinygrad_cnn import OPS"], \
+            f"OPS[{op.name!r}]"
+    for rule in op.vjp.values():
+        module = sys.modules.get(rule.__module__)
+        for name, value in vars(module).items() if module is not None else ():
+            if value is op or getattr(value, "op", None) is op:
+                return [f"from {rule.__module__} import {name}"], \
+                    name if value is op else f"{name}.op"
+    return [], ""
+
+
+def literal(value: Any) -> str:
+    """A value as Python writes it; arrays by their entries and shape."""
+    if not isinstance(value, np.ndarray):
+        if isinstance(value, tuple):
+            return f"({', '.join(map(literal, value))}{',' if len(value) == 1 else ''})"
+        if isinstance(value, np.dtype):
+            return f"np.dtype({value.name!r})"
+        return "np.inf" if value == np.inf else "-np.inf" if value == -np.inf else repr(value)
+    entries = ", ".join(_number(v) for v in value.reshape(-1).tolist())
+    dtype = "" if value.dtype == np.float64 else f", np.{value.dtype.name}"
+    text = f"np.array([{entries}]{dtype or ', float'})"
+    return text if value.ndim == 1 else f"{text}.reshape({value.shape})"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            return "np.nan" if value != value else "np.inf" if value > 0 else "-np.inf"
+        return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    return repr(value)

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.io import save_weights
 
@@ -28,7 +29,7 @@ class Callback:
         """Before the first epoch."""
 
     def on_batch_end(self, trainer: Trainer, batch: int, loss: float) -> None:
-        """After each step of the optimiser."""
+        """After each step of the optimizer."""
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool | None:
         """After each epoch and its validation."""
@@ -40,21 +41,21 @@ class Callback:
 class _Watching(Callback):
     """Common to callbacks that compare one figure with its best value so far."""
 
-    def __init__(self, monitor: str, mode: str, who: str) -> None:
-        if mode not in ("min", "max"):
-            raise SettingError(f"{who}: mode {mode!r} must be 'min' or 'max'")
-        self.monitor, self.mode, self._who = monitor, mode, who
+    def __init__(self, monitor: str, mode: str, owner: str) -> None:
+        self.monitor, self._owner = monitor, owner
+        self.mode = checks.choice(owner, "mode", mode, ("min", "max"))
         self.best = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None
 
-    def improved(self, row: dict[str, Any], least: float = 0.0) -> bool:
-        """Whether the figure is better than ever by more than ``least``, which it then is."""
+    def improved(self, row: dict[str, Any], min_delta: float = 0.0) -> bool:
+        """Whether the figure is better than ever by more than ``min_delta``, which it then is."""
         if self.monitor not in row:
-            raise SettingError(f"{self._who}: monitor {self.monitor!r} is not among the figures "
+            raise SettingError(f"{self._owner}: monitor {self.monitor!r} is not among the figures "
                                f"{', '.join(row)}; pass validation= to fit or metrics= to "
                                "Trainer, or watch another")
         value = float(row[self.monitor])
-        better = value < self.best - least if self.mode == "min" else value > self.best + least
+        sign = 1 if self.mode == "min" else -1
+        better = sign * value < sign * self.best - min_delta
         if better:
             self.best, self.best_epoch = value, row["epoch"]
         return better
@@ -71,25 +72,25 @@ class EarlyStopping(_Watching):
         How long to wait.
     mode : {"min", "max"}, default "min"
         Which way is better.
-    least : float, default 0.0
-        An improvement by less does not count.
+    min_delta : float, default 0.0
+        An improvement by at most this does not count.
 
     Raises
     ------
     SettingError
-        If ``patience`` is below 1, or the mode is unknown.
+        If ``patience`` is below 1, ``min_delta`` below 0, or the mode is unknown.
     """
 
     def __init__(self, monitor: str = "validation loss", *, patience: int = 3, mode: str = "min",
-                 least: float = 0.0) -> None:
+                 min_delta: float = 0.0) -> None:
         super().__init__(monitor, mode, "EarlyStopping")
-        if patience < 1:
-            raise SettingError(f"EarlyStopping: patience must be at least 1, got {patience}")
-        self.patience, self.least, self.waited = patience, least, 0
+        self.patience = checks.integer("EarlyStopping", "patience", patience, minimum=1)
+        self.min_delta = checks.number("EarlyStopping", "min_delta", min_delta, minimum=0)
+        self.waited = 0
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool:
         """Compare, and count the epochs without improvement."""
-        self.waited = 0 if self.improved(row, self.least) else self.waited + 1
+        self.waited = 0 if self.improved(row, self.min_delta) else self.waited + 1
         return self.waited >= self.patience
 
 

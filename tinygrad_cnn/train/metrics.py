@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import as_array
 from tinygrad_cnn.data.dataset import check_labels
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.shapes import integer
 
 __all__ = ["accuracy", "confusion_matrix", "top_k_accuracy"]
 
@@ -109,9 +109,8 @@ def top_k_accuracy(scores: Any, labels: Any, *, k: int = 5) -> float:
     1.0
     """
     values, classes = _scores_and_labels("top_k_accuracy", scores, labels)
-    k, columns = integer("top_k_accuracy", "k", k), values.shape[1]
-    if not 1 <= k <= columns:
-        raise SettingError(f"top_k_accuracy: k must be from 1 to {columns}, got {k}")
+    columns = values.shape[1]
+    k = checks.integer("top_k_accuracy", "k", k, minimum=1, maximum=columns)
     own = np.take_along_axis(values, classes[:, None], axis=1)              # N 1
     before = np.arange(columns) < classes[:, None]                          # N K
     rank = ((values > own) | ((values == own) & before)).sum(1)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.graph import Node, Observer, observing
-from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy
@@ -130,8 +130,7 @@ def profile(model: Module, images: Any, labels: Any, *,
     >>> sum(row.calls for row in found.rows if (row.phase, row.op) == ("backward", "conv2d"))
     2
     """
-    if steps < 1:
-        raise SettingError(f"profile: steps must be at least 1, got {steps}")
+    steps = checks.integer("profile", "steps", steps, minimum=1)
     images = images if isinstance(images, Tensor) else Tensor(images)
 
     def forward() -> Tensor:

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["progress"]
+__all__ = ["with_progress"]
 
 
-def progress(batches: Iterable[Any], *, total: int, label: str, show: bool) -> Iterator[Any]:
+def with_progress(batches: Iterable[Any], *, total: int, label: str, show: bool) -> Iterator[Any]:
     """Pass the batches through, and show how far they are."""
     if show and sys.stderr.isatty():
         try:

@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array
 from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.errors import GradientError, SettingError
 from tinygrad_cnn.nn import CrossEntropyLoss, Module, NLLLoss, evaluating
 from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy, nll_loss
-from tinygrad_cnn.optim import Optimizer, clip_norm
+from tinygrad_cnn.optim import Optimizer, clip_grad_norm_
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History
 from tinygrad_cnn.train.metrics import accuracy
-from tinygrad_cnn.train.progress import progress
+from tinygrad_cnn.train.progress import with_progress
 
 __all__ = ["Trainer", "fit"]
 
@@ -50,15 +51,15 @@ class Trainer:
     schedule : object with ``step``, optional
         Steps the learning rate, as ``schedule_every`` says.
     schedule_every : {"batch", "epoch"}, default "batch"
-        When ``schedule.step()`` is called.  A plateau schedule is stepped with the loss of each
-        epoch: that of the validation if there is one.
+        When ``schedule.step()`` is called.  One that needs a loss gets that of the batch, or of
+        the epoch: of its validation if there is one.
     clip : float, optional
         Largest norm of all gradients together.
     callbacks : sequence of Callback
         Called in this order.
     log : callable, optional
         Gets one line of text for each epoch; ``print`` shows it.
-    bar : bool, default True
+    progress : bool, default True
         Show a progress bar on a terminal, if tqdm is installed.
 
     Raises
@@ -86,15 +87,15 @@ class Trainer:
                  metrics: Mapping[str, Metric] | None = None, schedule: Any = None,
                  schedule_every: str = "batch", clip: float | None = None,
                  callbacks: Sequence[Callback] = (), log: Callable[[str], Any] | None = None,
-                 bar: bool = True) -> None:
-        if schedule_every not in ("batch", "epoch"):
-            raise SettingError(f"Trainer: schedule_every {schedule_every!r} must be 'batch' or "
-                               "'epoch'")
+                 progress: bool = True) -> None:
         self.model, self.optimizer = model, optimizer
         self.loss = cross_entropy if loss is None else loss
         self.metrics = default_metrics(self.loss) if metrics is None else dict(metrics)
-        self.schedule, self.schedule_every = schedule, schedule_every
-        self.clip, self.callbacks, self.log, self.bar = clip, tuple(callbacks), log, bar
+        self.schedule = schedule
+        self.schedule_every = checks.choice("Trainer", "schedule_every", schedule_every,
+                                            ("batch", "epoch"))
+        self.clip, self.callbacks, self.log = clip, tuple(callbacks), log
+        self.progress = progress
         self.history = History()
 
     def fit(self, batches: Iterable[Any], epochs: int, *,
@@ -134,7 +135,7 @@ class Trainer:
 
     def _check_optimizer(self) -> None:
         """Refuse an optimizer that would train nothing, or something else."""
-        own, of_loss = ({id(p) for module in part.modules() for _, p in module.own_parameters()}
+        own, of_loss = ({id(p) for module in part.modules() for _, p in module._own_parameters()}
                         if isinstance(part, Module) else set() for part in (self.model, self.loss))
         held = self.optimizer.parameters
         who = type(self.optimizer).__name__
@@ -152,8 +153,7 @@ class Trainer:
 
     def _fit(self, batches: Iterable[Any], epochs: int,
              validation: Iterable[Any] | None) -> History:
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise SettingError(f"fit: epochs must be at least 1, got {epochs!r}")
+        epochs = checks.integer("fit", "epochs", epochs, minimum=1)
         with ExitStack() as ends:
             for callback in reversed(self.callbacks):       # what is entered last runs first
                 ends.callback(callback.on_fit_end, self)
@@ -173,7 +173,7 @@ class Trainer:
                 row |= {f"validation {name}": value for name, value in judged.items()}
             row["seconds"] = round(time.perf_counter() - began, 3)
             if self.schedule is not None and self.schedule_every == "epoch":
-                self._step_schedule(row)
+                self._step_schedule(row.get("validation loss", row["loss"]))
             stop = [callback.on_epoch_end(self, row) for callback in self.callbacks]
             self.history.append(row)
             if self.log is not None:
@@ -181,11 +181,8 @@ class Trainer:
             if any(stop):
                 return
 
-    def _step_schedule(self, row: dict[str, Any]) -> None:
-        if getattr(self.schedule, "needs_loss", False):
-            self.schedule.step(row.get("validation loss", row["loss"]))
-        else:
-            self.schedule.step()
+    def _step_schedule(self, loss: float) -> None:
+        self.schedule.step(*[loss] if getattr(self.schedule, "needs_loss", False) else [])
 
     def _epoch(self, batches: Iterable[Any], epoch: int, epochs: int) -> dict[str, float]:
         if not self.model.training:             # a callback has switched it
@@ -194,8 +191,8 @@ class Trainer:
         total = len(batches) if isinstance(batches, Sized) else 0
         buffers = [(vars(module), name) for module in self.model.modules()
                    for name in module._buffer_names]
-        for i, (images, labels) in enumerate(progress(
-                batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.bar)):
+        for i, (images, labels) in enumerate(with_progress(
+                batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.progress)):
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]
             try:
                 value, figures = self._gradients(images, labels, f"batch {i + 1} of epoch {epoch}")
@@ -206,7 +203,7 @@ class Trainer:
                 raise
             sums.add(len(images), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
-                self.schedule.step()
+                self._step_schedule(value)
             for callback in self.callbacks:
                 callback.on_batch_end(self, i, value)
         return sums.means("fit")
@@ -224,7 +221,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         if self.clip is not None:
-            clip_norm(self.model.parameters(), self.clip)
+            clip_grad_norm_(self.model.parameters(), self.clip)
         return value, figures
 
     def _judge(self, scores: Tensor, labels: Any) -> dict[str, float]:
@@ -274,9 +271,9 @@ class Trainer:
             If there are no images, or ``batch_size`` is below 1.
         """
         array = as_array(images)
-        if not len(array) or batch_size < 1:
-            raise SettingError(f"predict: needs images and a batch_size of at least 1, got "
-                               f"{len(array)} and {batch_size}")
+        batch_size = checks.integer("predict", "batch_size", batch_size, minimum=1)
+        if not len(array):
+            raise SettingError("predict: there are no images")
         with evaluating(self.model), no_grad():
             return np.concatenate([self.model(Tensor(array[i:i + batch_size]))._data
                                    for i in range(0, len(array), batch_size)])

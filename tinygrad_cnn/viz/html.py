@@ -222,7 +222,7 @@ def module_html(model: Module) -> str:
     rows: list[tuple[str, ...]] = []
     total = 0
     for path, part in model.named_modules():
-        own = list(part.own_parameters())
+        own = list(part._own_parameters())
         total += sum(p.size for _, p in own)
         if path:
             shapes = ", ".join(f"{name} {shape_text(p.shape)}" for name, p in own)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from tinygrad_cnn import ops, shapes
-from tinygrad_cnn.core import Tensor, as_flag
+from tinygrad_cnn import checks, ops
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import images, number, show
-from tinygrad_cnn.shapes import Pair, pair, sides
+from tinygrad_cnn.nn.module import Module, show
+from tinygrad_cnn.shapes import Pair
 
 __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Pad2D", "ZeroPad2D"]
 
@@ -17,23 +16,23 @@ __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Pad2D", "ZeroPad2D"]
 class _Pool(Module):
     """What both poolings share: windows, their distance, and padding."""
 
+    more: ClassVar[dict[str, Any]]                      # another setting, and its default
+
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.kernel_size = pair(kernel_size, op=who, setting="kernel_size", least=1)
+        owner = type(self).__name__
+        self.kernel_size = checks.pair(owner, "kernel_size", kernel_size, minimum=1)
         self.stride = (self.kernel_size if stride is None
-                       else pair(stride, op=who, setting="stride", least=1))
-        sides(padding, op=who, image=(1, 1))            # refuses what is no padding
+                       else checks.pair(owner, "stride", stride, minimum=1))
+        checks.padding(owner, padding)                    # "same" depends on the image
         self.padding = padding
-
-    def _prepared(self, x: Any) -> Tensor:
-        return images(type(self).__name__, x if isinstance(x, Tensor) else Tensor(x))
 
     def extra_repr(self) -> str:
         """Size, and what is not the default."""
         size, stride = (v[0] if v[0] == v[1] else v for v in (self.kernel_size, self.stride))
-        return show(size, stride=(stride, size), padding=(self.padding, 0))
+        more = {name: (vars(self)[name], default) for name, default in self.more.items()}
+        return show(size, stride=(stride, size), padding=(self.padding, 0), **more)
 
 
 class MaxPool2D(_Pool):
@@ -46,9 +45,9 @@ class MaxPool2D(_Pool):
     stride : int or (int, int), pixels, optional
         Distance between window positions; ``kernel_size`` if not given.
     padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
-        Around the images; smaller than the window.  Padding never wins.
+        Around the images; smaller than the window.  A padded pixel is never the largest.
     ties : {"first", "split", "all"}, default "first"
-        Who gets the gradient of a tie.
+        Which of equal pixels gets the gradient.
 
     Raises
     ------
@@ -63,21 +62,17 @@ class MaxPool2D(_Pool):
     (2, 14, 14, 8)
     """
 
+    more: ClassVar[dict[str, Any]] = {"ties": "first"}
+
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0, ties: str = "first") -> None:
         super().__init__(kernel_size, stride, padding=padding)
-        if ties not in ("first", "split", "all"):
-            raise SettingError(f"MaxPool2D: ties {ties!r} must be one of first, split, all")
-        self.ties = ties
+        self.ties = checks.choice("MaxPool2D", "ties", ties, ("first", "split", "all"))
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N OH OW C."""
-        return ops.max_pool2d(self._prepared(x), kernel_size=self.kernel_size, stride=self.stride,
+        return ops.max_pool2d(self._images(x), kernel_size=self.kernel_size, stride=self.stride,
                               padding=self.padding, ties=self.ties)
-
-    def extra_repr(self) -> str:
-        """Size, and what is not the default."""
-        return ", ".join(filter(None, [super().extra_repr(), show(ties=(self.ties, "first"))]))
 
 
 class AvgPool2D(_Pool):
@@ -90,11 +85,6 @@ class AvgPool2D(_Pool):
     count_include_pad : bool, default True
         Divide by KH · KW everywhere; if False, by the pixels of the image under the window.
 
-    Raises
-    ------
-    SettingError, ShapeError
-        As `MaxPool2D`.
-
     Examples
     --------
     >>> AvgPool2D(2)(np.ones((1, 4, 4, 1))).data[0, :, :, 0]
@@ -102,20 +92,17 @@ class AvgPool2D(_Pool):
            [1., 1.]])
     """
 
+    more: ClassVar[dict[str, Any]] = {"count_include_pad": True}
+
     def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
                  padding: Any = 0, count_include_pad: bool = True) -> None:
         super().__init__(kernel_size, stride, padding=padding)
-        self.count_include_pad = as_flag(count_include_pad, "AvgPool2D", "count_include_pad")
+        self.count_include_pad = checks.flag("AvgPool2D", "count_include_pad", count_include_pad)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N OH OW C."""
-        return ops.avg_pool2d(self._prepared(x), kernel_size=self.kernel_size, stride=self.stride,
+        return ops.avg_pool2d(self._images(x), kernel_size=self.kernel_size, stride=self.stride,
                               padding=self.padding, count_include_pad=self.count_include_pad)
-
-    def extra_repr(self) -> str:
-        """Size, and what is not the default."""
-        return ", ".join(filter(None, [super().extra_repr(),
-                                       show(count_include_pad=(self.count_include_pad, True))]))
 
 
 class GlobalAvgPool2D(Module):
@@ -125,11 +112,6 @@ class GlobalAvgPool2D(Module):
     ----------
     keepdims : bool, default False
         Give (N, 1, 1, C) instead of (N, C).
-
-    Raises
-    ------
-    ShapeError
-        When called, if the input is not N H W C.
 
     References
     ----------
@@ -143,12 +125,11 @@ class GlobalAvgPool2D(Module):
 
     def __init__(self, keepdims: bool = False) -> None:
         super().__init__()
-        self.keepdims = as_flag(keepdims, "GlobalAvgPool2D", "keepdims")
+        self.keepdims = checks.flag("GlobalAvgPool2D", "keepdims", keepdims)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N C."""
-        x = images("GlobalAvgPool2D", x if isinstance(x, Tensor) else Tensor(x))
-        return ops.global_avg_pool2d(x, keepdims=self.keepdims)
+        return ops.global_avg_pool2d(self._images(x), keepdims=self.keepdims)
 
     def extra_repr(self) -> str:
         """What is not the default."""
@@ -163,8 +144,7 @@ class Pad2D(Module):
     widths : int, (int, int) or ((int, int), (int, int)), pixels
         Everywhere; down, across; (top, bottom), (left, right).
     mode : {"constant", "reflect", "edge", "wrap"}, default "constant"
-        What is put there: a value; a mirror image without the border itself; the border; the other
-        end.
+        A value; the mirror image without the border itself; the border; the other end.
     value : float, default 0.0
         Of mode "constant".
 
@@ -183,19 +163,18 @@ class Pad2D(Module):
 
     def __init__(self, widths: Any, *, mode: str = "constant", value: float = 0.0) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.widths = shapes.widths(widths, op=who)
+        owner = type(self).__name__
+        self.widths = checks.pad_width(owner, widths)
         modes = ("constant", "reflect", "edge", "wrap")
         if mode not in modes:
-            raise SettingError(f"{who}: mode {mode!r} has no adjoint; choose from "
+            raise SettingError(f"{owner}: mode {mode!r} has no adjoint; choose from "
                                f"{', '.join(modes)}")
         self.mode = mode
-        self.value = number(who, "value", value, finite=False)
+        self.value = checks.number(owner, "value", value, finite=False)
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N (H + top + bottom) (W + left + right) C."""
-        x = images(type(self).__name__, x if isinstance(x, Tensor) else Tensor(x))
-        return ops.pad(x, self.widths, mode=self.mode, value=self.value)
+        return ops.pad(self._images(x), self.widths, mode=self.mode, value=self.value)
 
     def extra_repr(self) -> str:
         """Widths, and what is not the default."""
@@ -205,20 +184,8 @@ class Pad2D(Module):
 
 
 class ZeroPad2D(Pad2D):
-    """Put zeros around images.
+    """Put zeros around images: `Pad2D` of mode "constant".
 
-    Parameters
-    ----------
-    widths : int, (int, int) or ((int, int), (int, int)), pixels
-        Everywhere; down, across; (top, bottom), (left, right).
-
-    Raises
-    ------
-    SettingError, ShapeError
-        As `Pad2D`.
-
-    Examples
-    --------
     >>> ZeroPad2D(((0, 1), (0, 1)))(np.zeros((1, 4, 4, 3))).shape
     (1, 5, 5, 3)
     """

@@ -7,45 +7,44 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygrad_cnn import ops
-from tinygrad_cnn.core import Tensor, as_flag
+from tinygrad_cnn import checks, ops
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import as_tensor, images, number, optional_count, show
-from tinygrad_cnn.nn.weighted import Weighted
+from tinygrad_cnn.nn.lazy import LazyModule
+from tinygrad_cnn.nn.module import Module, show
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["BatchNorm1D", "BatchNorm2D", "Dropout", "LayerNorm"]
 
 
-class _Norm(Weighted):
+class _Norm(LazyModule):
     """Scale and shift for each entry of the last axis."""
 
-    awaits: ClassVar[str | None] = "num_features"
-    num_features: int | None
-
-    def shapes_at(self, size: int) -> dict[str, Shape]:
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
         """Scale and shift."""
         return {"weight": (size,), "bias": (size,)}
 
-    def initial(self, shapes: dict[str, Shape], rng: np.random.Generator
-                ) -> dict[str, np.ndarray[Any, Any]]:
-        """Scale 1, shift 0."""
-        return {name: (init.ones if name == "weight" else init.zeros)(shape, dtype=self.dtype)
-                for name, shape in shapes.items()}
+    def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
+                       ) -> dict[str, np.ndarray[Any, Any]]:
+        """Ones for scale and variance, zeros for shift and mean."""
+        return {name: (init.ones if name in ("weight", "running_var") else init.zeros)(
+                    shape, dtype=self.dtype) for name, shape in shapes.items()}
 
-    def _refuse_size(self, x: Tensor) -> None:
-        if x.shape[-1] != self.num_features:
+    def _check_size(self, x: Tensor) -> None:
+        size = vars(self)[self.lazy_setting]
+        if x.shape[-1] != size:
             raise ShapeError(f"{type(self).__name__}: the last axis of x has {x.shape[-1]} entries "
-                             f"but the layer takes {self.num_features}\n  x = {x.shape}")
+                             f"but the layer takes {size}\n  x = {x.shape}")
 
 
 class _BatchNorm(_Norm):
     """Both batch normalizations: statistics, and the choice between them."""
 
+    lazy_setting: ClassVar[str] = "num_features"
     minima: ClassVar[Mapping[str, float]] = {"running_var": 0, "num_batches_tracked": 0}
+    num_features: int | None
     running_mean: np.ndarray[Any, Any]
     running_var: np.ndarray[Any, Any]
     num_batches_tracked: np.ndarray[Any, Any]
@@ -53,35 +52,27 @@ class _BatchNorm(_Norm):
     def __init__(self, num_features: int | None = None, *, momentum: float | None = 0.1,
                  eps: float = 1e-5, affine: bool = True, dtype: Any = np.float32) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.num_features = optional_count(who, "num_features", num_features)
-        self.momentum = None if momentum is None else number(who, "momentum", momentum, low=0.0,
-                                                             high=1.0)
-        self.eps = number(who, "eps", eps, low=0.0, open_low=True)
-        self.affine = as_flag(affine, who, "affine")
+        owner = type(self).__name__
+        self.momentum = None if momentum is None else checks.number(owner, "momentum", momentum,
+                                                                    minimum=0, maximum=1)
+        self.eps = checks.number(owner, "eps", eps, above=0)
+        self.affine = checks.flag(owner, "affine", affine)
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
-        self.begin(dtype, None)
+        self.lazy_parameters(num_features, dtype=dtype, rng=None)
 
-    def build(self, size: int) -> None:
-        """Scale, shift and running statistics: mean 0, variance 1 until a batch comes."""
-        super().build(size)
-        self.running_mean = np.zeros(size, self.dtype)
-        self.running_var = np.ones(size, self.dtype)
+    def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
+        """Scale 1, shift 0, and running statistics of no batch."""
+        super().reset_parameters(rng)
+        self.num_batches_tracked[...] = 0
 
-    def shapes_at(self, size: int) -> dict[str, Shape]:
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
         """Scale and shift, unless the layer has none, and running statistics."""
-        own = super().shapes_at(size) if self.affine else {}
+        own = super().parameter_shapes(size) if self.affine else {}
         return own | {"running_mean": (size,), "running_var": (size,)}
 
-    def initial(self, shapes: dict[str, Shape], rng: np.random.Generator
-                ) -> dict[str, np.ndarray[Any, Any]]:
-        """Scale 1, shift 0."""
-        own = {k: v for k, v in shapes.items() if k in ("weight", "bias")}
-        return super().initial(own, rng)
-
-    def size_from(self, shapes: Mapping[str, Shape]) -> int | None:
+    def infer_size(self, shapes: Mapping[str, Shape]) -> int | None:
         """The channels, from the running statistics."""
         shape = shapes.get("running_mean", ())
         return shape[0] if len(shape) == 1 else None
@@ -95,22 +86,20 @@ class _BatchNorm(_Norm):
         raise NotImplementedError
 
     def forward(self, x: Any) -> Tensor:
-        """Standardize each channel by the batch's statistics, or in evaluation by the running ones.
-
-        In training the running statistics take in those of the batch.
-        """
-        x = self._checked(as_tensor(type(self).__name__, x, self.dtype))
-        self.ready(x.shape[-1])
-        self._refuse_size(x)
+        """By the batch's statistics, which update the running ones; in evaluation by those."""
+        x = self._checked(self._input(x))
+        self.materialize(x.shape[-1])
+        self._check_size(x)
         w, b = self._scale_and_shift()
         if not self.training:
             return ops.batch_norm(x, w, b, mean=self.running_mean, var=self.running_var,
                                   eps=self.eps)
         y, mean, var = batch_norm_with_statistics(x, w, b, eps=self.eps)
-        self._take_in(mean, var, x.size // x.shape[-1])
+        self._update_statistics(mean, var, x.size // x.shape[-1])
         return y
 
-    def _take_in(self, mean: np.ndarray[Any, Any], var: np.ndarray[Any, Any], n: int) -> None:
+    def _update_statistics(self, mean: np.ndarray[Any, Any], var: np.ndarray[Any, Any],
+                           n: int) -> None:
         self.num_batches_tracked += 1
         share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         for running, new in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
@@ -141,7 +130,6 @@ class BatchNorm2D(_BatchNorm):
     affine : bool, default True
         Whether to learn scale w and shift b.
     dtype : dtype, default float32
-        Of parameters and running statistics.
 
     Attributes
     ----------
@@ -150,17 +138,12 @@ class BatchNorm2D(_BatchNorm):
     running_mean, running_var : ndarray, shape (C,)
         Buffers; 0 and 1 at first.
     num_batches_tracked : ndarray of int64, shape ()
-        Buffer: how many batches the averages have taken in.
+        Buffer: how many batches there were.
 
     Raises
     ------
-    SettingError
-        If a setting is out of its range.
-    ShapeError
-        When called, if the input is not N H W C with the C of the layer, or in training holds one
-        value for each channel.
-    DTypeError
-        When called, if the floats of the input are not of the parameters' dtype.
+    SettingError, ShapeError, DTypeError
+        As `Linear`; in training also if there is one value for each channel.
 
     References
     ----------
@@ -177,24 +160,12 @@ class BatchNorm2D(_BatchNorm):
     """
 
     def _checked(self, x: Tensor) -> Tensor:
-        return images("BatchNorm2D", x, self.num_features)
+        return self._images(x, self.num_features)
 
 
 class BatchNorm1D(_BatchNorm):
     """`BatchNorm2D` for rows (N, C) or sequences (N, L, C): over all axes but the last.
 
-    Parameters
-    ----------
-    num_features, momentum, eps, affine, dtype
-        As in `BatchNorm2D`.
-
-    Raises
-    ------
-    SettingError, ShapeError, DTypeError
-        As `BatchNorm2D`.
-
-    Examples
-    --------
     >>> BatchNorm1D(3)(np.eye(3, dtype=np.float32)).shape
     (3, 3)
     """
@@ -211,12 +182,11 @@ class LayerNorm(_Norm):
 
     Parameters
     ----------
-    num_features : int or None, default None
-        Size of the last axis; None takes it from the first call.
+    normalized_shape : int or None, default None
+        C, the size of the last axis; None takes it from the first call.
     eps : float, default 1e-5
         Keeps the root away from 0.
     dtype : dtype, default float32
-        Of the parameters.
 
     Attributes
     ----------
@@ -225,12 +195,8 @@ class LayerNorm(_Norm):
 
     Raises
     ------
-    SettingError
-        If a setting is out of its range.
-    ShapeError
-        When called, if the last axis of the input is not C.
-    DTypeError
-        When called, if the floats of the input are not of the parameters' dtype.
+    SettingError, ShapeError, DTypeError
+        As `Linear`.
 
     References
     ----------
@@ -242,26 +208,27 @@ class LayerNorm(_Norm):
     array([[-1.,  1.]], dtype=float32)
     """
 
-    def __init__(self, num_features: int | None = None, *, eps: float = 1e-5,
+    lazy_setting: ClassVar[str] = "normalized_shape"
+    normalized_shape: int | None
+
+    def __init__(self, normalized_shape: int | None = None, *, eps: float = 1e-5,
                  dtype: Any = np.float32) -> None:
         super().__init__()
-        self.num_features = optional_count("LayerNorm", "num_features", num_features)
-        self.eps = number("LayerNorm", "eps", eps, low=0.0, open_low=True)
-        self.begin(dtype, None)
+        self.eps = checks.number("LayerNorm", "eps", eps, above=0)
+        self.lazy_parameters(normalized_shape, dtype=dtype, rng=None)
 
     def forward(self, x: Any) -> Tensor:
         """(..., C) -> (..., C)."""
-        x = as_tensor("LayerNorm", x, self.dtype)
+        x = self._input(x)
         if not x.ndim:
             raise ShapeError("LayerNorm: x needs at least one axis, got shape ()")
-        self.ready(x.shape[-1])
-        self._refuse_size(x)
+        self.materialize(x.shape[-1])
+        self._check_size(x)
         return ops.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
     def extra_repr(self) -> str:
         """Size, and what is not the default."""
-        return show(self.num_features, eps=(self.eps, 1e-5),
-                    dtype=(str(self.dtype), "float32"))
+        return show(self.normalized_shape, eps=(self.eps, 1e-5), dtype=(str(self.dtype), "float32"))
 
 
 class Dropout(Module):
@@ -279,7 +246,7 @@ class Dropout(Module):
     Raises
     ------
     SettingError
-        If ``p`` is out of its range or ``rng`` is no generator.
+        If ``p`` is out of its range or ``rng`` is not a generator.
 
     References
     ----------
@@ -296,7 +263,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
         super().__init__()
-        self.p = number("Dropout", "p", p, low=0.0, high=1.0, open_high=True)
+        self.p = checks.number("Dropout", "p", p, minimum=0, below=1)
         self.rng = None if rng is None else ops.default_generator(rng)
 
     def forward(self, x: Any) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import ops
+from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, as_setting
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Module
-from tinygrad_cnn.nn.settings import number, show
+from tinygrad_cnn.nn.module import Module, show
+from tinygrad_cnn.ops.loss import REDUCTIONS
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "MSELoss", "NLLLoss", "l2_penalty"]
 
@@ -21,10 +21,7 @@ class _Loss(Module):
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise SettingError(f"{type(self).__name__}: reduction {reduction!r} must be one of "
-                               "mean, sum, none")
-        self.reduction = reduction
+        self.reduction = checks.choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
 
     def extra_repr(self) -> str:
         """What is not the default."""
@@ -34,6 +31,8 @@ class _Loss(Module):
 class _ClassLoss(_Loss):
     """A loss over classes, each of which may have a weight."""
 
+    label_smoothing: float = 0.0
+
     def __init__(self, *, weight: Any = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.weight = None if weight is None else np.array(
@@ -41,8 +40,10 @@ class _ClassLoss(_Loss):
 
     def extra_repr(self) -> str:
         """What is not the default."""
-        weights = "" if self.weight is None else f"weight=array of {self.weight.shape}"
-        return ", ".join(filter(None, [weights, super().extra_repr()]))
+        parts = [show(label_smoothing=(self.label_smoothing, 0.0)),
+                 "" if self.weight is None else f"weight=array of {self.weight.shape}",
+                 super().extra_repr()]
+        return ", ".join(filter(None, parts))
 
 
 class CrossEntropyLoss(_ClassLoss):
@@ -70,33 +71,19 @@ class CrossEntropyLoss(_ClassLoss):
     def __init__(self, *, label_smoothing: float = 0.0, weight: Any = None,
                  reduction: str = "mean") -> None:
         super().__init__(weight=weight, reduction=reduction)
-        self.label_smoothing = number("CrossEntropyLoss", "label_smoothing", label_smoothing,
-                                      low=0.0, high=1.0)
+        self.label_smoothing = checks.number("CrossEntropyLoss", "label_smoothing",
+                                             label_smoothing, minimum=0, maximum=1)
 
     def forward(self, logits: Any, labels: Any) -> Tensor:
         """Scores (N, ..., K) and labels (N, ...) or (N, ..., K) -> ()."""
         return ops.cross_entropy(logits, labels, label_smoothing=self.label_smoothing,
                                  weight=self.weight, reduction=self.reduction)
 
-    def extra_repr(self) -> str:
-        """What is not the default."""
-        smoothing = show(label_smoothing=(self.label_smoothing, 0.0))
-        return ", ".join(filter(None, [smoothing, super().extra_repr()]))
-
 
 class NLLLoss(_ClassLoss):
     """The negative log-likelihood of log-probabilities; see `tinygrad_cnn.nll_loss`.
 
-    Parameters
-    ----------
-    weight : array_like, shape (K,), optional
-        Of each class.
-    reduction : {"mean", "sum", "none"}, default "mean"
-
-    Raises
-    ------
-    SettingError
-        If the reduction is unknown.
+    The settings ``weight`` and ``reduction`` are those of `CrossEntropyLoss`.
 
     Examples
     --------
@@ -112,19 +99,6 @@ class NLLLoss(_ClassLoss):
 class MSELoss(_Loss):
     """The mean of (prediction − target)²; see `tinygrad_cnn.mse_loss`.
 
-    Parameters
-    ----------
-    reduction : {"mean", "sum", "none"}, default "mean"
-
-    Raises
-    ------
-    SettingError
-        If the reduction is unknown.
-    ShapeError
-        When called, if the shapes differ.
-
-    Examples
-    --------
     >>> MSELoss()(Tensor([1.0, 2.0]), Tensor([1.0, 4.0])).item()
     2.0
     """
@@ -139,15 +113,6 @@ class BCEWithLogitsLoss(_Loss):
 
     See `tinygrad_cnn.binary_cross_entropy_with_logits`.
 
-    Parameters
-    ----------
-    reduction : {"mean", "sum", "none"}, default "mean"
-
-    Raises
-    ------
-    SettingError
-        If the reduction is unknown.
-
     Examples
     --------
     >>> BCEWithLogitsLoss()(Tensor([1000.0, -1000.0]), [1, 0]).item()
@@ -160,7 +125,7 @@ class BCEWithLogitsLoss(_Loss):
 
 
 def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Tensor:
-    """L2 regularisation, to be added to a loss: coefficient / 2 · Σ w².
+    """L2 regularization, to be added to a loss: coefficient / 2 · Σ w².
 
     Its gradient is coefficient · w, the same as ``weight_decay`` of `optim.SGD` adds.
 
@@ -170,10 +135,6 @@ def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Ten
         Such as ``model.parameters()``; the biases are often left out.
     coefficient : float
         At least 0.
-
-    Returns
-    -------
-    Tensor, shape ()
 
     Raises
     ------
@@ -185,7 +146,7 @@ def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Ten
     >>> l2_penalty([Tensor([1.0, 2.0]), Tensor([[3.0]])], 0.5).item()  # 0.5 / 2 · 14
     3.5
     """
-    coefficient = number("l2_penalty", "coefficient", coefficient, low=0.0)
+    coefficient = checks.number("l2_penalty", "coefficient", coefficient, minimum=0)
     several = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not several:
         raise SettingError("l2_penalty: no parameters were given; a generator such as "

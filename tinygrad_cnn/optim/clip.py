@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygrad_cnn.core import Tensor, as_flag
+from tinygrad_cnn import checks
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import DTypeError, GradientError, SettingError
 
-__all__ = ["clip_norm", "clip_value"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_"]
 
 
-def clip_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
               error_if_nonfinite: bool = True) -> float:
     """Scale all gradients by one factor so that their common norm is at most ``max_norm``.
 
@@ -42,10 +43,8 @@ def clip_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
     ------
     GradientError
         If a gradient holds NaN or infinity; names the parameter.  Nothing is changed then.
-    SettingError
-        If ``max_norm`` is not above 0, or there are no parameters.
-    DTypeError
-        If something is not a tensor.
+    SettingError, DTypeError
+        If ``max_norm`` is not above 0, there are no parameters, or one is not a tensor.
 
     References
     ----------
@@ -54,17 +53,16 @@ def clip_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
 
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.5, 2.0])
     >>> (w * w).sum().backward()                    # the gradient is (3, 4)
-    >>> clip_norm([w], 1.0)
+    >>> clip_grad_norm_([w], 1.0)
     5.0
     >>> w.grad.data
     array([0.6, 0.8], dtype=float32)
     """
-    limit = _limit("clip_norm", "max_norm", max_norm)
-    refuses = as_flag(error_if_nonfinite, "clip_norm", "error_if_nonfinite")
-    several = _with_gradient("clip_norm", parameters)
+    limit = checks.number("clip_grad_norm_", "max_norm", max_norm, above=0, finite=False)
+    refuses = checks.flag("clip_grad_norm_", "error_if_nonfinite", error_if_nonfinite)
+    several = _with_gradient("clip_grad_norm_", parameters)
     norms = [_norm(parameter.grad._data) for _, parameter in several if parameter.grad is not None]
     total = math.hypot(*norms)
     if not math.isfinite(total):
@@ -81,10 +79,10 @@ def clip_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
     return total
 
 
-def clip_value(parameters: Tensor | Iterable[Tensor], max_value: float) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], max_value: float) -> None:
     """Clip every entry of every gradient to the interval from −max_value to max_value.
 
-    This turns the gradient, unlike `clip_norm`.  NaN stays NaN.
+    This turns the gradient, unlike `clip_grad_norm_`.  NaN stays NaN.
 
     Parameters
     ----------
@@ -93,45 +91,30 @@ def clip_value(parameters: Tensor | Iterable[Tensor], max_value: float) -> None:
     max_value : float
         Above 0.
 
-    Raises
-    ------
-    SettingError
-        If ``max_value`` is not above 0, or there are no parameters.
-    DTypeError
-        If something is not a tensor.
-
     Examples
     --------
-    >>> from tinygrad_cnn import Parameter
     >>> w = Parameter([1.5, -0.25])
     >>> (w * w).sum().backward()                    # the gradient is (3, −0.5)
-    >>> clip_value([w], 1.0)
+    >>> clip_grad_value_([w], 1.0)
     >>> w.grad.data
     array([ 1. , -0.5], dtype=float32)
     """
-    limit = _limit("clip_value", "max_value", max_value)
-    for _, parameter in _with_gradient("clip_value", parameters):
+    limit = checks.number("clip_grad_value_", "max_value", max_value, above=0, finite=False)
+    for _, parameter in _with_gradient("clip_grad_value_", parameters):
         if parameter.grad is not None:
             parameter.grad = Tensor(np.clip(parameter.grad._data, -limit, limit))
 
 
-def _limit(who: str, setting: str, value: Any) -> float:
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if good and value > 0:                              # NaN is not
-        return float(value)
-    raise SettingError(f"{who}: {setting} must be a number above 0, got {value!r}")
-
-
-def _with_gradient(who: str, parameters: Any) -> list[tuple[int, Tensor]]:
+def _with_gradient(owner: str, parameters: Any) -> list[tuple[int, Tensor]]:
     """Positions and parameters that have a gradient, once each."""
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not given:
-        raise SettingError(f"{who}: no parameters were given; a generator such as "
+        raise SettingError(f"{owner}: no parameters were given; a generator such as "
                            "model.parameters() can be read once only")
     once: dict[int, tuple[int, Tensor]] = {}
     for i, parameter in enumerate(given):
         if not isinstance(parameter, Tensor):
-            raise DTypeError(f"{who}: parameter {i} must be a Tensor, "
+            raise DTypeError(f"{owner}: parameter {i} must be a Tensor, "
                              f"got {type(parameter).__name__}")
         if parameter.grad is not None:
             once.setdefault(id(parameter), (i, parameter))
@@ -158,6 +141,7 @@ def _nonfinite(position: int, parameter: Tensor) -> GradientError:
     g = parameter.grad._data
     bad = ~np.isfinite(g)
     where = tuple(int(i) for i in np.argwhere(bad)[0])
-    return GradientError(f"clip_norm: the gradient of {name} {g.shape} holds {int(bad.sum())} "
-                         f"entries that are NaN or infinite, the first at {where}: {g[where]}; "
-                         "look for a division by 0, a logarithm of 0 or too large a step size")
+    return GradientError(f"clip_grad_norm_: the gradient of {name} {g.shape} holds "
+                         f"{int(bad.sum())} entries that are NaN or infinite, the first at "
+                         f"{where}: {g[where]}; look for a division by 0, a logarithm of 0 or "
+                         "too large a step size")

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygrad_cnn import ops
-from tinygrad_cnn.core import Tensor, as_flag
+from tinygrad_cnn import checks, ops
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.settings import as_tensor, count, images, optional_count, show
-from tinygrad_cnn.nn.weighted import Weighted
-from tinygrad_cnn.shapes import Pair, Shape, pair, sides
+from tinygrad_cnn.nn.lazy import LazyModule
+from tinygrad_cnn.nn.module import show
+from tinygrad_cnn.shapes import Pair, Shape
 
 __all__ = ["Conv2D", "ConvTranspose2D"]
 
@@ -23,56 +23,62 @@ def _plain(value: Pair) -> int | Pair:
     return value[0] if value[0] == value[1] else value
 
 
-class _Filters(Weighted):
+class _Convolution(LazyModule):
     """What both convolutions share: settings, checks and first values."""
 
-    awaits: ClassVar[str | None] = "in_channels"
+    lazy_setting: ClassVar[str] = "in_channels"
+    in_channels: int | None
 
     def __init__(self, in_channels: int | None, out_channels: int, kernel_size: int | Pair = 3, *,
                  stride: int | Pair = 1, padding: Any = 0, dilation: int | Pair = 1,
                  groups: int = 1, bias: bool = True, rng: np.random.Generator | None = None,
                  dtype: Any = np.float32) -> None:
         super().__init__()
-        who = type(self).__name__
-        self.in_channels = optional_count(who, "in_channels", in_channels)
-        self.out_channels = count(who, "out_channels", out_channels)
-        self.kernel_size = pair(kernel_size, op=who, setting="kernel_size", least=1)
-        self.stride = pair(stride, op=who, setting="stride", least=1)
-        self.dilation = pair(dilation, op=who, setting="dilation", least=1)
-        sides(padding, op=who, image=(1, 1))            # refuses what is no padding
+        owner = type(self).__name__
+        self.out_channels = checks.integer(owner, "out_channels", out_channels, minimum=1)
+        self.kernel_size = checks.pair(owner, "kernel_size", kernel_size, minimum=1)
+        self.stride = checks.pair(owner, "stride", stride, minimum=1)
+        self.dilation = checks.pair(owner, "dilation", dilation, minimum=1)
+        checks.padding(owner, padding)                    # "same" depends on the image
         self.padding = padding
-        self.groups = count(who, "groups", groups)
-        self.has_bias = as_flag(bias, who, "bias")
+        self.groups = checks.integer(owner, "groups", groups, minimum=1)
+        self.has_bias = checks.flag(owner, "bias", bias)
         if self.out_channels % self.groups:
-            raise SettingError(f"{who}: out_channels {self.out_channels} cannot be shared out "
-                               f"among {self.groups} groups")
-        self.begin(dtype, rng)
+            raise SettingError(f"{owner}: out_channels={self.out_channels} is not divisible by "
+                               f"groups={self.groups}")
+        self.lazy_parameters(in_channels, dtype=dtype, rng=rng)
 
     def _grouped(self, size: int) -> int:
         if size % self.groups:
-            raise SettingError(f"{type(self).__name__}: in_channels {size} cannot be shared out "
-                               f"among {self.groups} groups")
+            raise SettingError(f"{type(self).__name__}: in_channels={size} is not divisible by "
+                               f"groups={self.groups}")
         return size // self.groups
 
-    def _inputs_of_an_output(self, size: int) -> float:
+    def _fan_in(self, size: int) -> float:
         """How many products one pixel of the output adds up."""
         return math.prod(self.kernel_size) * self._grouped(size)
 
-    def initial(self, shapes: dict[str, Shape], rng: np.random.Generator
-                ) -> dict[str, np.ndarray[Any, Any]]:
+    def _filter_channels(self, size: int) -> tuple[int, int]:
+        """The last two axes of the filters."""
+        raise NotImplementedError
+
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+        """The filters, and O if there is a bias."""
+        shapes: dict[str, Shape] = {"weight": (*self.kernel_size, *self._filter_channels(size))}
+        return shapes | ({"bias": (self.out_channels,)} if self.has_bias else {})
+
+    def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
+                       ) -> dict[str, np.ndarray[Any, Any]]:
         """He's normal filters and a bias of zeros."""
         assert self.in_channels is not None
-        std = math.sqrt(2 / self._inputs_of_an_output(self.in_channels))
-        values = {"weight": init.normal(shapes["weight"], std=std, rng=rng, dtype=self.dtype)}
-        if self.has_bias:
-            values["bias"] = init.zeros(shapes["bias"], dtype=self.dtype)
-        return values
+        std = math.sqrt(2 / self._fan_in(self.in_channels))
+        weight = init.normal(shapes["weight"], std=std, rng=rng, dtype=self.dtype)
+        return super().initial_values(shapes, rng) | {"weight": weight}
 
     def _prepared(self, x: Any) -> Tensor:
-        who = type(self).__name__
-        checked = images(who, as_tensor(who, x, self.dtype), self.in_channels)
-        self.ready(checked.shape[3])
-        return checked
+        x = self._images(self._input(x), self.in_channels)
+        self.materialize(x.shape[3])
+        return x
 
     def _settings(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation,
@@ -88,8 +94,8 @@ class _Filters(Weighted):
                     bias=(self.has_bias, True), dtype=(str(self.dtype), "float32"))
 
 
-class Conv2D(_Filters):
-    """Slide learned filters over images and sum the products: `tinygrad_cnn.conv2d` as a layer.
+class Conv2D(_Convolution):
+    """`tinygrad_cnn.conv2d` with filters that are learned.
 
     Parameters
     ----------
@@ -108,11 +114,9 @@ class Conv2D(_Filters):
     groups : int, default 1
         Parts into which the channels are split; C for a depthwise convolution.
     bias : bool, default True
-        Whether each filter has a number of its own to add.
-    rng : numpy.random.Generator, optional
-        Where the filters are drawn from; the default generator (`manual_seed`) if not given.
-    dtype : dtype, default float32
-        Of the parameters.
+        Whether each filter adds a number of its own.
+    rng, dtype
+        As in `Linear`.
 
     Attributes
     ----------
@@ -123,17 +127,8 @@ class Conv2D(_Filters):
 
     Raises
     ------
-    SettingError
-        If a setting is out of its range, or groups do not divide the channels.
-    ShapeError
-        When called, if the input is not N H W C with the C of the layer, or too small.
-    DTypeError
-        When called, if the floats of the input are not of the parameters' dtype.
-
-    References
-    ----------
-    LeCun et al., *Gradient-based learning applied to document recognition*, 1998; first values
-    from He et al., arXiv:1502.01852.
+    SettingError, ShapeError, DTypeError
+        As `Linear`; also if groups do not divide the channels, or the filters do not fit.
 
     Examples
     --------
@@ -153,24 +148,20 @@ class Conv2D(_Filters):
 
     pytorch_axes: ClassVar[tuple[int, ...] | None] = (2, 3, 1, 0)           # O C KH KW -> KH KW C O
 
-    def shapes_at(self, size: int) -> dict[str, Shape]:
-        """The filters, and the bias if there is one."""
-        shapes: dict[str, Shape] = {
-            "weight": (*self.kernel_size, self._grouped(size), self.out_channels)}
-        return shapes | ({"bias": (self.out_channels,)} if self.has_bias else {})
+    def _filter_channels(self, size: int) -> tuple[int, int]:
+        return self._grouped(size), self.out_channels
 
-    def size_of(self, weight: Shape) -> int | None:
-        """C, from KH KW C/groups O."""
+    def _size_of(self, weight: Shape) -> int | None:
         return weight[2] * self.groups if len(weight) == 4 else None
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N OH OW O."""
-        x = self._prepared(x)
+        x = self._prepared(x)                           # makes the weight
         return ops.conv2d(x, self.weight, self.bias, **self._settings())
 
 
-class ConvTranspose2D(_Filters):
-    """Spread each pixel over a window, by learned filters: upsampling, the adjoint of `Conv2D`.
+class ConvTranspose2D(_Convolution):
+    """`tinygrad_cnn.conv_transpose2d` with learned filters: upsampling, the adjoint of `Conv2D`.
 
     Parameters
     ----------
@@ -191,11 +182,6 @@ class ConvTranspose2D(_Filters):
     bias : Parameter or None, shape (O,)
         Zeros at first.
 
-    Raises
-    ------
-    SettingError, ShapeError, DTypeError
-        As `Conv2D`.
-
     References
     ----------
     Dumoulin & Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285.
@@ -212,30 +198,25 @@ class ConvTranspose2D(_Filters):
                  stride: int | Pair = 1, padding: Any = 0, output_padding: int | Pair = 0,
                  dilation: int | Pair = 1, groups: int = 1, bias: bool = True,
                  rng: np.random.Generator | None = None, dtype: Any = np.float32) -> None:
-        self.output_padding = pair(output_padding, op="ConvTranspose2D", setting="output_padding",
-                                   least=0)
+        self.output_padding = checks.pair("ConvTranspose2D", "output_padding", output_padding,
+                                          minimum=0)
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding,
                          dilation=dilation, groups=groups, bias=bias, rng=rng, dtype=dtype)
 
-    def shapes_at(self, size: int) -> dict[str, Shape]:
-        """The filters, and the bias if there is one."""
-        self._grouped(size)
-        shapes: dict[str, Shape] = {
-            "weight": (*self.kernel_size, size, self.out_channels // self.groups)}
-        return shapes | ({"bias": (self.out_channels,)} if self.has_bias else {})
+    def _filter_channels(self, size: int) -> tuple[int, int]:
+        self._grouped(size)                             # refuses groups that do not divide C
+        return size, self.out_channels // self.groups
 
-    def size_of(self, weight: Shape) -> int | None:
-        """C, from KH KW C O/groups."""
+    def _size_of(self, weight: Shape) -> int | None:
         return weight[2] if len(weight) == 4 else None
 
-    def _inputs_of_an_output(self, size: int) -> float:
-        return super()._inputs_of_an_output(size) / math.prod(self.stride)
+    def _fan_in(self, size: int) -> float:
+        return super()._fan_in(size) / math.prod(self.stride)
 
     def _settings(self) -> dict[str, Any]:
         return super()._settings() | {"output_padding": self.output_padding}
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N OH OW O."""
-        x = self._prepared(x)
-        return ops.conv_transpose2d(x, self.weight, self.bias,
-                                    **self._settings())
+        x = self._prepared(x)                           # makes the weight
+        return ops.conv_transpose2d(x, self.weight, self.bias, **self._settings())

@@ -19,7 +19,7 @@ Trapp, *Using complex variables to estimate derivatives of real functions*, SIAM
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,29 +40,16 @@ _AGREEMENT = 1e-8           # of complex step and Ridders, relative to the large
 
 @dataclass(frozen=True)
 class Measured:
-    """The Jacobian of a function in one input, as measured.
+    """The Jacobian of a function in one input, of shape (outputs, entries), as measured.
 
-    Attributes
-    ----------
-    method : str
-        ``"exact"``, ``"complex step"`` or ``"Ridders"``.
-    matrix : ndarray, shape (outputs, entries of the input)
-        Exact differences: the slope to the right.
-    error : ndarray or float
-        Estimated error of each entry; 0.0 for the first two methods, whose errors are rounding.
-    left : ndarray or None
-        Exact differences at a kink: the slopes to the left, where they differ somewhere.
+    ``error`` estimates that of each entry; 0.0 where only rounding counts.  Exact differences at a
+    kink give the slopes to the right, and in ``left`` those to the left.
     """
 
     method: str
     matrix: Array
     error: Array | float = 0.0
     left: Array | None = None
-
-    @property
-    def kinks(self) -> Array | None:
-        """Which entries have unlike slopes to the two sides; None if there are none."""
-        return None if self.left is None else self.left != self.matrix
 
 
 def _flat(y: Array) -> Array:
@@ -110,29 +97,58 @@ def exact_differences(forward: Forward, arrays: Sequence[Array], k: int, *, step
     return Measured("exact", right, left=None if np.array_equal(left, right) else left)
 
 
-def complex_step(forward: Forward, arrays: Sequence[Array], k: int) -> Measured | None:
-    """The Jacobian in input ``k`` by complex steps; None if complex arrays are refused."""
+def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array) -> Array | None:
+    """The derivative of all outputs along a direction by a complex step; None if it is refused."""
     given = [x.astype(np.complex128) if x.dtype.kind == "f" else x for x in arrays]
-    line = given[k].reshape(-1)
+    given[k] = given[k] + 1j * _COMPLEX_STEP * direction
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            columns = []
-            for i in range(line.size):
-                line[i] += 1j * _COMPLEX_STEP
-                y = _flat(forward(given))
-                if y.dtype.kind != "c":
-                    return None
-                columns.append(y.imag / _COMPLEX_STEP)
-                line[i] = line[i].real
+            y = _flat(forward(given))
     except Exception:
         return None                                # the function has no complex form
-    matrix = np.stack(columns, axis=1) if columns else np.zeros((_flat(forward(arrays)).size, 0))
-    x = arrays[k]
-    direction = np.resize([0.5, -0.75, 1.0, -0.375, 0.875], x.size).reshape(x.shape)
-    if not np.isfinite(matrix).all() or not has_complex_form(forward, arrays, k, [direction]):
+    if y.dtype.kind != "c" or not np.isfinite(y).all():
         return None
-    return Measured("complex step", matrix)
+    return y.imag / _COMPLEX_STEP
+
+
+def has_complex_form(forward: Forward, arrays: Sequence[Array], k: int,
+                     directions: Sequence[Array]) -> bool:
+    """Whether complex steps agree with Ridders along these directions in input ``k``."""
+    for direction in directions:
+        precise = along(forward, arrays, k, direction)
+        if precise is None:
+            return False
+        slope, error = slope_along(forward, arrays, k, direction)
+        usable = np.isfinite(error)
+        off = np.abs(precise - slope)[usable]
+        allowed = 10 * error[usable] + _AGREEMENT * np.abs(precise).max(initial=0.0)
+        if not usable.any() or not (off <= allowed).all():
+            return False
+    return True
+
+
+def _units(x: Array) -> Iterator[Array]:
+    """Directions along single entries."""
+    for i in range(x.size):
+        unit = np.zeros(x.shape)
+        unit.flat[i] = 1.0
+        yield unit
+
+
+def complex_step(forward: Forward, arrays: Sequence[Array], k: int) -> Measured | None:
+    """The Jacobian in input ``k`` by complex steps; None if complex arrays are refused."""
+    x = arrays[k]
+    columns = []
+    for unit in _units(x):
+        slopes = along(forward, arrays, k, unit)
+        if slopes is None:
+            return None
+        columns.append(slopes)
+    direction = np.resize([0.5, -0.75, 1.0, -0.375, 0.875], x.size).reshape(x.shape)
+    if not columns or not has_complex_form(forward, arrays, k, [direction]):
+        return None
+    return Measured("complex step", np.stack(columns, axis=1))
 
 
 def ridders(line: Callable[[float], Array], step: float = 0.25) -> tuple[Array, Array]:
@@ -197,17 +213,11 @@ def slope_along(forward: Forward, arrays: Sequence[Array], k: int,
 
 def ridders_matrix(forward: Forward, arrays: Sequence[Array], k: int) -> Measured:
     """The Jacobian in input ``k`` by Ridders, entry by entry of the input."""
-    size = arrays[k].size
-    slopes = []
-    for i in range(size):
-        direction = np.zeros(size)
-        direction[i] = 1.0
-        slopes.append(slope_along(forward, arrays, k, direction.reshape(arrays[k].shape)))
-    outputs = _flat(forward(arrays)).size
-    if not slopes:
-        return Measured("Ridders", np.zeros((outputs, 0)))
-    return Measured("Ridders", np.stack([s for s, _ in slopes], axis=1),
-                    error=np.stack([e for _, e in slopes], axis=1))
+    columns = [slope_along(forward, arrays, k, unit) for unit in _units(arrays[k])]
+    if not columns:
+        return Measured("Ridders", np.zeros((_flat(forward(arrays)).size, 0)))
+    slopes, errors = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
+    return Measured("Ridders", slopes, error=errors)
 
 
 def slopes_from_the_right(line: Callable[[float], Array], step: float = 0.125) -> Array:
@@ -233,35 +243,3 @@ def measure(forward: Forward, arrays: Sequence[Array], k: int, *, affine: bool =
         if found is not None:
             return found
     return complex_step(forward, arrays, k) or ridders_matrix(forward, arrays, k)
-
-
-def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array) -> Array | None:
-    """The derivative of all outputs along a direction by a complex step; None if it is refused."""
-    given = [x.astype(np.complex128) if x.dtype.kind == "f" else x for x in arrays]
-    given[k] = given[k] + 1j * _COMPLEX_STEP * direction
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            y = _flat(forward(given))
-    except Exception:
-        return None                                # the function has no complex form
-    if y.dtype.kind != "c" or not np.isfinite(y).all():
-        return None
-    return y.imag / _COMPLEX_STEP
-
-
-def has_complex_form(forward: Forward, arrays: Sequence[Array], k: int,
-                     directions: Sequence[Array]) -> bool:
-    """Whether complex steps agree with Ridders along these directions in input ``k``."""
-    for direction in directions:
-        precise = along(forward, arrays, k, direction)
-        if precise is None:
-            return False
-        slope, error = slope_along(forward, arrays, k, direction)
-        scale = np.abs(precise).max(initial=0.0)
-        usable = np.isfinite(error)
-        off = np.abs(np.where(usable, precise - slope, 0.0))
-        if not (off <= 10 * np.where(usable, error, 0.0) + _AGREEMENT * scale).all() \
-                or not usable.any():
-            return False
-    return True

@@ -1,0 +1,122 @@
+"""`LazyModule`: layers with parameters, which may learn their input size from the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinygrad_cnn import checks
+from tinygrad_cnn.core import Parameter, Tensor, writable
+from tinygrad_cnn.errors import DTypeError, SettingError
+from tinygrad_cnn.nn import init
+from tinygrad_cnn.nn.module import Module
+from tinygrad_cnn.nn.state import float_dtype
+from tinygrad_cnn.ops import default_generator
+from tinygrad_cnn.shapes import Shape
+
+__all__ = ["LazyModule"]
+
+Array = np.ndarray[Any, Any]
+
+
+class LazyModule(Module):
+    """A layer whose parameters have shapes that depend on the size of its input.
+
+    A subclass names that size in ``lazy_setting``, gives `parameter_shapes` and `initial_values`,
+    calls `lazy_parameters` at the end of its ``__init__``, and `materialize` in its ``forward``.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of the parameters.
+    """
+
+    lazy_setting: ClassVar[str]
+    weight: Parameter
+    bias: Parameter | None
+    dtype: np.dtype[Any]
+
+    def lazy_parameters(self, size: Any, *, dtype: Any, rng: np.random.Generator | None) -> None:
+        """Make the parameters if the input size is known, or keep the generator until it is."""
+        self.dtype = float_dtype(type(self).__name__, dtype)
+        self._rng = default_generator(rng)
+        vars(self)[self.lazy_setting] = None
+        if size is not None:
+            self.materialize(checks.integer(type(self).__name__, self.lazy_setting, size,
+                                            minimum=1))
+
+    def materialize(self, size: int) -> None:
+        """Make the parameters now, unless there are some."""
+        if not self._is_lazy():
+            return
+        shapes = self.parameter_shapes(size)            # refuses what does not fit
+        vars(self)[self.lazy_setting] = size
+        for name, array in self.initial_values(shapes, self._rng).items():
+            setattr(self, name, array if name in self._buffer_names else Parameter(array))
+        for name in ("weight", "bias"):
+            vars(self).setdefault(name, None)
+        del self._rng
+
+    def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
+        """Draw the parameters anew, in place, and set the buffers to their first values.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator, optional
+            The default generator if not given.
+
+        Raises
+        ------
+        SettingError
+            If the layer has no parameters yet, or ``rng`` is not a generator.
+        """
+        self.require_initialized()
+        shapes = self.parameter_shapes(vars(self)[self.lazy_setting])
+        for name, array in self.initial_values(shapes, default_generator(rng)).items():
+            held = vars(self)[name]
+            (writable(held) if isinstance(held, Parameter) else held)[...] = array
+
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+        """The shapes of parameters and of buffers that depend on this input size."""
+        raise NotImplementedError
+
+    def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
+                       ) -> dict[str, Array]:
+        """The first values of each of them: here zeros, for the bias."""
+        return {name: init.zeros(shape, dtype=self.dtype) for name, shape in shapes.items()}
+
+    def infer_size(self, shapes: Mapping[str, Shape]) -> int | None:
+        """The input size that parameters of these shapes imply, if they fit."""
+        shape = shapes.get("weight")
+        size = None if shape is None else self._size_of(shape)
+        return size if size and self.parameter_shapes(size).get("weight") == shape else None
+
+    def _size_of(self, weight: Shape) -> int | None:
+        return weight[0] if weight else None
+
+    def _is_lazy(self) -> bool:
+        return vars(self).get(self.lazy_setting, ...) is None
+
+    def require_initialized(self, path: str = "") -> None:
+        """Raise if there are no parameters yet because the input size is not known."""
+        if self._is_lazy():
+            where = f"{path}: " if path else ""
+            raise SettingError(f"{where}{self!r} takes its {self.lazy_setting} from its first "
+                               "call, so it has no parameters yet; call the model once, as in "
+                               "model(x), before asking for them")
+
+    def _input(self, x: Any) -> Tensor:
+        """The input as a tensor; floats of another dtype than the layer's are refused."""
+        made: Tensor = x if isinstance(x, Tensor) else Tensor(x)
+        if made.dtype.kind == "f" and made.dtype != self.dtype:
+            raise DTypeError(f"{type(self).__name__}: x is {made.dtype} but the parameters are "
+                             f"{self.dtype}\n  cure: x.astype(np.{self.dtype}), or "
+                             f"model.astype(np.{made.dtype}) once")
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("weight", "bias") and self.lazy_setting in vars(self):
+            self.require_initialized()
+        return super().__getattr__(name)
