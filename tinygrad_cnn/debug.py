@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core.graph import Node, Observer, observing
 from tinygrad_cnn.errors import AnomalyError, GradientError
 
@@ -21,7 +21,7 @@ __all__ = ["check_mutation", "detect_anomaly"]
 Array = NDArray[Any]
 
 
-@contextmanager
+@block
 def detect_anomaly(*, infinity: bool = True) -> Iterator[None]:
     """Raise at the first NaN or infinity, in the forward or the backward pass.
 
@@ -57,7 +57,7 @@ def detect_anomaly(*, infinity: bool = True) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@block
 def check_mutation() -> Iterator[None]:
     """Raise in the backward pass if values that a graph keeps were changed since the forward pass.
 

@@ -42,6 +42,7 @@ CALLS = {
     "max_pool2d avg_pool2d": ({"x": IMAGE}, {"kernel_size": 2}),
     "global_avg_pool2d": ({"x": IMAGE}, {}),
     "batch_norm layer_norm": ({"x": MATRIX, "w": ROW, "b": ROW}, {}),
+    "scale_shift": ({"x": MATRIX, "w": ROW, "b": ROW}, {}),
     "reshape": ({"x": MATRIX}, {"shape": (3, 2)}),
     "broadcast_to": ({"x": MATRIX}, {"shape": (2, 2, 3)}),
     "sum_to": ({"x": MATRIX}, {"shape": (1, 3)}),

@@ -201,12 +201,24 @@ def test_a_model_is_tested_with_all_parameters_that_it_closes_over():
 NORM = BatchNorm1D(3, dtype=np.float64)
 
 
+class Holder:
+    def __init__(self, norm):
+        self.norm = norm
+
+    def __call__(self, x):
+        return self.norm(x)
+
+    def method(self, x):
+        return self.norm(x) * x
+
+
 def _ways_to_reach(norm):
     model = Sequential(norm)
     several = {"first": [norm]}
     return {"module": norm, "method": norm.forward, "part": model, "closure": lambda x: norm(x) * x,
             "global": lambda x: NORM(x) * x, "container": lambda x: several["first"][0](x) * x,
-            "inner": lambda x: (lambda y: norm(y))(x), "partial": partial(lambda m, x: m(x), norm)}
+            "inner": lambda x: (lambda y: norm(y))(x), "holder": Holder(norm),
+            "method of a holder": Holder(norm).method, "partial": partial(lambda m, x: m(x), norm)}
 
 
 @pytest.mark.parametrize("way", _ways_to_reach(NORM))

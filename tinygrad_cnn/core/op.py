@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import DeclarationError, KernelFailed, SettingError
 from tinygrad_cnn.shapes import Shape, size
 
@@ -460,7 +460,7 @@ def public(*ufuncs: np.ufunc) -> Callable[[F], F]:
     return note
 
 
-@contextmanager
+@block
 def use_kernels(*names: str) -> Iterator[None]:
     """Try these kernels first inside the block, for every op that has them.
 

@@ -52,7 +52,9 @@ def mean(x: Array, *, axis: Axes, keepdims: bool) -> Array:
 
 def var(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     """Σ (x − mean)² / n over ``axis``."""
-    variance = statistics(x, axis)[1].astype(x.dtype)
+    variance = statistics(x, axis)[1]
+    if x.dtype.kind in "fc":                            # that of integers is none, and refused
+        variance = variance.astype(x.dtype)
     return np.asarray(variance if keepdims else variance.squeeze(axis))
 
 

@@ -21,7 +21,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels.blocks import Array
 from tinygrad_cnn.kernels.compiled import get_compiled
@@ -58,7 +59,7 @@ class _Session:
 _session: ContextVar[_Session | None] = ContextVar("autotune", default=None)
 
 
-@contextmanager
+@block
 def autotune(path: str | os.PathLike[str] | None = None) -> Iterator[None]:
     """Choose the kernels of convolutions by timing them, inside the block.
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
+from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core import Parameter, Tensor, scope
 from tinygrad_cnn.errors import (
     DeclarationError,
@@ -541,7 +542,7 @@ def _holds_parts(value: Any) -> bool:
                or (isinstance(v, _CONTAINERS) and _holds_parts(v)) for v in values)
 
 
-@contextmanager
+@block
 def evaluating(model: Module) -> Iterator[None]:
     """A block in which a module and all its parts are in evaluation mode.
 
@@ -561,7 +562,7 @@ def evaluating(model: Module) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@block
 def training(model: Module) -> Iterator[None]:
     """A block in which a module trains; parts that are in evaluation while it trains stay so.
 

@@ -355,7 +355,7 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """
     x = as_tensor(x, "clip")
     if x.dtype.kind == "b":
-        raise DTypeError("clip: x is bool, which holds no numbers; cast it: x.astype(np.float32)")
+        raise DTypeError("clip: x is bool, which has no range; cast it: x.astype(np.int64)")
     whole = x.dtype.kind in "iu"
     try:
         bottom = -math.inf if low is None else _bound("low", low, whole)

@@ -326,7 +326,8 @@ class _Function:
         own, others = arrays[:len(self.leaves)], arrays[len(self.leaves):]
         tensors = [*(_wrap(a, a.dtype.kind in "fc", None) for a in own), *self.closed_over]
         before = [t._data for t in self.closed_over]
-        buffers = [(m, name, a, a.copy()) for m in self.modules for name, a in m.own_buffers()]
+        buffers = [(m, name, a, a.copy()) for m in self.modules
+                   for name, a in m.named_buffers(recurse=False)]
         generator = default_generator().bit_generator
         state = generator.state
         try:
@@ -377,7 +378,9 @@ def _in_float64(name: str, fn: Callable[..., Any], inputs: Sequence[Any],
             raise GradientError(f"check_gradients: input {i} is {type(x).__name__}, expected a "
                                 "tensor, an array or a number; close over anything else")
         leaves.append(a)
-    modules = [part for m in _modules_of(fn, {}) for _, part in m.named_modules()]
+    owner = getattr(fn, "__self__", None)
+    reached = [fn, *getattr(fn, "__dict__", {}).values(), *getattr(owner, "__dict__", {}).values()]
+    modules = [part for m in _modules_of(reached, {}) for part in m.modules()]
     found = _closed_over(_Function(name, fn, leaves, (), modules))
     several = list({id(t): t for t in (*parameters, *found)}.values())
     before = [t._data for t in several]

@@ -13,7 +13,6 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core import Parameter, Tensor, gradients
 from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
 from tinygrad_cnn.core.op import FUNCTIONS
@@ -475,7 +475,7 @@ def _below(scope: tuple[str, ...], root: str) -> tuple[str, ...]:
 _watching: ContextVar[Watch | None] = ContextVar("watching", default=None)
 
 
-@contextmanager
+@block
 def watch() -> Iterator[Watch]:
     """Note RMS, extremes, NaN and time of every op and gradient inside a ``with`` block.
 
