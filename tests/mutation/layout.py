@@ -178,6 +178,10 @@ def _grad_assigned() -> Any:
     return _patched(_TENSOR_MODULE, "_sum", lambda a, b, create_graph: b)
 
 
+def _nothing_masked() -> Any:
+    return _patched(backward, "masked", lambda part, node, ct: part)
+
+
 def _nothing_freed() -> Any:
     return _patched(graph.Node, "free", lambda self: None)
 
@@ -261,4 +265,10 @@ MUTANTS = (
            _nothing_freed),
     Mutant("G08", "tanh", "the public function runs another kernel", "public function",
            lambda: OPS["tanh"], _another_function),
+    Mutant("G09", "div", "0 / 0 at a cotangent of 0", "zero", lambda: OPS["div"],
+           _nothing_masked),
+    Mutant("G10", "sqrt", "0 / 0 at a cotangent of 0", "zero", lambda: OPS["sqrt"],
+           _nothing_masked),
+    Mutant("G11", "softmax", "0 · NaN at a row of zero cotangents", "zero",
+           lambda: OPS["softmax"], _nothing_masked),
 )

@@ -162,8 +162,6 @@ MUTANTS = (
     Mutant("E08", "log", "times x", "factor", broken("log", "x", _of_x(lambda g, y, x: g * x))),
     Mutant("E09", "sqrt", "factor ½ missing", "scale",
            broken("sqrt", "x", _of_x(lambda g, y, x: g / np.where(y == 0, 1, y)))),
-    Mutant("E10", "sqrt", "0 / 0 at a cotangent of 0", "zero",
-           broken("sqrt", "x", _of_x(lambda g, y, x: 0.5 * g / y), couples=None)),
     Mutant("E11", "abs", "slope 1 everywhere", "region",
            broken("abs", "x", _of_x(lambda g, y, x: g.copy()))),
     Mutant("E12", "tanh", "1 − y instead of 1 − y²", "factor",

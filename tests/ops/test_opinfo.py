@@ -94,6 +94,12 @@ def reduction(function):
     return adapter
 
 
+def logsumexp(input, dim, keepdim=False):
+    # PyTorch's gradient is exp(x − logsumexp(x)): at 1e3 rounding the second term costs 3 digits.
+    need(largest(input.numpy()) < 1e3, "scores of 1e3, where PyTorch's gradient has lost digits")
+    return tc.logsumexp(input, axis=axes(dim), keepdims=keepdim)
+
+
 def var(input, dim=None, unbiased=None, keepdim=False, correction=1):
     if isinstance(dim, bool):                               # var(x, unbiased)
         dim, unbiased = None, dim
@@ -485,7 +491,7 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
             "max/reduction_with_dim": reduction(tc.max)},
     "min": {"amin": reduction(tc.min), "min/reduction_no_dim": reduction(tc.min),
             "min/reduction_with_dim": reduction(tc.min)},
-    "logsumexp": {"logsumexp": reduction(tc.logsumexp)},
+    "logsumexp": {"logsumexp": logsumexp},
     "conv2d": {"nn.functional.conv2d": conv2d},
     "conv_transpose2d": {"nn.functional.conv_transpose2d": conv_transpose2d},
     "softmax": {"softmax": softmax_like(tc.softmax),

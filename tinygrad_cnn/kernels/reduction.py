@@ -88,7 +88,7 @@ def _shifted(x: Array, axis: Axes) -> tuple[Array, Array]:
     """
     top = np.max(x.real, axis=axis, keepdims=True)
     if np.isfinite(top).all():
-        return x - top, top
+        return np.asarray(x - top), top
     infinite = x.real == np.inf
     with np.errstate(invalid="ignore"):
         z = np.where(infinite, 0, x - np.where(np.isneginf(top), 0, top)).astype(x.dtype)
@@ -99,9 +99,9 @@ def _shifted(x: Array, axis: Axes) -> tuple[Array, Array]:
 def _log_total(z: Array, axis: Axes, out: Array | None = None) -> Array:
     """log Σ exp(z) of rows whose largest entry is 0, without adding what is small to 1."""
     most = z.real == 0
-    e = np.exp(z, out=out)
+    e = np.asarray(np.exp(z, out=out))
     e -= most
-    rest = e.sum(axis=axis, keepdims=True)
+    rest = np.asarray(e.sum(axis=axis, keepdims=True))
     rest += most.sum(axis=axis, keepdims=True) - 1
     with np.errstate(divide="ignore"):                       # a row of −∞: log 0
         return np.asarray(np.log1p(rest, out=rest))
@@ -110,7 +110,7 @@ def _log_total(z: Array, axis: Axes, out: Array | None = None) -> Array:
 def logsumexp(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     """log Σ exp(x) over ``axis``."""
     z, top = _shifted(x, axis)
-    y = _log_total(z, axis)
+    y = _log_total(z, axis, out=z)
     y += np.where(np.isneginf(top), 0, top)
     return np.asarray(y if keepdims else y.squeeze(axis))
 
@@ -291,7 +291,8 @@ def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, center: 
         sums = normalize.totals(ct, x, center)
         return (normalize.standardize_input(ct, x, center, scale, sums, w),
                 (sums[1] * scale.reshape(-1)).astype(x.dtype), sums[0].astype(x.dtype))
-    of_x = standardize_input(ct * w, x, axis=axis, eps=eps, center=center, variance=variance)
+    of_x = standardize_input(ct, x, axis=axis, eps=eps, center=center, variance=variance)
+    of_x *= w
     return (of_x, batch_norm_weight(ct, x, eps=eps, center=center, variance=variance),
             sum_to(ct, shape=w.shape))
 

@@ -346,7 +346,7 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     SettingError
         If ``low`` is above ``high``, or a bound is not a number.
     DTypeError
-        If the entries are integers, and a bound is none, or lies beyond their range.
+        If the entries are booleans; or integers, and a bound has a fraction or leaves none of them.
 
     Examples
     --------
