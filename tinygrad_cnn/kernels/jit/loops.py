@@ -48,9 +48,11 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def compiled(function: Any) -> Any:
+def compiled(function: Any = None, **options: Any) -> Any:
     """Compile once, keep on disk where there is a place, and let go of the interpreter lock."""
-    run = numba.njit(nogil=True, error_model="numpy")(function)
+    if function is None:
+        return partial(compiled, **options)
+    run = numba.njit(nogil=True, error_model="numpy", **options)(function)
     try:
         run._cache = _Cache(function)
     except Exception:                           # RuntimeError: no locator available
@@ -104,7 +106,7 @@ def frame(x, at, h, w, c, out, rows, columns, top, left):
         clear(out, begin + last * c, run - last * c)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 def square(x):
     """Σ x², in any order, so that it fills vectors."""
     total = x.dtype.type(0)
