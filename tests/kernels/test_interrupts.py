@@ -558,7 +558,7 @@ import tinygrad_cnn as tc
 heard = 0
 for _ in range(9):
     try:
-        tc.relu(tc.conv2d(tc.Tensor(np.ones((4, 12, 12, 8), np.float32)),
+        tc.relu(tc.conv2d(tc.Tensor(np.ones((16, 24, 24, 8), np.float32)),
                           tc.Parameter(np.ones((3, 3, 8, 8), np.float32)))).sum().backward()
         break
     except KeyboardInterrupt:
