@@ -172,7 +172,7 @@ def elu(x: Array, *, alpha: float) -> Array:
     return np.asarray(y)
 
 
-# ---- the logistic function and its kin, through exp(−|x|), which keeps the digits of a tail
+# ---- the logistic family, through exp(−|x|), which keeps the digits of a tail
 
 _FLAT = 40.0                        # from here on gelu(x) is x, or 0
 _NOTHING = 1e3                      # exp(−x) is 0 from here on, in float64 too
