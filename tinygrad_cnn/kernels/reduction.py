@@ -1,4 +1,4 @@
-"""Whole-array kernels of reductions, of softmax family, and of normalization.
+"""Whole-array kernels of reductions, the softmax family, and normalization.
 
 Axes come as sorted tuples counted from the front.  Statistics square with ``x * x`` and never go
 through ``np.var``, so that they also hold for complex arrays.

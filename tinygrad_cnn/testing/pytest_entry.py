@@ -12,7 +12,7 @@ _NAME = "tinygrad_cnn_gradtest"
 
 
 def pytest_addoption(parser: Any) -> None:
-    """Add ``--gradtest`` family."""
+    """Add ``--gradtest`` and the options that belong to it."""
     group = parser.getgroup("gradtest", "gradient tests of tinygrad_cnn")
     group.addoption("--gradtest", action="store_true",
                     help="also test the backward rules of every registered op: one test for each "
