@@ -132,3 +132,19 @@ def test_centred_rmsprop_survives_a_constant_gradient():
     # The variance is 0 but for rounding, which must not go below it.
     places = moved(lambda p: optim.RMSprop(p, 1e-6, centered=True), [0.1] * 200, dtype=np.float32)
     assert np.isfinite(places).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-2), (np.float64, 1e-9)])
+def test_a_centered_rmsprop_knows_the_deviation_of_a_large_gradient(dtype, tolerance):
+    """Of gradients of 1e4 ± 0.1, of which a difference of squares would lose the 0.1 in float32."""
+    w = tc.Parameter(np.zeros(1, dtype))
+    optimizer = optim.RMSprop([w], lr=1.0, alpha=0.5, centered=True)
+    mean = variance = 0.0
+    for step in range(60):
+        g = float(dtype(1e4 + 0.1 * (-1) ** step))
+        variance = 0.5 * variance + 0.25 * (g - mean) ** 2
+        mean += 0.5 * (g - mean)
+        w.grad = tc.Tensor(np.full(1, g, dtype))
+        w.data[...] = 0
+        optimizer.step()
+    assert -w.item() == pytest.approx(g / (variance ** 0.5 + 1e-8), rel=tolerance)

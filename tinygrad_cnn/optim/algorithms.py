@@ -189,9 +189,9 @@ class AdamW(Adam):
 class RMSprop(Optimizer):
     """Divide the gradient by the root of its running square.
 
-    g ← g + weight_decay · w;  v ← alpha · v + (1 − alpha) · g²;  d = g / (√v + eps), or with
-    centered d = g / (√(v − m²) + eps), m the running mean of g;  b ← momentum · b + d;
-    w ← w − lr · b.
+    g ← g + weight_decay · w;  v ← alpha · v + (1 − alpha) · g², or with centered the running
+    variance v ← alpha · v + alpha · (1 − alpha) · (g − m)², then m ← m + (1 − alpha) · (g − m);
+    d = g / (√v + eps);  b ← momentum · b + d;  w ← w − lr · b.
 
     Parameters
     ----------
@@ -237,21 +237,19 @@ class RMSprop(Optimizer):
                step: int) -> None:
         """Move one piece of a parameter."""
         alpha, square = group["alpha"], state["square"]
-        np.multiply(g, g, out=s)
-        s *= 1 - alpha
         square *= alpha
-        square += s
         if group["centered"]:
-            mean = state["mean"]
-            np.subtract(g, mean, out=s)
+            # The variance itself is kept: v − m² would lose its digits where g hardly changes.
+            np.subtract(g, state["mean"], out=s)
             s *= 1 - alpha
-            mean += s
-            np.multiply(mean, mean, out=s)
-            np.subtract(square, s, out=s)
-            np.maximum(s, 0.0, out=s)                   # rounding may go below 0
-            np.sqrt(s, out=s)
+            state["mean"] += s
+            s *= s
+            s *= alpha / (1 - alpha)
         else:
-            np.sqrt(square, out=s)
+            np.multiply(g, g, out=s)
+            s *= 1 - alpha
+        square += s
+        np.sqrt(square, out=s)
         s += group["eps"]
         np.divide(g, s, out=s)
         if group["momentum"]:
