@@ -250,3 +250,16 @@ def test_a_damaged_state_is_refused_and_changes_nothing(change, message):
     assert after["param_groups"] == before["param_groups"]
     for a, b in zip(_arrays(before), _arrays(after), strict=True):
         assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.AdaGrad])
+def test_a_setting_written_into_a_group_is_checked_before_a_step(make):
+    for name in make.settings:
+        for wrong in (math.nan, -1.0, "a", [0.1], None, tc.Tensor(0.1)):
+            w = tc.Parameter([1.0])
+            optimizer = make([w], 0.1)
+            optimizer.param_groups[0][name] = wrong
+            w.grad = tc.Tensor([1.0])
+            with pytest.raises(tc.SettingError, match=name):
+                optimizer.step()
+            assert w.data.tolist() == [1.0]

@@ -108,7 +108,7 @@ class _Shelf:
         return aligned(size, np.uint8)
 
     def collect(self) -> None:
-        """Put the memory of ended leases on the shelf."""
+        """Take back the memory of ended leases."""
         while self.ended:
             end = self.ended.popleft()
             self.lent.discard(end)
@@ -140,7 +140,7 @@ _SHELF = _Shelf()
 
 
 def _whole(step: Callable[P, T]) -> Callable[P, T]:
-    """Begin with an empty shelf after a step that an error or an interrupt has left half done."""
+    """Begin with an empty pool after a step that an error or an interrupt has left half done."""
     @wraps(step)
     def guarded(*args: P.args, **settings: P.kwargs) -> T:
         global _SHELF

@@ -151,8 +151,11 @@ class Optimizer:
         A gradient that holds NaN or infinity is used as it is; `clip_grad_norm_` refuses one.
 
         A gradient of another shape or dtype than its parameter, or a parameter that has changed
-        its own since the first step, is a `GradientError`, and no parameter is moved.
+        its own since the first step, is a `GradientError`, and a setting in ``param_groups`` that
+        the constructor would refuse a `SettingError`; no parameter is moved then.
         """
+        for group in self.param_groups:
+            self.check(group)
         for position, parameter, names, group in list(self._moving()):  # checked before any moves
             w, state = writable(parameter), self._state.setdefault(position, {"step": 0})
             for name in names:
