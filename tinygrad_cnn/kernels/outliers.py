@@ -7,7 +7,8 @@ infinity or NaN nothing cancels.  Sums of squares, taken on the way, find such s
 kernel then makes their results; a filter gradient, which is a sum over all strips, it makes anew.
 
 The bounds keep what is left within 5e-5 of the largest result that does not see the pixel, which is
-what the filtering is held to elsewhere.
+what the filtering is held to elsewhere.  Two numbers of the whole array settle nearly all calls:
+what surrounds a NumPy function costs as much as a function of so few numbers.
 """
 
 from __future__ import annotations
@@ -34,10 +35,25 @@ def silent() -> Any:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _apart(squares: Array, most: float, axis: Any) -> Array:
-    """Where, along the axes, the largest is far above the least, or not finite: seldom."""
-    largest = squares.max(axis)
-    return np.asarray(~(largest <= np.minimum(most * squares.min(axis), LARGEST)))
+def _apart(squares: Array, most: float, axes: tuple[int, ...], reach: Pair) -> Array:
+    """Which images (last axis) have a row or pixel far above the rest, or not finite: seldom one.
+
+    Results see ``reach`` rows and columns at least, so that the least of all results see the
+    largest of neighbors, of which the least is taken; what is zero tells nothing.
+    """
+    least = squares.min()
+    if squares.max() <= min(most * float(least), LARGEST):
+        return np.zeros(0, int)
+    for axis, together in zip(axes, reach, strict=False):
+        if together > 1 < squares.shape[axis]:
+            ahead = (slice(None),) * axis
+            squares = np.maximum(squares[(*ahead, slice(1, None))],
+                                 squares[(*ahead, slice(None, -1))])
+    least = squares.min(axes)
+    if not least.all():
+        least = np.where(squares > 0, squares, np.inf).min(axes)
+    with silent():
+        return np.flatnonzero(~(squares.max(axes) <= np.minimum(most * least, LARGEST)))
 
 
 def _windows(squares: Array, size: Pair, step: Pair) -> Array:
@@ -63,54 +79,64 @@ def _small(squares: Array, window: int) -> Array:
 
 
 def uneven_rows(squares: Array, x: Array, top: int, width: int, step: int, length: int,
-                window: int) -> Array:
-    """Which strips hold an entry far above the rest, or one that is not finite: S N.
+                window: int, reach: int) -> Array | None:
+    """Which strips hold an entry far above the rest, or one that is not finite: S N, or None.
 
     ``squares`` R N are the sums over rows of ``width`` pixels, of which the images ``x`` begin with
-    row ``top``; a strip has ``length`` rows, of which a result sees ``window`` at least, and begins
-    ``step`` rows after the one before.
+    row ``top``; a strip has ``length`` rows, of which a result sees ``window`` at least and
+    ``reach`` on the image, and begins ``step`` rows after the one before.
     """
     rows = slice(max(0, top), min(top + x.shape[1], len(squares)))
-    bad = np.zeros(((len(squares) - length) // step + 1, len(x)), bool)
+    some = _apart(squares[rows], SPREAD / width, (0,), (reach, 1))
+    if not some.size:
+        return None
     with silent():
-        some = np.flatnonzero(_apart(squares[rows], SPREAD / width, 0))
-        if some.size:
-            largest = np.zeros((len(squares), 1, some.size), x.dtype)
-            seen = x[some, rows.start - top:rows.stop - top]
-            largest[rows, 0] = np.maximum(seen.max((2, 3)), -seen.min((2, 3))).T
-            entries, strips = (_windows(a, (length, 1), (step, 1))[:, :, 0]
-                               for a in (largest, squares[:, None, some]))
-            most = strips.max(0)
-            even = most <= SPREAD / width * _least(strips)
-            mean = _small(strips, window) / (width * x.shape[3])
-            bad[:, some] = ~((even | (entries.max(0)**2 <= SPREAD * mean)) & (most <= LARGEST))
-    return bad
+        strips = _windows(squares[:, None, some], (length, 1), (step, 1))[:, :, 0]
+        most, mean = strips.max(0), _small(strips, window) / (width * x.shape[3])
+        even = most <= np.minimum(SPREAD / width * _least(strips), LARGEST)
+        even |= most <= np.minimum(SPREAD * mean, LARGEST)      # an entry is less than its row
+        left = np.flatnonzero(~even.all(0))
+        if not left.size:
+            return None
+        largest = np.zeros((len(squares), 1, left.size), x.dtype)
+        seen = x[some[left], rows.start - top:rows.stop - top]
+        largest[rows, 0] = np.maximum(seen.max((2, 3)), -seen.min((2, 3))).T
+        entries = _windows(largest, (length, 1), (step, 1))[:, :, 0].max(0)
+        even[:, left] |= (entries**2 <= SPREAD * mean[:, left]) & (most[:, left] <= LARGEST)
+        return _marked(even, some, squares.shape[1])
 
 
 def uneven_tiles(squares: Array, inside: tuple[slice, slice], step: Pair, size: Pair,
-                 window: int) -> Array:
+                 window: int, reach: Pair) -> Array | None:
     """As `uneven_rows` for the pixels of tiles, by their sums of squares R W N: S N.
 
     A row of tiles is uneven if one of them is.
     """
-    bad = np.zeros(((len(squares) - size[0]) // step[0] + 1, squares.shape[2]), bool)
+    some = _apart(squares[inside], _SPREAD_TILE, (0, 1), reach)
+    if not some.size:
+        return None
     with silent():
-        some = np.flatnonzero(_apart(squares[inside], _SPREAD_TILE, (0, 1)))
-        if some.size:
-            tiles = _windows(squares[..., some], size, step)
-            most = tiles.max(0)
-            apart = ~(most <= np.minimum(_SPREAD_TILE * _least(tiles), LARGEST))
-            small = _small(tiles[:, apart], window)
-            apart[apart] = ~(most[apart] <= np.minimum(_SPREAD_TILE * small, LARGEST))
-            bad[:, some] = apart.any(1)
+        tiles = _windows(squares[..., some], size, step)
+        most = tiles.max(0)
+        apart = ~(most <= np.minimum(_SPREAD_TILE * _least(tiles), LARGEST))
+        small = _small(tiles[:, apart], window)
+        apart[apart] = ~(most[apart] <= np.minimum(_SPREAD_TILE * small, LARGEST))
+        return _marked(~apart.any(1), some, squares.shape[2])
+
+
+def _marked(even: Array, some: Array, n: int) -> Array | None:
+    """Strips that are not even, of all ``n`` images instead of some: S N; None if there is none."""
+    if even.all():
+        return None
+    bad = np.zeros((len(even), n), bool)
+    bad[:, some] = ~even
     return bad
 
 
 def tame(w: Array) -> bool:
     """Whether filters are finite, and so are their products on the way."""
-    flat = w.reshape(-1)
-    with silent():
-        return bool(np.dot(flat, flat) <= LARGEST)
+    flat = w.ravel()
+    return bool(np.dot(flat, flat) <= LARGEST)          # BLAS raises no warnings
 
 
 def regions(bad: Array, step: int, rows: int) -> list[Block]:
@@ -129,12 +155,10 @@ def regions(bad: Array, step: int, rows: int) -> list[Block]:
     return found
 
 
-def correlate(bad: Array, step: int, x: Array, w: Array, b: Array | None, y: Array,
+def correlate(bad: Array | None, step: int, x: Array, w: Array, b: Array | None, y: Array,
               padding: Sides) -> None:
     """Write the marked strips of a convolution of stride 1 into ``y``, directly."""
-    if not bad.any():
-        return
     (top, _), (left, _) = padding
-    for images, first, last in regions(bad, step, y.shape[1]):
+    for images, first, last in [] if bad is None else regions(bad, step, y.shape[1]):
         blas.correlate(x[images], w, b, y[images, first:last], (1, 1),
                        ((top - first, 0), (left, 0)), (1, 1), 1)

@@ -112,11 +112,13 @@ class _Tiles:
         return np.zeros((self.down * self.mh + more[0], self.across * self.mw + more[1], n),
                         np.float32)
 
-    def uneven(self, squares: Array, x: Array, padding: Sides, size: Pair, window: int) -> Array:
-        """Which rows of tiles, of pixels or results, are not to be filtered: S N."""
+    def uneven(self, squares: Array, x: Array, padding: Sides, kernel_size: Pair) -> Array | None:
+        """Which rows of tiles of pixels are not to be filtered: S N, or None."""
         (top, _), (left, _) = padding
         inside = (slice(max(0, top), top + x.shape[1]), slice(max(0, left), left + x.shape[2]))
-        return outliers.uneven_tiles(squares, inside, (self.mh, self.mw), size, window)
+        down, across = (size - max(both) for size, both in zip(kernel_size, padding, strict=True))
+        return outliers.uneven_tiles(squares, inside, (self.mh, self.mw), (self.nh, self.nw),
+                                     math.prod(kernel_size), (down, across))
 
     def transform_results(self, y: Array, block: Block, spare: Array, out: Array,
                           squares: Array) -> Array:
@@ -160,8 +162,7 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
     def work(low: int, high: int) -> None:
         for block in cut.blocks[low:high]:
             spare_size = math.prod(cut.buffer(block, max(c, o)))
-            with outliers.silent(), borrowed(np.float32, (spare_size,), (spare_size,)) as (
-                    one, other):
+            with borrowed(np.float32, (spare_size,), (spare_size,)) as (one, other):
                 pixels = cut.transform_pixels(x, block, padding, other, one, squares)
                 products = _flat(other, *cut.buffer(block, o))
                 multiply(pixels, filters, products)
@@ -170,8 +171,9 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
                     products[cut.nh + 1] += b / (cut.results_h[0, 1] * cut.results_w[0, 1])
                 cut.write(products, block, one, y)
 
-    parallel(len(cut.blocks), work)
-    bad = cut.uneven(squares, x, padding, (cut.nh, cut.nw), kh * kw)
+    with outliers.silent():
+        parallel(len(cut.blocks), work)
+    bad = cut.uneven(squares, x, padding, (kh, kw))
     outliers.correlate(bad, cut.mh, x, w, b, y, padding)
     return y
 
@@ -188,20 +190,21 @@ def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> A
         total = np.zeros(shape, np.float32)
         for block in cut.blocks[low:high]:
             spare_size = math.prod(cut.buffer(block, max(c, o)))
-            with outliers.silent(), borrowed(
-                    np.float32, (spare_size,), cut.buffer(block, c), cut.buffer(block, o),
-                    shape) as (spare, one, other, products):
+            with borrowed(np.float32, (spare_size,), cut.buffer(block, c), cut.buffer(block, o),
+                          shape) as (spare, one, other, products):
                 pixels = cut.transform_pixels(x, block, padding, spare, one, x_squares)
                 results = cut.transform_results(y, block, spare, other, y_squares)
                 np.matmul(pixels.transpose(0, 2, 1), results, out=products)
                 np.add(total, products, out=total)
         return total
 
-    total: Array = sum(parallel(len(cut.blocks), work))                 # NW·NH C O
+    with outliers.silent():
+        total: Array = sum(parallel(len(cut.blocks), work))             # NW·NH C O
+    m = (cut.mh, cut.mw)
+    if cut.uneven(x_squares, x, padding, (kh, kw)) is not None or outliers.uneven_tiles(
+            y_squares, np.s_[:y.shape[1], :y.shape[2]], m, m, cut.mh * cut.mw, m) is not None:
+        return NotImplemented
     half = np.matmul(cut.filter_w.T, total.reshape(cut.nw, -1))         # KW NH·C·O
     half = half.reshape(kernel_size[1], cut.nh, -1)
     w = np.matmul(cut.filter_h.T, half)                                 # KW KH C·O
-    if cut.uneven(x_squares, x, padding, (cut.nh, cut.nw), kh * kw).any() or cut.uneven(
-            y_squares, y, ((0, 0), (0, 0)), (cut.mh, cut.mw), cut.mh * cut.mw).any():
-        return NotImplemented
     return np.ascontiguousarray(w.transpose(1, 0, 2)).reshape(*kernel_size, c, o)

@@ -110,8 +110,7 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
         return NotImplemented
     c, o = x.shape[3], y.shape[3]
     make = tiles.correlate_weight if _tiled(c, o, y.shape[1:3], kernel_size) else _correlate_weight
-    with outliers.silent():
-        return make(x, y, kernel_size, padding)
+    return make(x, y, kernel_size, padding)
 
 
 def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> Any:
@@ -123,7 +122,7 @@ def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> 
     def work(low: int, high: int) -> Array:
         total = np.zeros((strips.n, strips.reach * c, strips.g * o), np.float32)
         for block in strips.blocks[low:high]:
-            with outliers.silent(), borrowed(np.float32, *strips.shapes(block), total.shape) as (
+            with borrowed(np.float32, *strips.shapes(block), total.shape) as (
                     padded, pixels, results, products):
                 strips.transform_pixels(x, block, padding, padded, pixels, x_squares)
                 strips.transform_results(y, block, results, y_squares)
@@ -132,12 +131,13 @@ def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> 
                     np.add(total, products, out=total)
         return total
 
-    total: Array = gather(np.asarray(sum(parallel(len(strips.blocks), work))), kernel_size[1], c,
-                          strips.g)   # n KW·C·O
+    with outliers.silent():
+        parts = np.asarray(sum(parallel(len(strips.blocks), work)))
+        if strips.uneven(x_squares, x, padding[0]) is not None or outliers.uneven_rows(
+                y_squares, y, 0, strips.ow, strips.m, strips.m, strips.m, strips.m) is not None:
+            return NotImplemented
+    total: Array = gather(parts, kernel_size[1], c, strips.g)               # n KW·C·O
     w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total)
-    if strips.uneven(x_squares, x, padding[0][0]).any() or outliers.uneven_rows(
-            y_squares, y, 0, strips.ow, strips.m, strips.m, strips.m).any():
-        return NotImplemented
     return w.reshape(*kernel_size, c, o)
 
 
@@ -159,15 +159,15 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
 
     def work(low: int, high: int) -> None:
         for block in strips.blocks[low:high]:
-            with outliers.silent(), borrowed(np.float32, *strips.shapes(block)) as (
-                    padded, pixels, results):
+            with borrowed(np.float32, *strips.shapes(block)) as (padded, pixels, results):
                 strips.transform_pixels(x, block, padding, padded, pixels, squares)
                 for windows, places in strips.residues(pixels, results):
                     multiply(windows, filters, places)
                 strips.write(results, block, b, y)
 
-    parallel(len(strips.blocks), work)
-    outliers.correlate(strips.uneven(squares, x, padding[0][0]), strips.m, x, w, b, y, padding)
+    with outliers.silent():
+        parallel(len(strips.blocks), work)
+    outliers.correlate(strips.uneven(squares, x, padding[0]), strips.m, x, w, b, y, padding)
     return y
 
 
@@ -254,9 +254,10 @@ class _Strips:
         """A place for the sum of squares of each padded row: R N."""
         return np.zeros((self.m * self.count + self.kh - 1, self.images), np.float32)
 
-    def uneven(self, squares: Array, x: Array, top: int) -> Array:
-        """Which strips of pixels are not to be filtered: S N."""
-        return outliers.uneven_rows(squares, x, top, self.width, self.m, self.n, self.kh)
+    def uneven(self, squares: Array, x: Array, around: Pair) -> Array | None:
+        """Which strips of pixels are not to be filtered: S N, or None."""
+        return outliers.uneven_rows(squares, x, around[0], self.width, self.m, self.n, self.kh,
+                                    self.kh - max(around))
 
     def transform_results(self, y: Array, block: Block, out: Array, squares: Array) -> None:
         """A y: n N S W O, zero where windows run over the right edge; and the sums of squares."""
