@@ -19,11 +19,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn.kernels import blas
-from tinygrad_cnn.kernels.blocks import Array, Block
+from tinygrad_cnn.kernels.blocks import Array, Block, place
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["LARGEST", "SPREAD", "correlate", "regions", "silent", "tame", "uneven_rows",
-           "uneven_tiles"]
+__all__ = ["LARGEST", "SPREAD", "correlate", "regions", "silent", "sum_squares",
+           "tame", "uneven_rows", "uneven_tiles"]
 
 SPREAD = 2.0**10        # square of an entry over the mean square of its strip, at most
 _SPREAD_TILE = 2.0**7   # the same for the pixels of a tile, which mixes in two directions
@@ -35,25 +35,32 @@ def silent() -> Any:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def _apart(squares: Array, most: float, axes: tuple[int, ...], reach: Pair) -> Array:
-    """Which images (last axis) have a row or pixel far above the rest, or not finite: seldom one.
+def sum_squares(x: Array, parts: int) -> Array:
+    """Sums of squares of pixels side by side, each row in so many parts: N H parts."""
+    n, h, w, c = x.shape
+    lines = x.reshape(n, h, parts, w // parts * c)
+    return np.asarray(np.vecdot(lines, lines))
 
-    Results see ``reach`` rows and columns at least, so that the least of all results see the
-    largest of neighbors, of which the least is taken; what is zero tells nothing.
+
+def _apart(squares: Array, most: float, reach: int) -> Array:
+    """Which images have a row or pixel far above the rest, or not finite: seldom one.
+
+    Results see ``reach`` rows of an image at least, so that of neighbors the largest counts; what
+    is zero tells nothing.
     """
-    least = squares.min()
-    if squares.max() <= min(most * float(least), LARGEST):
+    flat = squares.reshape(len(squares), -1)
+    least = np.minimum.reduce(flat, 1, initial=np.inf)
+    largest = np.maximum.reduce(flat, 1, initial=0) * (1 / most)        # no overflow, no warning
+    even = largest <= np.minimum(least, LARGEST / most)
+    if even.all():
         return np.zeros(0, int)
-    for axis, together in zip(axes, reach, strict=False):
-        if together > 1 < squares.shape[axis]:
-            ahead = (slice(None),) * axis
-            squares = np.maximum(squares[(*ahead, slice(1, None))],
-                                 squares[(*ahead, slice(None, -1))])
-    least = squares.min(axes)
-    if not least.all():
-        least = np.where(squares > 0, squares, np.inf).min(axes)
-    with silent():
-        return np.flatnonzero(~(squares.max(axes) <= np.minimum(most * least, LARGEST)))
+    some = np.flatnonzero(~even)
+    near = squares[some]
+    if reach > 1 and near.shape[1] > 1:
+        near = np.maximum(near[:, 1:], near[:, :-1])
+    near = near.reshape(some.size, -1)
+    least = np.where(near > 0, near, np.inf).min(1)
+    return some[~(largest[some] <= np.minimum(least, LARGEST / most))]
 
 
 def _windows(squares: Array, size: Pair, step: Pair) -> Array:
@@ -78,50 +85,59 @@ def _small(squares: Array, window: int) -> Array:
     return np.take_along_axis(np.sort(squares, 0), place[None], 0)[0]
 
 
-def uneven_rows(squares: Array, x: Array, top: int, width: int, step: int, length: int,
+def uneven_rows(squares: Array, x: Array, top: int, count: int, step: int, length: int,
                 window: int, reach: int) -> Array | None:
     """Which strips hold an entry far above the rest, or one that is not finite: S N, or None.
 
-    ``squares`` R N are the sums over rows of ``width`` pixels, of which the images ``x`` begin with
-    row ``top``; a strip has ``length`` rows, of which a result sees ``window`` at least and
-    ``reach`` on the image, and begins ``step`` rows after the one before.
+    ``squares`` N H are the sums over rows of the images ``x``, of which the first of ``count``
+    strips begins ``top`` rows above; a strip has ``length`` rows, of which a result sees ``window``
+    at least and ``reach`` on the image, and begins ``step`` rows after the one before.
     """
-    rows = slice(max(0, top), min(top + x.shape[1], len(squares)))
-    some = _apart(squares[rows], SPREAD / width, (0,), (reach, 1))
+    width = x.shape[2]
+    some = _apart(squares, SPREAD / width, reach)
     if not some.size:
         return None
+
+    def strips(rows: Array) -> Array:
+        around = np.zeros((count * step + length - step, 1, len(rows)), rows.dtype)
+        place(around.transpose(2, 0, 1)[..., None], rows.reshape(len(rows), -1, 1, 1), -top, 0)
+        return _windows(around, (length, 1), (step, 1))[:, :, 0]
+
     with silent():
-        strips = _windows(squares[:, None, some], (length, 1), (step, 1))[:, :, 0]
-        most, mean = strips.max(0), _small(strips, window) / (width * x.shape[3])
-        even = most <= np.minimum(SPREAD / width * _least(strips), LARGEST)
+        seen = strips(squares[some])
+        most, mean = seen.max(0), _small(seen, window) / (width * x.shape[3])
+        even = most <= np.minimum(SPREAD / width * _least(seen), LARGEST)
         even |= most <= np.minimum(SPREAD * mean, LARGEST)      # an entry is less than its row
         left = np.flatnonzero(~even.all(0))
         if not left.size:
             return None
-        largest = np.zeros((len(squares), 1, left.size), x.dtype)
-        seen = x[some[left], rows.start - top:rows.stop - top]
-        largest[rows, 0] = np.maximum(seen.max((2, 3)), -seen.min((2, 3))).T
-        entries = _windows(largest, (length, 1), (step, 1))[:, :, 0].max(0)
+        images = x[some[left]]
+        entries = strips(np.maximum(images.max((2, 3)), -images.min((2, 3)))).max(0)
         even[:, left] |= (entries**2 <= SPREAD * mean[:, left]) & (most[:, left] <= LARGEST)
-        return _marked(even, some, squares.shape[1])
+        return _marked(even, some, len(squares))
 
 
-def uneven_tiles(squares: Array, inside: tuple[slice, slice], step: Pair, size: Pair,
-                 window: int, reach: Pair) -> Array | None:
-    """As `uneven_rows` for the pixels of tiles, by their sums of squares R W N: S N.
+def uneven_tiles(squares: Array, x: Array, origin: Pair, count: Pair, step: Pair, size: Pair,
+                 window: int, reach: int) -> Array | None:
+    """As `uneven_rows` for the pixels of tiles: S N.  A row of tiles is uneven if one of them is.
 
-    A row of tiles is uneven if one of them is.
+    ``squares`` N H W are those of pixels, or of so many side by side that each result sees all of
+    some.
     """
-    some = _apart(squares[inside], _SPREAD_TILE, (0, 1), reach)
+    some = _apart(squares, _SPREAD_TILE, reach)
     if not some.size:
         return None
+    around = np.zeros((*(n * s + k - s for n, s, k in zip(count, step, size, strict=True)),
+                       some.size), x.dtype)
     with silent():
-        tiles = _windows(squares[..., some], size, step)
+        place(around.transpose(2, 0, 1)[..., None], sum_squares(x[some], x.shape[2])[..., None],
+              -origin[0], -origin[1])
+        tiles = _windows(around, size, step)
         most = tiles.max(0)
         apart = ~(most <= np.minimum(_SPREAD_TILE * _least(tiles), LARGEST))
         small = _small(tiles[:, apart], window)
         apart[apart] = ~(most[apart] <= np.minimum(_SPREAD_TILE * small, LARGEST))
-        return _marked(~apart.any(1), some, squares.shape[2])
+        return _marked(~apart.any(1), some, len(x))
 
 
 def _marked(even: Array, some: Array, n: int) -> Array | None:

@@ -91,9 +91,10 @@ class _Tiles:
         (images, first, _), (count, rows, tiles) = block, self.sizes(block)
         run = count * self.c
         padded = _flat(out, self.mh * rows + self.nh - self.mh, self.width, count, self.c)
-        place(padded.transpose(2, 0, 1, 3), x[images], self.mh * first - padding[0][0],
-              -padding[1][0])
-        squares[self.mh * first:, :, images][:len(padded)] = np.vecdot(padded, padded)
+        top = self.mh * first - padding[0][0]
+        seen = slice(max(0, top), max(0, top + len(padded)))
+        squares[images, seen] = outliers.sum_squares(x[images, seen], squares.shape[2])
+        place(padded.transpose(2, 0, 1, 3), x[images], top, -padding[1][0])
         row, item = padded.strides[0], padded.itemsize
         half = _flat(spare, self.nh, rows, self.width, run)
         np.matmul(self.pixels_h,
@@ -107,27 +108,22 @@ class _Tiles:
                   out=whole.transpose(1, 2, 3, 0, 4))
         return whole.reshape(self.nw * self.nh, tiles, self.c)
 
-    def squares(self, more: Pair, n: int) -> Array:
-        """A place for the sum of squares of each pixel of all tiles, and ``more``: R W N."""
-        return np.zeros((self.down * self.mh + more[0], self.across * self.mw + more[1], n),
-                        np.float32)
-
     def uneven(self, squares: Array, x: Array, padding: Sides, kernel_size: Pair) -> Array | None:
         """Which rows of tiles of pixels are not to be filtered: S N, or None."""
-        (top, _), (left, _) = padding
-        inside = (slice(max(0, top), top + x.shape[1]), slice(max(0, left), left + x.shape[2]))
-        down, across = (size - max(both) for size, both in zip(kernel_size, padding, strict=True))
-        return outliers.uneven_tiles(squares, inside, (self.mh, self.mw), (self.nh, self.nw),
-                                     math.prod(kernel_size), (down, across))
+        return outliers.uneven_tiles(
+            squares, x, (padding[0][0], padding[1][0]), (self.down, self.across),
+            (self.mh, self.mw), (self.nh, self.nw), math.prod(kernel_size),
+            kernel_size[0] - max(padding[0]))
 
     def transform_results(self, y: Array, block: Block, spare: Array, out: Array,
                           squares: Array) -> Array:
         """A y Aᵀ: NH·NW T O, in ``out``; and the sums of squares of the results."""
-        (images, first, _), (count, rows, tiles) = block, self.sizes(block)
+        (images, first, last), (count, rows, tiles) = block, self.sizes(block)
         run = count * self.o
+        seen = slice(self.mh * first, self.mh * last)
+        squares[images, seen] = outliers.sum_squares(y[images, seen], squares.shape[2])
         padded = _flat(out, rows * self.mh, self.across * self.mw, count, self.o)
         place(padded.transpose(2, 0, 1, 3), y[images], self.mh * first, 0)
-        squares[self.mh * first:, :, images][:len(padded)] = np.vecdot(padded, padded)
         half = _flat(spare, self.nh, rows, self.across * self.mw * run)
         np.matmul(self.results_h.T, padded.reshape(rows, self.mh, -1),
                   out=half.transpose(1, 0, 2))
@@ -150,6 +146,12 @@ class _Tiles:
         np.copyto(part, results.transpose(2, 0, 1, 3)[:, :part.shape[1], :self.ow])
 
 
+def _squares(x: Array, window: int, padding: Pair) -> Array:
+    """A place for the sum of squares of each pixel, or of each pair if windows see whole pairs."""
+    pairs = window >= 3 and window - max(padding) >= 2 and x.shape[2] % 2 == 0
+    return np.zeros((*x.shape[:2], x.shape[2] // (2 if pairs else 1)), np.float32)
+
+
 def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: Sides) -> Array:
     """Forward convolution; negative padding crops the image."""
     kh, kw, c, o = w.shape
@@ -157,7 +159,7 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
     y = allocate("conv2d", tuple(out), np.float32)
     filters = np.matmul(cut.filter_h, w.reshape(kh, -1)).reshape(cut.nh, kw, -1)
     filters = np.matmul(cut.filter_w, filters).transpose(1, 0, 2).reshape(-1, c, o)
-    squares = cut.squares((kh - 1, kw - 1), len(x))
+    squares = _squares(x, kw, padding[1])
 
     def work(low: int, high: int) -> None:
         for block in cut.blocks[low:high]:
@@ -183,8 +185,7 @@ def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> A
     c, o = x.shape[3], y.shape[3]
     cut = _Tiles(y.shape, kernel_size, c, _TILES_WEIGHT)
     shape = (cut.nw * cut.nh, c, o)
-    kh, kw = kernel_size
-    x_squares, y_squares = cut.squares((kh - 1, kw - 1), len(x)), cut.squares((0, 0), len(y))
+    x_squares, y_squares = _squares(x, kernel_size[1], padding[1]), _squares(y, cut.mw, (0, 0))
 
     def work(low: int, high: int) -> Array:
         total = np.zeros(shape, np.float32)
@@ -201,8 +202,8 @@ def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> A
     with outliers.silent():
         total: Array = sum(parallel(len(cut.blocks), work))             # NW·NH C O
     m = (cut.mh, cut.mw)
-    if cut.uneven(x_squares, x, padding, (kh, kw)) is not None or outliers.uneven_tiles(
-            y_squares, np.s_[:y.shape[1], :y.shape[2]], m, m, cut.mh * cut.mw, m) is not None:
+    if cut.uneven(x_squares, x, padding, kernel_size) is not None or outliers.uneven_tiles(
+            y_squares, y, (0, 0), (cut.down, cut.across), m, m, math.prod(m), m[0]) is not None:
         return NotImplemented
     half = np.matmul(cut.filter_w.T, total.reshape(cut.nw, -1))         # KW NH·C·O
     half = half.reshape(kernel_size[1], cut.nh, -1)

@@ -116,8 +116,7 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
 def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> Any:
     c, o = x.shape[3], y.shape[3]
     strips = _strips(y.shape, kernel_size, c, get_num_threads())
-    x_squares = strips.squares()
-    y_squares = np.zeros((strips.m * strips.count, len(y)), np.float32)
+    x_squares, y_squares = _squares(x), _squares(y)
 
     def work(low: int, high: int) -> Array:
         total = np.zeros((strips.n, strips.reach * c, strips.g * o), np.float32)
@@ -134,11 +133,17 @@ def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> 
     with outliers.silent():
         parts = np.asarray(sum(parallel(len(strips.blocks), work)))
         if strips.uneven(x_squares, x, padding[0]) is not None or outliers.uneven_rows(
-                y_squares, y, 0, strips.ow, strips.m, strips.m, strips.m, strips.m) is not None:
+                y_squares, y, 0, strips.count, strips.m, strips.m, strips.m,
+                strips.m) is not None:
             return NotImplemented
     total: Array = gather(parts, kernel_size[1], c, strips.g)               # n KW·C·O
     w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total)
     return w.reshape(*kernel_size, c, o)
+
+
+def _squares(x: Array) -> Array:
+    """A place for the sum of squares of each row: N H 1."""
+    return np.zeros((*x.shape[:2], 1), np.float32)
 
 
 def _tiled(c: int, o: int, size: Sequence[int], kernel_size: Pair) -> bool:
@@ -155,7 +160,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     y = allocate("conv2d", tuple(out), np.float32)
     to_filter = matrices(strips.m, kh)[1]
     filters = repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, strips.g)
-    squares = strips.squares()
+    squares = _squares(x)
 
     def work(low: int, high: int) -> None:
         for block in strips.blocks[low:high]:
@@ -204,16 +209,17 @@ class _Strips:
                          out: Array, squares: Array) -> None:
         """Bᵀ d: n N·S·W·C, with zeros behind; and the sums of squares of the padded rows."""
         images, first, last = block
-        place(padded, x[images], self.m * first - padding[0][0], -padding[1][0])
-        lines = padded.reshape(*padded.shape[:2], -1)
-        squares[self.m * first:self.m * last + self.kh - 1, images] = np.vecdot(lines, lines).T
+        top = padding[0][0]
+        rows = slice(max(0, self.m * first - top), max(0, self.m * last + self.kh - 1 - top))
+        squares[images, rows] = outliers.sum_squares(x[images, rows], 1)
+        place(padded, x[images], self.m * first - top, -padding[1][0])
         image, row, _, item = padded.strides
-        rows = view(padded, (len(padded), last - first, self.n, self.width * self.c),
+        seen = view(padded, (len(padded), last - first, self.n, self.width * self.c),
                     (image, self.m * row, row, item))           # strips overlap by KH − 1 rows
         used = out.shape[1] - (self.kw - 1) * self.c
         out[:, used:] = 0
         target = out[:, :used].reshape(self.n, len(padded), last - first, -1)
-        np.matmul(matrices(self.m, self.kh)[0], rows, out=target.transpose(1, 2, 0, 3))
+        np.matmul(matrices(self.m, self.kh)[0], seen, out=target.transpose(1, 2, 0, 3))
 
     def residues(self, pixels: Array, results: Array) -> list[tuple[Array, Array]]:
         """Windows that do not overlap, as rows of a matrix, and the places that they fill.
@@ -250,25 +256,20 @@ class _Strips:
                           products[:, whole:]))
         return pairs
 
-    def squares(self) -> Array:
-        """A place for the sum of squares of each padded row: R N."""
-        return np.zeros((self.m * self.count + self.kh - 1, self.images), np.float32)
-
     def uneven(self, squares: Array, x: Array, around: Pair) -> Array | None:
         """Which strips of pixels are not to be filtered: S N, or None."""
-        return outliers.uneven_rows(squares, x, around[0], self.width, self.m, self.n, self.kh,
+        return outliers.uneven_rows(squares, x, around[0], self.count, self.m, self.n, self.kh,
                                     self.kh - max(around))
 
     def transform_results(self, y: Array, block: Block, out: Array, squares: Array) -> None:
         """A y: n N S W O, zero where windows run over the right edge; and the sums of squares."""
         out[..., self.ow * self.o:] = 0
         from_results = matrices(self.m, self.kh)[2].T
-        images, first, _ = block
-        for rows, products in self._pairs(y, out, block):
-            lines = rows.reshape(len(rows), -1, self.ow * self.o)
-            squares[self.m * first:][:lines.shape[1], images] = np.vecdot(lines, lines).T
-            first += rows.shape[1]
-            np.matmul(from_results[:, :rows.shape[2]], rows, out=products)
+        images, first, last = block
+        rows = slice(self.m * first, self.m * last)
+        squares[images, rows] = outliers.sum_squares(y[images, rows], 1)
+        for results, products in self._pairs(y, out, block):
+            np.matmul(from_results[:, :results.shape[2]], results, out=products)
 
     def write(self, products: Array, block: Block, b: Array | None, y: Array) -> None:
         """Aᵀ products + b, into y."""
