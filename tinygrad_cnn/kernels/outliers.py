@@ -22,11 +22,12 @@ from tinygrad_cnn.kernels import blas
 from tinygrad_cnn.kernels.blocks import Array, Block, place
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["LARGEST", "SPREAD", "correlate", "regions", "silent", "sum_squares",
-           "tame", "uneven_rows", "uneven_tiles"]
+__all__ = ["LARGEST", "SPREAD", "Squares", "correlate", "regions", "silent", "tame", "uneven_rows",
+           "uneven_tiles"]
 
 SPREAD = 2.0**10        # square of an entry over the mean square of its strip, at most
 _SPREAD_TILE = 2.0**7   # the same for the pixels of a tile, which mixes in two directions
+_AT_ONCE = 1 << 17      # entries of images that stay in the cache as a whole
 LARGEST = 1e34          # sum of squares whose products cannot overflow on the way
 
 
@@ -35,11 +36,27 @@ def silent() -> Any:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def sum_squares(x: Array, parts: int) -> Array:
-    """Sums of squares of pixels side by side, each row in so many parts: N H parts."""
-    n, h, w, c = x.shape
-    lines = x.reshape(n, h, parts, w // parts * c)
-    return np.asarray(np.vecdot(lines, lines))
+class Squares:
+    """Sums of squares of images: each row in so many parts, N H parts.
+
+    Small images are looked at in one go; of large ones a block at a time, while it is in the cache.
+    """
+
+    def __init__(self, x: Array, parts: int) -> None:
+        self.x, self.parts, self.done = x, parts, x.size <= _AT_ONCE
+        with silent():
+            self.sums = self._of(x) if self.done else np.zeros((*x.shape[:2], parts), x.dtype)
+
+    def _of(self, x: Array) -> Array:
+        n, h, w, c = x.shape
+        lines = x.reshape(n, h, self.parts, w // self.parts * c)
+        return np.asarray(np.vecdot(lines, lines))
+
+    def look(self, images: slice, first: int, last: int) -> None:
+        """Take in rows of some images, as far as there are such rows."""
+        if not self.done:
+            rows = slice(max(0, first), max(0, last))
+            self.sums[images, rows] = self._of(self.x[images, rows])
 
 
 def _apart(squares: Array, most: float, reach: int) -> Array:
@@ -48,7 +65,7 @@ def _apart(squares: Array, most: float, reach: int) -> Array:
     Results see ``reach`` rows of an image at least, so that of neighbors the largest counts; what
     is zero tells nothing.
     """
-    flat = squares.reshape(len(squares), -1)
+    flat = squares.reshape(len(squares), squares.shape[1] * squares.shape[2])
     least = np.minimum.reduce(flat, 1, initial=np.inf)
     largest = np.maximum.reduce(flat, 1, initial=0) * (1 / most)        # no overflow, no warning
     even = largest <= np.minimum(least, LARGEST / most)
@@ -85,16 +102,16 @@ def _small(squares: Array, window: int) -> Array:
     return np.take_along_axis(np.sort(squares, 0), place[None], 0)[0]
 
 
-def uneven_rows(squares: Array, x: Array, top: int, count: int, step: int, length: int,
+def uneven_rows(squares: Squares, top: int, count: int, step: int, length: int,
                 window: int, reach: int) -> Array | None:
     """Which strips hold an entry far above the rest, or one that is not finite: S N, or None.
 
-    ``squares`` N H are the sums over rows of the images ``x``, of which the first of ``count``
-    strips begins ``top`` rows above; a strip has ``length`` rows, of which a result sees ``window``
-    at least and ``reach`` on the image, and begins ``step`` rows after the one before.
+    ``squares`` are those of whole rows.  The first of ``count`` strips begins ``top`` rows above
+    the images; a strip has ``length`` rows, of which a result sees ``window`` at least and
+    ``reach`` on the image, and begins ``step`` rows after the one before.
     """
-    width = x.shape[2]
-    some = _apart(squares, SPREAD / width, reach)
+    x, width = squares.x, squares.x.shape[2]
+    some = _apart(squares.sums, SPREAD / width, reach)
     if not some.size:
         return None
 
@@ -104,7 +121,7 @@ def uneven_rows(squares: Array, x: Array, top: int, count: int, step: int, lengt
         return _windows(around, (length, 1), (step, 1))[:, :, 0]
 
     with silent():
-        seen = strips(squares[some])
+        seen = strips(squares.sums[some])
         most, mean = seen.max(0), _small(seen, window) / (width * x.shape[3])
         even = most <= np.minimum(SPREAD / width * _least(seen), LARGEST)
         even |= most <= np.minimum(SPREAD * mean, LARGEST)      # an entry is less than its row
@@ -114,24 +131,25 @@ def uneven_rows(squares: Array, x: Array, top: int, count: int, step: int, lengt
         images = x[some[left]]
         entries = strips(np.maximum(images.max((2, 3)), -images.min((2, 3)))).max(0)
         even[:, left] |= (entries**2 <= SPREAD * mean[:, left]) & (most[:, left] <= LARGEST)
-        return _marked(even, some, len(squares))
+        return _marked(even, some, len(x))
 
 
-def uneven_tiles(squares: Array, x: Array, origin: Pair, count: Pair, step: Pair, size: Pair,
+def uneven_tiles(squares: Squares, origin: Pair, count: Pair, step: Pair, size: Pair,
                  window: int, reach: int) -> Array | None:
     """As `uneven_rows` for the pixels of tiles: S N.  A row of tiles is uneven if one of them is.
 
     ``squares`` N H W are those of pixels, or of so many side by side that each result sees all of
     some.
     """
-    some = _apart(squares, _SPREAD_TILE, reach)
+    x = squares.x
+    some = _apart(squares.sums, _SPREAD_TILE, reach)
     if not some.size:
         return None
     around = np.zeros((*(n * s + k - s for n, s, k in zip(count, step, size, strict=True)),
                        some.size), x.dtype)
     with silent():
-        place(around.transpose(2, 0, 1)[..., None], sum_squares(x[some], x.shape[2])[..., None],
-              -origin[0], -origin[1])
+        pixels = np.vecdot(x[some], x[some])[..., None]
+        place(around.transpose(2, 0, 1)[..., None], pixels, -origin[0], -origin[1])
         tiles = _windows(around, size, step)
         most = tiles.max(0)
         apart = ~(most <= np.minimum(_SPREAD_TILE * _least(tiles), LARGEST))

@@ -25,6 +25,7 @@ import numpy as np
 from tinygrad_cnn.kernels import outliers
 from tinygrad_cnn.kernels.blocks import Array, Block, borrowed, multiply, place, view
 from tinygrad_cnn.kernels.memory import allocate
+from tinygrad_cnn.kernels.outliers import Squares
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.kernels.toom_cook import matrices
 from tinygrad_cnn.shapes import Pair, Sides
@@ -86,14 +87,13 @@ class _Tiles:
         return self.nh * self.nw, self.sizes(block)[2], channels
 
     def transform_pixels(self, x: Array, block: Block, padding: Sides, spare: Array,
-                         out: Array, squares: Array) -> Array:
+                         out: Array, squares: Squares) -> Array:
         """Bᵀ d B: NH·NW T C, in ``out``; and the sums of squares of the padded pixels."""
         (images, first, _), (count, rows, tiles) = block, self.sizes(block)
         run = count * self.c
         padded = _flat(out, self.mh * rows + self.nh - self.mh, self.width, count, self.c)
         top = self.mh * first - padding[0][0]
-        seen = slice(max(0, top), max(0, top + len(padded)))
-        squares[images, seen] = outliers.sum_squares(x[images, seen], squares.shape[2])
+        squares.look(images, top, top + len(padded))
         place(padded.transpose(2, 0, 1, 3), x[images], top, -padding[1][0])
         row, item = padded.strides[0], padded.itemsize
         half = _flat(spare, self.nh, rows, self.width, run)
@@ -108,20 +108,19 @@ class _Tiles:
                   out=whole.transpose(1, 2, 3, 0, 4))
         return whole.reshape(self.nw * self.nh, tiles, self.c)
 
-    def uneven(self, squares: Array, x: Array, padding: Sides, kernel_size: Pair) -> Array | None:
+    def uneven(self, squares: Squares, padding: Sides, kernel_size: Pair) -> Array | None:
         """Which rows of tiles of pixels are not to be filtered: S N, or None."""
         return outliers.uneven_tiles(
-            squares, x, (padding[0][0], padding[1][0]), (self.down, self.across),
+            squares, (padding[0][0], padding[1][0]), (self.down, self.across),
             (self.mh, self.mw), (self.nh, self.nw), math.prod(kernel_size),
             kernel_size[0] - max(padding[0]))
 
     def transform_results(self, y: Array, block: Block, spare: Array, out: Array,
-                          squares: Array) -> Array:
+                          squares: Squares) -> Array:
         """A y Aᵀ: NH·NW T O, in ``out``; and the sums of squares of the results."""
         (images, first, last), (count, rows, tiles) = block, self.sizes(block)
         run = count * self.o
-        seen = slice(self.mh * first, self.mh * last)
-        squares[images, seen] = outliers.sum_squares(y[images, seen], squares.shape[2])
+        squares.look(images, self.mh * first, self.mh * last)
         padded = _flat(out, rows * self.mh, self.across * self.mw, count, self.o)
         place(padded.transpose(2, 0, 1, 3), y[images], self.mh * first, 0)
         half = _flat(spare, self.nh, rows, self.across * self.mw * run)
@@ -146,10 +145,10 @@ class _Tiles:
         np.copyto(part, results.transpose(2, 0, 1, 3)[:, :part.shape[1], :self.ow])
 
 
-def _squares(x: Array, window: int, padding: Pair) -> Array:
-    """A place for the sum of squares of each pixel, or of each pair if windows see whole pairs."""
+def _squares(x: Array, window: int, padding: Pair) -> Squares:
+    """Sums of squares of pixels, or of pairs, for half the cost, if windows see whole ones."""
     pairs = window >= 3 and window - max(padding) >= 2 and x.shape[2] % 2 == 0
-    return np.zeros((*x.shape[:2], x.shape[2] // (2 if pairs else 1)), np.float32)
+    return Squares(x, x.shape[2] // (2 if pairs else 1))
 
 
 def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: Sides) -> Array:
@@ -175,7 +174,7 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
 
     with outliers.silent():
         parallel(len(cut.blocks), work)
-    bad = cut.uneven(squares, x, padding, (kh, kw))
+    bad = cut.uneven(squares, padding, (kh, kw))
     outliers.correlate(bad, cut.mh, x, w, b, y, padding)
     return y
 
@@ -202,8 +201,8 @@ def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> A
     with outliers.silent():
         total: Array = sum(parallel(len(cut.blocks), work))             # NW·NH C O
     m = (cut.mh, cut.mw)
-    if cut.uneven(x_squares, x, padding, kernel_size) is not None or outliers.uneven_tiles(
-            y_squares, y, (0, 0), (cut.down, cut.across), m, m, math.prod(m), m[0]) is not None:
+    if cut.uneven(x_squares, padding, kernel_size) is not None or outliers.uneven_tiles(
+            y_squares, (0, 0), (cut.down, cut.across), m, m, math.prod(m), m[0]) is not None:
         return NotImplemented
     half = np.matmul(cut.filter_w.T, total.reshape(cut.nw, -1))         # KW NH·C·O
     half = half.reshape(kernel_size[1], cut.nh, -1)

@@ -48,6 +48,7 @@ from tinygrad_cnn.kernels.blocks import (
     view,
 )
 from tinygrad_cnn.kernels.memory import allocate
+from tinygrad_cnn.kernels.outliers import Squares
 from tinygrad_cnn.kernels.threads import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.kernels.toom_cook import MOST, gather, matrices, repeat
 from tinygrad_cnn.shapes import Pair, Sides
@@ -116,7 +117,7 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
 def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> Any:
     c, o = x.shape[3], y.shape[3]
     strips = _strips(y.shape, kernel_size, c, get_num_threads())
-    x_squares, y_squares = _squares(x), _squares(y)
+    x_squares, y_squares = Squares(x, 1), Squares(y, 1)
 
     def work(low: int, high: int) -> Array:
         total = np.zeros((strips.n, strips.reach * c, strips.g * o), np.float32)
@@ -132,18 +133,13 @@ def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> 
 
     with outliers.silent():
         parts = np.asarray(sum(parallel(len(strips.blocks), work)))
-        if strips.uneven(x_squares, x, padding[0]) is not None or outliers.uneven_rows(
-                y_squares, y, 0, strips.count, strips.m, strips.m, strips.m,
+        if strips.uneven(x_squares, padding[0]) is not None or outliers.uneven_rows(
+                y_squares, 0, strips.count, strips.m, strips.m, strips.m,
                 strips.m) is not None:
             return NotImplemented
     total: Array = gather(parts, kernel_size[1], c, strips.g)               # n KW·C·O
     w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total)
     return w.reshape(*kernel_size, c, o)
-
-
-def _squares(x: Array) -> Array:
-    """A place for the sum of squares of each row: N H 1."""
-    return np.zeros((*x.shape[:2], 1), np.float32)
 
 
 def _tiled(c: int, o: int, size: Sequence[int], kernel_size: Pair) -> bool:
@@ -160,7 +156,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     y = allocate("conv2d", tuple(out), np.float32)
     to_filter = matrices(strips.m, kh)[1]
     filters = repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, strips.g)
-    squares = _squares(x)
+    squares = Squares(x, 1)
 
     def work(low: int, high: int) -> None:
         for block in strips.blocks[low:high]:
@@ -172,7 +168,7 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
 
     with outliers.silent():
         parallel(len(strips.blocks), work)
-    outliers.correlate(strips.uneven(squares, x, padding[0]), strips.m, x, w, b, y, padding)
+    outliers.correlate(strips.uneven(squares, padding[0]), strips.m, x, w, b, y, padding)
     return y
 
 
@@ -206,12 +202,11 @@ class _Strips:
                 (self.n, count, strips, self.width * self.o))
 
     def transform_pixels(self, x: Array, block: Block, padding: Sides, padded: Array,
-                         out: Array, squares: Array) -> None:
+                         out: Array, squares: Squares) -> None:
         """Bᵀ d: n N·S·W·C, with zeros behind; and the sums of squares of the padded rows."""
         images, first, last = block
         top = padding[0][0]
-        rows = slice(max(0, self.m * first - top), max(0, self.m * last + self.kh - 1 - top))
-        squares[images, rows] = outliers.sum_squares(x[images, rows], 1)
+        squares.look(images, self.m * first - top, self.m * last + self.kh - 1 - top)
         place(padded, x[images], self.m * first - top, -padding[1][0])
         image, row, _, item = padded.strides
         seen = view(padded, (len(padded), last - first, self.n, self.width * self.c),
@@ -256,18 +251,17 @@ class _Strips:
                           products[:, whole:]))
         return pairs
 
-    def uneven(self, squares: Array, x: Array, around: Pair) -> Array | None:
+    def uneven(self, squares: Squares, around: Pair) -> Array | None:
         """Which strips of pixels are not to be filtered: S N, or None."""
-        return outliers.uneven_rows(squares, x, around[0], self.count, self.m, self.n, self.kh,
+        return outliers.uneven_rows(squares, around[0], self.count, self.m, self.n, self.kh,
                                     self.kh - max(around))
 
-    def transform_results(self, y: Array, block: Block, out: Array, squares: Array) -> None:
+    def transform_results(self, y: Array, block: Block, out: Array, squares: Squares) -> None:
         """A y: n N S W O, zero where windows run over the right edge; and the sums of squares."""
         out[..., self.ow * self.o:] = 0
         from_results = matrices(self.m, self.kh)[2].T
         images, first, last = block
-        rows = slice(self.m * first, self.m * last)
-        squares[images, rows] = outliers.sum_squares(y[images, rows], 1)
+        squares.look(images, self.m * first, self.m * last)
         for results, products in self._pairs(y, out, block):
             np.matmul(from_results[:, :results.shape[2]], results, out=products)
 
