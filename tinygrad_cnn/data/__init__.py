@@ -32,6 +32,7 @@ from tinygrad_cnn.data.transforms import (
     Transform,
     channel_statistics,
 )
+from tinygrad_cnn.names import on_first_use
 
 __all__ = [
     "NAMES",
@@ -58,3 +59,5 @@ __all__ = [
     "read_cifar_python",
     "read_idx",
 ]
+
+on_first_use(__name__)
