@@ -362,7 +362,7 @@ def test_a_setting_out_of_range_is_taken_or_refused_in_the_name_of_the_function(
     """Whichever op's shape rule is asked on the way, as an adjoint asks that of its op."""
     op, function = tc.OPS[name], getattr(tc, name)
     takes = inspect.signature(function).parameters
-    for sample in list(op.samples(np.random.default_rng(0)))[:3]:
+    for sample in list(op.test.samples(np.random.default_rng(0)))[:3]:
         given = {k: v for k, v in sample.settings.items() if k in takes}
         for key, value in given.items():
             for other in out_of_range(value):

@@ -26,7 +26,7 @@ EXTREME = (0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 1e-40, -1e-40, 1e-30, 88.0, -88.0, 80
 
 
 def samples(op):
-    return [s for s in op.samples(np.random.default_rng(0)) if any(
+    return [s for s in op.test.samples(np.random.default_rng(0)) if any(
         a is not None and a.size for a in s.args)]
 
 
@@ -229,7 +229,7 @@ def test_a_masked_entry_gets_no_gradient_however_large_the_cotangent(name, compi
 def selecting_ops():
     """Ops whose derivative is exactly 0 at some entries and not at others, by values alone."""
     for op in OPS.values():
-        if op.piecewise_linear or op.name in ("where", "dropout"):
+        if op.test.piecewise_linear or op.name in ("where", "dropout"):
             yield op
 
 

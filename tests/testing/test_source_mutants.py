@@ -14,7 +14,7 @@ from tinygrad_cnn.testing.source_mutants import source_mutants
 
 def test_derived_cases_fit_the_declaration_and_change_with_the_seed():
     op = OPS["conv2d"]
-    samples = list(op.samples(np.random.default_rng(0)))
+    samples = list(op.test.samples(np.random.default_rng(0)))
     made = [[c.id for c in derived(op, samples, np.random.default_rng(seed), 3)]
             for seed in (1, 2)]
     assert all(made)
@@ -42,7 +42,7 @@ def _scale_vjp_w(ct, out, x, w):
 
 def scale_rows(samples):
     return Op(name="scale_rows", shape=lambda x, w: x, kernels={"array": lambda x, w: x * w},
-              vjp={"x": _scale_vjp_x, "w": _scale_vjp_w}, samples=samples, affine_in=("x", "w"))
+              vjp={"x": _scale_vjp_x, "w": _scale_vjp_w}, samples=samples, exact_in=("x", "w"))
 
 
 def full(rng):

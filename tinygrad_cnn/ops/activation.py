@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array, unary
-from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.elementwise import clip, keep
 from tinygrad_cnn.ops.samples import matrices, smooth_matrices
@@ -33,11 +33,11 @@ def _relu_vjp(ct: Any, out: Any, x: Any) -> Any:
 
 
 RELU = register(Op(
-    name="relu", shape=_same, kernels={"array": kernels.relu},
-    vjp={"x": _relu_vjp}, samples=matrices, piecewise_linear=True, ties="left", reads=("out",),
+    name="relu", shape=_same, kernels={"array": kernels.relu}, vjp={"x": _relu_vjp},
+    test=OpTest(samples=matrices, piecewise_linear=True, subgradient="left"), saved=("out",),
     family="activation"))
 
-relu = public()(unary(RELU, kernels.relu))
+relu = register_function()(unary(RELU, kernels.relu))
 relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
 
     Parameters
@@ -68,7 +68,8 @@ def _slope_op(name: str, kernel: Callable[[np.ndarray], np.ndarray],
     op = register(Op(
         name=f"{name}_slope", shape=_same, kernels={"array": kernel},
         vjp={"x": lambda ct, out, x: ct * second(x)},
-        samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
+        test=OpTest(samples=smooth_matrices(wide=12.0)), saved=("x",), couples=(),
+        family="activation"))
     return unary(op, kernel)
 
 
@@ -101,10 +102,9 @@ _gelu_slope = _slope_op("gelu", kernels.gelu_slope, _gelu_second)
 TANH = register(Op(
     name="tanh", shape=_same, kernels={"array": np.tanh},
     vjp={"x": lambda ct, out, x: ct * (4.0 * _sigmoid_slope(2.0 * x))},
-    samples=smooth_matrices(wide=6.0), reads=("x",), couples=(),
-    family="activation"))
+    test=OpTest(samples=smooth_matrices(wide=6.0)), saved=("x",), couples=(), family="activation"))
 
-tanh = public(np.tanh)(unary(TANH, np.tanh))
+tanh = register_function(np.tanh)(unary(TANH, np.tanh))
 tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 − tanh².
 
     Parameters
@@ -120,10 +120,9 @@ tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 �
 SIGMOID = register(Op(
     name="sigmoid", shape=_same, kernels={"array": kernels.sigmoid},
     vjp={"x": lambda ct, out, x: ct * _sigmoid_slope(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
-    family="activation"))
+    test=OpTest(samples=smooth_matrices(wide=12.0)), saved=("x",), couples=(), family="activation"))
 
-sigmoid = public()(unary(SIGMOID, kernels.sigmoid))
+sigmoid = register_function()(unary(SIGMOID, kernels.sigmoid))
 sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; derivative σ (1 − σ).
 
     Parameters
@@ -139,11 +138,10 @@ sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; 
 
 SOFTPLUS = register(Op(
     name="softplus", shape=_same, kernels={"array": kernels.softplus},
-    vjp={"x": lambda ct, out, x: ct * sigmoid(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
-    family="activation"))
+    vjp={"x": lambda ct, out, x: ct * sigmoid(x)}, test=OpTest(samples=smooth_matrices(wide=12.0)),
+    saved=("x",), couples=(), family="activation"))
 
-softplus = public()(unary(SOFTPLUS, kernels.softplus))
+softplus = register_function()(unary(SOFTPLUS, kernels.softplus))
 softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its derivative is sigmoid(x).
 
     Parameters
@@ -161,10 +159,9 @@ softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its deriva
 SILU = register(Op(
     name="silu", shape=_same, kernels={"array": kernels.silu},
     vjp={"x": lambda ct, out, x: ct * _silu_slope(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
-    family="activation"))
+    test=OpTest(samples=smooth_matrices(wide=12.0)), saved=("x",), couples=(), family="activation"))
 
-silu = public()(unary(SILU, kernels.silu))
+silu = register_function()(unary(SILU, kernels.silu))
 silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
 
     Parameters
@@ -185,10 +182,9 @@ silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
 GELU = register(Op(
     name="gelu", shape=_same, kernels={"array": kernels.gelu},
     vjp={"x": lambda ct, out, x: ct * _gelu_slope(x)},
-    samples=smooth_matrices(wide=5.0), reads=("x",), couples=(),
-    family="activation"))
+    test=OpTest(samples=smooth_matrices(wide=5.0)), saved=("x",), couples=(), family="activation"))
 
-gelu = public()(unary(GELU, kernels.gelu))
+gelu = register_function()(unary(GELU, kernels.gelu))
 gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by entry.
 
     y = x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), within 5e-4 of x · Φ(x).
@@ -221,11 +217,12 @@ def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 LEAKY_RELU = register(Op(
     name="leaky_relu", shape=lambda x, *, slope: x, kernels={"array": kernels.leaky_relu},
-    vjp={"x": _leaky_relu_vjp}, samples=_leaky_relu_samples, piecewise_linear=True, ties="left",
-    reads=("x",), family="activation"))
+    vjp={"x": _leaky_relu_vjp},
+    test=OpTest(samples=_leaky_relu_samples, piecewise_linear=True, subgradient="left"),
+    saved=("x",), family="activation"))
 
 
-@public()
+@register_function()
 def leaky_relu(x: Any, *, slope: float = 0.01) -> Tensor:
     """x above zero, slope · x elsewhere, entry by entry; the derivative at 0 is the slope.
 
@@ -269,11 +266,11 @@ def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 ELU = register(Op(
     name="elu", shape=lambda x, *, alpha: x, kernels={"array": kernels.elu}, vjp={"x": _elu_vjp},
-    samples=_elu_samples, ties="left", reads=("x",), couples=(),
+    test=OpTest(samples=_elu_samples, subgradient="left"), saved=("x",), couples=(),
     family="activation"))
 
 
-@public()
+@register_function()
 def elu(x: Any, *, alpha: float = 1.0) -> Tensor:
     """x above zero, alpha · (exp(x) − 1) elsewhere, entry by entry; the derivative at 0 is alpha.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
-from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
@@ -41,37 +41,37 @@ def keep(condition: np.ndarray, ct: Any) -> Any:
 ADD = register(Op(
     name="add", shape=lambda a, b: broadcast("add", a=a, b=b), kernels={"array": kernels.add},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
+    test=OpTest(samples=broadcasting(), exact_in=("a", "b")), saved=(), broadcasts=True))
 
 SUB = register(Op(
     name="sub", shape=lambda a, b: broadcast("sub", a=a, b=b), kernels={"array": kernels.sub},
     vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: -ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
+    test=OpTest(samples=broadcasting(), exact_in=("a", "b")), saved=(), broadcasts=True))
 
 MUL = register(Op(
     name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": kernels.mul},
     vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"), couples=()))
+    test=OpTest(samples=broadcasting(), exact_in=("a", "b")), saved=("a", "b"), couples=(),
+    broadcasts=True))
 
 DIV = register(Op(
     name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
     vjp={"a": lambda ct, out, a, b: ct / b, "b": lambda ct, out, a, b: ct * -(a / b / b)},
-    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), couples=()))
+    test=OpTest(samples=broadcasting(b=(0.5, 2.0))), saved=("a", "b"), couples=(), broadcasts=True))
 
 NEG = register(Op(
-    name="neg", shape=_same, kernels={"array": np.negative},
-    vjp={"x": lambda ct, out, x: -ct},
-    samples=matrices, affine_in=("x",), reads=()))
+    name="neg", shape=_same, kernels={"array": np.negative}, vjp={"x": lambda ct, out, x: -ct},
+    test=OpTest(samples=matrices, exact_in=("x",)), saved=()))
 
 _add, _sub, _mul = binary(ADD, np.add), binary(SUB, np.subtract), binary(MUL, np.multiply)
 _div, _neg = binary(DIV, np.true_divide), unary(NEG, np.negative)
 
 # Operators find these by name, without a call in between.
-add = public(np.add)(_add)
-sub = public(np.subtract)(_sub)
-mul = public(np.multiply)(_mul)
-div = public(np.true_divide)(_div)
-neg = public(np.negative)(_neg)
+add = register_function(np.add)(_add)
+sub = register_function(np.subtract)(_sub)
+mul = register_function(np.multiply)(_mul)
+div = register_function(np.true_divide)(_div)
+neg = register_function(np.negative)(_neg)
 
 _ARITHMETIC = """{line}
 
@@ -131,12 +131,12 @@ def _power_vjp_b(ct: Any, out: Any, a: Any, b: Any) -> Any:
 
 
 POWER = register(Op(
-    name="power", shape=lambda a, b: broadcast("power", a=a, b=b),
-    kernels={"array": kernels.power}, vjp={"a": _power_vjp_a, "b": _power_vjp_b},
-    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True, couples=()))
+    name="power", shape=lambda a, b: broadcast("power", a=a, b=b), kernels={"array": kernels.power},
+    vjp={"a": _power_vjp_a, "b": _power_vjp_b},
+    test=OpTest(samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0))), couples=(), broadcasts=True))
 
 
-@public(np.power)
+@register_function(np.power)
 def power(a: Any, b: Any) -> Tensor:
     """Raise ``a`` to the power ``b``, entry by entry.
 
@@ -162,28 +162,29 @@ def power(a: Any, b: Any) -> Tensor:
 
 EXP = register(Op(
     name="exp", shape=_same, kernels={"array": np.exp}, vjp={"x": lambda ct, out, x: ct * out},
-    samples=smooth_matrices(), reads=("out",), couples=()))
+    test=OpTest(samples=smooth_matrices()), saved=("out",), couples=()))
 
 EXPM1 = register(Op(
     name="expm1", shape=_same, kernels={"array": np.expm1},
-    vjp={"x": lambda ct, out, x: ct * (out + 1.0)},
-    samples=smooth_matrices(), reads=("out",), couples=()))
+    vjp={"x": lambda ct, out, x: ct * (out + 1.0)}, test=OpTest(samples=smooth_matrices()),
+    saved=("out",), couples=()))
 
 LOG = register(Op(
     name="log", shape=_same, kernels={"array": np.log}, vjp={"x": lambda ct, out, x: ct / x},
-    samples=smooth_matrices(0.25, 3.0), reads=("x",), couples=()))
+    test=OpTest(samples=smooth_matrices(0.25, 3.0)), saved=("x",), couples=()))
 
 SQRT = register(Op(
     name="sqrt", shape=_same, kernels={"array": np.sqrt},
-    vjp={"x": lambda ct, out, x: ct * 0.5 / out},
-    samples=smooth_matrices(0.25, 3.0), reads=("out",), couples=()))
+    vjp={"x": lambda ct, out, x: ct * 0.5 / out}, test=OpTest(samples=smooth_matrices(0.25, 3.0)),
+    saved=("out",), couples=()))
 
 ABS = register(Op(
     name="abs", shape=_same, kernels={"array": np.abs},
     vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
-    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), couples=()))
+    test=OpTest(samples=matrices, piecewise_linear=True, subgradient="middle"), saved=("x",),
+    couples=()))
 
-exp = public(np.exp)(unary(EXP, np.exp))
+exp = register_function(np.exp)(unary(EXP, np.exp))
 exp.__doc__ = """The exponential, entry by entry; its own derivative.
 
     Parameters
@@ -196,7 +197,7 @@ exp.__doc__ = """The exponential, entry by entry; its own derivative.
     array([1.], dtype=float32)
     """
 
-expm1 = public(np.expm1)(unary(EXPM1, np.expm1))
+expm1 = register_function(np.expm1)(unary(EXPM1, np.expm1))
 expm1.__doc__ = """exp(x) − 1, entry by entry, with all digits where x is small.
 
     Parameters
@@ -209,7 +210,7 @@ expm1.__doc__ = """exp(x) − 1, entry by entry, with all digits where x is smal
     array([1.e-10], dtype=float32)
     """
 
-log = public(np.log)(unary(LOG, np.log))
+log = register_function(np.log)(unary(LOG, np.log))
 log.__doc__ = """The natural logarithm, entry by entry; its derivative is 1/x.
 
     Parameters
@@ -223,7 +224,7 @@ log.__doc__ = """The natural logarithm, entry by entry; its derivative is 1/x.
     array([0.], dtype=float32)
     """
 
-sqrt = public(np.sqrt)(unary(SQRT, np.sqrt))
+sqrt = register_function(np.sqrt)(unary(SQRT, np.sqrt))
 sqrt.__doc__ = """The square root, entry by entry; its derivative is 1 / (2 √x).
 
     Parameters
@@ -237,7 +238,7 @@ sqrt.__doc__ = """The square root, entry by entry; its derivative is 1 / (2 √x
     array([3.], dtype=float32)
     """
 
-abs = public(np.abs)(unary(ABS, np.abs))
+abs = register_function(np.abs)(unary(ABS, np.abs))
 abs.__doc__ = """The absolute value, entry by entry; its derivative is the sign, and 0 at 0.
 
     Parameters
@@ -266,16 +267,18 @@ MAXIMUM = register(Op(
     kernels={"array": np.maximum},
     vjp={"a": lambda ct, out, a, b: _larger(ct, a, b),
          "b": lambda ct, out, a, b: _larger(ct, b, a)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
+    test=OpTest(samples=broadcasting(), piecewise_linear=True, subgradient="even"),
+    saved=("a", "b"), broadcasts=True))
 
 MINIMUM = register(Op(
     name="minimum", shape=lambda a, b: broadcast("minimum", a=a, b=b),
     kernels={"array": np.minimum},
     vjp={"a": lambda ct, out, a, b: _larger(ct, b, a),
          "b": lambda ct, out, a, b: _larger(ct, a, b)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
+    test=OpTest(samples=broadcasting(), piecewise_linear=True, subgradient="even"),
+    saved=("a", "b"), broadcasts=True))
 
-maximum = public(np.maximum)(binary(MAXIMUM, np.maximum))
+maximum = register_function(np.maximum)(binary(MAXIMUM, np.maximum))
 maximum.__doc__ = """The larger of two values, entry by entry; a tie shares the gradient evenly.
 
     Parameters
@@ -294,7 +297,7 @@ maximum.__doc__ = """The larger of two values, entry by entry; a tie shares the 
     array([3., 5.], dtype=float32)
     """
 
-minimum = public(np.minimum)(binary(MINIMUM, np.minimum))
+minimum = register_function(np.minimum)(binary(MINIMUM, np.minimum))
 minimum.__doc__ = """The smaller of two values, entry by entry; a tie shares the gradient evenly.
 
     Parameters
@@ -327,11 +330,11 @@ def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
 
 CLIP = register(Op(
     name="clip", shape=lambda x, *, low, high: x, kernels={"array": kernels.clip},
-    vjp={"x": _clip_vjp}, samples=_clip_samples, piecewise_linear=True, ties="larger",
-    reads=("x",)))
+    vjp={"x": _clip_vjp},
+    test=OpTest(samples=_clip_samples, piecewise_linear=True, subgradient="larger"), saved=("x",)))
 
 
-@public()
+@register_function()
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """The nearest number in [low, high]; the gradient passes on the closed interval.
 
@@ -406,10 +409,10 @@ WHERE = register(Op(
     name="where", shape=_where_shape, kernels={"array": kernels.where},
     vjp={"a": lambda ct, out, a, b, *, condition: keep(condition, ct),
          "b": lambda ct, out, a, b, *, condition: keep(~condition, ct)},
-    samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
+    test=OpTest(samples=_where_samples, exact_in=("a", "b")), saved=(), broadcasts=True))
 
 
-@public()
+@register_function()
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """``a`` where the condition holds, ``b`` elsewhere.
 
