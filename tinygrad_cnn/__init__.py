@@ -41,6 +41,6 @@ __all__ = [
     "OpTest", "Parameter", "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError",
     "VizError", "__version__", "autotune", "check_mutation", "custom_op", "detect_anomaly",
     "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients", "is_grad_enabled",
-    "no_grad", "register", "release_memory", "set_compiled", "set_num_threads", "tensor", "use_kernels",
-    *_ops,
+    "no_grad", "register", "release_memory", "set_compiled", "set_num_threads", "tensor",
+    "use_kernels", *_ops,
 ]

@@ -193,7 +193,7 @@ def pooled(ties):
 
 MASKED = {
     "relu": (tc.relu, [-1.0, 4.0], [0, 0.25]),
-    "leaky_relu": (lambda x: tc.leaky_relu(x, slope=0.0), [-1.0, 4.0], [0, 0.25]),
+    "leaky_relu": (lambda x: tc.leaky_relu(x, negative_slope=0.0), [-1.0, 4.0], [0, 0.25]),
     "elu": (lambda x: tc.elu(x, alpha=0.0), [-1.0, 4.0], [0, 0.25]),
     "clip": (lambda x: tc.clip(x, 0, None), [-1.0, 4.0], [0, 0.25]),
     "clip from above": (lambda x: tc.clip(x, None, 0.0), [1.0, 2.0], [0, 0]),

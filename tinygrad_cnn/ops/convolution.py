@@ -22,9 +22,9 @@ from tinygrad_cnn.core import Tensor, apply, as_tensor, make_function
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
+from tinygrad_cnn.ops.declare import geometry
 from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
-from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]

@@ -18,10 +18,10 @@ from tinygrad_cnn.core import Tensor, apply, as_tensor, make_function
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import pooling, reference
+from tinygrad_cnn.ops.declare import geometry
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
-from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 
 __all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
