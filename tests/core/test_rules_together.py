@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import OPS, Op, Sample, Tensor
+from tinygrad_cnn import OPS, Sample, Tensor
 from tinygrad_cnn.core import apply
 from tinygrad_cnn.core.graph import Observer, observing
+from tinygrad_cnn.core.op import make_op
 
 
 def product(rule, **changes):

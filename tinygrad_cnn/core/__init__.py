@@ -20,6 +20,7 @@ from tinygrad_cnn.core.tensor import (
     as_tensor,
     refuse_tensors_inside,
     shared,
+    source_of,
     tensor,
     writable,
 )
@@ -27,5 +28,5 @@ from tinygrad_cnn.core.tensor import _wrap as _wrap
 
 __all__ = ["Parameter", "Tensor", "TensorLike", "apply", "apply_with_residuals", "as_array",
            "as_dtype", "as_setting", "as_tensor", "binary", "custom_op", "grad", "gradients",
-           "is_grad_enabled", "make_function", "refuse_tensors_inside", "scope", "shared", "tensor",
-           "unary", "writable"]
+           "is_grad_enabled", "make_function", "refuse_tensors_inside", "scope", "shared",
+           "source_of", "tensor", "unary", "writable"]
