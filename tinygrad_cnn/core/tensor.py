@@ -15,11 +15,11 @@ from array import array as buffer
 from collections import UserList, deque
 from collections.abc import Callable, Iterator, Sequence
 from sys import getrefcount
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 from weakref import ref
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
@@ -28,9 +28,9 @@ from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor",
-           "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor", "with_own_dtype",
-           "writable"]
+__all__ = ["Parameter", "Tensor", "TensorLike", "as_array", "as_dtype", "as_setting", "as_tensor",
+           "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
+           "with_own_dtype", "writable"]
 
 Array = NDArray[Any]
 Method = Callable[..., "Tensor"]
@@ -844,3 +844,7 @@ def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
     if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
     return array.astype(dtype, copy=False)
+
+
+TensorLike: TypeAlias = Tensor | ArrayLike
+"""What is taken for a tensor: arrays, numbers and nested lists of numbers, too."""

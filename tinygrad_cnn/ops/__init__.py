@@ -1,6 +1,6 @@
 """Every op: its declaration, registered in ``OPS``, and its public function.
 
-The files, each of which may import the ones before it: ``samples``, ``elementwise``,
+The files, each of which may import the ones before it: ``declare``, ``elementwise``,
 ``activation``, ``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
 ``loss``, ``random``, ``numpy_functions``, ``methods``.
 """
