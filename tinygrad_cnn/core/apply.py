@@ -41,6 +41,7 @@ __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "un
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
 _KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
+_NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
 _HERE = globals()                                       # and those of a + 2.0 these too
@@ -120,14 +121,12 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
 
 
-def _origin(frame: FrameType | None) -> tuple[Any, int] | None:
-    """The innermost line outside the package: code object and instruction, never the frame."""
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] != _PACKAGE:
-            return frame.f_code, frame.f_lasti
+def _outside(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame outside the package."""
+    while frame is not None and \
+            frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame = frame.f_back
-    return None
+    return frame
 
 
 def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
@@ -249,8 +248,8 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
 
 
 def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
-            residuals: dict[str, Any], y: Array, state: State,
-            began: float) -> Tensor:
+            residuals: dict[str, Any], y: Array, state: State, began: float) -> Tensor:
+    """The result as a tensor, with a node if a gradient is wanted; an observer is told of it."""
     tracked = state.recording and bool([1 for x in tensors if x is not None and x._requires_grad])
     if not tracked and state.observer is None:
         return _wrap(y, False, None)
@@ -260,11 +259,12 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
     values = tuple([None if x is None else shared(x) if x._access else x._data for x in kept])
-    node = Node(op, kept, values, settings, residuals, y if op.reads_out else None, state.scope,
-                _origin(sys._getframe(3)))
+    result = _recorded(op, kept, values, y, state, _outside(sys._getframe(2)), settings,
+                       residuals)
     if state.observer is not None:
-        state.observer.forward(node, tensors, y, time.perf_counter() - began)
-    return _wrap(y, True, node) if tracked else _wrap(y, False, None)
+        assert result.node is not None
+        state.observer.forward(result.node, tensors, y, time.perf_counter() - began)
+    return result if tracked else _wrap(y, False, None)
 
 
 def _unwritten(value: Any) -> Any:
@@ -291,17 +291,14 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
 
     NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
     """
-    reads_out, unread = op.reads_out, op.unread
+    unread = op.unread
 
     def function(a: Any, b: Any) -> Tensor:
         state = _state.get()
         try:
-            x, y = a._data, b._data
-            dtype = x.dtype
-            if dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
-                    or not isinstance(b, Tensor):
-                return apply(op, a, b)
-            if x.size >= _LARGE:
+            x, y = a._data, b._data             # which a masked array has as well
+            dtype, writable = x.dtype, a._access or b._access
+            if dtype is not y.dtype or state.observer is not None or x.size >= _LARGE:
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
         except AttributeError:
@@ -321,9 +318,9 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         if unread and out.nbytes >= _KEEP_BYTES:
             inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
-        if a._access or b._access:
+        if writable:
             values = tuple(map(shared, inputs))
-        return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
+        return _recorded(op, inputs, values, out, state, sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
 
@@ -337,23 +334,26 @@ def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callabl
 
 
 def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
-              reads_out: bool, state: State, frame: FrameType) -> Tensor:
-    """A tensor and its node, field by field: this runs for each elementwise op of a program."""
+              state: State, frame: FrameType | None, settings: dict[str, Any] = _NOTHING,
+              residuals: dict[str, Any] = _NOTHING) -> Tensor:
+    """A tensor and its node, field by field: this runs for each op of a program."""
     node = _new(Node)
     node.op = op
     node.inputs = inputs
     node.values = values
-    node.settings = node.residuals = _NOTHING
-    node.out = out if reads_out else None
+    node.settings = settings
+    node.residuals = residuals
+    node.out = out if op.reads_out else None
     node.scope = state.scope
     node.serial = next(_serial)
+    while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE):
+        frame = frame.f_back
     if state.scope:
-        node.origin = _origin(frame)
+        frame = _outside(frame)
+    if frame is None:
+        node.code, node.instruction = None, 0
     else:
-        while (place := frame.f_globals) is _OPERATORS or place is _HERE:
-            assert frame.f_back is not None
-            frame = frame.f_back
-        node.origin = (frame.f_code, frame.f_lasti)
+        node.code, node.instruction = frame.f_code, frame.f_lasti
     t = _new(Tensor)
     t._data = out
     t._access = 0
@@ -365,7 +365,7 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
 
 def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
     """The function of an elementwise op of one input and no settings."""
-    reads_out, unread = op.reads_out, op.unread
+    unread = op.unread
 
     def function(x: Any) -> Tensor:
         state = _state.get()
@@ -377,13 +377,10 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
         kept: Any = _stand_in(x) if unread else x
-        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
-                         state, sys._getframe(1))
+        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, state,
+                         sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
-
-
-_NOTHING: dict[str, Any] = {}
 
 
 # ---- public functions made from a declaration ----------------------------------------------------
