@@ -9,7 +9,7 @@ from tinygrad_cnn.core.apply import (
     unary,
 )
 from tinygrad_cnn.core.autograd import grad, gradients
-from tinygrad_cnn.core.graph import is_grad_enabled, scope
+from tinygrad_cnn.core.graph import is_grad_enabled
 from tinygrad_cnn.core.tensor import (
     Parameter,
     Tensor,
@@ -26,5 +26,5 @@ from tinygrad_cnn.core.tensor import _wrap as _wrap
 
 __all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
            "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad",
-           "gradients", "is_grad_enabled", "refuse_tensors_inside", "scope", "shared", "tensor",
+           "gradients", "is_grad_enabled", "refuse_tensors_inside", "shared", "tensor",
            "unary", "writable"]

@@ -11,7 +11,7 @@ import inspect
 import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ContextDecorator, contextmanager
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
 
 __all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "key_of",
-           "leading_to", "locked", "no_grad", "observing", "refuse_changed", "scope"]
+           "leading_to", "locked", "no_grad", "observing", "refuse_changed", "state_after"]
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,12 +88,14 @@ class State:
     """Whether ops are recorded, the path of the running modules, and who is watching.
 
     ``plain``: a first-order backward pass runs, so op functions take and give plain arrays.
+    ``calls``: what the running modules have noted of the calls that ended.
     """
 
     recording: bool = True
     plain: bool = False
     scope: tuple[str, ...] = ()
     observer: Observer | None = None
+    calls: Any = None
     outer: State | None = field(default=None, repr=False, compare=False)    # outside the block
     over: bool = field(default=False, repr=False, compare=False)            # it ended out of turn
 
@@ -111,7 +113,8 @@ def changed(**fields: Any) -> Iterator[State]:
     back.
     """
     before = after = _state.get()
-    state = State(before.recording, before.plain, before.scope, before.observer, before)
+    state = State(before.recording, before.plain, before.scope, before.observer, before.calls,
+                  before)
     for name, value in fields.items():
         setattr(state, name, value)
     try:
@@ -119,15 +122,22 @@ def changed(**fields: Any) -> Iterator[State]:
         yield state
     finally:
         try:
-            if (here := _state.get()) is state:
-                while after.over and after.outer is not None:
-                    after = after.outer
-            else:
-                for name in fields:
-                    setattr(state, name, getattr(before, name))
-                state.over, after = True, here
+            after = state_after(state, before, *fields)
         finally:
             _state.set(after)
+
+
+def state_after(state: State, before: State, *fields: str) -> State:
+    """What holds after a block: what held before it, unless blocks end out of turn."""
+    here = _state.get()
+    if here is state:
+        while before.over and before.outer is not None:
+            before = before.outer
+        return before
+    for name in fields:
+        setattr(state, name, getattr(before, name))
+    state.over = True
+    return here
 
 
 class _Recording(ContextDecorator):
@@ -234,14 +244,6 @@ def is_grad_enabled() -> bool:
     True
     """
     return _state.get().recording
-
-
-def scope(name: str) -> AbstractContextManager[State]:
-    """Add ``name`` to the path that nodes made inside the block carry; gives the state.
-
-    Modules call this.
-    """
-    return changed(scope=(*_state.get().scope, name))
 
 
 @contextmanager
