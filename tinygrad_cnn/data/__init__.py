@@ -42,6 +42,7 @@ from tinygrad_cnn.data.transforms import (
     Transform,
     channel_statistics,
 )
+from tinygrad_cnn.names import on_first_use
 
 __all__ = [
     "NAMES", "ColorJitter", "Compose", "CutMix", "Cutout", "DataLoader", "Dataset", "MixUp",
@@ -51,3 +52,5 @@ __all__ = [
     "load_idx", "load_image_folder", "random_split", "read_cifar_binary", "read_cifar_python",
     "read_idx",
 ]
+
+on_first_use(__name__)
