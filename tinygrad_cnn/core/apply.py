@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank, locked
-from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, public, register
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
     Array,
@@ -31,16 +31,17 @@ from tinygrad_cnn.core.tensor import (
     held,
     refuse_tensors_inside,
     shared,
+    standing_for,
     with_own_dtype,
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
+__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_function", "unary"]
 
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
-_KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
+_KEEP_BYTES = 4096          # below this, a stand-in for unsaved values costs more than it saves
 _NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
@@ -65,9 +66,10 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
                 raise DTypeError(
                     f"{op.name}: {op.input_name(first)} is {dtype} but {op.input_name(i)} is "
                     f"{x._data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
-            result.append(_wrap(x._data.astype(dtype), False, None))
+            result.append(standing_for(x, _wrap(x._data.astype(dtype), False, None)))
         else:
-            result.append(_exposed(_converted(x, dtype, op.name, op.input_name(i))))
+            made = _exposed(_converted(x, dtype, op.name, op.input_name(i)))
+            result.append(standing_for(x, made))
     return tuple(result)
 
 
@@ -273,7 +275,7 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     kept: list[Any] = []
     values: list[Any] = []
     for i, x in enumerate(tensors):
-        x = _stand_in(x) if i in op.unread else x
+        x = _stand_in(x) if i in op.unsaved else x
         kept.append(x)
         values.append(None if x is None else shared(x) if x._access else x._data)
     if op.foreign:
@@ -302,7 +304,7 @@ def _stand_in(x: Tensor | None) -> Tensor | None:
         return x
     t = _wrap(blank(x._data.shape, x._data.dtype), x._requires_grad, x.node)
     t.name = x.name
-    return t
+    return t if x.node is not None else standing_for(x, t)
 
 
 def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
@@ -310,7 +312,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
 
     NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
     """
-    unread = op.unread
+    unsaved = op.unsaved
 
     def function(a: Any, b: Any) -> Tensor:
         state = _state.get()
@@ -334,8 +336,8 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             return _wrap(out, False, None)
         inputs: tuple[Any, ...] = (a, b)
         values: Any = (x, y)
-        if unread and out.nbytes >= _KEEP_BYTES:
-            inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
+        if unsaved and out.nbytes >= _KEEP_BYTES:
+            inputs = tuple(_stand_in(t) if i in unsaved else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
         if writable:
             values = tuple(map(shared, inputs))
@@ -362,7 +364,7 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
     node.values = values
     node.settings = settings
     node.residuals = residuals
-    node.out = out if op.reads_out else None
+    node.out = out if op.saves_out else None
     node.scope = state.scope
     node.serial = next(_serial)
     while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE):
@@ -384,7 +386,7 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
 
 def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
     """The function of an elementwise op of one input and no settings."""
-    unread = op.unread
+    unsaved = op.unsaved
 
     def function(x: Any) -> Tensor:
         state = _state.get()
@@ -395,7 +397,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
-        kept: Any = _stand_in(x) if unread else x
+        kept: Any = _stand_in(x) if unsaved else x
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, state,
                          sys._getframe(1))
 
@@ -404,7 +406,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
 
 # ---- public functions made from a declaration ----------------------------------------------------
 
-def expose(op: Op) -> Callable[..., Tensor]:
+def make_function(op: Op) -> Callable[..., Tensor]:
     """The public function of an op whose settings need no normalizing; its ``op`` is the op."""
     known = frozenset(op.settings)
 
@@ -428,7 +430,7 @@ def expose(op: Op) -> Callable[..., Tensor]:
         *(kinds(n, kinds.VAR_POSITIONAL if op.variadic else kinds.POSITIONAL_OR_KEYWORD,
                 default=None if n in op.optional else kinds.empty) for n in op.inputs),
         *(kinds(n, kinds.KEYWORD_ONLY) for n in op.settings)])
-    return public()(_named(function, op, sys._getframe(1)))
+    return register_function()(_named(function, op, sys._getframe(1)))
 
 
 def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
@@ -437,7 +439,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     Parameters
     ----------
     **declaration
-        Every other field of `Op`: at least ``shape``, ``vjp`` and ``samples``.
+        The other fields of `Op` and those of `OpTest`: at least ``shape``, ``vjp`` and ``samples``.
 
     Returns
     -------
@@ -463,8 +465,8 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     12.0
     """
     def build(kernel: Callable[..., Array]) -> Callable[..., Tensor]:
-        name = kernel.__name__
-        function = expose(register(Op(name=name, kernels={"array": kernel}, **declaration)))
+        function = make_function(register(make_op(
+            name=kernel.__name__, kernels={"array": kernel}, **declaration)))
         function.__doc__, function.__module__ = kernel.__doc__, kernel.__module__
         function.__qualname__ = kernel.__qualname__
         return function
