@@ -224,6 +224,7 @@ class LayerNorm(_Norm):
             raise ShapeError("LayerNorm: x needs at least one axis, got shape ()")
         self.materialize(x.shape[-1])
         self._check_size(x)
+        assert self.weight is not None and self.bias is not None
         return ops.layer_norm(x, self.weight, self.bias, eps=self.eps)
 
     def extra_repr(self) -> str:
