@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "optim": ("names", "optim", "core", "checks", "errors"),
     "data": ("names", "data", "checks", "shapes", "errors"),
     "viz": ("names", "contexts", "viz", "nn", "ops", "transforms", "core", "shapes", "errors"),
-    "io": ("io", "nn", "core", "errors"),
+    "io": ("names", "io", "nn", "core", "errors"),
     "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
     "train": ("names", "train", "data", "io", "nn", "optim", "ops", "transforms", "core", "checks",
               "shapes", "errors"),

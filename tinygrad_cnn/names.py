@@ -58,7 +58,8 @@ inference_mode no_autodiff stop_gradient_tape: tc.no_grad
 set_grad_enabled GradientTape: tc.no_grad() and tc.enable_grad(); backward() needs no tape
 device cuda backends: everything is in the memory of the CPU; leave it out
 float32 float64 float double int64 long bool int32: NumPy's dtype of that name, np.float32
-save load: tc.io.save_weights
+save: tc.io.save_checkpoint
+load: tc.io.load_checkpoint
 jit compile trace function: nothing is compiled ahead; a program records its graph as it runs
 utils: the loader is tc.data.DataLoader
 autograd: tc.grad
