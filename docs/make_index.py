@@ -42,7 +42,9 @@ def line(name: str, thing) -> str:
     """The row of a function or class."""
     says = inspect.getdoc(thing).partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
     call = f"{name}{signature(thing)}".replace("|", "\\|")
-    return f"| [`{call}`](../{thing.__module__.replace('.', '/')}.py) | {says} |"
+    place = thing.__module__.replace(".", "/")
+    folder = (PAGE.parents[1] / place).is_dir()
+    return f"| [`{call}`](../{place}{'/__init__' * folder}.py) | {says} |"
 
 
 def table(rows) -> list[str]:

@@ -43,7 +43,7 @@ ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "au
                   "__init__"],
          "ops": ["declare", "elementwise", "activation", "layout", "reduction", "linear",
                  "convolution", "pooling", "normalize", "loss", "random", "numpy_functions",
-                 "methods",
+                 "hooks", "methods",
                  "__init__"]}
 # The one import upwards: tensor.graph() and Module.graph() import viz when called.
 EXCEPTIONS = {("core", "viz"), ("nn", "viz")}

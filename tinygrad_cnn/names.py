@@ -149,14 +149,13 @@ swa_utils: weights may be averaged by a copy of the model: copy.deepcopy(model)
 """
 _DATA = """
 TensorDataset ImageDataset: tc.data.Dataset
-random_split Subset: dataset.subset(mask), and data.load(name) gives train and test
+Subset: dataset.subset(mask), and data.load(name) gives train and test
 MNIST FashionMNIST CIFAR10: data.load("fashion-mnist", path); docs/data.md tells where files go
 datasets: tc.data.load
 ImageFolder image_dataset_from_directory: tc.data.load_image_folder
 ToTensor: tc.data.ToFloat
 RandomHorizontalFlip: tc.data.RandomFlip
-RandomErasing: tc.data.Cutout
-WeightedRandomSampler Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
+Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
 """
 _TRAIN = """
 ModelCheckpoint Checkpoint: tc.train.BestCheckpoint
