@@ -28,13 +28,25 @@ Every public name, one line each, by the module that has it; the link leads to t
 """
 
 
+class Named:
+    """A default that is a function, shown without its address."""
+
+    def __init__(self, function) -> None:
+        self.function = function
+
+    def __repr__(self) -> str:
+        return self.function.__name__
+
+
 def signature(thing) -> str:
     """The arguments, without types."""
     try:
         found = inspect.signature(thing)
     except ValueError:
         return "(...)"
-    plain = [p.replace(annotation=p.empty) for p in found.parameters.values()]
+    plain = [p.replace(annotation=p.empty,
+                       default=Named(p.default) if inspect.isroutine(p.default) else p.default)
+             for p in found.parameters.values()]
     return str(found.replace(parameters=plain, return_annotation=found.empty))
 
 

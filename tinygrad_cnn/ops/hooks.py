@@ -46,8 +46,8 @@ def pass_hooks(ct: Any, hooks: dict[object, Hook]) -> Any:
     for hook in tuple(hooks.values()):
         plain = not isinstance(ct, Tensor)
         given = _wrap(ct.copy(), False, None) if plain else ct
-        with changed(recording=not plain, plain=False), handed(given):
-            new = hook(given)
+        with changed(recording=not plain, plain=False):
+            new = handed(hook, given)
         if new is None:
             continue
         if not isinstance(new, Tensor) or (new.shape, new.dtype) != (ct.shape, ct.dtype):
