@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from tinygrad_cnn.core import Tensor, _wrap
-from tinygrad_cnn.core.graph import blank, changed, handed
+from tinygrad_cnn.core.graph import changed, handed, placeholder
 from tinygrad_cnn.core.op import Op, OpTest, register_function
 from tinygrad_cnn.errors import GradientError
 
@@ -120,7 +120,7 @@ def _divide(x: Tensor) -> None:
     below = copy.copy(node)
     # After its inputs, before all that was made later.
     below.serial = node.serial - 0.5                    # type: ignore[assignment]
-    unread = blank(x.shape, x.dtype)
+    unread = placeholder(x.shape, x.dtype)
     node.op, node.inputs, node.values = _HOOKS, (_wrap(unread, True, below),), (unread,)
     node.settings, node.residuals, node.out = {"hooks": {}}, {}, None
 
