@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tinygrad_cnn.core import Parameter, Tensor, custom_op, grad, gradients, tensor
 from tinygrad_cnn.core.graph import enable_grad, is_grad_enabled, no_grad
-from tinygrad_cnn.core.op import OPS, Op, Reject, Sample, register, use_kernels
+from tinygrad_cnn.core.op import OPS, ErrorInput, Op, OpTest, Sample, register, use_kernels
 from tinygrad_cnn.debug import check_mutation, detect_anomaly
 from tinygrad_cnn.errors import (
     AnomalyError,
@@ -55,12 +55,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "OPS", "AnomalyError", "CheckpointError", "DTypeError", "DataError", "DeclarationError",
-    "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op", "Parameter",
-    "Reject", "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError", "VizError",
-    "__version__", "autotune", "check_mutation", "custom_op", "detect_anomaly", "enable_grad",
-    "get_compiled", "get_num_threads", "grad", "gradients", "is_grad_enabled", "no_grad",
-    "register", "release_memory", "set_compiled", "set_num_threads", "tensor", "use_kernels",
-    *_ops,
+    "ErrorInput", "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op",
+    "OpTest", "Parameter", "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError",
+    "VizError", "__version__", "autotune", "check_mutation", "custom_op", "detect_anomaly",
+    "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients", "is_grad_enabled",
+    "no_grad", "register", "release_memory", "set_compiled", "set_num_threads", "tensor",
+    "use_kernels", *_ops,
 ]
 
 on_first_use(__name__)

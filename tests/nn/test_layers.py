@@ -79,7 +79,7 @@ def test_a_layer_takes_plain_arrays(name):
 @pytest.mark.parametrize("layer, function", [
     (nn.ReLU(), tc.relu), (nn.ELU(0.5), lambda x: tc.elu(x, alpha=0.5)), (nn.GELU(), tc.gelu),
     (nn.SiLU(), tc.silu), (nn.Softplus(), tc.softplus), (nn.Tanh(), tc.tanh),
-    (nn.Sigmoid(), tc.sigmoid), (nn.LeakyReLU(0.2), lambda x: tc.leaky_relu(x, slope=0.2)),
+    (nn.Sigmoid(), tc.sigmoid), (nn.LeakyReLU(0.2), lambda x: tc.leaky_relu(x, negative_slope=0.2)),
     (nn.Softmax(0), lambda x: tc.softmax(x, axis=0)), (nn.LogSoftmax(), tc.log_softmax)])
 def test_an_activation_is_its_op(layer, function):
     x = images(3, 4)
@@ -217,7 +217,8 @@ def test_the_same_generator_gives_the_same_weights_in_either_dtype():
     (nn.Linear(4, 2, bias=False), "Linear(4, 2, bias=False)"),
     (nn.BatchNorm2D(8, momentum=None, eps=1e-3), "BatchNorm2D(8, momentum=None, eps=0.001)"),
     (nn.LayerNorm(8), "LayerNorm(8)"), (nn.Dropout(0.25), "Dropout(0.25)"),
-    (nn.LeakyReLU(0.2), "LeakyReLU(slope=0.2)"), (nn.ReLU(), "ReLU()"), (nn.ELU(), "ELU()"),
+    (nn.LeakyReLU(0.2), "LeakyReLU(negative_slope=0.2)"),
+    (nn.ReLU(), "ReLU()"), (nn.ELU(), "ELU()"),
     (nn.Softmax(1), "Softmax(axis=1)"),
     (nn.GlobalAvgPool2D(True), "GlobalAvgPool2D(keepdims=True)"),
 ])
@@ -244,8 +245,8 @@ def test_a_layer_shows_what_is_not_the_default(layer, text):
     (lambda: nn.Linear(True, 8), "in_features must be an integer of at least 1, got True"),
     (lambda: nn.MaxPool2D(0), "MaxPool2D: kernel_size must be at least 1"),
     (lambda: nn.MaxPool2D(2, ties="last"), "ties must be one of first, split, all, got 'last'"),
-    (lambda: nn.Pad2D(-1), "Pad2D: widths must be an integer"),
-    (lambda: nn.Pad2D("same"), "Pad2D: widths must be .*, got 'same'"),
+    (lambda: nn.Pad2D(-1), "Pad2D: pad_width must be an integer"),
+    (lambda: nn.Pad2D("same"), "Pad2D: pad_width must be .*, got 'same'"),
     (lambda: nn.Pad2D(1, mode="mirror"), "mode 'mirror' has no adjoint; choose from constant"),
     (lambda: nn.Dropout(1.0), "p must be a number from 0 up to, not including, 1, got 1.0"),
     (lambda: nn.Dropout(math.nan), "p must be a number from 0 up to, not including, 1, got nan"),

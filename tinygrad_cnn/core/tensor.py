@@ -15,11 +15,11 @@ from array import array as buffer
 from collections import UserList, deque
 from collections.abc import Callable, Iterator, Sequence
 from sys import getrefcount
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 from weakref import ref
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
@@ -28,9 +28,9 @@ from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor",
-           "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor", "with_own_dtype",
-           "writable"]
+__all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "as_array", "as_dtype", "as_setting",
+           "as_tensor", "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
+           "with_own_dtype", "writable"]
 
 Array = NDArray[Any]
 Method = Callable[..., "Tensor"]
@@ -57,7 +57,7 @@ def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
         if array.dtype.kind in "OSUVMmT":
             raise DTypeError(f"{op}: data must be numbers, got {_kind_of(data)}")
         raise DTypeError(f"{op}: dtype {array.dtype} is not supported; "
-                         "use float32 or float64 (integers and booleans carry no gradient)")
+                         "use float32 or float64 (integers and booleans are not differentiable)")
     if not known and dtype is not None:
         return array.astype(dtype, copy=False)
     if not known and array.dtype.kind != "b":
@@ -130,9 +130,10 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
-    # ``_source``, where it is set, refers to what this tensor stands for; see `source_of`.
-    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "_source", "name",
-                 "node")
+    _hooks: dict[object, Any]   # of a leaf, where there are some
+    _source: ref[Any]           # where it is set, what this tensor stands for: see `source_of`
+    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_hooks", "_requires_grad", "_source",
+                 "name", "node")
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
         self._data: Array = _new_array(data, None, "Tensor")
@@ -290,6 +291,7 @@ class Tensor:
         state: Any = super().__getstate__()
         instance, slots = state
         slots.pop("_source", None)
+        slots.pop("_hooks", None)
         return instance, {**slots, "_data": shared(self), "_access": SHARED}
 
     def __repr__(self) -> str:
@@ -341,13 +343,16 @@ class Tensor:
                              retain_graph=retain_graph)
         for leaf, part in found.items():
             if isinstance(leaf, Tensor):
+                if hooks := getattr(leaf, "_hooks", None):
+                    part = FUNCTIONS["pass_hooks"](part if create_graph else part._data, hooks)
+                    part = part if create_graph else _wrap(part, False, None)
                 before = leaf._grad
                 leaf._grad = part if before is None else _sum(before, part, create_graph)
 
     def detach(self) -> Tensor:
         """The same values without history."""
         plain = _wrap(shared(self), False, None)
-        plain._source = source_of(self)
+        plain._source = Detached(self if self.node is None else self.node)
         return plain
 
     def numpy(self) -> Array:
@@ -566,6 +571,8 @@ class Tensor:
     lt: ArrayMethod
     ne: ArrayMethod
     nonzero: ArrayMethod
+    register_hook: ArrayMethod
+    retain_grad: ArrayMethod
     numel: ArrayMethod
     tolist: ArrayMethod
 
@@ -640,11 +647,15 @@ def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     return t
 
 
+class Detached(ref[Any]):
+    """What the result of ``x.detach()`` refers to."""
+
+
 def source_of(x: Tensor) -> ref[Any]:
     """What tells whether two leaves are one: a reference to the tensor, node or array of the user.
 
     The engine puts tensors of its own in place of others: placeholders without values, casts, and
-    tensors around arrays.  These refer to what they stand for, and so does ``x.detach()``.
+    tensors around arrays.  These refer to what they stand for.
     """
     found: ref[Any] | None = getattr(x, "_source", None)
     return found or ref(x if x.node is None else x.node)
@@ -806,8 +817,8 @@ def gradients_of(out: Tensor, gradient: Any, who: str, *, create_graph: bool, re
                  targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
     """The gradients that `backward_pass` finds, each a tensor of its own."""
     ct = _cotangent_of(out, gradient, who)
-    found = backward_pass(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
-                          create_graph=create_graph, retain_graph=retain_graph)
+    found = backward_pass(out, ct if create_graph else shared(ct), retain_graph=retain_graph,
+                          wrap=_wrap if create_graph else None, targets=targets)
     if not create_graph:
         return {key: _wrap(part, False, None) for key, part in found.items()}
     seen = {id(ct)}
@@ -844,3 +855,7 @@ def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
     if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
     return array.astype(dtype, copy=False)
+
+
+TensorLike: TypeAlias = Tensor | ArrayLike
+"""What is taken for a tensor: arrays, numbers and nested lists of numbers, too."""
