@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,8 @@ def from_torch(t):
     return np.moveaxis(a, 1, -1) if a.ndim > 2 else a
 
 
-ORDERS = {nn.Conv2D: (2, 3, 1, 0), nn.ConvTranspose2D: (2, 3, 0, 1), nn.Linear: (1, 0)}
+ORDERS = {nn.Conv2D: (2, 3, 1, 0), nn.ConvTranspose2D: (2, 3, 0, 1), nn.Conv1D: (2, 1, 0),
+          nn.ConvTranspose1D: (2, 0, 1), nn.Linear: (1, 0)}
 
 
 def in_our_order(model, arrays):
@@ -69,7 +71,7 @@ def in_our_order(model, arrays):
         module = model
         *path, last = name.split(".")
         for part in path:
-            module = module[int(part)]
+            module = module[int(part)] if part.isdecimal() else getattr(module, part)
         order = ORDERS.get(type(module)) if last == "weight" else None
         found[name] = array.transpose(order) if order else array
     return found
@@ -156,6 +158,19 @@ LAYERS: dict[type, list[Pair]] = {
              (2, 4, 5, 4)),
         Pair(lambda: nn.ConvTranspose2D(2, 3, 2, dilation=2),
              lambda: there.ConvTranspose2d(2, 3, 2, dilation=2), (2, 4, 5, 2))],
+    nn.Conv1D: [
+        Pair(lambda: nn.Conv1D(3, 4, 3), lambda: there.Conv1d(3, 4, 3), (2, 7, 3)),
+        Pair(lambda: nn.Conv1D(None, 6, 2, 2, 3, 2, 2, False),
+             lambda: there.Conv1d(4, 6, 2, 2, 3, 2, 2, False), (2, 7, 4)),
+        Pair(lambda: nn.Conv1D(3, 4, 4, padding="same"),
+             lambda: there.Conv1d(3, 4, 4, padding="same"), (2, 7, 3))],
+    nn.ConvTranspose1D: [
+        Pair(lambda: nn.ConvTranspose1D(4, 6, 3, 3, 1, 2, 2, False),
+             lambda: there.ConvTranspose1d(4, 6, 3, 3, 1, 2, 2, False), (2, 5, 4))],
+    nn.SeparableConv2D: [
+        Pair(lambda: nn.SeparableConv2D(3, 4, 3, 2, 1), lambda: there.Sequential(OrderedDict(
+            depthwise=there.Conv2d(3, 3, 3, 2, 1, groups=3, bias=False),
+            pointwise=there.Conv2d(3, 4, 1))), (2, 6, 5, 3))],
     nn.Linear: [
         Pair(lambda: nn.Linear(5, 3), lambda: there.Linear(5, 3), (4, 5)),
         Pair(lambda: nn.Linear(None, 3, bias=False), lambda: there.Linear(5, 3, bias=False),
@@ -176,8 +191,12 @@ LAYERS: dict[type, list[Pair]] = {
              lambda: there.BatchNorm2d(3, momentum=1.0, affine=False), (2, 3, 4, 3))],
     nn.LayerNorm: [
         Pair(lambda: nn.LayerNorm(5), lambda: there.LayerNorm(5), (4, 5)),
-        Pair(lambda: nn.LayerNorm(5, eps=1e-2), lambda: there.LayerNorm(5, eps=1e-2), (2, 3, 5),
-             layout=False)],
+        *(Pair(lambda a=a: nn.LayerNorm(*a), lambda a=a: there.LayerNorm(*a), (2, 3, 5),
+               layout=False) for a in ((5, 1e-2, True, False), ((3, 5),), ([3, 5], 1e-5, False)))],
+    nn.MaxPool1D: [
+        Pair(lambda: nn.MaxPool1D(3, 2, 1), lambda: there.MaxPool1d(3, 2, 1), (2, 7, 3))],
+    nn.AvgPool1D: [
+        Pair(lambda: nn.AvgPool1D(3, 2, 1), lambda: there.AvgPool1d(3, 2, 1), (2, 7, 3))],
     nn.MaxPool2D: [
         Pair(nn.MaxPool2D, lambda: there.MaxPool2d(2), (2, 6, 7, 3)),
         Pair(lambda: nn.MaxPool2D((3, 2), (2, 1), padding=1),
@@ -207,6 +226,11 @@ LAYERS: dict[type, list[Pair]] = {
         Pair(lambda: nn.Pad2D(((1, 2), (3, 0)), mode="wrap"),
              lambda: there.CircularPad2d((3, 0, 1, 2)), (2, 4, 5, 3))],
     nn.Flatten: same(nn.Flatten, Flat),
+    nn.Unflatten: [Pair(lambda: nn.Unflatten(1, (2, -1)), lambda: there.Unflatten(1, (2, -1)),
+                        (4, 6), layout=False)],
+    nn.Lambda: same(lambda: nn.Lambda(tc.tanh), there.Tanh),
+    nn.Dropout1D: [Pair(nn.Dropout1D, there.Dropout1d, (2, 5, 3), modes=(False,))],
+    nn.Dropout2D: [Pair(nn.Dropout2D, there.Dropout2d, (2, 5, 4, 3), modes=(False,))],
     nn.Identity: same(nn.Identity, there.Identity),
     nn.ReLU: same(nn.ReLU, there.ReLU),
     nn.LeakyReLU: same(nn.LeakyReLU, there.LeakyReLU)
@@ -260,7 +284,9 @@ LAYERS: dict[type, list[Pair]] = {
         for r in REDUCTIONS],
 }
 
-LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.ModuleList: "has no forward"}
+LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.DropPath: "not in PyTorch",
+                        **dict.fromkeys((nn.ModuleList, nn.ModuleDict, nn.ParameterList),
+                                        "has no forward")}
 
 
 @both_dtypes

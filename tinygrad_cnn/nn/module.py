@@ -18,7 +18,7 @@ from operator import setitem
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.contexts import block
@@ -31,11 +31,13 @@ from tinygrad_cnn.errors import (
     TinygradCnnError,
 )
 from tinygrad_cnn.nn import state
+from tinygrad_cnn.settings import Declared, show
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["HookHandle", "Module", "evaluating", "show", "training"]
+__all__ = ["Array", "HookHandle", "Layer", "Module", "TensorLike", "evaluating", "training"]
 
 Array = NDArray[Any]
+TensorLike = Tensor | ArrayLike
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
 Calls = deque[tuple[tuple[str, ...], "Module", Shape]]
 
@@ -67,17 +69,6 @@ def _one_line(module: Module) -> str:
     """The module's own line of the tree, without its parts."""
     parts = next(module.children(), None) is not None
     return f"{type(module).__name__}({'...' if parts else module.extra_repr()})"
-
-
-def show(*shown: Any, **settings: tuple[Any, Any]) -> str:
-    """Settings as a call writes them; those given with (value, default) only where they differ.
-
-    >>> show(3, 8, stride=(2, 1), padding=(0, 0))
-    '3, 8, stride=2'
-    """
-    changed = [f"{name}={value!r}" for name, (value, default) in settings.items()
-               if type(value) is not type(default) or value != default]
-    return ", ".join([*(str(value) for value in shown), *changed])
 
 
 class HookHandle:
@@ -365,7 +356,7 @@ class Module:
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
         if callable(own) or isinstance(own, property) \
-                or name in ("training", "lazy_setting", "pytorch_axes", "minima"):
+                or name in ("training", "declared", "pytorch_axes", "minima"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
@@ -530,6 +521,20 @@ class Module:
         lines = [f"({name}): {part!r}".replace("\n", "\n  ") for name, part in parts]
         inner = [self.extra_repr(), *lines] if self.extra_repr() else lines
         return "\n  ".join([f"{head}(", *inner]) + "\n)"
+
+
+class Layer(Declared, Module):
+    """A module whose settings are declared; see `settings`."""
+
+    __repr__ = Module.__repr__
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings as an op takes them."""
+        return {s.alias or name: vars(self)[name] for name, s in self.declared.items()}
+
+    def extra_repr(self) -> str:
+        """The settings as a call writes them."""
+        return show(self)
 
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
