@@ -733,7 +733,7 @@ POOL_CACHE = stepwise.pool_forward(X4, {"f": 2, "stride": 2})[1]
     (lambda: Conv2D(1, 1, padding=-1), errors.SettingError, "padding must be an integer"),
     (lambda: L2regularization(Conv2D(1, 1)), errors.SettingError, "must be a Linear, got Conv2D"),
     (lambda: L2regularization(Linear(1, 1), coefficient=0), errors.SettingError, "above 0, got 0"),
-    (lambda: Dropout(ReLU(), p=1), errors.SettingError, "chance to drop"),
+    (lambda: Dropout(ReLU(), p=1), errors.SettingError, "p must be a number from 0"),
     (lambda: Model([]), errors.SettingError, "components is empty"),
     (lambda: cnn().update_parameters({9: (None, None)}, lr=1), errors.SettingError, "index 9"),
     (lambda: cnn().update_parameters({1: (X4, None)}, lr=1), errors.SettingError,

@@ -19,6 +19,7 @@ from tinygrad_cnn.core.tensor import (
     as_tensor,
     refuse_tensors_inside,
     shared,
+    source_of,
     tensor,
     writable,
 )
@@ -26,5 +27,5 @@ from tinygrad_cnn.core.tensor import _wrap as _wrap
 
 __all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
            "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad",
-           "gradients", "is_grad_enabled", "refuse_tensors_inside", "scope", "shared", "tensor",
-           "unary", "writable"]
+           "gradients", "is_grad_enabled", "refuse_tensors_inside", "scope", "shared", "source_of",
+           "tensor", "unary", "writable"]

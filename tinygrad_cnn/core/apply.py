@@ -31,6 +31,7 @@ from tinygrad_cnn.core.tensor import (
     held,
     refuse_tensors_inside,
     shared,
+    standing_for,
     with_own_dtype,
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
@@ -74,9 +75,10 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
                 raise DTypeError(
                     f"{op.name}: {op.input_name(first)} is {dtype} but {op.input_name(i)} is "
                     f"{x._data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
-            result.append(_wrap(x._data.astype(dtype), False, None))
+            result.append(standing_for(x, _wrap(x._data.astype(dtype), False, None)))
         else:
-            result.append(_exposed(_converted(x, dtype, op.name, op.input_name(i))))
+            made = _exposed(_converted(x, dtype, op.name, op.input_name(i)))
+            result.append(standing_for(x, made))
     return tuple(result)
 
 
@@ -283,7 +285,7 @@ def _stand_in(x: Tensor | None) -> Tensor | None:
         return x
     t = _wrap(blank(x._data.shape, x._data.dtype), x.requires_grad, x.node)
     t.name = x.name
-    return t
+    return t if x.node is not None else standing_for(x, t)
 
 
 def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:

@@ -16,6 +16,7 @@ from collections import UserList, deque
 from collections.abc import Iterator, Sequence
 from sys import getrefcount
 from typing import Any, NoReturn
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor",
-           "refuse_tensors_inside", "shared", "tensor", "with_own_dtype", "writable"]
+           "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor", "with_own_dtype",
+           "writable"]
 
 Array = NDArray[Any]
 
@@ -117,7 +119,9 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "name", "node")
+    # ``_source``, where it is set, refers to what this tensor stands for; see `source_of`.
+    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "_source", "name",
+                 "node")
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
         self._data: Array = _new_array(data, None, "Tensor")
@@ -246,6 +250,7 @@ class Tensor:
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
         instance, slots = state
+        slots.pop("_source", None)
         return instance, {**slots, "_data": shared(self), "_access": SHARED}
 
     def __repr__(self) -> str:
@@ -302,7 +307,9 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """The same values without history."""
-        return _wrap(shared(self), False, None)
+        plain = _wrap(shared(self), False, None)
+        plain._source = source_of(self)
+        return plain
 
     def numpy(self) -> Array:
         """The values at this time, read-only; they are copied only if you hold ``data``."""
@@ -568,6 +575,25 @@ def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     return t
 
 
+def source_of(x: Tensor) -> ref[Any]:
+    """What tells whether two leaves are one: a reference to the tensor, node or array of the user.
+
+    The engine puts tensors of its own in place of others: placeholders without values, casts, and
+    tensors around arrays.  These refer to what they stand for, and so does ``x.detach()``.
+    """
+    found: ref[Any] | None = getattr(x, "_source", None)
+    return found or ref(x if x.node is None else x.node)
+
+
+def standing_for(x: Any, made: Tensor) -> Tensor:
+    """``made``, which stands for the leaf or the array ``x`` of the user's."""
+    if isinstance(x, Tensor):
+        made._source, made.name = source_of(x), x.name
+    elif isinstance(x, np.ndarray):
+        made._source = ref(x)
+    return made
+
+
 # ---- who may write to an array -------------------------------------------------------------------
 
 def writable(x: Tensor) -> Array:
@@ -642,7 +668,7 @@ def as_tensor(value: Any, op: str, name: str = "x") -> Any:
         return value
     if _state.get().plain:
         return np.asarray(value)
-    return _exposed(_new_array(value, None, f"{op}: {name}", copy=False))
+    return standing_for(value, _exposed(_new_array(value, None, f"{op}: {name}", copy=False)))
 
 
 def _exposed(array: Array) -> Tensor:
