@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "ops": ("ops", "core", "kernels", "checks", "shapes", "errors"),
     "transforms": ("core", "ops", "errors"),
     "nn": ("contexts", "nn", "ops", "core", "settings", "checks", "shapes", "errors"),
-    "optim": ("optim", "core", "settings", "checks", "errors"),
+    "optim": ("contexts", "optim", "core", "settings", "checks", "errors"),
     "data": ("data", "checks", "shapes", "errors"),
     "viz": ("contexts", "viz", "nn", "ops", "transforms", "core", "shapes", "errors"),
     "io": ("io", "nn", "core", "errors"),

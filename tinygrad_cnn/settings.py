@@ -41,8 +41,6 @@ class Setting:
 
     def checked(self, made: object, name: str, value: Any) -> Any:
         """The value in one form, or the refusal of ``check``."""
-        if value is None and self.like:
-            return getattr(made, self.like)
         if value is None and (self.optional or self.default is None):
             return None
         return self.check(type(made).__name__, name, value, **self.bounds)
@@ -58,7 +56,7 @@ def setting(check: Callable[..., Any], *, default: Any = inspect.Parameter.empty
     another.  ``shown`` in the text of what is made: "value" (without its name, as those that have
     no default are), "always", "changed" (if it is not the default) or "never".
     """
-    if default is inspect.Parameter.empty:
+    if default is inspect.Parameter.empty and shown == "changed":
         shown = "value"
     return Setting(check, default, kw_only, optional, alias, like, shown, bounds)
 
@@ -79,6 +77,13 @@ class Declared:
             delattr(cls, name)
         if "__init__" not in vars(cls):
             cls.__init__ = _initializer(cls)            # type: ignore[method-assign]
+
+    def keep(self, settings: dict[str, Any]) -> None:
+        """Take over the checked settings, as attributes."""
+        for name, value in settings.items():
+            like = self.declared[name].like
+            setattr(self, name, settings[like] if value is None and like else value)
+        self.setup()
 
     def setup(self) -> None:
         """Do what is left when the settings are checked and kept, such as comparing them."""
@@ -101,10 +106,9 @@ def _initializer(cls: type[Declared]) -> Callable[..., None]:
         checks.arguments(type(self), args, settings)
         bound = signature.bind(self, *args, **settings)
         bound.apply_defaults()
-        for name, declared in cls.declared.items():
-            given = declared.alias or name
-            setattr(self, name, declared.checked(self, given, bound.arguments[given]))
-        self.setup()
+        self.keep({name: declared.checked(self, declared.alias or name,
+                                          bound.arguments[declared.alias or name])
+                   for name, declared in cls.declared.items()})
 
     __init__.__signature__ = signature                  # type: ignore[attr-defined]
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
@@ -119,10 +123,11 @@ def show(made: Declared) -> str:
             continue
         pair = declared.check is not checks.sizes
         text = _text(getattr(made, name), pair)
+        usual = (getattr(made, declared.like) if declared.like else declared.default
+                 if declared.shown != "changed" else declared.checked(made, name, declared.default))
         if declared.shown == "value":
             parts.append(text)
-        elif declared.shown == "always" or text != _text(
-                declared.checked(made, name, declared.default), pair):
+        elif declared.shown == "always" or text != _text(usual, pair):
             parts.append(f"{declared.alias or name}={text}")
     return ", ".join(parts)
 

@@ -40,10 +40,13 @@ with warnings.catch_warnings():         # a first step imports modules that add 
 @pytest.fixture(autouse=True)
 def one_torch_thread_and_its_random_numbers():
     threads, state = torch.get_num_threads(), torch.get_rng_state()
+    usual = torch.get_default_dtype()
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)              # also of the numbers that optimizers keep
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+    torch.set_default_dtype(usual)
     torch.set_rng_state(state)
 
 
@@ -348,15 +351,25 @@ def test_every_layer_has_a_judge_or_a_reason():
 OPTIMIZERS: dict[type, list[tuple[Any, Any]]] = {
     optim.SGD: [(settings, torch.optim.SGD) for settings in (
         {"lr": 0.02}, {"lr": 0.02, "momentum": 0.9}, {"lr": 0.02, "weight_decay": 0.1},
-        {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1})],
+        {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+        {"lr": 0.02, "momentum": 0.9, "dampening": 0.3, "maximize": True, "weight_decay": 0.1})],
     optim.Adam: [(settings, torch.optim.Adam) for settings in (
-        {}, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}, {"lr": 0.01, "eps": 1e-3})],
+        {}, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}, {"lr": 0.01, "eps": 1e-3},
+        {"lr": 0.01, "betas": (0.5, 0.6), "amsgrad": True}, {"maximize": True})],
+    optim.NAdam: [(settings, torch.optim.NAdam) for settings in (
+        {}, {"lr": 0.01, "betas": (0.8, 0.9), "momentum_decay": 0.1, "weight_decay": 0.1},
+        {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True, "eps": 1e-3})],
+    optim.RAdam: [(settings, torch.optim.RAdam) for settings in (
+        {}, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1},
+        {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True, "eps": 1e-3})],
+    optim.Adadelta: [(settings, torch.optim.Adadelta) for settings in (
+        {}, {"lr": 0.5, "rho": 0.7, "eps": 1e-3, "weight_decay": 0.1, "maximize": True})],
     optim.AdamW: [(settings, torch.optim.AdamW) for settings in (
         {}, {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.3}, {"lr": 0.01, "betas": (0.5, 0.7)})],
     optim.RMSprop: [(settings, torch.optim.RMSprop) for settings in (
         {}, {"lr": 0.005, "alpha": 0.9, "momentum": 0.9, "weight_decay": 0.1},
         {"lr": 0.005, "alpha": 0.9, "centered": True, "momentum": 0.9}, {"lr": 0.01, "eps": 0.1})],
-    optim.AdaGrad: [(settings, torch.optim.Adagrad) for settings in (
+    optim.Adagrad: [(settings, torch.optim.Adagrad) for settings in (
         {}, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "eps": 1e-6})],
 }
 
@@ -431,7 +444,22 @@ def test_a_network_trained_by_an_optimizer_agrees_with_pytorch(rule, settings, o
 def test_every_optimizer_has_a_judge():
     rules = {x for x in vars(optim).values()
              if inspect.isclass(x) and issubclass(x, optim.Optimizer)}
-    assert rules == {*OPTIMIZERS, optim.Optimizer}
+    assert rules == {*OPTIMIZERS, optim.Optimizer, optim.Lion}          # not in PyTorch
+
+
+def test_an_average_of_weights_agrees_with_pytorch_over_twenty_steps():
+    averages = torch.optim.swa_utils
+    rng, w = np.random.default_rng(0), tc.Parameter(np.ones(3))
+    model = there.Linear(3, 1, bias=False).double()
+    theirs = averages.AveragedModel(model, multi_avg_fn=averages.get_ema_multi_avg_fn(0.9))
+    ours = optim.EMA([w], 0.9)
+    for _ in range(STEPS):
+        w.data[...] = rng.normal(size=3)
+        model.weight.data[...] = torch.tensor(w.data)
+        ours.update()
+        theirs.update_parameters(model)
+        with ours.applied():
+            agree("average", w.data, theirs.module.weight.numpy(force=True)[0], np.float64)
 
 
 def test_clipping_agrees_with_pytorch():
@@ -452,12 +480,37 @@ def test_clipping_agrees_with_pytorch():
 
 RATES = torch.optim.lr_scheduler
 
+
+
+def alike(name, *args, **settings):
+    """The same call of both libraries."""
+    return (lambda o: getattr(lr_scheduler, name)(o, *args, **settings),
+            lambda o: getattr(RATES, name)(o, *args, **settings))
+
+
+def in_sequence(library):
+    return lambda o: library.SequentialLR(
+        o, [library.LinearLR(o, 0.25, total_iters=4), library.ConstantLR(o, 0.5, 3),
+            library.StepLR(o, 5, 0.5), library.CosineAnnealingWarmRestarts(o, 6)], [4, 9, 20])
+
+
 SCHEDULES: dict[type, list[tuple[Any, Any]]] = {
+    lr_scheduler.MultiStepLR: [alike("MultiStepLR", [3, 8, 30], 0.5),
+                               alike("MultiStepLR", [1, 2])],
+    lr_scheduler.ExponentialLR: [alike("ExponentialLR", 0.9)],
+    lr_scheduler.ConstantLR: [alike("ConstantLR"), alike("ConstantLR", 0.5, 12)],
+    lr_scheduler.LinearLR: [alike("LinearLR"), alike("LinearLR", 0.2, 0.7, 15)],
+    lr_scheduler.PolynomialLR: [alike("PolynomialLR"), alike("PolynomialLR", 30, 2.5)],
+    lr_scheduler.LambdaLR: [alike("LambdaLR", lambda t: 1 / (1 + t))],
+    lr_scheduler.CosineAnnealingWarmRestarts: [
+        alike("CosineAnnealingWarmRestarts", 7),
+        alike("CosineAnnealingWarmRestarts", 5, 2, 0.01)],
+    lr_scheduler.SequentialLR: [(in_sequence(lr_scheduler), in_sequence(RATES))],
     lr_scheduler.StepLR: [
         (lambda o: lr_scheduler.StepLR(o, 7, gamma=0.3), lambda o: RATES.StepLR(o, 7, gamma=0.3)),
         (lambda o: lr_scheduler.StepLR(o, 1), lambda o: RATES.StepLR(o, 1))],
     lr_scheduler.CosineAnnealingLR: [
-        (lambda o: lr_scheduler.CosineAnnealingLR(o, 40, min_lr=0.01),
+        (lambda o: lr_scheduler.CosineAnnealingLR(o, 40, eta_min=0.01),
          lambda o: RATES.CosineAnnealingLR(o, 40, eta_min=0.01)),
         (lambda o: lr_scheduler.CosineAnnealingLR(o, 45),
          lambda o: RATES.CosineAnnealingLR(o, 45))],
@@ -479,7 +532,8 @@ SCHEDULES: dict[type, list[tuple[Any, Any]]] = {
         (lambda o, s=s: lr_scheduler.ReduceLROnPlateau(o, **s),
          lambda o, s=s: RATES.ReduceLROnPlateau(o, **s, eps=0))
         for s in ({}, {"patience": 3, "factor": 0.5, "cooldown": 2, "min_lr": 1e-3},
-                  {"patience": 2, "mode": "max", "threshold": 0.02})],
+                  {"patience": 2, "mode": "max", "threshold": 0.02},
+                  {"patience": 2, "threshold": 0.1, "threshold_mode": "abs"})],
 }
 
 
@@ -510,3 +564,31 @@ def test_every_schedule_has_a_judge():
     rules = {x for x in vars(lr_scheduler).values()
              if inspect.isclass(x) and issubclass(x, lr_scheduler.LRScheduler)}
     assert rules == {*SCHEDULES, lr_scheduler.LRScheduler}
+
+
+# ---- settings by position
+
+def by_position(thing):
+    return [p.name for p in inspect.signature(thing).parameters.values()
+            if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+# Ours -> theirs, where the names are different.
+RENAMED = {"axis": "dim", "pad_width": "padding", "after": "optimizer"}
+BOTH = [(ours, getattr(theirs, name)) for mine, theirs in (
+            (nn, there), (optim, torch.optim), (lr_scheduler, RATES))
+        for name in mine.__all__ if isinstance(ours := getattr(mine, name), type)
+        and hasattr(theirs, name) and ours not in (nn.Parameter, optim.Optimizer)]
+
+
+@pytest.mark.parametrize("ours, theirs", BOTH, ids=lambda thing: thing.__name__)
+def test_settings_by_position_come_in_pytorch_s_order(ours, theirs):
+    own = [RENAMED.get(name, name) for name in by_position(ours)]
+    other = by_position(theirs)
+    assert own == other[:len(own)]
+    after = other[len(own)] if len(own) < len(other) else None
+    assert after not in inspect.signature(ours).parameters
+
+
+def test_most_layers_optimizers_and_schedules_have_a_twin_in_pytorch():
+    assert len(BOTH) > 60

@@ -146,7 +146,7 @@ class ParameterList(_Row):
 
     Parameters
     ----------
-    parameters : iterable of Parameter, optional
+    values : iterable of Parameter, optional
 
     Examples
     --------
@@ -157,9 +157,9 @@ class ParameterList(_Row):
 
     _holds = Parameter
 
-    def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
+    def __init__(self, values: Iterable[Parameter] = ()) -> None:
         super().__init__()
-        self.extend(parameters)
+        self.extend(values)
 
     def register_module(self, name: str, module: Any) -> None:
         """Take in a parameter, for a list holds nothing else."""

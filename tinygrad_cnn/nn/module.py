@@ -385,11 +385,12 @@ class Module:
         """Switch this module and all its parts to evaluation."""
         return self.train(False)
 
-    def zero_grad(self) -> None:
-        """Set ``grad`` of every parameter to None."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set ``grad`` of every parameter to None, or to zeros where there is one."""
         for module in self.modules():
             for _, parameter in module._own_parameters():
-                parameter.grad = None
+                parameter.grad = (None if set_to_none or parameter.grad is None
+                                  else Tensor(np.zeros_like(parameter.grad._data)))
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze (False) or unfreeze (True) every parameter here and below."""
