@@ -495,7 +495,7 @@ def test_wrappers_share_the_arrays_of_the_layer_so_updates_reach_it():
 
 @pytest.mark.parametrize(("step", "op"), [
     (ReLU(), tc.relu), (LeakyReLU(), tc.leaky_relu),
-    (LeakyReLU(alpha=0.3), lambda x: tc.leaky_relu(x, slope=0.3)),
+    (LeakyReLU(alpha=0.3), lambda x: tc.leaky_relu(x, negative_slope=0.3)),
     (Tanh(), tc.tanh), (Sigmoid(), tc.sigmoid), (Softmax(), lambda x: tc.softmax(x, axis=1)),
 ], ids=["ReLU", "LeakyReLU", "LeakyReLU(0.3)", "Tanh", "Sigmoid", "Softmax"])
 def test_an_activation_is_the_op_of_its_name_forward_and_backward(step, op):

@@ -49,7 +49,7 @@ PUBLIC = public()
 
 def first_sample(name):
     op = tc.OPS[name]
-    sample = next(iter(op.samples(np.random.default_rng(0))))
+    sample = next(iter(op.test.samples(np.random.default_rng(0))))
     return sample.args, sample.settings
 
 
@@ -62,6 +62,9 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it_and_the_class(name):
         settings = {"epochs": 1, "optimizer": optim.SGD(model.parameters(), 0.1)}
     elif inspect.Parameter.VAR_KEYWORD in kinds(thing) and not isinstance(thing, type):
         args, settings = first_sample(name)     # takes an op's inputs and settings as they are
+    elif not isinstance(thing, type):
+        args = [None for p in inspect.signature(thing).parameters.values()
+                if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     with pytest.raises(TypeError, match=r"\bnonsense\b") as caught:
         thing(*args, **settings, nonsense=1)
     who = "Trainer" if name == "train.fit" else thing.__name__

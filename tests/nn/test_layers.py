@@ -90,7 +90,7 @@ def test_a_layer_takes_plain_arrays(name):
 @pytest.mark.parametrize("layer, function", [
     (nn.ReLU(), tc.relu), (nn.ELU(0.5), lambda x: tc.elu(x, alpha=0.5)), (nn.GELU(), tc.gelu),
     (nn.SiLU(), tc.silu), (nn.Softplus(), tc.softplus), (nn.Tanh(), tc.tanh),
-    (nn.Sigmoid(), tc.sigmoid), (nn.LeakyReLU(0.2), lambda x: tc.leaky_relu(x, slope=0.2)),
+    (nn.Sigmoid(), tc.sigmoid), (nn.LeakyReLU(0.2), lambda x: tc.leaky_relu(x, negative_slope=0.2)),
     (nn.Softmax(0), lambda x: tc.softmax(x, axis=0)), (nn.LogSoftmax(), tc.log_softmax)])
 def test_an_activation_is_its_op(layer, function):
     x = images(3, 4)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
-from tinygrad_cnn.nn.module import Layer, TensorLike
+from tinygrad_cnn.core import Tensor, TensorLike
+from tinygrad_cnn.nn.module import Layer
 from tinygrad_cnn.settings import setting
 
 __all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax",
@@ -43,9 +43,6 @@ class LeakyReLU(_Activation):
 
     op = ops.leaky_relu
     negative_slope: float = setting(checks.number, default=0.01)
-
-    def _settings(self) -> dict[str, Any]:
-        return {"slope": self.negative_slope}
 
 
 class ELU(_Activation):

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.containers import Sequential
 from tinygrad_cnn.nn.lazy import LazyModule, generator
-from tinygrad_cnn.nn.module import Array, TensorLike
+from tinygrad_cnn.nn.module import Array
 from tinygrad_cnn.nn.pool import OverOneRow, Padding, row_padding, window_padding
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Pair, Shape
@@ -80,9 +80,6 @@ class _Convolution(_Declared, LazyModule):
     def _size_of(self, weight: Shape) -> int | None:
         return weight[-2] * self.groups if len(weight) == len(self._window()) + 2 else None
 
-    def _filters(self) -> Tensor:
-        return self.weight
-
     def _settings(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation,
                 "groups": self.groups}
@@ -90,8 +87,12 @@ class _Convolution(_Declared, LazyModule):
     def forward(self, x: TensorLike) -> Tensor:
         """N H W C -> N OH OW O."""
         x = self._images(self._input(x), self.in_channels)
-        self.materialize(x.shape[3])
-        return type(self).op(x, self._filters(), self.bias, **self._settings())
+        if self.in_channels is None:
+            self.materialize(x.shape[3])
+        w: Tensor = self.weight
+        if w._data.ndim == 3:                           # of sequences: filters of one row
+            w = ops.expand_dims(w, 0)
+        return type(self).op(x, w, self.bias, **self._settings())
 
 
 class Conv2D(_Convolution):
@@ -204,14 +205,7 @@ class ConvTranspose2D(_Convolution):
         return super()._fan_in(size) / math.prod(stride)
 
 
-class _OneRow(OverOneRow):
-    """A convolution of sequences: filters K C O of one row."""
-
-    def _filters(self) -> Tensor:
-        return ops.expand_dims(self.weight, 0)
-
-
-class Conv1D(_OneRow, Conv2D):
+class Conv1D(OverOneRow, Conv2D):
     """`Conv2D` for sequences: N L C -> N OL O.  Padding is an integer or (left, right).
 
     The weight has the shape (K, C / groups, O).
@@ -227,7 +221,7 @@ class Conv1D(_OneRow, Conv2D):
     dilation: int = setting(checks.integer, default=1, minimum=1)
 
 
-class ConvTranspose1D(_OneRow, ConvTranspose2D):
+class ConvTranspose1D(OverOneRow, ConvTranspose2D):
     """`ConvTranspose2D` for sequences: N L C -> N OL O; the weight is (K, C, O / groups).
 
     >>> ConvTranspose1D(8, 3, 2, stride=2)(np.zeros((2, 20, 8), np.float32)).shape

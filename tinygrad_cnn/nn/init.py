@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.errors import ShapeError
+from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.nn.state import float_dtype
 from tinygrad_cnn.ops import default_generator
 
@@ -180,3 +181,6 @@ def _drawn(owner: str, kind: str, a: float, b: float, shape: Any, rng: Rng, dtyp
 def _filled(owner: str, value: float, shape: Any, rng: Rng, dtype: Any) -> Array:
     default_generator(rng)                                      # refuses what is no generator
     return np.full(checks.sizes(owner, "shape", shape), value, float_dtype(owner, dtype))
+
+
+on_first_use(__name__)

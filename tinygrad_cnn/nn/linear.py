@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.lazy import LazyModule, generator
-from tinygrad_cnn.nn.module import Array, Layer, Module, TensorLike
+from tinygrad_cnn.nn.module import Array, Layer, Module
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
 
@@ -87,11 +87,13 @@ class Linear(LazyModule):
     def forward(self, x: TensorLike) -> Tensor:
         """(N, ..., I) -> (N, ..., O)."""
         x = self._input(x)
-        if x.ndim < 1:
+        shape = x._data.shape
+        if not shape:
             raise ShapeError("Linear: x needs at least one axis (N I), got shape ()")
-        self.materialize(x.shape[-1])
-        if x.shape[-1] != self.in_features:
-            raise self._mismatch(x.shape)
+        if self.in_features is None:
+            self.materialize(shape[-1])
+        if shape[-1] != self.in_features:
+            raise self._mismatch(shape)
         return ops.linear(x, self.weight, self.bias)
 
     def _mismatch(self, shape: Shape) -> ShapeError:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor, as_setting
+from tinygrad_cnn.core import Tensor, TensorLike, as_setting
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Array, Layer, TensorLike
+from tinygrad_cnn.nn.module import Array, Layer
 from tinygrad_cnn.ops.loss import REDUCTIONS
 from tinygrad_cnn.settings import setting
 

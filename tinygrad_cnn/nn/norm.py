@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.lazy import LazyModule, generator
-from tinygrad_cnn.nn.module import Array, Layer, TensorLike
+from tinygrad_cnn.nn.module import Array, Layer
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
-from tinygrad_cnn.nn.module import Layer, Module, TensorLike
+from tinygrad_cnn.nn.module import Layer, Module
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Pair, Sides
 

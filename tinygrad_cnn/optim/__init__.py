@@ -1,5 +1,6 @@
 """Optimizers, schedules of the learning rate, gradient clipping, and averages of weights."""
 
+from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.optim import lr_scheduler
 from tinygrad_cnn.optim.algorithms import (
     SGD,
@@ -18,3 +19,5 @@ from tinygrad_cnn.optim.optimizer import Optimizer
 
 __all__ = ["EMA", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "Optimizer",
            "RAdam", "RMSprop", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler"]
+
+on_first_use(__name__)

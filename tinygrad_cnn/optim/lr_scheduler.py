@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
+from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.optim.optimizer import Optimizer, fraction, non_negative
 from tinygrad_cnn.settings import Declared, setting, show
 
@@ -607,3 +608,6 @@ class ReduceLROnPlateau(LRScheduler):
             raise SettingError("best is NaN")
         self._best = best
         self._bad, self._resting, self._drops = counts
+
+
+on_first_use(__name__)
