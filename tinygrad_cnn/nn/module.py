@@ -31,6 +31,7 @@ from tinygrad_cnn.errors import (
     TinygradCnnError,
 )
 from tinygrad_cnn.nn import state
+from tinygrad_cnn.ops.hooks import HookHandle
 from tinygrad_cnn.settings import Declared, show
 from tinygrad_cnn.shapes import Shape
 
@@ -68,23 +69,6 @@ def _one_line(module: Module) -> str:
     return f"{type(module).__name__}({'...' if parts else module.extra_repr()})"
 
 
-class HookHandle:
-    """What `Module.register_forward_hook` gives: it removes the hook, by call or as a block."""
-
-    def __init__(self, hooks: dict[object, Hook], hook: Hook) -> None:
-        self._hooks = hooks
-        self._key = object()                            # a number could be used again
-        hooks[self._key] = hook
-
-    def remove(self) -> None:
-        """Remove the hook; doing so twice is harmless."""
-        self._hooks.pop(self._key, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 class Module:

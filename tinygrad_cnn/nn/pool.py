@@ -195,9 +195,6 @@ class Pad2D(_Images):
                         options=("constant", "reflect", "edge", "wrap"))
     value: float = setting(checks.number, default=0.0, finite=False)
 
-    def _settings(self) -> dict[str, Any]:
-        return {"widths": self.pad_width, "mode": self.mode, "value": self.value}
-
 
 class ZeroPad2D(Pad2D):
     """Put zeros around images: `Pad2D` of mode "constant".
