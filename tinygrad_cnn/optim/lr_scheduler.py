@@ -107,7 +107,7 @@ class LRScheduler:
             self._load_more(owner, entries)
         except (KeyError, TypeError, SettingError) as error:
             raise CheckpointError(f"{owner}: the state is damaged or was not made by "
-                                  f"{self._owner}.state_dict ({error})") from error
+                                  f"{self._owner}.state_dict ({error})") from None
         self._first, self.steps = first, steps
         self._set()
 
