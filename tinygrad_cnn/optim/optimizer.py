@@ -284,7 +284,7 @@ class Optimizer(Declared):
             state = self._read_state(owner, entries, groups)
         except (KeyError, TypeError, AttributeError, SettingError) as error:
             raise CheckpointError(f"{owner}: the state is damaged or was not made by "
-                                  f"{self._owner}.state_dict ({error})") from error
+                                  f"{self._owner}.state_dict ({error})") from None
         for group, settings in zip(self.param_groups, groups, strict=True):
             group.update(settings)
         self._state = state
