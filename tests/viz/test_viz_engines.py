@@ -131,7 +131,7 @@ def test_a_program_may_be_given_by_its_path_or_by_the_environment(machine, nets,
 @pytest.mark.parametrize("engine, message", [
     ("pure", r"engine 'pure' is not installed; pip install graphviz-pure"),
     ("dot", r"engine 'dot' is not installed; apt install graphviz"),
-    ("fdp", r"engine 'fdp' is unknown; choose from pure, dot, pygraphviz, builtin, text"),
+    ("fdp", r"engine 'fdp' is unknown; choose from pure, dot, builtin, text"),
     ("text", r"engine 'text' writes txt, not svg")])
 def test_an_engine_that_is_not_there_is_named_with_a_hint(machine, nets, engine, message):
     figure = Figure(nets.lenet(), engine=engine)
@@ -154,7 +154,7 @@ def test_the_layout_is_computed_only_where_it_is_needed(machine, nets, monkeypat
     assert "<svg" in drawn.svg()
 
 
-@pytest.mark.parametrize("engine", ["pure", "dot", "pygraphviz", "builtin"])
+@pytest.mark.parametrize("engine", ["pure", "dot", "builtin"])
 def test_every_installed_engine_draws_the_same_cards(nets, engine):
     if engine not in [e.name for e in engines()]:
         pytest.skip(f"{engine} is not installed")

@@ -170,13 +170,7 @@ _SHORT = {"batch_norm": "norm", "layer_norm": "norm", "conv2d": "conv"}
 def draw(recording: Recording, *, level: str = "auto", color: str = "grad",
          scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
          title: str | None = None, changes: Mapping[int, str] | None = None) -> Diagram:
-    """Fold a recording and write its cards; the settings are those of `Figure`.
-
-    Raises
-    ------
-    VizError
-        If a setting is unknown.
-    """
+    """Fold a recording and write its cards; settings and errors are those of `Figure`."""
     if color not in COLORS:
         raise VizError(f"graph: color {color!r} is unknown; choose from {', '.join(COLORS)}")
     if scale not in ("decades", "fit"):

@@ -10,7 +10,6 @@ No shell is used, no program in the current folder is run, and standard output i
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -223,11 +222,10 @@ def _legend(diagram: Diagram) -> str:
 # ---- engines -------------------------------------------------------------------------------------
 
 VARIABLE = "TINYGRAD_CNN_ENGINE"
-NAMES = ("pure", "dot", "pygraphviz", "builtin", "text")
+NAMES = ("pure", "dot", "builtin", "text")
 _SECONDS = 30
 _INSTALL = {"pure": "pip install graphviz-pure",
-            "dot": "apt install graphviz, or brew install graphviz",
-            "pygraphviz": "pip install pygraphviz"}
+            "dot": "apt install graphviz, or brew install graphviz"}
 _PURE_FORMATS = ("svg", "png", "jpg", "json")
 _DOT_FORMATS = ("svg", "png", "jpg", "json", "pdf", "ps")
 
@@ -268,8 +266,6 @@ def _found(path: str, folder: str) -> tuple[Engine, ...]:
     dot = shutil.which("dot", path=path)
     if dot and _trusted(dot, folder):
         found.append(Engine("dot", dot, _DOT_FORMATS))
-    if importlib.util.find_spec("pygraphviz") is not None:
-        found.append(Engine("pygraphviz", "in process", ("svg", "png", "pdf")))
     return (*found, *_ALWAYS)
 
 
@@ -327,8 +323,6 @@ def candidates(form: str, engine: str | None = None) -> tuple[Engine, ...]:
 
 def run(engine: Engine, dot: str, form: str, *extra: str) -> bytes:
     """The drawing of DOT text; a VizError if the engine fails, hangs or loses a label."""
-    if engine.name == "pygraphviz":
-        return _in_process(dot, form)
     command = [engine.where, "-Kdot", f"-T{form}", *extra]
     try:
         done = subprocess.run(command, input=dot.encode(), capture_output=True, timeout=_SECONDS,
@@ -345,13 +339,3 @@ def run(engine: Engine, dot: str, form: str, *extra: str) -> bytes:
         last = words.splitlines()[-1][-200:] if words else f"exit code {done.returncode}"
         raise VizError(f"graph: {engine.where} failed: {last}; engine='builtin' needs no program")
     return done.stdout
-
-
-def _in_process(dot: str, form: str) -> bytes:
-    import pygraphviz
-
-    try:
-        drawn = pygraphviz.AGraph(string=dot).draw(prog="dot", format=form)
-    except Exception as error:              # pygraphviz raises whatever its C library says
-        raise VizError(f"graph: pygraphviz failed: {error}; engine='builtin' needs none") from None
-    return bytes(drawn)

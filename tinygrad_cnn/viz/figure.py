@@ -16,30 +16,49 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from tinygrad_cnn.errors import VizError, missing_extra
-from tinygrad_cnn.viz import dot, html, svg, text
+from tinygrad_cnn.viz import dot, html, svg, text, textbook
 from tinygrad_cnn.viz.capture import Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
 from tinygrad_cnn.viz.layout import Layout, layout
 
-__all__ = ["SUFFIXES", "Figure", "dumps", "load", "loads", "write_file"]
+if TYPE_CHECKING:
+    import graphviz
+
+__all__ = ["SUFFIXES", "Figure", "Settings", "dumps", "load", "loads", "write_file"]
 
 SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt")
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
 _MOST_PIXELS = 30_000_000
+STYLES = ("auto", "cards", "textbook")
 
 T = TypeVar("T")
+
+
+class Settings(TypedDict, total=False):
+    """What `Figure` takes beside the recording."""
+
+    level: str
+    color: str
+    scale: str
+    open: str | Iterable[str]
+    limit: int
+    theme: str
+    engine: str | None
+    title: str | None
+    style: str
 
 
 class Figure:
     """A graph as a picture: what ``loss.graph()`` and ``model.graph(x)`` return.
 
-    In a notebook it shows itself.  ``print(fig)`` writes it as text.
+    In a notebook it shows itself.  ``print(fig)`` writes it as text.  A setting that is unknown is
+    refused by a VizError.
 
     Parameters
     ----------
@@ -58,26 +77,28 @@ class Figure:
     theme : str, default "auto"
         ``light``, ``dark``, or what the reader prefers.
     engine : str, optional
-        ``pure``, ``dot``, ``pygraphviz``, ``builtin``, or the path of a program; by default the
-        first that `engines` lists and that succeeds.
+        ``pure``, ``dot``, ``builtin``, or the path of a program; by default the first that
+        `engines` lists and that succeeds.
     title : str, optional
         Instead of the name of the outermost module.
+    style : str, default "auto"
+        ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
+        local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
     changes : mapping of int to str, optional
         ``added``, ``removed`` or ``changed`` for entries, in the picture of a difference.
-
-    Raises
-    ------
-    VizError
-        If a setting is unknown.
     """
 
     def __init__(self, recording: Recording, *, level: str = "auto", color: str = "grad",
                  scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
                  theme: str = "auto", engine: str | None = None, title: str | None = None,
-                 changes: Mapping[int, str] | None = None) -> None:
-        if theme not in svg.THEMES:
-            raise VizError(f"graph: theme {theme!r} is unknown; "
-                           f"choose from {', '.join(svg.THEMES)}")
+                 style: str = "auto", changes: Mapping[int, str] | None = None) -> None:
+        for name, value, known in (("theme", theme, svg.THEMES), ("style", style, STYLES)):
+            if value not in known:
+                raise VizError(f"graph: {name} {value!r} is unknown; "
+                               f"choose from {', '.join(known)}")
+        alone = level == "auto" and color == "grad" and not changes and engine is None
+        self._textbook = style == "textbook" or (style == "auto" and alone
+                                                 and textbook.fits(recording))
         self.recording, self.theme, self.engine = recording, theme, engine
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit}
@@ -109,7 +130,7 @@ class Figure:
         return self._svg
 
     @property
-    def dot(self) -> Any:
+    def dot(self) -> graphviz.Source:
         """A ``graphviz.Source`` of the picture; its ``pipe`` and ``render`` need no program."""
         return _source(self)
 
@@ -130,9 +151,9 @@ class Figure:
         """The backward pass in motion, as SVG text; see `animate`."""
         return svg.animated(self.diagram, self._places, figure="a" + self._id, theme=self.theme)
 
-    def interactive(self, *, height: int = 640) -> Any:
+    def interactive(self, *, height: int = 640) -> Frame:
         """The page inside a notebook, in a frame that may run scripts and nothing else."""
-        return _Frame(self.html(), height)
+        return Frame(self.html(), height)
 
     def canonical(self, *, batch: str | None = None) -> str:
         """Structure of the graph as text for a test; ``batch="N"`` holds for every batch size."""
@@ -143,12 +164,31 @@ class Figure:
         """What looks wrong with the run; see `tinygrad_cnn.viz.problems`."""
         return problems(self.recording, severity=severity, learning_rate=learning_rate)
 
+    def steps(self) -> textbook.Steps:
+        """The chain rule of the run, written out from the output back; it prints as text.
+
+        Examples
+        --------
+        >>> a, b = (Tensor(v, requires_grad=True, name=n) for v, n in ((2.0, "a"), (-3.0, "b")))
+        >>> print((a * b + 1.0).graph().steps())
+        ∂L/∂L = 1
+        ∂L/∂v1 = ∂L/∂L · ∂L/∂v1 = 1 · 1 = 1
+        ∂L/∂a = ∂L/∂v1 · ∂v1/∂a = 1 · b = 1 · (−3) = −3
+        ∂L/∂b = ∂L/∂v1 · ∂v1/∂b = 1 · a = 1 · 2 = 2
+        """
+        return textbook.steps(self.recording)
+
     def _rendered(self, form: str, *, engine: str | None = None, dpi: int = 144) -> bytes:
         """The picture by the first engine that succeeds; the built-in layout always does.
 
         A trunk with few branches goes to the built-in layout first: its lines are straight, and the
         picture is the same on every machine.
         """
+        if self._textbook and form in ("svg", "png", "pdf"):
+            drawn = textbook.drawn(self.recording, self.diagram.title, figure=self._id,
+                                   theme=self.theme if form == "svg" else
+                                   "dark" if self.theme == "dark" else "light")
+            return drawn.encode() if form == "svg" else svg.rasterized(drawn, form, dpi=dpi)
         found = dot.candidates(form, engine or self.engine)
         if not found:
             raise VizError(f"graph: no engine writes {form}; save as .svg, .png or .pdf")
@@ -184,21 +224,12 @@ class Figure:
 
     # ---- files
     def save(self, path: str | os.PathLike[str], *, dpi: int = 144) -> Path:
-        """Write the picture in the format of the suffix.
+        """Write the picture in the format of the suffix; the file is whole or not there.
 
-        Parameters
-        ----------
-        path : str or path
-            ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html`` or ``.txt``.  The
-            file is written beside its place and renamed: it is whole or not there.
-        dpi : int, default 144
-            Pixels per inch of a PNG; 96 is the size of the SVG.
-
-        Raises
-        ------
-        VizError
-            If the suffix is unknown, the path cannot be written, a PNG would be too large, or a
-            named engine is absent or fails.
+        Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html`` and
+        ``.txt``; ``dpi`` is that of a PNG, and 96 the size of the SVG.  A VizError says that the
+        suffix is unknown, the path cannot be written, a PNG would be too large, or a named engine
+        is absent or fails.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
@@ -229,7 +260,7 @@ class Figure:
         return write_file(path, lambda: _XML + self.animation())
 
     # ---- in a notebook
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """The forms that a notebook may show; it never fails for want of an engine."""
         bundle = {"text/plain": self.text()}
         try:
@@ -239,7 +270,7 @@ class Figure:
         return bundle
 
 
-class _Frame:
+class Frame:
     """HTML in a sandboxed frame: it runs its own script and can reach nothing of the notebook."""
 
     def __init__(self, page: str, height: int) -> None:
@@ -250,7 +281,7 @@ class _Frame:
                 f'style="border:0" srcdoc="{html_text.escape(self.page, quote=True)}"></iframe>')
 
 
-def _source(figure: Figure) -> Any:
+def _source(figure: Figure) -> graphviz.Source:
     """A ``graphviz.Source`` that draws itself through the engines of a figure."""
     try:
         import graphviz
@@ -315,13 +346,10 @@ def write_file(path: str | os.PathLike[str], content: Callable[[], str | bytes])
 
 # ---- reading back --------------------------------------------------------------------------------
 
-def load(path: str | os.PathLike[str], **settings: Any) -> Figure:
+def load(path: str | os.PathLike[str], **settings: Unpack[Settings]) -> Figure:
     """Read a figure that was saved as ``.json``, ``.svg`` or ``.html``; settings as in `Figure`.
 
-    Raises
-    ------
-    VizError
-        If the file cannot be read, is too large, or holds no graph.
+    A VizError says that the file cannot be read, is too large, or holds no graph.
     """
     file = Path(path)
     try:
@@ -363,7 +391,7 @@ def _checked(recording: Recording) -> Recording:
 # JSON has no NaN and no infinity; those floats travel as the strings "nan", "inf" and "-inf".  What
 # is read may come from anywhere, so each field is checked against its annotation.
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """A dataclass as dicts, lists and scalars; fields that hold their default are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)
@@ -379,7 +407,7 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def dumps(value: Any) -> str:
+def dumps(value: object) -> str:
     """Compact JSON text of a dataclass, the same on every machine."""
     return json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -393,7 +421,7 @@ def loads(cls: type[T], text: str) -> T:
     return from_plain(cls, data)
 
 
-def from_plain(cls: type[T], data: Any) -> T:
+def from_plain(cls: type[T], data: object) -> T:
     """Build a dataclass from plain data, checking each field against its annotation."""
     return typing.cast(T, _read(cls, data, cls.__name__))
 

@@ -23,7 +23,7 @@ from tinygrad_cnn.viz.labels import LIGHT as C
 from tinygrad_cnn.viz.labels import STRIPS, clean, dark_css, escape, to_dark, width
 from tinygrad_cnn.viz.layout import Box, Layout, Route
 
-__all__ = ["THEMES", "animated", "drawn", "embed", "embedded", "finish", "rasterized"]
+__all__ = ["THEMES", "animated", "drawn", "element", "embed", "embedded", "finish", "rasterized"]
 
 THEMES = ("auto", "light", "dark")
 _FONT = "Arial, Helvetica, Liberation Sans, sans-serif"
@@ -55,11 +55,17 @@ def drawn(diagram: Diagram, places: Layout, *, figure: str = "f1", theme: str = 
         *(_piece(figure, *parts) for parts in _body(diagram, places)),
         _piece(figure, "legend", "legend", "legend",
                _legend(diagram, w / 2 - legend / 2, below - 24)[1])]
-    text = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {below + bottom + 8}" '
-            f'font-family="{_FONT}">\n<rect width="{w}" height="{below + bottom + 8}" '
+    return element(w, below + bottom + 8, pieces, figure=figure, theme=theme, css=css,
+                   label=label or f"{diagram.title}: {diagram.subtitle}")
+
+
+def element(w: int, h: int, pieces: Iterable[str], *, figure: str, theme: str, label: str,
+            css: str = "") -> str:
+    """One SVG element of a size, with a page behind its pieces."""
+    text = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" '
+            f'font-family="{_FONT}">\n<rect width="{w}" height="{h}" '
             f'fill="{C["page"]}"/>\n' + "\n".join(pieces) + "\n</svg>\n")
-    return finish(text, figure=figure, theme=theme, css=css, width=w,
-                  label=label or f"{diagram.title}: {diagram.subtitle}")
+    return finish(text, figure=figure, theme=theme, css=css, width=w, label=label)
 
 
 def _body(diagram: Diagram, places: Layout) -> Iterator[tuple[str, str, str, str]]:
