@@ -383,7 +383,7 @@ class Watch(Observer):
             for source in self.ops[k].inputs if k >= 0 else ():
                 readers.setdefault(source, self.ops[k])
         unnamed = [k for k in order if k < 0 and not self.leaves[k].facts["name"]]
-        alone = {k for k in unnamed if self.leaves[k].facts["role"] == "input"}
+        alone = {k for k in order if k < 0 and self.leaves[k].facts["role"] == "input"}
         given = {k: "x" if alone == {k} else self.leaves[k].facts["role"] for k in unnamed}
         entries = tuple(self._op_entry(k, index, root, k == output) if k >= 0 else
                         self._leaf_entry(k, given.get(k, ""), names or {}, readers[k], root)

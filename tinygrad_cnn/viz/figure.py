@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import html as html_text
-import importlib.util
 import json
 import math
 import os
@@ -16,17 +15,14 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
-from tinygrad_cnn.errors import VizError, missing_extra
+from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.viz import dot, html, svg, text, textbook
 from tinygrad_cnn.viz.capture import Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
 from tinygrad_cnn.viz.layout import Layout, layout
-
-if TYPE_CHECKING:
-    import graphviz
 
 __all__ = ["SUFFIXES", "Figure", "Settings", "dumps", "load", "loads", "write_file"]
 
@@ -122,7 +118,7 @@ class Figure:
 
     @cached_property
     def _svg(self) -> str:
-        drawn = self._rendered("svg").decode()
+        drawn = self._drawn(self.theme)
         return svg.embed(drawn, self._carried, figure=self._id) if self._carried else drawn
 
     def svg(self) -> str:
@@ -130,9 +126,9 @@ class Figure:
         return self._svg
 
     @property
-    def dot(self) -> graphviz.Source:
-        """A ``graphviz.Source`` of the picture; its ``pipe`` and ``render`` need no program."""
-        return _source(self)
+    def dot(self) -> str:
+        """The picture in the language of Graphviz, as for ``graphviz.Source(fig.dot)``."""
+        return dot.to_dot(self.diagram, theme=self.theme)
 
     def text(self) -> str:
         """The picture as text, for a terminal."""
@@ -178,49 +174,37 @@ class Figure:
         """
         return textbook.steps(self.recording)
 
-    def _rendered(self, form: str, *, engine: str | None = None, dpi: int = 144) -> bytes:
-        """The picture by the first engine that succeeds; the built-in layout always does.
+    def _drawn(self, theme: str) -> str:
+        """SVG text, placed by the first engine that succeeds; the built-in layout always does.
 
         A trunk with few branches goes to the built-in layout first: its lines are straight, and the
         picture is the same on every machine.
         """
-        if self._textbook and form in ("svg", "png", "pdf"):
-            drawn = textbook.drawn(self.recording, self.diagram.title, figure=self._id,
-                                   theme=self.theme if form == "svg" else
-                                   "dark" if self.theme == "dark" else "light")
-            return drawn.encode() if form == "svg" else svg.rasterized(drawn, form, dpi=dpi)
-        found = dot.candidates(form, engine or self.engine)
-        if not found:
-            raise VizError(f"graph: no engine writes {form}; save as .svg, .png or .pdf")
-        if form == "png":
-            w, h = (side * dpi // 96 for side in (self._places.width, self._places.height))
-            if w * h > _MOST_PIXELS:
-                raise VizError(f"save: a PNG of {w} × {h} pixels is too large; save as .svg, "
-                               f"fold with level='folded', or lower dpi={dpi}")
+        if self._textbook:
+            return textbook.drawn(self.recording, self.diagram.title, figure=self._id, theme=theme)
+        found = dot.candidates(self.engine)
         if len(found) > 1 and self._places.fits:
             found = tuple(sorted(found, key=lambda e: e.name != "builtin"))
-        theme = self.theme if form == "svg" or self.theme == "dark" else "light"
-        label = f"{self.diagram.title}: {self.diagram.subtitle}"
-        for k, candidate in enumerate(found, start=1):
-            if candidate.name == "builtin":
-                if form == "svg" or k == len(found) or importlib.util.find_spec("matplotlib"):
-                    drawn = svg.drawn(self.diagram, self._places, figure=self._id, theme=theme)
-                    return drawn.encode() if form == "svg" else svg.rasterized(drawn, form, dpi=dpi)
-                continue
-            source = dot.to_dot(self.diagram, figure=self._id,
-                                theme="light" if form == "svg" else theme)
+        for candidate in found:
             try:
-                made = dot.run(candidate, source, form,
-                               *((f"-Gdpi={dpi}",) if form == "png" else ()))
+                places = self._places if candidate.name == "builtin" \
+                    else dot.place(candidate, self.diagram)
             except VizError as error:
-                if k == len(found):
+                if candidate is found[-1]:
                     raise
                 warnings.warn(f"{error}; drawing with the next engine", RuntimeWarning,
                               stacklevel=5)
-                continue
-            return made if form != "svg" else svg.finish(
-                made.decode(), figure=self._id, theme=theme, label=label).encode()
+            else:
+                return svg.drawn(self.diagram, places, figure=self._id, theme=theme)
         raise AssertionError("the last engine draws or raises")
+
+    def _raster(self, form: str, dpi: int) -> bytes:
+        drawn = self._drawn("dark" if self.theme == "dark" else "light")
+        w, h = (int(side) * dpi // 96 for side in svg.size(drawn))
+        if form == "png" and w * h > _MOST_PIXELS:
+            raise VizError(f"save: a PNG of {w} × {h} pixels is too large; save as .svg, "
+                           f"fold with level='folded', or lower dpi={dpi}")
+        return svg.rasterized(drawn, form, dpi=dpi)
 
     # ---- files
     def save(self, path: str | os.PathLike[str], *, dpi: int = 144) -> Path:
@@ -241,10 +225,10 @@ class Figure:
 
     def _content(self, suffix: str, dpi: int = 144) -> str | bytes:
         if suffix in (".png", ".pdf"):
-            return self._rendered(suffix[1:], dpi=dpi)
+            return self._raster(suffix[1:], dpi)
         writers: dict[str, Callable[[], str]] = {
             ".svg": lambda: _XML + self._svg,
-            ".dot": lambda: dot.to_dot(self.diagram, theme=self.theme),
+            ".dot": lambda: self.dot,
             ".mmd": lambda: text.to_mermaid(self.diagram),
             ".json": lambda: json.dumps({"format": text.FORMAT,
                                          "recording": to_plain(self.recording)},
@@ -279,42 +263,6 @@ class Frame:
     def _repr_html_(self) -> str:
         return (f'<iframe sandbox="allow-scripts" width="100%" height="{self.height}" '
                 f'style="border:0" srcdoc="{html_text.escape(self.page, quote=True)}"></iframe>')
-
-
-def _source(figure: Figure) -> graphviz.Source:
-    """A ``graphviz.Source`` that draws itself through the engines of a figure."""
-    try:
-        import graphviz
-    except ImportError:
-        raise missing_extra("graphviz", extra="viz", purpose="fig.dot") from None
-
-    class Source(graphviz.Source):  # type: ignore[misc]
-        """DOT text that is drawn without Graphviz where there is none."""
-
-        def pipe(self, format: str | None = None, *_: Any, encoding: str | None = None,
-                 engine: str | None = None, **__: Any) -> Any:
-            form = format or self.format or "svg"
-            data = self.source.encode() if form in ("dot", "gv") \
-                else figure._rendered(form, engine=engine)
-            return data.decode(encoding) if encoding else data
-
-        def render(self, filename: Any = None, directory: Any = None, view: bool = False,
-                   cleanup: bool = False, format: str | None = None, *_: Any,
-                   outfile: Any = None, engine: str | None = None, **__: Any) -> str:
-            form = format or (Path(outfile).suffix[1:] if outfile else None) or self.format or "svg"
-            base = Path(directory or ".") / (filename or "graph.gv")
-            target = Path(outfile) if outfile else base.with_name(f"{base.name}.{form}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_file(target, lambda: self.pipe(form, engine=engine))
-            if not cleanup and not outfile:
-                write_file(base, lambda: self.source)
-            return os.fspath(target)
-
-        def unflatten(self, *_: Any, **__: Any) -> Any:
-            raise VizError("graph: unflatten needs the program of Graphviz; "
-                           "save the .dot and run unflatten on it")
-
-    return Source(dot.to_dot(figure.diagram, figure=figure._id), format="svg")
 
 
 def write_file(path: str | os.PathLike[str], content: Callable[[], str | bytes]) -> Path:

@@ -237,10 +237,11 @@ def drawn(recording: Recording, title: str, *, figure: str, theme: str) -> str:
                     -8 if start[1] <= middle else 17), locals_[i, k], _NOTE, "grad_text"))
             sign = _SIGNS.get(e.op, e.op)
             size = 20.0 if len(sign) == 1 else min(13.0, 13 * (_CIRCLE - 6) / width(sign, 13))
-            boxes.append(svg._rectangle(center - _CIRCLE / 2, middle - _CIRCLE / 2, _CIRCLE, _CIRCLE,
-                                        "label_fill", "norm", _CIRCLE / 2, 1.6)
-                         + svg._text(center, middle + size * 0.34, sign, size, "ink", bold=True,
-                                     anchor="middle"))
+            r = _CIRCLE / 2
+            boxes += [svg._rectangle(center - r, middle - r, 2 * r, 2 * r, "label_fill", "norm", r,
+                                     1.6),
+                      svg._text(center, middle + size * 0.34, sign, size, "ink", bold=True,
+                                anchor="middle")]
         role = {"parameter": "param", "input": "input", "loss": "loss"}.get(e.role, "")
         boxes.append(svg._rectangle(at, middle - _HEIGHT / 2, sum(sizes[i]), _HEIGHT,
                                     f"{role}_fill" if role else "card",
@@ -252,7 +253,8 @@ def drawn(recording: Recording, title: str, *, figure: str, theme: str) -> str:
                                        anchor="middle"))
             at += size
             if size and any(sizes[i][k + 1:]):
-                boxes.append(svg._rectangle(at - 0.5, middle - _HEIGHT / 2, 1, _HEIGHT, "card_line"))
+                boxes.append(svg._rectangle(at - 0.5, middle - _HEIGHT / 2, 1, _HEIGHT,
+                                            "card_line"))
     body = [svg._text(w / 2, 40, title, 22, "ink", bold=True, anchor="middle"),
             svg._text(w / 2, 64, subtitle, 12, "muted", anchor="middle"), *lines, *boxes]
     return svg.element(w, h, body, figure=figure, theme=theme, label=f"{title}: {subtitle}")
