@@ -36,7 +36,7 @@ __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", 
            "reshape", "scatter_add", "squeeze", "stack", "transpose", "crop"]
 
 PadWidth: TypeAlias = tuple[Pair, ...]
-Index: TypeAlias = slice | EllipsisType | ArrayLike | tuple[Any, ...] | None
+Index: TypeAlias = slice | EllipsisType | ArrayLike | tuple[object, ...] | None
 
 
 # ---- reshape
@@ -484,7 +484,7 @@ SCATTER_ADD: Op = register(Op(
 
 
 @make_function(SCATTER_ADD)
-def scatter_add(y: TensorLike, *, index: tuple[Any, ...], shape: Shape) -> Tensor:
+def scatter_add(y: TensorLike, *, index: tuple[object, ...], shape: Shape) -> Tensor:
     """The adjoint of indexing: zeros of ``shape`` with ``y`` added at ``index``.
 
     The index is a tuple, as `getitem` normalizes it; an entry that is named repeatedly collects a
