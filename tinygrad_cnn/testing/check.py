@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_cnn.core import Tensor, apply
-from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op, Reject, Sample
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, ErrorInput, Op, Sample
 from tinygrad_cnn.errors import GradientError, MissingExtraError, SettingError, TinygradCnnError
 from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.testing.cases import DERIVED, Case, OpCase, samples_of
@@ -33,7 +33,7 @@ from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Stats, Subj
 from tinygrad_cnn.testing.report import Report, mismatch
 
 __all__ = ["check_gradients", "check_jax", "check_op", "check_sample", "check_torch",
-           "check_vjp_pair", "find", "run_reject", "start"]
+           "check_vjp_pair", "find", "run_error_input", "start"]
 
 
 # ---- ops
@@ -43,7 +43,7 @@ def check_op(op: Op | str | Callable[..., Tensor], *, order: int = 2, seed: int 
     """Test every backward rule of an op on every sample and kernel.
 
     The gradient is measured from the op's values alone: exactly, with ``==``, for inputs in
-    ``affine_in`` and for ``piecewise_linear`` ops, else by complex steps or by differences.
+    ``exact_in`` and for ``piecewise_linear`` ops, else by complex steps or by differences.
     The same run checks the contract: nothing is written or shared, results are reproducible and
     linear in the cotangent, a zero cotangent gives zero, dtypes and shapes are kept, memory layout
     does not matter, kernels agree, ``reads`` and ``ties`` are as declared, and the rule can be
@@ -175,8 +175,8 @@ def find(op: Op, *, order: int = 2, seed: int = 0, stats: Stats | None = None,
             seen = seen or bool(case.out.size and sum(a.size for a in case.arrays))
             for name in properties_of(op, sample, order):
                 run_property(name, case)
-        for reject in op.rejects:
-            run_reject(op, reject, stats)
+        for call in op.test.error_inputs:
+            run_error_input(op, call, stats)
         if not seen:
             raise _failed("samples", op, "nothing was compared: no sample has entries")
     except CheckFailed as failed:
@@ -216,21 +216,21 @@ def start(op: Op, sample: Sample, seed: int, stats: Stats) -> OpCase:
     return case
 
 
-def run_reject(op: Op, reject: Reject, stats: Stats) -> None:
+def run_error_input(op: Op, call: ErrorInput, stats: Stats) -> None:
     """The call must fail with an error of ours that holds the words."""
     stats.comparisons += 1
     try:
-        apply(op, *(None if s is None else Tensor(np.zeros(s)) for s in reject.shapes),
-              **reject.settings)
+        apply(op, *(None if s is None else Tensor(np.zeros(s)) for s in call.shapes),
+              **call.settings)
     except Exception as error:
         if not isinstance(error, TinygradCnnError):
             detail = f"{type(error).__name__} instead of an error that explains: {error}"
-        elif reject.message in str(error):
+        elif call.message in str(error):
             return
         else:
-            detail = f"the error reads {str(error)!r}, expected the words {reject.message!r}"
-        raise _failed("refusals", op, detail, error, reject.id) from error
-    raise _failed("refusals", op, "the call must fail, and did not", case=reject.id)
+            detail = f"the error reads {str(error)!r}, expected the words {call.message!r}"
+        raise _failed("refusals", op, detail, error, call.id) from error
+    raise _failed("refusals", op, "the call must fail, and did not", case=call.id)
 
 
 # ---- functions
