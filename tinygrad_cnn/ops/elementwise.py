@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_setting, as_tensor
-from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import Array, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.declare import broadcasting, elementwise

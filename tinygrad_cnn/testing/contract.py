@@ -432,13 +432,13 @@ def linear_in_the_cotangent(case: Case) -> None:
     # A result from zeros and from single entries: a rule may look at signs or at sizes of entries.
     sparse = np.where(case.rng(3).random(first.shape) < 0.5, 0.0, case.cotangent(2)).astype(
         first.dtype)
-    a, b, both = (case.pull(case.arrays, ct) for ct in (first, sparse, first + sparse))
+    a, b, both = (case.pull(case.arrays, ct) for ct in (first, sparse, np.asarray(first + sparse)))
     for power in _POWERS:
-        for k, part in enumerate(case.pull(case.arrays, first * first.dtype.type(power))):
+        for k, part in enumerate(case.pull(case.arrays, _times(first, power))):
             whole = a[k]
             if whole is not None and part is not None and part.shape == whole.shape:
                 with np.errstate(all="ignore"):
-                    times = whole * whole.dtype.type(power)
+                    times = _times(whole, power)
                 # Below that, floats lose digits of their own.
                 exact = np.isfinite(times) & ((np.abs(times) > 1e-280) | (whole == 0))
                 case.same(k, np.where(exact, part, 0.0), np.where(exact, times, 0.0),
@@ -455,6 +455,10 @@ def linear_in_the_cotangent(case: Case) -> None:
             here.compare_arrays(k, np.where(finite, total, 0.0), np.where(finite, sums, 0.0),
                                 3 * here.bound(k, size, noise, case.dtype),
                                 "the result of a sum is not the sum of results")
+
+
+def _times(x: Array, power: float) -> Array:
+    return np.asarray(x * x.dtype.type(power))
 
 
 # ---- how arrays lie in memory

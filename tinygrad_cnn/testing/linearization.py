@@ -494,7 +494,7 @@ class Linearization:
 
             def line(t: float, directions: dict[int, Array] = directions) -> Array:
                 return np.asarray(self.subject.forward(
-                    [x + t * directions[k] if k in directions else x
+                    [np.asarray(x + t * directions[k], x.dtype) if k in directions else x
                      for k, x in enumerate(self.arrays)]), np.float64)
 
             try:

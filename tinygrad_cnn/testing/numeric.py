@@ -141,7 +141,7 @@ def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array) -
     moves = direction != 0
     step *= float(np.abs(arrays[k][moves]).min(initial=np.inf)) if arrays[k][moves].all() \
         and moves.any() else scale_of(arrays[k])
-    given[k] += 1j * step * direction
+    given[k] = np.asarray(given[k] + 1j * step * direction)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
@@ -313,7 +313,7 @@ def slopes_along(forward: Forward, arrays: Sequence[Array], k: int, direction: A
     unit = float(np.abs(direction).max(initial=0.0)) or 1.0
 
     def line(t: float) -> Array:
-        given[k] = (arrays[k] + t * direction).astype(arrays[k].dtype)
+        given[k] = np.asarray(arrays[k] + t * direction, arrays[k].dtype)
         try:
             return np.asarray(forward(given), np.float64)
         except Exception:                          # a step that leaves the domain
