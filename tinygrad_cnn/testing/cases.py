@@ -167,7 +167,7 @@ class OpCase(Case):
         return self.op.inputs[i] in self.op.test.exact_in
 
     @cached_property
-    def arrays(self) -> tuple[Array, ...]:      # type: ignore[override]
+    def arrays(self) -> tuple[Array, ...]:
         """The inputs that are present, in float64.
 
         Where the op is affine, data off the lattice is moved onto it; elsewhere it is rounded to

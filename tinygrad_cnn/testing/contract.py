@@ -780,7 +780,8 @@ def properties_of(op: Op, sample: Sample, order: int = 2) -> tuple[str, ...]:
                                        "values": ("gradient",), "empty": ("keeps dtype",)}
     return tuple(name for name in kinds[kind_of(sample)]
                  if (name != "second order" or order > 1)
-                 and (name != "at kinks" or op.test.piecewise_linear or op.test.subgradient is not None)
+                 and (name != "at kinks" or op.test.piecewise_linear
+                      or op.test.subgradient is not None)
                  and (name != "kernels agree" or len(op.kernels) > 1))
 
 

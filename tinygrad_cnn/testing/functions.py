@@ -284,6 +284,7 @@ class TensorFunction:
     def called(self, arrays: Sequence[Array]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """The output at these values, and the tensors that hold them; all is put back."""
         n = len(self.given.arrays)
+        arrays = [*map(np.asarray, arrays)]     # of no axes, arithmetic makes scalars
         tensors = [*(_wrap(a, a.dtype.kind in "fc", None) for a in arrays[:n]), *self.closed_over]
         before = [t._data for t in self.closed_over]
         buffers = [(m, name, a, a.copy()) for m in self.modules

@@ -40,7 +40,7 @@ __all__ = ["CheckFailed", "Finding", "Linearization", "Stats", "Subject", "odd_i
 Arrays = Sequence[Array]
 PRECISION = 1e-6            # relative to the entry: what "right" promises in float64
 _SINGLE = 1e-2              # and in float32
-_SMALL = 1e-3               # of the largest entry: smaller ones are measured to its precision
+_SMALL = 1e-2               # of the largest entry: smaller ones are measured to its precision
 _ROUNDINGS = 16.0           # eps · |g|ᵀ|J| that a formula may lose besides its last sum
 _NOISE = 8.0                # times the change that ulps of the arguments cause
 _NOISE_CAP = 2.0 ** 13      # eps · max |g|ᵀ|J|
@@ -358,9 +358,14 @@ class Linearization:
             least *= min(1.0, scale_of(self.out) / scale_of(self.arrays[k]))
         return np.asarray(self.rounding(k, ct, dtype) + loud + least)
 
+    @property
+    def _asked(self) -> float:
+        """The precision to which an entry must be measured, to count."""
+        return max(PRECISION if self.dtype.itemsize == 8 else _SINGLE, 4 * (self.rtol or 0.0))
+
     def _unit(self, size: Array) -> Array:
         """What the precision of an entry is relative to: its size, unless it is far smaller."""
-        share = _SMALL if self.dtype.itemsize == 8 else 0.1
+        share = _SMALL if self.dtype.itemsize == 8 else 1.0
         return np.asarray(np.maximum(size, share * size.max(initial=0.0)))
 
     # ---- the comparison
@@ -449,10 +454,9 @@ class Linearization:
         unit = np.maximum(self._unit(size), _SMALL * around)
         if not unit.any():
             unit = np.full(unit.shape, 1e-3 * np.abs(ct).max(initial=0.0))
-        allowed = max(PRECISION if self.dtype.itemsize == 8 else _SINGLE, 4 * (self.rtol or 0.0))
         with np.errstate(all="ignore"):
             share = np.where(kinks, 0.0, limit / np.maximum(unit, 1e-300))
-        loose = share > allowed
+        loose = share > self._asked
         stats.precision[name] = max(stats.precision.get(name, 0.0),
                                     float(np.where(loose, 0.0, share).max(initial=0.0)))
         if loose.any():
@@ -532,8 +536,8 @@ class Linearization:
             part = np.zeros(x.shape) if part is None else np.asarray(part, np.float64)
             if part.shape != x.shape or not np.isfinite(part).all():
                 self.compare_arrays(k, part, np.zeros(x.shape), np.inf, ct=None)
-                place = tuple(int(i) for i in np.argwhere(~np.isfinite(part))[0])
-                raise self.failed(f"the gradient is {part[place]} at {place}", k, got=part, ct=ct,
+                bad = tuple(int(i) for i in np.argwhere(~np.isfinite(part))[0])
+                raise self.failed(f"the gradient is {part[bad]} at {bad}", k, got=part, ct=ct,
                                   expected=np.zeros(x.shape))
             noise = self.noise(ct, self.dtype, rng)[k]
             pulled.append((ct.reshape(-1).astype(np.float64), part,
@@ -579,7 +583,7 @@ class Linearization:
                     stats.worst = max(stats.worst, abs(got - low) / slack)
         largest = max(margins) / max(sizes)
         stats.precision[name] = largest
-        if largest > max(PRECISION if self.dtype.itemsize == 8 else _SINGLE, 4 * (self.rtol or 0.0)):
+        if largest > self._asked:
             stats.note(name, f"measured to {largest:.0e} only: {name} along directions")
 
     @staticmethod
@@ -638,7 +642,8 @@ def _groups(kinks: Array) -> list[Array]:
 
 def _directions(x: Array, rng: np.random.Generator) -> list[tuple[Array, tuple[int, ...] | None]]:
     """Random directions over blocks of entries, then single entries: ends of axes, and more."""
-    blocks, found = rng.integers(0, _BLOCKS, x.shape), []
+    blocks = rng.integers(0, _BLOCKS, x.shape)
+    found: list[tuple[Array, tuple[int, ...] | None]] = []
     weights = rng.choice([-1.0, 1.0], x.shape) * rng.uniform(0.5, 1.5, x.shape)
     scale = np.maximum(np.abs(x), 1e-3 * scale_of(x)) / scale_of(x)
     for block in np.unique(blocks):

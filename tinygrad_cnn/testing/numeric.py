@@ -259,11 +259,14 @@ def slopes(line: Callable[[float], Array], steps: Sequence[float], grain: Array)
                 reach = np.nan_to_num(np.maximum(np.abs(ahead[0]), np.abs(behind[0])), posinf=0.0)
             smooth = apart <= _KINK * np.abs(slope) + 1e-9 * reach + 8 * rounding
             doubt = np.where(smooth, doubt, np.maximum(doubt, apart)) + rounding
-            doubt = np.where(np.isfinite(doubt), doubt, np.inf)
-            better = (doubt < error) & ~kinked
+            # Steps beyond a pole see little of it, and think well of that.
+            rough = (doubt > 0.1 * np.abs(slope)) & (doubt > 32 * rounding) & (doubt > 1e-3 * reach)
+            doubt = np.where(np.isfinite(doubt) & ~rough, doubt, np.inf)
+            better, off = (doubt < error) & ~kinked, np.abs(slope - value)
             if before is not None and h > before[0]:
-                # Larger steps round less; but a wave may look flat to them.
-                better &= np.abs(slope - value) <= 10 * error
+                better &= off <= 10 * error     # they round less; but a wave may look flat to them
+            else:
+                better |= np.isfinite(doubt) & (off > 10 * (error + doubt)) & ~kinked
             value, error = np.where(better, slope, value), np.where(better, doubt, error)
             largest = np.abs(value[np.isfinite(error)]).max(initial=0.0)
             settled = error <= np.maximum(_SETTLED * np.maximum(
@@ -274,7 +277,8 @@ def slopes(line: Callable[[float], Array], steps: Sequence[float], grain: Array)
                 drift = np.maximum(np.abs(a - before[1]), np.abs(b - before[2]))
                 # A quarter: smooth functions bring the sides together in proportion to the step.
                 new = ~kinked & ~smooth & (drift <= 1e-3 * apart + 32 * rounding) \
-                    & (apart >= 100 * rounding + 1e-6 * reach) & (error > 1e-5 * (np.abs(a) + np.abs(b)))
+                    & (apart >= 100 * rounding + 1e-6 * reach) \
+                    & (error > 1e-5 * (np.abs(a) + np.abs(b)))
                 right, left = np.where(new, a, right), np.where(new, b, left)
                 error = np.where(new, 16 * rounding + 10 * np.minimum(drift, 1e-3 * apart), error)
                 value, kinked = np.where(new, a, value), kinked | new

@@ -179,7 +179,7 @@ def _weight(a: Array) -> float:
 def _plain_cotangent(finding: Finding) -> Finding:
     """The same finding for a cotangent of ones, or with a single 1, if one of them shows it."""
     case, k = finding.context, finding.index
-    if finding.prop != "gradient" or finding.ct is None or k < 0:
+    if not isinstance(case, OpCase) or finding.prop != "gradient" or finding.ct is None or k < 0:
         return finding
     for ct in _plain_cotangents(np.shape(finding.ct)):
         try:
