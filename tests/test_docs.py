@@ -19,6 +19,7 @@ import io
 import itertools
 import pkgutil
 import re
+import runpy
 import sys
 import types
 from dataclasses import dataclass
@@ -165,7 +166,9 @@ def docstrings(module):
         found[f"{module.__name__}.{name}"] = thing.__doc__
         if inspect.isclass(thing):
             for inner, part in vars(thing).items():
-                if inspect.isroutine(part) or isinstance(part, (property, staticmethod)):
+                made_here = getattr(part, "__module__", module.__name__) == module.__name__
+                if made_here and (inspect.isroutine(part)
+                                  or isinstance(part, (property, staticmethod))):
                     found[f"{module.__name__}.{name}.{inner}"] = part.__doc__
     return {name: text for name, text in found.items() if text}
 
@@ -225,6 +228,14 @@ def test_every_public_name_shows_an_example():
               and not (isinstance(thing, type) and issubclass(thing, Exception))
               and ">>>" not in (thing.__doc__ or "")]
     assert not silent
+
+
+def test_the_indices_of_functions_and_ops_are_current():
+    for page, make in runpy.run_path(str(ROOT / "docs" / "make_index.py"))["PAGES"].items():
+        shown = page.read_text(encoding="utf-8")
+        assert shown == make(), "run python docs/make_index.py"
+        for path in set(re.findall(r"\]\(\.\./(.+?)\)", shown)):
+            assert (ROOT / path).exists()
 
 
 def test_the_page_of_errors_has_a_heading_for_every_class():

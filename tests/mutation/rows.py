@@ -173,16 +173,16 @@ MUTANTS = (
     Mutant("E15", "maximum", "a tie goes to both", "ties",
            broken("maximum", "a", lambda right, ct, out, a, b: ct * (a >= b))),
     Mutant("E16", "clip", "open interval", "ties", broken(
-        "clip", "x", lambda right, ct, out, x, *, low, high:
-        ct * ((x > low) & (x < high)))),
+        "clip", "x", lambda right, ct, out, x, *, min, max:
+        ct * ((x > min) & (x < max)))),
     Mutant("E17", "clip", "lower bound ignored", "region", broken(
-        "clip", "x", lambda right, ct, out, x, *, low, high: ct * (x <= high))),
+        "clip", "x", lambda right, ct, out, x, *, min, max: ct * (x <= max))),
     Mutant("E18", "relu", "slope 1 at 0", "ties",
            broken("relu", "x", _of_x(lambda g, y, x: g * (x >= 0)))),
     Mutant("E19", "relu", "looks at the sign of ct", "not linear",
            broken("relu", "x", _of_x(lambda g, y, x: g * (g > 0)))),
     Mutant("E20", "leaky_relu", "slope ignored below 0", "region", broken(
-        "leaky_relu", "x", lambda right, ct, out, x, *, slope: ct * (x > 0))),
+        "leaky_relu", "x", lambda right, ct, out, x, *, negative_slope: ct * (x > 0))),
     Mutant("E21", "elu", "alpha missing", "region", broken(
         "elu", "x", lambda right, ct, out, x, *, alpha:
         ct * np.where(x > 0, 1.0, np.exp(np.minimum(x, 0))).astype(ct.dtype))),

@@ -256,10 +256,10 @@ def test_pad_copies_outwards_and_its_gradient_adds_the_copies_back(mode, padded,
 
 def test_pad_of_images_takes_the_forms_of_padding():
     x = Tensor(np.zeros((1, 4, 5, 2)))
-    for widths, shape in ((1, (1, 6, 7, 2)), ((1, 2), (1, 6, 9, 2)),
+    for pad_width, shape in ((1, (1, 6, 7, 2)), ((1, 2), (1, 6, 9, 2)),
                           (((0, 1), (2, 3)), (1, 5, 10, 2)),
                           (((1, 0), (0, 0), (0, 2), (0, 0)), (2, 4, 7, 2))):
-        assert tc.pad(x, widths).shape == shape
+        assert tc.pad(x, pad_width).shape == shape
 
 
 def test_concatenate_joins_the_first_axis_unless_told():
@@ -279,7 +279,7 @@ def test_numpy_pads_every_axis_where_pad_takes_the_forms_of_padding():
 
 @pytest.mark.parametrize("f, values, expected", [
     (tc.relu, [-1, 0, 2], [0, 0, 1]),
-    (lambda x: tc.leaky_relu(x, slope=0.25), [-1, 0, 2], [0.25, 0.25, 1]),
+    (lambda x: tc.leaky_relu(x, negative_slope=0.25), [-1, 0, 2], [0.25, 0.25, 1]),
     (lambda x: tc.elu(x, alpha=0.5), [0, 2], [0.5, 1]),
     (tc.abs, [-1, 0, 2], [-1, 0, 1]),
     (lambda x: tc.clip(x, -1, 1), [-2, -1, 0, 1, 2], [0, 1, 1, 1, 0]),

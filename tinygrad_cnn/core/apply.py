@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, update_wrapper
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank, locked
-from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, public, register
+from tinygrad_cnn.core.graph import Node, State, _serial, _state, locked, placeholder
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
     Array,
@@ -31,33 +30,27 @@ from tinygrad_cnn.core.tensor import (
     held,
     refuse_tensors_inside,
     shared,
+    standing_for,
     with_own_dtype,
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
+__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_function", "unary"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
-_KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
+_KEEP_BYTES = 4096          # below this, a placeholder for unsaved values costs more than it saves
+_NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
 _HERE = globals()                                       # and those of a + 2.0 these too
 
 
-def _alike(inputs: tuple[Any, ...]) -> bool:
-    """Whether all are tensors of one float dtype already, as in most calls."""
-    for x in inputs:
-        if not isinstance(x, Tensor) or x._data.dtype is not inputs[0]._data.dtype:
-            return False
-    return bool(inputs) and inputs[0]._data.dtype.kind == "f"
-
-
 def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     """All inputs as tensors of one dtype, or an error that names the odd one."""
-    if _alike(inputs):
-        return inputs
     inputs = tuple(map(with_own_dtype, inputs))
     _refuse_other_dtypes(op, inputs)
     dtype, stepping = _common_dtype(inputs)
@@ -74,9 +67,10 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
                 raise DTypeError(
                     f"{op.name}: {op.input_name(first)} is {dtype} but {op.input_name(i)} is "
                     f"{x._data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
-            result.append(_wrap(x._data.astype(dtype), False, None))
+            result.append(standing_for(x, _wrap(x._data.astype(dtype), False, None)))
         else:
-            result.append(_exposed(_converted(x, dtype, op.name, op.input_name(i))))
+            made = _exposed(_converted(x, dtype, op.name, op.input_name(i)))
+            result.append(standing_for(x, made))
     return tuple(result)
 
 
@@ -120,14 +114,12 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
 
 
-def _origin(frame: FrameType | None) -> tuple[Any, int] | None:
-    """The innermost line outside the package: code object and instruction, never the frame."""
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] != _PACKAGE:
-            return frame.f_code, frame.f_lasti
+def _outside(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame outside the package."""
+    while frame is not None and \
+            frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame = frame.f_back
-    return None
+    return frame
 
 
 def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
@@ -150,38 +142,42 @@ def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
     DTypeError
         If float dtypes differ, or the kernel makes another dtype than its inputs have.
     """
-    return apply_with_residuals(op, *inputs, **settings)[0]
+    return _applied(op, inputs, settings)[0]
 
 
 def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor, dict[str, Any]]:
     """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
-    if not op.variadic and len(inputs) < len(op.inputs):
+    return _applied(op, inputs, settings)
+
+
+def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
+             ) -> tuple[Any, dict[str, Any]]:
+    if len(inputs) < len(op.inputs) and not op.variadic:
         inputs += (None,) * (len(op.inputs) - len(inputs))
     state = _state.get()
     if state.plain:
-        plain = _plain(inputs)
+        plain = inputs if _PLAIN.issuperset(map(type, inputs)) else _plain(inputs)
         y, residuals = op.run(*(map(locked, plain) if op.foreign else plain), **settings)
-        return np.asarray(y), residuals         # type: ignore[return-value]
-    tensors = _as_tensors(op, inputs)
-    arrays = [None if x is None else x._data for x in tensors]
-    if settings and any(a is not None and a.dtype.kind in "iub" for a in arrays):
+        return y if type(y) is ndarray else np.asarray(y), residuals
+    tensors, arrays, shapes, dtype, tracked = _read(op, inputs)
+    if settings and dtype is not None and dtype.kind in "iub":
         _refuse_fractions(op, tensors, settings)
-    asked: Any = (op, tuple([None if a is None else a.shape for a in arrays]), *settings.items())
+    asked: Any = (op, shapes, *settings.items())
+    judge: Any = _remembered
     try:
         hash(asked)
     except TypeError:                           # an array, or a slice: judged anew each time
-        expected = _judge(*asked)
+        judge = infer_shape
         settings = {name: _unwritten(value) for name, value in settings.items()}
-    else:
-        expected = _remembered(*asked)
+    expected = judge(*asked)
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*(map(locked, arrays) if op.foreign else arrays), **settings)
     except TypeError:
-        if all(a is None or a.dtype.kind == "f" for a in arrays):
+        if dtype is None or dtype.kind == "f":
             raise
         raise _leaves_the_integers(op, tensors) from None       # NumPy refused to cast in place
-    if type(y) is not np.ndarray:
+    if type(y) is not ndarray:
         y = np.asarray(y)
     if y.shape != expected:
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
@@ -189,14 +185,39 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         # A result that looks at memory which the user can write to gets memory of its own.
         if x is not None and x._access and held(x) and np.may_share_memory(y, x._data):
             y = y.copy()
-    dtype = settings.get("dtype") or (y if not arrays else arrays[0] if arrays[0] is not None else
-                                      next(a for a in arrays if a is not None)).dtype
+    dtype = settings.get("dtype") or dtype or y.dtype
     if y.dtype != dtype:
         if dtype.kind != "f":
             raise _leaves_the_integers(op, tensors)
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
-    return _record(op, tensors, settings, residuals, y, state, began), residuals
+    tracked = tracked and state.recording
+    if not tracked and state.observer is None:
+        return _wrap(y, False, None), residuals
+    return _record(op, tensors, settings, residuals, y, state, tracked, began), residuals
+
+
+def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
+        tuple[Tensor | None, ...], list[Array | None], tuple[Shape | None, ...],
+        np.dtype[Any] | None, bool]:
+    """The inputs as tensors, their arrays, shapes and dtype, and whether one has a gradient."""
+    arrays: list[Array | None] = []
+    shapes: list[Shape | None] = []
+    dtype, tracked = None, False
+    for i, x in enumerate(inputs):
+        if isinstance(x, Tensor) and (again or (
+                x._data.dtype.kind == "f" if dtype is None else x._data.dtype is dtype)):
+            array = x._data
+            arrays.append(array)
+            shapes.append(array.shape)
+            dtype, tracked = array.dtype, tracked or x._requires_grad
+        elif x is None and (again or (dtype is not None and not op.variadic
+                                      and op.inputs[i] in op.optional)):
+            arrays.append(None)
+            shapes.append(None)
+        else:                                   # the ones before it may be of another dtype
+            return _read(op, _as_tensors(op, inputs), again=True)
+    return inputs, arrays, tuple(shapes), dtype, tracked
 
 
 def _plain(inputs: tuple[Any, ...]) -> list[Any]:
@@ -208,7 +229,7 @@ def _plain(inputs: tuple[Any, ...]) -> list[Any]:
     return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
-def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
+def infer_shape(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
     """The shape of the result, or an error that says which inputs do not fit."""
     named = dict(settings)
     try:
@@ -227,7 +248,7 @@ def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any])
 
 
 # Each step of a training asks the same questions, and the answer takes longer than a small kernel.
-_remembered = lru_cache(maxsize=4096)(_judge)
+_remembered = lru_cache(maxsize=4096)(infer_shape)
 
 
 def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
@@ -249,22 +270,23 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
 
 
 def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
-            residuals: dict[str, Any], y: Array, state: State,
-            began: float) -> Tensor:
-    tracked = state.recording and bool([1 for x in tensors if x is not None and x._requires_grad])
-    if not tracked and state.observer is None:
-        return _wrap(y, False, None)
-    kept = tensors
-    if op.unread:
-        kept = tuple([_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors)])
+            residuals: dict[str, Any], y: Array, state: State, tracked: bool, began: float
+            ) -> Tensor:
+    """The result as a tensor, with a node if a gradient is wanted; an observer is told of it."""
+    kept: list[Any] = []
+    values: list[Any] = []
+    for i, x in enumerate(tensors):
+        x = _placeholder(x) if i in op.unsaved else x
+        kept.append(x)
+        values.append(None if x is None else shared(x) if x._access else x._data)
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    values = tuple([None if x is None else shared(x) if x._access else x._data for x in kept])
-    node = Node(op, kept, values, settings, residuals, y if op.reads_out else None, state.scope,
-                _origin(sys._getframe(3)))
+    result = _recorded(op, tuple(kept), tuple(values), y, state, _outside(sys._getframe(3)),
+                       settings, residuals)
     if state.observer is not None:
-        state.observer.forward(node, tensors, y, time.perf_counter() - began)
-    return _wrap(y, True, node) if tracked else _wrap(y, False, None)
+        assert result.node is not None
+        state.observer.forward(result.node, tensors, y, time.perf_counter() - began)
+    return result if tracked else _wrap(y, False, None)
 
 
 def _unwritten(value: Any) -> Any:
@@ -277,13 +299,13 @@ def _unwritten(value: Any) -> Any:
     return tuple([_unwritten(v) for v in value]) if type(value) is tuple else value
 
 
-def _stand_in(x: Tensor | None) -> Tensor | None:
+def _placeholder(x: Tensor | None) -> Tensor | None:
     """``x`` without its values, which no rule reads, so that their memory can be freed."""
     if x is None or x._data.nbytes < _KEEP_BYTES or (x.node is None and x._requires_grad):
         return x
-    t = _wrap(blank(x._data.shape, x._data.dtype), x.requires_grad, x.node)
+    t = _wrap(placeholder(x._data.shape, x._data.dtype), x._requires_grad, x.node)
     t.name = x.name
-    return t
+    return t if x.node is not None else standing_for(x, t)
 
 
 def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
@@ -291,25 +313,22 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
 
     NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
     """
-    reads_out, unread = op.reads_out, op.unread
+    unsaved = op.unsaved
 
     def function(a: Any, b: Any) -> Tensor:
         state = _state.get()
         try:
-            x, y = a._data, b._data
-            dtype = x.dtype
-            if dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
-                    or not isinstance(b, Tensor):
-                return apply(op, a, b)
-            if x.size >= _LARGE:
+            x, y = a._data, b._data             # which a masked array has as well
+            dtype, writable = x.dtype, a._access or b._access
+            if dtype is not y.dtype or state.observer is not None or x.size >= _LARGE:
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
-        except AttributeError:
+        except (AttributeError, ValueError):    # an array, a list, a number; shapes that do not fit
+            out = None
+        if out is None:                         # outside, where no error is shown after another
             if type(b) is float and isinstance(a, Tensor) and a._data.dtype.kind == "f":
                 return function(a, _wrap(np.asarray(b, a._data.dtype), False, None))
-            return apply(op, a, b)              # an array, a list, or a number in front
-        except ValueError:
-            return apply(op, a, b)              # shapes that do not fit
+            return apply(op, a, b)
         if type(out) is not ndarray:
             out = np.asarray(out)               # NumPy turns 0-d results into scalars
         if out.dtype is not dtype:              # integers that are divided
@@ -318,12 +337,12 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             return _wrap(out, False, None)
         inputs: tuple[Any, ...] = (a, b)
         values: Any = (x, y)
-        if unread and out.nbytes >= _KEEP_BYTES:
-            inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
+        if unsaved and out.nbytes >= _KEEP_BYTES:
+            inputs = tuple(_placeholder(t) if i in unsaved else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
-        if a._access or b._access:
+        if writable:
             values = tuple(map(shared, inputs))
-        return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
+        return _recorded(op, inputs, values, out, state, sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
 
@@ -337,23 +356,26 @@ def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callabl
 
 
 def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
-              reads_out: bool, state: State, frame: FrameType) -> Tensor:
-    """A tensor and its node, field by field: this runs for each elementwise op of a program."""
+              state: State, frame: FrameType | None, settings: dict[str, Any] = _NOTHING,
+              residuals: dict[str, Any] = _NOTHING) -> Tensor:
+    """A tensor and its node, field by field: this runs for each op of a program."""
     node = _new(Node)
     node.op = op
     node.inputs = inputs
     node.values = values
-    node.settings = node.residuals = _NOTHING
-    node.out = out if reads_out else None
+    node.settings = settings
+    node.residuals = residuals
+    node.out = out if op.saves_out else None
     node.scope = state.scope
     node.serial = next(_serial)
+    while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE):
+        frame = frame.f_back
     if state.scope:
-        node.origin = _origin(frame)
+        frame = _outside(frame)
+    if frame is None:
+        node.code, node.instruction = None, 0
     else:
-        while (place := frame.f_globals) is _OPERATORS or place is _HERE:
-            assert frame.f_back is not None
-            frame = frame.f_back
-        node.origin = (frame.f_code, frame.f_lasti)
+        node.code, node.instruction = frame.f_code, frame.f_lasti
     t = _new(Tensor)
     t._data = out
     t._access = 0
@@ -365,7 +387,7 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
 
 def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
     """The function of an elementwise op of one input and no settings."""
-    reads_out, unread = op.reads_out, op.unread
+    unsaved = op.unsaved
 
     def function(x: Any) -> Tensor:
         state = _state.get()
@@ -376,20 +398,20 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
-        kept: Any = _stand_in(x) if unread else x
-        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
-                         state, sys._getframe(1))
+        kept: Any = _placeholder(x) if unsaved else x
+        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, state,
+                         sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
 
 
-_NOTHING: dict[str, Any] = {}
-
-
 # ---- public functions made from a declaration ----------------------------------------------------
 
-def expose(op: Op) -> Callable[..., Tensor]:
-    """The public function of an op whose settings need no normalizing; its ``op`` is the op."""
+def make_function(op: Op) -> Callable[[F], F]:
+    """Make the public function of an op whose settings need no normalizing.
+
+    The decorated function gives name, signature and docstring, and is never called.
+    """
     known = frozenset(op.settings)
 
     def function(*inputs: Any, **settings: Any) -> Tensor:
@@ -407,12 +429,9 @@ def expose(op: Op) -> Callable[..., Tensor]:
                 refuse_tensors_inside(value, f"{op.name}: {name}")
         return apply(op, *inputs, **settings)
 
-    kinds = inspect.Parameter
-    function.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
-        *(kinds(n, kinds.VAR_POSITIONAL if op.variadic else kinds.POSITIONAL_OR_KEYWORD,
-                default=None if n in op.optional else kinds.empty) for n in op.inputs),
-        *(kinds(n, kinds.KEYWORD_ONLY) for n in op.settings)])
-    return public()(_named(function, op, sys._getframe(1)))
+    def declare(declared: F) -> F:
+        return cast(F, register_function()(update_wrapper(function, declared)))
+    return declare
 
 
 def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
@@ -421,7 +440,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     Parameters
     ----------
     **declaration
-        Every other field of `Op`: at least ``shape``, ``vjp`` and ``samples``.
+        The other fields of `Op` and those of `OpTest`: at least ``shape``, ``vjp`` and ``samples``.
 
     Returns
     -------
@@ -446,10 +465,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     >>> x.grad.item()
     12.0
     """
-    def build(kernel: Callable[..., Array]) -> Callable[..., Tensor]:
-        name = kernel.__name__
-        function = expose(register(Op(name=name, kernels={"array": kernel}, **declaration)))
-        function.__doc__, function.__module__ = kernel.__doc__, kernel.__module__
-        function.__qualname__ = kernel.__qualname__
-        return function
+    def build(kernel: Callable[..., Any]) -> Callable[..., Tensor]:
+        op = register(make_op(name=kernel.__name__, kernels={"array": kernel}, **declaration))
+        return make_function(op)(kernel)
     return build

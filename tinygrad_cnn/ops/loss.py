@@ -12,24 +12,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
+    TensorLike,
     apply,
     as_array,
     as_setting,
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import Op, Reject, Sample, public, register
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.elementwise import where
-from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
+from tinygrad_cnn.ops.shape import reshape
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
@@ -186,26 +188,33 @@ def _cross_entropy_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 CROSS_ENTROPY = register(Op(
     name="cross_entropy", shape=_cross_entropy_shape, kernels={"array": kernels.cross_entropy},
-    vjp={"logits": _cross_entropy_vjp}, samples=_cross_entropy_samples, reads=("logits",),
-    couples=(1,), family="loss",
-    flops=lambda logits, *, out_shape, target, own, even, divisor: 6 * math.prod(logits),
-    rejects=(Reject("targets", ((2, 3),), {"target": np.zeros((2, 4)), "own": None, "even": None,
-                                           "divisor": 2.0}, "the targets are (2, 4)"),)))
+    vjp={"logits": _cross_entropy_vjp},
+    test=OpTest(
+        samples=_cross_entropy_samples,
+        error_inputs=(
+            ErrorInput("targets", ((2, 3),),
+                       {"target": np.zeros((2, 4)), "own": None, "even": None, "divisor": 2.0},
+                       "the targets are (2, 4)"),)),
+    saved=("logits",), couples=(1,), family="loss",
+    flops=lambda logits, *, out_shape, target, own, even, divisor: 6 * math.prod(logits)))
 
 CROSS_ENTROPY_INPUT = register(Op(
     name="cross_entropy_input", shape=_cross_entropy_input_shape,
     kernels={"array": kernels.cross_entropy_input},
     vjp={"logits": _cross_entropy_input_vjp_logits, "g": _cross_entropy_input_vjp_g},
-    samples=_cross_entropy_input_samples, affine_in=("g",), broadcasts=True, reads=("logits", "g"),
-    couples=(1,), family="loss",
-    flops=lambda logits, g, *, out_shape, **settings: 6 * math.prod(logits),
-    rejects=(Reject("rows", ((2, 3), (3, 1)), {"target": np.zeros(2, int), "own": None,
-                                               "even": None}, "one number for each row"),)))
+    test=OpTest(
+        samples=_cross_entropy_input_samples, exact_in=("g",),
+        error_inputs=(
+            ErrorInput("rows", ((2, 3), (3, 1)),
+                       {"target": np.zeros(2, int), "own": None, "even": None},
+                       "one number for each row"),)),
+    saved=("logits", "g"), couples=(1,), broadcasts=True, family="loss",
+    flops=lambda logits, g, *, out_shape, **settings: 6 * math.prod(logits)))
 
 
-@public()
-def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, weight: Any = None,
-                  reduction: str = "mean") -> Tensor:
+@register_function()
+def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: float = 0.0,
+                  weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
     """The cross-entropy of softmax(logits) against the labels.
 
     loss[n] = −Σ_k weight[k] · t[n, k] · log softmax(logits)[n, k], where t is the label as a row of
@@ -258,9 +267,9 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, wei
     return reshape(loss, logits.shape[:-1]) if reduction == "none" and logits.ndim > 2 else loss
 
 
-@public()
-def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
-             reduction: str = "mean") -> Tensor:
+@register_function()
+def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
+             weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
     """The negative log-likelihood: `cross_entropy` for scores that are log-probabilities already.
 
     Parameters
@@ -314,8 +323,9 @@ def _reduce(terms: Tensor, reduction: str) -> Tensor:
     return terms if reduction == "none" else (mean if reduction == "mean" else sum)(terms)
 
 
-@public()
-def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor:
+@register_function()
+def mse_loss(prediction: TensorLike, target: TensorLike, *,
+             reduction: str = "mean") -> Tensor:
     """The mean of (prediction − target)², over all entries.
 
     Parameters
@@ -348,8 +358,8 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
     return _reduce(difference * difference, reduction)
 
 
-@public()
-def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
+@register_function()
+def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
                                      reduction: str = "mean") -> Tensor:
     """The cross-entropy of sigmoid(logits) against probabilities, without overflow.
 

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
+    TensorLike,
     apply,
     apply_with_residuals,
     as_array,
@@ -22,15 +24,15 @@ from tinygrad_cnn.core import (
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.ops.elementwise import expm1
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
-from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.shapes import Axis, Shape
 
-__all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
+__all__ = ["batch_norm", "layer_norm", "log_softmax", "affine", "softmax",
            "standardize"]
 
 Axes = tuple[int, ...]
@@ -76,19 +78,19 @@ def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
 
 SOFTMAX = register(Op(
     name="softmax", shape=_same("softmax"),
-    kernels={"array": kernels.softmax, "reference": reference.softmax},
-    vjp={"x": _softmax_vjp}, samples=_softmax_samples, reads=("out",), couples=_along,
-    family="activation", flops=_softmax_flops))
+    kernels={"array": kernels.softmax, "reference": reference.softmax}, vjp={"x": _softmax_vjp},
+    test=OpTest(samples=_softmax_samples), saved=("out",), couples=_along, family="activation",
+    flops=_softmax_flops))
 
 LOG_SOFTMAX = register(Op(
     name="log_softmax", shape=_same("log_softmax"),
     kernels={"array": kernels.log_softmax, "reference": reference.log_softmax},
-    vjp={"x": _log_softmax_vjp}, samples=_softmax_samples, reads=("x", "out"), couples=_along,
-    family="activation", flops=_softmax_flops))
+    vjp={"x": _log_softmax_vjp}, test=OpTest(samples=_softmax_samples), saved=("x", "out"),
+    couples=_along, family="activation", flops=_softmax_flops))
 
 
-@public()
-def softmax(x: Any, axis: int = -1) -> Tensor:
+@register_function()
+def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """exp(x) / Σ exp(x) along an axis, without overflow.
 
     Parameters
@@ -115,8 +117,8 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
     return apply(SOFTMAX, x, axis=checks.axis_index("softmax", axis, x.shape))
 
 
-@public()
-def log_softmax(x: Any, axis: int = -1) -> Tensor:
+@register_function()
+def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """x − log Σ exp(x) along an axis: the logarithm of `softmax`, without overflow.
 
     Parameters
@@ -208,18 +210,19 @@ def _over_batch(x: Shape, *others: Shape | None, **settings: Any) -> Axes:
 
 STANDARDIZE = register(Op(
     name="standardize", shape=_standardize_shape, kernels={"array": kernels.standardize},
-    residuals=("center", "variance"), vjp={"x": _standardize_vjp}, samples=_standardize_samples,
-    reads=("x",), couples=_over_axis, spoils=True, family="norm", flops=_norm_flops))
+    vjp={"x": _standardize_vjp}, test=OpTest(samples=_standardize_samples), saved=("x",),
+    couples=_over_axis, spoils=True, residuals=("center", "variance"), family="norm",
+    flops=_norm_flops))
 
 STANDARDIZE_INPUT = register(Op(
     name="standardize_input", shape=_standardize_input_shape,
     kernels={"array": kernels.standardize_input},
     vjp={"g": _standardize_input_vjp_g, "x": _standardize_input_vjp_x},
-    samples=_standardize_input_samples, affine_in=("g",), couples=_over_axis, spoils=True,
-    family="norm", flops=_norm_flops))
+    test=OpTest(samples=_standardize_input_samples, exact_in=("g",)), couples=_over_axis,
+    spoils=True, family="norm", flops=_norm_flops))
 
 
-def standardize(x: Any, axis: Any = -1, *, eps: float = 1e-5) -> Tensor:
+def standardize(x: TensorLike, axis: Axis = -1, *, eps: float = 1e-5) -> Tensor:
     """(x − mean) / √(var + eps) over the axes, with the biased variance.
 
     Parameters
@@ -304,52 +307,56 @@ BATCH_NORM_WEIGHT = register(Op(
     name="batch_norm_weight", shape=_batch_norm_weight_shape,
     kernels={"array": kernels.batch_norm_weight},
     vjp={"g": _batch_norm_weight_vjp_g, "x": _batch_norm_weight_vjp_x},
-    samples=_batch_norm_weight_samples, affine_in=("g",), couples=_over_batch, spoils=True,
-    family="norm", flops=_norm_flops))
+    test=OpTest(samples=_batch_norm_weight_samples, exact_in=("g",)), couples=_over_batch,
+    spoils=True, family="norm", flops=_norm_flops))
 
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
-    residuals=("center", "variance"),
     vjp={("x", "w", "b"): _batch_norm_vjp},
-    samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), couples=_over_batch,
-    spoils=True, family="norm", flops=_norm_flops,
-    rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
-             Reject("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"))))
+    test=OpTest(
+        samples=_batch_norm_samples, exact_in=("w", "b"),
+        error_inputs=(
+            ErrorInput("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
+            ErrorInput("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"),)),
+    saved=("x", "w"), couples=_over_batch, spoils=True, residuals=("center", "variance"),
+    family="norm", flops=_norm_flops))
 
 
-def _scale_shift_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:
+def _affine_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:
     if not x or w != x[-1:] or b != x[-1:] or (center is not None and center.shape != x[-1:]):
-        raise ShapeError(f"scale_shift: x is {x}, w {w} and b {b}; w and b need one entry for each "
+        raise ShapeError(f"affine: x is {x}, w {w} and b {b}; w and b need one entry for each "
                          "entry of the last axis of x")
     return x
 
 
-def _scale_shift_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *,
+def _affine_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *,
                        center: np.ndarray | None) -> Tensor:
     return sum_to(ct * (x if center is None else x - center), shape=w.shape)
 
 
-def _scale_shift_samples(rng: np.random.Generator) -> Iterator[Sample]:
+def _affine_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for shape in ((2, 3, 2, 3), (5, 2)):
         yield Sample(f"{len(shape)} axes", (dyadic(rng, *shape), dyadic(rng, shape[-1]),
                                             dyadic(rng, shape[-1])),
                      {"center": dyadic(rng, shape[-1]) if len(shape) == 4 else None})
 
 
-SCALE_SHIFT = register(Op(
-    name="scale_shift", shape=_scale_shift_shape, kernels={"array": kernels.scale_shift},
+AFFINE = register(Op(
+    name="affine", shape=_affine_shape, kernels={"array": kernels.affine},
     vjp={"x": lambda ct, out, x, w, b, *, center: ct * w,
-         "w": _scale_shift_vjp_w,
+         "w": _affine_vjp_w,
          "b": lambda ct, out, x, w, b, *, center: sum_to(ct, shape=b.shape)},
-    samples=_scale_shift_samples, affine_in=("x", "w", "b"), reads=("x", "w"), couples=(),
-    family="norm",
-    flops=lambda x, w, b, *, out_shape, center: 2 * math.prod(x),
-    rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"center": None},
-                    "one entry for each entry"),)))
+    test=OpTest(
+        samples=_affine_samples, exact_in=("x", "w", "b"),
+        error_inputs=(
+            ErrorInput("channels", ((2, 3), (2,), (2,)), {"center": None},
+                       "one entry for each entry"),)),
+    saved=("x", "w"), couples=(), family="norm",
+    flops=lambda x, w, b, *, out_shape, center: 2 * math.prod(x)))
 
 
-@public()
-def scale_shift(x: Any, w: Any, b: Any) -> Tensor:
+@register_function()
+def affine(x: TensorLike, w: TensorLike, b: TensorLike) -> Tensor:
     """Scale and shift each channel: x · w + b along the last axis.
 
     Parameters
@@ -364,14 +371,14 @@ def scale_shift(x: Any, w: Any, b: Any) -> Tensor:
 
     Examples
     --------
-    >>> scale_shift(Tensor([[1.0, 2.0]]), Tensor([10.0, 20.0]), Tensor([0.5, 0.0])).data
+    >>> affine(Tensor([[1.0, 2.0]]), Tensor([10.0, 20.0]), Tensor([0.5, 0.0])).data
     array([[10.5, 40. ]], dtype=float32)
     """
-    return apply(SCALE_SHIFT, x, w, b, center=None)
+    return apply(AFFINE, x, w, b, center=None)
 
 
-def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
-                               ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+def batch_norm_with_statistics(x: TensorLike, w: TensorLike, b: TensorLike, *,
+                               eps: float = 1e-5) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """`batch_norm` in training mode, with the mean and biased variance (C,) of the batch.
 
     The statistics are float64.
@@ -381,9 +388,9 @@ def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
     return y, found["center"].reshape(-1), found["variance"].reshape(-1)
 
 
-@public()
-def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
-               eps: float = 1e-5) -> Tensor:
+@register_function()
+def batch_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, mean: ArrayLike | None = None,
+               var: ArrayLike | None = None, eps: float = 1e-5) -> Tensor:
     """Standardize each channel over the batch, then scale and shift it.
 
     y = w · (x − mean) / √(var + eps) + b, over all axes but the last.
@@ -442,11 +449,11 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
     plain = np.sqrt(as_array(var) + checks.number("batch_norm", "eps", eps, above=0))
     scale = w * (1 / plain).astype(x.dtype)
     # The mean is taken off first: the difference of two large products would lose the digits.
-    return apply(SCALE_SHIFT, x, scale, b, center=as_array(mean).astype(x.dtype))
+    return apply(AFFINE, x, scale, b, center=as_array(mean).astype(x.dtype))
 
 
-@public()
-def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
+@register_function()
+def layer_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, eps: float = 1e-5) -> Tensor:
     """Standardize each row over the last axis, then scale and shift each of its entries.
 
     Parameters

@@ -9,7 +9,7 @@ Three tables say what happens to a call that NumPy hands over:
   plain arrays.
 - any other function answers with plain arrays as well, unless a tensor requires a gradient.
 
-A ufunc is answered by what `public` names it for; otherwise the same rules hold.
+A ufunc is answered by what `register_function` names it for; otherwise the same rules hold.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
-from tinygrad_cnn.core.op import FUNCTIONS, public
+from tinygrad_cnn.core.op import FUNCTIONS, register_function
 from tinygrad_cnn.errors import SettingError, TinygradCnnError
 from tinygrad_cnn.ops.elementwise import clip, mul, sqrt, where
-from tinygrad_cnn.ops.layout import (
+from tinygrad_cnn.ops.linear import matmul
+from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum, var
+from tinygrad_cnn.ops.shape import (
     astype,
     concatenate,
     expand_dims,
@@ -37,8 +39,6 @@ from tinygrad_cnn.ops.layout import (
     stack,
     transpose,
 )
-from tinygrad_cnn.ops.linear import matmul
-from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum, var
 
 __all__: list[str] = []
 
@@ -56,7 +56,7 @@ class _Row(NamedTuple):
     settings: Mapping[str, str]
 
 
-@public()
+@register_function()
 def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
                 settings: dict[str, Any]) -> Any:
     """Answer ``ufunc.method(*inputs, **settings)``, or refuse it."""
@@ -81,7 +81,7 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
     return _plain(what, getattr(ufunc, method), inputs, settings, carries)
 
 
-@public()
+@register_function()
 def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
     """Answer ``function(*args, **settings)``, a function of NumPy without an op, or refuse it."""
     carries: Any = (args, settings)
@@ -126,9 +126,9 @@ def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: 
                         "tensor.numpy()")
     try:
         return function(*_values(args), **_values(settings))
-    except ValueError as error:
+    except Exception as error:
         if "read-only" not in str(error):
-            raise
+            raise error from None               # NumPy tries twice, and would show both
         raise TypeError(f"{what} would write into a tensor; write into an array, or into "
                         "tensor.data") from None
 
@@ -295,7 +295,7 @@ for _twin in (np.min, np.amin):
     _row(_twin, min, "a=x", "axis keepdims")
 _row(np.var, partial(_variance, "np.var"), "a", "axis keepdims ddof correction")
 _row(np.std, _deviation, "a", "axis keepdims ddof correction")
-_row(np.clip, clip, "a=x", "a_min=low a_max=high min=low max=high")
+_row(np.clip, clip, "a=x", "a_min=min a_max=max min max")
 _row(np.where, where, "x=a y=b", "condition")
 _row(np.dot, _dot, "a b")
 _row(np.reshape, reshape, "a=x", "shape newshape=shape")

@@ -18,13 +18,13 @@ from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.errors import GradientMismatch
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.check import (
     check_gradients,
     check_op,
     check_vjp_pair,
     drawn,
-    run_reject,
+    run_error_input,
     start,
 )
 from tinygrad_cnn.testing.contract import properties_of, run_property
@@ -84,8 +84,8 @@ class GradCollector(pytest.Collector):
             shared = _Shared(op, sample, seed)
             for name in properties_of(op, sample):
                 yield _item(self, op, sample.id, name, partial(shared.check, name))
-        for reject in op.rejects:
-            yield _item(self, op, reject.id, "refused", partial(run_reject, op, reject))
+        for call in op.test.error_inputs:
+            yield _item(self, op, call.id, "refused", partial(run_error_input, op, call))
 
 
 class _Shared:
@@ -93,7 +93,7 @@ class _Shared:
 
     def __init__(self, op: Op, sample: Sample, seed: int) -> None:
         self.op, self.sample, self.seed = op, sample, seed
-        self.case: Case | None = None
+        self.case: OpCase | None = None
 
     def check(self, name: str, stats: Stats) -> None:
         """The test of one property."""

@@ -83,6 +83,7 @@ class Card:
     warnings: tuple[str, ...] = ()
     change: str = ""                        # of a difference: added, removed or changed
     broken: bool = False                    # holds NaN or infinity
+    entries: tuple[int, ...] = ()           # of the recording, that the card shows
 
     @property
     def tip(self) -> str:
@@ -135,6 +136,9 @@ class Diagram:
     scale: Scale
     notes: tuple[str, ...] = ()
     opened: tuple[str, ...] = ()
+    direction: str = "TB"                   # or LR
+    aspect: float = 0.0                     # width over height of the page, 0 for any
+    density: str = "normal"                 # or compact: a line for each card
 
     def backward(self) -> tuple[Edge, ...]:
         """The edges that carry a gradient, in the order in which the engine sent it."""
@@ -161,6 +165,7 @@ _MOST_SQUARES = 32
 _MOST_PARALLEL = 2                          # more values between two cards become one edge
 _MOST_WARNINGS = 3
 _HOT_SHARE = 0.25
+_LONGEST_TAG = 28                           # beside the title of a compact card
 _LEAST_FLOPS = 90_000                       # fewer are not worth a word
 _BADGES = {"input": "x", "label": "y", "loss": "L", "constant": "c"}
 _SHORT = {"batch_norm": "norm", "layer_norm": "norm", "conv2d": "conv"}
@@ -168,21 +173,36 @@ _SHORT = {"batch_norm": "norm", "layer_norm": "norm", "conv2d": "conv"}
 
 def draw(recording: Recording, *, level: str = "auto", color: str = "grad",
          scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
-         title: str | None = None, changes: Mapping[int, str] | None = None) -> Diagram:
-    """Fold a recording and write its cards; the settings are those of `Figure`.
-
-    Raises
-    ------
-    VizError
-        If a setting is unknown.
-    """
-    if color not in COLORS:
-        raise VizError(f"graph: color {color!r} is unknown; choose from {', '.join(COLORS)}")
-    if scale not in ("decades", "fit"):
-        raise VizError(f"graph: scale {scale!r} is unknown; choose decades or fit")
+         title: str | None = None, direction: str = "TB", aspect: float = 0.0,
+         density: str = "normal", changes: Mapping[int, str] | None = None) -> Diagram:
+    """Fold a recording and write its cards; settings and errors are those of `Figure`."""
+    for name, value, known in (("color", color, COLORS), ("scale", scale, ("decades", "fit")),
+                               ("direction", direction, ("TB", "LR")),
+                               ("density", density, ("normal", "compact"))):
+        if value not in known:
+            raise VizError(f"graph: {name} {value!r} is unknown; choose from {', '.join(known)}")
+    if aspect and not 0.1 <= aspect <= 10:
+        raise VizError(f"graph: aspect must be between 0.1 and 10, got {aspect}; 16/9 is a slide")
     opened = (open,) if isinstance(open, str) else tuple(open)
-    writer = _Writer(recording, level, opened, limit, color, scale, changes or {})
-    return writer.diagram(title or recording.title, opened)
+    writer = _Writer(recording, level, opened, limit, color, scale, changes or {},
+                     density == "compact")
+    drawn = writer.diagram(title or recording.title, opened)
+    drawn = replace(drawn, direction=direction, aspect=float(aspect), density=density)
+    return _compact(drawn) if density == "compact" else drawn
+
+
+def _compact(diagram: Diagram) -> Diagram:
+    """One line for each card, and no words on edges; findings stay."""
+    cards = []
+    for card in diagram.cards:
+        first = next((r.text for r in card.rows if r.kind == "text" and r.text), "")
+        parts = [p for p in first.split(" · ") if p != "stride 1" and not p.startswith("keeps")]
+        short = " · ".join([p for p in parts if p.startswith("loss")] or parts[:2])
+        tag = card.change or (short if len(short) <= _LONGEST_TAG else "")
+        cards.append(replace(card, tag=tag, rows=tuple(
+            r for r in card.rows if r.kind == "warning")))
+    return replace(diagram, cards=tuple(cards),
+                   edges=tuple(replace(e, text="") for e in diagram.edges))
 
 
 @dataclass
@@ -200,10 +220,10 @@ class _Unit:
 
 class _Writer:
     def __init__(self, recording: Recording, level: str, opened: tuple[str, ...], limit: int,
-                 color: str, scale: str, changes: Mapping[int, str]) -> None:
+                 color: str, scale: str, changes: Mapping[int, str], compact: bool) -> None:
         self.recording, self.color, self.changes = recording, color, changes
         self.entries = recording.entries
-        self.folding = fold(recording, level, open=opened, limit=limit)
+        self.folding = fold(recording, level, open=opened, limit=limit, compact=compact)
         self.ops = self.folding.ops
         self.names = entry_names(recording)
         self.readers: dict[int, list[int]] = {}
@@ -351,7 +371,11 @@ class _Writer:
                 return None
             value = last.gradient.rms
             seed = last.role == "loss" and value == 1
-            return Row("bar", "grad 1 (seed)" if seed else f"grad {number(value)}",
+            if last.gradient.bad:           # no color of the ramp: it is no size
+                return Row("text", "", f"grad {number(value)}")
+            few = last.gradient.few if last.size == 1 or not last.scope else ()
+            shown = ", ".join(map(number, few or (value,)))
+            return Row("bar", "grad 1 (seed)" if seed else f"grad {shown}",
                        fraction=_log_fraction(value, self.ramp), levels=(self.ramp.level(value),))
         total = self.totals[self.color]
         amount = sum(self._amount(self.color, self.entries[i]) for i in unit.members)
@@ -394,7 +418,7 @@ class _Writer:
         rows = (*(r for r in card.rows if r.text or r.hot or r.levels), *warnings)
         beside = self.unit_of[self.readers[unit.members[0]][0]].id if unit.beside else ""
         return replace(card, rows=rows, warnings=texts, broken=broken, group=unit.group,
-                       beside=beside, change=change,
+                       beside=beside, change=change, entries=tuple(inside),
                        tag=" · ".join(filter(None, (card.tag, change))))
 
     def _finding(self, unit: _Unit, i: int, p: Problem) -> str:
@@ -411,36 +435,48 @@ class _Writer:
 
     def _about(self, i: int) -> tuple[str, ...]:
         e = self.entries[i]
-        gradient = "" if e.gradient is None else (
-            f"gradient RMS {number(e.gradient.rms)}, between {number(e.gradient.low)} and "
-            f"{number(e.gradient.high)}")
+        value, gradient = (
+            "" if s is None else f"{what} RMS {number(s.rms)}, between {number(s.low)} and "
+            f"{number(s.high)}" for what, s in (("value", e.value), ("gradient", e.gradient)))
         return tuple(filter(None, (
             self.names[i], " · ".join(e.settings), e.note, f"{shape_text(e.shape)} {e.dtype}",
             f"forward {seconds_text(e.seconds)}" if e.seconds is not None else "",
             flop_text(e.flops) if e.flops else "",
             f"keeps {binary_size(e.kept)} for backward" if e.kept else "",
-            f"RMS of the weights {number(e.weight)}" if e.weight is not None else "",
-            gradient, e.source)))
+            value, gradient, e.source)))
 
     def _leaf(self, unit: _Unit, i: int) -> Card:
         e = self.entries[i]
         weights = e.role == "parameter"
         bar = self._bar(unit) if weights or e.gradient is not None else None
         rows = [Row("text", shape_text(e.shape) + ("" if weights else f" · {e.dtype}")),
-                Row("text", e.note), bar]
+                Row("text", e.note), self._values(e), bar]
         path = dotted(e.scope[len(unit.inside):])
         return Card(unit.id, e.role, e.role, f"{path}.{e.name}" if path and weights else e.name,
                     badge=_BADGES.get(e.role, "W" if len(e.shape) > 1 else "b"),
                     rows=tuple(filter(None, rows)), about=self._about(i))
 
+    @staticmethod
+    def _values(e: Entry) -> Row | None:
+        """The entries of a small tensor, unless its card says them anyway."""
+        few = e.value.few if e.value is not None and e.role not in ("constant", "loss") \
+            and (e.size == 1 or not e.scope) else ()
+        return Row("text", f"= {', '.join(f'{v:.4g}' for v in few)}") if few else None
+
     def _op(self, unit: _Unit, i: int) -> Card:
         e = self.entries[i]
-        leaves = [self.entries[j] for j in self._inside(unit) if j != i]
-        weights = " · ".join(f"{p.name} {shape_text(p.shape)}" for p in leaves
-                             if p.role == "parameter")
+        inside = [j for j in self._inside(unit) if j != i]
+        leaves = [self.entries[j] for j in inside]
+        shared = [j for j in e.inputs if not self.entries[j].op and j not in inside
+                  and self.unit_of[j].part is not None]
+        weights = " · ".join(
+            f"{self.entries[j].name} {shape_text(self.entries[j].shape)}"
+            + (" shared" if j in shared or len(set(self.readers[j])) > 1 else "")
+            for j in (*inside, *shared) if self.entries[j].role == "parameter")
         constants = " · ".join(f"{p.name} {p.note}".strip() for p in leaves if p.role == "constant")
         rows = [Row("text", " · ".join(filter(None, (*e.settings, constants, e.note)))),
-                Row("text", weights), self._cost(e.seconds, e.flops, e.kept), self._bar(unit)]
+                Row("text", weights), self._values(e), self._cost(e.seconds, e.flops, e.kept),
+                self._bar(unit)]
         title = f"{unit.prefix} · {e.op}" if unit.prefix else e.op
         return Card(unit.id, "loss" if e.role == "loss" else "op", e.family, title, f"#{i}",
                     _BADGES.get(e.role, ""), tuple(filter(None, rows)), about=self._about(i))
@@ -544,7 +580,10 @@ class _Writer:
         return tuple(replace(e, id=f"e{k}", step=step.get(k, -1)) for k, e in enumerate(made))
 
     def _flows(self) -> Iterator[tuple[int, int, bool]]:
-        """``(reader, place of the input, whether it is the deepest)``, once a value and card."""
+        """``(reader, place of the input, whether it is the deepest)``, once a value and card.
+
+        A parameter inside the card of its first reader sends no line to others: it is no data.
+        """
         depth: list[int] = []
         seen = set()
         for i, e in enumerate(self.entries):
@@ -554,7 +593,8 @@ class _Writer:
             trunk = max(e.inputs, key=lambda j: depth[j], default=-1)
             for k, j in enumerate(e.inputs):
                 key = (j, self.unit_of[i].id)
-                if self.unit_of[j] is not self.unit_of[i] and key not in seen:
+                folded = not self.entries[j].op and self.unit_of[j].part is not None
+                if self.unit_of[j] is not self.unit_of[i] and key not in seen and not folded:
                     seen.add(key)
                     yield i, k, j == trunk
 
@@ -564,14 +604,14 @@ class _Writer:
         source = self.entries[j]
         sent = e.sent[k] if k < len(e.sent) else None
         if several and source.gradient is not None and sent is not None:
-            sent = source.gradient.rms      # several reads on one card: what they add up to
+            sent = source.gradient.signed   # several reads on one card: what they add up to
         beside = source.role in ("parameter", "label", "constant")
         shape = shape_text(source.shape)
         gradient = "" if sent is None else number(sent)
         tip = f"{self.names[j]} → {self.names[i]} | {shape} {source.dtype}" \
             + (f" | gradient {gradient}" if gradient else "")
         return Edge("", *ends, "" if beside else shape, gradient,
-                    -1 if sent is None else scale.level(sent), trunk and not beside, tip=tip)
+                    scale.level(abs(sent)) if sent else -1, trunk and not beside, tip=tip)
 
 
 def _bundle(group: list[Edge]) -> Edge:

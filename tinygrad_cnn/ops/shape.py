@@ -1,29 +1,42 @@
 """Ops that move entries and compute nothing: each stands next to its transpose.
 
-reshape and transpose undo themselves; pad and unpad, getitem and spread, broadcast_to and sum_to
-(in ``reduction``) are each other's rules.
+reshape and transpose undo themselves; pad and crop, getitem and scatter_add, broadcast_to and
+sum_to (in ``reduction``) are each other's rules.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import EllipsisType
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, as_array, as_dtype, as_setting, as_tensor, expose
-from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core import (
+    Tensor,
+    TensorLike,
+    apply,
+    as_array,
+    as_dtype,
+    as_setting,
+    as_tensor,
+    make_function,
+)
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import layout as kernels
 from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.shapes import Pair, Shape
+from tinygrad_cnn.ops.declare import each
+from tinygrad_cnn.shapes import Axis, Pair, Shape
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
-           "reshape", "spread", "squeeze", "stack", "transpose", "unpad"]
+           "reshape", "scatter_add", "squeeze", "stack", "transpose", "crop"]
 
-Widths = tuple[Pair, ...]
+PadWidth: TypeAlias = tuple[Pair, ...]
+Index: TypeAlias = slice | EllipsisType | ArrayLike | tuple[object, ...] | None
 
 
 # ---- reshape
@@ -35,24 +48,19 @@ def _reshape_shape(x: Shape, *, shape: Shape) -> Shape:
     return shape
 
 
-def _reshape_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("to a matrix", (dyadic(rng, 2, 3, 2),), {"shape": (3, 4)})
-    yield Sample("to more axes", (dyadic(rng, 6),), {"shape": (1, 2, 3)})
-
-
-def _reshape_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
-    return reshape(ct, x.shape)
-
-
-RESHAPE = register(Op(
+RESHAPE: Op = register(Op(
     name="reshape", shape=_reshape_shape, kernels={"array": lambda x, *, shape: x.reshape(shape)},
-    vjp={"x": _reshape_vjp}, samples=_reshape_samples, affine_in=("x",),
-    reads=(), family="shape", flops=lambda x, *, out_shape, shape: 0,
-    rejects=(Reject("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)"),)))
+    vjp={"x": lambda ct, out, x, *, shape: apply(RESHAPE, ct, shape=x.shape)},
+    test=OpTest(
+        samples=lambda rng: [Sample("to a matrix", (dyadic(rng, 2, 3, 2),), {"shape": (3, 4)}),
+                             Sample("to more axes", (dyadic(rng, 6),), {"shape": (1, 2, 3)})],
+        exact_in=("x",),
+        error_inputs=(ErrorInput("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)"),)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, shape: 0))
 
 
-@public()
-def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
+@register_function()
+def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """The same values, in reading order, in another shape.
 
     Parameters
@@ -87,8 +95,8 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     return apply(RESHAPE, x, shape=tuple(sizes))
 
 
-@public()
-def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
+@register_function()
+def flatten(x: TensorLike, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     """All axes but the first into one: (N, H, W, C) -> (N, H·W·C), in reading order.
 
     Parameters
@@ -122,8 +130,8 @@ def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     return reshape(x, (*x.shape[:first], math.prod(x.shape[first:last + 1]), *x.shape[last + 1:]))
 
 
-@public()
-def squeeze(x: Any, axis: Any = None) -> Tensor:
+@register_function()
+def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
     """Take away axes of one entry: those named, or all.
 
     Parameters
@@ -150,8 +158,8 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
 
 
-@public()
-def expand_dims(x: Any, axis: Any) -> Tensor:
+@register_function()
+def expand_dims(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
     """Put in axes of one entry, at these places of the result.
 
     Parameters
@@ -192,25 +200,19 @@ def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argsort(axes))
 
 
-def _transpose_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("cycle", (dyadic(rng, 2, 3, 4),), {"axes": (1, 2, 0)})
-    yield Sample("swap", (dyadic(rng, 2, 3),), {"axes": (1, 0)})
-
-
-def _transpose_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
-    return transpose(ct, _inverse(axes))
-
-
-TRANSPOSE = register(Op(
+TRANSPOSE: Op = register(Op(
     name="transpose", shape=lambda x, *, axes: tuple(x[i] for i in axes),
     kernels={"array": lambda x, *, axes: x.transpose(axes)},
-    vjp={"x": _transpose_vjp},
-    samples=_transpose_samples, affine_in=("x",), reads=(), family="shape",
-    flops=lambda x, *, out_shape, axes: 0))
+    vjp={"x": lambda ct, out, x, *, axes: apply(TRANSPOSE, ct, axes=_inverse(axes))},
+    test=OpTest(
+        samples=lambda rng: [Sample("cycle", (dyadic(rng, 2, 3, 4),), {"axes": (1, 2, 0)}),
+                             Sample("swap", (dyadic(rng, 2, 3),), {"axes": (1, 0)})],
+        exact_in=("x",)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, axes: 0))
 
 
-@public()
-def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
+@register_function()
+def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
     """The axes in another order: axis i of the result is axis ``axes[i]`` of ``x``.
 
     Parameters
@@ -241,26 +243,24 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
 
 
 permute = transpose
-public()(permute)
+register_function()(permute)
 
 
 # ---- astype: the one op whose result has another dtype than its input
 
-def _astype_vjp(ct: Tensor, out: Tensor, x: Tensor, *, dtype: Any) -> Tensor:
-    return astype(ct, x.dtype)
-
-
-ASTYPE = register(Op(
+ASTYPE: Op = register(Op(
     name="astype", shape=lambda x, *, dtype: x,
     kernels={"array": lambda x, *, dtype: x.astype(x.dtype if x.dtype.kind == "c" else dtype)},
-    vjp={"x": _astype_vjp},
-    samples=lambda rng: iter([Sample("to float64", (dyadic(rng, 2, 3),),
-                                     {"dtype": np.dtype(np.float64)})]),
-    affine_in=("x",), reads=(), family="shape"))
+    vjp={"x": lambda ct, out, x, *, dtype: apply(ASTYPE, ct, dtype=x.dtype)},
+    test=OpTest(
+        samples=lambda rng: [Sample("to float64", (dyadic(rng, 2, 3),),
+                                    {"dtype": np.dtype(np.float64)})],
+        exact_in=("x",)),
+    saved=(), family="shape"))
 
 
-@public()
-def astype(x: Any, dtype: Any) -> Tensor:
+@register_function()
+def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
     """Cast; the gradient is cast back to the dtype of ``x``.
 
     Parameters
@@ -290,116 +290,104 @@ def astype(x: Any, dtype: Any) -> Tensor:
     return apply(ASTYPE, x, dtype=wanted)
 
 
-# ---- pad copies pixels outwards, unpad adds the copies back to where they came from
+# ---- pad copies pixels outwards, crop adds the copies back to where they came from
 
 _MODES = ("constant", "reflect", "edge", "wrap")
-_WIDTHS = ((0, 0), (1, 2), (2, 0), (0, 0))
+_PAD_WIDTH = ((0, 0), (1, 2), (2, 0), (0, 0))
 
 
-def _check_widths(op: str, shape: Shape, widths: Widths, mode: str) -> None:
-    if len(widths) != len(shape):
-        raise ShapeError(f"{op}: {len(widths)} pairs of widths for an input of {len(shape)} axes "
-                         f"{shape}")
+def _check_pad_width(op: str, shape: Shape, pad_width: PadWidth, mode: str) -> None:
+    if len(pad_width) != len(shape):
+        raise ShapeError(f"{op}: pad_width holds {len(pad_width)} pairs for an input of "
+                         f"{len(shape)} axes {shape}")
     if mode not in _MODES:
         raise SettingError(f"{op}: mode {mode!r} has no adjoint; choose from {', '.join(_MODES)}")
-    if any(n < 0 for both in widths for n in both):
-        raise SettingError(f"{op}: widths must not be below 0, got {widths}; to crop, index the "
-                           "tensor")
+    if any(n < 0 for both in pad_width for n in both):
+        raise SettingError(f"{op}: pad_width must not be below 0, got {pad_width}; to crop, "
+                           "index the tensor")
 
 
-def _pad_shape(x: Shape, *, widths: Widths, mode: str, value: float) -> Shape:
-    _check_widths("pad", x, widths, mode)
+def _pad_shape(x: Shape, *, pad_width: PadWidth, mode: str, value: float) -> Shape:
+    _check_pad_width("pad", x, pad_width, mode)
     if mode != "constant" and any(n == 0 and any(both)
-                                  for n, both in zip(x, widths, strict=True)):
+                                  for n, both in zip(x, pad_width, strict=True)):
         raise ShapeError(f"pad: mode {mode!r} copies entries, and the input {x} has none")
-    return tuple(before + n + after for n, (before, after) in zip(x, widths, strict=True))
+    return tuple(before + n + after for n, (before, after) in zip(x, pad_width, strict=True))
 
 
-def _unpad_shape(y: Shape, *, widths: Widths, mode: str) -> Shape:
-    _check_widths("unpad", y, widths, mode)
-    x = tuple(n - before - after for n, (before, after) in zip(y, widths, strict=True))
+def _crop_shape(y: Shape, *, pad_width: PadWidth, mode: str) -> Shape:
+    _check_pad_width("crop", y, pad_width, mode)
+    x = tuple(n - before - after for n, (before, after) in zip(y, pad_width, strict=True))
     if min(x, default=0) < 0:
-        raise ShapeError(f"unpad: widths {widths} are more than the input {y} has")
+        raise ShapeError(f"crop: pad_width {pad_width} are more than the input {y} has")
     return x
 
 
 def _pad_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for mode in _MODES:
         yield Sample(mode, (dyadic(rng, 1, 3, 4, 2),),
-                     {"widths": _WIDTHS, "mode": mode, "value": 0.5})
+                     {"pad_width": _PAD_WIDTH, "mode": mode, "value": 0.5})
     for mode in _MODES[1:]:
         yield Sample(f"{mode}, wider than the input", (dyadic(rng, 3, 2),),
-                     {"widths": ((4, 3), (1, 5)), "mode": mode, "value": 0.0})
+                     {"pad_width": ((4, 3), (1, 5)), "mode": mode, "value": 0.0})
 
 
-def _unpad_samples(rng: np.random.Generator) -> Iterator[Sample]:
+def _crop_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for mode in _MODES:
-        yield Sample(mode, (dyadic(rng, 1, 6, 6, 2),), {"widths": _WIDTHS, "mode": mode})
+        yield Sample(mode, (dyadic(rng, 1, 6, 6, 2),), {"pad_width": _PAD_WIDTH, "mode": mode})
     yield Sample("wrap, wider than the result", (dyadic(rng, 9, 2),),
-                 {"widths": ((4, 3), (0, 0)), "mode": "wrap"})
-
-
-def _pad_vjp(ct: Tensor, out: Tensor, x: Tensor, *, widths: Widths, mode: str,
-             value: float) -> Tensor:
-    return unpad(ct, widths=widths, mode=mode)
-
-
-def _unpad_vjp(ct: Tensor, out: Tensor, y: Tensor, *, widths: Widths, mode: str) -> Tensor:
-    return pad(ct, widths, mode=mode)
+                 {"pad_width": ((4, 3), (0, 0)), "mode": "wrap"})
 
 
 PAD = register(Op(
     name="pad", shape=_pad_shape, kernels={"array": kernels.pad, "reference": reference.pad},
-    vjp={"x": _pad_vjp},
-    samples=_pad_samples, affine_in=("x",), reads=(), family="shape",
-    flops=lambda x, *, out_shape, widths, mode, value: 0,
-    rejects=(
-        Reject("too few widths", ((2, 3),),
-               {"widths": ((0, 0),), "mode": "constant", "value": 0.0}, "1 pairs"),
-        Reject("unknown mode", ((2, 3),),
-               {"widths": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0}, "has no adjoint"),
-        Reject("nothing to copy", ((2, 0),),
-               {"widths": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0}, "has none"),
-    )))
+    vjp={"x": lambda ct, out, x, *, pad_width, mode, value: apply(
+        CROP, ct, pad_width=pad_width, mode=mode)},
+    test=OpTest(
+        samples=_pad_samples, exact_in=("x",),
+        error_inputs=(
+            ErrorInput("too few pad_width", ((2, 3),),
+                       {"pad_width": ((0, 0),), "mode": "constant", "value": 0.0}, "holds 1 pairs"),
+            ErrorInput("unknown mode", ((2, 3),),
+                       {"pad_width": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0},
+                       "has no adjoint"),
+            ErrorInput("nothing to copy", ((2, 0),),
+                       {"pad_width": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0},
+                       "has none"),)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, pad_width, mode, value: 0))
 
-UNPAD = register(Op(
-    name="unpad", shape=_unpad_shape,
-    kernels={"array": kernels.unpad, "reference": reference.unpad},
-    vjp={"y": _unpad_vjp},
-    samples=_unpad_samples, affine_in=("y",), reads=(), family="shape",
-    rejects=(Reject("too wide", ((2, 3),), {"widths": ((2, 1), (0, 0)), "mode": "edge"},
-                    "more than the input"),)))
+CROP: Op = register(Op(
+    name="crop", shape=_crop_shape,
+    kernels={"array": kernels.crop, "reference": reference.crop},
+    vjp={"y": lambda ct, out, y, **settings: apply(PAD, ct, value=0.0, **settings)},
+    test=OpTest(
+        samples=_crop_samples, exact_in=("y",),
+        error_inputs=(
+            ErrorInput("too wide", ((2, 3),), {"pad_width": ((2, 1), (0, 0)), "mode": "edge"},
+                       "more than the input"),)),
+    saved=(), family="shape"))
 
-unpad = expose(UNPAD)
-unpad.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it came from.
 
-    Parameters
-    ----------
-    y : Tensor
-    widths : tuple of (int, int)
-        One pair for each axis.
-    mode : {"constant", "reflect", "edge", "wrap"}
+@make_function(CROP)
+def crop(y: TensorLike, *, pad_width: PadWidth, mode: str) -> Tensor:
+    """The adjoint of `pad`: crop, or add each copy back to where it came from.
 
-    Raises
-    ------
-    ShapeError, SettingError
-        As `pad`.
+    ``pad_width`` holds a pair for each axis; errors are those of `pad`.
 
-    Examples
-    --------
-    >>> unpad(Tensor([1.0, 2.0, 3.0, 4.0]), widths=((1, 0),), mode="edge").data
+    >>> crop(Tensor([1.0, 2.0, 3.0, 4.0]), pad_width=((1, 0),), mode="edge").data
     array([3., 3., 4.], dtype=float32)
     """
 
 
-@public()
-def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> Tensor:
+@register_function()
+def pad(x: TensorLike, pad_width: int | Sequence[int] | Sequence[Sequence[int]], *,
+        mode: str = "constant", value: float = 0.0) -> Tensor:
     """Put more entries around a tensor.
 
     Parameters
     ----------
     x : Tensor
-    widths : int, (int, int), ((int, int), (int, int)) or one (int, int) for each axis, entries
+    pad_width : int, (int, int), ((int, int), (int, int)) or one (int, int) for each axis, entries
         For images N H W C the first three forms are those of conv2d's padding, and widen H and W:
         everywhere; down, across; (top, bottom), (left, right).  For any tensor, a pair (before,
         after) for each axis.
@@ -412,7 +400,7 @@ def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> T
     Returns
     -------
     Tensor
-        Each axis longer by its two widths.
+        Each axis longer by its two pad_width.
 
     Raises
     ------
@@ -429,24 +417,24 @@ def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> T
     (1, 8, 8, 3)
     """
     x = as_tensor(x, "pad")
-    pairs = (isinstance(widths, (tuple, list)) and len(widths) == x.ndim
-             and all(isinstance(both, (tuple, list)) and len(both) == 2 for both in widths))
-    if pairs:
-        each = tuple((checks.integer("pad", "widths", a), checks.integer("pad", "widths", b))
-                     for a, b in widths)
+    widths: Any = pad_width
+    if isinstance(widths, (tuple, list)) and len(widths) == x.ndim and all(
+            isinstance(both, (tuple, list)) and len(both) == 2 for both in widths):
+        sides = tuple((checks.integer("pad", "pad_width", a), checks.integer("pad", "pad_width", b))
+                      for a, b in widths)
     elif x.ndim == 4:
-        each = ((0, 0), *checks.pad_width("pad", widths), (0, 0))
+        sides = ((0, 0), *checks.pad_width("pad", widths), (0, 0))
     else:
-        raise ShapeError(f"pad: widths {widths!r} must hold one pair (before, after) for each of "
-                         f"the {x.ndim} axes of {x.shape}")
+        raise ShapeError(f"pad: pad_width {pad_width!r} must hold one pair (before, after) for "
+                         f"each of the {x.ndim} axes of {x.shape}")
     try:
         number = float(as_setting(value, "pad", "value"))
     except (TypeError, ValueError):
         raise SettingError(f"pad: value must be a number, got {value!r}") from None
-    return apply(PAD, x, widths=each, mode=mode, value=number)
+    return apply(PAD, x, pad_width=sides, mode=mode, value=number)
 
 
-# ---- getitem takes entries, spread adds them back to where they were taken
+# ---- getitem takes entries, scatter_add adds them back to where they were taken
 
 def _getitem_shape(x: Shape, *, index: tuple[Any, ...]) -> Shape:
     try:
@@ -456,10 +444,10 @@ def _getitem_shape(x: Shape, *, index: tuple[Any, ...]) -> Shape:
                          ) from None
 
 
-def _spread_shape(y: Shape, *, index: tuple[Any, ...], shape: Shape) -> Shape:
+def _scatter_add_shape(y: Shape, *, index: tuple[Any, ...], shape: Shape) -> Shape:
     taken = _getitem_shape(shape, index=index)
     if taken != y:
-        raise ShapeError(f"spread: y is {y}, but the index takes {taken} of {shape}")
+        raise ShapeError(f"scatter_add: y is {y}, but the index takes {taken} of {shape}")
     return shape
 
 
@@ -475,56 +463,34 @@ _INDICES: tuple[tuple[str, Shape, tuple[Any, ...]], ...] = (
 )
 
 
-def _getitem_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, shape, index in _INDICES:
-        yield Sample(name, (dyadic(rng, *shape),), {"index": index})
-
-
-def _spread_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, shape, index in _INDICES:
-        yield Sample(name, (dyadic(rng, *_getitem_shape(shape, index=index)),),
-                     {"index": index, "shape": shape})
-
-
-def _getitem_vjp(ct: Tensor, out: Tensor, x: Tensor, *, index: tuple[Any, ...]) -> Tensor:
-    return spread(ct, index=index, shape=x.shape)
-
-
-def _spread_vjp(ct: Tensor, out: Tensor, y: Tensor, *, index: tuple[Any, ...],
-                shape: Shape) -> Tensor:
-    return getitem(ct, index)
-
-
-GETITEM = register(Op(
+GETITEM: Op = register(Op(
     name="getitem", shape=_getitem_shape, kernels={"array": lambda x, *, index: x[index]},
-    vjp={"x": _getitem_vjp},
-    samples=_getitem_samples, affine_in=("x",), reads=(), family="shape",
-    flops=lambda x, *, out_shape, index: 0,
-    rejects=(Reject("out of range", ((2, 3),), {"index": (5,)}, "does not fit"),)))
+    vjp={"x": lambda ct, out, x, *, index: apply(SCATTER_ADD, ct, index=index, shape=x.shape)},
+    test=OpTest(
+        samples=each(lambda rng: _INDICES, lambda rng, shape, index: (
+            (dyadic(rng, *shape),), {"index": index})),
+        exact_in=("x",),
+        error_inputs=(ErrorInput("out of range", ((2, 3),), {"index": (5,)}, "does not fit"),)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, index: 0))
 
-SPREAD = register(Op(
-    name="spread", shape=_spread_shape, kernels={"array": kernels.spread},
-    vjp={"y": _spread_vjp},
-    samples=_spread_samples, affine_in=("y",), reads=(), family="shape"))
+SCATTER_ADD: Op = register(Op(
+    name="scatter_add", shape=_scatter_add_shape, kernels={"array": kernels.scatter_add},
+    vjp={"y": lambda ct, out, y, *, index, shape: apply(GETITEM, ct, index=index)},
+    test=OpTest(
+        samples=each(lambda rng: _INDICES, lambda rng, shape, index: (
+            (dyadic(rng, *_getitem_shape(shape, index=index)),), {"index": index, "shape": shape})),
+        exact_in=("y",)),
+    saved=(), family="shape"))
 
-spread = expose(SPREAD)
-spread.__doc__ = """The adjoint of indexing: zeros of ``shape`` with ``y`` added at ``index``.
 
-    Parameters
-    ----------
-    y : Tensor
-    index : tuple
-        As `getitem` normalizes it; an entry that is named repeatedly collects a sum.
-    shape : tuple of int
+@make_function(SCATTER_ADD)
+def scatter_add(y: TensorLike, *, index: tuple[object, ...], shape: Shape) -> Tensor:
+    """The adjoint of indexing: zeros of ``shape`` with ``y`` added at ``index``.
 
-    Raises
-    ------
-    ShapeError
-        If ``y`` does not have the shape that the index takes.
+    The index is a tuple, as `getitem` normalizes it; an entry that is named repeatedly collects a
+    sum.  A ``y`` that has not the shape that the index takes is a `ShapeError`.
 
-    Examples
-    --------
-    >>> spread(Tensor([1.0, 2.0]), index=(np.array([1, 1]),), shape=(3,)).data
+    >>> scatter_add(Tensor([1.0, 2.0]), index=(np.array([1, 1]),), shape=(3,)).data
     array([0., 3., 0.], dtype=float32)
     """
 
@@ -549,8 +515,8 @@ def _plain_index(item: Any) -> Any:
     return array
 
 
-@public()
-def getitem(x: Any, index: Any) -> Tensor:
+@register_function()
+def getitem(x: TensorLike, index: Index) -> Tensor:
     """Take entries, as NumPy's indexing does; ``x[index]`` on tensors is this function.
 
     Parameters
@@ -587,23 +553,23 @@ def _concatenate_shape(*xs: Shape, axis: int) -> Shape:
     return *xs[0][:axis], sum(x[axis] for x in xs), *xs[0][axis + 1:]
 
 
-def _concatenate_vjp(ct: Tensor, out: Tensor, *xs: Tensor, axis: int, index: int) -> Tensor:
+def _concatenate_vjp(ct: Any, out: Any, *xs: Any, axis: int, index: int) -> Any:
     start = sum(x.shape[axis] for x in xs[:index])
-    crop = (slice(None),) * axis + (slice(start, start + xs[index].shape[axis]),)
-    return getitem(ct, crop)
-
-
-def _concatenate_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("channels", tuple(dyadic(rng, 2, 3, c) for c in (1, 4, 2)), {"axis": 2})
-    yield Sample("rows", tuple(dyadic(rng, n, 2) for n in (2, 0, 1)), {"axis": 0})
+    part = (slice(None),) * axis + (slice(start, start + xs[index].shape[axis]),)
+    return apply(GETITEM, ct, index=part)
 
 
 CONCATENATE = register(Op(
     name="concatenate", shape=_concatenate_shape,
-    kernels={"array": lambda *xs, axis: np.concatenate(xs, axis)},
-    vjp={"xs": _concatenate_vjp}, samples=_concatenate_samples, affine_in=("xs",), reads=(),
-    family="shape", flops=lambda *xs, out_shape, axis: 0,
-    rejects=(Reject("rows differ", ((2, 3), (4, 3)), {"axis": 1}, "xs[1] is (4, 3)"),)))
+    kernels={"array": lambda *xs, axis: np.concatenate(xs, axis)}, vjp={"xs": _concatenate_vjp},
+    test=OpTest(
+        samples=lambda rng: [
+            Sample("channels", tuple(dyadic(rng, 2, 3, c) for c in (1, 4, 2)), {"axis": 2}),
+            Sample("rows", tuple(dyadic(rng, n, 2) for n in (2, 0, 1)), {"axis": 0})],
+        exact_in=("xs",),
+        error_inputs=(
+            ErrorInput("rows differ", ((2, 3), (4, 3)), {"axis": 1}, "xs[1] is (4, 3)"),)),
+    saved=(), family="shape", flops=lambda *xs, out_shape, axis: 0))
 
 
 def _check_several(op: str, xs: Any) -> None:
@@ -613,8 +579,8 @@ def _check_several(op: str, xs: Any) -> None:
         raise SettingError(f"{op}: xs is empty; there must be at least one tensor")
 
 
-@public()
-def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
+@register_function()
+def concatenate(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have.
 
     Parameters
@@ -642,8 +608,8 @@ def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
                  axis=checks.axis_index("concatenate", axis, first.shape))
 
 
-@public()
-def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
+@register_function()
+def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis.
 
     Parameters
