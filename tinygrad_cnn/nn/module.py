@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import repeat
 from operator import setitem
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.contexts import block
-from tinygrad_cnn.core import Parameter, Tensor
+from tinygrad_cnn.core import Parameter, Tensor, TensorLike
 from tinygrad_cnn.core.graph import State, _state, state_after
 from tinygrad_cnn.errors import (
     DeclarationError,
@@ -34,6 +34,9 @@ from tinygrad_cnn.nn import state
 from tinygrad_cnn.ops.hooks import HookHandle
 from tinygrad_cnn.settings import Declared, show
 from tinygrad_cnn.shapes import Shape
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.viz import Figure
 
 __all__ = ["Array", "HookHandle", "Layer", "Module", "evaluating", "training"]
 
@@ -186,11 +189,12 @@ class Module:
             raise SettingError(f"register_forward_hook: hook must be callable, got {hook!r}")
         return HookHandle(self._hooks, hook)
 
-    def graph(self, x: Any, **settings: Any) -> Any:
-        """Draw what this module computes for ``x``; see `tinygrad_cnn.viz.graph_of_module`."""
+    def graph(self, *inputs: TensorLike, **settings: Any) -> Figure:
+        """Draw what this module computes for one batch; see `tinygrad_cnn.viz.graph_of_module`."""
         from tinygrad_cnn import viz  # the one look up: drawings know modules, not the reverse
 
-        return viz.graph_of_module(self, x, **settings)
+        one = inputs[0] if inputs else None
+        return viz.graph_of_module(self, inputs if len(inputs) > 1 else one, **settings)
 
     def _repr_html_(self) -> str:
         from tinygrad_cnn.viz.html import module_html
@@ -273,7 +277,7 @@ class Module:
         """Every buffer here and below; see `named_buffers`."""
         return (array for _, array in self.named_buffers())
 
-    def register_buffer(self, name: str, array: Any, *, persistent: bool = True) -> None:
+    def register_buffer(self, name: str, array: Array | None, *, persistent: bool = True) -> None:
         """Hold an array that is part of the state but not trained, such as a running mean.
 
         ``array`` may be None, to be assigned later; `state_dict` leaves out a buffer that is not
@@ -383,7 +387,7 @@ class Module:
             parameter.requires_grad_(requires_grad)
         return self
 
-    def astype(self, dtype: Any) -> Self:
+    def astype(self, dtype: DTypeLike) -> Self:
         """Convert parameters and float buffers, in place, to float32 or float64.
 
         Gradients are dropped.  Make the optimizer after the conversion: one that has stepped
@@ -404,7 +408,7 @@ class Module:
                 vars(module)["dtype"] = chosen
         return self
 
-    def to(self, target: Any) -> Self:
+    def to(self, target: DTypeLike) -> Self:
         """Convert to a dtype, as `astype`; ``"cpu"`` changes nothing, other devices are refused.
 
         >>> nn.Linear(2, 3).to("cpu").to(np.float64).weight.dtype
@@ -429,7 +433,7 @@ class Module:
         """
         return {name: array.copy() for name, array in state.slots(self).items()}
 
-    def load_state_dict(self, entries: Mapping[str, Any], *, strict: bool = True
+    def load_state_dict(self, entries: Mapping[str, TensorLike], *, strict: bool = True
                         ) -> state.LoadReport:
         """Write arrays into parameters and buffers, after checking every one of them.
 
