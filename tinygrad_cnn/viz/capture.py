@@ -20,10 +20,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn.contexts import block
-from tinygrad_cnn.core import Detached, Parameter, Tensor, gradients, source_of
+from tinygrad_cnn.core import Detached, Parameter, Tensor, TensorLike, gradients, source_of
 from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import GradientError, VizError
@@ -372,10 +372,11 @@ class Watch(Observer):
             noted.charged = True
 
     # ---- the recording
-    def recording(self, output: int, *, title: str = "", names: Mapping[int, str] | None = None,
+    def recording(self, output: int, *others: int, title: str = "",
+                  names: Mapping[int, str] | None = None,
                   notes: Mapping[str, str] | None = None) -> Recording:
-        """What led to the op of serial ``output``; ``names`` are paths of parameters by ``id``."""
-        order = self._order(output)
+        """What led to the ops of these serials; ``names`` are paths of parameters by ``id``."""
+        order = self._order(output, *others)
         index = {key: i for i, key in enumerate(order)}
         root = _root(self.ops[k].facts["scope"] for k in order if k >= 0)
         readers: dict[int, _Noted] = {}
@@ -383,7 +384,7 @@ class Watch(Observer):
             for source in self.ops[k].inputs if k >= 0 else ():
                 readers.setdefault(source, self.ops[k])
         unnamed = [k for k in order if k < 0 and not self.leaves[k].facts["name"]]
-        alone = {k for k in unnamed if self.leaves[k].facts["role"] == "input"}
+        alone = {k for k in order if k < 0 and self.leaves[k].facts["role"] == "input"}
         given = {k: "x" if alone == {k} else self.leaves[k].facts["role"] for k in unnamed}
         entries = tuple(self._op_entry(k, index, root, k == output) if k >= 0 else
                         self._leaf_entry(k, given.get(k, ""), names or {}, readers[k], root)
@@ -391,9 +392,9 @@ class Watch(Observer):
         return Recording(title or root.lstrip("_") or "graph", entries, index[output],
                          any(e.gradient is not None for e in entries), notes=dict(notes or {}))
 
-    def _order(self, output: int) -> list[int]:
-        """Keys behind an op: ops by serial number, each leaf before its first reader."""
-        reached, stack = {output}, [output]
+    def _order(self, *outputs: int) -> list[int]:
+        """Keys behind some ops: ops by serial number, each leaf before its first reader."""
+        reached, stack = set(outputs), list(outputs)
         while stack:
             for key in self.ops[stack.pop()].inputs:
                 if key in self.ops and key not in reached:
@@ -515,27 +516,12 @@ def watch() -> Iterator[Watch]:
 
 def describe(output: Tensor, *, gradients: bool = True, title: str = "",
              watch: Watch | None = None) -> Recording:
-    """What led to ``output``, as plain data.
+    """What led to ``output``, as plain data; ``title`` replaces the name of the outermost module.
 
-    Gradients come from the first of these that is there: a `watch` that saw the step; a private
-    replay of the backward pass, if the graph is alive and the output is one number; the ``grad`` of
-    the parameters.  No ``grad``, graph or random state of the caller changes.
-
-    Parameters
-    ----------
-    output : Tensor
-        A loss, or any tensor that ops made.
-    gradients : bool, default True
-        Whether to replay the backward pass.
-    title : str
-        Instead of the name of the outermost module.
-    watch : Watch, optional
-        One that has ended; the one around the call is found by itself.
-
-    Raises
-    ------
-    VizError
-        If no op is recorded behind the tensor, or its graph was freed.
+    Gradients come from the first of these that is there: a `watch` that saw the step (one around
+    the call is found by itself); a private replay of the backward pass, if the graph is alive and
+    the output is one number; the ``grad`` of the leaves.  No ``grad``, graph or random state of the
+    caller changes.  A VizError says that no op is recorded, or that the graph was freed.
     """
     seen = watch or _watching.get()
     node = output.node
@@ -591,29 +577,17 @@ def _replay(output: Tensor, observer: Watch) -> None:
 
 # ---- a model and one batch -----------------------------------------------------------------------
 
-def describe_module(model: Module, x: Any, labels: Any = None, *, title: str = "") -> Recording:
-    """Run a copy of a model on one batch, and describe what it did.
+def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
+                    labels: ArrayLike | None = None, *, title: str = "") -> Recording:
+    """Run a copy of a model on one batch ``x``, as ``forward`` takes it, and describe what it did.
 
-    The model itself stays as it is: weights, ``grad``, running averages and random state.
-
-    Parameters
-    ----------
-    model : Module
-        What to draw.
-    x : Tensor, array_like, or a tuple of them
-        One batch, as ``forward`` takes it.
-    labels : array_like, optional
-        Classes, shape (N,); with them the cross entropy is computed and gradients show.
-    title : str
-        Instead of the class of the model.
-
-    Raises
-    ------
-    VizError
-        If ``x`` is missing, or the model does not return one tensor.
+    With ``labels``, classes of shape (N,), the cross entropy is computed and gradients show.  The
+    model itself stays as it is: weights, ``grad``, running averages and random state.  Of several
+    outputs, all are drawn.  A VizError says that ``x`` is missing, or that there is no tensor among
+    them.
     """
     kind = type(model).__name__
-    if x is None:
+    if x is None or (isinstance(x, tuple) and not x):
         raise VizError(f"graph: {kind} has not been called, so its shapes are not known; "
                        "give one batch: model.graph(x)")
     twin = copy.deepcopy(model)
@@ -622,31 +596,36 @@ def describe_module(model: Module, x: Any, labels: Any = None, *, title: str = "
     batch = [_as_input(v, name) for v, name in zip(given, arguments, strict=False)]
     with watch() as seen:
         output = twin(*batch)
-        if not isinstance(output, Tensor):
-            raise VizError(f"graph: {kind} returned {type(output).__name__}, not a Tensor; "
-                           "draw one of its outputs with tensor.graph()")
+        several = output.values() if isinstance(output, dict) else output
+        made = [output] if isinstance(output, Tensor) else [
+            t for t in (several if isinstance(several, Iterable) else ()) if isinstance(t, Tensor)]
+        if not made or (labels is not None and not isinstance(output, Tensor)):
+            raise VizError(f"graph: {kind} returned {type(output).__name__}, "
+                           + ("of which labels have no cross entropy; compute the loss and draw it "
+                              "with loss.graph()" if made else "not a Tensor"))
         if labels is not None:
-            output = FUNCTIONS["cross_entropy"](output, labels)
-            gradients(output)
+            made = [FUNCTIONS["cross_entropy"](output, labels)]
+            gradients(made[0])
     parameters = dict(twin.named_parameters())
     names = {id(p): name for name, p in parameters.items()}
     title = title or kind.lstrip("_")
-    if output.node is None or output.node.serial not in seen.ops:
-        if not seen.ops:                    # all parameters are frozen: no graph, but ops were seen
-            raise VizError(f"graph: {kind} applied no op; there is nothing to draw")
-        last = next(reversed(seen.ops))
-    else:
-        last = output.node.serial
-    found = seen.recording(last, title=title, names=names, notes=_module_notes(twin))
-    found = replace(found, entries=_for_any_batch(model, batch, seen, last, found))
-    sources = (seen.leaves[k].source for k in seen._order(last) if k < 0)
+    if not seen.ops:
+        raise VizError(f"graph: {kind} applied no op; there is nothing to draw")
+    ends = {t.node.serial for t in made if t.node is not None} & seen.ops.keys()
+    if not ends:                            # all parameters are frozen: no graph, but ops were seen
+        ends = seen.ops.keys() - {k for noted in seen.ops.values() for k in noted.inputs}
+    outputs = sorted(ends, reverse=True)
+    found = seen.recording(*outputs, title=title, names=names, notes=_module_notes(twin))
+    order = seen._order(*outputs)
+    found = replace(found, entries=_for_any_batch(model, batch, seen, order, found))
+    sources = (seen.leaves[k].source for k in order if k < 0)
     reached = {id(source()) for source in sources if source is not None}
     missing = tuple(dotted(tuple(name.split("."))) for name, p in parameters.items()
                     if p.requires_grad and id(p) not in reached)
     return replace(found, unreached=missing) if labels is not None else found
 
 
-def _as_input(value: Any, name: str) -> Tensor:
+def _as_input(value: TensorLike, name: str) -> Tensor:
     """A tensor of its own with the name of the argument, which the picture shows."""
     if isinstance(value, Tensor):
         return Tensor(value._data, requires_grad=value.requires_grad, name=value.name or name)
@@ -668,7 +647,7 @@ class _Shapes(Observer):
                                              out.shape]))
 
 
-def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, output: int,
+def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, order: list[int],
                    found: Recording) -> tuple[Entry, ...]:
     """The entries with their shapes for a batch of N: what changes in a run with another batch.
 
@@ -693,7 +672,7 @@ def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, output: int,
     return tuple(replace(e, symbolic=tuple(
         _dimension(a, b, n, other) for a, b in zip(e.shape, second[k], strict=True)))
         if second.get(k, e.shape) != e.shape and len(second[k]) == len(e.shape) else e
-        for k, e in zip(seen._order(output), found.entries, strict=True))
+        for k, e in zip(order, found.entries, strict=True))
 
 
 def _dimension(one: int, two: int, n: int, other: int) -> str:

@@ -8,12 +8,12 @@ names the pip line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import VizError, missing_extra
 from tinygrad_cnn.viz.attribution import (
     feature_map_arrays,
@@ -24,6 +24,8 @@ from tinygrad_cnn.viz.attribution import (
 from tinygrad_cnn.viz.labels import LIGHT, clean
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Plot
+
     from tinygrad_cnn.nn import Module
     from tinygrad_cnn.train import LRCurve
 
@@ -31,13 +33,21 @@ __all__ = ["confusion_matrix", "feature_maps", "filters", "grad_cam", "learning_
            "loss_surface", "lr_curve", "saliency"]
 
 Array = NDArray[Any]
+Values = Mapping[str, float | None]         # of one epoch, by name
+
+
+class _History(Protocol):
+    rows: Sequence[Values]
+
+
+Curves = _History | Sequence[Values] | Mapping[str, Sequence[float | None]]
 
 _LINES = ("conv", "loss", "activation", "param", "norm", "pool", "ramp3")
 _STYLES = ("-", "--", "-.", ":")
 _CELL = 0.85                                # inches of one small picture
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Plot:
     """A figure of so many inches, with a canvas but without pyplot."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,12 +59,12 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _array(x: Any) -> Array:
+def _array(x: TensorLike) -> Array:
     return x._data if isinstance(x, Tensor) else np.asarray(x)
 
 
 def _grid(pictures: Sequence[tuple[Array, str]], columns: int, title: str, *,
-          centered: bool) -> Any:
+          centered: bool) -> Plot:
     """Small pictures side by side, each on its own scale; a centered scale has 0 in the middle."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
@@ -81,7 +91,7 @@ def _stretched(values: Array) -> Array:
     return (values - low) / ((high - low) or 1.0)
 
 
-def filters(weights: Any, *, most: int = 64, columns: int = 8) -> Any:
+def filters(weights: TensorLike | Module, *, most: int = 64, columns: int = 8) -> Plot:
     """The filters of a convolution, each a small picture.
 
     Filters over one channel show weights on a scale with 0 in the middle, over three channels
@@ -101,8 +111,8 @@ def filters(weights: Any, *, most: int = 64, columns: int = 8) -> Any:
     return _grid(pictures, columns, f"filters {size}{count}", centered=True)
 
 
-def feature_maps(model: Module, x: Any, layer: str, *, image: int = 0, most: int = 32,
-                 columns: int = 8) -> Any:
+def feature_maps(model: Module, x: TensorLike, layer: str, *, image: int = 0, most: int = 32,
+                 columns: int = 8) -> Plot:
     """The output of a layer for one image of a batch, a picture for each channel.
 
     For ``model``, ``x`` and ``layer`` see `attribution.feature_map_arrays`, for ``most`` and
@@ -120,7 +130,7 @@ def feature_maps(model: Module, x: Any, layer: str, *, image: int = 0, most: int
                  centered=False)
 
 
-def learning_curves(history: Any, *, log: bool = False) -> Any:
+def learning_curves(history: Curves, *, log: bool = False) -> Plot:
     """Losses and scores over the epochs, a panel for each kind.
 
     Names that differ only in a first word, ``train_loss`` and ``val_loss``, share a panel.
@@ -153,7 +163,7 @@ def learning_curves(history: Any, *, log: bool = False) -> Any:
     return figure
 
 
-def lr_curve(curve: LRCurve) -> Any:
+def lr_curve(curve: LRCurve) -> Plot:
     """The loss against the learning rate, as `Trainer.find_lr` found them, and the suggestion.
 
     A VizError says that no step was taken.
@@ -173,12 +183,12 @@ def lr_curve(curve: LRCurve) -> Any:
     return figure
 
 
-def _columns(history: Any) -> dict[str, Array]:
+def _columns(history: Curves) -> dict[str, Array]:
     """Name -> one number for each epoch; what is no number is left out."""
     if isinstance(history, Mapping):
         table = {str(name): list(values) for name, values in history.items()}
     else:
-        rows = list(getattr(history, "rows", history))
+        rows = history if isinstance(history, Sequence) else history.rows
         names = dict.fromkeys(name for row in rows for name in row)
         table = {str(name): [row.get(name) for row in rows] for name in names}
     return {name: np.array([np.nan if v is None else float(v) for v in values])
@@ -186,20 +196,12 @@ def _columns(history: Any) -> dict[str, Array]:
             if all(isinstance(v, (int, float, np.number, type(None))) for v in values)}
 
 
-def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | None = None,
-                     share: bool = False) -> Any:
+def confusion_matrix(labels: TensorLike, predictions: TensorLike, *,
+                     names: Sequence[str] | None = None, share: bool = False) -> Plot:
     """How often each class was taken for each other: rows are true classes.
 
-    Parameters
-    ----------
-    labels : array_like of int, shape (N,)
-        True classes.
-    predictions : array_like, shape (N,) or (N, K)
-        Predicted classes, or scores of which the largest counts.
-    names : sequence of str, optional
-        Of the classes.
-    share : bool, default False
-        Show the share of each row instead of counts.
+    ``predictions`` are classes (N,), or scores (N, K) of which the largest counts; ``share`` shows
+    the share of each row instead of counts.
     """
     table = _confusion(labels, predictions)
     k = len(table)
@@ -225,7 +227,7 @@ def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | No
     return figure
 
 
-def _confusion(labels: Any, predictions: Any) -> Array:
+def _confusion(labels: TensorLike, predictions: TensorLike) -> Array:
     """Counts, true class by predicted class."""
     true, said = _array(labels), _array(predictions)
     if said.ndim == 2:
@@ -241,7 +243,8 @@ def _confusion(labels: Any, predictions: Any) -> Array:
     return table
 
 
-def saliency(model: Module, x: Any, target: Any = None, *, most: int = 8) -> Any:
+def saliency(model: Module, x: TensorLike, target: ArrayLike | None = None, *,
+             most: int = 8) -> Plot:
     """Images above the strength with which each pixel moves the score of its class.
 
     See `attribution.saliency_arrays` for parameters and errors; ``most`` images are drawn.
@@ -249,7 +252,8 @@ def saliency(model: Module, x: Any, target: Any = None, *, most: int = 8) -> Any
     return _over_images(x, saliency_arrays(model, x, target), most, "saliency", overlay=False)
 
 
-def grad_cam(model: Module, x: Any, layer: str, target: Any = None, *, most: int = 8) -> Any:
+def grad_cam(model: Module, x: TensorLike, layer: str,
+             target: ArrayLike | None = None, *, most: int = 8) -> Plot:
     """Images, and over them where a layer saw evidence for their class.
 
     See `attribution.grad_cam_arrays` for parameters and errors; ``most`` images are drawn.
@@ -258,7 +262,7 @@ def grad_cam(model: Module, x: Any, layer: str, target: Any = None, *, most: int
     return _over_images(x, found, most, f"Grad-CAM at {layer}", overlay=True)
 
 
-def _over_images(x: Any, found: Array, most: int, title: str, *, overlay: bool) -> Any:
+def _over_images(x: TensorLike, found: Array, most: int, title: str, *, overlay: bool) -> Plot:
     images = _stretched(_array(x)[:most].astype(float))
     n = len(images)
     figure = _figure(max(3.2, 1.3 * n), 3.1)
@@ -276,8 +280,8 @@ def _over_images(x: Any, found: Array, most: int, title: str, *, overlay: bool) 
     return figure
 
 
-def loss_surface(model: Module, x: Any, labels: Any, *, span: float = 1.0, points: int = 21,
-                 seed: int = 0) -> Any:
+def loss_surface(model: Module, x: TensorLike, labels: ArrayLike, *, span: float = 1.0,
+                 points: int = 21, seed: int = 0) -> Plot:
     """Height lines of the loss on a plane through the weights.
 
     See `attribution.loss_grid` for parameters and errors.
