@@ -155,7 +155,7 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) -> NDA
             raise CheckpointError(f"{source}: {entry.filename} has dtype {dtype}, not numbers")
         size = math.prod(shape) * dtype.itemsize
         left = entry.file_size - file.tell()
-        if size != left or any(isinstance(n, bool) or n < 0 for n in shape):
+        if size != left or any(type(n) is not int or n < 0 for n in shape):
             raise CheckpointError(f"{source}: {entry.filename} claims {size} bytes of shape "
                                   f"{shape}, the file holds {left}")
         array = np.empty(shape[::-1] if fortran else shape, dtype)
