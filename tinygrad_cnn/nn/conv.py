@@ -40,12 +40,11 @@ class _Convolution(_Declared, LazyModule):
     padding: Padding = setting(window_padding, default=0)
     rng: np.random.Generator | None = setting(generator, default=None, kw_only=True, shown="never")
 
-    def setup(self) -> None:
-        """Compare the settings, and make the parameters if the channels are known."""
+    def _setup(self) -> None:
         if self.out_channels % self.groups:
             raise SettingError(f"{type(self).__name__}: out_channels={self.out_channels} is not "
                                f"divisible by groups={self.groups}")
-        super().setup()
+        super()._setup()
 
     def _grouped(self, size: int) -> int:
         if size % self.groups:

@@ -51,12 +51,11 @@ class _BatchNorm(_Norm):
                                      maximum=1)
     affine: bool = setting(checks.flag, default=True)
 
-    def setup(self) -> None:
-        """Register the running statistics."""
+    def _setup(self) -> None:
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
-        super().setup()
+        super()._setup()
 
     def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
         """Scale 1, shift 0, and running statistics of no batch."""

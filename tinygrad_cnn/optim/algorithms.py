@@ -93,15 +93,14 @@ class SGD(Optimizer):
 
 
 class _Moments(Optimizer):
-    """Optimizers with a running mean m and a running mean square v of the gradient."""
+    """Optimizers with m ← β1 · m + (1 − β1) · g and v ← β2 · v + (1 − β2) · g²."""
 
     betas: tuple[float, float] = setting(fractions, default=(0.9, 0.999))
     eps: float = setting(non_negative, default=1e-8)
     weight_decay: float = setting(non_negative, default=0.0)
     state_arrays: ClassVar[dict[str, str | None]] = {"mean": None, "square": None}
 
-    def average(self, g: Array, state: State, s: Array, group: Group) -> None:
-        """m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²."""
+    def _average(self, g: Array, state: State, s: Array, group: Group) -> None:
         beta1, beta2 = group["betas"]
         mean, square = state["mean"], state["square"]
         np.subtract(g, mean, out=s)                     # m + (1 − β1)(g − m) saves a pass
@@ -154,7 +153,7 @@ class Adam(_Moments):
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece; the corrections of m and v are moved into the step size and eps."""
-        self.average(g, state, s, group)
+        self._average(g, state, s, group)
         beta1, beta2 = group["betas"]
         square = state["square"]
         if group["amsgrad"]:
@@ -224,7 +223,7 @@ class NAdam(_Moments):
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece of a parameter, by the mean and by the gradient."""
-        self.average(g, state, s, group)
+        self._average(g, state, s, group)
         step, product = state["step"], state["momentum_product"]
         now, ahead = (self._momentum(group, t) for t in (step, step + 1))
         np.sqrt(state["square"], out=s)
@@ -251,7 +250,7 @@ class RAdam(_Moments):
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece of a parameter."""
-        self.average(g, state, s, group)
+        self._average(g, state, s, group)
         (beta1, beta2), t = group["betas"], state["step"]
         rate, known = group["lr"] / (1 - beta1 ** t), 1 - beta2 ** t
         most = 2 / (1 - beta2) - 1

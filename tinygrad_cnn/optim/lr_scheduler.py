@@ -70,8 +70,7 @@ class LRScheduler(Declared):
     needs_loss: ClassVar[bool] = False
     optimizer: Optimizer = setting(_optimizer, shown="never")
 
-    def setup(self) -> None:
-        """Note the first rates, and set those of the first step."""
+    def _setup(self) -> None:
         self.steps = 0
         self._first = self._found = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._set()
@@ -357,8 +356,7 @@ class OneCycleLR(LRScheduler):
     momentum: tuple[float, float] | None = setting(
         lambda owner, name, value: _low_and_high(owner, value), default=None, kw_only=True)
 
-    def setup(self) -> None:
-        """Compare the settings with the groups."""
+    def _setup(self) -> None:
         groups = self.optimizer.param_groups
         rates: Any = self.max_lr if isinstance(self.max_lr, tuple) else [self.max_lr] * len(groups)
         if len(rates) != len(groups):
@@ -430,8 +428,7 @@ class SequentialLR(LRScheduler):
         lambda owner, name, value: list(value))
     milestones: Sequence[int] = setting(_milestones)
 
-    def setup(self) -> None:
-        """Let each part start from the rates before any of them was made."""
+    def _setup(self) -> None:
         parts, self.steps = self.schedulers, 0
         if len(parts) != len(self.milestones) + 1:
             raise SettingError(f"{self._owner}: {len(parts)} schedulers need one milestone fewer, "
@@ -566,11 +563,10 @@ class ReduceLROnPlateau(LRScheduler):
     cooldown: int = setting(checks.integer, default=0, minimum=0)
     min_lr: float = setting(non_negative, default=0.0)
 
-    def setup(self) -> None:
-        """Begin to count."""
+    def _setup(self) -> None:
         self._best = math.inf if self.mode == "min" else -math.inf
         self._bad = self._resting = self._drops = 0
-        super().setup()
+        super()._setup()
 
     def get_lr(self, t: int, first: float) -> float:
         """The rate after the drops so far; ``t`` does not matter."""

@@ -313,22 +313,7 @@ class Trainer:
         return curve
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
-        """The mean loss and metrics over some batches, in evaluation mode and without a graph.
-
-        Parameters
-        ----------
-        batches : iterable of (inputs, targets)
-
-        Returns
-        -------
-        dict of str to float
-            The loss, and each metric.
-
-        Raises
-        ------
-        SettingError
-            If there are no batches.
-        """
+        """The mean loss and metrics over some batches, in evaluation mode and without a graph."""
         sums = _Sums()
         with evaluating(self.model), no_grad():
             for inputs, targets in _pairs(batches):
@@ -338,22 +323,9 @@ class Trainer:
         return sums.means("evaluate")
 
     def predict(self, images: TensorLike, *, batch_size: int = 256) -> NDArray[Any]:
-        """The scores of some images, in evaluation mode and without a graph.
+        """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
 
-        Parameters
-        ----------
-        images : array, shape (N, H, W, C)
-        batch_size : int, default 256
-            Images at a time.
-
-        Returns
-        -------
-        ndarray, shape (N, K)
-
-        Raises
-        ------
-        SettingError
-            If there are no images, or ``batch_size`` is below 1.
+        ``batch_size`` of them are taken at a time.
         """
         array = as_array(images)
         batch_size = checks.integer("predict", "batch_size", batch_size, minimum=1)
@@ -437,23 +409,6 @@ def describe(row: Row, epochs: int) -> str:
 def fit(model: Module, batches: Batches, *, epochs: int, optimizer: Optimizer,
         validation: Batches | None = None, **settings: Any) -> History:
     """Train a model in one call: ``Trainer(model, optimizer, **settings).fit(...)``.
-
-    Parameters
-    ----------
-    model, optimizer, **settings
-        As in `Trainer`.
-    batches, epochs, validation
-        As in `Trainer.fit`.
-
-    Returns
-    -------
-    History
-        One row for each epoch.
-
-    Raises
-    ------
-    SettingError, GradientError
-        As `Trainer` and `Trainer.fit`.
 
     Examples
     --------
