@@ -156,6 +156,8 @@ class Conv2D(_Convolution):
 class ConvTranspose2D(_Convolution):
     """`tinygrad_cnn.conv_transpose2d` with learned filters: upsampling, the adjoint of `Conv2D`.
 
+    Dumoulin & Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285.
+
     Parameters
     ----------
     in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng, dtype
@@ -170,10 +172,6 @@ class ConvTranspose2D(_Convolution):
         number of products that a pixel of the result adds up.
     bias : Parameter or None, shape (O,)
         Zeros at first.
-
-    References
-    ----------
-    Dumoulin & Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285.
 
     Examples
     --------
@@ -240,12 +238,8 @@ class SeparableConv2D(Sequential):
 
     Parameters are those of `Conv2D`; its parts are ``depthwise`` and ``pointwise``.
 
-    References
-    ----------
     Howard et al., *MobileNets*, arXiv:1704.04861.
 
-    Examples
-    --------
     >>> model = SeparableConv2D(16, 32, 3, padding=1)
     >>> sum(p.size for p in model.parameters())         # 3 · 3 · 16 + 16 · 32 + 32; Conv2D: 4,640
     688

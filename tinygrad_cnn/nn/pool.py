@@ -147,12 +147,8 @@ class AvgPool1D(OverOneRow, AvgPool2D):
 class GlobalAvgPool2D(_Images):
     """The mean of each channel over the whole image: N H W C -> N C, or N 1 1 C.
 
-    References
-    ----------
     Lin, Chen & Yan, *Network in network*, arXiv:1312.4400.
 
-    Examples
-    --------
     >>> GlobalAvgPool2D()(np.ones((2, 4, 4, 3))).shape
     (2, 3)
     >>> GlobalAvgPool2D(keepdims=True)(np.ones((2, 4, 4, 3))).shape

@@ -29,6 +29,9 @@ class SGD(Optimizer):
     g ← g + weight_decay · w;  v ← momentum · v + (1 − dampening) · g, from v = g;  then
     w ← w − lr · v, or with nesterov w ← w − lr · (g + momentum · v).
 
+    Sutskever et al., *On the importance of initialization and momentum in deep learning*,
+    ICML 2013.
+
     Parameters
     ----------
     params : iterable of Tensor, or of dict
@@ -45,11 +48,6 @@ class SGD(Optimizer):
         Nesterov's momentum; needs one above 0, and no dampening.
     maximize : bool, default False
         Go up instead of down.  Every optimizer has it.
-
-    References
-    ----------
-    Sutskever et al., *On the importance of initialization and momentum in deep learning*,
-    ICML 2013.
 
     Examples
     --------
@@ -118,6 +116,9 @@ class Adam(_Moments):
     g ← g + weight_decay · w;  m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²;  with
     m̂ = m / (1 − β1^t) and v̂ = v / (1 − β2^t) at step t,  w ← w − lr · m̂ / (√v̂ + eps).
 
+    Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980; amsgrad: Reddi,
+    Kale & Kumar, *On the convergence of Adam and beyond*, arXiv:1904.09237.
+
     Parameters
     ----------
     params : iterable of Tensor, or of dict
@@ -132,11 +133,6 @@ class Adam(_Moments):
         Adds weight_decay / 2 · Σ w² to the loss.  `AdamW` is usually the better choice.
     amsgrad : bool, default False
         Take the largest v so far instead of v, so that the step size never grows.
-
-    References
-    ----------
-    Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980; amsgrad: Reddi,
-    Kale & Kumar, *On the convergence of Adam and beyond*, arXiv:1904.09237.
 
     Examples
     --------
@@ -171,16 +167,14 @@ class AdamW(Adam):
 
     In `Adam` the decay passes through m and v, so that weights with large gradients hardly decay.
 
+    Loshchilov & Hutter, *Decoupled weight decay regularization*, arXiv:1711.05101.
+
     Parameters
     ----------
     params, lr, betas, eps, amsgrad
         As in `Adam`.
     weight_decay : float, default 0.01
         Share of each weight that is taken off in a step, times lr.
-
-    References
-    ----------
-    Loshchilov & Hutter, *Decoupled weight decay regularization*, arXiv:1711.05101.
 
     Examples
     --------
@@ -202,8 +196,6 @@ class NAdam(_Moments):
     With μ_t = β1 · (1 − 0.96^(t · momentum_decay) / 2) and the product M_t of μ_1 ... μ_t,
     w ← w − lr · (μ_(t+1) · m / (1 − M_(t+1)) + (1 − μ_t) · g / (1 − M_t)) / (√v̂ + eps).
 
-    References
-    ----------
     Dozat, *Incorporating Nesterov momentum into Adam*, ICLR workshop 2016.
     """
 
@@ -241,8 +233,6 @@ class RAdam(_Moments):
     With ρ∞ = 2 / (1 − β2) − 1 and ρ = ρ∞ − 2 t · β2^t / (1 − β2^t):  if ρ > 5,
     w ← w − lr · r · m̂ / √v̂, r² = (ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ);  else w ← w − lr · m̂.
 
-    References
-    ----------
     Liu et al., *On the variance of the adaptive learning rate and beyond*, arXiv:1908.03265.
     """
 
@@ -273,6 +263,9 @@ class RMSprop(Optimizer):
     variance v ← alpha · v + alpha · (1 − alpha) · (g − m)², then m ← m + (1 − alpha) · (g − m);
     d = g / (√v + eps);  b ← momentum · b + d;  w ← w − lr · b.
 
+    Tieleman & Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
+    Graves, arXiv:1308.0850.
+
     Parameters
     ----------
     params, lr, weight_decay
@@ -285,11 +278,6 @@ class RMSprop(Optimizer):
         Share of the last step that is kept.
     centered : bool, default False
         Divide by the deviation from the running mean instead.
-
-    References
-    ----------
-    Tieleman & Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
-    Graves, arXiv:1308.0850.
 
     Examples
     --------
@@ -344,6 +332,8 @@ class Adagrad(Optimizer):
     g ← g + weight_decay · w;  v ← v + g²;  at step t,
     w ← w − lr / (1 + (t − 1) · lr_decay) · g / (√v + eps).
 
+    Duchi, Hazan & Singer, *Adaptive subgradient methods*, JMLR 12 (2011), 2121-2159.
+
     Parameters
     ----------
     params, lr, weight_decay
@@ -352,10 +342,6 @@ class Adagrad(Optimizer):
         How fast the step size falls.
     eps : float, default 1e-10
         Keeps the root away from 0.
-
-    References
-    ----------
-    Duchi, Hazan & Singer, *Adaptive subgradient methods*, JMLR 12 (2011), 2121-2159.
 
     Examples
     --------
@@ -391,8 +377,6 @@ class Adadelta(Optimizer):
     v ← rho · v + (1 − rho) · g²;  d = g · √(u + eps) / √(v + eps);  u ← rho · u + (1 − rho) · d²;
     w ← w − lr · d.
 
-    References
-    ----------
     Zeiler, *ADADELTA: an adaptive learning rate method*, arXiv:1212.5701.
     """
 
@@ -422,8 +406,6 @@ class Lion(Optimizer):
     w ← w · (1 − lr · weight_decay);  w ← w − lr · sign(β1 · m + (1 − β1) · g);
     m ← β2 · m + (1 − β2) · g.  Usual rates are a tenth of those of `AdamW`.
 
-    References
-    ----------
     Chen et al., *Symbolic discovery of optimization algorithms*, arXiv:2302.06675.
     """
 

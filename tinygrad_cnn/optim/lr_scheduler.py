@@ -264,16 +264,14 @@ class LambdaLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     """lr = eta_min + (first − eta_min) / 2 · (1 + cos(π t / T_max)), then eta_min.
 
+    Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
+
     Parameters
     ----------
     T_max : int
         Steps from the first rate to the last.
     eta_min : float, default 0.0
         The last rate.
-
-    References
-    ----------
-    Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
 
     Examples
     --------
@@ -318,6 +316,8 @@ class OneCycleLR(LRScheduler):
     The rise ends at step pct_start · total_steps − 1, the fall at total_steps − 1, with the rate
     max_lr / (div_factor · final_div_factor), which then stays.
 
+    Smith & Topin, *Super-convergence*, arXiv:1708.07120.
+
     Parameters
     ----------
     max_lr : float, or a sequence with one for each group
@@ -333,10 +333,6 @@ class OneCycleLR(LRScheduler):
     momentum : (float, float), optional
         Cycle the momentum (or the first beta) against the rate: low at the peak, high at both ends;
         given as (low, high).  Left alone if not given.
-
-    References
-    ----------
-    Smith & Topin, *Super-convergence*, arXiv:1708.07120.
 
     Examples
     --------
@@ -486,6 +482,8 @@ class LinearWarmup(SequentialLR):
     For t ≤ warm_steps, lr = first · (start_factor + (1 − start_factor) · t / warm_steps); then the
     other schedule takes its steps.
 
+    Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
+
     Parameters
     ----------
     after : LRScheduler or Optimizer
@@ -494,10 +492,6 @@ class LinearWarmup(SequentialLR):
         Steps until the full rate.
     start_factor : float, default 0.1
         Share of the rate at the first step, from 0 to 1.
-
-    References
-    ----------
-    Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
 
     Examples
     --------

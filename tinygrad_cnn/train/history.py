@@ -20,8 +20,6 @@ Row = dict[str, Any]
 class History(Table):
     """One row of figures for each epoch.
 
-    Examples
-    --------
     >>> from tinygrad_cnn.train import History
     >>> history = History()
     >>> history.append({"epoch": 1, "loss": 0.5})

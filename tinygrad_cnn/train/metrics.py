@@ -93,8 +93,6 @@ def top_k_accuracy(scores: TensorLike, labels: TensorLike, *, k: int = 5) -> flo
 
     Of equal scores the first counts as the highest, as in `accuracy`, which is k = 1.
 
-    Examples
-    --------
     >>> from tinygrad_cnn.train import top_k_accuracy
     >>> top_k_accuracy(np.array([[0.1, 0.5, 0.4]]), np.array([2]), k=2)
     1.0
@@ -111,8 +109,6 @@ def top_k_accuracy(scores: TensorLike, labels: TensorLike, *, k: int = 5) -> flo
 def confusion_matrix(scores: TensorLike, labels: TensorLike) -> NDArray[np.int64]:
     """How often label i (row) was taken for class j (column); arguments as of `accuracy`.
 
-    Examples
-    --------
     >>> from tinygrad_cnn.train import confusion_matrix
     >>> confusion_matrix(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     array([[0, 0],

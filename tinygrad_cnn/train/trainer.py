@@ -265,6 +265,8 @@ class Trainer:
 
         Afterwards the model and the optimizer are as before.
 
+        Smith, *Cyclical learning rates for training neural networks*, arXiv:1506.01186.
+
         Parameters
         ----------
         batches : iterable of (inputs, targets)
@@ -278,10 +280,6 @@ class Trainer:
         -------
         LRCurve
             Rates, losses, a suggestion and the curve: ``plot()``.
-
-        References
-        ----------
-        Smith, *Cyclical learning rates for training neural networks*, arXiv:1506.01186.
         """
         start = checks.number("find_lr", "start", start, above=0)
         end = checks.number("find_lr", "end", end, above=start)
@@ -410,8 +408,6 @@ def fit(model: Module, batches: Batches, *, epochs: int, optimizer: Optimizer,
         validation: Batches | None = None, **settings: Any) -> History:
     """Train a model in one call: ``Trainer(model, optimizer, **settings).fit(...)``.
 
-    Examples
-    --------
     >>> from tinygrad_cnn import nn, optim
     >>> from tinygrad_cnn.train import fit
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, rng=np.random.default_rng(0)))
