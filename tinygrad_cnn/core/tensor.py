@@ -552,7 +552,6 @@ class Tensor:
     view: Method
     where: Method
     chunk: ListMethod
-    split: ListMethod
     unbind: ListMethod
     all: ArrayMethod
     allclose: ArrayMethod
@@ -575,15 +574,18 @@ class Tensor:
     retain_grad: ArrayMethod
     numel: ArrayMethod
     tolist: ArrayMethod
+    topk: ArrayMethod
 
 
 class Parameter(Tensor):
-    """A leaf that is trained: ``requires_grad`` is True, and modules collect it.
+    """A leaf that is trained; modules collect it.
 
     Parameters
     ----------
     data : array_like
         Initial values, float32 or float64; copied.
+    requires_grad : bool, default True
+        False for one that is frozen.
     name : str, optional
         What drawings and errors call it.
 
@@ -600,8 +602,8 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, name: str | None = None) -> None:
-        super().__init__(data, requires_grad=True, name=name)
+    def __init__(self, data: Any, requires_grad: bool = True, name: str | None = None) -> None:
+        super().__init__(data, requires_grad, name)
 
 
 def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,

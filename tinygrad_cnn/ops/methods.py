@@ -8,6 +8,7 @@ Names that PyTorch has and that are not needed here answer with what is.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
 from types import FunctionType
@@ -111,7 +112,7 @@ def _method(name: str) -> Callable[..., Any] | None:
         # NumPy's own also takes ddof= and the like, and is answered by an op.
         own = FUNCTIONS.get(called)
         function = theirs if own is None or (theirs in FUNCTIONS and called == "var") else own
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
     return _with_pytorchs_names(function) if function is not None and (
         code is None or "axis" in code.co_varnames) else function
 
