@@ -32,7 +32,7 @@ def _shape(x, g):
     return x
 
 
-@custom_op(shape=_shape, vjp={"x": _vjp_x, "g": _vjp_g}, samples=_samples, affine_in=("x",))
+@custom_op(shape=_shape, vjp={"x": _vjp_x, "g": _vjp_g}, samples=_samples, exact_in=("x",))
 def swish_gate(x, g):
     """The kernel: arrays in, array out."""
     return x / (1 + np.exp(-g))

@@ -14,21 +14,21 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layer -> what it may import of ours; a name stands for the file or the folder, "*" for everything.
 MAY_IMPORT = {
-    "errors": (), "contexts": (),
+    "errors": (), "contexts": (), "names": (),
     "shapes": ("errors",),
     "checks": ("shapes", "errors"),
     "kernels": ("contexts", "shapes", "errors", "kernels"),
-    "core": ("contexts", "core", "checks", "shapes", "errors"),
+    "core": ("names", "contexts", "core", "checks", "shapes", "errors"),
     "debug": ("contexts", "core.graph", "errors"),
-    "ops": ("ops", "core", "kernels", "checks", "shapes", "errors"),
+    "ops": ("names", "ops", "core", "kernels", "checks", "shapes", "errors"),
     "transforms": ("core", "ops", "errors"),
-    "nn": ("contexts", "nn", "ops", "core", "checks", "shapes", "errors"),
-    "optim": ("optim", "core", "checks", "errors"),
-    "data": ("data", "checks", "shapes", "errors"),
-    "viz": ("contexts", "viz", "nn", "ops", "transforms", "core", "shapes", "errors"),
+    "nn": ("names", "contexts", "nn", "ops", "core", "checks", "shapes", "errors"),
+    "optim": ("names", "optim", "core", "checks", "errors"),
+    "data": ("names", "data", "checks", "shapes", "errors"),
+    "viz": ("names", "contexts", "viz", "nn", "ops", "transforms", "core", "shapes", "errors"),
     "io": ("io", "nn", "core", "errors"),
     "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
-    "train": ("train", "data", "io", "nn", "optim", "ops", "transforms", "core", "checks",
+    "train": ("names", "train", "data", "io", "nn", "optim", "ops", "transforms", "core", "checks",
               "shapes", "errors"),
     "models": ("models", "nn", "ops", "core", "errors"),
     "testing": ("*",), "cli": ("*",), "__main__": ("*",), "__init__": ("*",),
@@ -41,8 +41,9 @@ NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pool
 # Folders whose files import earlier ones only.
 ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
                   "__init__"],
-         "ops": ["samples", "elementwise", "activation", "layout", "reduction", "linear",
+         "ops": ["declare", "elementwise", "activation", "layout", "reduction", "linear",
                  "convolution", "pooling", "normalize", "loss", "random", "numpy_functions",
+                 "methods",
                  "__init__"]}
 # The one import upwards: tensor.graph() and Module.graph() import viz when called.
 EXCEPTIONS = {("core", "viz"), ("nn", "viz")}

@@ -165,7 +165,9 @@ def docstrings(module):
         found[f"{module.__name__}.{name}"] = thing.__doc__
         if inspect.isclass(thing):
             for inner, part in vars(thing).items():
-                if inspect.isroutine(part) or isinstance(part, (property, staticmethod)):
+                made_here = getattr(part, "__module__", module.__name__) == module.__name__
+                if made_here and (inspect.isroutine(part)
+                                  or isinstance(part, (property, staticmethod))):
                     found[f"{module.__name__}.{name}.{inner}"] = part.__doc__
     return {name: text for name, text in found.items() if text}
 

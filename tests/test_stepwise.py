@@ -495,7 +495,7 @@ def test_wrappers_share_the_arrays_of_the_layer_so_updates_reach_it():
 
 @pytest.mark.parametrize(("step", "op"), [
     (ReLU(), tc.relu), (LeakyReLU(), tc.leaky_relu),
-    (LeakyReLU(alpha=0.3), lambda x: tc.leaky_relu(x, slope=0.3)),
+    (LeakyReLU(alpha=0.3), lambda x: tc.leaky_relu(x, negative_slope=0.3)),
     (Tanh(), tc.tanh), (Sigmoid(), tc.sigmoid), (Softmax(), lambda x: tc.softmax(x, axis=1)),
 ], ids=["ReLU", "LeakyReLU", "LeakyReLU(0.3)", "Tanh", "Sigmoid", "Softmax"])
 def test_an_activation_is_the_op_of_its_name_forward_and_backward(step, op):
@@ -733,7 +733,7 @@ POOL_CACHE = stepwise.pool_forward(X4, {"f": 2, "stride": 2})[1]
     (lambda: Conv2D(1, 1, padding=-1), errors.SettingError, "padding must be an integer"),
     (lambda: L2regularization(Conv2D(1, 1)), errors.SettingError, "must be a Linear, got Conv2D"),
     (lambda: L2regularization(Linear(1, 1), coefficient=0), errors.SettingError, "above 0, got 0"),
-    (lambda: Dropout(ReLU(), p=1), errors.SettingError, "chance to drop"),
+    (lambda: Dropout(ReLU(), p=1), errors.SettingError, "p must be a number from 0"),
     (lambda: Model([]), errors.SettingError, "components is empty"),
     (lambda: cnn().update_parameters({9: (None, None)}, lr=1), errors.SettingError, "index 9"),
     (lambda: cnn().update_parameters({1: (X4, None)}, lr=1), errors.SettingError,

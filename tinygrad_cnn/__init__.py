@@ -5,11 +5,16 @@
 >>> (x * x).sum().backward()
 >>> x.grad.data
 array([[2., 4.]], dtype=float32)
+
+The parts ``tc.nn``, ``tc.optim``, ``tc.data``, ``tc.train``, ``tc.viz``, ``tc.transforms``,
+``tc.testing``, ``tc.io`` and ``tc.models`` are imported when they are first used.
 """
+
+from typing import TYPE_CHECKING
 
 from tinygrad_cnn.core import Parameter, Tensor, custom_op, grad, gradients, tensor
 from tinygrad_cnn.core.graph import enable_grad, is_grad_enabled, no_grad
-from tinygrad_cnn.core.op import OPS, Op, Reject, Sample, register, use_kernels
+from tinygrad_cnn.core.op import OPS, ErrorInput, Op, OpTest, Sample, register, use_kernels
 from tinygrad_cnn.debug import check_mutation, detect_anomaly
 from tinygrad_cnn.errors import (
     AnomalyError,
@@ -30,17 +35,32 @@ from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.kernels.memory import release_memory
 from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
 from tinygrad_cnn.kernels.tune import autotune
+from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.ops import *  # noqa: F403 - every op is public here
 from tinygrad_cnn.ops import __all__ as _ops
+
+if TYPE_CHECKING:                               # what is imported when it is first asked for
+    from tinygrad_cnn import data as data
+    from tinygrad_cnn import io as io
+    from tinygrad_cnn import models as models
+    from tinygrad_cnn import nn as nn
+    from tinygrad_cnn import optim as optim
+    from tinygrad_cnn import stepwise as stepwise
+    from tinygrad_cnn import testing as testing
+    from tinygrad_cnn import train as train
+    from tinygrad_cnn import transforms as transforms
+    from tinygrad_cnn import viz as viz
 
 __version__ = "0.1.0"
 
 __all__ = [
     "OPS", "AnomalyError", "CheckpointError", "DTypeError", "DataError", "DeclarationError",
-    "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op", "Parameter",
-    "Reject", "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError", "VizError",
-    "__version__", "autotune", "check_mutation", "custom_op", "detect_anomaly", "enable_grad",
-    "get_compiled", "get_num_threads", "grad", "gradients", "is_grad_enabled", "no_grad",
-    "register", "release_memory", "set_compiled", "set_num_threads", "tensor", "use_kernels",
-    *_ops,
+    "ErrorInput", "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op",
+    "OpTest", "Parameter", "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError",
+    "VizError", "__version__", "autotune", "check_mutation", "custom_op", "detect_anomaly",
+    "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients", "is_grad_enabled",
+    "no_grad", "register", "release_memory", "set_compiled", "set_num_threads", "tensor",
+    "use_kernels", *_ops,
 ]
+
+on_first_use(__name__)

@@ -15,7 +15,7 @@ from tinygrad_cnn.core.op import OPS, Op
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_the_op_that_makes_it_is_named_in_the_forward_pass(name, value, monkeypatch):
     op, run = OPS[name], Op.run
-    for sample in list(op.samples(np.random.default_rng(0)))[:2]:
+    for sample in list(op.test.samples(np.random.default_rng(0)))[:2]:
         leaves = [None if a is None else Tensor(a, requires_grad=a.dtype.kind == "f")
                   for a in sample.args]
         y = apply(op, *leaves, **sample.settings)
@@ -42,7 +42,7 @@ def test_the_op_that_makes_it_is_named_in_the_forward_pass(name, value, monkeypa
 @pytest.mark.parametrize("name", [n for n, op in OPS.items() if not op.variadic])
 def test_the_rule_that_makes_it_is_named_in_the_backward_pass(name):
     op = OPS[name]
-    sample = next(op.samples(np.random.default_rng(0)))
+    sample = next(op.test.samples(np.random.default_rng(0)))
     k = next(i for i, a in enumerate(sample.args) if a is not None and a.dtype.kind == "f")
 
     def spoil(*args, **settings):

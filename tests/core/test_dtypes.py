@@ -26,7 +26,7 @@ def whole(rng, shape, dtype):
 def test_integers_meet_as_in_numpy(name):
     """Every op of several inputs gives what it gives for one wide dtype, or refuses."""
     op, rng = OPS[name], np.random.default_rng(0)
-    for sample in list(op.samples(rng))[:2]:
+    for sample in list(op.test.samples(rng))[:2]:
         for one, other in itertools.product(INTEGERS, repeat=2):
             arrays = [None if a is None else whole(rng, a.shape, one if i == 0 else other)
                       for i, a in enumerate(sample.args)]
@@ -97,7 +97,7 @@ def test_a_mask_is_not_dropped():
             use(masked)
 
 
-WITH_FRACTIONS = [(op, sample) for op in OPS.values() for sample in op.samples(
+WITH_FRACTIONS = [(op, sample) for op in OPS.values() for sample in op.test.samples(
     np.random.default_rng(0)) if any(isinstance(v, float) for v in sample.settings.values())]
 
 
@@ -182,7 +182,7 @@ def outcome(op, args, settings):
 def test_an_array_of_another_library_counts_as_the_array_that_it_is(name, wrap):
     """With each dtype of the other inputs: the same result, or the same refusal."""
     op = OPS[name]
-    sample = next(iter(op.samples(np.random.default_rng(0))))
+    sample = next(iter(op.test.samples(np.random.default_rng(0))))
     for i, given in enumerate(sample.args):
         if given is None or not np.ndim(given):
             continue
@@ -199,7 +199,7 @@ def test_an_array_of_another_library_counts_as_the_array_that_it_is(name, wrap):
 def test_no_array_makes_a_tensor_of_a_dtype_that_tensors_do_not_have(name, rest, dtype):
     """Among integers, or alone, an array would else decide."""
     op = OPS[name]
-    sample = next(iter(op.samples(np.random.default_rng(0))))
+    sample = next(iter(op.test.samples(np.random.default_rng(0))))
     for i, given in enumerate(sample.args):
         if given is None:
             continue

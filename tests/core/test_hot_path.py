@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import linecache
 
 import numpy as np
@@ -11,7 +12,7 @@ import tinygrad_cnn as tc
 from tinygrad_cnn import Sample, Tensor
 from tinygrad_cnn.core import apply, binary
 from tinygrad_cnn.core.graph import Observer, observing
-from tinygrad_cnn.core.op import Op
+from tinygrad_cnn.core.op import make_op
 
 
 def leaf(values, dtype=np.float32):
@@ -23,8 +24,9 @@ def sample(rng):
 
 
 def pair_op(rule_a, rule_b=lambda ct, out, a, b: ct * a, **changes):
-    return Op(name="product_for_a_test", shape=lambda a, b: a, kernels={"array": np.multiply},
-              vjp={"a": rule_a, "b": rule_b}, samples=sample, **changes)
+    return make_op(name="product_for_a_test", shape=lambda a, b: a,
+                   kernels={"array": np.multiply}, vjp={"a": rule_a, "b": rule_b}, samples=sample,
+                   **changes)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -118,8 +120,8 @@ def test_settings_that_cannot_be_remembered_are_judged_anew():
 
 def test_two_ops_of_one_name_are_not_confused():
     one = pair_op(lambda ct, out, a, b: ct * b)
-    other = Op(name=one.name, shape=lambda a, b: (a[0], 1),
-               kernels={"array": lambda a, b: a[:, None]}, vjp=dict(one.vjp), samples=sample)
+    other = dataclasses.replace(one, shape=lambda a, b: (a[0], 1),
+                                kernels={"array": lambda a, b: a[:, None]})
     a = Tensor(np.ones(3))
     assert apply(one, a, a).shape == (3,)
     assert apply(other, a, a).shape == (3, 1)

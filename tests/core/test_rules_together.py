@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import OPS, Op, Sample, Tensor
+from tinygrad_cnn import OPS, Sample, Tensor
 from tinygrad_cnn.core import apply
 from tinygrad_cnn.core.graph import Observer, observing
+from tinygrad_cnn.core.op import make_op
 
 
 def product(rule, **changes):
-    return Op(**{"name": "product_for_a_test", "shape": lambda a, b: a,
+    return make_op(**{"name": "product_for_a_test", "shape": lambda a, b: a,
                  "kernels": {"array": np.multiply}, "vjp": {("a", "b"): rule},
                  "samples": lambda rng: iter([Sample("rows", (rng.normal(size=3),
                                                               rng.normal(size=3)))]), **changes})

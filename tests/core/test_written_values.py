@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import Op, Parameter, Sample, Tensor, nn, optim
+from tinygrad_cnn import Parameter, Sample, Tensor, nn, optim
 from tinygrad_cnn.core import apply
 from tinygrad_cnn.core.graph import observing
-from tinygrad_cnn.core.op import OPS
+from tinygrad_cnn.core.op import OPS, make_op
 from tinygrad_cnn.debug import _Mutations
 
 
 def samples(op):
-    return list(op.samples(np.random.default_rng(0)))
+    return list(op.test.samples(np.random.default_rng(0)))
 
 
 def float_inputs(sample):
@@ -530,7 +530,7 @@ WRITERS += [(assign_the_data, True)]
 
 @pytest.mark.parametrize(("rule", "create_graph"), WRITERS)
 def test_a_rule_that_writes_is_refused_and_does_no_harm(rule, create_graph):
-    op = tc.Op(name="writes", shape=lambda x: x, vjp={"x": rule},
+    op = make_op(name="writes", shape=lambda x: x, vjp={"x": rule},
                kernels={"array": lambda x: x * 1.0}, samples=lambda rng: iter([]))
     a, b = Parameter(np.ones(2)), Parameter(np.full(2, 3.0))
     seed = np.ones(2)
@@ -552,7 +552,7 @@ def test_a_rule_that_forces_its_way_is_found_by_check_mutation(what):
         array[...] = 5
         return ct * 2
 
-    op = tc.Op(name="forces", shape=lambda x, *, mask: x, vjp={"x": rule},
+    op = make_op(name="forces", shape=lambda x, *, mask: x, vjp={"x": rule},
                kernels={"array": lambda x, *, mask: x * 1.0}, samples=lambda rng: iter([]))
     a = Parameter(np.ones(2))
     with tc.check_mutation(), pytest.raises(
@@ -632,7 +632,7 @@ def _square(x):
 
 
 def test_a_kernel_cannot_write_to_what_it_is_given():
-    op = Op(name="square_for_a_test", shape=lambda x: x, kernels={"array": _square},
+    op = make_op(name="square_for_a_test", shape=lambda x: x, kernels={"array": _square},
             vjp={"x": lambda ct, out, x: ct * 2.0 * x},
             samples=lambda rng: [Sample("row", (rng.normal(size=3),))])
     x = Tensor([2.0, 3.0], requires_grad=True)
@@ -646,14 +646,15 @@ def test_a_kernel_cannot_write_to_what_it_is_given():
     (("slope",), lambda x: (x, x)), (("slope",), lambda x: (x, {"slope": x}, x))])
 def test_a_kernel_gives_the_residuals_that_it_declares(residuals, given):
     rule = (lambda ct, out, x, *, slope: ct) if residuals else (lambda ct, out, x: ct)
-    op = Op(name="pair_for_a_test", shape=lambda x: x, kernels={"array": given}, vjp={"x": rule},
-            residuals=residuals, samples=lambda rng: [Sample("row", (rng.normal(size=2),))])
+    op = make_op(name="pair_for_a_test", shape=lambda x: x, kernels={"array": given},
+                 vjp={"x": rule}, residuals=residuals,
+                 samples=lambda rng: [Sample("row", (rng.normal(size=2),))])
     with pytest.raises(tc.DeclarationError, match="the kernel returned"):
         apply(op, Tensor(np.ones((2, 2))))
 
 
 def test_a_rule_that_asks_an_array_for_what_tensors_have_is_told():
-    op = Op(name="rule_for_a_test", shape=lambda x: x, kernels={"array": lambda x: x * x},
+    op = make_op(name="rule_for_a_test", shape=lambda x: x, kernels={"array": lambda x: x * x},
             vjp={"x": lambda ct, out, x: ct * 2.0 * x.detach()},
             samples=lambda rng: [Sample("row", (rng.normal(size=2),))])
     with pytest.raises(AttributeError) as caught:

@@ -12,7 +12,16 @@ import traceback
 import numpy as np
 import pytest
 
-from tinygrad_cnn.data import Compose, DataLoader, Dataset, RandomShift, ToFloat, load
+from tinygrad_cnn.data import (
+    Compose,
+    DataLoader,
+    Dataset,
+    RandomFlip,
+    RandomShift,
+    ToFloat,
+    WeightedRandomSampler,
+    load,
+)
 from tinygrad_cnn.errors import DataError, SettingError
 
 IMAGES = np.arange(11, dtype=np.uint8).reshape(11, 1, 1, 1)
@@ -90,6 +99,78 @@ def test_soft_labels_pass_as_they_are():
     _, y = next(iter(DataLoader(IMAGES, soft, batch_size=2)))
     assert y.dtype == np.float32
     assert y.shape == (2, 3)
+
+
+@pytest.mark.parametrize("targets", [
+    LABELS / 10, LABELS[:, None] / 10, -LABELS, LABELS > 4, IMAGES[..., 0],
+    np.arange(11 * 6.0).reshape(11, 2, 3, 1), np.arange(11) * 1j,
+], ids=["numbers", "a column", "negative", "booleans", "masks", "images", "complex"])
+@pytest.mark.parametrize("data", [np.arange(11), np.arange(22.0).reshape(11, 2),
+                                  np.arange(66).reshape(11, 2, 3), IMAGES[..., None]])
+def test_inputs_and_targets_of_any_rank_and_dtype_pass_as_they_are(data, targets):
+    batches = list(DataLoader(data, targets, batch_size=4))
+    for given, made in zip((data, targets), zip(*batches, strict=True), strict=True):
+        assert made[0].dtype == given.dtype
+        assert np.array_equal(np.concatenate(made), given)
+
+
+def test_pairs_and_dicts_come_out_as_they_went_in():
+    data, targets = (IMAGES, {"row": LABELS}), {"mask": IMAGES[..., 0], "both": (LABELS, -LABELS)}
+    for x, y in DataLoader(data, targets, batch_size=3, shuffle=True, seed=1):
+        names = x[1]["row"]
+        assert np.array_equal(x[0].ravel(), names)
+        assert y.keys() == targets.keys()
+        assert np.array_equal(y["mask"].ravel(), names)
+        assert np.array_equal(y["both"], (names, -names))
+
+
+def test_without_targets_a_batch_is_the_inputs():
+    made = list(DataLoader(IMAGES, batch_size=6))
+    assert np.array_equal(np.concatenate(made), IMAGES)
+    assert [x.tolist() for x in DataLoader([5, 6, 7], 2, transform=lambda x, rng: -x)] == [
+        [-5, -6], [-7]]
+
+
+def test_batch_size_and_shuffle_go_by_position_with_and_without_targets():
+    toy = Dataset("toy", IMAGES, LABELS, tuple("abcdefghijk"), split="all")
+    for made in (DataLoader(toy, 4, True, seed=1), DataLoader(IMAGES, LABELS, 4, True, seed=1),
+                 DataLoader(toy, 4, shuffle=True, seed=1)):
+        assert seen(made) == seen(loader(shuffle=True, seed=1))
+    assert DataLoader(toy).batch_size == 1
+    with pytest.raises(SettingError, match="shuffle must be True or False, got 5"):
+        DataLoader(toy, 4, batch_size=5)
+
+
+def test_a_transform_of_ours_takes_the_masks_along_and_a_function_does_not():
+    images = np.arange(11 * 4, dtype=np.uint8).reshape(11, 2, 2, 1)
+    masks = {"mask": images[..., 0].astype(np.int64), "label": LABELS}
+    flip = Compose([RandomFlip(), lambda images, rng: images + 1])
+    for x, y in DataLoader(images, masks, batch_size=4, seed=3, transform=flip):
+        assert np.array_equal(x[..., 0] - 1, y["mask"])
+        assert np.array_equal(y["mask"].min((1, 2)) // 4, y["label"])
+    changed = [x for x, _ in DataLoader(images, masks, batch_size=11, seed=3, transform=flip)]
+    assert not np.array_equal(changed[0] - 1, images)
+    alone = DataLoader(images, images, batch_size=11, seed=3,
+                       transform=lambda x, rng: RandomFlip(1.0)(x, rng))
+    x, y = next(iter(alone))
+    assert np.array_equal(x, images[:, :, ::-1])
+    assert np.array_equal(y, images)
+
+
+def test_a_sampler_decides_which_samples_come_and_how_many():
+    weights = np.where(LABELS == 7, 1.0, 0.0)
+    made = loader(sampler=WeightedRandomSampler(weights, 6), seed=0)
+    assert (len(made), len(loader(sampler=WeightedRandomSampler(weights, 6), drop_last=True))) == (
+        2, 1)
+    assert seen(made) == [[7] * 4, [7] * 2]
+    some = [flat(loader(sampler=WeightedRandomSampler(LABELS), seed=seed)) for seed in (0, 0, 1)]
+    assert some[0] == some[1] != some[2]
+    assert 0 not in some[0]
+    state = made.state_dict()
+    with pytest.raises(SettingError, match=r"sampler is WeightedRandomSampler.*6, rep"):
+        loader(sampler=WeightedRandomSampler(LABELS, 6)).load_state_dict(state)
+    with pytest.raises(SettingError, match="must draw 20 indices from 0 to 10; is it for other"):
+        next(iter(loader(sampler=WeightedRandomSampler(np.ones(20)))))
 
 
 def test_a_transform_makes_the_images():
@@ -240,7 +321,8 @@ def test_resumed_after_the_last_batch_an_epoch_has_none_left():
 
 @pytest.mark.parametrize("change, words", [
     ({"seed": 8}, "seed is 7 here but 8 in the state"),
-    ({"images": 12}, "images is 11 here but 12"),
+    ({"samples": 12}, "samples is 11 here but 12"),
+    ({"sampler": "x"}, "sampler is None here but x"),
     ({"batch_size": 5}, "batch_size is 4 here but 5"),
     ({"shuffle": False}, "shuffle is True here but False"),
     ({"drop_last": True}, "drop_last is False here but True"),
@@ -256,7 +338,7 @@ def test_a_state_of_another_loader_is_refused(change, words):
 
 
 def test_a_state_that_lacks_keys_is_refused():
-    with pytest.raises(SettingError, match="lacks batch_size, drop_last, images, position, seed"):
+    with pytest.raises(SettingError, match="lacks batch_size, drop_last, position, sampler"):
         loader().load_state_dict({"epoch": 1})
 
 
@@ -405,30 +487,30 @@ def test_batches_are_freed_without_the_collector():
 # ---- bad input ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("change, error, words", [
-    ({"images": IMAGES[:0], "labels": LABELS[:0]}, DataError, "there are no images"),
-    ({"images": IMAGES[..., 0]}, DataError, r"got shape \(11, 1, 1\); add the channel"),
-    ({"images": IMAGES.astype(np.int64)}, DataError, "got int64"),
-    ({"images": np.full((11, 1, 1, 1), np.nan)}, DataError, "image 0 holds NaN"),
-    ({"labels": LABELS[:10]}, DataError, "11 images but 10 labels"),
-    ({"labels": LABELS[:, None]}, DataError, r"drop the last axis: labels\[:, 0\]"),
-    ({"labels": -LABELS}, DataError, "label -1 of image 1 names no class"),
-    ({"labels": np.full(11, np.nan)}, DataError, "label of image 0 is nan"),
-    ({"labels": LABELS / 1.0}, DataError, r"labels.astype\(np.int64\)"),
-    ({"labels": np.full((11, 2), np.inf)}, DataError, "labels must be finite"),
-    ({"labels": None}, SettingError, "labels are missing"),
+    ({"data": IMAGES[:0], "targets": LABELS[:0]}, DataError, "there are no samples in data"),
+    ({"data": np.array([["a"]] * 11)}, DataError, "data must be numbers, got dtype <U1"),
+    ({"data": (IMAGES, 3)}, DataError, "data must have an axis of samples, got the number 3"),
+    ({"data": (IMAGES, LABELS[:10])}, DataError, "11 samples but 10 in data"),
+    ({"data": ()}, DataError, "there are no samples in data"),
+    ({"data": np.full((11, 1, 1, 1), np.nan)}, DataError, "data: sample 0 holds NaN"),
+    ({"targets": LABELS[:10]}, DataError, "11 samples but 10 in targets"),
+    ({"targets": {"mask": IMAGES, "label": LABELS[:10]}}, DataError, "but 10 in targets"),
+    ({"targets": np.full(11, np.nan)}, DataError, "targets: sample 0 holds NaN"),
+    ({"targets": np.where(np.arange(22).reshape(11, 2) == 9, np.inf, 0)}, DataError, "sample 4"),
     ({"batch_size": 0}, SettingError, "batch_size must be an integer of at least 1, got 0"),
     ({"batch_size": 2.5}, SettingError, "batch_size must be an integer"),
     ({"batch_size": True}, SettingError, "batch_size must be an integer"),
-    ({"batch_size": 12, "drop_last": True}, SettingError, "leaves no batch: 11 images"),
+    ({"batch_size": 12, "drop_last": True}, SettingError, "leaves no batch: 11 samples"),
     ({"prefetch": -1}, SettingError, "prefetch must be an integer of at least 0"),
     ({"seed": -1}, SettingError, "seed must be an integer of at least 0"),
     ({"seed": 0.5}, SettingError, "seed must be an integer"),
+    ({"shuffle": 32}, SettingError, "shuffle must be True or False, got 32"),
     ({"transform": 3}, SettingError, "transform must be callable"),
+    ({"sampler": WeightedRandomSampler(LABELS), "shuffle": True}, SettingError, "leave shuffle"),
 ])
 def test_what_cannot_be_is_refused(change, error, words):
-    settings = {"images": IMAGES, "labels": LABELS, "batch_size": 4, **change}
     with pytest.raises(error, match=words):
-        DataLoader(settings.pop("images"), settings.pop("labels"), **settings)
+        DataLoader(**{"data": IMAGES, "targets": LABELS, "batch_size": 4, **change})
 
 
 def test_a_dataset_with_labels_beside_it_is_refused():
@@ -438,8 +520,7 @@ def test_a_dataset_with_labels_beside_it_is_refused():
 
 
 @pytest.mark.parametrize("made, words", [
-    (lambda x: x[:-1], r"given 4 images N H W C and returned shape \(3, 1, 1, 1\)"),
-    (lambda x: x[..., 0], r"returned shape \(4, 1, 1\)"),
+    (lambda x: x[:-1], r"given 4 samples and returned shape \(3, 1, 1, 1\)"),
     (lambda x: x.tolist(), "returned list"),
     (lambda x: None, "returned NoneType"),
 ])
@@ -457,4 +538,4 @@ def test_set_epoch_takes_whole_numbers_from_zero():
 
 def test_the_repr_says_what_is_loaded():
     assert repr(loader(seed=4)) == (
-        "DataLoader(11 images, 3 batches of 4, shuffle=False, seed=4, epoch=0)")
+        "DataLoader(11 samples, 3 batches of 4, shuffle=False, seed=4, epoch=0)")

@@ -117,7 +117,7 @@ def _as_if_contiguous(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
 def _undeclared() -> Op:
     """Reads its input, which the declaration says it does not."""
     return replaced(broken("softplus", "x", lambda right, ct, out, x: ct / (1.0 + np.exp(-x)))(),
-                    reads=())
+                    saved=())
 
 
 def _constant_derivative(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:

@@ -80,13 +80,14 @@ def as_given(op: str, k: str, rule: Callable[..., Any], **changes: Any) -> Calla
 
         wrong.__module__ = __name__
         # Whatever the wrong rule reads is kept for it, so that only its result is at fault.
-        return replaced(declared, **{"vjp": {**vjp, k: wrong}, "reads": None, **changes})
+        return replaced(declared, **{"vjp": {**vjp, k: wrong}, "saved": None, **changes})
     return make
 
 
 def replaced(op: Op, **changes: Any) -> Op:
-    """A copy of an op with other fields."""
-    return dataclasses.replace(op, **changes)
+    """A copy of an op with other fields, those of its test included."""
+    tests = {name: changes.pop(name) for name in vars(op.test) if name in changes}
+    return dataclasses.replace(op, test=dataclasses.replace(op.test, **tests), **changes)
 
 
 def post(op: str, k: str, change: Callable[[Array], Array], **changes: Any) -> Callable[[], Op]:

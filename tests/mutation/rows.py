@@ -182,7 +182,7 @@ MUTANTS = (
     Mutant("E19", "relu", "looks at the sign of ct", "not linear",
            broken("relu", "x", _of_x(lambda g, y, x: g * (g > 0)))),
     Mutant("E20", "leaky_relu", "slope ignored below 0", "region", broken(
-        "leaky_relu", "x", lambda right, ct, out, x, *, slope: ct * (x > 0))),
+        "leaky_relu", "x", lambda right, ct, out, x, *, negative_slope: ct * (x > 0))),
     Mutant("E21", "elu", "alpha missing", "region", broken(
         "elu", "x", lambda right, ct, out, x, *, alpha:
         ct * np.where(x > 0, 1.0, np.exp(np.minimum(x, 0))).astype(ct.dtype))),

@@ -164,7 +164,7 @@ def score_right_rules(checks: int) -> RightRules:
 def exact_cases(seed: int = 0) -> Iterator[tuple[Case, int]]:
     """A case and an input of every op that is compared exactly."""
     for op in OPS.values():
-        for sample in op.samples(np.random.default_rng(seed)):
+        for sample in op.test.samples(np.random.default_rng(seed)):
             case = Case(op, sample, seed=seed)
             if not case.out.size:
                 continue

@@ -49,7 +49,7 @@ PUBLIC = public()
 
 def first_sample(name):
     op = tc.OPS[name]
-    sample = next(iter(op.samples(np.random.default_rng(0))))
+    sample = next(iter(op.test.samples(np.random.default_rng(0))))
     return sample.args, sample.settings
 
 

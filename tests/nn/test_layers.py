@@ -79,7 +79,7 @@ def test_a_layer_takes_plain_arrays(name):
 @pytest.mark.parametrize("layer, function", [
     (nn.ReLU(), tc.relu), (nn.ELU(0.5), lambda x: tc.elu(x, alpha=0.5)), (nn.GELU(), tc.gelu),
     (nn.SiLU(), tc.silu), (nn.Softplus(), tc.softplus), (nn.Tanh(), tc.tanh),
-    (nn.Sigmoid(), tc.sigmoid), (nn.LeakyReLU(0.2), lambda x: tc.leaky_relu(x, slope=0.2)),
+    (nn.Sigmoid(), tc.sigmoid), (nn.LeakyReLU(0.2), lambda x: tc.leaky_relu(x, negative_slope=0.2)),
     (nn.Softmax(0), lambda x: tc.softmax(x, axis=0)), (nn.LogSoftmax(), tc.log_softmax)])
 def test_an_activation_is_its_op(layer, function):
     x = images(3, 4)
@@ -217,7 +217,8 @@ def test_the_same_generator_gives_the_same_weights_in_either_dtype():
     (nn.Linear(4, 2, bias=False), "Linear(4, 2, bias=False)"),
     (nn.BatchNorm2D(8, momentum=None, eps=1e-3), "BatchNorm2D(8, momentum=None, eps=0.001)"),
     (nn.LayerNorm(8), "LayerNorm(8)"), (nn.Dropout(0.25), "Dropout(0.25)"),
-    (nn.LeakyReLU(0.2), "LeakyReLU(slope=0.2)"), (nn.ReLU(), "ReLU()"), (nn.ELU(), "ELU()"),
+    (nn.LeakyReLU(0.2), "LeakyReLU(negative_slope=0.2)"),
+    (nn.ReLU(), "ReLU()"), (nn.ELU(), "ELU()"),
     (nn.Softmax(1), "Softmax(axis=1)"),
     (nn.GlobalAvgPool2D(True), "GlobalAvgPool2D(keepdims=True)"),
 ])

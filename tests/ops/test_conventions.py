@@ -279,7 +279,7 @@ def test_numpy_pads_every_axis_where_pad_takes_the_forms_of_padding():
 
 @pytest.mark.parametrize("f, values, expected", [
     (tc.relu, [-1, 0, 2], [0, 0, 1]),
-    (lambda x: tc.leaky_relu(x, slope=0.25), [-1, 0, 2], [0.25, 0.25, 1]),
+    (lambda x: tc.leaky_relu(x, negative_slope=0.25), [-1, 0, 2], [0.25, 0.25, 1]),
     (lambda x: tc.elu(x, alpha=0.5), [0, 2], [0.5, 1]),
     (tc.abs, [-1, 0, 2], [-1, 0, 1]),
     (lambda x: tc.clip(x, -1, 1), [-2, -1, 0, 1, 2], [0, 1, 1, 1, 0]),

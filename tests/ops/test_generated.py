@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import OPS, Op, Sample, Tensor, grad
+from tinygrad_cnn import OPS, Sample, Tensor, grad
 from tinygrad_cnn.core import apply
 from tinygrad_cnn.core.graph import changed
+from tinygrad_cnn.core.op import make_op
 
 STEP = 1 / 64               # below half the distance from an odd eighth to the next kink
 FINE = 1 / 4096             # for curved ops: the error is some FINE⁴
@@ -23,15 +24,15 @@ FINE = 1 / 4096             # for curved ops: the error is some FINE⁴
 # ---- what is tested ------------------------------------------------------------------------------
 
 def samples_of(op):
-    return list(op.samples(np.random.default_rng(0)))
+    return list(op.test.samples(np.random.default_rng(0)))
 
 
 SAMPLES = [pytest.param(op, sample, id=f"{op.name}, {sample.id}")
            for op in OPS.values() for sample in samples_of(op)]
 CALLS = [pytest.param(op, sample, kernel, id=f"{op.name}, {sample.id}, kernel {kernel}")
          for op in OPS.values() for sample in samples_of(op) for kernel in op.kernels]
-REJECTS = [pytest.param(op, reject, id=f"{op.name}, {reject.id}")
-           for op in OPS.values() for reject in op.rejects]
+ERROR_INPUTS = [pytest.param(op, call, id=f"{op.name}, {call.id}")
+                for op in OPS.values() for call in op.test.error_inputs]
 EVERY_OP = [pytest.param(op, id=op.name) for op in OPS.values()]
 
 each_sample = pytest.mark.parametrize("op, sample", SAMPLES)
@@ -74,7 +75,7 @@ def last(op):
 def is_exact(op, sample):
     """Whether the op only adds, multiplies and compares, and the sample holds multiples of 1/8."""
     return all(a is None or (a * 8 == np.round(a * 8)).all() for a in sample.args) and (
-        op.piecewise_linear or set(op.affine_in) == set(op.inputs))
+        op.test.piecewise_linear or set(op.test.exact_in) == set(op.inputs))
 
 
 def dyadic(rng, shape):
@@ -221,10 +222,11 @@ def test_the_second_derivative_is_that_of_the_first(op, sample):
     scalar = sum((g * u).sum() for g, u in zip(first, weights, strict=True))
     second = grad(scalar, [*leaves, ct])
     exact = is_exact(op, sample)
-    if op.piecewise_linear:         # an input may lie on a kink, so only the cotangent is moved
+    if op.test.piecewise_linear:    # an input may lie on a kink, so only the cotangent is moved
         assert all(g is None or not g.data.any() for g in second[:-1])
     for _ in range(3):
-        moves = [np.zeros(t.shape) if op.piecewise_linear and t is not ct else dyadic(rng, t.shape)
+        still = op.test.piecewise_linear
+        moves = [np.zeros(t.shape) if still and t is not ct else dyadic(rng, t.shape)
                  for t in (*leaves, ct)]
         ours = sum(np.sum(g.data * v) for g, v in zip(second, moves, strict=True) if g is not None)
 
@@ -275,7 +277,7 @@ def values(parts):
 
 @each_sample
 def test_rules_read_no_value_that_the_op_does_not_name(op, sample):
-    unread = () if op.reads is None else {*op.inputs, "out"} - set(op.reads)
+    unread = () if op.saved is None else {*op.inputs, "out"} - set(op.saved)
     for ours, expected in zip(values(rules(op, sample, unread)), values(rules(op, sample)),
                               strict=True):
         np.testing.assert_array_equal(ours, expected)
@@ -283,7 +285,7 @@ def test_rules_read_no_value_that_the_op_does_not_name(op, sample):
 
 @pytest.mark.parametrize("op", EVERY_OP)
 def test_every_value_that_an_op_names_is_read(op):
-    for name in op.reads or ():
+    for name in op.saved or ():
         changed = [not np.array_equal(a, b) for sample in samples_of(op) for a, b in
                    zip(values(rules(op, sample, (name,))), values(rules(op, sample)), strict=True)]
         assert any(changed), f"{op.name} keeps {name} in vain"
@@ -301,13 +303,13 @@ def test_rules_over_arrays_give_what_they_give_over_tensors(op, sample):
 
 # ---- refusals and bookkeeping --------------------------------------------------------------------
 
-@pytest.mark.parametrize("op, reject", REJECTS)
-def test_a_refusal_says_its_words_and_the_name_of_the_op(op, reject):
-    arrays = [None if shape is None else np.zeros(shape) for shape in reject.shapes]
+@pytest.mark.parametrize("op, call", ERROR_INPUTS)
+def test_a_refusal_says_its_words_and_the_name_of_the_op(op, call):
+    arrays = [None if shape is None else np.zeros(shape) for shape in call.shapes]
     with pytest.raises(tc.TinygradCnnError) as caught:
-        apply(op, *arrays, **reject.settings)
+        apply(op, *arrays, **call.settings)
     assert str(caught.value).startswith(f"{op.name}: ")
-    assert reject.message in str(caught.value)
+    assert call.message in str(caught.value)
 
 
 @pytest.mark.parametrize("op", EVERY_OP)
@@ -330,9 +332,9 @@ def declared(**changes):
     right = {
         "name": "signed_square", "shape": lambda x: x,
         "kernels": {"array": lambda x: x * np.abs(x)},
-        "vjp": {"x": lambda ct, out, x: ct * 2.0 * abs(x)}, "reads": ("x",),
+        "vjp": {"x": lambda ct, out, x: ct * 2.0 * abs(x)}, "saved": ("x",),
         "samples": lambda rng: iter([Sample("row", (rng.uniform(0.5, 2, 5),))])}
-    return Op(**right | changes)
+    return make_op(**right | changes)
 
 
 def _first_kernel(check):
@@ -343,7 +345,7 @@ CHECKS = {
     "first order": test_the_first_derivative_is_that_of_the_values,
     "second order": test_the_second_derivative_is_that_of_the_first,
     "float32": test_a_gradient_in_float32_is_the_one_in_float64_rounded,
-    "reads": test_rules_read_no_value_that_the_op_does_not_name,
+    "saved": test_rules_read_no_value_that_the_op_does_not_name,
     "kernels": _first_kernel(test_a_kernel_agrees_with_the_last_one),
     "shape and dtype": _first_kernel(
         test_a_result_has_the_shape_of_the_rule_and_the_dtype_of_the_inputs),
@@ -380,7 +382,7 @@ def _in_place(x):
                  id="a rule that hides its input from the second derivative"),
     pytest.param("float32", {"vjp": {"x": lambda ct, out, x: (ct * 2.0 * abs(x)).astype("f8")}},
                  id="a rule that makes float64"),
-    pytest.param("reads", {"reads": ()}, id="a value read but not named"),
+    pytest.param("saved", {"saved": ()}, id="a value read but not named"),
     pytest.param("shape and dtype", {"kernels": {"array": lambda x: np.abs(x) * x.astype("f8")}},
                  id="a kernel that makes float64"),
     pytest.param("shape and dtype", {"kernels": {"array": lambda x: (x * np.abs(x))[:-1]}},

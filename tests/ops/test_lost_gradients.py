@@ -63,7 +63,7 @@ STATISTICS = {"mean": ROW, "var": ROW}
 def exposed(name):
     """A call of a function that takes an op's inputs and settings as they are: its first sample."""
     op = tc.OPS[name]
-    sample = next(iter(op.samples(np.random.default_rng(0))))
+    sample = next(iter(op.test.samples(np.random.default_rng(0))))
     names = [op.input_name(i) for i in range(len(sample.args))] if op.variadic else op.inputs
     return {n: x for n, x in zip(names, sample.args, strict=True) if x is not None}, sample.settings
 

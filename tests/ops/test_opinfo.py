@@ -458,7 +458,7 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
     "silu": {"nn.functional.silu": only(tc.silu, inplace=False)},
     "gelu": {"nn.functional.gelu": only(tc.gelu, approximate="tanh")},
     "leaky_relu": {"nn.functional.leaky_relu": lambda x, negative_slope=0.01:
-                   tc.leaky_relu(x, slope=negative_slope)},
+                   tc.leaky_relu(x, negative_slope=negative_slope)},
     "elu": {"nn.functional.elu": lambda x, alpha=1.0: tc.elu(x, alpha=alpha)},
     "reshape": {"reshape": shape_of(tc.reshape), "view": shape_of(tc.reshape),
                 "reshape_as": shape_of(tc.reshape), "view_as": shape_of(tc.reshape),

@@ -26,7 +26,7 @@ EXTREME = (0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 1e-40, -1e-40, 1e-30, 88.0, -88.0, 80
 
 
 def samples(op):
-    return [s for s in op.samples(np.random.default_rng(0)) if any(
+    return [s for s in op.test.samples(np.random.default_rng(0)) if any(
         a is not None and a.size for a in s.args)]
 
 
@@ -193,7 +193,7 @@ def pooled(ties):
 
 MASKED = {
     "relu": (tc.relu, [-1.0, 4.0], [0, 0.25]),
-    "leaky_relu": (lambda x: tc.leaky_relu(x, slope=0.0), [-1.0, 4.0], [0, 0.25]),
+    "leaky_relu": (lambda x: tc.leaky_relu(x, negative_slope=0.0), [-1.0, 4.0], [0, 0.25]),
     "elu": (lambda x: tc.elu(x, alpha=0.0), [-1.0, 4.0], [0, 0.25]),
     "clip": (lambda x: tc.clip(x, 0, None), [-1.0, 4.0], [0, 0.25]),
     "clip from above": (lambda x: tc.clip(x, None, 0.0), [1.0, 2.0], [0, 0]),
@@ -229,7 +229,7 @@ def test_a_masked_entry_gets_no_gradient_however_large_the_cotangent(name, compi
 def selecting_ops():
     """Ops whose derivative is exactly 0 at some entries and not at others, by values alone."""
     for op in OPS.values():
-        if op.piecewise_linear or op.name in ("where", "dropout"):
+        if op.test.piecewise_linear or op.name in ("where", "dropout"):
             yield op
 
 

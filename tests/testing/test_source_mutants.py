@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygrad_cnn import OPS, Op, Sample, sum_to
+from tinygrad_cnn import OPS, Sample, sum_to
+from tinygrad_cnn.core.op import make_op
 from tinygrad_cnn.testing.cases import derived, samples_of
 from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.cli import telling_case
@@ -14,7 +15,7 @@ from tinygrad_cnn.testing.source_mutants import source_mutants
 
 def test_derived_cases_fit_the_declaration_and_change_with_the_seed():
     op = OPS["conv2d"]
-    samples = list(op.samples(np.random.default_rng(0)))
+    samples = list(op.test.samples(np.random.default_rng(0)))
     made = [[c.id for c in derived(op, samples, np.random.default_rng(seed), 3)]
             for seed in (1, 2)]
     assert all(made)
@@ -41,8 +42,9 @@ def _scale_vjp_w(ct, out, x, w):
 
 
 def scale_rows(samples):
-    return Op(name="scale_rows", shape=lambda x, w: x, kernels={"array": lambda x, w: x * w},
-              vjp={"x": _scale_vjp_x, "w": _scale_vjp_w}, samples=samples, affine_in=("x", "w"))
+    return make_op(name="scale_rows", shape=lambda x, w: x, kernels={"array": lambda x, w: x * w},
+                   vjp={"x": _scale_vjp_x, "w": _scale_vjp_w}, samples=samples,
+                   exact_in=("x", "w"))
 
 
 def full(rng):
@@ -77,6 +79,6 @@ def test_lambdas_are_read_from_their_source_too():
 
 def test_a_rule_without_source_has_no_slips():
     made = eval("lambda ct, out, x: ct * 2.0 * x")
-    op = Op(name="nowhere", shape=lambda x: x, kernels={"array": lambda x: x * x},
-            vjp={"x": made}, samples=full)
+    op = make_op(name="nowhere", shape=lambda x: x, kernels={"array": lambda x: x * x},
+                 vjp={"x": made}, samples=full)
     assert source_mutants(op) == []

@@ -5,7 +5,7 @@ from tinygrad_cnn.core.apply import (
     apply_with_residuals,
     binary,
     custom_op,
-    expose,
+    make_function,
     unary,
 )
 from tinygrad_cnn.core.autograd import grad, gradients
@@ -13,18 +13,20 @@ from tinygrad_cnn.core.graph import is_grad_enabled, scope
 from tinygrad_cnn.core.tensor import (
     Parameter,
     Tensor,
+    TensorLike,
     as_array,
     as_dtype,
     as_setting,
     as_tensor,
     refuse_tensors_inside,
     shared,
+    source_of,
     tensor,
     writable,
 )
 from tinygrad_cnn.core.tensor import _wrap as _wrap
 
-__all__ = ["Parameter", "Tensor", "apply", "apply_with_residuals", "as_array", "as_dtype",
-           "as_setting", "as_tensor", "binary", "custom_op", "expose", "grad",
-           "gradients", "is_grad_enabled", "refuse_tensors_inside", "scope", "shared", "tensor",
-           "unary", "writable"]
+__all__ = ["Parameter", "Tensor", "TensorLike", "apply", "apply_with_residuals", "as_array",
+           "as_dtype", "as_setting", "as_tensor", "binary", "custom_op", "grad", "gradients",
+           "is_grad_enabled", "make_function", "refuse_tensors_inside", "scope", "shared",
+           "source_of", "tensor", "unary", "writable"]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank, locked
-from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, public, register
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
     Array,
@@ -31,16 +31,17 @@ from tinygrad_cnn.core.tensor import (
     held,
     refuse_tensors_inside,
     shared,
+    standing_for,
     with_own_dtype,
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "expose", "unary"]
+__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_function", "unary"]
 
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
-_KEEP_BYTES = 4096          # below this, a stand-in for unread values costs more than it saves
+_KEEP_BYTES = 4096          # below this, a stand-in for unsaved values costs more than it saves
 _PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
 _HERE = globals()                                       # and those of a + 2.0 these too
@@ -74,9 +75,10 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
                 raise DTypeError(
                     f"{op.name}: {op.input_name(first)} is {dtype} but {op.input_name(i)} is "
                     f"{x._data.dtype}; cast one: {op.input_name(i)}.astype(np.{dtype})")
-            result.append(_wrap(x._data.astype(dtype), False, None))
+            result.append(standing_for(x, _wrap(x._data.astype(dtype), False, None)))
         else:
-            result.append(_exposed(_converted(x, dtype, op.name, op.input_name(i))))
+            made = _exposed(_converted(x, dtype, op.name, op.input_name(i)))
+            result.append(standing_for(x, made))
     return tuple(result)
 
 
@@ -255,12 +257,12 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     if not tracked and state.observer is None:
         return _wrap(y, False, None)
     kept = tensors
-    if op.unread:
-        kept = tuple([_stand_in(x) if i in op.unread else x for i, x in enumerate(tensors)])
+    if op.unsaved:
+        kept = tuple([_stand_in(x) if i in op.unsaved else x for i, x in enumerate(tensors)])
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
     values = tuple([None if x is None else shared(x) if x._access else x._data for x in kept])
-    node = Node(op, kept, values, settings, residuals, y if op.reads_out else None, state.scope,
+    node = Node(op, kept, values, settings, residuals, y if op.saves_out else None, state.scope,
                 _origin(sys._getframe(3)))
     if state.observer is not None:
         state.observer.forward(node, tensors, y, time.perf_counter() - began)
@@ -283,7 +285,7 @@ def _stand_in(x: Tensor | None) -> Tensor | None:
         return x
     t = _wrap(blank(x._data.shape, x._data.dtype), x.requires_grad, x.node)
     t.name = x.name
-    return t
+    return t if x.node is not None else standing_for(x, t)
 
 
 def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
@@ -291,7 +293,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
 
     NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
     """
-    reads_out, unread = op.reads_out, op.unread
+    saves_out, unsaved = op.saves_out, op.unsaved
 
     def function(a: Any, b: Any) -> Tensor:
         state = _state.get()
@@ -318,12 +320,12 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             return _wrap(out, False, None)
         inputs: tuple[Any, ...] = (a, b)
         values: Any = (x, y)
-        if unread and out.nbytes >= _KEEP_BYTES:
-            inputs = tuple(_stand_in(t) if i in unread else t for i, t in enumerate(inputs))
+        if unsaved and out.nbytes >= _KEEP_BYTES:
+            inputs = tuple(_stand_in(t) if i in unsaved else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
         if a._access or b._access:
             values = tuple(map(shared, inputs))
-        return _recorded(op, inputs, values, out, reads_out, state, sys._getframe(1))
+        return _recorded(op, inputs, values, out, saves_out, state, sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
 
@@ -337,14 +339,14 @@ def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callabl
 
 
 def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
-              reads_out: bool, state: State, frame: FrameType) -> Tensor:
+              saves_out: bool, state: State, frame: FrameType) -> Tensor:
     """A tensor and its node, field by field: this runs for each elementwise op of a program."""
     node = _new(Node)
     node.op = op
     node.inputs = inputs
     node.values = values
     node.settings = node.residuals = _NOTHING
-    node.out = out if reads_out else None
+    node.out = out if saves_out else None
     node.scope = state.scope
     node.serial = next(_serial)
     if state.scope:
@@ -365,7 +367,7 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
 
 def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
     """The function of an elementwise op of one input and no settings."""
-    reads_out, unread = op.reads_out, op.unread
+    saves_out, unsaved = op.saves_out, op.unsaved
 
     def function(x: Any) -> Tensor:
         state = _state.get()
@@ -376,8 +378,8 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
-        kept: Any = _stand_in(x) if unread else x
-        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, reads_out,
+        kept: Any = _stand_in(x) if unsaved else x
+        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, saves_out,
                          state, sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
@@ -388,7 +390,7 @@ _NOTHING: dict[str, Any] = {}
 
 # ---- public functions made from a declaration ----------------------------------------------------
 
-def expose(op: Op) -> Callable[..., Tensor]:
+def make_function(op: Op) -> Callable[..., Tensor]:
     """The public function of an op whose settings need no normalizing; its ``op`` is the op."""
     known = frozenset(op.settings)
 
@@ -412,7 +414,7 @@ def expose(op: Op) -> Callable[..., Tensor]:
         *(kinds(n, kinds.VAR_POSITIONAL if op.variadic else kinds.POSITIONAL_OR_KEYWORD,
                 default=None if n in op.optional else kinds.empty) for n in op.inputs),
         *(kinds(n, kinds.KEYWORD_ONLY) for n in op.settings)])
-    return public()(_named(function, op, sys._getframe(1)))
+    return register_function()(_named(function, op, sys._getframe(1)))
 
 
 def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
@@ -421,7 +423,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     Parameters
     ----------
     **declaration
-        Every other field of `Op`: at least ``shape``, ``vjp`` and ``samples``.
+        The other fields of `Op` and those of `OpTest`: at least ``shape``, ``vjp`` and ``samples``.
 
     Returns
     -------
@@ -447,8 +449,8 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     12.0
     """
     def build(kernel: Callable[..., Array]) -> Callable[..., Tensor]:
-        name = kernel.__name__
-        function = expose(register(Op(name=name, kernels={"array": kernel}, **declaration)))
+        function = make_function(register(make_op(
+            name=kernel.__name__, kernels={"array": kernel}, **declaration)))
         function.__doc__, function.__module__ = kernel.__doc__, kernel.__module__
         function.__qualname__ = kernel.__qualname__
         return function

@@ -6,7 +6,7 @@ go by position, settings by keyword and without defaults::
     shape  (*input_shapes, **settings)                  -> output shape; its signature is the op's
     kernel (*arrays, **settings)                        -> array, or (array, residuals)
     vjp[x] (ct, out, *inputs, **settings, **residuals)  -> Tensor: the cotangent of input x
-    samples(rng) -> calls that must work;  rejects: calls that must fail, and words they say
+    test   OpTest: calls that must work, calls that must fail, and what is exact
 
 This file knows no tensor and no graph; ``tinygrad_cnn.ops`` fills ``OPS`` and ``FUNCTIONS``.
 """
@@ -14,7 +14,7 @@ This file knows no tensor and no graph; ``tinygrad_cnn.ops`` fills ``OPS`` and `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
@@ -28,8 +28,8 @@ from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import DeclarationError, KernelFailed, SettingError
 from tinygrad_cnn.shapes import Shape, size
 
-__all__ = ["FAMILIES", "FUNCTIONS", "OPS", "TIES", "Op", "Reject", "Sample", "dyadic", "public",
-           "register", "use_kernels"]
+__all__ = ["FAMILIES", "FUNCTIONS", "OPS", "SUBGRADIENTS", "ErrorInput", "Op", "OpTest", "Sample",
+           "dyadic", "make_op", "register", "register_function", "use_kernels"]
 
 _OWN_OPS = __name__.partition(".")[0] + ".ops."
 Array = NDArray[Any]
@@ -38,8 +38,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 FAMILIES = ("conv", "linear", "activation", "pool", "norm", "elementwise", "reduction", "shape",
             "loss", "random")
 
-TIES = ("left", "right", "larger", "middle", "first", "even", "all")
-"""What a rule may give at a kink; see ``Op.ties``."""
+SUBGRADIENTS = ("left", "right", "larger", "middle", "first", "even", "all")
+"""What a rule may give at a kink; see ``OpTest.subgradient``."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Reject:
+class ErrorInput:
     """One call that must fail, and words that its message must contain.
 
     Attributes
@@ -84,7 +84,7 @@ class Reject:
 
     Examples
     --------
-    >>> Reject("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)").message
+    >>> ErrorInput("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)").message
     'cannot fill (7,)'
     """
 
@@ -101,6 +101,40 @@ def dyadic(rng: np.random.Generator, *shape: int) -> Array:
     array([11.,  5.,  1.])
     """
     return np.asarray((2 * rng.integers(-8, 8, shape) + 1) / 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpTest:
+    """What the tests are told about an op; nothing of it is used when the op runs.
+
+    Attributes
+    ----------
+    samples : callable
+        ``(rng)`` -> `Sample` after `Sample`: calls that must work.
+    error_inputs : tuple of ErrorInput
+        Calls that must fail.
+    exact_in : tuple of str
+        Inputs in which the op is linear plus a constant while the others are held; their rules are
+        tested with ``==``.
+    piecewise_linear : bool
+        Whether the op is linear between kinks (relu, max_pool2d).
+    subgradient : str or callable, optional
+        What the rules give where the slopes to the two sides differ, one of `SUBGRADIENTS`, or
+        ``(**settings)`` -> one of them: the slope to the ``"left"`` or ``"right"``, the one of
+        ``"larger"`` size, their ``"middle"``; where inputs compete, all to the ``"first"`` in
+        reading order, ``"even"`` shares, or the whole slope to ``"all"``.  None: any subgradient.
+
+    Examples
+    --------
+    >>> OPS["matmul"].test.exact_in
+    ('a', 'b')
+    """
+
+    samples: Callable[[np.random.Generator], Iterable[Sample]]
+    error_inputs: tuple[ErrorInput, ...] = ()
+    exact_in: tuple[str, ...] = ()
+    piecewise_linear: bool = False
+    subgradient: str | Callable[..., str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,23 +159,14 @@ class Op:
         tuple of names stands for inputs whose cotangents one rule gives together, as a tuple.
         First-order passes hand arrays to a rule, recorded ones tensors: operators, methods that
         both have and the functions of the package take either.  ``out`` is None and an input may
-        be NaN if ``reads`` does not name it.
-    samples : callable
-        ``(rng)`` -> iterator of `Sample`: calls that must work.
+        be NaN if ``saved`` does not name it.
+    test : OpTest
+        Samples, and what else tests need.
     axes : str, optional
         ``"N I, I O -> N O"``: one letter, one size; errors are worded from it.
-    rejects : tuple of Reject
-        Calls that must fail.
-    affine_in : tuple of str
-        Inputs in which the op is linear plus a constant while the others are held; their rules are
-        tested with ``==``.
-    piecewise_linear : bool
-        Whether the op is linear between kinks (relu, max_pool2d).
-    ties : str or callable, optional
-        What the rules give where the slopes to the two sides differ, one of `TIES`, or
-        ``(**settings)`` -> one of them: the slope to the ``"left"`` or ``"right"``, the one of
-        ``"larger"`` size, their ``"middle"``; where inputs compete, all to the ``"first"`` in
-        reading order, ``"even"`` shares, or the whole slope to ``"all"``.  None: any subgradient.
+    saved : tuple of str, optional
+        Inputs, and ``"out"``, whose values the rules read; None stands for all.  The others are not
+        kept for the backward pass.
     couples : tuple of int or callable, optional
         Axes of the first input along which entries of a result depend on each other: () for an op
         that works entry by entry; or ``(*input_shapes, **settings)`` -> them.  Where all of the
@@ -157,9 +182,6 @@ class Op:
         By-products that every kernel hands to the rules.
     choose : callable, optional
         ``(*arrays, **settings)`` -> names of kernels to try first.
-    reads : tuple of str, optional
-        Inputs, and ``"out"``, whose values the rules read; None stands for all.  What no rule reads
-        is not kept for the backward pass.
     family : str
         One of `FAMILIES`: how drawings color the op.
     flops : callable, optional
@@ -173,11 +195,11 @@ class Op:
 
     Examples
     --------
+    >>> test = OpTest(samples=lambda rng: [Sample("row", (rng.normal(size=3),))])
     >>> Op(name="double", shape=lambda x: x, kernels={"array": lambda x: x + x},
-    ...    vjp={"x": lambda ct, out, x: ct + ct}, samples=lambda rng: iter([])).inputs
+    ...    vjp={"x": lambda ct, out, x: ct + ct}, test=test).inputs
     ('x',)
-    >>> Op(name="double", shape=lambda x: x, kernels={"array": lambda x: x + x}, vjp={},
-    ...    samples=lambda rng: iter([]))
+    >>> Op(name="double", shape=lambda x: x, kernels={"array": lambda x: x + x}, vjp={}, test=test)
     Traceback (most recent call last):
         ...
     tinygrad_cnn.DeclarationError: double: inputs ('x',), vjp for ()
@@ -187,18 +209,14 @@ class Op:
     shape: Callable[..., Shape]
     kernels: Mapping[str, Callable[..., Any]]
     vjp: Mapping[str | tuple[str, ...], Callable[..., Any]]
-    samples: Callable[[np.random.Generator], Iterator[Sample]]
+    test: OpTest
     axes: str | None = None
-    rejects: tuple[Reject, ...] = ()
-    affine_in: tuple[str, ...] = ()
-    piecewise_linear: bool = False
-    ties: str | Callable[..., str] | None = None
+    saved: tuple[str, ...] | None = None
     couples: tuple[int, ...] | Callable[..., tuple[int, ...]] | None = None
     spoils: bool = False
     broadcasts: bool = False
     residuals: tuple[str, ...] = ()
     choose: Callable[..., tuple[str, ...]] | None = None
-    reads: tuple[str, ...] | None = None
     family: str = "elementwise"
     flops: Callable[..., int] | None = None
 
@@ -212,10 +230,11 @@ class Op:
         together = [names for names in self.vjp if not isinstance(names, str)]
         if sorted(named) != sorted(self.inputs) or (together and len(self.vjp) > 1):
             raise DeclarationError(f"{self.name}: inputs {self.inputs}, vjp for {tuple(self.vjp)}")
-        for what, names, known in (("affine_in", self.affine_in, self.inputs),
-                                   ("reads", self.reads or (), (*self.inputs, "out")),
-                                   ("ties", (self.ties,) if isinstance(self.ties, str) else (),
-                                    TIES),
+        kink = self.test.subgradient
+        for what, names, known in (("exact_in", self.test.exact_in, self.inputs),
+                                   ("saved", self.saved or (), (*self.inputs, "out")),
+                                   ("subgradient", (kink,) if isinstance(kink, str) else (),
+                                    SUBGRADIENTS),
                                    ("family", (self.family,), FAMILIES)):
             if unknown := set(names) - set(known):
                 raise DeclarationError(f"{self.name}: {what} names {sorted(unknown)}, "
@@ -278,17 +297,17 @@ class Op:
                        for f in self.vjp.values())
 
     @cached_property
-    def unread(self) -> frozenset[int]:
+    def unsaved(self) -> frozenset[int]:
         """Positions of the inputs whose values no rule reads."""
-        if self.reads is None or self.variadic:
-            everything = self.reads is None or self.inputs[0] in self.reads
+        if self.saved is None or self.variadic:
+            everything = self.saved is None or self.inputs[0] in self.saved
             return frozenset() if everything else frozenset(range(1 << 10))
-        return frozenset(i for i, name in enumerate(self.inputs) if name not in self.reads)
+        return frozenset(i for i, name in enumerate(self.inputs) if name not in self.saved)
 
     @cached_property
-    def reads_out(self) -> bool:
+    def saves_out(self) -> bool:
         """Whether a rule reads the values of the output."""
-        return self.reads is None or "out" in self.reads
+        return self.saved is None or "out" in self.saved
 
     def coupled(self, *shapes: Shape | None, **settings: Any) -> tuple[int, ...]:
         """The axes of the first input along which entries depend on each other."""
@@ -409,8 +428,31 @@ def _inspected(f: Callable[..., Any]) -> _Signature:
                       any(p.default is not p.empty for p in keywords))
 
 
-OPS: dict[str, Op] = {}
-"""Name -> op: tests, drawings and the docs' table of ops are generated from it."""
+def make_op(**fields: Any) -> Op:
+    """An `Op` from its fields and those of its `OpTest` in one list; it is not registered.
+
+    Examples
+    --------
+    >>> make_op(name="double", shape=lambda x: x, kernels={"array": lambda x: x + x},
+    ...         vjp={"x": lambda ct, out, x: ct + ct}, samples=lambda rng: [], exact_in=("x",)).test
+    OpTest(samples=..., exact_in=('x',), ...)
+    """
+    tests = {name: fields.pop(name) for name in OpTest.__dataclass_fields__ if name in fields}
+    return Op(test=OpTest(**tests), **fields)
+
+
+class _Ops(dict[str, Op]):
+    """Name -> op; the public function of an op stands for its name."""
+
+    def __missing__(self, key: Any) -> Op:
+        op = getattr(key, "op", None)
+        if isinstance(op, Op):
+            return op
+        raise KeyError(key)
+
+
+OPS: dict[str, Op] = _Ops()
+"""Name, or public function -> op: tests, drawings and docs/ops.md are generated from it."""
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """Name, or NumPy function -> what answers: operators, methods and ``np.exp(x)`` look here."""
@@ -448,7 +490,7 @@ def register(op: Op) -> Op:
     return op
 
 
-def public(*ufuncs: np.ufunc) -> Callable[[F], F]:
+def register_function(*ufuncs: np.ufunc) -> Callable[[F], F]:
     """Make a function known to operators and tensor methods, and to NumPy's ufuncs."""
     def note(function: F) -> F:
         FUNCTIONS[function.__name__] = function

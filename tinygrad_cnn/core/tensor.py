@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from array import array as buffer
 from collections import UserList, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from sys import getrefcount
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
+from weakref import ref
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
@@ -27,10 +28,14 @@ from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "as_array", "as_dtype", "as_setting", "as_tensor",
-           "refuse_tensors_inside", "shared", "tensor", "with_own_dtype", "writable"]
+__all__ = ["Parameter", "Tensor", "TensorLike", "as_array", "as_dtype", "as_setting", "as_tensor",
+           "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
+           "with_own_dtype", "writable"]
 
 Array = NDArray[Any]
+Method = Callable[..., "Tensor"]
+ListMethod = Callable[..., "list[Tensor]"]
+ArrayMethod = Callable[..., Any]                # what has no gradient gives plain values
 
 _new: Any = object.__new__
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -81,6 +86,14 @@ def refuse_tensors_inside(value: Any, op: str) -> None:
                          "array.filled(0.0), and use where() with the mask")
 
 
+class _Size(int):
+    """A number of values, which PyTorch's users call: that gives the shape there."""
+
+    def __call__(self, axis: int | None = None) -> NoReturn:
+        raise TypeError("size is NumPy's: the number of values; the sizes of the axes are x.shape"
+                        + ("" if axis is None else f", and of this one x.shape[{axis}]"))
+
+
 class Tensor:
     """An array that remembers how it was computed.
 
@@ -117,7 +130,9 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "name", "node")
+    # ``_source``, where it is set, refers to what this tensor stands for; see `source_of`.
+    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "_source", "name",
+                 "node")
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
         self._data: Array = _new_array(data, None, "Tensor")
@@ -200,7 +215,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """How many values there are."""
-        return self._data.size
+        return _Size(self._data.size)
 
     @property
     def is_leaf(self) -> bool:
@@ -212,13 +227,35 @@ class Tensor:
         """The tensor with its axes reversed."""
         return _call("transpose", self)
 
+    @property
+    def mT(self) -> Tensor:  # noqa: N802 - NumPy's name
+        """The tensor with its last two axes swapped."""
+        if self.ndim < 2:
+            raise ShapeError(f"mT: a matrix has two axes, the tensor has shape {self.shape}")
+        return self.swapaxes(-1, -2)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one value."""
+        return self._data.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return self._data.nbytes
+
     def __len__(self) -> int:
         if not self._data.ndim:
-            raise ShapeError("len: a tensor without axes has no length")
+            raise TypeError("len: a tensor without axes has no length; its value is x.item()")
         return len(self._data)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
+        return map(self.__getitem__, range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        if not self._data.ndim:
+            raise TypeError("in: a tensor without axes holds nothing; compare it: x == value")
+        return bool((self == value).any())
 
     def __bool__(self) -> bool:
         if self._data.size != 1:
@@ -231,6 +268,12 @@ class Tensor:
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self.item(), digits)
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
@@ -246,6 +289,7 @@ class Tensor:
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
         instance, slots = state
+        slots.pop("_source", None)
         return instance, {**slots, "_data": shared(self), "_access": SHARED}
 
     def __repr__(self) -> str:
@@ -302,7 +346,9 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """The same values without history."""
-        return _wrap(shared(self), False, None)
+        plain = _wrap(shared(self), False, None)
+        plain._source = source_of(self)
+        return plain
 
     def numpy(self) -> Array:
         """The values at this time, read-only; they are copied only if you hold ``data``."""
@@ -379,6 +425,10 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](other, self)
     def __neg__(self) -> Tensor: return FUNCTIONS["neg"](self)
     def __pos__(self) -> Tensor: return self
+    def __mod__(self, other: Any) -> Tensor: return np.remainder(self, other)
+    def __rmod__(self, other: Any) -> Tensor: return np.remainder(other, self)
+    def __floordiv__(self, other: Any) -> Any: return np.floor_divide(self, other)
+    def __rfloordiv__(self, other: Any) -> Any: return np.floor_divide(other, self)
     def __abs__(self) -> Tensor: return FUNCTIONS["abs"](self)
     def __getitem__(self, index: Any) -> Tensor: return FUNCTIONS["getitem"](self, index)
 
@@ -406,96 +456,118 @@ class Tensor:
                             "a new tensor with where(), concatenate() or pad(); to change the "
                             "values of a leaf, write tensor.data[index] = value")
 
-    # ---- ops of one input, as methods
+    # ---- methods: the function of the same name, or NumPy's, with the tensor in front.  They are
+    # made in ``ops/methods.py``, since functions need a tensor first.
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Sum over ``axis``; see `tinygrad_cnn.sum`."""
-        return _call("sum", self, axis=axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Mean over ``axis``; see `tinygrad_cnn.mean`."""
-        return _call("mean", self, axis=axis, keepdims=keepdims)
-
-    def var(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Biased variance over ``axis``; see `tinygrad_cnn.var`."""
-        return _call("var", self, axis=axis, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Largest value over ``axis``; see `tinygrad_cnn.max`."""
-        return _call("max", self, axis=axis, keepdims=keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Smallest value over ``axis``; see `tinygrad_cnn.min`."""
-        return _call("min", self, axis=axis, keepdims=keepdims)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """The same values in another shape; see `tinygrad_cnn.reshape`."""
-        return _call("reshape", self, shape[0] if len(shape) == 1 else shape)
-
-    def flatten(self) -> Tensor:
-        """(N, ...) -> (N, rest); see `tinygrad_cnn.flatten`."""
-        return _call("flatten", self)
-
-    def transpose(self, *axes: int) -> Tensor:
-        """Axes in another order; see `tinygrad_cnn.transpose`."""
-        one = len(axes) == 1 and isinstance(axes[0], (tuple, list))
-        return _call("transpose", self, axes[0] if one else (axes or None))
-
-    def squeeze(self, axis: Any = None) -> Tensor:
-        """Without axes of one entry; see `tinygrad_cnn.squeeze`."""
-        return _call("squeeze", self, axis=axis)
-
-    def expand_dims(self, axis: Any) -> Tensor:
-        """With a new axis of one entry; see `tinygrad_cnn.expand_dims`."""
-        return _call("expand_dims", self, axis=axis)
-
-    def astype(self, dtype: Any) -> Tensor:
-        """Cast; the gradient is cast back.  See `tinygrad_cnn.astype`."""
-        return _call("astype", self, dtype)
-
-    def exp(self) -> Tensor:
-        """See `tinygrad_cnn.exp`."""
-        return _call("exp", self)
-
-    def log(self) -> Tensor:
-        """See `tinygrad_cnn.log`."""
-        return _call("log", self)
-
-    def sqrt(self) -> Tensor:
-        """See `tinygrad_cnn.sqrt`."""
-        return _call("sqrt", self)
-
-    def abs(self) -> Tensor:
-        """See `tinygrad_cnn.abs`."""
-        return _call("abs", self)
-
-    def clip(self, low: Any, high: Any) -> Tensor:
-        """See `tinygrad_cnn.clip`."""
-        return _call("clip", self, low, high)
-
-    def relu(self) -> Tensor:
-        """See `tinygrad_cnn.relu`."""
-        return _call("relu", self)
-
-    def tanh(self) -> Tensor:
-        """See `tinygrad_cnn.tanh`."""
-        return _call("tanh", self)
-
-    def sigmoid(self) -> Tensor:
-        """See `tinygrad_cnn.sigmoid`."""
-        return _call("sigmoid", self)
-
-    def softmax(self, axis: int = -1) -> Tensor:
-        """See `tinygrad_cnn.softmax`."""
-        return _call("softmax", self, axis=axis)
-
-    def log_softmax(self, axis: int = -1) -> Tensor:
-        """See `tinygrad_cnn.log_softmax`."""
-        return _call("log_softmax", self, axis=axis)
-
-    def logsumexp(self, axis: Any = -1) -> Tensor:
-        """See `tinygrad_cnn.logsumexp`."""
-        return _call("logsumexp", self, axis=axis)
+    abs: Method
+    add: Method
+    amax: Method
+    amin: Method
+    arctan: Method
+    astype: Method
+    broadcast_to: Method
+    ceil: Method
+    clamp: Method
+    clip: Method
+    clone: Method
+    copy: Method
+    cos: Method
+    cosh: Method
+    cumprod: Method
+    cumsum: Method
+    diag: Method
+    diagonal: Method
+    div: Method
+    dot: Method
+    erf: Method
+    exp: Method
+    expand: Method
+    expand_as: Method
+    expand_dims: Method
+    expm1: Method
+    flatten: Method
+    flip: Method
+    floor: Method
+    gather: Method
+    log: Method
+    log10: Method
+    log1p: Method
+    log2: Method
+    log_softmax: Method
+    logsumexp: Method
+    masked_fill: Method
+    matmul: Method
+    max: Method
+    maximum: Method
+    mean: Method
+    min: Method
+    minimum: Method
+    moveaxis: Method
+    movedim: Method
+    mul: Method
+    neg: Method
+    norm: Method
+    permute: Method
+    pow: Method
+    power: Method
+    prod: Method
+    ravel: Method
+    reciprocal: Method
+    relu: Method
+    repeat: Method
+    repeat_interleave: Method
+    reshape: Method
+    roll: Method
+    round: Method
+    rsqrt: Method
+    sigmoid: Method
+    sign: Method
+    sin: Method
+    sinh: Method
+    softmax: Method
+    sqrt: Method
+    square: Method
+    squeeze: Method
+    std: Method
+    sub: Method
+    sum: Method
+    swapaxes: Method
+    t: Method
+    take: Method
+    take_along_axis: Method
+    tan: Method
+    tanh: Method
+    tile: Method
+    trace: Method
+    transpose: Method
+    tril: Method
+    triu: Method
+    unsqueeze: Method
+    var: Method
+    view: Method
+    where: Method
+    chunk: ListMethod
+    split: ListMethod
+    unbind: ListMethod
+    all: ArrayMethod
+    allclose: ArrayMethod
+    any: ArrayMethod
+    argmax: ArrayMethod
+    argmin: ArrayMethod
+    argsort: ArrayMethod
+    dim: ArrayMethod
+    eq: ArrayMethod
+    ge: ArrayMethod
+    gt: ArrayMethod
+    isfinite: ArrayMethod
+    isinf: ArrayMethod
+    isnan: ArrayMethod
+    le: ArrayMethod
+    lt: ArrayMethod
+    ne: ArrayMethod
+    nonzero: ArrayMethod
+    numel: ArrayMethod
+    tolist: ArrayMethod
 
 
 class Parameter(Tensor):
@@ -566,6 +638,25 @@ def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     t._grad = None
     t.name = None
     return t
+
+
+def source_of(x: Tensor) -> ref[Any]:
+    """What tells whether two leaves are one: a reference to the tensor, node or array of the user.
+
+    The engine puts tensors of its own in place of others: placeholders without values, casts, and
+    tensors around arrays.  These refer to what they stand for, and so does ``x.detach()``.
+    """
+    found: ref[Any] | None = getattr(x, "_source", None)
+    return found or ref(x if x.node is None else x.node)
+
+
+def standing_for(x: Any, made: Tensor) -> Tensor:
+    """``made``, which stands for the leaf or the array ``x`` of the user's."""
+    if isinstance(x, Tensor):
+        made._source, made.name = source_of(x), x.name
+    elif isinstance(x, np.ndarray):
+        made._source = ref(x)
+    return made
 
 
 # ---- who may write to an array -------------------------------------------------------------------
@@ -642,7 +733,7 @@ def as_tensor(value: Any, op: str, name: str = "x") -> Any:
         return value
     if _state.get().plain:
         return np.asarray(value)
-    return _exposed(_new_array(value, None, f"{op}: {name}", copy=False))
+    return standing_for(value, _exposed(_new_array(value, None, f"{op}: {name}", copy=False)))
 
 
 def _exposed(array: Array) -> Tensor:
@@ -753,3 +844,7 @@ def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
     if array.dtype.kind not in ("fiubc" if dtype.kind == "c" else "fiub"):
         raise _not_numbers(op, name, value)
     return array.astype(dtype, copy=False)
+
+
+TensorLike: TypeAlias = Tensor | ArrayLike
+"""What is taken for a tensor: arrays, numbers and nested lists of numbers, too."""

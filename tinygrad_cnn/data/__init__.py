@@ -20,41 +20,37 @@ from tinygrad_cnn.data.formats import (
     read_cifar_python,
     read_idx,
 )
-from tinygrad_cnn.data.loader import DataLoader
-from tinygrad_cnn.data.transforms import (
-    Compose,
-    Cutout,
-    Normalize,
+from tinygrad_cnn.data.geometry import (
+    RandomAffine,
     RandomCrop,
     RandomFlip,
+    RandomResizedCrop,
+    RandomRotation,
     RandomShift,
+)
+from tinygrad_cnn.data.loader import DataLoader
+from tinygrad_cnn.data.sampling import WeightedRandomSampler, k_fold, random_split
+from tinygrad_cnn.data.transforms import (
+    ColorJitter,
+    Compose,
+    CutMix,
+    Cutout,
+    MixUp,
+    Normalize,
+    RandomErasing,
     ToFloat,
     Transform,
     channel_statistics,
 )
+from tinygrad_cnn.names import on_first_use
 
 __all__ = [
-    "NAMES",
-    "Compose",
-    "Cutout",
-    "DataLoader",
-    "Dataset",
-    "Normalize",
-    "RandomCrop",
-    "RandomFlip",
-    "RandomShift",
-    "Splits",
-    "ToFloat",
-    "Transform",
-    "channel_statistics",
-    "check_labels",
-    "find",
-    "load",
-    "load_cifar10",
-    "load_digits",
-    "load_idx",
-    "load_image_folder",
-    "read_cifar_binary",
-    "read_cifar_python",
+    "NAMES", "ColorJitter", "Compose", "CutMix", "Cutout", "DataLoader", "Dataset", "MixUp",
+    "Normalize", "RandomAffine", "RandomCrop", "RandomErasing", "RandomFlip", "RandomResizedCrop",
+    "RandomRotation", "RandomShift", "Splits", "ToFloat", "Transform", "WeightedRandomSampler",
+    "channel_statistics", "check_labels", "find", "k_fold", "load", "load_cifar10", "load_digits",
+    "load_idx", "load_image_folder", "random_split", "read_cifar_binary", "read_cifar_python",
     "read_idx",
 ]
+
+on_first_use(__name__)

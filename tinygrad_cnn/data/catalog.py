@@ -70,13 +70,6 @@ def find(name: str, *, root: str | Path | None = None) -> Path:
     -------
     Path
         The folder with the files, or the archive.
-
-    Raises
-    ------
-    SettingError
-        If the name is unknown.
-    DataError
-        If the set is nowhere: the message lists the places searched and the ways to get the set.
     """
     name = _known(name)
     if name == "digits":
@@ -112,16 +105,6 @@ def load(name_or_path: str | Path, *, root: str | Path | None = None,
     -------
     Splits
         The named tuple ``(train, test)`` of two `Dataset`.
-
-    Raises
-    ------
-    SettingError
-        If the name is unknown and no such path exists, or a setting does not apply.
-    DataError
-        If the set is not found or a file is bad.  With a name, also if a file is not, byte for
-        byte, the published one: give the folder's path to read a subset or a variant.
-    MissingExtraError
-        If a folder of pictures is given and Pillow is not installed.
 
     Examples
     --------

@@ -3,21 +3,29 @@
 Arrays only: a data set knows nothing of tensors, models or training.  Images are ``N H W C``,
 labels ``N`` (int64).  Both are read-only views, so that no step of a training run can change the
 data behind the back of another.
+
+Other data are plain arrays, or tuples and dicts of arrays that have one sample at each index.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn.errors import DataError
 
-__all__ = ["Dataset", "Splits", "check_images", "check_labels"]
+__all__ = ["Array", "Arrays", "Dataset", "Splits", "check_arrays", "check_images", "check_labels",
+           "leaves", "map_arrays"]
+
+Array = NDArray[Any]
+Arrays = Array | tuple["Arrays", ...] | dict[str, "Arrays"]
+Index = slice | Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,16 +49,11 @@ class Dataset:
     source : str, default ""
         The file or folder that the arrays came from.
 
-    Raises
-    ------
-    DataError
-        If the images are not ``N H W C``, are empty or hold NaN or infinity; if there are not as
-        many labels as images; if a label is not an integer or names no class.
-
     Notes
     -----
-    The arrays are not copied unless the labels' dtype changes; whoever keeps the array that was
-    given can still write to it.
+    ``dataset[3]`` is one (image, label), as ``for`` gives them; ``dataset[:10]`` and an array of
+    indices or of booleans are a part, a `Dataset` of its own.  The arrays are not copied unless the
+    labels' dtype changes; whoever keeps the array that was given can still write to it.
 
     Examples
     --------
@@ -59,12 +62,12 @@ class Dataset:
     ...                 ("left", "right"), split="both images")
     >>> pairs
     Dataset('pairs', 2 images of 4 × 4 × 1 uint8, 2 classes, split: both images)
-    >>> pairs.counts()
-    {'left': 1, 'right': 1}
+    >>> pairs.counts(), pairs[0][1], len(pairs[1:])
+    ({'left': 1, 'right': 1}, 0, 1)
     """
 
     name: str
-    images: NDArray[Any]
+    images: Array
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     split: str
@@ -83,7 +86,7 @@ class Dataset:
         labels = check_labels(self.labels, len(images), classes=len(classes), where=self.name)
         if labels.ndim != 1:
             raise DataError(f"{self.name}: labels must be class numbers of shape ({len(images)},), "
-                            f"got shape {labels.shape}; DataLoader takes soft labels")
+                            f"got shape {labels.shape}; DataLoader(images, labels) takes others")
         for field, value in (("images", images), ("labels", labels)):
             view = value.view()
             view.flags.writeable = False
@@ -92,6 +95,20 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Array, int]: ...
+
+    @overload
+    def __getitem__(self, index: Index) -> Dataset: ...
+
+    def __getitem__(self, index: int | Index) -> tuple[Array, int] | Dataset:
+        if isinstance(index, (int, np.integer)):
+            return self.images[index], int(self.labels[index])
+        return self.subset(index)
+
+    def __iter__(self) -> Iterator[tuple[Array, int]]:
+        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         size = " × ".join(map(str, self.image_shape))
@@ -109,20 +126,15 @@ class Dataset:
         found = np.bincount(self.labels, minlength=len(self.classes))
         return dict(zip(self.classes, found.tolist(), strict=True))
 
-    def subset(self, index: slice | NDArray[Any], *, split: str | None = None) -> Dataset:
+    def subset(self, index: Index, *, split: str | None = None) -> Dataset:
         """The images that ``index`` selects, as a set of their own.
 
         Parameters
         ----------
         index : slice, array of integers or array of bool
-            As in ``images[index]``.
+            As in ``images[index]``; nothing selected is a DataError.
         split : str, optional
             How to name the part; without it, the number taken is put before the present words.
-
-        Raises
-        ------
-        DataError
-            If nothing is selected.
         """
         images = self.images[index]
         words = split if split is not None else f"{len(images):,} of: {self.split}"
@@ -147,7 +159,7 @@ class Splits(NamedTuple):
     test: Dataset
 
 
-def check_images(images: Any, *, where: str) -> NDArray[Any]:
+def check_images(images: ArrayLike, *, where: str) -> Array:
     """``images`` as an array N H W C of uint8, float32 or float64, or a DataError.
 
     An integer array of another dtype is refused rather than converted: its range is unknown.
@@ -162,16 +174,21 @@ def check_images(images: Any, *, where: str) -> NDArray[Any]:
     if array.dtype not in (np.uint8, np.float32, np.float64):
         raise DataError(f"{where}: images must be uint8, float32 or float64, got {array.dtype}; "
                         "convert them: images.astype(np.float32)")
-    # min and max carry NaN and infinity through without making an array of booleans
-    if (array.dtype.kind == "f" and array.size
-            and not (np.isfinite(array.min()) and np.isfinite(array.max()))):
-        first = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(1)))
-        raise DataError(f"{where}: image {first} holds NaN or infinity")
+    _refuse_nan(array, f"{where}: image")
     return array
 
 
-def check_labels(labels: Any, count: int, *, classes: int | None = None,
-                 where: str) -> NDArray[Any]:
+def _refuse_nan(array: Array, what: str) -> None:
+    """Name the first entry along axis 0 that is not finite."""
+    # min and max carry NaN and infinity through without making an array of booleans
+    if (array.dtype.kind in "fc" and array.size
+            and not (np.isfinite(array.min()) and np.isfinite(array.max()))):
+        first = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(1)))
+        raise DataError(f"{what} {first} holds NaN or infinity")
+
+
+def check_labels(labels: ArrayLike, count: int, *, classes: int | None = None,
+                 where: str) -> Array:
     """Class numbers (N,) as int64, or one-hot or soft labels (N, K) as they are.
 
     Parameters
@@ -184,12 +201,6 @@ def check_labels(labels: Any, count: int, *, classes: int | None = None,
         K: a class number must be below it.
     where : str
         Whose labels they are, for the message.
-
-    Raises
-    ------
-    DataError
-        If their number is not ``count``; if they are boolean, text, NaN, negative, fractions or too
-        large.
     """
     array = np.asarray(labels)
     if array.ndim not in (1, 2) or array.shape[1:] == (1,):
@@ -216,7 +227,7 @@ def check_labels(labels: Any, count: int, *, classes: int | None = None,
     return array.astype(np.int64)
 
 
-def _refuse_bad_floats(array: NDArray[Any], where: str) -> None:
+def _refuse_bad_floats(array: Array, where: str) -> None:
     """Soft labels are finite floats; class numbers are not floats at all."""
     finite = np.isfinite(array)
     if not finite.all():
@@ -226,3 +237,48 @@ def _refuse_bad_floats(array: NDArray[Any], where: str) -> None:
     if array.ndim == 1:
         raise DataError(f"{where}: labels must be integers, got {array.dtype}; "
                         "convert them: labels.astype(np.int64)")
+
+
+# ---- arrays, tuples and dicts of arrays ----------------------------------------------------------
+
+def map_arrays(function: Callable[[Array], Array], arrays: Arrays) -> Arrays:
+    """The same structure with ``function`` of each array.
+
+    >>> map_arrays(len, {"a": np.zeros(3), "b": (np.zeros(2), np.zeros(1))})
+    {'a': 3, 'b': (2, 1)}
+    """
+    if isinstance(arrays, Mapping):
+        return {key: map_arrays(function, one) for key, one in arrays.items()}
+    if isinstance(arrays, tuple):
+        return tuple(map_arrays(function, one) for one in arrays)
+    return function(arrays)
+
+
+def leaves(arrays: Arrays) -> list[Array]:
+    """The arrays themselves, in order."""
+    if isinstance(arrays, Mapping):
+        arrays = tuple(arrays.values())
+    return [found for one in arrays for found in leaves(one)] if isinstance(arrays, tuple) else \
+        [arrays]
+
+
+def check_arrays(arrays: ArrayLike | Arrays, *, where: str, what: str,
+                 count: int | None = None) -> Arrays:
+    """Arrays of numbers with one sample at each index, ``count`` of them, all finite."""
+    def one(array: ArrayLike) -> Array:
+        found = np.asarray(array)
+        if found.dtype.kind not in "biufc":
+            raise DataError(f"{where}: {what} must be numbers, got dtype {found.dtype}")
+        if not found.ndim:
+            raise DataError(f"{where}: {what} must have an axis of samples, got the number {found};"
+                            " a tuple is taken for several arrays: give np.array(...)")
+        sizes.append(len(found))
+        if len(set(sizes)) > 1:
+            raise DataError(f"{where}: {sizes[0]:,} samples but {sizes[-1]:,} in {what}")
+        _refuse_nan(found, f"{where}: {what}: sample")
+        return found
+    sizes = [] if count is None else [count]
+    checked = map_arrays(one, arrays)                                  # type: ignore[arg-type]
+    if not sizes or not sizes[-1]:
+        raise DataError(f"{where}: there are no samples in {what}")
+    return checked

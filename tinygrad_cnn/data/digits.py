@@ -36,11 +36,6 @@ def load_digits() -> Splits:
         ``train`` (1,400) and ``test`` (397): images N 8 8 1 of uint8 from 0 to 16 (``peak`` is 16),
         ten classes "0" to "9".
 
-    Raises
-    ------
-    DataError
-        If the installed file is damaged: its SHA-256 is checked.
-
     Examples
     --------
     >>> train, test = load_digits()

@@ -84,13 +84,6 @@ def read_idx(path: str | Path, *, ndim: int | None = None,
     array of uint8
         Of the shape that the header gives.
 
-    Raises
-    ------
-    DataError
-        If the file is missing, is not IDX, has another type or number of axes, is shorter or longer
-        than its header says by a single byte, has anything after the gzip data, fails gzip's own
-        checksum, unpacks to more than 100 times its size (above 4 MiB), or misses ``digest``.
-
     Examples
     --------
     >>> import pathlib, tempfile
@@ -198,12 +191,6 @@ def load_idx(folder: str | Path, *, name: str | None = None,
     -------
     Splits
         ``train`` and ``test``, images N H W 1 of uint8.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or bad (see `read_idx`), or the numbers of images and labels, or the
-        sizes of training and test images, differ.
     """
     folder = Path(folder)
     paths = {stem: idx_file(folder, stem) for stem in IDX_FILES}
@@ -270,11 +257,6 @@ def read_cifar_binary(raw: bytes, *, path: str) -> _Batch:
     images : array of uint8, shape (N, 32, 32, 3)
     labels : array of int64, shape (N,)
 
-    Raises
-    ------
-    DataError
-        If the file is empty or no whole number of records, or a label is above 9.
-
     Examples
     --------
     >>> images, labels = read_cifar_binary(bytes([6]) + bytes(range(256)) * 12, path="example")
@@ -306,11 +288,6 @@ def read_cifar_python(raw: bytes, *, path: str) -> _Batch:
     -------
     images : array of uint8, shape (N, 32, 32, 3)
     labels : array of int64, shape (N,)
-
-    Raises
-    ------
-    DataError
-        If the stream is not such a dict (see `safe_io.read_batch`), or a label is not 0 to 9.
     """
     batch = read_batch(raw, path=path)
     data, labels = batch.get("data"), batch.get("labels")
@@ -358,12 +335,6 @@ def load_cifar10(path: str | Path, *, digests: Mapping[str, str] | None = None) 
     -------
     Splits
         ``train`` and ``test``, images N 32 32 3 of uint8.
-
-    Raises
-    ------
-    DataError
-        If one of the six files is missing, or bad in a way that `read_cifar_binary` or
-        `read_cifar_python` names, or misses its checksum.
     """
     path = Path(path)
     found: dict[str, _Batch] = {}
@@ -438,16 +409,6 @@ def load_image_folder(root: str | Path, *, size: tuple[int, int] | None = None,
     -------
     Splits
         ``train`` and ``test``, images N H W C of uint8.
-
-    Raises
-    ------
-    MissingExtraError
-        If Pillow is not installed.
-    SettingError
-        If ``size`` is not two numbers from 1, or ``mode`` is unknown.
-    DataError
-        If there is no class, a class is empty or lacks in one part, a class of one picture would
-        have to be split, a picture is damaged or above 64 million pixels, or sizes differ.
     """
     root = Path(root)
     checks.choice("load_image_folder", "mode", mode, tuple(_MODES))

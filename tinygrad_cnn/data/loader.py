@@ -17,30 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.data.dataset import Dataset, check_images, check_labels
+from tinygrad_cnn.data.dataset import Arrays, Dataset, check_arrays, leaves, map_arrays
+from tinygrad_cnn.data.sampling import Sampler
+from tinygrad_cnn.data.transforms import Transform
 from tinygrad_cnn.errors import DataError, SettingError
 
 __all__ = ["DataLoader"]
 
-Batch = tuple[NDArray[Any], NDArray[Any]]
+Batch = tuple[Any, Any]               # arrays, or tuples or dicts of arrays
+State = dict[str, int | bool | str | None]
 
 # Which of a seed's streams: the order of an epoch, or the numbers that a transform draws.
 _ORDER, _TRANSFORM = 0, 1
 
 
 class DataLoader:
-    """Iterate over a data set in batches; one ``for`` is one epoch.
+    """Iterate over data in batches; one ``for`` is one epoch.
 
     Parameters
     ----------
-    images : Dataset or array, shape (N, H, W, C)
-        A data set, or images of uint8, float32 or float64.
-    labels : array, optional
-        With images as an array: class numbers (N,), or one-hot or soft labels (N, K).
-    batch_size : int
-        Images in a batch; the last one of an epoch may have fewer.
+    data : Dataset or array, or a tuple or dict of arrays
+        The inputs, one at each index of axis 0, of any rank; a `Dataset` brings its labels.
+    targets : array, or a tuple or dict of arrays, optional
+        What belongs to the inputs: class numbers (N,), rows (N, K), numbers to be predicted, masks,
+        images.  Without them a batch is the inputs alone.
+    batch_size : int, default 1
+        Samples in a batch; the last one of an epoch may have fewer.  ``DataLoader(dataset, 32)``
+        is understood too.
     shuffle : bool, default False
         A new order each epoch.
+    sampler : Sampler, optional
+        Draws the samples of an epoch, as `WeightedRandomSampler` does.
     seed : int, optional
         Of the order and of the transforms, at least 0.  Without it one is drawn from the operating
         system; ``loader.seed`` tells it.
@@ -49,22 +56,22 @@ class DataLoader:
     prefetch : int, default 0
         Batches that a thread prepares ahead; 0 prepares each when it is asked for.
     transform : callable, optional
-        ``transform(images, rng) -> images``, for each batch; see `transforms`.
+        ``transform(inputs, rng) -> inputs``, for each batch; a `Transform` is given the targets
+        too, so that masks follow.
 
     Yields
     ------
-    (images, labels) : arrays, shapes (B, H, W, C) and (B,) or (B, K)
-        New arrays each time.  Images keep their dtype unless the transform changes it; class
-        numbers are int64.
+    (inputs, targets) : arrays, tuples or dicts of arrays, as given
+        New arrays each time, in the dtype of the data unless the transform changes it.
 
     Raises
     ------
     DataError
-        If there are no images, or not as many labels; if labels are NaN, negative, or no class of
-        the data set; if the transform returns anything but as many images.
+        If there are no samples, or not as many targets; if data are no numbers, NaN or infinite;
+        if the transform returns anything but as many samples.
     SettingError
         If ``batch_size`` is below 1, ``prefetch`` or ``seed`` below 0, ``transform`` cannot be
-        called, or ``drop_last`` would leave nothing.
+        called, there is a sampler besides ``shuffle``, or ``drop_last`` would leave nothing.
 
     Notes
     -----
@@ -76,46 +83,59 @@ class DataLoader:
     Examples
     --------
     >>> import numpy as np
-    >>> images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
-    >>> loader = DataLoader(images, np.array([0, 1, 0, 1, 0]), batch_size=2)
+    >>> loader = DataLoader(np.arange(5), np.array([0.5, 1.5, 2.5, 3.5, 4.5]), batch_size=2)
     >>> for x, y in loader:
-    ...     print(x.ravel(), y)
-    [0 1] [0 1]
-    [2 3] [0 1]
-    [4] [0]
+    ...     print(x, y)
+    [0 1] [0.5 1.5]
+    [2 3] [2.5 3.5]
+    [4] [4.5]
     >>> len(loader), loader.epoch
     (3, 1)
     """
 
-    def __init__(self, images: Dataset | NDArray[Any], labels: NDArray[Any] | None = None, *,
-                 batch_size: int, shuffle: bool = False, seed: int | None = None,
+    def __init__(self, data: Dataset | Arrays, targets: Arrays | int | None = None,
+                 batch_size: int | None = None, shuffle: bool | None = None, *,
+                 sampler: Sampler | None = None, seed: int | None = None,
                  drop_last: bool = False, prefetch: int = 0,
-                 transform: Callable[..., NDArray[Any]] | None = None) -> None:
-        self.images, self.labels = _arrays(images, labels)
-        self.batch_size = checks.integer("DataLoader", "batch_size", batch_size, minimum=1)
+                 transform: Callable[..., Any] | None = None) -> None:
+        if isinstance(targets, int):                        # DataLoader(data, 32, True)
+            if batch_size is not None:
+                shuffle = batch_size                        # type: ignore[assignment]
+            targets, batch_size = None, targets
+        self.inputs, self.targets = _arrays(data, targets)
+        self.count = len(leaves(self.inputs)[0])
+        self.batch_size = checks.integer("DataLoader", "batch_size",
+                                         1 if batch_size is None else batch_size, minimum=1)
         self.prefetch = checks.integer("DataLoader", "prefetch", prefetch, minimum=0)
         self._seed_given = seed is not None
         self.seed = (checks.integer("DataLoader", "seed", seed, minimum=0) if seed is not None
                      else int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1))
         if transform is not None and not callable(transform):
             raise SettingError(f"DataLoader: transform must be callable, got {transform!r}")
-        self.shuffle = bool(shuffle)
-        self.drop_last = bool(drop_last)
-        self.transform = transform
+        self.shuffle = checks.flag("DataLoader", "shuffle", shuffle or False)
+        self.drop_last = checks.flag("DataLoader", "drop_last", drop_last)
+        if sampler is not None and self.shuffle:
+            raise SettingError("DataLoader: a sampler decides the order; leave shuffle out")
+        self.sampler, self.transform = sampler, transform
         if len(self) == 0:
-            raise SettingError(f"DataLoader: drop_last leaves no batch: {len(self.images)} images, "
+            raise SettingError(f"DataLoader: drop_last leaves no batch: {self._drawn} samples, "
                                f"batch_size {self.batch_size}")
         self._epoch = 0
         self._position = 0            # batches of this epoch that were handed out
         self._running: object = None  # the iteration that the state follows
 
+    @property
+    def _drawn(self) -> int:
+        """Samples in an epoch."""
+        return self.count if self.sampler is None else len(self.sampler)
+
     def __len__(self) -> int:
         """Batches in an epoch."""
-        whole, rest = divmod(len(self.images), self.batch_size)
+        whole, rest = divmod(self._drawn, self.batch_size)
         return whole if self.drop_last or not rest else whole + 1
 
     def __repr__(self) -> str:
-        return (f"DataLoader({len(self.images):,} images, {len(self):,} batches of "
+        return (f"DataLoader({self.count:,} samples, {len(self):,} batches of "
                 f"{self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, epoch={self.epoch})")
 
     @property
@@ -126,26 +146,40 @@ class DataLoader:
     # ---- order and contents, functions of (seed, epoch, batch) alone ---------------------------
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The indices of the images in the order of that epoch, shape (N,)."""
+        """The indices of the samples in the order of that epoch."""
         epoch = checks.integer("DataLoader", "epoch", epoch, minimum=0)
+        if self.sampler is not None:
+            found = np.asarray(self.sampler.draw(self._generator(epoch, _ORDER)))
+            if (found.shape != (self._drawn,) or found.dtype.kind not in "iu"
+                    or not 0 <= found.min() <= found.max() < self.count):
+                raise SettingError(f"DataLoader: {self.sampler!r} must draw {self._drawn} indices "
+                                   f"from 0 to {self.count - 1}; is it for other data?")
+            return found.astype(np.int64)
         if not self.shuffle:
-            return np.arange(len(self.images))
-        return self._generator(epoch, _ORDER).permutation(len(self.images))
+            return np.arange(self.count)
+        return self._generator(epoch, _ORDER).permutation(self.count)
 
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
     def _batch(self, order: NDArray[np.int64], epoch: int, number: int) -> Batch:
         index = order[number * self.batch_size:(number + 1) * self.batch_size]
-        images, labels = self.images[index], self.labels[index]
-        if self.transform is None:
-            return images, labels
-        made = self.transform(images, self._generator(epoch, _TRANSFORM, number))
-        if not isinstance(made, np.ndarray) or len(made.shape) != 4 or len(made) != len(index):
-            found = f"shape {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
-            raise DataError(f"DataLoader: the transform was given {len(index)} images N H W C and "
-                            f"returned {found}")
-        return made, labels
+        inputs: Any = map_arrays(lambda array: array[index], self.inputs)
+        targets = None if self.targets is None else map_arrays(lambda array: array[index],
+                                                               self.targets)
+        if self.transform is not None:
+            rng = self._generator(epoch, _TRANSFORM, number)
+            if isinstance(self.transform, Transform) and targets is not None:
+                inputs, targets = self.transform(inputs, rng, targets)
+            else:
+                inputs = self.transform(inputs, rng)
+            for made in leaves(inputs):
+                if not isinstance(made, np.ndarray) or np.shape(made)[:1] != index.shape:
+                    found = f"shape {made.shape}" if isinstance(made, np.ndarray) else \
+                        type(made).__name__
+                    raise DataError(f"DataLoader: the transform was given {len(index)} samples and "
+                                    f"returned {found}")
+        return inputs if targets is None else (inputs, targets)
 
     # ---- iteration -----------------------------------------------------------------------------
 
@@ -171,19 +205,13 @@ class DataLoader:
             self._epoch, self._position, self._running = epoch + 1, 0, None
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next ``for`` be the whole of that epoch.
-
-        Raises
-        ------
-        SettingError
-            If ``epoch`` is not an integer from 0.
-        """
+        """Let the next ``for`` be the whole of that epoch."""
         self._epoch = checks.integer("DataLoader", "epoch", epoch, minimum=0)
         self._position, self._running = 0, None
 
     # ---- exact resume --------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, int | bool]:
+    def state_dict(self) -> State:
         """Where the iteration is and what it depends on: plain numbers, fit for JSON.
 
         ``position`` counts the batches of ``epoch`` that were handed out.  After the last one, and
@@ -192,20 +220,16 @@ class DataLoader:
         """
         return {"epoch": self._epoch, "position": self._position, **self._setting()}
 
-    def _setting(self) -> dict[str, int | bool]:
-        return {"seed": self.seed, "images": len(self.images), "batch_size": self.batch_size,
-                "shuffle": self.shuffle, "drop_last": self.drop_last}
+    def _setting(self) -> State:
+        return {"seed": self.seed, "samples": self.count, "batch_size": self.batch_size,
+                "shuffle": self.shuffle, "drop_last": self.drop_last,
+                "sampler": None if self.sampler is None else repr(self.sampler)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
 
-        A loader that was made without ``seed`` takes over the seed.
-
-        Raises
-        ------
-        SettingError
-            If the loader differs from the one that was saved in number of images, batch size,
-            shuffle, drop_last or a given seed, or a key is missing or has a value that cannot be.
+        A loader that was made without ``seed`` takes over the seed.  A state of other settings or
+        of another number of samples is a SettingError.
         """
         present = self._setting()
         missing = sorted({"epoch", "position", *present} - set(state))
@@ -223,23 +247,20 @@ class DataLoader:
         if position > len(self):
             raise SettingError(f"DataLoader: position {position} is past the {len(self)} batches "
                                "of an epoch")
-        self.seed = int(present["seed"])
+        self.seed = checks.integer("DataLoader", "seed", present["seed"])
         self._epoch, self._position, self._running = epoch, position, None
 
 
-def _arrays(images: Dataset | NDArray[Any],
-            labels: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Checked images and labels, whichever way they were given."""
-    if isinstance(images, Dataset):
-        if labels is not None:
-            raise SettingError("DataLoader: a Dataset has labels of its own; leave labels out")
-        return images.images, images.labels
-    if labels is None:
-        raise SettingError("DataLoader: labels are missing; give a Dataset, or images and labels")
-    checked = check_images(images, where="DataLoader")
-    if not len(checked):
-        raise DataError("DataLoader: there are no images")
-    return checked, check_labels(labels, len(checked), where="DataLoader")
+def _arrays(data: Dataset | Arrays, targets: Arrays | None) -> tuple[Arrays, Arrays | None]:
+    """Checked inputs and targets, whichever way they were given."""
+    if isinstance(data, Dataset):
+        if targets is not None:
+            raise SettingError("DataLoader: a Dataset has labels of its own; leave targets out")
+        return data.images, data.labels
+    inputs = check_arrays(data, where="DataLoader", what="data")
+    count = len(leaves(inputs)[0])
+    return inputs, None if targets is None else check_arrays(targets, where="DataLoader",
+                                                             what="targets", count=count)
 
 
 class _Ahead:

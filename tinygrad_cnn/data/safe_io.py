@@ -177,13 +177,6 @@ def tar_members(path: Path, wanted: Collection[str], *, limit: int) -> Iterator[
         File names.  A member is wanted if it lies in one top folder, or in none, under that name.
     limit : int
         The most bytes that one wanted member may have.
-
-    Raises
-    ------
-    DataError
-        If the archive is damaged, has a member twice, one larger than ``limit``, one that is
-        neither file nor folder, one that an extension header renames or resizes, or more than
-        512 MiB or 1,000 members in all.
     """
     with open_file(path) as file:
         head = file.read(512)
@@ -261,12 +254,6 @@ def read_batch(raw: bytes, *, path: str) -> dict[str, Any]:
     -------
     dict
         Keys as text; arrays as read-only ``ndarray`` of uint8.
-
-    Raises
-    ------
-    DataError
-        If the stream is anything else: names a function, uses an instruction that data never need,
-        is cut off, goes on after its end, or lies about a length.
     """
     if not raw:
         raise DataError(f"{path}: is an empty file")

@@ -157,11 +157,11 @@ def relu_input(ct: Array, out: Array) -> Array:
     return x
 
 
-def leaky_relu(x: Array, *, slope: float) -> Array:
-    """x above zero, slope · x elsewhere."""
-    if not slope:
+def leaky_relu(x: Array, *, negative_slope: float) -> Array:
+    """x above zero, negative_slope · x elsewhere."""
+    if not negative_slope:
         return relu(x)                                      # 0 · ∞ is no number
-    return np.asarray(np.where(x > 0, x, x.dtype.type(slope) * x))
+    return np.asarray(np.where(x > 0, x, x.dtype.type(negative_slope) * x))
 
 
 def elu(x: Array, *, alpha: float) -> Array:

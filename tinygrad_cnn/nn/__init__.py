@@ -5,6 +5,7 @@ with a small d, such as ``Conv2d``, are aliases; images are N H W C all the same
 """
 
 from tinygrad_cnn.core import Parameter
+from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.activation import (
     ELU,
@@ -46,3 +47,5 @@ __all__ = [
     "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "ZeroPad2D", "ZeroPad2d", "evaluating",
     "init", "l2_penalty",
 ]
+
+on_first_use(__name__)

@@ -44,11 +44,11 @@ class ReLU(_Activation):
 
 
 class LeakyReLU(_Activation):
-    """x above zero, slope · x elsewhere.
+    """x above zero, negative_slope · x elsewhere.
 
     Parameters
     ----------
-    slope : float, default 0.01
+    negative_slope : float, default 0.01
         A finite number, or there is a `SettingError`.
 
     Examples
@@ -57,11 +57,11 @@ class LeakyReLU(_Activation):
     array([-0.5,  2. ], dtype=float32)
     """
 
-    op, setting = ops.leaky_relu, ("slope", 0.01)
+    op, setting = ops.leaky_relu, ("negative_slope", 0.01)
 
-    def __init__(self, slope: float = 0.01) -> None:
+    def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
-        self.slope = checks.number("LeakyReLU", "slope", slope)
+        self.negative_slope = checks.number("LeakyReLU", "negative_slope", negative_slope)
 
 
 class ELU(_Activation):

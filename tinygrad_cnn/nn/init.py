@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.nn.state import float_dtype
 from tinygrad_cnn.ops import default_generator
 
@@ -185,3 +186,6 @@ def _sizes(owner: str, shape: Any) -> tuple[int, ...]:
     if isinstance(shape, (str, bytes)) or not isinstance(shape, Sequence):
         raise SettingError(f"{owner}: shape must be a sequence of integers, got {shape!r}")
     return tuple(checks.integer(owner, "shape", n, minimum=0) for n in shape)
+
+
+on_first_use(__name__)

@@ -1,8 +1,8 @@
 """Every op: its declaration, registered in ``OPS``, and its public function.
 
-The files, each of which may import the ones before it: ``samples``, ``elementwise``,
+The files, each of which may import the ones before it: ``declare``, ``elementwise``,
 ``activation``, ``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
-``loss``, ``random``, ``numpy_functions``.
+``loss``, ``random``, ``numpy_functions``, ``methods``.
 """
 
 from tinygrad_cnn.ops import numpy_functions as numpy_functions
@@ -56,6 +56,7 @@ from tinygrad_cnn.ops.loss import (
     mse_loss,
     nll_loss,
 )
+from tinygrad_cnn.ops.methods import install
 from tinygrad_cnn.ops.normalize import (
     batch_norm,
     layer_norm,
@@ -98,3 +99,5 @@ __all__ = [
     "spread_winners", "sqrt", "squeeze", "stack", "standardize", "sub", "sum", "sum_to",
     "take_winners", "tanh", "transpose", "unpad", "var", "where", "windows",
 ]
+
+install()

@@ -1,30 +1,28 @@
 """Activations: elementwise functions of one input.
 
-At a kink: relu'(0) = 0, leaky_relu'(0) = slope (docs/conventions.md).  Rules of smooth ones are
-written so that far from 0 the derivative has all its digits, too: 1 − tanh² would have none left.
+At a kink: relu'(0) = 0, leaky_relu'(0) = negative_slope (docs/conventions.md).  Rules of smooth
+ones are written so that far from 0 the derivative has all its digits, too: 1 − tanh² would have
+none left.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, as_array, unary
-from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.core import Tensor, TensorLike, as_array
+from tinygrad_cnn.core.op import Sample
 from tinygrad_cnn.kernels import elementwise as kernels
+from tinygrad_cnn.ops.declare import elementwise
 from tinygrad_cnn.ops.elementwise import clip, keep
-from tinygrad_cnn.ops.samples import matrices, smooth_matrices
-from tinygrad_cnn.shapes import Shape
 
 __all__ = ["elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh"]
 
-
-def _same(x: Shape) -> Shape:
-    return x
+activation = functools.partial(elementwise, family="activation")
 
 
 def _relu_vjp(ct: Any, out: Any, x: Any) -> Any:
@@ -32,29 +30,13 @@ def _relu_vjp(ct: Any, out: Any, x: Any) -> Any:
     return kernels.relu_input(ct, out) if isinstance(ct, np.ndarray) else keep(out > 0, ct)
 
 
-RELU = register(Op(
-    name="relu", shape=_same, kernels={"array": kernels.relu},
-    vjp={"x": _relu_vjp}, samples=matrices, piecewise_linear=True, ties="left", reads=("out",),
-    family="activation"))
+@activation(kernels.relu, _relu_vjp, saved=("out",), couples=None, piecewise_linear=True,
+            subgradient="left")
+def relu(x: TensorLike) -> Tensor:
+    """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
 
-relu = public()(unary(RELU, kernels.relu))
-relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
-
-    Parameters
-    ----------
-    x : Tensor
-
-    Returns
-    -------
-    Tensor
-        Of the same shape.
-
-    References
-    ----------
     Nair & Hinton, *Rectified linear units improve restricted Boltzmann machines*, ICML 2010.
 
-    Examples
-    --------
     >>> relu(Tensor([-1.0, 2.0])).data
     array([0., 2.], dtype=float32)
     """
@@ -62,194 +44,119 @@ relu.__doc__ = """Rectify: max(x, 0), entry by entry; the derivative at 0 is 0.
 
 # ---- derivatives that are ops of their own: one quick pass in the first order, all digits
 
-def _slope_op(name: str, kernel: Callable[[np.ndarray], np.ndarray],
-              second: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    """The derivative of an activation; ``second`` is its own."""
-    op = register(Op(
-        name=f"{name}_slope", shape=_same, kernels={"array": kernel},
-        vjp={"x": lambda ct, out, x: ct * second(x)},
-        samples=smooth_matrices(wide=12.0), reads=("x",), couples=(), family="activation"))
-    return unary(op, kernel)
+def _sigmoid_second(x: Any) -> Any:
+    return sigmoid_slope(x) * tanh(-0.5 * x)
 
 
-def _sigmoid_second(x: Tensor) -> Tensor:
-    return _sigmoid_slope(x) * tanh(-0.5 * x)
+@activation(kernels.sigmoid_slope, lambda ct, out, x: ct * _sigmoid_second(x), saved=("x",),
+            domain=(-12.0, 12.0))
+def sigmoid_slope(x: TensorLike) -> Tensor:
+    """The derivative of `sigmoid`."""
 
 
-def _silu_second(x: Tensor) -> Tensor:
+def _silu_second(x: Any) -> Any:
     # 2 σ′ + x σ″; where x is cut off, σ′ is 0.
     x = clip(x, -1e3, 1e3)
-    return _sigmoid_slope(x) * (2.0 + x * tanh(-0.5 * x))
+    return sigmoid_slope(x) * (2.0 + x * tanh(-0.5 * x))
 
 
-def _gelu_second(x: Tensor) -> Tensor:
+@activation(kernels.silu_slope, lambda ct, out, x: ct * _silu_second(x), saved=("x",),
+            domain=(-12.0, 12.0))
+def silu_slope(x: TensorLike) -> Tensor:
+    """The derivative of `silu`."""
+
+
+def _gelu_second(x: Any) -> Any:
     # Of x σ(v): 2 σ′ v′ + x (σ″ v′² + σ′ v″), v = c (x + a x³); where x is cut off, σ′ is 0.
     c, a = 2 * math.sqrt(2 / math.pi), 0.044715
     x = clip(x, -40.0, 40.0)
     square = x * x
     v, dv = c * x * (1.0 + a * square), c * (1.0 + 3 * a * square)
-    return _sigmoid_slope(v) * (2.0 * dv + x * (dv * dv * tanh(-0.5 * v) + (6 * a * c) * x))
+    return sigmoid_slope(v) * (2.0 * dv + x * (dv * dv * tanh(-0.5 * v) + (6 * a * c) * x))
 
 
-_sigmoid_slope = _slope_op("sigmoid", kernels.sigmoid_slope, _sigmoid_second)
-_silu_slope = _slope_op("silu", kernels.silu_slope, _silu_second)
-_gelu_slope = _slope_op("gelu", kernels.gelu_slope, _gelu_second)
+@activation(kernels.gelu_slope, lambda ct, out, x: ct * _gelu_second(x), saved=("x",),
+            domain=(-12.0, 12.0))
+def gelu_slope(x: TensorLike) -> Tensor:
+    """The derivative of `gelu`."""
 
 
 # ---- smooth activations
 
-TANH = register(Op(
-    name="tanh", shape=_same, kernels={"array": np.tanh},
-    vjp={"x": lambda ct, out, x: ct * (4.0 * _sigmoid_slope(2.0 * x))},
-    samples=smooth_matrices(wide=6.0), reads=("x",), couples=(),
-    family="activation"))
+@activation(np.tanh, lambda ct, out, x: ct * (4.0 * sigmoid_slope(2.0 * x)), saved=("x",),
+            domain=(-6.0, 6.0))
+def tanh(x: TensorLike) -> Tensor:
+    """The hyperbolic tangent, entry by entry; its derivative is 1 − tanh².
 
-tanh = public(np.tanh)(unary(TANH, np.tanh))
-tanh.__doc__ = """The hyperbolic tangent, entry by entry; its derivative is 1 − tanh².
-
-    Parameters
-    ----------
-    x : Tensor
-
-    Examples
-    --------
     >>> tanh(Tensor([0.0])).data
     array([0.], dtype=float32)
     """
 
-SIGMOID = register(Op(
-    name="sigmoid", shape=_same, kernels={"array": kernels.sigmoid},
-    vjp={"x": lambda ct, out, x: ct * _sigmoid_slope(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
-    family="activation"))
 
-sigmoid = public()(unary(SIGMOID, kernels.sigmoid))
-sigmoid.__doc__ = """The logistic function 1 / (1 + exp(−x)), entry by entry; derivative σ (1 − σ).
+@activation(kernels.sigmoid, lambda ct, out, x: ct * sigmoid_slope(x), saved=("x",),
+            domain=(-12.0, 12.0))
+def sigmoid(x: TensorLike) -> Tensor:
+    """The logistic function 1 / (1 + exp(−x)), entry by entry; derivative σ (1 − σ).
 
-    Parameters
-    ----------
-    x : Tensor
-        Any size: nothing overflows.
-
-    Examples
-    --------
-    >>> sigmoid(Tensor([0.0, 1000.0])).data
+    >>> sigmoid(Tensor([0.0, 1000.0])).data             # nothing overflows
     array([0.5, 1. ], dtype=float32)
     """
 
-SOFTPLUS = register(Op(
-    name="softplus", shape=_same, kernels={"array": kernels.softplus},
-    vjp={"x": lambda ct, out, x: ct * sigmoid(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
-    family="activation"))
 
-softplus = public()(unary(SOFTPLUS, kernels.softplus))
-softplus.__doc__ = """log(1 + exp(x)), a smooth relu, entry by entry; its derivative is sigmoid(x).
+@activation(kernels.softplus, lambda ct, out, x: ct * sigmoid(x), saved=("x",),
+            domain=(-12.0, 12.0))
+def softplus(x: TensorLike) -> Tensor:
+    """log(1 + exp(x)), a smooth relu, entry by entry; its derivative is sigmoid(x).
 
-    Parameters
-    ----------
-    x : Tensor
-        Any size: nothing overflows.
-
-    Examples
-    --------
-    >>> softplus(Tensor([-1000.0, 1000.0])).data
+    >>> softplus(Tensor([-1000.0, 1000.0])).data        # nothing overflows
     array([   0., 1000.], dtype=float32)
     """
 
 
-SILU = register(Op(
-    name="silu", shape=_same, kernels={"array": kernels.silu},
-    vjp={"x": lambda ct, out, x: ct * _silu_slope(x)},
-    samples=smooth_matrices(wide=12.0), reads=("x",), couples=(),
-    family="activation"))
+@activation(kernels.silu, lambda ct, out, x: ct * silu_slope(x), saved=("x",),
+            domain=(-12.0, 12.0))
+def silu(x: TensorLike) -> Tensor:
+    """x · sigmoid(x), also called swish, entry by entry.
 
-silu = public()(unary(SILU, kernels.silu))
-silu.__doc__ = """x · sigmoid(x), also called swish, entry by entry.
-
-    Parameters
-    ----------
-    x : Tensor
-
-    References
-    ----------
     Elfwing, Uchibe & Doya, *Sigmoid-weighted linear units*, arXiv:1702.03118.
 
-    Examples
-    --------
     >>> silu(Tensor([0.0, 100.0])).data
     array([  0., 100.], dtype=float32)
     """
 
 
-GELU = register(Op(
-    name="gelu", shape=_same, kernels={"array": kernels.gelu},
-    vjp={"x": lambda ct, out, x: ct * _gelu_slope(x)},
-    samples=smooth_matrices(wide=5.0), reads=("x",), couples=(),
-    family="activation"))
-
-gelu = public()(unary(GELU, kernels.gelu))
-gelu.__doc__ = """The Gaussian error linear unit, in its tanh form, entry by entry.
+@activation(kernels.gelu, lambda ct, out, x: ct * gelu_slope(x), saved=("x",), domain=(-5.0, 5.0))
+def gelu(x: TensorLike) -> Tensor:
+    """The Gaussian error linear unit, in its tanh form, entry by entry.
 
     y = x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), within 5e-4 of x · Φ(x).
 
-    Parameters
-    ----------
-    x : Tensor
-
-    References
-    ----------
     Hendrycks & Gimpel, *Gaussian error linear units*, arXiv:1606.08415.
 
-    Examples
-    --------
     >>> gelu(Tensor([0.0, 10.0])).data
     array([ 0., 10.], dtype=float32)
     """
 
 
-def _leaky_relu_vjp(ct: Any, out: Any, x: Any, *, slope: float) -> Any:
+def _leaky_relu_vjp(ct: Any, out: Any, x: Any, *, negative_slope: float) -> Any:
     above = as_array(x) > 0
-    return ct * np.where(above, 1.0, slope).astype(ct.dtype) if slope else keep(above, ct)
+    if not negative_slope:
+        return keep(above, ct)
+    return ct * np.where(above, 1.0, negative_slope).astype(ct.dtype)
 
 
-def _leaky_relu_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("slope a power of two", (dyadic(rng, 3, 4),), {"slope": 0.25})
-    yield Sample("slope above one", (dyadic(rng, 2, 3),), {"slope": 1.5})
-    yield Sample("slope below zero", (dyadic(rng, 2, 3),), {"slope": -0.5})
+@activation(kernels.leaky_relu, _leaky_relu_vjp, saved=("x",), couples=None, piecewise_linear=True,
+            subgradient="left",
+            settings=({"negative_slope": 0.25}, {"negative_slope": 1.5}, {"negative_slope": -0.5}))
+def leaky_relu(x: TensorLike, *, negative_slope: float = 0.01) -> Tensor:
+    """x above zero, negative_slope · x elsewhere, entry by entry; at 0 that is the derivative.
 
+    A slope that is no finite number is a `SettingError`.  Maas, Hannun & Ng, *Rectifier
+    nonlinearities improve neural network acoustic models*, 2013.
 
-LEAKY_RELU = register(Op(
-    name="leaky_relu", shape=lambda x, *, slope: x, kernels={"array": kernels.leaky_relu},
-    vjp={"x": _leaky_relu_vjp}, samples=_leaky_relu_samples, piecewise_linear=True, ties="left",
-    reads=("x",), family="activation"))
-
-
-@public()
-def leaky_relu(x: Any, *, slope: float = 0.01) -> Tensor:
-    """x above zero, slope · x elsewhere, entry by entry; the derivative at 0 is the slope.
-
-    Parameters
-    ----------
-    x : Tensor
-    slope : float, default 0.01
-        The derivative below zero.
-
-    Raises
-    ------
-    SettingError
-        If the slope is not a finite number.
-
-    References
-    ----------
-    Maas, Hannun & Ng, *Rectifier nonlinearities improve neural network acoustic models*, 2013.
-
-    Examples
-    --------
-    >>> leaky_relu(Tensor([-1.0, 2.0]), slope=0.5).data
+    >>> leaky_relu(Tensor([-1.0, 2.0]), negative_slope=0.5).data
     array([-0.5,  2. ], dtype=float32)
     """
-    return apply(LEAKY_RELU, x, slope=checks.number("leaky_relu", "slope", slope))
 
 
 def _elu_vjp(ct: Any, out: Any, x: Any, *, alpha: float) -> Any:
@@ -267,34 +174,13 @@ def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("no overflow above", (np.array([-3.0, 0.5, 800.0]),), {"alpha": 0.75})
 
 
-ELU = register(Op(
-    name="elu", shape=lambda x, *, alpha: x, kernels={"array": kernels.elu}, vjp={"x": _elu_vjp},
-    samples=_elu_samples, ties="left", reads=("x",), couples=(),
-    family="activation"))
-
-
-@public()
-def elu(x: Any, *, alpha: float = 1.0) -> Tensor:
+@activation(kernels.elu, _elu_vjp, saved=("x",), subgradient="left", samples=_elu_samples)
+def elu(x: TensorLike, *, alpha: float = 1.0) -> Tensor:
     """x above zero, alpha · (exp(x) − 1) elsewhere, entry by entry; the derivative at 0 is alpha.
 
-    Parameters
-    ----------
-    x : Tensor
-    alpha : float, default 1.0
-        Minus the value far below zero.
+    An alpha that is no finite number is a `SettingError`.  Clevert, Unterthiner & Hochreiter,
+    *Exponential linear units*, arXiv:1511.07289.
 
-    Raises
-    ------
-    SettingError
-        If alpha is not a finite number.
-
-    References
-    ----------
-    Clevert, Unterthiner & Hochreiter, *Exponential linear units*, arXiv:1511.07289.
-
-    Examples
-    --------
     >>> elu(Tensor([-1000.0, 2.0])).data
     array([-1.,  2.], dtype=float32)
     """
-    return apply(ELU, x, alpha=checks.number("elu", "alpha", alpha))

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks, shapes
-from tinygrad_cnn.core import Tensor, apply, as_tensor, expose
-from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core import Tensor, apply, as_tensor, make_function
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
+from tinygrad_cnn.ops.declare import geometry
 from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
-from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
@@ -113,60 +113,55 @@ def _conv2d_flops(x: Shape, w: Shape, b: Shape | None = None, *, out_shape: Shap
 
 
 CONV2D = register(Op(
-    name="conv2d",
-    axes="N H W C, KH KW C/groups O, O -> N OH OW O",
-    shape=shapes.conv2d,
+    name="conv2d", axes="N H W C, KH KW C/groups O, O -> N OH OW O", shape=shapes.conv2d,
     kernels={"winograd": winograd.conv2d, "blas": blas.conv2d, "compiled": compiled.conv2d,
              "reference": reference.conv2d},
-    choose=select.conv2d,
-    vjp={"x": _conv2d_vjp_x, "w": _conv2d_vjp_w, "b": _conv2d_vjp_b},
-    affine_in=("x", "w", "b"), reads=("x", "w"), family="conv",
-    samples=_conv2d_samples, flops=_conv2d_flops,
-    rejects=(
-        Reject("channels", ((2, 8, 8, 4), (3, 3, 3, 5), None), _PLAIN, "C is 4 in x but 3 in w"),
-        Reject("groups", ((2, 8, 8, 4), (3, 3, 3, 6), None), _PLAIN | {"groups": 2},
-               "3 × 2 groups = 6"),
-        Reject("filters", ((2, 8, 8, 4), (3, 3, 2, 5), None), _PLAIN | {"groups": 2},
-               "5 filters cannot be shared out among 2 groups"),
-        Reject("bias", ((2, 8, 8, 3), (3, 3, 3, 5), (4,)), _PLAIN, "O is 5 in w but 4 in b"),
-        Reject("rank", ((8, 8, 3), (3, 3, 3, 5), None), _PLAIN, "x needs 4 axes, got 3"),
-        Reject("image too small", ((1, 2, 2, 1), (3, 3, 1, 1), None), _PLAIN, "does not fit"),
-        Reject("stride", ((1, 4, 4, 1), (3, 3, 1, 1), None), _PLAIN | {"stride": (0, 1)},
-               "stride must be at least 1"),
-    ),
-))
+    choose=select.conv2d, vjp={"x": _conv2d_vjp_x, "w": _conv2d_vjp_w, "b": _conv2d_vjp_b},
+    test=OpTest(
+        samples=_conv2d_samples, exact_in=("x", "w", "b"),
+        error_inputs=(
+            ErrorInput("channels", ((2, 8, 8, 4), (3, 3, 3, 5), None), _PLAIN,
+                       "C is 4 in x but 3 in w"),
+            ErrorInput("groups", ((2, 8, 8, 4), (3, 3, 3, 6), None), _PLAIN | {"groups": 2},
+                       "3 × 2 groups = 6"),
+            ErrorInput("filters", ((2, 8, 8, 4), (3, 3, 2, 5), None), _PLAIN | {"groups": 2},
+                       "5 filters cannot be shared out among 2 groups"),
+            ErrorInput("bias", ((2, 8, 8, 3), (3, 3, 3, 5), (4,)), _PLAIN,
+                       "O is 5 in w but 4 in b"),
+            ErrorInput("rank", ((8, 8, 3), (3, 3, 3, 5), None), _PLAIN, "x needs 4 axes, got 3"),
+            ErrorInput("image too small", ((1, 2, 2, 1), (3, 3, 1, 1), None), _PLAIN,
+                       "does not fit"),
+            ErrorInput("stride", ((1, 4, 4, 1), (3, 3, 1, 1), None), _PLAIN | {"stride": (0, 1)},
+                       "stride must be at least 1"),)),
+    saved=("x", "w"), family="conv", flops=_conv2d_flops))
 
 CONV2D_INPUT = register(Op(
-    name="conv2d_input",
-    axes="N OH OW O, KH KW C/groups O -> N H W C",
-    shape=shapes.conv2d_input,
+    name="conv2d_input", axes="N OH OW O, KH KW C/groups O -> N H W C", shape=shapes.conv2d_input,
     kernels={"winograd": winograd.conv2d_input, "blas": blas.conv2d_input,
              "compiled": compiled.conv2d_input, "reference": reference.conv2d_input},
-    choose=select.conv2d_input,
-    vjp={"y": _conv2d_input_vjp_y, "w": _conv2d_input_vjp_w},
-    affine_in=("y", "w"), reads=("y", "w"), family="conv",
-    samples=_conv2d_input_samples,
-    flops=lambda y, w, *, out_shape, **settings: 2 * math.prod(y) * math.prod(w[:3]),
-    rejects=(Reject("image", ((1, 4, 4, 2), (3, 3, 1, 2)), _PLAIN | {"image_size": (7, 7)},
-                    "conv2d makes (1, 5, 5, 2)"),),
-))
+    choose=select.conv2d_input, vjp={"y": _conv2d_input_vjp_y, "w": _conv2d_input_vjp_w},
+    test=OpTest(
+        samples=_conv2d_input_samples, exact_in=("y", "w"),
+        error_inputs=(
+            ErrorInput("image", ((1, 4, 4, 2), (3, 3, 1, 2)), _PLAIN | {"image_size": (7, 7)},
+                       "conv2d makes (1, 5, 5, 2)"),)),
+    saved=("y", "w"), family="conv",
+    flops=lambda y, w, *, out_shape, **settings: 2 * math.prod(y) * math.prod(w[:3])))
 
 CONV2D_WEIGHT = register(Op(
-    name="conv2d_weight",
-    axes="N H W C, N OH OW O -> KH KW C/groups O",
-    shape=shapes.conv2d_weight,
+    name="conv2d_weight", axes="N H W C, N OH OW O -> KH KW C/groups O", shape=shapes.conv2d_weight,
     kernels={"winograd": winograd.conv2d_weight, "blas": blas.conv2d_weight,
              "compiled": compiled.conv2d_weight, "reference": reference.conv2d_weight},
-    choose=select.conv2d_weight,
-    vjp={"x": _conv2d_weight_vjp_x, "y": _conv2d_weight_vjp_y},
-    affine_in=("x", "y"), reads=("x", "y"), family="conv",
-    samples=_conv2d_weight_samples,
-    flops=lambda x, y, *, out_shape, **settings: 2 * math.prod(y) * math.prod(out_shape[:3]),
-    rejects=(Reject("window", ((1, 6, 6, 1), (1, 4, 4, 2)), _PLAIN | {"kernel_size": (2, 2)},
-                    "conv2d makes (1, 5, 5, 2)"),),
-))
+    choose=select.conv2d_weight, vjp={"x": _conv2d_weight_vjp_x, "y": _conv2d_weight_vjp_y},
+    test=OpTest(
+        samples=_conv2d_weight_samples, exact_in=("x", "y"),
+        error_inputs=(
+            ErrorInput("window", ((1, 6, 6, 1), (1, 4, 4, 2)), _PLAIN | {"kernel_size": (2, 2)},
+                       "conv2d makes (1, 5, 5, 2)"),)),
+    saved=("x", "y"), family="conv",
+    flops=lambda x, y, *, out_shape, **settings: 2 * math.prod(y) * math.prod(out_shape[:3])))
 
-conv2d_input = expose(CONV2D_INPUT)
+conv2d_input = make_function(CONV2D_INPUT)
 conv2d_input.__doc__ = """The adjoint of `conv2d` in its images.
 
     Parameters
@@ -197,7 +192,7 @@ conv2d_input.__doc__ = """The adjoint of `conv2d` in its images.
            [1., 2., 1.]])
     """
 
-conv2d_weight = expose(CONV2D_WEIGHT)
+conv2d_weight = make_function(CONV2D_WEIGHT)
 conv2d_weight.__doc__ = """The adjoint of `conv2d` in its filters: images against results.
 
     Parameters
@@ -228,7 +223,7 @@ conv2d_weight.__doc__ = """The adjoint of `conv2d` in its filters: images agains
     """
 
 
-@public()
+@register_function()
 def conv2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
            groups: int = 1) -> Tensor:
     """Slide the filters ``w`` over the images ``x`` and sum the products.
@@ -357,22 +352,22 @@ def _conv_transpose2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 
 CONV_TRANSPOSE2D = register(Op(
-    name="conv_transpose2d",
-    shape=_conv_transpose2d_shape,
+    name="conv_transpose2d", shape=_conv_transpose2d_shape,
     kernels={"winograd": _transposed(winograd.conv2d_input), "blas": _transposed(blas.conv2d_input),
              "reference": _transposed(reference.conv2d_input)},
     vjp={"x": _conv_transpose2d_vjp_x, "w": _conv_transpose2d_vjp_w,
          "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
-    affine_in=("x", "w", "b"), reads=("x", "w"), family="conv",
-    samples=_conv_transpose2d_samples,
+    test=OpTest(
+        samples=_conv_transpose2d_samples, exact_in=("x", "w", "b"),
+        error_inputs=(
+            ErrorInput("bias", ((1, 2, 2, 3), (2, 2, 3, 4), (3,)), _PLAIN | {"image_size": (3, 3)},
+                       "the result has 4 channels"),)),
+    saved=("x", "w"), family="conv",
     flops=lambda x, w, b=None, *, out_shape, **settings:
-        2 * math.prod(x) * w[0] * w[1] * w[3],
-    rejects=(Reject("bias", ((1, 2, 2, 3), (2, 2, 3, 4), (3,)), _PLAIN | {"image_size": (3, 3)},
-                    "the result has 4 channels"),),
-))
+        2 * math.prod(x) * w[0] * w[1] * w[3]))
 
 
-@public()
+@register_function()
 def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0,
                      output_padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
     """Spread each pixel of ``x`` over a window of the result: the adjoint of `conv2d`, upsampling.

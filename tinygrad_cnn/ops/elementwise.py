@@ -13,19 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor, apply, as_array, as_setting, as_tensor, binary, unary
-from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_setting, as_tensor
+from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.ops.samples import broadcasting, matrices, smooth_matrices
+from tinygrad_cnn.ops.declare import broadcasting, elementwise
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["abs", "add", "clip", "div", "exp", "expm1", "log", "maximum", "minimum", "mul", "neg",
            "power", "sqrt", "sub", "where"]
-
-
-def _same(x: Shape) -> Shape:
-    return x
 
 
 def keep(condition: np.ndarray, ct: Any) -> Any:
@@ -38,79 +34,54 @@ def keep(condition: np.ndarray, ct: Any) -> Any:
 
 # ---- arithmetic
 
-ADD = register(Op(
-    name="add", shape=lambda a, b: broadcast("add", a=a, b=b), kernels={"array": kernels.add},
-    vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
+@elementwise(kernels.add, lambda ct, out, a, b: ct, lambda ct, out, a, b: ct, ufunc=np.add,
+             saved=(), couples=None, exact_in=("a", "b"))
+def add(a: TensorLike, b: TensorLike) -> Tensor:
+    """Add: a + b, of which each gradient is summed back to the shape of its operand.
 
-SUB = register(Op(
-    name="sub", shape=lambda a, b: broadcast("sub", a=a, b=b), kernels={"array": kernels.sub},
-    vjp={"a": lambda ct, out, a, b: ct, "b": lambda ct, out, a, b: -ct},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=()))
+    The operands of this and of every function of two inputs broadcast as in NumPy; an array or a
+    number takes the dtype of the tensor.  Shapes that do not broadcast are a `ShapeError`, float32
+    with float64 is a `DTypeError`.
 
-MUL = register(Op(
-    name="mul", shape=lambda a, b: broadcast("mul", a=a, b=b), kernels={"array": kernels.mul},
-    vjp={"a": lambda ct, out, a, b: ct * b, "b": lambda ct, out, a, b: ct * a},
-    samples=broadcasting(), affine_in=("a", "b"), broadcasts=True, reads=("a", "b"), couples=()))
-
-DIV = register(Op(
-    name="div", shape=lambda a, b: broadcast("div", a=a, b=b), kernels={"array": kernels.div},
-    vjp={"a": lambda ct, out, a, b: ct / b, "b": lambda ct, out, a, b: ct * -(a / b / b)},
-    samples=broadcasting(b=(0.5, 2.0)), broadcasts=True, reads=("a", "b"), couples=()))
-
-NEG = register(Op(
-    name="neg", shape=_same, kernels={"array": np.negative},
-    vjp={"x": lambda ct, out, x: -ct},
-    samples=matrices, affine_in=("x",), reads=()))
-
-_add, _sub, _mul = binary(ADD, np.add), binary(SUB, np.subtract), binary(MUL, np.multiply)
-_div, _neg = binary(DIV, np.true_divide), unary(NEG, np.negative)
-
-# Operators find these by name, without a call in between.
-add = public(np.add)(_add)
-sub = public(np.subtract)(_sub)
-mul = public(np.multiply)(_mul)
-div = public(np.true_divide)(_div)
-neg = public(np.negative)(_neg)
-
-_ARITHMETIC = """{line}
-
-    The operands broadcast as in NumPy, and each gradient is summed back to its operand's shape.
-    ``a {sign} b`` on tensors is this function.
-
-    Parameters
-    ----------
-    a, b : Tensor, array_like or number
-        What is no tensor takes the dtype of the tensor.
-
-    Returns
-    -------
-    Tensor
-        Of the broadcast shape.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not broadcast.
-    DTypeError
-        If one is float32 and the other float64.
-
-    Examples
-    --------
-    >>> {name}(Tensor([6.0, 8.0]), Tensor([2.0])).data
-    {result}
+    >>> add(Tensor([6.0, 8.0]), Tensor([2.0])).data
+    array([ 8., 10.], dtype=float32)
     """
-for _function, _line, _sign, _result in (
-        (add, "Add: a + b.", "+", "array([ 8., 10.], dtype=float32)"),
-        (sub, "Subtract: a − b.", "-", "array([4., 6.], dtype=float32)"),
-        (mul, "Multiply: a · b.", "*", "array([12., 16.], dtype=float32)"),
-        (div, "Divide: a / b.", "/", "array([3., 4.], dtype=float32)")):
-    _function.__doc__ = _ARITHMETIC.format(line=_line, sign=_sign, result=_result,
-                                           name=_function.__name__)
-neg.__doc__ = """Negate: −x.
 
-    Examples
-    --------
+
+@elementwise(kernels.sub, lambda ct, out, a, b: ct, lambda ct, out, a, b: -ct, ufunc=np.subtract,
+             saved=(), couples=None, exact_in=("a", "b"))
+def sub(a: TensorLike, b: TensorLike) -> Tensor:
+    """Subtract: a − b.
+
+    >>> sub(Tensor([6.0, 8.0]), Tensor([2.0])).data
+    array([4., 6.], dtype=float32)
+    """
+
+
+@elementwise(kernels.mul, lambda ct, out, a, b: ct * b, lambda ct, out, a, b: ct * a,
+             ufunc=np.multiply, saved=("a", "b"), exact_in=("a", "b"))
+def mul(a: TensorLike, b: TensorLike) -> Tensor:
+    """Multiply: a · b.
+
+    >>> mul(Tensor([6.0, 8.0]), Tensor([2.0])).data
+    array([12., 16.], dtype=float32)
+    """
+
+
+@elementwise(kernels.div, lambda ct, out, a, b: ct / b, lambda ct, out, a, b: ct * -(a / b / b),
+             ufunc=np.true_divide, saved=("a", "b"), domain=(None, (0.5, 2.0)))
+def div(a: TensorLike, b: TensorLike) -> Tensor:
+    """Divide: a / b.
+
+    >>> div(Tensor([6.0, 8.0]), Tensor([2.0])).data
+    array([3., 4.], dtype=float32)
+    """
+
+
+@elementwise(np.negative, lambda ct, out, x: -ct, saved=(), couples=None, exact_in=("x",))
+def neg(x: TensorLike) -> Tensor:
+    """Negate: −x.
+
     >>> neg(Tensor([1.0, -2.0])).data
     array([-1.,  2.], dtype=float32)
     """
@@ -130,122 +101,61 @@ def _power_vjp_b(ct: Any, out: Any, a: Any, b: Any) -> Any:
     return ct * where(nothing, 0.0, out) * log(where(nothing, 1.0, a))
 
 
-POWER = register(Op(
-    name="power", shape=lambda a, b: broadcast("power", a=a, b=b),
-    kernels={"array": kernels.power}, vjp={"a": _power_vjp_a, "b": _power_vjp_b},
-    samples=broadcasting(a=(0.5, 2.0), b=(-2.0, 2.0)), broadcasts=True, couples=()))
+@elementwise(kernels.power, _power_vjp_a, _power_vjp_b, ufunc=np.power,
+             domain=((0.5, 2.0), (-2.0, 2.0)))
+def power(a: TensorLike, b: TensorLike) -> Tensor:
+    """Raise to a power: ∂(a ** b)/∂a = b · a^(b−1), ∂/∂b = a^b · log a.
 
-
-@public(np.power)
-def power(a: Any, b: Any) -> Tensor:
-    """Raise ``a`` to the power ``b``, entry by entry.
-
-    ∂/∂a = b · a^(b−1), ∂/∂b = a^b · log a.  ``a ** b`` on tensors is this function.
-
-    Parameters
-    ----------
-    a, b : Tensor, array_like or number
-        Base and exponent; they broadcast.
-
-    Raises
-    ------
-    ShapeError, DTypeError
-        As `add`.
-
-    Examples
-    --------
     >>> power(Tensor([2.0, 3.0]), 2).data
     array([4., 9.], dtype=float32)
     """
-    return apply(POWER, a, b)
 
 
-EXP = register(Op(
-    name="exp", shape=_same, kernels={"array": np.exp}, vjp={"x": lambda ct, out, x: ct * out},
-    samples=smooth_matrices(), reads=("out",), couples=()))
+@elementwise(np.exp, lambda ct, out, x: ct * out, saved=("out",), domain=(-2.0, 2.0))
+def exp(x: TensorLike) -> Tensor:
+    """The exponential, entry by entry; its own derivative.
 
-EXPM1 = register(Op(
-    name="expm1", shape=_same, kernels={"array": np.expm1},
-    vjp={"x": lambda ct, out, x: ct * (out + 1.0)},
-    samples=smooth_matrices(), reads=("out",), couples=()))
-
-LOG = register(Op(
-    name="log", shape=_same, kernels={"array": np.log}, vjp={"x": lambda ct, out, x: ct / x},
-    samples=smooth_matrices(0.25, 3.0), reads=("x",), couples=()))
-
-SQRT = register(Op(
-    name="sqrt", shape=_same, kernels={"array": np.sqrt},
-    vjp={"x": lambda ct, out, x: ct * 0.5 / out},
-    samples=smooth_matrices(0.25, 3.0), reads=("out",), couples=()))
-
-ABS = register(Op(
-    name="abs", shape=_same, kernels={"array": np.abs},
-    vjp={"x": lambda ct, out, x: ct * np.sign(as_array(x))},
-    samples=matrices, piecewise_linear=True, ties="middle", reads=("x",), couples=()))
-
-exp = public(np.exp)(unary(EXP, np.exp))
-exp.__doc__ = """The exponential, entry by entry; its own derivative.
-
-    Parameters
-    ----------
-    x : Tensor
-
-    Examples
-    --------
     >>> exp(Tensor([0.0])).data
     array([1.], dtype=float32)
     """
 
-expm1 = public(np.expm1)(unary(EXPM1, np.expm1))
-expm1.__doc__ = """exp(x) − 1, entry by entry, with all digits where x is small.
 
-    Parameters
-    ----------
-    x : Tensor
+@elementwise(np.expm1, lambda ct, out, x: ct * (out + 1.0), saved=("out",), domain=(-2.0, 2.0))
+def expm1(x: TensorLike) -> Tensor:
+    """exp(x) − 1, entry by entry, with all digits where x is small; its derivative is exp(x).
 
-    Examples
-    --------
     >>> expm1(Tensor([1e-10])).data
     array([1.e-10], dtype=float32)
     """
 
-log = public(np.log)(unary(LOG, np.log))
-log.__doc__ = """The natural logarithm, entry by entry; its derivative is 1/x.
 
-    Parameters
-    ----------
-    x : Tensor
-        Above 0; as in NumPy, 0 gives −inf and less gives NaN, with a warning.
+@elementwise(np.log, lambda ct, out, x: ct / x, saved=("x",), domain=(0.25, 3.0))
+def log(x: TensorLike) -> Tensor:
+    """The natural logarithm, entry by entry; its derivative is 1/x.
 
-    Examples
-    --------
+    As in NumPy, 0 gives −inf and less gives NaN, with a warning.
+
     >>> log(Tensor([1.0])).data
     array([0.], dtype=float32)
     """
 
-sqrt = public(np.sqrt)(unary(SQRT, np.sqrt))
-sqrt.__doc__ = """The square root, entry by entry; its derivative is 1 / (2 √x).
 
-    Parameters
-    ----------
-    x : Tensor
-        At least 0; at 0 the derivative is infinite, and a cotangent of 0 stays 0.
+@elementwise(np.sqrt, lambda ct, out, x: ct * 0.5 / out, saved=("out",), domain=(0.25, 3.0))
+def sqrt(x: TensorLike) -> Tensor:
+    """The square root, entry by entry; its derivative is 1 / (2 √x).
 
-    Examples
-    --------
+    At 0 the derivative is infinite, and a cotangent of 0 stays 0.
+
     >>> sqrt(Tensor([9.0])).data
     array([3.], dtype=float32)
     """
 
-abs = public(np.abs)(unary(ABS, np.abs))
-abs.__doc__ = """The absolute value, entry by entry; its derivative is the sign, and 0 at 0.
 
-    Parameters
-    ----------
-    x : Tensor
+@elementwise(np.abs, lambda ct, out, x: ct * np.sign(as_array(x)), saved=("x",),
+             piecewise_linear=True, subgradient="middle")
+def abs(x: TensorLike) -> Tensor:
+    """The absolute value, entry by entry; its derivative is the sign, and 0 at 0.
 
-    Examples
-    --------
     >>> abs(Tensor([-3.0, 2.0])).data
     array([3., 2.], dtype=float32)
     """
@@ -261,54 +171,23 @@ def _larger(ct: Any, a: Any, b: Any) -> Any:
     return kept * np.where(ties, 0.5, 1.0).astype(ct.dtype) if ties.any() else kept
 
 
-MAXIMUM = register(Op(
-    name="maximum", shape=lambda a, b: broadcast("maximum", a=a, b=b),
-    kernels={"array": np.maximum},
-    vjp={"a": lambda ct, out, a, b: _larger(ct, a, b),
-         "b": lambda ct, out, a, b: _larger(ct, b, a)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
+@elementwise(np.maximum, lambda ct, out, a, b: _larger(ct, a, b),
+             lambda ct, out, a, b: _larger(ct, b, a), saved=("a", "b"), couples=None,
+             piecewise_linear=True, subgradient="even")
+def maximum(a: TensorLike, b: TensorLike) -> Tensor:
+    """The larger of two values, entry by entry; a tie shares the gradient evenly.
 
-MINIMUM = register(Op(
-    name="minimum", shape=lambda a, b: broadcast("minimum", a=a, b=b),
-    kernels={"array": np.minimum},
-    vjp={"a": lambda ct, out, a, b: _larger(ct, b, a),
-         "b": lambda ct, out, a, b: _larger(ct, a, b)},
-    samples=broadcasting(), piecewise_linear=True, ties="even", broadcasts=True, reads=("a", "b")))
-
-maximum = public(np.maximum)(binary(MAXIMUM, np.maximum))
-maximum.__doc__ = """The larger of two values, entry by entry; a tie shares the gradient evenly.
-
-    Parameters
-    ----------
-    a, b : Tensor, array_like or number
-        They broadcast.
-
-    Raises
-    ------
-    ShapeError, DTypeError
-        As `add`.
-
-    Examples
-    --------
     >>> maximum(Tensor([1.0, 5.0]), 3.0).data
     array([3., 5.], dtype=float32)
     """
 
-minimum = public(np.minimum)(binary(MINIMUM, np.minimum))
-minimum.__doc__ = """The smaller of two values, entry by entry; a tie shares the gradient evenly.
 
-    Parameters
-    ----------
-    a, b : Tensor, array_like or number
-        They broadcast.
+@elementwise(np.minimum, lambda ct, out, a, b: _larger(ct, b, a),
+             lambda ct, out, a, b: _larger(ct, a, b), saved=("a", "b"), couples=None,
+             piecewise_linear=True, subgradient="even")
+def minimum(a: TensorLike, b: TensorLike) -> Tensor:
+    """The smaller of two values, entry by entry; a tie shares the gradient evenly.
 
-    Raises
-    ------
-    ShapeError, DTypeError
-        As `add`.
-
-    Examples
-    --------
     >>> minimum(Tensor([1.0, 5.0]), 3.0).data
     array([1., 3.], dtype=float32)
     """
@@ -327,11 +206,11 @@ def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
 
 CLIP = register(Op(
     name="clip", shape=lambda x, *, low, high: x, kernels={"array": kernels.clip},
-    vjp={"x": _clip_vjp}, samples=_clip_samples, piecewise_linear=True, ties="larger",
-    reads=("x",)))
+    vjp={"x": _clip_vjp},
+    test=OpTest(samples=_clip_samples, piecewise_linear=True, subgradient="larger"), saved=("x",)))
 
 
-@public()
+@register_function()
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """The nearest number in [low, high]; the gradient passes on the closed interval.
 
@@ -406,10 +285,10 @@ WHERE = register(Op(
     name="where", shape=_where_shape, kernels={"array": kernels.where},
     vjp={"a": lambda ct, out, a, b, *, condition: keep(condition, ct),
          "b": lambda ct, out, a, b, *, condition: keep(~condition, ct)},
-    samples=_where_samples, affine_in=("a", "b"), broadcasts=True, reads=()))
+    test=OpTest(samples=_where_samples, exact_in=("a", "b")), saved=(), broadcasts=True))
 
 
-@public()
+@register_function()
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """``a`` where the condition holds, ``b`` elsewhere.
 

@@ -13,8 +13,16 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, as_array, as_dtype, as_setting, as_tensor, expose
-from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core import (
+    Tensor,
+    apply,
+    as_array,
+    as_dtype,
+    as_setting,
+    as_tensor,
+    make_function,
+)
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import layout as kernels
 from tinygrad_cnn.kernels import reference
@@ -46,12 +54,14 @@ def _reshape_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
 
 RESHAPE = register(Op(
     name="reshape", shape=_reshape_shape, kernels={"array": lambda x, *, shape: x.reshape(shape)},
-    vjp={"x": _reshape_vjp}, samples=_reshape_samples, affine_in=("x",),
-    reads=(), family="shape", flops=lambda x, *, out_shape, shape: 0,
-    rejects=(Reject("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)"),)))
+    vjp={"x": _reshape_vjp},
+    test=OpTest(
+        samples=_reshape_samples, exact_in=("x",),
+        error_inputs=(ErrorInput("too many", ((2, 3),), {"shape": (7,)}, "cannot fill (7,)"),)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, shape: 0))
 
 
-@public()
+@register_function()
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     """The same values, in reading order, in another shape.
 
@@ -87,7 +97,7 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     return apply(RESHAPE, x, shape=tuple(sizes))
 
 
-@public()
+@register_function()
 def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     """All axes but the first into one: (N, H, W, C) -> (N, H·W·C), in reading order.
 
@@ -122,7 +132,7 @@ def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     return reshape(x, (*x.shape[:first], math.prod(x.shape[first:last + 1]), *x.shape[last + 1:]))
 
 
-@public()
+@register_function()
 def squeeze(x: Any, axis: Any = None) -> Tensor:
     """Take away axes of one entry: those named, or all.
 
@@ -150,7 +160,7 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in gone))
 
 
-@public()
+@register_function()
 def expand_dims(x: Any, axis: Any) -> Tensor:
     """Put in axes of one entry, at these places of the result.
 
@@ -203,13 +213,12 @@ def _transpose_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axes: tuple[int, ...])
 
 TRANSPOSE = register(Op(
     name="transpose", shape=lambda x, *, axes: tuple(x[i] for i in axes),
-    kernels={"array": lambda x, *, axes: x.transpose(axes)},
-    vjp={"x": _transpose_vjp},
-    samples=_transpose_samples, affine_in=("x",), reads=(), family="shape",
+    kernels={"array": lambda x, *, axes: x.transpose(axes)}, vjp={"x": _transpose_vjp},
+    test=OpTest(samples=_transpose_samples, exact_in=("x",)), saved=(), family="shape",
     flops=lambda x, *, out_shape, axes: 0))
 
 
-@public()
+@register_function()
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     """The axes in another order: axis i of the result is axis ``axes[i]`` of ``x``.
 
@@ -241,7 +250,7 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
 
 
 permute = transpose
-public()(permute)
+register_function()(permute)
 
 
 # ---- astype: the one op whose result has another dtype than its input
@@ -254,12 +263,14 @@ ASTYPE = register(Op(
     name="astype", shape=lambda x, *, dtype: x,
     kernels={"array": lambda x, *, dtype: x.astype(x.dtype if x.dtype.kind == "c" else dtype)},
     vjp={"x": _astype_vjp},
-    samples=lambda rng: iter([Sample("to float64", (dyadic(rng, 2, 3),),
+    test=OpTest(
+        samples=lambda rng: iter([Sample("to float64", (dyadic(rng, 2, 3),),
                                      {"dtype": np.dtype(np.float64)})]),
-    affine_in=("x",), reads=(), family="shape"))
+        exact_in=("x",)),
+    saved=(), family="shape"))
 
 
-@public()
+@register_function()
 def astype(x: Any, dtype: Any) -> Tensor:
     """Cast; the gradient is cast back to the dtype of ``x``.
 
@@ -351,26 +362,29 @@ def _unpad_vjp(ct: Tensor, out: Tensor, y: Tensor, *, widths: Widths, mode: str)
 PAD = register(Op(
     name="pad", shape=_pad_shape, kernels={"array": kernels.pad, "reference": reference.pad},
     vjp={"x": _pad_vjp},
-    samples=_pad_samples, affine_in=("x",), reads=(), family="shape",
-    flops=lambda x, *, out_shape, widths, mode, value: 0,
-    rejects=(
-        Reject("too few widths", ((2, 3),),
-               {"widths": ((0, 0),), "mode": "constant", "value": 0.0}, "1 pairs"),
-        Reject("unknown mode", ((2, 3),),
-               {"widths": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0}, "has no adjoint"),
-        Reject("nothing to copy", ((2, 0),),
-               {"widths": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0}, "has none"),
-    )))
+    test=OpTest(
+        samples=_pad_samples, exact_in=("x",),
+        error_inputs=(
+            ErrorInput("too few widths", ((2, 3),),
+                       {"widths": ((0, 0),), "mode": "constant", "value": 0.0}, "1 pairs"),
+            ErrorInput("unknown mode", ((2, 3),),
+                       {"widths": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0},
+                       "has no adjoint"),
+            ErrorInput("nothing to copy", ((2, 0),),
+                       {"widths": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0}, "has none"),)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, widths, mode, value: 0))
 
 UNPAD = register(Op(
     name="unpad", shape=_unpad_shape,
-    kernels={"array": kernels.unpad, "reference": reference.unpad},
-    vjp={"y": _unpad_vjp},
-    samples=_unpad_samples, affine_in=("y",), reads=(), family="shape",
-    rejects=(Reject("too wide", ((2, 3),), {"widths": ((2, 1), (0, 0)), "mode": "edge"},
-                    "more than the input"),)))
+    kernels={"array": kernels.unpad, "reference": reference.unpad}, vjp={"y": _unpad_vjp},
+    test=OpTest(
+        samples=_unpad_samples, exact_in=("y",),
+        error_inputs=(
+            ErrorInput("too wide", ((2, 3),), {"widths": ((2, 1), (0, 0)), "mode": "edge"},
+                       "more than the input"),)),
+    saved=(), family="shape"))
 
-unpad = expose(UNPAD)
+unpad = make_function(UNPAD)
 unpad.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it came from.
 
     Parameters
@@ -392,7 +406,7 @@ unpad.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it
     """
 
 
-@public()
+@register_function()
 def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> Tensor:
     """Put more entries around a tensor.
 
@@ -498,16 +512,16 @@ def _spread_vjp(ct: Tensor, out: Tensor, y: Tensor, *, index: tuple[Any, ...],
 GETITEM = register(Op(
     name="getitem", shape=_getitem_shape, kernels={"array": lambda x, *, index: x[index]},
     vjp={"x": _getitem_vjp},
-    samples=_getitem_samples, affine_in=("x",), reads=(), family="shape",
-    flops=lambda x, *, out_shape, index: 0,
-    rejects=(Reject("out of range", ((2, 3),), {"index": (5,)}, "does not fit"),)))
+    test=OpTest(
+        samples=_getitem_samples, exact_in=("x",),
+        error_inputs=(ErrorInput("out of range", ((2, 3),), {"index": (5,)}, "does not fit"),)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, index: 0))
 
 SPREAD = register(Op(
-    name="spread", shape=_spread_shape, kernels={"array": kernels.spread},
-    vjp={"y": _spread_vjp},
-    samples=_spread_samples, affine_in=("y",), reads=(), family="shape"))
+    name="spread", shape=_spread_shape, kernels={"array": kernels.spread}, vjp={"y": _spread_vjp},
+    test=OpTest(samples=_spread_samples, exact_in=("y",)), saved=(), family="shape"))
 
-spread = expose(SPREAD)
+spread = make_function(SPREAD)
 spread.__doc__ = """The adjoint of indexing: zeros of ``shape`` with ``y`` added at ``index``.
 
     Parameters
@@ -549,7 +563,7 @@ def _plain_index(item: Any) -> Any:
     return array
 
 
-@public()
+@register_function()
 def getitem(x: Any, index: Any) -> Tensor:
     """Take entries, as NumPy's indexing does; ``x[index]`` on tensors is this function.
 
@@ -600,10 +614,12 @@ def _concatenate_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 CONCATENATE = register(Op(
     name="concatenate", shape=_concatenate_shape,
-    kernels={"array": lambda *xs, axis: np.concatenate(xs, axis)},
-    vjp={"xs": _concatenate_vjp}, samples=_concatenate_samples, affine_in=("xs",), reads=(),
-    family="shape", flops=lambda *xs, out_shape, axis: 0,
-    rejects=(Reject("rows differ", ((2, 3), (4, 3)), {"axis": 1}, "xs[1] is (4, 3)"),)))
+    kernels={"array": lambda *xs, axis: np.concatenate(xs, axis)}, vjp={"xs": _concatenate_vjp},
+    test=OpTest(
+        samples=_concatenate_samples, exact_in=("xs",),
+        error_inputs=(
+            ErrorInput("rows differ", ((2, 3), (4, 3)), {"axis": 1}, "xs[1] is (4, 3)"),)),
+    saved=(), family="shape", flops=lambda *xs, out_shape, axis: 0))
 
 
 def _check_several(op: str, xs: Any) -> None:
@@ -613,7 +629,7 @@ def _check_several(op: str, xs: Any) -> None:
         raise SettingError(f"{op}: xs is empty; there must be at least one tensor")
 
 
-@public()
+@register_function()
 def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join tensors along an axis that they have.
 
@@ -642,7 +658,7 @@ def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
                  axis=checks.axis_index("concatenate", axis, first.shape))
 
 
-@public()
+@register_function()
 def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, apply, as_tensor
-from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import products, reference
 from tinygrad_cnn.ops.layout import reshape, squeeze, transpose
@@ -57,12 +57,14 @@ MATMUL = register(Op(
     name="matmul", shape=_matmul_shape,
     kernels={"array": products.matmul, "reference": reference.matmul},
     vjp={"a": _matmul_vjp_a, "b": _matmul_vjp_b},
-    samples=_matmul_samples, affine_in=("a", "b"), broadcasts=True, reads=("a", "b"),
-    family="linear", flops=lambda a, b, *, out_shape: 2 * math.prod(out_shape) * a[-1],
-    rejects=(Reject("inner sizes", ((2, 3), (4, 5)), {}, "K is 3 in a but 4 in b"),)))
+    test=OpTest(
+        samples=_matmul_samples, exact_in=("a", "b"),
+        error_inputs=(ErrorInput("inner sizes", ((2, 3), (4, 5)), {}, "K is 3 in a but 4 in b"),)),
+    saved=("a", "b"), broadcasts=True, family="linear",
+    flops=lambda a, b, *, out_shape: 2 * math.prod(out_shape) * a[-1]))
 
 
-@public(np.matmul)
+@register_function(np.matmul)
 def matmul(a: Any, b: Any) -> Tensor:
     """The matrix product over the last two axes; the axes before them broadcast.
 
@@ -119,13 +121,16 @@ LINEAR = register(Op(
     vjp={"x": lambda ct, out, x, w, b=None: matmul(ct, _swap(w)),
          "w": lambda ct, out, x, w, b=None: matmul(_swap(x), ct),
          "b": lambda ct, out, x, w, b=None: sum_to(ct, shape=b.shape)},
-    samples=_linear_samples, affine_in=("x", "w", "b"), reads=("x", "w"), family="linear",
-    flops=lambda x, w, b=None, *, out_shape: 2 * x[0] * x[1] * w[1],
-    rejects=(Reject("inputs", ((2, 3), (4, 5), None), {}, "I is 3 in x but 4 in w"),
-             Reject("bias", ((2, 3), (3, 5), (4,)), {}, "O is 5 in w but 4 in b"))))
+    test=OpTest(
+        samples=_linear_samples, exact_in=("x", "w", "b"),
+        error_inputs=(
+            ErrorInput("inputs", ((2, 3), (4, 5), None), {}, "I is 3 in x but 4 in w"),
+            ErrorInput("bias", ((2, 3), (3, 5), (4,)), {}, "O is 5 in w but 4 in b"),)),
+    saved=("x", "w"), family="linear",
+    flops=lambda x, w, b=None, *, out_shape: 2 * x[0] * x[1] * w[1]))
 
 
-@public()
+@register_function()
 def linear(x: Any, w: Any, b: Any = None) -> Tensor:
     """y = x w + b, the fully connected layer.
 

@@ -22,7 +22,7 @@ from tinygrad_cnn.core import (
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import Op, Reject, Sample, public, register
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.activation import softplus
@@ -186,24 +186,31 @@ def _cross_entropy_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 CROSS_ENTROPY = register(Op(
     name="cross_entropy", shape=_cross_entropy_shape, kernels={"array": kernels.cross_entropy},
-    vjp={"logits": _cross_entropy_vjp}, samples=_cross_entropy_samples, reads=("logits",),
-    couples=(1,), family="loss",
-    flops=lambda logits, *, out_shape, target, own, even, divisor: 6 * math.prod(logits),
-    rejects=(Reject("targets", ((2, 3),), {"target": np.zeros((2, 4)), "own": None, "even": None,
-                                           "divisor": 2.0}, "the targets are (2, 4)"),)))
+    vjp={"logits": _cross_entropy_vjp},
+    test=OpTest(
+        samples=_cross_entropy_samples,
+        error_inputs=(
+            ErrorInput("targets", ((2, 3),),
+                       {"target": np.zeros((2, 4)), "own": None, "even": None, "divisor": 2.0},
+                       "the targets are (2, 4)"),)),
+    saved=("logits",), couples=(1,), family="loss",
+    flops=lambda logits, *, out_shape, target, own, even, divisor: 6 * math.prod(logits)))
 
 CROSS_ENTROPY_INPUT = register(Op(
     name="cross_entropy_input", shape=_cross_entropy_input_shape,
     kernels={"array": kernels.cross_entropy_input},
     vjp={"logits": _cross_entropy_input_vjp_logits, "g": _cross_entropy_input_vjp_g},
-    samples=_cross_entropy_input_samples, affine_in=("g",), broadcasts=True, reads=("logits", "g"),
-    couples=(1,), family="loss",
-    flops=lambda logits, g, *, out_shape, **settings: 6 * math.prod(logits),
-    rejects=(Reject("rows", ((2, 3), (3, 1)), {"target": np.zeros(2, int), "own": None,
-                                               "even": None}, "one number for each row"),)))
+    test=OpTest(
+        samples=_cross_entropy_input_samples, exact_in=("g",),
+        error_inputs=(
+            ErrorInput("rows", ((2, 3), (3, 1)),
+                       {"target": np.zeros(2, int), "own": None, "even": None},
+                       "one number for each row"),)),
+    saved=("logits", "g"), couples=(1,), broadcasts=True, family="loss",
+    flops=lambda logits, g, *, out_shape, **settings: 6 * math.prod(logits)))
 
 
-@public()
+@register_function()
 def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, weight: Any = None,
                   reduction: str = "mean") -> Tensor:
     """The cross-entropy of softmax(logits) against the labels.
@@ -258,7 +265,7 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, wei
     return reshape(loss, logits.shape[:-1]) if reduction == "none" and logits.ndim > 2 else loss
 
 
-@public()
+@register_function()
 def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
              reduction: str = "mean") -> Tensor:
     """The negative log-likelihood: `cross_entropy` for scores that are log-probabilities already.
@@ -314,7 +321,7 @@ def _reduce(terms: Tensor, reduction: str) -> Tensor:
     return terms if reduction == "none" else (mean if reduction == "mean" else sum)(terms)
 
 
-@public()
+@register_function()
 def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor:
     """The mean of (prediction − target)², over all entries.
 
@@ -348,7 +355,7 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
     return _reduce(difference * difference, reduction)
 
 
-@public()
+@register_function()
 def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
                                      reduction: str = "mean") -> Tensor:
     """The cross-entropy of sigmoid(logits) against probabilities, without overflow.

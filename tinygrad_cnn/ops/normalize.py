@@ -22,7 +22,7 @@ from tinygrad_cnn.core import (
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
@@ -76,18 +76,18 @@ def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
 
 SOFTMAX = register(Op(
     name="softmax", shape=_same("softmax"),
-    kernels={"array": kernels.softmax, "reference": reference.softmax},
-    vjp={"x": _softmax_vjp}, samples=_softmax_samples, reads=("out",), couples=_along,
-    family="activation", flops=_softmax_flops))
+    kernels={"array": kernels.softmax, "reference": reference.softmax}, vjp={"x": _softmax_vjp},
+    test=OpTest(samples=_softmax_samples), saved=("out",), couples=_along, family="activation",
+    flops=_softmax_flops))
 
 LOG_SOFTMAX = register(Op(
     name="log_softmax", shape=_same("log_softmax"),
     kernels={"array": kernels.log_softmax, "reference": reference.log_softmax},
-    vjp={"x": _log_softmax_vjp}, samples=_softmax_samples, reads=("x", "out"), couples=_along,
-    family="activation", flops=_softmax_flops))
+    vjp={"x": _log_softmax_vjp}, test=OpTest(samples=_softmax_samples), saved=("x", "out"),
+    couples=_along, family="activation", flops=_softmax_flops))
 
 
-@public()
+@register_function()
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """exp(x) / Σ exp(x) along an axis, without overflow.
 
@@ -115,7 +115,7 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
     return apply(SOFTMAX, x, axis=checks.axis_index("softmax", axis, x.shape))
 
 
-@public()
+@register_function()
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """x − log Σ exp(x) along an axis: the logarithm of `softmax`, without overflow.
 
@@ -208,15 +208,16 @@ def _over_batch(x: Shape, *others: Shape | None, **settings: Any) -> Axes:
 
 STANDARDIZE = register(Op(
     name="standardize", shape=_standardize_shape, kernels={"array": kernels.standardize},
-    residuals=("center", "variance"), vjp={"x": _standardize_vjp}, samples=_standardize_samples,
-    reads=("x",), couples=_over_axis, spoils=True, family="norm", flops=_norm_flops))
+    vjp={"x": _standardize_vjp}, test=OpTest(samples=_standardize_samples), saved=("x",),
+    couples=_over_axis, spoils=True, residuals=("center", "variance"), family="norm",
+    flops=_norm_flops))
 
 STANDARDIZE_INPUT = register(Op(
     name="standardize_input", shape=_standardize_input_shape,
     kernels={"array": kernels.standardize_input},
     vjp={"g": _standardize_input_vjp_g, "x": _standardize_input_vjp_x},
-    samples=_standardize_input_samples, affine_in=("g",), couples=_over_axis, spoils=True,
-    family="norm", flops=_norm_flops))
+    test=OpTest(samples=_standardize_input_samples, exact_in=("g",)), couples=_over_axis,
+    spoils=True, family="norm", flops=_norm_flops))
 
 
 def standardize(x: Any, axis: Any = -1, *, eps: float = 1e-5) -> Tensor:
@@ -304,17 +305,19 @@ BATCH_NORM_WEIGHT = register(Op(
     name="batch_norm_weight", shape=_batch_norm_weight_shape,
     kernels={"array": kernels.batch_norm_weight},
     vjp={"g": _batch_norm_weight_vjp_g, "x": _batch_norm_weight_vjp_x},
-    samples=_batch_norm_weight_samples, affine_in=("g",), couples=_over_batch, spoils=True,
-    family="norm", flops=_norm_flops))
+    test=OpTest(samples=_batch_norm_weight_samples, exact_in=("g",)), couples=_over_batch,
+    spoils=True, family="norm", flops=_norm_flops))
 
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
-    residuals=("center", "variance"),
     vjp={("x", "w", "b"): _batch_norm_vjp},
-    samples=_batch_norm_samples, affine_in=("w", "b"), reads=("x", "w"), couples=_over_batch,
-    spoils=True, family="norm", flops=_norm_flops,
-    rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
-             Reject("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"))))
+    test=OpTest(
+        samples=_batch_norm_samples, exact_in=("w", "b"),
+        error_inputs=(
+            ErrorInput("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
+            ErrorInput("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"),)),
+    saved=("x", "w"), couples=_over_batch, spoils=True, residuals=("center", "variance"),
+    family="norm", flops=_norm_flops))
 
 
 def _scale_shift_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:
@@ -341,14 +344,16 @@ SCALE_SHIFT = register(Op(
     vjp={"x": lambda ct, out, x, w, b, *, center: ct * w,
          "w": _scale_shift_vjp_w,
          "b": lambda ct, out, x, w, b, *, center: sum_to(ct, shape=b.shape)},
-    samples=_scale_shift_samples, affine_in=("x", "w", "b"), reads=("x", "w"), couples=(),
-    family="norm",
-    flops=lambda x, w, b, *, out_shape, center: 2 * math.prod(x),
-    rejects=(Reject("channels", ((2, 3), (2,), (2,)), {"center": None},
-                    "one entry for each entry"),)))
+    test=OpTest(
+        samples=_scale_shift_samples, exact_in=("x", "w", "b"),
+        error_inputs=(
+            ErrorInput("channels", ((2, 3), (2,), (2,)), {"center": None},
+                       "one entry for each entry"),)),
+    saved=("x", "w"), couples=(), family="norm",
+    flops=lambda x, w, b, *, out_shape, center: 2 * math.prod(x)))
 
 
-@public()
+@register_function()
 def scale_shift(x: Any, w: Any, b: Any) -> Tensor:
     """Scale and shift each channel: x · w + b along the last axis.
 
@@ -381,7 +386,7 @@ def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
     return y, found["center"].reshape(-1), found["variance"].reshape(-1)
 
 
-@public()
+@register_function()
 def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
                eps: float = 1e-5) -> Tensor:
     """Standardize each channel over the batch, then scale and shift it.
@@ -445,7 +450,7 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
     return apply(SCALE_SHIFT, x, scale, b, center=as_array(mean).astype(x.dtype))
 
 
-@public()
+@register_function()
 def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
     """Standardize each row over the last axis, then scale and shift each of its entries.
 

@@ -9,7 +9,7 @@ Three tables say what happens to a call that NumPy hands over:
   plain arrays.
 - any other function answers with plain arrays as well, unless a tensor requires a gradient.
 
-A ufunc is answered by what `public` names it for; otherwise the same rules hold.
+A ufunc is answered by what `register_function` names it for; otherwise the same rules hold.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
-from tinygrad_cnn.core.op import FUNCTIONS, public
+from tinygrad_cnn.core.op import FUNCTIONS, register_function
 from tinygrad_cnn.errors import SettingError, TinygradCnnError
 from tinygrad_cnn.ops.elementwise import clip, mul, sqrt, where
 from tinygrad_cnn.ops.layout import (
@@ -56,7 +56,7 @@ class _Row(NamedTuple):
     settings: Mapping[str, str]
 
 
-@public()
+@register_function()
 def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
                 settings: dict[str, Any]) -> Any:
     """Answer ``ufunc.method(*inputs, **settings)``, or refuse it."""
@@ -81,7 +81,7 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
     return _plain(what, getattr(ufunc, method), inputs, settings, carries)
 
 
-@public()
+@register_function()
 def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
     """Answer ``function(*args, **settings)``, a function of NumPy without an op, or refuse it."""
     carries: Any = (args, settings)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks, shapes
-from tinygrad_cnn.core import Tensor, apply, as_tensor, expose
-from tinygrad_cnn.core.op import Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core import Tensor, apply, as_tensor, make_function
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import pooling, reference
+from tinygrad_cnn.ops.declare import geometry
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
-from tinygrad_cnn.ops.samples import geometry
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 
 __all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
@@ -117,33 +117,37 @@ _TWO: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": _SID
 MAX_POOL2D = register(Op(
     name="max_pool2d", axes="N H W C -> N OH OW C", shape=shapes.max_pool2d,
     kernels={"array": pooling.max_pool2d, "reference": reference.max_pool2d},
-    residuals=("winners",), vjp={"x": _max_pool2d_vjp}, piecewise_linear=True, ties="first",
-    reads=(),
-    samples=_max_pool2d_samples, family="pool", flops=_flops,
-    rejects=(
-        Reject("windows of padding", ((1, 4, 4, 1),), _TWO | {"padding": ((2, 0), (0, 0))},
-               "without a single pixel"),
-        Reject("rank", ((4, 4, 1),), _TWO, "x needs 4 axes, got 3"),
-        Reject("too large", ((1, 1, 4, 1),), _TWO, "does not fit"),
-        Reject("stride", ((1, 4, 4, 1),), _TWO | {"stride": (0, 2)}, "stride must be at least 1"),
-    )))
+    vjp={"x": _max_pool2d_vjp},
+    test=OpTest(
+        samples=_max_pool2d_samples, piecewise_linear=True, subgradient="first",
+        error_inputs=(
+            ErrorInput("windows of padding", ((1, 4, 4, 1),), _TWO | {"padding": ((2, 0), (0, 0))},
+                       "without a single pixel"),
+            ErrorInput("rank", ((4, 4, 1),), _TWO, "x needs 4 axes, got 3"),
+            ErrorInput("too large", ((1, 1, 4, 1),), _TWO, "does not fit"),
+            ErrorInput("stride", ((1, 4, 4, 1),), _TWO | {"stride": (0, 2)},
+                       "stride must be at least 1"),)),
+    saved=(), residuals=("winners",), family="pool", flops=_flops))
 
 TAKE_WINNERS = register(Op(
     name="take_winners", axes="N H W C -> N OH OW C", shape=_take_winners_shape,
     kernels={"array": pooling.take_winners, "reference": reference.take_winners},
-    vjp={"x": _max_pool2d_vjp},
-    samples=_take_samples, affine_in=("x",), reads=(), family="pool"))
+    vjp={"x": _max_pool2d_vjp}, test=OpTest(samples=_take_samples, exact_in=("x",)), saved=(),
+    family="pool"))
 
 SPREAD_WINNERS = register(Op(
     name="spread_winners", axes="N OH OW C -> N H W C", shape=_spread_winners_shape,
     kernels={"array": pooling.spread_winners, "reference": reference.spread_winners},
     vjp={"y": _spread_winners_vjp},
-    samples=_spread_samples, affine_in=("y",), reads=(), family="pool",
-    rejects=(Reject("winners", ((1, 2, 2, 1),),
-                    _TWO | {"winners": np.zeros((1, 1, 1, 1), np.uint8), "image_size": (2, 2)},
-                    "there are winners for"),)))
+    test=OpTest(
+        samples=_spread_samples, exact_in=("y",),
+        error_inputs=(
+            ErrorInput("winners", ((1, 2, 2, 1),),
+                       _TWO | {"winners": np.zeros((1, 1, 1, 1), np.uint8), "image_size": (2, 2)},
+                       "there are winners for"),)),
+    saved=(), family="pool"))
 
-take_winners = expose(TAKE_WINNERS)
+take_winners = make_function(TAKE_WINNERS)
 take_winners.__doc__ = """The pixel of each window that ``winners`` points at: N H W C -> N OH OW C.
 
     Parameters
@@ -162,7 +166,7 @@ take_winners.__doc__ = """The pixel of each window that ``winners`` points at: N
     2.0
     """
 
-spread_winners = expose(SPREAD_WINNERS)
+spread_winners = make_function(SPREAD_WINNERS)
 spread_winners.__doc__ = """The adjoint of `take_winners`: add each entry where its winner was.
 
     Parameters
@@ -232,20 +236,21 @@ def _fold_vjp(ct: Tensor, out: Tensor, y: Tensor, *, image_size: Pair, stride: P
 
 WINDOWS = register(Op(
     name="windows", axes="N H W C -> N OH OW C KH KW", shape=_windows_shape,
-    kernels={"array": pooling.windows, "reference": reference.windows},
-    vjp={"x": _windows_vjp},
-    samples=_windows_samples, affine_in=("x",), reads=(), family="pool"))
+    kernels={"array": pooling.windows, "reference": reference.windows}, vjp={"x": _windows_vjp},
+    test=OpTest(samples=_windows_samples, exact_in=("x",)), saved=(), family="pool"))
 
 FOLD = register(Op(
     name="fold", axes="N OH OW C KH KW -> N H W C", shape=_fold_shape,
-    kernels={"array": pooling.fold, "reference": reference.fold},
-    vjp={"y": _fold_vjp},
-    samples=_fold_samples, affine_in=("y",), reads=(), family="pool",
-    rejects=(Reject("image", ((1, 2, 2, 1, 2, 2),),
-                    {"image_size": (3, 3), "stride": (2, 2), "padding": _SIDES0},
-                    "windows makes (1, 1, 1, 1, 2, 2)"),)))
+    kernels={"array": pooling.fold, "reference": reference.fold}, vjp={"y": _fold_vjp},
+    test=OpTest(
+        samples=_fold_samples, exact_in=("y",),
+        error_inputs=(
+            ErrorInput("image", ((1, 2, 2, 1, 2, 2),),
+                       {"image_size": (3, 3), "stride": (2, 2), "padding": _SIDES0},
+                       "windows makes (1, 1, 1, 1, 2, 2)"),)),
+    saved=(), family="pool"))
 
-windows = expose(WINDOWS)
+windows = make_function(WINDOWS)
 windows.__doc__ = """Every window of the images, copied out: N H W C -> N OH OW C KH KW.
 
     Parameters
@@ -263,7 +268,7 @@ windows.__doc__ = """Every window of the images, copied out: N H W C -> N OH OW 
     (1, 2, 2, 3, 2, 2)
     """
 
-fold = expose(FOLD)
+fold = make_function(FOLD)
 fold.__doc__ = """The adjoint of `windows`: add up windows where they overlap.
 
     Parameters
@@ -322,10 +327,11 @@ def _shared_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 MAX_POOL2D_SHARED = register(Op(
     name="max_pool2d_shared", axes="N H W C -> N OH OW C", shape=_shared_shape,
-    kernels={"array": _shared_array}, residuals=("shares",), vjp={"x": _shared_vjp},
-    samples=_shared_samples, piecewise_linear=True,
-    ties=lambda *, ties, **settings: "even" if ties == "split" else "all", reads=(), family="pool",
-    flops=_flops))
+    kernels={"array": _shared_array}, vjp={"x": _shared_vjp},
+    test=OpTest(
+        samples=_shared_samples, piecewise_linear=True,
+        subgradient=lambda *, ties, **settings: "even" if ties == "split" else "all"),
+    saved=(), residuals=("shares",), family="pool", flops=_flops))
 
 
 def _window_settings(op: str, x: Any, kernel_size: Any, stride: Any,
@@ -338,7 +344,7 @@ def _window_settings(op: str, x: Any, kernel_size: Any, stride: Any,
     return x, {"kernel_size": size, "stride": steps, "padding": border}
 
 
-@public()
+@register_function()
 def max_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0,
                ties: str = "first") -> Tensor:
     """The largest pixel of each window, channel by channel.
@@ -424,21 +430,27 @@ AVG_POOL2D = register(Op(
     name="avg_pool2d", axes="N H W C -> N OH OW C", shape=shapes.avg_pool2d,
     kernels={"array": pooling.avg_pool2d, "reference": reference.avg_pool2d},
     vjp={"x": _avg_pool2d_vjp},
-    samples=_avg_samples, reads=(), family="pool", flops=_flops,
-    rejects=(Reject("windows of padding", ((1, 4, 4, 1),),
-                    _TWO | {"padding": ((2, 0), (0, 0)), "count_include_pad": True},
-                    "without a single pixel"),)))
+    test=OpTest(
+        samples=_avg_samples,
+        error_inputs=(
+            ErrorInput("windows of padding", ((1, 4, 4, 1),),
+                       _TWO | {"padding": ((2, 0), (0, 0)), "count_include_pad": True},
+                       "without a single pixel"),)),
+    saved=(), family="pool", flops=_flops))
 
 AVG_POOL2D_INPUT = register(Op(
     name="avg_pool2d_input", axes="N OH OW C -> N H W C", shape=_avg_pool2d_input_shape,
     kernels={"array": pooling.avg_pool2d_input, "reference": reference.avg_pool2d_input},
     vjp={"y": _avg_pool2d_input_vjp},
-    samples=_avg_input_samples, reads=(), family="pool",
-    rejects=(Reject("image", ((1, 3, 3, 1),),
-                    _TWO | {"image_size": (4, 4), "count_include_pad": True},
-                    "avg_pool2d makes (1, 2, 2, 1)"),)))
+    test=OpTest(
+        samples=_avg_input_samples,
+        error_inputs=(
+            ErrorInput("image", ((1, 3, 3, 1),),
+                       _TWO | {"image_size": (4, 4), "count_include_pad": True},
+                       "avg_pool2d makes (1, 2, 2, 1)"),)),
+    saved=(), family="pool"))
 
-avg_pool2d_input = expose(AVG_POOL2D_INPUT)
+avg_pool2d_input = make_function(AVG_POOL2D_INPUT)
 avg_pool2d_input.__doc__ = """The adjoint of `avg_pool2d`: share each entry out among its window.
 
     Parameters
@@ -464,7 +476,7 @@ avg_pool2d_input.__doc__ = """The adjoint of `avg_pool2d`: share each entry out 
     """
 
 
-@public()
+@register_function()
 def avg_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0,
                count_include_pad: bool = True) -> Tensor:
     """The mean of each window, channel by channel.
@@ -499,7 +511,7 @@ def avg_pool2d(x: Any, *, kernel_size: Any, stride: Any = None, padding: Any = 0
         "avg_pool2d", "count_include_pad", count_include_pad))
 
 
-@public()
+@register_function()
 def global_avg_pool2d(x: Any, *, keepdims: bool = False) -> Tensor:
     """The mean of each channel over the whole image.
 

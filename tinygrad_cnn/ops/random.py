@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_tensor
-from tinygrad_cnn.core.op import Op, Sample, dyadic, public, register
+from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels.elementwise import keep
 from tinygrad_cnn.shapes import Shape
@@ -94,11 +94,11 @@ def _dropout_vjp(ct: Tensor, out: Tensor, x: Tensor, **settings: Any) -> Tensor:
 
 DROPOUT = register(Op(
     name="dropout", shape=_dropout_shape, kernels={"array": _dropout_array},
-    vjp={"x": _dropout_vjp},
-    samples=_dropout_samples, affine_in=("x",), reads=(), family="random"))
+    vjp={"x": _dropout_vjp}, test=OpTest(samples=_dropout_samples, exact_in=("x",)), saved=(),
+    family="random"))
 
 
-@public()
+@register_function()
 def dropout(x: Any, *, p: float = 0.5, training: bool = True,
             rng: np.random.Generator | None = None) -> Tensor:
     """Set a share ``p`` of the entries to 0 and divide the others by 1 − p, in training.

@@ -10,7 +10,16 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array, as_tensor
-from tinygrad_cnn.core.op import FUNCTIONS, Op, Reject, Sample, dyadic, public, register
+from tinygrad_cnn.core.op import (
+    FUNCTIONS,
+    ErrorInput,
+    Op,
+    OpTest,
+    Sample,
+    dyadic,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.elementwise import where
@@ -51,30 +60,34 @@ def _broadcast_to_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Te
 
 
 SUM_TO = register(Op(
-    name="sum_to", shape=_sum_to_shape, kernels={"array": kernels.sum_to},
-    vjp={"x": _sum_to_vjp},
-    samples=lambda rng: iter([Sample("to a row", (dyadic(rng, 2, 2, 3),), {"shape": (1, 3)}),
+    name="sum_to", shape=_sum_to_shape, kernels={"array": kernels.sum_to}, vjp={"x": _sum_to_vjp},
+    test=OpTest(
+        samples=lambda rng: iter([Sample("to a row", (dyadic(rng, 2, 2, 3),), {"shape": (1, 3)}),
                               Sample("to one", (dyadic(rng, 2, 3),), {"shape": ()}),
                               Sample("to channels", (dyadic(rng, 2, 3, 4),), {"shape": (4,)})]),
-    affine_in=("x",), reads=(), family="reduction",
-    flops=lambda x, *, out_shape, shape: math.prod(x),
-    rejects=(Reject("no broadcast", ((2, 3),), {"shape": (2,)}, "not what broadcasting makes"),)))
+        exact_in=("x",),
+        error_inputs=(
+            ErrorInput("no broadcast", ((2, 3),), {"shape": (2,)},
+                       "not what broadcasting makes"),)),
+    saved=(), family="reduction", flops=lambda x, *, out_shape, shape: math.prod(x)))
 
 BROADCAST_TO = register(Op(
     name="broadcast_to", shape=_broadcast_to_shape,
-    kernels={"array": lambda x, *, shape: np.broadcast_to(x, shape)},
-    vjp={"x": _broadcast_to_vjp},
-    samples=lambda rng: iter([Sample("from a row", (dyadic(rng, 1, 3),), {"shape": (2, 2, 3)}),
+    kernels={"array": lambda x, *, shape: np.broadcast_to(x, shape)}, vjp={"x": _broadcast_to_vjp},
+    test=OpTest(
+        samples=lambda rng: iter([Sample("from a row", (dyadic(rng, 1, 3),), {"shape": (2, 2, 3)}),
                               Sample("from one", (dyadic(rng),), {"shape": (2, 2)})]),
-    affine_in=("x",), reads=(), family="shape", flops=lambda x, *, out_shape, shape: 0,
-    rejects=(Reject("cannot stretch", ((2, 3),), {"shape": (4, 3)}, "cannot be stretched"),)))
+        exact_in=("x",),
+        error_inputs=(
+            ErrorInput("cannot stretch", ((2, 3),), {"shape": (4, 3)}, "cannot be stretched"),)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, shape: 0))
 
 def _sizes(op: str, shape: Any) -> Shape:
     several = shape if isinstance(shape, (tuple, list)) else (shape,)
     return tuple(checks.integer(op, "shape", n, minimum=0) for n in several)
 
 
-@public()
+@register_function()
 def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """Add up what broadcasting has copied: the adjoint of `broadcast_to`.
 
@@ -97,7 +110,7 @@ def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     return apply(SUM_TO, x, shape=_sizes("sum_to", shape))
 
 
-@public()
+@register_function()
 def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
 
@@ -171,7 +184,8 @@ def _flops(x: Shape, *, out_shape: Shape, axis: Axes, keepdims: bool) -> int:
 SUM = register(Op(
     name="sum", shape=_reduced_shape("sum"), kernels={"array": kernels.sum},
     vjp={"x": lambda ct, out, x, *, axis, keepdims: _spread_back(ct, x, axis)},
-    samples=_dyadic_samples, affine_in=("x",), reads=(), family="reduction", flops=_flops))
+    test=OpTest(samples=_dyadic_samples, exact_in=("x",)), saved=(), family="reduction",
+    flops=_flops))
 
 
 def _mean_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
@@ -180,8 +194,12 @@ def _mean_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool)
 
 MEAN = register(Op(
     name="mean", shape=_reduced_shape("mean"), kernels={"array": kernels.mean},
-    vjp={"x": _mean_vjp}, samples=_dyadic_samples, reads=(), family="reduction", flops=_flops,
-    rejects=(Reject("nothing", ((0, 3),), {"axis": (0,), "keepdims": False}, "is empty"),)))
+    vjp={"x": _mean_vjp},
+    test=OpTest(
+        samples=_dyadic_samples,
+        error_inputs=(
+            ErrorInput("nothing", ((0, 3),), {"axis": (0,), "keepdims": False}, "is empty"),)),
+    saved=(), family="reduction", flops=_flops))
 
 
 def centered(x: Tensor, axis: Axes) -> Tensor:
@@ -197,7 +215,7 @@ def _var_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) 
 
 VAR = register(Op(
     name="var", shape=_reduced_shape("var"), kernels={"array": kernels.var}, vjp={"x": _var_vjp},
-    samples=_smooth_samples, reads=("x",), couples=lambda x, *, axis, keepdims: axis,
+    test=OpTest(samples=_smooth_samples), saved=("x",), couples=lambda x, *, axis, keepdims: axis,
     family="reduction", flops=lambda x, *, out_shape, axis, keepdims: 4 * math.prod(x)))
 
 
@@ -208,13 +226,15 @@ def _extreme_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bo
 
 MAX = register(Op(
     name="max", shape=_reduced_shape("max"), kernels={"array": kernels.max},
-    residuals=("shares",), vjp={"x": _extreme_vjp}, samples=_distinct_samples,
-    piecewise_linear=True, ties="even", reads=(), family="reduction", flops=_flops))
+    vjp={"x": _extreme_vjp},
+    test=OpTest(samples=_distinct_samples, piecewise_linear=True, subgradient="even"), saved=(),
+    residuals=("shares",), family="reduction", flops=_flops))
 
 MIN = register(Op(
     name="min", shape=_reduced_shape("min"), kernels={"array": kernels.min},
-    residuals=("shares",), vjp={"x": _extreme_vjp}, samples=_distinct_samples,
-    piecewise_linear=True, ties="even", reads=(), family="reduction", flops=_flops))
+    vjp={"x": _extreme_vjp},
+    test=OpTest(samples=_distinct_samples, piecewise_linear=True, subgradient="even"), saved=(),
+    residuals=("shares",), family="reduction", flops=_flops))
 
 
 def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
@@ -233,9 +253,9 @@ def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: 
 
 
 LOGSUMEXP = register(Op(
-    name="logsumexp", shape=_reduced_shape("logsumexp"),
-    kernels={"array": kernels.logsumexp}, vjp={"x": _logsumexp_vjp}, samples=_smooth_samples,
-    reads=("x",), couples=lambda x, *, axis, keepdims: axis, family="reduction",
+    name="logsumexp", shape=_reduced_shape("logsumexp"), kernels={"array": kernels.logsumexp},
+    vjp={"x": _logsumexp_vjp}, test=OpTest(samples=_smooth_samples), saved=("x",),
+    couples=lambda x, *, axis, keepdims: axis, family="reduction",
     flops=lambda x, *, out_shape, axis, keepdims: 3 * math.prod(x)))
 
 
@@ -245,7 +265,7 @@ def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
                  keepdims=checks.flag(op.name, "keepdims", keepdims))
 
 
-@public()
+@register_function()
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ x over the axes.
 
@@ -278,7 +298,7 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(SUM, x, axis, keepdims)
 
 
-@public()
+@register_function()
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Σ x / n over the axes.
 
@@ -300,7 +320,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MEAN, x, axis, keepdims)
 
 
-@public()
+@register_function()
 def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The biased variance Σ (x − mean)² / n over the axes.
 
@@ -322,7 +342,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(VAR, x, axis, keepdims)
 
 
-@public()
+@register_function()
 def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The largest entry over the axes; a tie shares the gradient evenly.
 
@@ -344,7 +364,7 @@ def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MAX, x, axis, keepdims)
 
 
-@public()
+@register_function()
 def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The smallest entry over the axes; a tie shares the gradient evenly.
 
@@ -366,7 +386,7 @@ def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     return _reduce(MIN, x, axis, keepdims)
 
 
-@public()
+@register_function()
 def logsumexp(x: Any, axis: Any = -1, keepdims: bool = False) -> Tensor:
     """log Σ exp(x) over the axes, without overflow; its gradient is softmax(x).
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
+from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.optim.optimizer import Optimizer, fraction, non_negative
 
 __all__ = ["CosineAnnealingLR", "LRScheduler", "LinearWarmup", "OneCycleLR", "ReduceLROnPlateau",
@@ -423,3 +424,6 @@ class ReduceLROnPlateau(LRScheduler):
             raise SettingError("best is NaN")
         self._best = best
         self._bad, self._resting, self._drops = counts
+
+
+on_first_use(__name__)

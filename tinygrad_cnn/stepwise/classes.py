@@ -8,7 +8,8 @@ and ``grad()`` gives its gradient with respect to the prediction.  ``parameters(
 themselves, so whoever updates them in place updates the layer.
 
 The work is done by the functions of ``functions``, which also refuse what does not fit.  Weights
-come from NumPy's legacy global stream, as the exercise has it; sizes below 1 are a SettingError.
+come from NumPy's legacy global stream, as in the exercise.  A size below 1 is a SettingError, a
+``grad`` before the first call a GradientError.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tinygrad_cnn.errors import GradientError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.stepwise.functions import (
     Array,
+    Scalar,
     check_same,
     conv_backward,
     conv_forward,
@@ -45,10 +47,9 @@ __all__ = [
     "MSELoss", "Maxpool2D", "Model", "ReLU", "Sigmoid", "Softmax", "Tanh",
 ]
 
-Gradients = Mapping[int, tuple[Array | None, Array | None]]
+WeightsAndBiases = tuple[Array | None, Array | None]        # or their gradients
+Gradients = Mapping[int, WeightsAndBiases]
 
-
-# ---- layers --------------------------------------------------------------------------------------
 
 class Step(Protocol):
     """What a ``Model`` is made of: layers and activations."""
@@ -62,19 +63,21 @@ class Step(Protocol):
     def get_type(self) -> str:
         """Say "layer" or "activation"."""
 
-    def parameters(self) -> tuple[Array | None, Array | None]:
+    def parameters(self) -> WeightsAndBiases:
         """Weights and biases, the arrays themselves; None for what the step does not have."""
 
 
-class Layer:
-    """What all layers share."""
+class _Base:
+    """What layers and activations share."""
+
+    _type = "layer"
 
     def get_type(self) -> str:
-        """Say "layer"."""
-        return "layer"
+        """Say "layer" or "activation"."""
+        return self._type
 
-    def parameters(self) -> tuple[Array | None, Array | None]:
-        """Weights and biases, the arrays themselves; None where the layer has none."""
+    def parameters(self) -> WeightsAndBiases:
+        """Weights and biases, the arrays themselves; None where there are none."""
         return None, None
 
 
@@ -86,19 +89,17 @@ def kept(step: object, value: Any) -> Any:
     return value
 
 
-class Conv2D(Layer):
-    """A convolution: Z = conv(X, W) + b, with filters drawn by ``randn``, unscaled.
+# ---- layers --------------------------------------------------------------------------------------
+
+class Conv2D(_Base):
+    """A convolution Z = conv(X, W) + b, with filters drawn by ``randn``, unscaled.
 
     Parameters
     ----------
     in_channels, out_channels : int
         Channels of the images and number of filters.
-    kernel_size : int, pixels, default 3
-        Side of the square filters.
-    stride : int, pixels, default 1
-        Step from window to window.
-    padding : int, pixels, default 2
-        Border of zeros on every side.
+    kernel_size, stride, padding : int, pixels, default 3, 1 and 2
+        Side of the square filters, step from window to window, border of zeros on every side.
 
     Attributes
     ----------
@@ -126,7 +127,7 @@ class Conv2D(Layer):
         self.X: Array | None = None
         self._cache: Any = None
 
-    def parameters(self) -> tuple[Array | None, Array | None]:
+    def parameters(self) -> WeightsAndBiases:
         """(W, b)."""
         return self.W, self.b
 
@@ -141,15 +142,8 @@ class Conv2D(Layer):
         return conv_backward(in_gradient, kept(self, self._cache))
 
 
-class Maxpool2D(Layer):
-    """Max pooling; the default windows overlap.
-
-    Parameters
-    ----------
-    kernel : int, pixels, default 2
-        Side of the window.
-    stride : int, pixels, default 1
-        Step from window to window.
+class Maxpool2D(_Base):
+    """Max pooling over windows of ``kernel`` pixels, ``stride`` apart; the default ones overlap.
 
     Examples
     --------
@@ -185,7 +179,7 @@ class Maxpool2D(Layer):
         return pool_backward(in_gradient, kept(self, self._cache)), None
 
 
-class Flatten(Layer):
+class Flatten(_Base):
     """Images to rows, in (H, W, C) order; the layer that the exercise lacks for a CNN.
 
     Examples
@@ -212,20 +206,14 @@ class Flatten(Layer):
         return gradient.reshape(X.shape), None
 
 
-class Linear(Layer):
+class Linear(_Base):
     """A fully connected layer: X W + b, drawn as randn · 0.05.
-
-    Parameters
-    ----------
-    in_features, out_features : int
-        Entries of a row before and after.
-    bias : bool, default True
-        Whether there is a b.
 
     Attributes
     ----------
     weights, bias : array
-        Shapes (in, out) and (1, out), drawn in this order; bias may be None.
+        Shapes (in_features, out_features) and (1, out_features), drawn in this order; with
+        ``bias=False`` there is no bias, and its gradient is None.
 
     Examples
     --------
@@ -244,44 +232,35 @@ class Linear(Layer):
         self.bias: Array | None = np.random.randn(1, outputs) * 0.05 if bias else None
         self.X: Array | None = None
 
-    def parameters(self) -> tuple[Array | None, Array | None]:
+    def parameters(self) -> WeightsAndBiases:
         """(weights, bias)."""
         return self.weights, self.bias
+
+    def _row(self) -> Array:
+        """The bias, or zeros in its place."""
+        return np.zeros_like(self.weights[:1]) if self.bias is None else self.bias
 
     def __call__(self, X: Array) -> Array:
         """X W + b, shape (N, out)."""
         self.X = floats(X, op="linear", name="x", axes="N I")
-        Z, _ = fc_forward(self.X, self.weights, self._row())
-        return Z
+        return fc_forward(self.X, self.weights, self._row())[0]
 
     def grad(self, in_gradient: Array) -> tuple[Array, Array, Array | None]:
         """(dX, dW, db), with None for a missing bias."""
-        X = kept(self, self.X)
-        dX, dW, db = fc_backward(in_gradient, (X, self.weights, self._row()))
+        cache = kept(self, self.X), self.weights, self._row()
+        dX, dW, db = fc_backward(in_gradient, cache)
         return dX, dW, None if self.bias is None else db
-
-    def _row(self) -> Array:
-        """The bias, or zeros in its place."""
-        if self.bias is not None:
-            return self.bias
-        return np.zeros((1, self.weights.shape[1]), dtype=self.weights.dtype)
 
 
 # ---- activations ---------------------------------------------------------------------------------
 
-class Activation:
+class Activation(_Base):
     """What all activations share: ``__call__`` keeps x, ``grad`` multiplies by the slope there."""
+
+    _type = "activation"
 
     def __init__(self) -> None:
         self.x: Array | None = None
-
-    def get_type(self) -> str:
-        """Say "activation"."""
-        return "activation"
-
-    def parameters(self) -> tuple[Array | None, Array | None]:
-        """None and None: an activation has no parameters."""
-        return None, None
 
     def _forward(self, x: Array) -> Array:
         raise NotImplementedError
@@ -308,10 +287,8 @@ class ReLU(Activation):
     Examples
     --------
     >>> step = ReLU()
-    >>> step(np.array([-np.inf, 0.0, 3.0]))
-    array([0., 0., 3.])
-    >>> step.grad(np.ones(3))
-    array([0., 0., 1.])
+    >>> step(np.array([-np.inf, 0.0, 3.0])), step.grad(np.ones(3))
+    (array([0., 0., 3.]), array([0., 0., 1.]))
     """
 
     def _forward(self, x: Array) -> Array:
@@ -327,10 +304,8 @@ class LeakyReLU(Activation):
     Examples
     --------
     >>> step = LeakyReLU(alpha=0.1)
-    >>> step(np.array([-2.0, 0.0, 3.0]))
-    array([-0.2,  0. ,  3. ])
-    >>> step.grad(np.ones(3))
-    array([0.1, 0.1, 1. ])
+    >>> step(np.array([-2.0, 0.0, 3.0])), step.grad(np.ones(3))
+    (array([-0.2,  0. ,  3. ]), array([0.1, 0.1, 1. ]))
     """
 
     def __init__(self, alpha: float = 0.01) -> None:
@@ -350,10 +325,8 @@ class Tanh(Activation):
     Examples
     --------
     >>> step = Tanh()
-    >>> step(np.array([0.0, 1.0]))
-    array([0.        , 0.76159416])
-    >>> step.grad(np.ones(2))
-    array([1.        , 0.41997434])
+    >>> step(np.array([0.0, 1.0])), step.grad(np.ones(2))
+    (array([0.        , 0.76159416]), array([1.        , 0.41997434]))
     """
 
     def _forward(self, x: Array) -> Array:
@@ -369,10 +342,8 @@ class Sigmoid(Activation):
     Examples
     --------
     >>> step = Sigmoid()
-    >>> step(np.array([-1000.0, 0.0, 1000.0]))
-    array([0. , 0.5, 1. ])
-    >>> step.grad(np.ones(3))
-    array([0.  , 0.25, 0.  ])
+    >>> step(np.array([-1000.0, 0.0, 1000.0])), step.grad(np.ones(3))
+    (array([0. , 0.5, 1. ]), array([0.  , 0.25, 0.  ]))
     """
 
     def _forward(self, x: Array) -> Array:
@@ -389,10 +360,8 @@ class Softmax(Activation):
     Examples
     --------
     >>> step = Softmax()
-    >>> step(np.array([[0.0, 0.0]]))
-    array([[0.5, 0.5]])
-    >>> step.grad(np.array([[1.0, 0.0]]))
-    array([[ 0.25, -0.25]])
+    >>> step(np.array([[0.0, 0.0]])), step.grad(np.array([[1.0, 0.0]]))
+    (array([[0.5, 0.5]]), array([[ 0.25, -0.25]]))
     """
 
     def _forward(self, x: Array) -> Array:
@@ -404,11 +373,23 @@ class Softmax(Activation):
 
 # ---- losses --------------------------------------------------------------------------------------
 
-class CrossEntropy:
+class _Loss:
+    """What both losses share: the gradient of the last call is kept."""
+
+    def __init__(self) -> None:
+        self._gradient: Array | None = None
+
+    def grad(self) -> Array:
+        """The gradient of the last call's loss to its prediction."""
+        gradient: Array = kept(self, self._gradient)
+        return gradient
+
+
+class CrossEntropy(_Loss):
     """−Σ onehot · log softmax(logits), averaged over the rows or added up.
 
     The logarithm is taken before the division, so the loss has no ceiling and agrees with its
-    gradient however sure and wrong the prediction is.
+    gradient, (softmax − onehot) / N, however sure and wrong the prediction is.
 
     Parameters
     ----------
@@ -416,11 +397,6 @@ class CrossEntropy:
         K; checked against the arrays when given.
     average : bool, default True
         Divide by the N rows; False adds them up.
-
-    Raises
-    ------
-    SettingError
-        If ``class_count`` is below 1.
 
     Examples
     --------
@@ -432,34 +408,28 @@ class CrossEntropy:
     """
 
     def __init__(self, class_count: int | None = None, average: bool = True) -> None:
+        super().__init__()
         if class_count is not None:
             class_count = checks.integer("CrossEntropy", "class_count", class_count, minimum=1)
         self.class_count = class_count
         self.average = average
-        self._gradient: Array | None = None
 
-    def __call__(self, Y_pred: Array, Y_real: Array) -> Any:
+    def __call__(self, Y_pred: Array, Y_real: Array) -> Scalar:
         """The loss of logits (N, K) at one-hot truth (N, K): a scalar, in nats."""
         logits = floats(Y_pred, op="cross_entropy", name="Y_pred", axes="N K")
         if self.class_count not in (None, logits.shape[1]):
             raise ShapeError(f"cross_entropy: class_count is {self.class_count}, but Y_pred has "
                              f"{logits.shape[1]} classes")
-        truth = np.asarray(Y_real)
-        check_same("cross_entropy", "Y_real", truth.shape, "Y_pred", logits.shape)
-        truth = one_hot(truth, logits, op="cross_entropy")
+        check_same("cross_entropy", "Y_real", np.shape(Y_real), "Y_pred", logits.shape)
+        truth = one_hot(Y_real, logits, op="cross_entropy")
         rows = len(logits) if self.average else 1
         losses = reference.cross_entropy(logits, targets=truth)             # N
         self._gradient = (reference.softmax(logits, axis=1) - truth) / rows
         return np.sum(losses) / rows
 
-    def grad(self) -> Array:
-        """(softmax − onehot) / N, or without / N: the gradient to the logits."""
-        gradient: Array = kept(self, self._gradient)
-        return gradient
 
-
-class MSELoss:
-    """Squared error per row: Σ (t − p)² / N; the truth comes first.
+class MSELoss(_Loss):
+    """Squared error per row: Σ (t − p)² / N; the truth comes first.  Gradient: 2 (p − t) / N.
 
     Examples
     --------
@@ -470,10 +440,7 @@ class MSELoss:
     array([[0., 6.]])
     """
 
-    def __init__(self) -> None:
-        self._gradient: Array | None = None
-
-    def __call__(self, y_true: Array, y_pred: Array) -> Any:
+    def __call__(self, y_true: Array, y_pred: Array) -> Scalar:
         """Σ (t − p)² / N, with N rows."""
         truth = floats(y_true, op="mse_loss", name="y_true")
         prediction = floats(y_pred, op="mse_loss", name="y_pred")
@@ -484,15 +451,10 @@ class MSELoss:
         self._gradient = 2 * off / len(truth)
         return np.sum(off * off) / len(truth)
 
-    def grad(self) -> Array:
-        """2 (p − t) / N: the gradient to the prediction."""
-        gradient: Array = kept(self, self._gradient)
-        return gradient
-
 
 # ---- wrappers ------------------------------------------------------------------------------------
 
-class L2regularization(Layer):
+class L2regularization(_Base):
     """A Linear layer whose weights are pulled towards zero: + coefficient/(2m) · ΣW² on the loss.
 
     Parameters
@@ -500,12 +462,7 @@ class L2regularization(Layer):
     layer : Linear
         The layer; its arrays are shared, not copied.
     coefficient : float, default 0.01
-        Strength, above 0.
-
-    Raises
-    ------
-    SettingError
-        If ``layer`` is no Linear, or ``coefficient`` not above 0.
+        Strength, above 0; m is the number of rows.
 
     Examples
     --------
@@ -525,7 +482,7 @@ class L2regularization(Layer):
         self.layer = layer
         self.coefficient = checks.number("L2regularization", "coefficient", coefficient, above=0)
 
-    def parameters(self) -> tuple[Array | None, Array | None]:
+    def parameters(self) -> WeightsAndBiases:
         """Those of the wrapped layer."""
         return self.layer.parameters()
 
@@ -533,7 +490,7 @@ class L2regularization(Layer):
         """The result of the wrapped layer."""
         return self.layer(X)
 
-    def penalty(self) -> Any:
+    def penalty(self) -> Scalar:
         """coefficient/(2m) · ΣW², with m rows in the last call: what to add to the loss."""
         rows = len(kept(self, self.layer.X))
         return self.coefficient / (2 * rows) * np.sum(self.layer.weights * self.layer.weights)
@@ -553,29 +510,17 @@ class Dropout:
 
     Parameters
     ----------
-    layer : Layer or activation
+    layer : layer or activation
         The step; its arrays are shared, not copied.
     p : float, default 0.5
         Chance of an entry to be dropped; at least 0, below 1.
-
-    Attributes
-    ----------
-    training : bool
-        Whether entries are dropped; set it to False to evaluate.
-
-    Raises
-    ------
-    SettingError
-        If p lies outside [0, 1).
 
     Examples
     --------
     >>> np.random.seed(0)
     >>> step = Dropout(ReLU(), p=0.5)
-    >>> step(np.ones((1, 4)))
-    array([[2., 2., 2., 2.]])
-    >>> step(np.ones((1, 4)))
-    array([[0., 2., 0., 2.]])
+    >>> step(np.ones((1, 4))), step(np.ones((1, 4)))
+    (array([[2., 2., 2., 2.]]), array([[0., 2., 0., 2.]]))
     >>> step.grad(np.ones((1, 4)))
     array([[0., 2., 0., 2.]])
     >>> step.training = False
@@ -584,11 +529,8 @@ class Dropout:
     """
 
     def __init__(self, layer: Step, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise SettingError(f"Dropout: p is the chance to drop an entry, at least 0 and below "
-                               f"1, got {p}")
         self.layer = layer
-        self.p = p
+        self.p = checks.number("Dropout", "p", p, minimum=0, below=1)
         self.training = True
         self.scale: Array | None = None     # mask / (1 − p) of the last call
 
@@ -596,19 +538,18 @@ class Dropout:
         """The type of the wrapped step."""
         return self.layer.get_type()
 
-    def parameters(self) -> tuple[Array | None, Array | None]:
+    def parameters(self) -> WeightsAndBiases:
         """Those of the wrapped step."""
         return self.layer.parameters()
 
     def __call__(self, X: Array) -> Array:
-        """The result of the wrapped step, thinned out while training."""
+        """The result of the wrapped step, with entries dropped while training."""
         out = self.layer(X)
         self.scale = np.ones(out.shape, dtype=out.dtype)
         if self.training:
             mask = np.random.binomial(1, 1 - self.p, size=out.shape)
             self.scale = mask.astype(out.dtype) / (1 - self.p)
-        thinned: Array = out * self.scale
-        return thinned
+        return out * self.scale
 
     def grad(self, in_gradient: Array) -> Any:
         """The wrapped step's ``grad`` of in_gradient · mask / (1 − p)."""
@@ -626,21 +567,11 @@ class Model:
     Gradients are kept per component: index → (dW, db), for components with parameters, None in
     place of a missing bias.  Every update writes into the layers' own arrays.
 
-    Parameters
-    ----------
-    components : sequence
-        Layers and activations; each is asked for its ``parameters()``.
-
     Attributes
     ----------
     components : list
     dX : array
         Gradient of the input, from the last ``backward``.
-
-    Raises
-    ------
-    SettingError
-        If there is no component.
 
     Examples
     --------
@@ -661,10 +592,8 @@ class Model:
             raise SettingError("Model: components is empty; give it layers and activations")
         self.components = list(components)
         self.dX: Array | None = None
-        self._velocity: dict[tuple[int, int], Array] = {}       # momentum
-        self._squares: dict[tuple[int, int], Array] = {}        # AdaGrad
-        self._moments: dict[tuple[int, int], tuple[Array, Array]] = {}      # Adam
-        self._calls = 0                                         # of adam
+        self._averages: dict[tuple[str, int, int], Array] = {}      # what a rule remembers
+        self._calls = 0                                             # of adam
 
     def forward(self, x: Array) -> Array:
         """Run all components in order."""
@@ -672,16 +601,13 @@ class Model:
             x = component(x)
         return x
 
-    def __call__(self, x: Array) -> Array:
-        """The same as ``forward``."""
-        return self.forward(x)
+    __call__ = forward
 
-    def backward(self, in_grad: Array) -> dict[int, tuple[Array | None, Array | None]]:
+    def backward(self, in_grad: Array) -> dict[int, WeightsAndBiases]:
         """Run all components backwards: {index: (dW, db)}; ``dX`` keeps the input's gradient."""
-        grads: dict[int, tuple[Array | None, Array | None]] = {}
+        grads: dict[int, WeightsAndBiases] = {}
         gradient = in_grad
-        for index in reversed(range(len(self.components))):
-            component = self.components[index]
+        for index, component in reversed(list(enumerate(self.components))):
             answer = component.grad(gradient)
             if component.get_type() == "activation":
                 gradient = answer
@@ -699,11 +625,10 @@ class Model:
             if not 0 <= index < len(self.components):
                 raise SettingError(f"Model: grads has index {index}, but there are "
                                    f"{len(self.components)} components")
-            parameters = self.components[index].parameters()
-            for place, gradient in enumerate(own):
+            values = self.components[index].parameters()
+            for place, (value, gradient) in enumerate(zip(values, own, strict=True)):
                 if gradient is None:
                     continue
-                value = parameters[place]
                 if value is None:
                     raise SettingError(f"Model: grads has a gradient for parameter {place} of "
                                        f"component {index}, which has no such parameter")
@@ -711,6 +636,10 @@ class Model:
                            value.shape)
                 pairs.append(((index, place), value, gradient))
         return pairs
+
+    def _average(self, name: str, key: tuple[int, int], value: Array) -> Array:
+        """What a rule remembers of a parameter: 0 at first, then written in place."""
+        return self._averages.setdefault((name, *key), np.zeros_like(value))
 
     def update_parameters(self, grads: Gradients, lr: float) -> None:
         """Gradient descent: W ← W − lr · g."""
@@ -720,31 +649,30 @@ class Model:
     def sgd_momentum(self, grads: Gradients, lr: float, alpha: float) -> None:
         """Momentum: v ← alpha · v − lr · g, W ← W + v; v starts at 0."""
         for key, value, gradient in self._pairs(grads):
-            velocity = self._velocity.get(key, np.zeros_like(value))
-            self._velocity[key] = alpha * velocity - lr * gradient
-            value += self._velocity[key]
+            velocity = self._average("momentum", key, value)
+            velocity[...] = alpha * velocity - lr * gradient
+            value += velocity
 
     def ada_grad(self, grads: Gradients, lr: float, tol: float = 1e-8) -> None:
         """AdaGrad: s ← s + g², W ← W − lr · g / (tol + √s); s starts at 0."""
         for key, value, gradient in self._pairs(grads):
-            squares = self._squares.get(key, np.zeros_like(value))
-            self._squares[key] = squares + gradient * gradient
-            value -= lr * gradient / (tol + np.sqrt(self._squares[key]))
+            squares = self._average("adagrad", key, value)
+            squares += gradient * gradient
+            value -= lr * gradient / (tol + np.sqrt(squares))
 
     def adam(self, grads: Gradients, lr: float, beta1: float = 0.9, beta2: float = 0.999,
              eps: float = 1e-8) -> None:
         """Adam: W ← W − lr · m̂ / (√v̂ + eps), with one step counted for each call.
 
         m ← beta1 · m + (1 − beta1) · g, v ← beta2 · v + (1 − beta2) · g²; at call t the averages
-        are freed of their start at 0: m̂ = m / (1 − beta1ᵗ), v̂ = v / (1 − beta2ᵗ).  Kingma & Ba,
-        *Adam: A Method for Stochastic Optimization*, arXiv:1412.6980.
+        are corrected for their start at 0: m̂ = m / (1 − beta1ᵗ), v̂ = v / (1 − beta2ᵗ).  Kingma &
+        Ba, *Adam: A Method for Stochastic Optimization*, arXiv:1412.6980.
         """
         self._calls += 1
         for key, value, gradient in self._pairs(grads):
-            m, v = self._moments.get(key, (np.zeros_like(value), np.zeros_like(value)))
-            m = beta1 * m + (1 - beta1) * gradient
-            v = beta2 * v + (1 - beta2) * gradient * gradient
-            self._moments[key] = (m, v)
-            mean: Any = m / (1 - beta1 ** self._calls)
-            variance: Any = v / (1 - beta2 ** self._calls)
+            m, v = (self._average(name, key, value) for name in ("adam m", "adam v"))
+            m[...] = beta1 * m + (1 - beta1) * gradient
+            v[...] = beta2 * v + (1 - beta2) * gradient * gradient
+            mean = m / (1 - beta1 ** self._calls)
+            variance = v / (1 - beta2 ** self._calls)
             value -= lr * mean / (np.sqrt(variance) + eps)

@@ -7,21 +7,27 @@ the same by hand and with Tensors.
 
 Shapes: images X (N, H, W, C), filters W (f, f, C_in, C_out), biases b (1, 1, 1, C_out).  Filters
 are not flipped (cross-correlation).  Results keep the float dtype of the input.
+
+What does not fit is refused in the words of the ops: sizes and axes with a ShapeError, settings and
+labels with a SettingError, what holds no numbers with a DTypeError.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, missing_extra
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.shapes import Pair, Shape, Sides
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "compute_loss", "compute_loss_backward", "conv_backward", "conv_forward", "conv_single_step",
@@ -32,9 +38,12 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-ConvCache = tuple[Array, Array, Array, dict[str, Any]]
-PoolCache = tuple[Array, dict[str, Any]]
+Scalar = np.floating
+Settings = Mapping[str, int]
+ConvCache = tuple[Array, Array, Array, dict[str, int]]
+PoolCache = tuple[Array, dict[str, int]]
 FCCache = tuple[Array, Array, Array]
+Caches = list[Any]                          # of all steps, in order
 Parameters = dict[str, Array]
 Structure = tuple[tuple[int, ...], tuple[int, ...], int]
 
@@ -44,7 +53,7 @@ HALVING = {"f": 2, "stride": 2}             # the pooling of every stage
 
 # ---- checks --------------------------------------------------------------------------------------
 
-def floats(array: Any, *, op: str, name: str, axes: str | None = None) -> Array:
+def floats(array: ArrayLike, *, op: str, name: str, axes: str | None = None) -> Array:
     """``array`` with its float dtype, integers as float64; its axes counted against ``axes``."""
     values = np.asarray(array)
     if values.dtype.kind in "biu":
@@ -56,7 +65,7 @@ def floats(array: Any, *, op: str, name: str, axes: str | None = None) -> Array:
     return values
 
 
-def setting(op: str, hparameters: Mapping[str, Any], key: str) -> Any:
+def setting(op: str, hparameters: Settings, key: str) -> int:
     """The value under ``key``, or an error that says which key is missing."""
     if key not in hparameters:
         raise SettingError(f"{op}: hparameters has no {key!r}, only "
@@ -76,7 +85,7 @@ def check_filters(x: Shape, w: Shape, b: Shape) -> None:
                          f"{w}; the registered op takes oblong ones")
 
 
-def pool_settings(hparameters: Mapping[str, Any], mode: str) -> tuple[Pair, Pair]:
+def pool_settings(hparameters: Settings, mode: str) -> tuple[Pair, Pair]:
     """Window and stride as pairs, and a mode that exists."""
     if mode not in ("max", "average"):
         raise SettingError(f"pool: mode must be 'max' or 'average', got {mode!r}")
@@ -92,7 +101,7 @@ def check_same(op: str, name: str, got: Shape, like: str, expected: Shape) -> No
         raise ShapeError(f"{op}: {name} is {got} but {like} is {expected}")
 
 
-def one_hot(y: Any, p: Array, *, op: str) -> Array:
+def one_hot(y: ArrayLike, p: Array, *, op: str) -> Array:
     """Labels as rows of one 1 and zeros, from integers (N,) or from such rows (N, K)."""
     labels = np.asarray(y)
     rows, classes = p.shape
@@ -117,26 +126,9 @@ def one_hot(y: Any, p: Array, *, op: str) -> Array:
 # ---- padding and convolution ---------------------------------------------------------------------
 
 def zero_pad(X: Array, pad: int) -> Array:
-    """Surround every image with ``pad`` rows and columns of zeros.
+    """Surround every image of X (N, H, W, C) with ``pad`` rows and columns of zeros.
 
-    Parameters
-    ----------
-    X : array, shape (N, H, W, C)
-        Images.
-    pad : int, pixels
-        Width of the border on each of the four sides; at least 0.
-
-    Returns
-    -------
-    array, shape (N, H + 2·pad, W + 2·pad, C)
-        The images inside their borders; batch and channels are not padded.
-
-    Raises
-    ------
-    ShapeError
-        If X does not have four axes.
-    SettingError
-        If ``pad`` is negative or no integer.
+    The result is (N, H + 2·pad, W + 2·pad, C): batch and channels are not padded.
 
     Examples
     --------
@@ -152,29 +144,10 @@ def zero_pad(X: Array, pad: int) -> Array:
 zero_padding = zero_pad                     # the exercise's name for the same step
 
 
-def conv_single_step(a_slice_prev: Array, W: Array, b: Array) -> Any:
-    """Apply one filter to one window.
+def conv_single_step(a_slice_prev: Array, W: Array, b: Array) -> Scalar:
+    """Apply one filter to one window: Z = Σ_{u, v, c} a[u, v, c] · W[u, v, c] + b.
 
-    Z = Σ_{u, v, c} a_slice_prev[u, v, c] · W[u, v, c] + b, with b added once, after the sum.
-
-    Parameters
-    ----------
-    a_slice_prev : array, shape (f, f, C_in)
-        What the window sees.
-    W : array, shape (f, f, C_in)
-        One filter.
-    b : array, shape (1, 1, 1)
-        Its bias.
-
-    Returns
-    -------
-    scalar
-        One pixel of the result.
-
-    Raises
-    ------
-    ShapeError
-        If window and filter differ in shape, or b holds more than one number.
+    ``a_slice_prev`` and ``W`` are (f, f, C_in), ``b`` is (1, 1, 1) and added once, after the sum.
 
     Examples
     --------
@@ -192,7 +165,7 @@ def conv_single_step(a_slice_prev: Array, W: Array, b: Array) -> Any:
 
 
 def conv_forward(A_prev: Array, W: Array, b: Array,
-                 hparameters: Mapping[str, Any]) -> tuple[Array, ConvCache]:
+                 hparameters: Settings) -> tuple[Array, ConvCache]:
     """Slide every filter over every padded image: the forward step of a convolution.
 
     Z[n, h, w, c] = conv_single_step(A_pad[n, window(h, w)], W[:, :, :, c], b[..., c]),
@@ -216,19 +189,6 @@ def conv_forward(A_prev: Array, W: Array, b: Array,
     cache : tuple
         (A_prev, W, b, hparameters) for ``conv_backward``; the mapping is copied.
 
-    Raises
-    ------
-    ShapeError
-        If ranks, channels or filter counts differ, the filters are not square, or a filter is
-        larger than the padded image.
-    SettingError
-        If a key is missing, the stride is below 1 or the padding below 0.
-
-    Notes
-    -----
-    The four nested loops are ``tinygrad_cnn.kernels.reference.conv2d``.  The registered op is
-    ``tinygrad_cnn.conv2d``.
-
     Examples
     --------
     >>> A = np.arange(9.0).reshape(1, 3, 3, 1)
@@ -247,7 +207,7 @@ def conv_forward(A_prev: Array, W: Array, b: Array,
     return Z, (images, weights, bias, dict(hparameters))
 
 
-def _conv_settings(hparameters: Mapping[str, Any]) -> dict[str, Any]:
+def _conv_settings(hparameters: Settings) -> dict[str, Any]:
     """Stride and padding in the form that the kernels know."""
     stride = setting("conv2d", hparameters, "stride")
     padding = setting("conv2d", hparameters, "pad")
@@ -264,29 +224,8 @@ def conv_backward(dZ: Array, cache: ConvCache) -> tuple[Array, Array, Array]:
         dW_c = Σ_n,h,w A_pad[n, window(h, w)] · dZ[n, h, w, c]
         db_c = Σ_n,h,w dZ[n, h, w, c]
 
-    Parameters
-    ----------
-    dZ : array, shape (N, n_H, n_W, C_out)
-        Gradient of the loss with respect to Z.
-    cache : tuple
-        What ``conv_forward`` returned.
-
-    Returns
-    -------
-    dA_prev : array, shape (N, H, W, C_in)
-    dW : array, shape (f, f, C_in, C_out)
-    db : array, shape (1, 1, 1, C_out)
-        Each shaped as its value.  Pixels that no whole window reaches get gradient zero.
-
-    Raises
-    ------
-    ShapeError
-        If dZ does not have the shape of Z.
-
-    Notes
-    -----
-    The loops are ``tinygrad_cnn.kernels.reference.conv2d_input`` and ``conv2d_weight``.  With
-    Tensors, ``Z.backward(dZ)`` leaves the same three arrays in ``.grad``.
+    Returns (dA_prev, dW, db), each shaped as its value.  Pixels that no whole window reaches get
+    gradient zero.
 
     Examples
     --------
@@ -318,7 +257,7 @@ def conv_backward(dZ: Array, cache: ConvCache) -> tuple[Array, Array, Array]:
 
 # ---- pooling -------------------------------------------------------------------------------------
 
-def pool_forward(A_prev: Array, hparameters: Mapping[str, Any],
+def pool_forward(A_prev: Array, hparameters: Settings,
                  mode: str = "max") -> tuple[Array, PoolCache]:
     """Replace every window by its largest entry, or by its average.
 
@@ -340,17 +279,6 @@ def pool_forward(A_prev: Array, hparameters: Mapping[str, Any],
     cache : tuple
         (A_prev, hparameters) for ``pool_backward``; the mapping is copied.
 
-    Raises
-    ------
-    ShapeError
-        If A_prev does not have four axes, or no whole window fits.
-    SettingError
-        If ``mode`` is unknown, a key is missing, or window or stride is below 1.
-
-    Notes
-    -----
-    The loops are ``tinygrad_cnn.kernels.reference.max_pool2d`` and ``avg_pool2d``.
-
     Examples
     --------
     >>> A_prev = np.array([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 2, 2, 1)
@@ -371,21 +299,7 @@ def pool_forward(A_prev: Array, hparameters: Mapping[str, Any],
 
 
 def create_mask_from_window(x: Array) -> Array:
-    """Mark the largest entries of a window: mask = (x == max(x)), all of a tie.
-
-    Parameters
-    ----------
-    x : array, shape (f, f)
-        One window of one channel.
-
-    Returns
-    -------
-    boolean array, shape (f, f)
-
-    Raises
-    ------
-    ShapeError
-        If the window is empty.
+    """Mark the largest entries of a window (f, f): mask = (x == max(x)), all of a tie.
 
     Examples
     --------
@@ -399,24 +313,8 @@ def create_mask_from_window(x: Array) -> Array:
     return reference.mask_of_maxima(window)
 
 
-def distribute_value(dz: Any, shape: tuple[int, int]) -> Array:
-    """Spread a value evenly over a window: dz / (n_H · n_W) in every entry.
-
-    Parameters
-    ----------
-    dz : scalar
-        Gradient of the window's average.
-    shape : (int, int)
-        n_H and n_W, the sides of the window in pixels.
-
-    Returns
-    -------
-    array, shape (n_H, n_W)
-
-    Raises
-    ------
-    SettingError
-        If a side is below 1.
+def distribute_value(dz: float, shape: tuple[int, int]) -> Array:
+    """Share a value out over a window of the given ``shape``: dz / (n_H · n_W) in every entry.
 
     Examples
     --------
@@ -437,29 +335,8 @@ def pool_backward(dA: Array, cache: PoolCache, mode: str = "max") -> Array:
         max:      dA_prev[n, window(h, w), c] += create_mask_from_window(window) · dA[n, h, w, c]
         average:  dA_prev[n, window(h, w), c] += distribute_value(dA[n, h, w, c], (f, f))
 
-    Windows may overlap, therefore += .
-
-    Parameters
-    ----------
-    dA : array, shape (N, n_H, n_W, C)
-        Gradient of the loss with respect to A.
-    cache : tuple
-        What ``pool_forward`` returned.
-    mode : {"max", "average"}, default "max"
-        The mode of the forward step.
-
-    Returns
-    -------
-    array, shape (N, H, W, C)
-        Every maximum of a tie gets the whole gradient, as the notebooks have it; the registered op
-        does the same with ``ties="all"``.
-
-    Raises
-    ------
-    ShapeError
-        If dA does not have the shape of A.
-    SettingError
-        If ``mode`` is unknown.
+    Windows may overlap, therefore += .  ``mode`` is that of the forward step.  Every maximum of a
+    tie gets the whole gradient, as in the notebooks; the registered op does it with ``ties="all"``.
 
     Examples
     --------
@@ -486,18 +363,9 @@ def pool_backward(dA: Array, cache: PoolCache, mode: str = "max") -> Array:
 
 
 # ---- activations ---------------------------------------------------------------------------------
+
 def relu_forward(Z: Array) -> tuple[Array, Array]:
-    """Cut off negative numbers: A = max(Z, 0).
-
-    Parameters
-    ----------
-    Z : array, any shape
-
-    Returns
-    -------
-    A : array, the shape of Z
-    cache : array
-        Z, for ``relu_backward``.
+    """Cut off negative numbers: A = max(Z, 0), any shape; the cache is Z.
 
     Examples
     --------
@@ -510,21 +378,6 @@ def relu_forward(Z: Array) -> tuple[Array, Array]:
 
 def relu_backward(dA: Array, cache: Array) -> Array:
     """Let the gradient through where Z was positive: dZ = dA · (Z > 0), zero at 0.
-
-    Parameters
-    ----------
-    dA : array, the shape of Z
-    cache : array
-        What ``relu_forward`` returned.
-
-    Returns
-    -------
-    array, the shape of Z
-
-    Raises
-    ------
-    ShapeError
-        If dA does not have the shape of Z.
 
     Examples
     --------
@@ -539,24 +392,8 @@ def relu_backward(dA: Array, cache: Array) -> Array:
 def softmax_forward(Z: Array) -> tuple[Array, Array]:
     """Turn rows of scores into rows of probabilities: P[i, k] = exp(Z[i, k]) / Σ_j exp(Z[i, j]).
 
-    The largest score of a row is subtracted first, which changes nothing but avoids overflow.
-
-    Parameters
-    ----------
-    Z : array, shape (N, K)
-        Scores, or logits.
-
-    Returns
-    -------
-    P : array, shape (N, K)
-        Each row adds up to 1.
-    cache : array
-        P, for ``softmax_backward``.
-
-    Raises
-    ------
-    ShapeError
-        If Z does not have two axes.
+    The largest score of a row is subtracted first, which changes nothing but avoids overflow.  The
+    cache is P.
 
     Examples
     --------
@@ -570,21 +407,6 @@ def softmax_forward(Z: Array) -> tuple[Array, Array]:
 
 def softmax_backward(dP: Array, cache: Array) -> Array:
     """Send the gradient of probabilities back to scores: dZ = P · (dP − Σ_k dP[:, k] · P[:, k]).
-
-    Parameters
-    ----------
-    dP : array, shape (N, K)
-    cache : array, shape (N, K)
-        What ``softmax_forward`` returned.
-
-    Returns
-    -------
-    array, shape (N, K)
-
-    Raises
-    ------
-    ShapeError
-        If dP does not have the shape of P.
 
     Examples
     --------
@@ -607,21 +429,13 @@ def fc_forward(A_prev: Array, W: Array, b: Array) -> tuple[Array, FCCache]:
     ----------
     A_prev : array, shape (N, H, W, C) or (N, D)
         Flattened in (H, W, C) order, so that D = H·W·C.
-    W : array, shape (D, K)
-        Weights.
-    b : array, shape (1, K)
-        Biases.
+    W, b : arrays, shapes (D, K) and (1, K)
 
     Returns
     -------
     Z : array, shape (N, K)
     cache : tuple
         (A_prev, W, b) for ``fc_backward``.
-
-    Raises
-    ------
-    ShapeError
-        If the sizes do not fit together.
 
     Examples
     --------
@@ -644,22 +458,7 @@ def fc_forward(A_prev: Array, W: Array, b: Array) -> tuple[Array, FCCache]:
 def fc_backward(dZ: Array, cache: FCCache) -> tuple[Array, Array, Array]:
     """Send the gradient of a dense layer back: dA = dZ Wᵀ, dW = Aᵀ dZ, db = Σ_rows dZ.
 
-    Parameters
-    ----------
-    dZ : array, shape (N, K)
-    cache : tuple
-        What ``fc_forward`` returned.
-
-    Returns
-    -------
-    dA_prev : array, the shape of A_prev
-    dW : array, shape (D, K)
-    db : array, shape (1, K)
-
-    Raises
-    ------
-    ShapeError
-        If dZ does not have the shape of Z.
+    Returns (dA_prev, dW, db), each shaped as its value.
 
     Examples
     --------
@@ -680,29 +479,15 @@ def fc_backward(dZ: Array, cache: FCCache) -> tuple[Array, Array, Array]:
 
 # ---- the loss ------------------------------------------------------------------------------------
 
-def compute_loss(P: Array, y: Array) -> Any:
-    """Average the surprise at the true classes: −(1/N) Σ_i log P[i, y_i].
+def compute_loss(P: Array, y: Array) -> Scalar:
+    """Average the surprise at the true classes: −(1/N) Σ_i log P[i, y_i], in nats.
 
     Parameters
     ----------
     P : array, shape (N, K)
         Probabilities, from ``softmax_forward``.
     y : array of int, shape (N,), or one-hot, shape (N, K)
-        True classes.
-
-    Returns
-    -------
-    scalar, in nats
-        Infinite if a true class has probability zero.
-
-    Raises
-    ------
-    ShapeError
-        If P does not have two axes, or y has neither of the two shapes.
-    SettingError
-        If a label lies outside 0 … K − 1.
-    DTypeError
-        If labels of shape (N,) are not integers.
+        True classes; the loss is infinite if one of them has probability zero.
 
     Examples
     --------
@@ -718,22 +503,7 @@ def compute_loss(P: Array, y: Array) -> Any:
 def compute_loss_backward(P: Array, y: Array) -> Array:
     """Differentiate softmax and loss in one step: dZ = (P − onehot(y)) / N.
 
-    Parameters
-    ----------
-    P : array, shape (N, K)
-        Probabilities, from ``softmax_forward``.
-    y : array of int, shape (N,), or one-hot, shape (N, K)
-        True classes.
-
-    Returns
-    -------
-    array, shape (N, K)
-        Gradient of the loss with respect to the scores Z, not to P.
-
-    Raises
-    ------
-    ShapeError, SettingError, DTypeError
-        As ``compute_loss``.
+    P and y as in ``compute_loss``; the result is the gradient to the scores Z, not to P.
 
     Examples
     --------
@@ -749,7 +519,7 @@ def compute_loss_backward(P: Array, y: Array) -> Array:
 # ---- the network ---------------------------------------------------------------------------------
 
 def layer_structure(X: Array, y: Array, hidden_size: int | Sequence[int]) -> Structure:
-    """Read the sizes of a network off its data.
+    """Read the sizes of a network off its data: ((H, W, C), filters of each stage, classes).
 
     Parameters
     ----------
@@ -759,18 +529,6 @@ def layer_structure(X: Array, y: Array, hidden_size: int | Sequence[int]) -> Str
         True classes; integers count from 0, so there is one class more than the largest.
     hidden_size : int or sequence of int
         Number of filters of each convolution; an int is a single stage.
-
-    Returns
-    -------
-    tuple
-        ((H, W, C), filters of each stage, number of classes).
-
-    Raises
-    ------
-    ShapeError
-        If X does not have four axes, or y neither of the two shapes.
-    SettingError
-        If a number of filters is below 1.
 
     Examples
     --------
@@ -792,7 +550,8 @@ def initialize_parameters(structure: Structure, f: int = 3) -> Parameters:
     """Draw the weights of the network from NumPy's legacy global stream.
 
     Layer by layer W before b; W = randn · √(2 / fan_in), b = 0, where fan_in is the number of
-    products that a single result adds up.
+    products that a single result adds up (He et al., arXiv:1502.01852).  Unscaled ``randn`` would
+    saturate the softmax after two stages.
 
     Parameters
     ----------
@@ -806,22 +565,6 @@ def initialize_parameters(structure: Structure, f: int = 3) -> Parameters:
     dict
         ``W1, b1, …``: filters (f, f, C_in, C_out) and biases (1, 1, 1, C_out) of each stage, and
         last the dense layer, (D, K) and (1, K).
-
-    Raises
-    ------
-    SettingError
-        If ``f`` is even or below 1.
-    ShapeError
-        If the image is too small to be halved by every stage.
-
-    Notes
-    -----
-    ``np.random.seed`` makes the draw repeatable; unscaled ``randn`` would saturate the softmax
-    after two stages.
-
-    References
-    ----------
-    He et al., *Delving Deep into Rectifiers*, arXiv:1502.01852.
 
     Examples
     --------
@@ -855,26 +598,7 @@ def update_parameters(parameters: Mapping[str, Array], grads: Mapping[str, Array
                       learning_rate: float) -> Parameters:
     """Take one step of gradient descent: θ ← θ − learning_rate · g, for weights and biases.
 
-    Parameters
-    ----------
-    parameters : mapping
-        Name → array.
-    grads : mapping
-        The same names → gradients.
-    learning_rate : float
-        Length of the step.
-
-    Returns
-    -------
-    dict
-        New arrays under the same names; nothing is written in place.
-
-    Raises
-    ------
-    SettingError
-        If the names differ.
-    ShapeError
-        If a gradient does not have the shape of its parameter.
+    ``parameters`` and ``grads`` have the same names; the result has new arrays under them.
 
     Examples
     --------
@@ -892,27 +616,11 @@ def update_parameters(parameters: Mapping[str, Array], grads: Mapping[str, Array
     return updated
 
 
-def convnet_forward(X: Array, parameters: Mapping[str, Array]) -> tuple[Array, list[Any]]:
+def convnet_forward(X: Array, parameters: Mapping[str, Array]) -> tuple[Array, Caches]:
     """Run the network: [conv, ReLU, 2×2 max-pool] for every stage, dense layer, softmax.
 
-    Parameters
-    ----------
-    X : array, shape (N, H, W, C)
-        Images.
-    parameters : mapping
-        ``W1, b1, …`` as ``initialize_parameters`` makes them.
-
-    Returns
-    -------
-    P : array, shape (N, K)
-        Probabilities of the classes.
-    caches : list
-        The cache of each step, in order, for ``convnet_backward``.
-
-    Raises
-    ------
-    ShapeError
-        If image and parameters do not fit together.
+    Takes images (N, H, W, C) and ``W1, b1, …`` as ``initialize_parameters`` makes them.  Returns
+    the probabilities (N, K) of the classes, and the caches of all steps for ``convnet_backward``.
 
     Examples
     --------
@@ -923,7 +631,7 @@ def convnet_forward(X: Array, parameters: Mapping[str, Array]) -> tuple[Array, l
     ((2, 5), 5)
     """
     stages = len(parameters) // 2 - 1
-    caches: list[Any] = []
+    caches: Caches = []
     A = X
     for stage in range(1, stages + 1):
         W, b = parameters[f"W{stage}"], parameters[f"b{stage}"]
@@ -936,27 +644,10 @@ def convnet_forward(X: Array, parameters: Mapping[str, Array]) -> tuple[Array, l
     return P, [*caches, fc_cache, softmax_cache]
 
 
-def convnet_backward(P: Array, y: Array, caches: Sequence[Any]) -> Parameters:
-    """Walk the network backwards and collect the gradient of the loss for every parameter.
+def convnet_backward(P: Array, y: Array, caches: Caches) -> Parameters:
+    """Walk the network backwards: the gradient of the loss for every parameter, by its name.
 
-    Parameters
-    ----------
-    P : array, shape (N, K)
-        What ``convnet_forward`` returned.
-    y : array of int, shape (N,), or one-hot, shape (N, K)
-        True classes.
-    caches : list
-        What ``convnet_forward`` returned.
-
-    Returns
-    -------
-    dict
-        Gradients under the names of the parameters.
-
-    Raises
-    ------
-    ShapeError, SettingError, DTypeError
-        As ``compute_loss``.
+    Takes what ``convnet_forward`` returned, and the true classes as in ``compute_loss``.
 
     Examples
     --------
@@ -981,34 +672,12 @@ def convnet_backward(P: Array, y: Array, caches: Sequence[Any]) -> Parameters:
 
 # ---- a picture -----------------------------------------------------------------------------------
 
-def padding_picture(X: Array, pad: int, image: int = 0, channel: int = 0) -> Any:
+def padding_picture(X: Array, pad: int, image: int = 0, channel: int = 0) -> Figure:
     """Draw one channel of one image, and beside it the same with its border of zeros.
 
     Both panels share one color scale, so that equal numbers have equal colors; a frame in the
-    second shows where the image lies.
-
-    Parameters
-    ----------
-    X : array, shape (N, H, W, C)
-        Images.
-    pad : int, pixels
-        Width of the border on each side; at least 0.
-    image, channel : int, default 0
-        Which image and which channel of it are drawn.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        ``figure.savefig("padding.png")`` writes it.
-
-    Raises
-    ------
-    ShapeError
-        If X does not have four axes.
-    SettingError
-        If ``pad`` is negative, or there is no such image or channel.
-    MissingExtraError
-        If matplotlib is not installed.
+    second shows where the image lies.  ``figure.savefig("padding.png")`` writes the picture
+    (matplotlib, extra ``viz``).
 
     Examples
     --------

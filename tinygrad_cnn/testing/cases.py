@@ -77,7 +77,7 @@ class Case:
 
     def _declared_affine(self, k: int) -> bool:
         i = 0 if self.op.variadic else self.present[k]
-        return self.op.inputs[i] in self.op.affine_in
+        return self.op.inputs[i] in self.op.test.exact_in
 
     def rng(self, purpose: int = 0) -> np.random.Generator:
         """A generator that depends on the seed and on what it is for."""
@@ -94,7 +94,7 @@ class Case:
         for k, i in enumerate(self.present):
             x = np.array(self.sample.args[i], np.float64)
             if not is_dyadic(x, 10):
-                exact = k in self.affine or self.op.piecewise_linear
+                exact = k in self.affine or self.op.test.piecewise_linear
                 x = _on_the_lattice(x) if exact else x.astype(np.float32).astype(np.float64)
             result.append(x)
         return tuple(result)
@@ -102,12 +102,12 @@ class Case:
     @property
     def ties(self) -> str | None:
         """The op's rule at kinks, for these settings."""
-        rule = self.op.ties
+        rule = self.op.test.subgradient
         return rule(**self.settings) if callable(rule) else rule
 
     def siblings(self, most: int = 4) -> Iterator[Case]:
         """Cases of the op's other samples."""
-        for sample in self.op.samples(np.random.default_rng(self.seed)):
+        for sample in self.op.test.samples(np.random.default_rng(self.seed)):
             if most and sample.id != self.sample.id:
                 most -= 1
                 yield Case(self.op, sample, seed=self.seed)
@@ -163,7 +163,7 @@ class Case:
     def at(self, arrays: Sequence[Array], *, ties: bool = True) -> Linearization:
         """The op on these settings at other values of its inputs."""
         return Linearization(self.subject, arrays, self.stats, affine=self.affine,
-                             piecewise_linear=self.op.piecewise_linear,
+                             piecewise_linear=self.op.test.piecewise_linear,
                              ties=self.ties if ties else None, case=self.sample.id, context=self)
 
     @cached_property
@@ -210,7 +210,7 @@ class Case:
 
 def samples_of(op: Op, seed: int, *, extra: int = DERIVED) -> Iterator[Sample]:
     """Every sample of an op for one seed: its own, then derived ones, ids made unique."""
-    samples = list(op.samples(np.random.default_rng(seed)))
+    samples = list(op.test.samples(np.random.default_rng(seed)))
     seen: set[str] = set()
     for sample in (*samples, *derived(op, samples, np.random.default_rng([seed, 1]), extra)):
         numbered = (f"{sample.id} {i}" for i in count(2))
@@ -268,7 +268,7 @@ def _varied(op: Op, base: Sample, samples: Sequence[Sample],
     if sum(math.prod(s) for s in shapes if s is not None) > _MOST_ENTRIES:
         return None
     args = tuple(None if s is None or a is None else
-                 _drawn(np.asarray(a), s, rng, op.piecewise_linear)
+                 _drawn(np.asarray(a), s, rng, op.test.piecewise_linear)
                  for a, s in zip(base.args, shapes, strict=True))
     what = [" × ".join(str(s) for s in shapes if s is not None),
             *(f"{k} {v}" for k, v in settings.items() if v != base.settings[k])]

@@ -20,7 +20,7 @@ import numpy as np
 from tinygrad_cnn.core import Tensor, _wrap, apply, gradients
 from tinygrad_cnn.core import grad as grad_of
 from tinygrad_cnn.core.graph import Node
-from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op, Reject, Sample
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, ErrorInput, Op, Sample
 from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, TinygradCnnError
 from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.nn import Module
@@ -31,8 +31,8 @@ from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Linearizati
 from tinygrad_cnn.testing.numeric import along, has_complex_form, slope_along
 from tinygrad_cnn.testing.report import Report, mismatch
 
-__all__ = ["check_gradients", "check_op", "check_sample", "check_vjp_pair", "find", "run_reject",
-           "start"]
+__all__ = ["check_gradients", "check_op", "check_sample", "check_vjp_pair", "find",
+           "run_error_input", "start"]
 
 _WHOLE = 2000               # entries up to which the whole Jacobian is measured
 _SECONDS = 10.0             # and how long that may take
@@ -45,7 +45,7 @@ def check_op(op: Op | str | Callable[..., Tensor], *, order: int = 2, seed: int 
     """Test every backward rule of an op on every sample and kernel.
 
     The gradient is measured from the op's values alone: exactly, with ``==``, for inputs in
-    ``affine_in`` and for ``piecewise_linear`` ops, else by complex steps or Ridders' extrapolation.
+    ``exact_in`` and for ``piecewise_linear`` ops, else by complex steps or Ridders' extrapolation.
     The same run checks the contract: nothing is written or shared, results are reproducible and
     linear in the cotangent, a zero cotangent gives zero, dtypes and shapes are kept, memory layout
     does not matter, kernels agree, ``reads`` and ``ties`` are as declared, and the rule can be
@@ -170,8 +170,8 @@ def find(op: Op, *, order: int = 2, seed: int = 0, stats: Stats | None = None,
             seen = seen or bool(case.out.size and sum(a.size for a in case.arrays))
             for name in properties_of(op, sample, order):
                 run_property(name, case)
-        for reject in op.rejects:
-            run_reject(op, reject, stats)
+        for call in op.test.error_inputs:
+            run_error_input(op, call, stats)
         if not seen:
             raise _failed("samples", op, "nothing was compared: no sample has entries")
     except CheckFailed as failed:
@@ -211,21 +211,21 @@ def start(op: Op, sample: Sample, seed: int, stats: Stats) -> Case:
     return case
 
 
-def run_reject(op: Op, reject: Reject, stats: Stats) -> None:
+def run_error_input(op: Op, call: ErrorInput, stats: Stats) -> None:
     """The call must fail with an error of ours that holds the words."""
     stats.comparisons += 1
     try:
-        apply(op, *(None if s is None else Tensor(np.zeros(s)) for s in reject.shapes),
-              **reject.settings)
+        apply(op, *(None if s is None else Tensor(np.zeros(s)) for s in call.shapes),
+              **call.settings)
     except Exception as error:
         if not isinstance(error, TinygradCnnError):
             detail = f"{type(error).__name__} instead of an error that explains: {error}"
-        elif reject.message in str(error):
+        elif call.message in str(error):
             return
         else:
-            detail = f"the error reads {str(error)!r}, expected the words {reject.message!r}"
-        raise _failed("refusals", op, detail, error, reject.id) from error
-    raise _failed("refusals", op, "the call must fail, and did not", case=reject.id)
+            detail = f"the error reads {str(error)!r}, expected the words {call.message!r}"
+        raise _failed("refusals", op, detail, error, call.id) from error
+    raise _failed("refusals", op, "the call must fail, and did not", case=call.id)
 
 
 # ---- functions of tensors

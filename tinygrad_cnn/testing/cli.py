@@ -132,7 +132,7 @@ def _slips(op: Op) -> dict[str, Any]:
 def telling_case(op: Op, mutant: SourceMutant, seeds: int = 8) -> Sample | None:
     """A derived call on which a slip gives another gradient than the rule, if one is found."""
     for seed in range(seeds):
-        several = list(op.samples(np.random.default_rng(seed)))
+        several = list(op.test.samples(np.random.default_rng(seed)))
         for case in (*samples_of(op, seed, extra=0),
                      *derived(op, several, np.random.default_rng([seed, 1]), 12)):
             right = Case(op, case, seed=seed)

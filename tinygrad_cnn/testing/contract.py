@@ -50,7 +50,7 @@ def gradient(case: Case) -> None:
 
 
 def _is_affine(case: Case, k: int) -> None:
-    """An op that declares an input in ``affine_in`` is affine in it."""
+    """An op that declares an input in ``exact_in`` is affine in it."""
     x = case.arrays[k]
     step = np.resize([1.0, -2.0, 3.0, -1.0], x.size).reshape(x.shape)
     a, b, c = (case.forward([*case.arrays[:k], x + t * step, *case.arrays[k + 1:]])
@@ -58,7 +58,7 @@ def _is_affine(case: Case, k: int) -> None:
     scale = max(float(np.abs(v).max(initial=0.0)) for v in (a, b, c))
     case.stats.comparisons += a.size
     if not (np.abs(c - a - 3 * (b - a)) <= 1e-12 * scale).all():
-        raise case.failed(f"affine_in names {case.names[k]!r}, but the values do not change in "
+        raise case.failed(f"exact_in names {case.names[k]!r}, but the values do not change in "
                           "proportion to it", k)
 
 
@@ -103,7 +103,7 @@ def at_kinks(case: Case) -> None:
         rng, notes = case.rng(purpose), list(case.stats.notes)
         arrays = [rng.choice(pool, x.shape) for x in case.arrays]
         if case.takes(arrays):
-            exact = case.op.piecewise_linear and is_dyadic(np.array(pool), 20)
+            exact = case.op.test.piecewise_linear and is_dyadic(np.array(pool), 20)
             if not exact or not _exact_kinks(case, arrays, purpose):
                 _smooth_kinks(case, arrays, purpose)
         case.stats.notes[:] = notes                 # kinks were looked for: they are no news
@@ -476,16 +476,16 @@ def reads_what_is_declared(case: Case) -> None:
     if y.node is None or y.node.inputs is None:
         return
     whole = case.full(tensors)
-    unread = [blank(t.shape, t.dtype) if t is not None and i in op.unread else t
+    unread = [blank(t.shape, t.dtype) if t is not None and i in op.unsaved else t
               for i, t in enumerate(whole)]
     plain = case.pull(case.arrays, ct)
     for k in case.here.wanted:
         i, residuals = case.present[k], y.node.residuals
         with np.errstate(all="ignore"):
-            over_arrays = _rule(case, i, ct, y if op.reads_out else None, unread, residuals)
+            over_arrays = _rule(case, i, ct, y if op.saves_out else None, unread, residuals)
             over_tensors = _rule(case, i, ct, y, whole, residuals, recorded=True)
-        case.same(k, over_arrays, plain[k], f"the rule for {case.names[k]} reads values that reads="
-                  f"{op.reads} does not name", ct)
+        case.same(k, over_arrays, plain[k], f"the rule for {case.names[k]} reads values that saved="
+                  f"{op.saved} does not name", ct)
         # The rules of batch_norm, say, share sums over arrays, and round in another way.
         expected = np.asarray(plain[k])
         slack = 1e-9 * np.abs(expected).max(initial=0.0)
@@ -688,7 +688,8 @@ def properties_of(op: Op, sample: Sample, order: int = 2) -> tuple[str, ...]:
     """
     return tuple(name for name in (_NUMBERS if is_derived(sample) else PROPERTIES)
                  if (name != "second order" or order > 1)
-                 and (name != "at kinks" or op.piecewise_linear or op.ties is not None)
+                 and (name != "at kinks" or op.test.piecewise_linear
+                      or op.test.subgradient is not None)
                  and (name != "kernels agree" or len(op.kernels) > 1))
 
 

@@ -40,7 +40,7 @@ _BY_PROPERTY = {
     "linear in the cotangent": ("not linear", "the result is not linear in the cotangent"),
     "memory layout": ("layout", "memory is read as if it were contiguous: use the array, not its "
                                 "buffer"),
-    "reads what is declared": ("reads", "a value is read that the op's reads= does not name"),
+    "reads what is declared": ("reads", "a value is read that the op's saved= does not name"),
     "second order": ("second order", "the rule is right but its derivative is not: a factor is a "
                                      "plain array where a recorded tensor belongs (order=1 does "
                                      "not ask for it)"),
@@ -668,7 +668,7 @@ def _jacobian_with(e: Jacobians, settings: dict[str, Any]) -> Array | None:
             reach = (e.out.shape[i + 1] - 1) * settings["stride"][i] \
                 + (kernel[i] - 1) * settings.get("dilation", (1, 1))[i] + 1
             more[i + 1] = (0, max(0, reach - images.shape[i + 1] - settings["padding"][i][0]))
-    fill = -1000.0 if case.op.piecewise_linear else 0.0
+    fill = -1000.0 if case.op.test.piecewise_linear else 0.0
     crop = tuple(slice(0, n) for n in e.out.shape)
 
     def forward(arrays: Any) -> Array:

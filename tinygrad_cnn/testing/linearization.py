@@ -156,7 +156,8 @@ class Linearization:
     piecewise_linear : bool
         Whether it is declared linear between kinks.
     ties : str, optional
-        What the pullback must give at a kink, see ``Op.ties``; None: anything between the slopes.
+        What the pullback must give at a kink, see `OpTest.subgradient`; None: anything between the
+        slopes.
     capped : bool
         Whether the noise of the pullback is capped; a user's function may be ill-conditioned, an op
         on its own samples may not.

@@ -24,7 +24,7 @@ from tinygrad_cnn.testing.check import (
     check_op,
     check_vjp_pair,
     drawn,
-    run_reject,
+    run_error_input,
     start,
 )
 from tinygrad_cnn.testing.contract import properties_of, run_property
@@ -84,8 +84,8 @@ class GradCollector(pytest.Collector):
             shared = _Shared(op, sample, seed)
             for name in properties_of(op, sample):
                 yield _item(self, op, sample.id, name, partial(shared.check, name))
-        for reject in op.rejects:
-            yield _item(self, op, reject.id, "refused", partial(run_reject, op, reject))
+        for call in op.test.error_inputs:
+            yield _item(self, op, call.id, "refused", partial(run_error_input, op, call))
 
 
 class _Shared:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.viz.capture import Recording, Watch, describe, describe_module, watch
 from tinygrad_cnn.viz.compare import GraphDifference, assert_graph_unchanged, diff
 from tinygrad_cnn.viz.diagnostics import Problem, problems
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Diagram", "Engine", "Figure", "GraphDifference", "Problem", "Recording", "Watch",
            "animate", "assert_graph_unchanged", "describe", "describe_module", "diff", "engines",
            "graph", "graph_of_module", "load", "problems", "to_dot", "watch"]
+
+on_first_use(__name__)
 
 
 def graph(output: Tensor, *, gradients: bool = True, watch: Watch | None = None,

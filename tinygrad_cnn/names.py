@@ -1,0 +1,236 @@
+"""What a name from another library is called here.
+
+A name that does not exist answers with the one that does.  `missing` looks, in this order, into
+the table of renamed things, for the name itself and for another spelling of it (``Conv2d``,
+``conv_2d``) in every public module, and for close spellings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+__all__ = ["CURES", "missing", "on_first_use"]
+
+_PACKAGE = __name__.partition(".")[0]
+MODULES = ("", "nn", "nn.init", "optim", "optim.lr_scheduler", "data", "train", "transforms",
+           "testing", "io", "models", "viz", "viz.plots")
+"""Where names are looked for; the package itself is ``""``."""
+
+# "names: cure" line by line.  What a cure names by tc. or x. exists; a test looks it up.
+_TENSOR = """
+cuda cpu xpu mps hip pin_memory share_memory_: values are in the memory of the CPU; leave it out
+to type type_as float double half bfloat16 int long short bool: x.astype(np.float32)
+device is_cuda layout: values are always in the memory of the CPU
+contiguous is_contiguous stride strides: memory layout is not yours to care about; leave it out
+grad_fn creator: x.node
+is_sparse sparse_resize_ to_sparse: tensors are dense
+add_ sub_ mul_ div_ pow_ clamp_ clip_: write x = x + y; a leaf under no_grad(): x += y
+zero_ fill_ copy_ normal_ uniform_ fill put itemset: write x.data[...] = value
+set_ resize_ resize: a tensor keeps its shape; x.reshape(shape) makes another
+scatter scatter_ scatter_add index_add index_copy masked_scatter: tc.where(mask, a, b)
+index_select: x.take(indices, axis=0)
+masked_select compress extract: x[mask]
+select narrow: x[:, start:stop]
+unfold: tc.windows(x, kernel_size=3) of images N H W C
+zero_grad null_grad null_gradients: x.grad = None
+clear_graph: the graph goes when no tensor refers to it
+constant: x.requires_grad
+storage data_ptr untyped_storage base tobytes tofile: x.numpy()
+flat: x.ravel()
+new_zeros new_ones new_full new_tensor new_empty: tc.Tensor(np.zeros(shape, x.dtype))
+apply_ map_ apply: write it with ops; tc.custom_op makes one of a NumPy function
+values: x.numpy()
+assign assign_add assign_sub: under no_grad(): x -= lr * x.grad
+reshape_as view_as: x.reshape(y.shape)
+sort: np.sort(x)
+median: np.median(x)
+"""
+_CORE = """
+cat concat hcat: tc.concatenate
+from_numpy as_tensor asarray astensor array Variable: tc.tensor
+tensor_like FloatTensor DoubleTensor: tc.Tensor
+inference_mode no_autodiff stop_gradient_tape: tc.no_grad
+set_grad_enabled GradientTape: tc.no_grad() and tc.enable_grad(); backward() needs no tape
+device cuda backends: everything is in the memory of the CPU; leave it out
+float32 float64 float double int64 long bool int32: NumPy's dtype of that name, np.float32
+save load: tc.io.save_weights
+jit compile trace function: nothing is compiled ahead; a program records its graph as it runs
+utils: the loader is tc.data.DataLoader
+autograd: tc.grad
+functional: the functions are in tinygrad_cnn itself: tc.relu(x)
+set_default_dtype set_default_device: Tensor(array) keeps the dtype of the array
+seed set_random_seed random: tc.manual_seed
+Module Sequential: tc.nn.Module
+Model: tc.nn.Module
+layers keras: tc.nn
+clamp: tc.clip
+negative: tc.neg
+multiply: tc.mul
+divide true_divide: tc.div
+subtract: tc.sub
+absolute fabs: tc.abs
+pow float_power: tc.power
+amax reduce_max: tc.max
+amin reduce_min: tc.min
+reduce_sum add_n: tc.sum
+reduce_mean: tc.mean
+unsqueeze: tc.expand_dims
+view: tc.reshape
+expand expand_as: tc.broadcast_to
+logsoftmax: tc.log_softmax
+softmax_crossentropy softmax_cross_entropy sparse_categorical_crossentropy: tc.cross_entropy
+categorical_crossentropy: tc.cross_entropy
+negative_log_likelihood: tc.nll_loss
+binary_cross_entropy binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
+mean_squared_error: tc.mse_loss
+swish: tc.silu
+batchnorm: tc.batch_norm
+conv_nd conv: tc.conv2d
+max_pool maxpool: tc.max_pool2d
+conv1d conv3d: tc.conv2d
+sliding_window_view im2col: tc.windows
+col2im: tc.fold
+detach stop_gradient: tc.Tensor.detach
+numel: tc.Tensor.size
+multi_matmul mm bmm: tc.matmul
+"""
+_NN = """
+functional F: the functions are in tinygrad_cnn itself: tc.relu(x)
+utils: tc.optim.clip_grad_norm_
+Dense LazyLinear: tc.nn.Linear
+LazyConv2d Convolution2D Conv: tc.nn.Conv2D
+Conv2DTranspose: tc.nn.ConvTranspose2D
+MaxPooling2D MaxPool: tc.nn.MaxPool2D
+AveragePooling2D: tc.nn.AvgPool2D
+AdaptiveAvgPool2d GlobalAveragePooling2D: tc.nn.GlobalAvgPool2D
+GlobalMaxPooling2D: x.max(axis=(1, 2))
+BatchNormalization BatchNorm: tc.nn.BatchNorm2D
+LayerNormalization: tc.nn.LayerNorm
+Activation: tc.nn.ReLU
+L1Loss HuberLoss SmoothL1Loss KLDivLoss: write it with ops: (a - b).abs().mean()
+BCELoss BinaryCrossentropy: tc.nn.BCEWithLogitsLoss
+CategoricalCrossentropy SparseCategoricalCrossentropy: tc.nn.CrossEntropyLoss
+MeanSquaredError: tc.nn.MSELoss
+ReflectionPad2d ReplicationPad2d ZeroPadding2D CircularPad2d: tc.nn.Pad2D
+RNN LSTM GRU LSTMCell GRUCell RNNCell: write its step with ops and loop over it
+MultiheadAttention Transformer: softmax(q @ k.T) @ v is written with ops
+DataParallel: kernels use the threads of set_num_threads already
+parameter ModuleDict ParameterList: one attribute for each, or nn.ModuleList
+Swish: tc.nn.SiLU
+Upsample UpsamplingNearest2d UpSampling2D: broadcast_to and reshape
+Unflatten Reshape Lambda: a Module whose forward calls reshape
+Model: tc.nn.Module
+compile fit: tc.train.Trainer
+xavier_uniform_ xavier_uniform: tc.nn.init.glorot_uniform
+xavier_normal_ xavier_normal: tc.nn.init.glorot_normal
+kaiming_uniform_ kaiming_uniform: tc.nn.init.he_uniform
+kaiming_normal_ kaiming_normal: tc.nn.init.he_normal
+trunc_normal_ dirac_ dirac constant_: tc.nn.init.normal
+normal_: tc.nn.init.normal
+uniform_: tc.nn.init.uniform
+zeros_: tc.nn.init.zeros
+ones_: tc.nn.init.ones
+orthogonal_: tc.nn.init.orthogonal
+"""
+_OPTIM = """
+LBFGS: tc.optim.AdamW
+schedules: tc.optim.lr_scheduler
+ExponentialDecay: tc.optim.lr_scheduler.StepLR
+CosineDecay: tc.optim.lr_scheduler.CosineAnnealingLR
+clip_grad_norm: tc.optim.clip_grad_norm_
+clip_grad_value: tc.optim.clip_grad_value_
+swa_utils: weights may be averaged by a copy of the model: copy.deepcopy(model)
+"""
+_DATA = """
+TensorDataset ImageDataset: tc.data.Dataset
+random_split Subset: dataset.subset(mask), and data.load(name) gives train and test
+MNIST FashionMNIST CIFAR10: data.load("fashion-mnist", path); docs/data.md tells where files go
+datasets: tc.data.load
+ImageFolder image_dataset_from_directory: tc.data.load_image_folder
+ToTensor: tc.data.ToFloat
+RandomHorizontalFlip: tc.data.RandomFlip
+RandomErasing: tc.data.Cutout
+WeightedRandomSampler Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
+"""
+_TRAIN = """
+ModelCheckpoint Checkpoint: tc.train.BestCheckpoint
+LearningRateScheduler ReduceLROnPlateau: tc.optim.lr_scheduler.ReduceLROnPlateau
+evaluate: tc.train.Trainer.evaluate
+"""
+
+
+def _table(text: str) -> dict[str, str]:
+    return {name: cure.strip() for line in text.strip().splitlines()
+            for names, _, cure in [line.partition(": ")] for name in names.split()}
+
+
+CURES = {"Tensor": _table(_TENSOR), "": _table(_CORE), "nn": _table(_NN), "nn.init": _table(_NN),
+         "optim": _table(_OPTIM), "optim.lr_scheduler": _table(_OPTIM), "data": _table(_DATA),
+         "train": _table(_TRAIN)}
+"""Module, or "Tensor" -> the name that does not exist -> what to write instead."""
+
+
+def plain(name: str) -> str:
+    """The name without case and underscores: what two spellings of it share."""
+    return name.lower().replace("_", "")
+
+
+def places(where: str, name: str) -> list[str]:
+    """Every public name of the package that is ``name`` in some spelling, the nearest first."""
+    wanted, found = plain(name), []
+    for place in MODULES:
+        module = import_module(f"{_PACKAGE}.{place}".strip("."))
+        found += [(own != name, place != where, own[0].isupper() != name[0].isupper(),
+                   ".".join(filter(None, ("tc", place, own))))
+                  for own in getattr(module, "__all__", ()) if plain(own) == wanted]
+    return [path for *_, path in sorted(found)]
+
+
+def missing(where: str, name: str, known: Iterable[str], obj: object) -> AttributeError:
+    """The error for a name that ``where``, "Tensor" or a module, does not have.
+
+    >>> print(missing("nn", "Dense", [], None))
+    tinygrad_cnn.nn has no 'Dense'; use tc.nn.Linear
+    >>> print(missing("", "Conv2d", [], None))
+    tinygrad_cnn has no 'Conv2d'; it is tc.nn.Conv2d
+    >>> print(missing("Tensor", "cuda", [], None))
+    Tensor has no 'cuda'; values are in the memory of the CPU; leave it out
+    """
+    owner = where if where == "Tensor" else f"{_PACKAGE}.{where}".strip(".")
+    cure = CURES.get(where, {}).get(name)
+    if cure is None and where != "Tensor" and (found := places(where, name)):
+        cure = f"it is {found[0]}"
+    elif cure is None and where == "Tensor" and name in sys.modules[_PACKAGE].__all__:
+        cure = f"it is a function: tc.{name}(x)"
+    elif cure is None and (near := difflib.get_close_matches(name, known, n=1)):
+        cure = f"did you mean {near[0]!r}?"
+    elif cure is not None and cure.startswith(("tc.", "x.", "x[")):
+        cure = f"use {cure}"
+    return AttributeError(f"{owner} has no {name!r}" + (f"; {cure}" if cure else ""),
+                          name=name, obj=obj)
+
+
+def on_first_use(module: str) -> None:
+    """Let ``module`` import its parts when they are first asked for, and answer other names."""
+    here = sys.modules[module]
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 - a module's own
+        if not name.startswith("_"):            # names that protocols ask for are expected to fail
+            try:
+                return import_module(f"{module}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{module}.{name}":
+                    raise
+            raise missing(module.partition(".")[2], name, dir(here), here)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=here)
+
+    def __dir__() -> list[str]:  # noqa: N807 - a module's own
+        parts = iter_modules(getattr(here, "__path__", ()))
+        return sorted({*vars(here), *(part.name for part in parts)})
+
+    vars(here).update(__getattr__=__getattr__, __dir__=__dir__)

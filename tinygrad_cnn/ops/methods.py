@@ -1,0 +1,150 @@
+"""The methods of a tensor: functions that are called with the tensor in front.
+
+`Tensor` says which names are methods.  A name means what NumPy and PyTorch mean by it; ``dim=`` and
+``keepdim=`` are taken for ``axis=`` and ``keepdims=``.  What is written here has other arguments as
+a method than as a function; every other method is the op or the function of NumPy of its name.
+Names that PyTorch has and that are not needed here answer with what is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.names import CURES, missing
+from tinygrad_cnn.ops.elementwise import clip, where
+from tinygrad_cnn.ops.layout import expand_dims, flatten, reshape, transpose
+from tinygrad_cnn.ops.reduction import broadcast_to
+
+__all__: list[str] = []
+
+# PyTorch's name -> the function that does it.
+_SAME = {"add": "add", "amax": "max", "amin": "min", "div": "div", "mul": "mul", "neg": "neg",
+         "pow": "power", "sub": "sub", "repeat_interleave": "repeat"}
+_RENAMED = (("dim", "axis"), ("keepdim", "keepdims"))
+
+
+def _one(given: tuple[Any, ...]) -> Any:
+    """``f(2, 3)`` and ``f((2, 3))`` alike."""
+    return given[0] if len(given) == 1 else given
+
+
+def _view(x: Tensor, *shape: int) -> Tensor:
+    """The same values in another shape; see `tinygrad_cnn.reshape`."""
+    return reshape(x, _one(shape))
+
+
+def _transpose(x: Tensor, *axes: int) -> Tensor:
+    """Axes in another order; see `tinygrad_cnn.transpose`."""
+    if axes == (0, 1):
+        raise SettingError("transpose: (0, 1) leaves two axes as they are in NumPy and swaps them "
+                           "in PyTorch; write x.swapaxes(0, 1), or x.T")
+    return transpose(x, _one(axes) if axes else None)
+
+
+def _permute(x: Tensor, *axes: int) -> Tensor:
+    """Axes in another order; see `tinygrad_cnn.transpose`."""
+    return transpose(x, _one(axes))
+
+
+def _expand(x: Tensor, *shape: int) -> Tensor:
+    """Stretched to a shape, in which -1 keeps the size of an axis."""
+    wanted = list(_one(shape)) if len(shape) == 1 and not isinstance(shape[0], int) else [*shape]
+    for i in range(1, min(len(wanted), x.ndim) + 1):
+        wanted[-i] = x.shape[-i] if wanted[-i] == -1 else wanted[-i]
+    return broadcast_to(x, wanted)
+
+
+def _masked_fill(x: Tensor, mask: Any, value: Any) -> Tensor:
+    """``value`` where the mask is true."""
+    return where(mask, value, x)
+
+
+def _unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
+    """The parts along an axis, without that axis."""
+    return list(FUNCTIONS[np.moveaxis](x, axis, 0))
+
+
+def _clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """The nearest number in [min, max]; see `tinygrad_cnn.clip`."""
+    return clip(x, min, max)
+
+
+_OWN: dict[str, Callable[..., Any]] = {
+    "reshape": _view, "view": _view, "transpose": _transpose, "permute": _permute,
+    "expand": _expand, "masked_fill": _masked_fill, "unbind": _unbind,
+    "t": lambda x: transpose(x), "unsqueeze": lambda x, axis: expand_dims(x, axis),
+    "expand_as": lambda x, other: broadcast_to(x, other.shape),
+    "clone": lambda x: reshape(x, x.shape), "copy": lambda x: reshape(x, x.shape),
+    "flatten": lambda x, start_dim=0, end_dim=-1: flatten(x, start_dim=start_dim, end_dim=end_dim),
+    "rsqrt": lambda x: x ** -0.5, "where": lambda x, condition, other: where(condition, x, other),
+    "movedim": lambda x, source, destination: FUNCTIONS[np.moveaxis](
+        x, source, destination),
+    "clip": _clip, "clamp": _clip,
+    "tolist": lambda x: as_array(x).tolist(), "dim": lambda x: x.ndim,
+    "numel": lambda x: int(x.size),
+    "eq": lambda x, other: x == other, "ne": lambda x, other: x != other,
+    "lt": lambda x, other: x < other, "le": lambda x, other: x <= other,
+    "gt": lambda x, other: x > other, "ge": lambda x, other: x >= other,
+}
+
+
+def _method(name: str) -> Callable[..., Any] | None:
+    """The function behind a method; one with an axis takes PyTorch's names as well."""
+    function = _OWN.get(name)
+    if function is None:
+        called = _SAME.get(name, name)
+        theirs = getattr(np, called, None)
+        # NumPy's own also takes ddof= and the like, and is answered by an op.
+        own = FUNCTIONS.get(called)
+        function = theirs if own is None or (theirs in FUNCTIONS and called == "var") else own
+    code = getattr(function, "__code__", None)
+    return _with_pytorchs_names(function) if function is not None and (
+        code is None or "axis" in code.co_varnames) else function
+
+
+def _with_pytorchs_names(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def method(x: Tensor, *args: Any, **settings: Any) -> Any:
+        for theirs, ours in _RENAMED:
+            if theirs in settings:
+                if ours in settings:
+                    raise TypeError(f"{function.__name__}: {theirs}= and {ours}= are the same "
+                                    "argument; give one")
+                settings[ours] = settings.pop(theirs)
+        return function(x, *args, **settings)
+    return method
+
+
+class _Missing:
+    """A name that a tensor does not have; asking for it raises an error that tells the cure.
+
+    ``__getattr__`` would do it too, and make every access to an attribute three times as slow.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, tensor: object, owner: type) -> Any:
+        raise missing("Tensor", self.name, (), tensor)
+
+
+def _names(x: Tensor) -> list[str]:
+    return [n for n in object.__dir__(x) if not isinstance(vars(Tensor).get(n), _Missing)]
+
+
+def install() -> None:
+    """Give `Tensor` its methods, and the answers for the names that it does not have."""
+    for name, kind in Tensor.__annotations__.items():
+        if kind.endswith("Method") and (function := _method(name)) is not None:
+            setattr(Tensor, name, function)
+    for name in (*CURES["Tensor"], *(f for f in FUNCTIONS if isinstance(f, str))):
+        if not hasattr(Tensor, name):
+            setattr(Tensor, name, _Missing(name))
+    setattr(Tensor, "__dir__", _names)  # noqa: B010 - mypy takes it for a method of object
