@@ -35,7 +35,8 @@ class Builder:
         gradient = Statistics(self.gradient, -1.0, 1.0) if role == "parameter" else None
         self.entries.append(Entry(role, tuple(shape), dtype, name=name, scope=self.scope,
                                   gradient=gradient, needs_gradient=role == "parameter",
-                                  weight=0.05 if role == "parameter" else None, **facts))
+                                  **({"value": Statistics(0.05, -0.1, 0.1)}
+                                     if role == "parameter" else {}), **facts))
         return len(self.entries) - 1
 
     def op(self, op: str, shape, *inputs: int, arguments=(), settings=(), role="op",

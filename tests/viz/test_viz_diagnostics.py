@@ -92,7 +92,7 @@ def test_a_tenth_of_dead_channels_is_found(nets, dead, expected):
 def test_dead_channels_of_a_real_layer_are_counted():
     w = tc.Parameter(np.ones((1, 1, 1, 8)), name="w")
     b = tc.Parameter(np.array([0.0] * 6 + [-9.0] * 2), name="b")
-    x = tc.Tensor(np.random.default_rng(0).normal(size=(2, 4, 4, 1)))
+    x = tc.Tensor(np.random.default_rng(0).normal(size=(4, 4, 4, 1)))
     problem, = viz.graph(tc.relu(tc.conv2d(x, w, b)).sum()).problems()
     assert (problem.rule, problem.evidence) == ("dead", "2 of 8 channels are dead")
 
@@ -120,7 +120,7 @@ def test_gradient_over_weight_of_first_and_last_layer_is_compared(nets, factor, 
     rms = factor * last.gradient.rms / last.weight * first.weight
     assert [p for p in found(nets, {1: of_rms(rms)}) if p[0] != "step size"] == [
         (rule, 1) for rule in expected]
-    assert found(nets, {1: of_rms(0.0)}) == [("no gradient", 1)]
+    assert found(nets, {1: of_rms(0.0)}) == [("cancels", 1)]        # its reader sends 0.1
 
 
 @pytest.mark.parametrize("family, beyond, expected", [

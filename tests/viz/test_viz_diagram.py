@@ -225,7 +225,7 @@ def test_cards_show_cost_and_gradient(nets):
     assert conv.about[:4] == ("conv1.conv2d", "5×5 · stride 1 · 1→8 channels",
                               "8×28×28×8 float32", "forward 100 µs")
     assert diagram.cards[1].about[-2:] == (
-        "RMS of the weights 0.050", "gradient RMS 1.0e-3, between -1.0 and 1.0")
+        "value RMS 0.050, between -0.10 and 0.10", "gradient RMS 1.0e-3, between -1.0 and 1.0")
 
 
 def test_a_time_above_a_quarter_of_all_is_bold(nets):

@@ -28,8 +28,8 @@ from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Parameter", "Tensor", "TensorLike", "as_array", "as_dtype", "as_setting", "as_tensor",
-           "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
+__all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "as_array", "as_dtype", "as_setting",
+           "as_tensor", "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
            "with_own_dtype", "writable"]
 
 Array = NDArray[Any]
@@ -130,7 +130,7 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
-    # ``_source``, where it is set, refers to what this tensor stands for; see `source_of`.
+    _source: ref[Any]           # where it is set, what this tensor stands for: see `source_of`
     __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "_source", "name",
                  "node")
 
@@ -347,7 +347,7 @@ class Tensor:
     def detach(self) -> Tensor:
         """The same values without history."""
         plain = _wrap(shared(self), False, None)
-        plain._source = source_of(self)
+        plain._source = Detached(self if self.node is None else self.node)
         return plain
 
     def numpy(self) -> Array:
@@ -640,11 +640,15 @@ def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     return t
 
 
+class Detached(ref[Any]):
+    """What the result of ``x.detach()`` refers to."""
+
+
 def source_of(x: Tensor) -> ref[Any]:
     """What tells whether two leaves are one: a reference to the tensor, node or array of the user.
 
     The engine puts tensors of its own in place of others: placeholders without values, casts, and
-    tensors around arrays.  These refer to what they stand for, and so does ``x.detach()``.
+    tensors around arrays.  These refer to what they stand for.
     """
     found: ref[Any] | None = getattr(x, "_source", None)
     return found or ref(x if x.node is None else x.node)

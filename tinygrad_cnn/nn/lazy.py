@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Parameter, Tensor, writable
+from tinygrad_cnn.core import Parameter, Tensor, standing_for, writable
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.module import Module
@@ -109,7 +109,7 @@ class LazyModule(Module):
 
     def _input(self, x: Any) -> Tensor:
         """The input as a tensor; floats of another dtype than the layer's are refused."""
-        made: Tensor = x if isinstance(x, Tensor) else Tensor(x)
+        made: Tensor = x if isinstance(x, Tensor) else standing_for(x, Tensor(x))
         if made.dtype.kind == "f" and made.dtype != self.dtype:
             raise DTypeError(f"{type(self).__name__}: x is {made.dtype} but the parameters are "
                              f"{self.dtype}\n  cure: x.astype(np.{self.dtype}), or "

@@ -6,6 +6,7 @@ after its graph is freed; of a leaf it keeps a weak reference, to read its weigh
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import itertools
@@ -22,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.contexts import block
-from tinygrad_cnn.core import Parameter, Tensor, gradients
+from tinygrad_cnn.core import Detached, Parameter, Tensor, gradients, source_of
 from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import GradientError, VizError
-from tinygrad_cnn.viz.labels import setting_labels, source_line
+from tinygrad_cnn.viz.labels import operand_name, setting_labels, source_line
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
@@ -36,20 +37,29 @@ __all__ = ["Entry", "Recording", "Statistics", "Watch", "describe", "describe_mo
 
 Array = NDArray[Any]
 _MOST_OPS = 200_000                         # of which a long watch keeps the latest
-_LEAST_ROWS = 16                            # fewer say nothing about a channel
-_NAMES = {"w": "weight", "b": "bias"}
+_LEAST_ROWS = 64                            # fewer say nothing about a channel
+_FEW = 8                                    # values of a small tensor, which are shown
 
 
 # ---- the recorded graph --------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Statistics:
-    """Root mean square and extremes of an array, and how many entries are NaN or infinite."""
+    """Root mean square and extremes of an array, and how many entries are NaN or infinite.
+
+    ``few`` holds the entries themselves of an array that has at most eight.
+    """
 
     rms: float
     low: float = 0.0
     high: float = 0.0
     bad: int = 0
+    few: tuple[float, ...] = ()
+
+    @property
+    def signed(self) -> float:
+        """The one value of a scalar, with its sign; else the root mean square."""
+        return self.few[0] if len(self.few) == 1 else self.rms
 
 
 @dataclass(frozen=True)
@@ -72,15 +82,20 @@ class Entry:
     seconds: float | None = None            # of the forward pass, if it was observed
     note: str = ""
     value: Statistics | None = None
-    weight: float | None = None             # RMS of a parameter
     gradient: Statistics | None = None      # of the cotangent of this tensor, if it was recorded
-    sent: tuple[float | None, ...] = ()     # RMS of the gradient sent to each input
+    sent: tuple[float | None, ...] = ()     # gradient sent to each input: RMS, or value of a scalar
     step: int = -1                          # position in the backward pass, or -1
     source: str = ""                        # "net.py:14"
     dead: int = 0                           # channels that are zero over batch and space,
     channels: int = 0                       # of how many
     confidence: float | None = None         # of a loss: mean of the largest probability
     classes: int = 0
+    symbolic: tuple[str, ...] = ()          # the shape for any batch size N, where it is known
+
+    @property
+    def weight(self) -> float | None:
+        """Root mean square of a parameter."""
+        return self.value.rms if self.role == "parameter" and self.value is not None else None
 
     @property
     def size(self) -> int:
@@ -106,8 +121,9 @@ class Recording:
 
     @property
     def batch(self) -> int | None:
-        """Size of the first axis of the first input, if it has one."""
-        return next((e.shape[0] for e in self.entries if e.role == "input" and e.shape), None)
+        """Size of the first axis of the first input, if that is no scalar or vector."""
+        return next((e.shape[0] for e in self.entries
+                     if e.role == "input" and len(e.shape) > 1), None)
 
 
 def entry_names(recording: Recording) -> list[str]:
@@ -142,8 +158,14 @@ def statistics(array: Array) -> Statistics:
     """Root mean square, extremes, and how many entries are NaN or infinite.
 
     >>> statistics(np.array([3.0, -4.0, np.inf]))
-    Statistics(rms=inf, low=-4.0, high=3.0, bad=1)
+    Statistics(rms=inf, low=-4.0, high=3.0, bad=1, few=(3.0, -4.0, inf))
     """
+    found = _statistics(array)
+    few = array.size <= _FEW and array.dtype.kind in "fiub"
+    return replace(found, few=tuple(array.reshape(-1).astype(float).tolist())) if few else found
+
+
+def _statistics(array: Array) -> Statistics:
     if not array.size:
         return Statistics(0.0)
     flat = np.ascontiguousarray(array).reshape(-1)
@@ -200,7 +222,7 @@ class _Noted:
     facts: dict[str, Any]
     inputs: tuple[int, ...] = ()
     origin: tuple[Any, int] | None = None
-    tensor: weakref.ref[Tensor] | None = None
+    source: weakref.ref[Any] | None = None  # of a leaf: what it is, or stands for
     kept: int = 0
     charged: bool = False                   # whether the result is among the bytes kept
     sent: dict[int, float] = field(default_factory=dict)
@@ -217,9 +239,8 @@ class Watch(Observer):
         self.ops: dict[int, _Noted] = {}
         self.leaves: dict[int, _Noted] = {}
         self.gradients: dict[int, Statistics] = {}
-        self._leaf_keys: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._leaf_keys: dict[tuple[int, bool], tuple[weakref.ref[Any], int]] = {}
         self._untracked: dict[int, tuple[weakref.ref[Array], int]] = {}
-        self._same: dict[tuple[Any, ...], int] = {}     # leaves by their name or their values
         self._readers: Counter[int] = Counter()
         self._owner: dict[int, int] = {}    # which op allocated the memory of a view
         self._sums: dict[int, Array] = {}
@@ -235,10 +256,11 @@ class Watch(Observer):
         return self.recording(output.node.serial, title=title)
 
     # ---- called by the engine
-    def forward(self, node: Node, inputs: Any, out: Array, seconds: float) -> None:
+    def forward(self, node: Node, inputs: tuple[Tensor | None, ...], out: Array,
+                seconds: float) -> None:
         """Note an op that was applied; those inside a backward rule are not part of the network."""
         if is_grad_enabled():
-            self.note(node, out, seconds)
+            self.note(node, inputs, out, seconds)
 
     def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array]],
                  seconds: float) -> None:
@@ -255,8 +277,8 @@ class Watch(Observer):
         inputs = [x for x in node.inputs or () if x is not None]
         at = -1
         for tensor, part in sent:
-            at = next((k for k in range(at + 1, len(inputs)) if inputs[k] is tensor), at)
-            key = self._key(tensor)
+            at = next(k for k in range(at + 1, len(inputs)) if inputs[k] is tensor)
+            key = noted.inputs[at]
             if tensor.node is not None and self._readers[key] == 1:
                 continue                    # the whole gradient of that op, noted when it is passed
             if tensor.node is None:
@@ -264,15 +286,15 @@ class Watch(Observer):
                 if self._readers[key] > 1:
                     self._sums[key] = whole
                 self.gradients[key] = statistics(whole)
-            noted.sent[at] = statistics(part).rms
+            noted.sent[at] = statistics(part).signed
 
     # ---- one op
-    def note(self, node: Node, out: Array | None, seconds: float | None) -> None:
+    def note(self, node: Node, inputs: tuple[Tensor | None, ...], out: Array | None,
+             seconds: float | None) -> None:
         """Note an op; ``out`` is None where its values are gone."""
-        shapes = [None if x is None else x.shape for x in node.inputs or ()]
-        given = [(x, node.op.input_name(i)) for i, x in enumerate(node.inputs or ())
-                 if x is not None]
-        keys = tuple(self._key(x, argument) for x, argument in given)
+        shapes = [None if x is None else x.shape for x in inputs]
+        given = [(x, node.op.input_name(i)) for i, x in enumerate(inputs) if x is not None]
+        keys = tuple(self._key(x, node, i) for i, x in enumerate(inputs) if x is not None)
         shape = tuple(node.shape if out is None else out.shape)
         tracked = any(x.requires_grad for x, _ in given)
         noted = self.ops[node.serial] = _Noted({
@@ -302,26 +324,19 @@ class Watch(Observer):
         self.leaves = {key: leaf for key, leaf in self.leaves.items() if key in read}
         self._leaf_keys = {k: v for k, v in self._leaf_keys.items() if v[1] in self.leaves}
         self._untracked = {k: v for k, v in self._untracked.items() if v[0]() is not None}
-        self._same = {k: v for k, v in self._same.items() if v in self.leaves}
 
-    def _key(self, x: Tensor, argument: str = "") -> int:
+    def _key(self, x: Tensor, reader: Node, place: int) -> int:
         if x.node is not None and x.node.serial in self.ops:
             return x.node.serial
         made = self._untracked.get(id(x._data))
         if made is not None and made[0]() is x._data:
             return made[1]
-        thing: Any = x if x.node is None else x.node       # made before the watch began
-        known = self._leaf_keys.get(id(thing))
-        if known is not None and known[0]() is thing:
-            return known[1]
-        names = _other_names(x)
-        key = next((self._same[n] for n in names if self._same.get(n) in self.leaves), None)
-        if key is None:
-            key = next(self._fresh)
-            self.leaves[key] = _leaf(x, argument)
-            self._same.update(dict.fromkeys(names, key))
-        self._leaf_keys[id(thing)] = weakref.ref(thing), key
-        return key
+        source = source_of(x)               # held with the key, so its id is not used again
+        known = self._leaf_keys.setdefault((id(source), x.requires_grad),
+                                           (source, next(self._fresh)))
+        if known[1] not in self.leaves:
+            self.leaves[known[1]] = _leaf(x, source, reader, place)
+        return known[1]
 
     def _note_labels(self, node: Node, noted: _Noted) -> None:
         """Targets of a loss are a setting, yet a reader of the picture looks for them."""
@@ -329,7 +344,8 @@ class Watch(Observer):
         if node.op.family != "loss" or not isinstance(target, np.ndarray):
             return
         key = next(self._fresh)
-        self.leaves[key] = _Noted({"role": "label", "family": "label", "name": "y",
+        name = operand_name(node.origin, node.op.name, 1) or "y"
+        self.leaves[key] = _Noted({"role": "label", "family": "label", "name": name,
                                    "shape": target.shape, "dtype": str(target.dtype),
                                    "note": "labels · no gradient"})
         noted.inputs = (*noted.inputs, key)
@@ -366,9 +382,9 @@ class Watch(Observer):
         for k in order:
             for source in self.ops[k].inputs if k >= 0 else ():
                 readers.setdefault(source, self.ops[k])
-        unnamed = [k for k in order if k < 0 and self.leaves[k].facts["role"] == "input"
-                   and not self.leaves[k].facts["name"]]
-        given = {k: "x" if len(unnamed) == 1 else f"x{i}" for i, k in enumerate(unnamed, start=1)}
+        unnamed = [k for k in order if k < 0 and not self.leaves[k].facts["name"]]
+        alone = {k for k in unnamed if self.leaves[k].facts["role"] == "input"}
+        given = {k: "x" if alone == {k} else self.leaves[k].facts["role"] for k in unnamed}
         entries = tuple(self._op_entry(k, index, root, k == output) if k >= 0 else
                         self._leaf_entry(k, given.get(k, ""), names or {}, readers[k], root)
                         for k in order)
@@ -393,8 +409,9 @@ class Watch(Observer):
         noted = self.ops[key]
         facts = {**noted.facts, "scope": _below(noted.facts["scope"], root)}
         value = facts.get("value")
-        sent = tuple(noted.sent.get(k, self.gradients[j].rms if self._is_whole(noted, j) else None)
-                     for k, j in enumerate(noted.inputs))
+        sent = tuple(noted.sent.get(
+            k, self.gradients[j].signed if self._is_whole(noted, j) else None)
+            for k, j in enumerate(noted.inputs))
         if last and facts["needs_gradient"] and math.prod(facts["shape"]) == 1:
             facts["role"] = facts["family"] = "loss"
             if value is not None:
@@ -410,49 +427,45 @@ class Watch(Observer):
 
     def _leaf_entry(self, key: int, name: str, names: Mapping[int, str], reader: _Noted,
                     root: str) -> Entry:
-        leaf = self.leaves[key]
-        facts = dict(leaf.facts)
-        tensor = leaf.tensor() if leaf.tensor is not None else None
-        path = names.get(id(tensor), "") if tensor is not None else ""
-        if path:
-            *above, name = path.split(".")
-            facts["scope"] = tuple(above)
+        facts = dict(self.leaves[key].facts)
+        source = self.leaves[key].source
+        thing = source() if source is not None else None
+        *above, own = names.get(id(thing), "").split(".")
+        if own:
+            facts["scope"], name = tuple(above), own
         else:
             if facts["role"] == "parameter":
                 facts["scope"] = _below(reader.facts["scope"], root)
-            argument = reader.facts["arguments"][reader.inputs.index(key)]
-            name = name or facts["name"].rpartition(".")[2] or _NAMES.get(argument, argument)
-        if facts["role"] == "parameter" and tensor is not None:
-            facts["weight"] = statistics(tensor._data).rms
+                facts["name"] = facts["name"].rpartition(".")[2]
+            name = name or facts["name"]
+        if facts["role"] == "parameter" and isinstance(thing, Tensor):
+            facts["value"] = statistics(thing._data)    # as they are now
         if facts.get("needs_gradient"):
             facts["gradient"] = self.gradients.get(key)
         return Entry(**{**facts, "name": name})
 
 
-def _leaf(x: Tensor, argument: str) -> _Noted:
-    facts = {"name": x.name or "", "shape": x.shape, "dtype": _dtype_name(x.dtype)}
-    if not x.requires_grad and x.size == 1:
-        value = "" if is_placeholder(x._data) else f"{x._data.reshape(()).item():g}"
-        return _Noted({**facts, "role": "constant", "family": "constant", "note": value})
-    trained = isinstance(x, Parameter) or (x.requires_grad and argument in _NAMES)
-    role = "parameter" if trained else "input"
-    return _Noted({**facts, "role": role, "family": role, "needs_gradient": x.requires_grad,
-                   "note": "" if x.requires_grad else "needs no gradient"},
-                  tensor=weakref.ref(x) if x.node is None else None)
-
-
-def _other_names(x: Tensor) -> list[tuple[Any, ...]]:
-    """What else tells that a leaf is one that was read before: its name, or else its values.
-
-    Each op copies an array that it is given, and a graph keeps placeholders for values that no rule
-    reads.  Equal zeros or ones are no sign: two initial states are two inputs.
-    """
-    if x.node is not None or x.requires_grad:
-        return []
-    names: list[tuple[Any, ...]] = [("name", x.name, x.shape, x.dtype)] if x.name else []
-    if x.size > 1 and not is_placeholder(x._data) and x._data.min() < x._data.max():
-        names.append(("values", hash(x._data.tobytes()), x.shape, x.dtype))
-    return names
+def _leaf(x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> _Noted:
+    """What a leaf is, by what the user made: no argument of an op gives it a role or a name."""
+    thing = source()
+    if is_placeholder(x._data) and isinstance(thing, (Tensor, np.ndarray)):
+        data = thing._data if isinstance(thing, Tensor) else thing
+    else:
+        data = x._data
+    facts: dict[str, Any] = {
+        "role": "input", "shape": x.shape, "dtype": _dtype_name(x.dtype),
+        "needs_gradient": x.requires_grad, "note": "" if x.requires_grad else "no gradient",
+        "name": x.name or operand_name(reader.origin, reader.op.name, place),
+        "value": None if is_placeholder(data) else statistics(data)}
+    if isinstance(x, Parameter) or isinstance(thing, Parameter):
+        facts["role"], facts["note"] = "parameter", "" if x.requires_grad else "frozen"
+    elif isinstance(source, Detached):
+        facts["note"], facts["name"] = "detached", facts["name"] or "detached"
+    elif not x.requires_grad and x.size == 1:
+        value = "" if facts["value"] is None else f"{data.reshape(()).item():g}"
+        facts["role"], facts["note"] = "constant", value if facts["name"] else ""
+        facts["name"] = facts["name"] or value
+    return _Noted({**facts, "family": facts["role"]}, source=source)
 
 
 def _root(scopes: Iterable[tuple[str, ...]]) -> str:
@@ -540,7 +553,7 @@ def describe(output: Tensor, *, gradients: bool = True, title: str = "",
                       if x is not None and x.node is not None and not is_placeholder(x._data))
     noted = Watch()
     for n in nodes:
-        noted.note(n, arrays.get(n.serial), None)
+        noted.note(n, n.inputs or (), arrays.get(n.serial), None)
     if gradients and output.size == 1 and output.requires_grad:
         _replay(output, noted)
     else:                                   # what backward() left in the leaves
@@ -615,16 +628,22 @@ def describe_module(model: Module, x: Any, labels: Any = None, *, title: str = "
         if labels is not None:
             output = FUNCTIONS["cross_entropy"](output, labels)
             gradients(output)
-    names = {id(p): name for name, p in twin.named_parameters()}
+    parameters = dict(twin.named_parameters())
+    names = {id(p): name for name, p in parameters.items()}
     title = title or kind.lstrip("_")
     if output.node is None or output.node.serial not in seen.ops:
         if not seen.ops:                    # all parameters are frozen: no graph, but ops were seen
             raise VizError(f"graph: {kind} applied no op; there is nothing to draw")
-        return seen.recording(next(reversed(seen.ops)), title=title)
-    found = seen.recording(output.node.serial, title=title, names=names, notes=_module_notes(twin))
-    reached = {e.path for e in found.entries if e.role == "parameter"}
-    missing = [name for name in names.values() if name not in reached]
-    return replace(found, unreached=tuple(missing)) if labels is not None else found
+        last = next(reversed(seen.ops))
+    else:
+        last = output.node.serial
+    found = seen.recording(last, title=title, names=names, notes=_module_notes(twin))
+    found = replace(found, entries=_for_any_batch(model, batch, seen, last, found))
+    sources = (seen.leaves[k].source for k in seen._order(last) if k < 0)
+    reached = {id(source()) for source in sources if source is not None}
+    missing = tuple(dotted(tuple(name.split("."))) for name, p in parameters.items()
+                    if p.requires_grad and id(p) not in reached)
+    return replace(found, unreached=missing) if labels is not None else found
 
 
 def _as_input(value: Any, name: str) -> Tensor:
@@ -634,6 +653,59 @@ def _as_input(value: Any, name: str) -> Tensor:
     array = np.asarray(value)
     return Tensor(array if array.dtype.kind == "f" and array.dtype.itemsize >= 4
                   else array.astype(np.float32), name=name)
+
+
+class _Shapes(Observer):
+    """Op names and shapes of a run, and nothing else."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, list[tuple[int, ...]]]] = []
+
+    def forward(self, node: Node, inputs: tuple[Tensor | None, ...], out: Array,
+                seconds: float) -> None:
+        if is_grad_enabled():
+            self.seen.append((node.op.name, [*(x.shape for x in inputs if x is not None),
+                                             out.shape]))
+
+
+def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, output: int,
+                   found: Recording) -> tuple[Entry, ...]:
+    """The entries with their shapes for a batch of N: what changes in a run with another batch.
+
+    Where the second run fails, or does something else, the shapes stay numbers.
+    """
+    n = batch[0].shape[0] if batch[0].ndim > 1 else 0
+    if not n or any(x.shape[:1] != (n,) for x in batch):
+        return found.entries
+    other = 2 if n != 2 else 3
+    rows = [Tensor(np.resize(x._data, (other, *x.shape[1:])), name=x.name) for x in batch]
+    shapes = _Shapes()
+    with contextlib.suppress(Exception), np.errstate(all="ignore"), observing(shapes):
+        copy.deepcopy(model)(*rows)         # a user's code: whatever it raises, it cannot be told
+    serials = list(seen.ops)
+    if [name for name, _ in shapes.seen] != [
+            seen.ops[k].facts["op"] for k in serials[:len(shapes.seen)]]:
+        return found.entries
+    second: dict[int, tuple[int, ...]] = {}
+    for k, (_, sizes) in zip(serials, shapes.seen, strict=False):
+        second.update(zip(seen.ops[k].inputs, sizes[:-1], strict=False))
+        second[k] = sizes[-1]
+    return tuple(replace(e, symbolic=tuple(
+        _dimension(a, b, n, other) for a, b in zip(e.shape, second[k], strict=True)))
+        if second.get(k, e.shape) != e.shape and len(second[k]) == len(e.shape) else e
+        for k, e in zip(seen._order(output), found.entries, strict=True))
+
+
+def _dimension(one: int, two: int, n: int, other: int) -> str:
+    """A size that is ``one`` for a batch of n and ``two`` for another, as a formula in N.
+
+    >>> [_dimension(a, b, 8, 2) for a, b in ((8, 2), (80, 20), (5, 5), (9, 3))]
+    ['N', '10N', '5', 'N+1']
+    """
+    slope = (one - two) // (n - other)
+    rest = one - slope * n
+    times = f"{slope if slope != 1 else ''}N" if slope else ""
+    return f"{times}{rest:+}" if times and rest else times or str(one)
 
 
 def _argument_names(model: Module) -> list[str]:

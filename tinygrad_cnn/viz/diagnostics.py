@@ -55,7 +55,10 @@ def problems(recording: Recording, *, severity: str | None = None,
     if severity not in (None, "error", "warning"):
         raise VizError(f"problems: severity {severity!r} is unknown; choose error or warning")
     run = _Run(recording, entry_names(recording), learning_rate)
-    found = [p for rule in RULES.values() for p in rule(run)]
+    found: list[Problem] = []
+    for name, rule in RULES.items():        # a consequence of what was found is no finding
+        if not any(p.rule in _CAUSES.get(name, ()) for p in found):
+            found.extend(rule(run))
     found.sort(key=lambda p: p.entry if p.entry >= 0 else len(recording.entries))
     return tuple(p for p in found if severity in (None, p.severity))
 
@@ -78,17 +81,19 @@ class _Run:
 
 
 def _non_finite(run: _Run) -> Iterator[Problem]:
-    """The first value, and the first gradient in backward order, with NaN or infinity."""
+    """The first value with NaN or infinity, or else the first such gradient in backward order."""
     entries = run.recording.entries
     for i, e in enumerate(entries):
         if e.value is not None and e.value.bad:
             ranges = ", ".join(f"{run.names[j]} in {number(v.low)}…{number(v.high)}"
                                for j in e.inputs if (v := entries[j].value) is not None)
-            yield run.problem("non-finite", i, f"{e.value.bad} NaN or infinite values begin here"
-                              f"{', from ' + ranges if ranges else ''}",
-                              "scale the input, lower the learning rate, or use the stable form "
-                              "(logsumexp, log_softmax, log(x + eps))", "error")
-            break
+            evidence = f"{e.value.bad} NaN or infinite values begin here" if e.op else \
+                f"{e.value.bad} of its {e.size} values are NaN or infinite"
+            hint = ("scale the input, lower the learning rate, or use the stable form (logsumexp, "
+                    "log_softmax, log(x + eps))") if e.op else "look at where it comes from"
+            yield run.problem("non-finite", i, f"{evidence}{', from ' + ranges if ranges else ''}",
+                              hint, "error")
+            return
     bad = [(e.step, -i, e.gradient.bad) for i, e in enumerate(entries)
            if e.gradient is not None and e.gradient.bad and e.op]
     if bad:
@@ -99,17 +104,82 @@ def _non_finite(run: _Run) -> Iterator[Problem]:
 
 
 def _no_gradient(run: _Run) -> Iterator[Problem]:
-    """A parameter that the loss does not depend on, or whose gradient is exactly zero."""
-    if not run.recording.backward:
-        return
-    for i, e in run.entries("parameter"):
-        if e.gradient is not None and e.gradient.rms == 0 and not e.gradient.bad:
-            yield run.problem("no gradient", i, "the gradient is exactly zero",
-                              "every path to the loss is dead: look for dead units behind it, or a "
-                              "detached branch", "error")
+    """A parameter that the loss does not depend on, or whose gradient is exactly zero.
+
+    A zero is an error where no gradient arrives at any reader, and a warning where the parts that
+    arrive cancel, or a factor is zero: then the values of this batch are the cause.
+    """
+    entries = run.recording.entries
+    readers: dict[int, list[int]] = {}
+    for i, e in enumerate(entries):
+        for j in dict.fromkeys(e.inputs):
+            readers.setdefault(j, []).append(i)
+    dead: list[int] = []
+    factors: dict[int, list[int]] = {}      # what is zero -> the parameters behind it
+    for j, e in run.entries("parameter") if run.recording.backward else ():
+        if not e.needs_gradient or e.gradient is None or e.gradient.rms != 0 or e.gradient.bad:
+            continue
+        if any(v for i in readers[j] for k, v in zip(entries[i].inputs, entries[i].sent,
+                                                     strict=False) if k == j):
+            yield run.problem("cancels", j, "the gradients of its readers cancel exactly",
+                              "fine if the model is symmetric here; else initialize its parts "
+                              "differently")
+            continue
+        seen, todo, zero = {j}, [j], -1     # forward to the ops that get a gradient, but send none
+        while todo and zero < 0:
+            for i in readers.get(todo.pop(), ()):
+                g = entries[i].gradient
+                if g is not None and g.rms:
+                    zero = next((k for k in entries[i].inputs if k not in seen
+                                 and (v := entries[k].value) is not None
+                                 and v.low == v.high == 0 == v.bad), -1)
+                elif i not in seen:
+                    seen.add(i)
+                    todo.append(i)
+        dead.append(j) if zero < 0 else factors.setdefault(zero, []).append(j)
+    for group, zero in ((dead, -1), *((g, z) for z, g in factors.items() if not dead)):
+        if group:
+            more = f", as of {len(group) - 1} more" if len(group) > 1 else ""
+            why = f", since {run.names[zero]} is zero" if zero >= 0 else ""
+            yield run.problem(
+                "zero factor" if why else "no gradient", group[0],
+                f"the gradient is exactly zero{more}{why}",
+                "fine at the start, if that is how it was initialized" if why else
+                "every path to the loss is dead: look for dead units behind it, or a detached "
+                "branch", "warning" if why else "error")
     for name in run.recording.unreached:
         yield Problem("no gradient", "error", name, "the loss does not depend on this parameter",
                       "use it in forward, or remove it")
+
+
+def _detached(run: _Run) -> Iterator[Problem]:
+    """A tensor that was cut off from the ops that made it."""
+    for i, e in run.entries("input"):
+        if e.note == "detached":
+            yield run.problem("detached", i, "detach() ends the gradient here",
+                              "leave detach() out, unless what is before it must not learn")
+
+
+def _unscaled(run: _Run) -> Iterator[Problem]:
+    """A batch of inputs with values in the tens or hundreds, as of images from 0 to 255."""
+    for i, e in run.entries("input"):
+        if e.value is not None and len(e.shape) > 1 and e.dtype.startswith("float") \
+                and 10 < e.value.rms < math.inf:
+            yield run.problem("unscaled", i, f"values between {number(e.value.low)} and "
+                              f"{number(e.value.high)}", "scale the inputs, as in x / 255")
+
+
+def _growing(run: _Run) -> Iterator[Problem]:
+    """Values of at least two ops that are more than 1,000 times those of the first."""
+    made = [(i, e.value.rms) for i, e in run.entries("op")
+            if e.value is not None and e.family in ("conv", "linear", "activation")
+            and 0 < e.value.rms < math.inf]
+    if len(made) > 2:
+        (_, first), (last, most) = made[0], sorted(made, key=lambda pair: pair[1])[-2]
+        if most > 1e3 * max(first, 1.0):
+            yield run.problem("exploding", last, f"values grow from {number(first)} to "
+                              f"{number(most)}", "lower the scale of the initial weights, or "
+                              "normalize between layers")
 
 
 def _dead(run: _Run) -> Iterator[Problem]:
@@ -159,22 +229,29 @@ def _depth(run: _Run) -> Iterator[Problem]:
 def _gain(run: _Run) -> Iterator[Problem]:
     """One op that shrinks or grows the gradient of its data ten times more than its shape does.
 
-    Weights that keep the size of values multiply gradients by √(elements out / elements in).
+    Weights that keep the size of values multiply gradients by √(elements out / elements in); a
+    softmax over T entries divides them by about T, as it must.  Equal ops are one finding.
     """
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for i, e in run.entries("op"):
-        if e.family not in ("conv", "linear", "activation") or not e.sent:
+        if e.family not in ("conv", "linear", "activation") or not e.sent \
+                or "softmax" in e.op or e.op.endswith("_slope"):
             continue
         source = run.recording.entries[e.inputs[0]]
         if e.gradient is None or not e.gradient.rms > 0 or source.role == "parameter" \
                 or e.sent[0] is None or not source.size:
             continue
-        gain = e.sent[0] / e.gradient.rms
+        gain = abs(e.sent[0]) / e.gradient.rms
         beyond = gain / math.sqrt(e.size / source.size)
         if math.isfinite(gain) and not 0.1 <= beyond <= 10:
-            yield run.problem("vanishing" if beyond < 0.1 else "exploding", i,
-                              f"multiplies the gradient by {number(gain)}",
-                              "saturated units or weights of the wrong scale: check the "
-                              "initialization, or normalize before this op")
+            found.setdefault(("vanishing" if beyond < 0.1 else "exploding", e.op), []).append(
+                (i, gain))
+    for (rule, _), places in found.items():
+        i, gain = max(places, key=lambda place: abs(math.log(place[1] or 1e-300)))
+        more = f", and {len(places) - 1} more like it" if len(places) > 1 else ""
+        yield run.problem(rule, i, f"multiplies the gradient by {number(gain)}{more}",
+                          "saturated units or weights of the wrong scale: check the "
+                          "initialization, or normalize before this op")
 
 
 def _start(run: _Run) -> Iterator[Problem]:
@@ -213,6 +290,15 @@ def _idle_bias(run: _Run) -> Iterator[Problem]:
 
 
 RULES: dict[str, Callable[[_Run], Iterator[Problem]]] = {
-    "non-finite": _non_finite, "no gradient": _no_gradient, "dead": _dead, "step size": _step_size,
-    "depth": _depth, "gain": _gain, "start": _start, "saturated": _saturated,
+    "non-finite": _non_finite, "no gradient": _no_gradient, "detached": _detached,
+    "step size": _step_size, "unscaled": _unscaled, "growing": _growing, "dead": _dead,
+    "saturated": _saturated, "start": _start, "depth": _depth, "gain": _gain,
     "idle bias": _idle_bias}
+# Rule -> findings of which its own would be consequences.
+_CAUSES = {"no gradient": ("non-finite",), "dead": ("no gradient", "unscaled", "exploding"),
+           "growing": ("non-finite", "unscaled"),
+           "saturated": ("non-finite", "exploding", "unscaled"),
+           "start": ("non-finite", "exploding", "unscaled", "saturated"),
+           "depth": ("non-finite", "exploding", "saturated", "start"),
+           "gain": ("non-finite", "no gradient", "zero factor", "exploding", "vanishing",
+                    "unscaled", "saturated", "start")}

@@ -83,6 +83,7 @@ class Card:
     warnings: tuple[str, ...] = ()
     change: str = ""                        # of a difference: added, removed or changed
     broken: bool = False                    # holds NaN or infinity
+    entries: tuple[int, ...] = ()           # of the recording, that the card shows
 
     @property
     def tip(self) -> str:
@@ -351,7 +352,10 @@ class _Writer:
                 return None
             value = last.gradient.rms
             seed = last.role == "loss" and value == 1
-            return Row("bar", "grad 1 (seed)" if seed else f"grad {number(value)}",
+            if last.gradient.bad:           # no color of the ramp: it is no size
+                return Row("text", "", f"grad {number(value)}")
+            shown = ", ".join(map(number, last.gradient.few or (value,)))
+            return Row("bar", "grad 1 (seed)" if seed else f"grad {shown}",
                        fraction=_log_fraction(value, self.ramp), levels=(self.ramp.level(value),))
         total = self.totals[self.color]
         amount = sum(self._amount(self.color, self.entries[i]) for i in unit.members)
@@ -394,7 +398,7 @@ class _Writer:
         rows = (*(r for r in card.rows if r.text or r.hot or r.levels), *warnings)
         beside = self.unit_of[self.readers[unit.members[0]][0]].id if unit.beside else ""
         return replace(card, rows=rows, warnings=texts, broken=broken, group=unit.group,
-                       beside=beside, change=change,
+                       beside=beside, change=change, entries=tuple(inside),
                        tag=" · ".join(filter(None, (card.tag, change))))
 
     def _finding(self, unit: _Unit, i: int, p: Problem) -> str:
@@ -411,27 +415,32 @@ class _Writer:
 
     def _about(self, i: int) -> tuple[str, ...]:
         e = self.entries[i]
-        gradient = "" if e.gradient is None else (
-            f"gradient RMS {number(e.gradient.rms)}, between {number(e.gradient.low)} and "
-            f"{number(e.gradient.high)}")
+        value, gradient = (
+            "" if s is None else f"{what} RMS {number(s.rms)}, between {number(s.low)} and "
+            f"{number(s.high)}" for what, s in (("value", e.value), ("gradient", e.gradient)))
         return tuple(filter(None, (
             self.names[i], " · ".join(e.settings), e.note, f"{shape_text(e.shape)} {e.dtype}",
             f"forward {seconds_text(e.seconds)}" if e.seconds is not None else "",
             flop_text(e.flops) if e.flops else "",
             f"keeps {binary_size(e.kept)} for backward" if e.kept else "",
-            f"RMS of the weights {number(e.weight)}" if e.weight is not None else "",
-            gradient, e.source)))
+            value, gradient, e.source)))
 
     def _leaf(self, unit: _Unit, i: int) -> Card:
         e = self.entries[i]
         weights = e.role == "parameter"
         bar = self._bar(unit) if weights or e.gradient is not None else None
         rows = [Row("text", shape_text(e.shape) + ("" if weights else f" · {e.dtype}")),
-                Row("text", e.note), bar]
+                Row("text", e.note), self._values(e), bar]
         path = dotted(e.scope[len(unit.inside):])
         return Card(unit.id, e.role, e.role, f"{path}.{e.name}" if path and weights else e.name,
                     badge=_BADGES.get(e.role, "W" if len(e.shape) > 1 else "b"),
                     rows=tuple(filter(None, rows)), about=self._about(i))
+
+    @staticmethod
+    def _values(e: Entry) -> Row | None:
+        """The entries of a small tensor, unless its card says them anyway."""
+        few = e.value.few if e.value is not None and e.role not in ("constant", "loss") else ()
+        return Row("text", f"= {', '.join(f'{v:.4g}' for v in few)}") if few else None
 
     def _op(self, unit: _Unit, i: int) -> Card:
         e = self.entries[i]
@@ -440,7 +449,8 @@ class _Writer:
                              if p.role == "parameter")
         constants = " · ".join(f"{p.name} {p.note}".strip() for p in leaves if p.role == "constant")
         rows = [Row("text", " · ".join(filter(None, (*e.settings, constants, e.note)))),
-                Row("text", weights), self._cost(e.seconds, e.flops, e.kept), self._bar(unit)]
+                Row("text", weights), self._values(e), self._cost(e.seconds, e.flops, e.kept),
+                self._bar(unit)]
         title = f"{unit.prefix} · {e.op}" if unit.prefix else e.op
         return Card(unit.id, "loss" if e.role == "loss" else "op", e.family, title, f"#{i}",
                     _BADGES.get(e.role, ""), tuple(filter(None, rows)), about=self._about(i))
@@ -564,14 +574,14 @@ class _Writer:
         source = self.entries[j]
         sent = e.sent[k] if k < len(e.sent) else None
         if several and source.gradient is not None and sent is not None:
-            sent = source.gradient.rms      # several reads on one card: what they add up to
+            sent = source.gradient.signed   # several reads on one card: what they add up to
         beside = source.role in ("parameter", "label", "constant")
         shape = shape_text(source.shape)
         gradient = "" if sent is None else number(sent)
         tip = f"{self.names[j]} → {self.names[i]} | {shape} {source.dtype}" \
             + (f" | gradient {gradient}" if gradient else "")
         return Edge("", *ends, "" if beside else shape, gradient,
-                    -1 if sent is None else scale.level(sent), trunk and not beside, tip=tip)
+                    -1 if sent is None else scale.level(abs(sent)), trunk and not beside, tip=tip)
 
 
 def _bundle(group: list[Edge]) -> Edge:

@@ -357,6 +357,8 @@ class _Folder:
         What follows an input and what follows the op before count as the same, so that a pattern
         begins with the first of its kind.
         """
+        if part.open and part.stop - part.start == 1:       # a module of one op repeats as the op
+            part = Part("op", part.start, part.stop, part.path)
         if part.open:
             return self._intern(("open", part.start))
         if part.kind != "op":

@@ -6,8 +6,12 @@ serves XML text, XML attributes and HTML-like DOT labels alike.
 
 from __future__ import annotations
 
+import ast
 import html
+import itertools
+import linecache
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -16,8 +20,8 @@ from typing import Any
 import numpy as np
 
 __all__ = ["DARK", "LIGHT", "RAMP", "STRIPS", "binary_size", "clean", "count", "dark_css", "escape",
-           "flop_text", "number", "seconds_text", "setting_labels", "shape_text", "source_line",
-           "to_dark", "width"]
+           "flop_text", "number", "operand_name", "seconds_text", "setting_labels", "shape_text",
+           "source_line", "to_dark", "width"]
 
 
 # ---- safe text -----------------------------------------------------------------------------------
@@ -130,6 +134,7 @@ def flop_text(flops: int) -> str:
 # ---- ops -----------------------------------------------------------------------------------------
 
 _LONGEST = 44
+_LONGEST_NAME = 20
 
 Shapes = Sequence[tuple[int, ...] | None]
 
@@ -223,6 +228,45 @@ def source_line(code: Any, instruction: int) -> str:
             name = str(code.co_filename).replace("\\", "/").rsplit("/", 1)[-1]
             return clean(f"{name}:{line}")
     return ""
+
+
+# Callables that take a tensor and make others: their arguments name nothing inside them.
+_NOT_OPS = {"backward", "grad", "gradients", "hessian", "jacobian", "jvp", "value_and_grad", "vjp"}
+
+
+@lru_cache(maxsize=4096)
+def operand_name(origin: tuple[Any, int] | None, op: str, place: int) -> str:
+    """What the user's line calls an operand of an op: a variable, or a short expression of some.
+
+    ``origin`` is the code object and the instruction that applied ``op``; empty if its source is
+    not at hand, or names no such operand.  ``a * b`` names both, ``conv(image)`` the first.
+    """
+    if origin is None:
+        return ""
+    code, instruction = origin
+    start, end, column, last = next(itertools.islice(code.co_positions(), instruction // 2, None))
+    if None in (start, end, column, last):
+        return ""
+    lines = [linecache.getline(code.co_filename, n).encode() for n in range(start, end + 1)]
+    lines[-1] = lines[-1][:last]
+    try:
+        found = ast.parse(b"(" + lines[0][column:] + b"".join(lines[1:]) + b")", mode="eval").body
+    except (SyntaxError, ValueError):
+        return ""
+    operands: list[ast.expr] = []
+    if isinstance(found, ast.BinOp):
+        operands = [found.left, found.right]
+    elif isinstance(found, ast.UnaryOp):
+        operands = [found.operand]
+    elif isinstance(found, (ast.Subscript, ast.Attribute)):         # x[0], x.T
+        operands = [found.value]
+    elif isinstance(found, ast.Call):
+        called = ast.unparse(found.func).rpartition(".")[2]
+        if called not in _NOT_OPS:          # tc.sum(x), and x.sum()
+            operands = found.args or [f.value for f in [found.func] if isinstance(f, ast.Attribute)]
+    text = ast.unparse(operands[place]) if place < len(operands) else ""
+    named = re.fullmatch(r"[A-Za-z_][\w.\[\], :+*/-]*|[\d. ]+[-+*/] *[A-Za-z_][\w.]*", text)
+    return text.removeprefix("self.") if named and len(text) <= _LONGEST_NAME else ""
 
 
 # ---- colors --------------------------------------------------------------------------------------

@@ -18,24 +18,44 @@ _CHANGES = {"added": "+ ", "removed": "- ", "changed": "~ "}
 def canonical(recording: Recording, *, batch: str | None = None) -> str:
     """One line for each tensor in recording order; no values, times, addresses or source lines.
 
-    ``batch`` is written for the first axis wherever it has the size of the batch; parameters keep
-    their numbers.  Runs of the same structure give the same text on every machine.
+    ``batch`` stands for the size of the batch: as `viz.describe_module` found it in a second run
+    with another batch; in the graph of a tensor, on the first axis of what an input led to.  Runs
+    of the same structure give the same text on every machine.
     """
     names = [clean(n) for n in entry_names(recording)]
-    return "\n".join([FORMAT, *(canonical_line(recording, i, names, batch)
+    shapes = _shapes(recording, batch)
+    return "\n".join([FORMAT, *(canonical_line(recording, i, names, shapes[i])
                                 for i in range(len(recording.entries))), ""])
 
 
+def _shapes(recording: Recording, batch: str | None) -> list[str]:
+    """The shape of each entry, with a name for the batch."""
+    found: list[str] = []
+    counted = any(e.symbolic for e in recording.entries)
+    size, behind = recording.batch, set[int]()
+    for i, e in enumerate(recording.entries):
+        dims: list[int | str] = list(e.shape)
+        if e.role in ("input", "label") or not behind.isdisjoint(e.inputs):
+            behind.add(i)
+        if batch and e.symbolic:
+            dims = [d.replace("N", batch) for d in e.symbolic]
+        elif batch and size and dims and i in behind and (not counted or e.role == "label"):
+            times, rest = divmod(e.shape[0], size)
+            if times == 1 and not rest:
+                dims[0] = batch
+            elif times and not rest and e.op == "reshape":
+                dims[0] = f"{times}{batch}"
+        found.append(shape_text(dims))
+    return found
+
+
 def canonical_line(recording: Recording, i: int, names: Sequence[str],
-                   batch: str | None = None) -> str:
-    """The line of entry ``i``."""
+                   shape: str = "") -> str:
+    """The line of entry ``i``, with ``shape`` in place of its own."""
     e = recording.entries[i]
     what = f"{e.op}({', '.join(clean(s) for s in e.settings)})" if e.op else e.role
     reads = "".join(f" {names[j]}" for j in e.inputs)
-    dims: list[int | str] = list(e.shape)
-    if batch and dims and e.role != "parameter" and e.shape[0] == recording.batch:
-        dims[0] = batch
-    return f"{names[i]} = {what}{reads} -> {shape_text(dims)} {e.dtype}"
+    return f"{names[i]} = {what}{reads} -> {shape or shape_text(e.shape)} {e.dtype}"
 
 
 def to_text(diagram: Diagram) -> str:

@@ -1,0 +1,141 @@
+"""Names come from the user, roles from what a tensor is, and scalars keep value and sign."""
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tc
+from tinygrad_cnn import models, nn, viz
+from viz import zoo
+
+f32 = np.float32
+
+
+def leaves(loss):
+    return [(e.name, e.role, e.note) for e in viz.describe(loss).entries if not e.op]
+
+
+def rows(figure, title):
+    card = next(c for c in figure.diagram.cards if c.title == title)
+    return [r.text + r.hot for r in card.rows]
+
+
+@pytest.mark.parametrize("wrap", [tc.Tensor, np.asarray])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_one_image_is_one_input_at_every_batch(wrap, batch):
+    for model in (zoo.Residual(), zoo.Dense()):
+        loss = model(wrap(np.ones((batch, 32, 32, 3), f32))).sum()
+        assert [e.name for e in viz.describe(loss).entries if e.role == "input"] == ["x"]
+
+
+def test_two_tensors_of_one_name_are_two():
+    a, b = (tc.Tensor(np.full((64, 64), v, f32), name="img") for v in (0, 1))
+    w = tc.Parameter(np.ones((64, 64), f32), name="w")
+    text = (w + a + b).sum().graph().canonical()
+    assert "img#2 = input -> 64×64 float32\nadd#2 = add() add img#2" in text
+
+
+def test_a_name_is_that_of_the_variable_and_a_number_is_its_literal():
+    first, second = tc.Tensor(2.0, requires_grad=True), tc.Parameter([1.0, 2.0])
+    rate, target = 0.25, np.zeros(2, f32)
+    loss = (((first * second + 1.0) * rate - .5) * (1 - target)).sum()
+    assert leaves(loss) == [
+        ("first", "input", ""), ("second", "parameter", ""), ("1", "constant", ""),
+        ("rate", "constant", "0.25"), ("0.5", "constant", ""), ("1 - target", "input",
+                                                                "no gradient")]
+
+
+def test_a_role_does_not_depend_on_the_place_of_an_operand():
+    a, b, c = (tc.Tensor(v, requires_grad=True) for v in (2.0, -3.0, 10.0))
+    for loss in (a * b + c, c + b * a):
+        assert {(n, r) for n, r, _ in leaves(loss)} == {(n, "input") for n in "abc"}
+        assert "parameters" not in loss.graph().diagram.subtitle
+        assert "batch" not in loss.graph().diagram.subtitle
+
+
+def test_scalars_and_small_vectors_show_value_and_sign():
+    a, b, c = (tc.Tensor(v, requires_grad=True) for v in (2.0, -3.0, 10.0))
+    figure = (a * b + c).graph()
+    assert rows(figure, "a") == ["scalar · float32", "= 2", "grad -3.0"]
+    assert rows(figure, "b") == ["scalar · float32", "= -3", "grad 2.0"]
+    assert rows(figure, "mul")[0] == "= -6"
+    assert [e.gradient for e in figure.diagram.edges] == ["-3.0", "2.0", "1.0", "1.0"]
+    u = tc.Tensor([1.0, -2.0], requires_grad=True)
+    figure = (u * u).sum().graph()
+    assert rows(figure, "u") == ["2 · float32", "= 1, -2", "grad 2.0, -4.0"]
+    assert "batch" not in figure.diagram.subtitle
+
+
+def test_labels_are_drawn_as_they_were_given():
+    targets = np.array([1, 0])
+    scores = tc.Parameter(np.ones((2, 3), f32))
+    last = viz.describe(tc.cross_entropy(scores, targets)).entries[-2]
+    assert (last.name, last.role, last.shape, last.dtype) == ("targets", "label", (2,), "int64")
+
+
+def test_the_source_of_a_name_may_be_gone():
+    code = "import tinygrad_cnn as tc\nw = tc.Parameter([1.0, 2.0])\nloss = (w * 2.0).sum()\n"
+    space: dict = {}
+    exec(compile(code, "<a cell that is gone>", "exec"), space)
+    assert leaves(space["loss"]) == [("parameter", "parameter", ""), ("2", "constant", "")]
+
+
+def test_frozen_layers_stay_in_the_picture():
+    model = nn.Sequential(zoo.conv(3, 8), nn.ReLU(), nn.Flatten(), nn.Linear(None, 2))
+    x = np.zeros((2, 32, 32, 3), f32)
+    model(x)
+    for part in (model[0], model):
+        part.requires_grad_(False)
+        entries = model.graph(x).recording.entries
+        assert [e.op for e in entries if e.op] == ["conv2d", "relu", "reshape", "linear"]
+        assert [(e.path, e.note) for e in entries][:3] == [
+            ("x", "no gradient"), ("0.weight", "frozen"), ("0.bias", "frozen")]
+
+
+def test_the_built_in_networks_and_frozen_ones_have_no_finding():
+    for name, shape in (("lenet", (28, 28, 1)), ("vgg", (32, 32, 3)), ("resnet20", (32, 32, 3))):
+        model = models.build(name, shape, 10, rng=np.random.default_rng(0))
+        x = np.random.default_rng(1).normal(size=(2, *shape)).astype(f32)
+        assert model.graph(x, labels=[0, 1]).problems(severity="error") == ()
+    assert zoo.fine_tuned().graph().problems() == ()
+
+
+def test_a_tensor_with_nan_is_the_one_finding_and_has_no_color():
+    model = nn.Sequential(zoo.dense(6, 6), nn.ReLU(), zoo.dense(6, 3))
+    model[2].weight.data[3, 1] = np.nan
+    figure = model.graph(zoo.rows(), labels=zoo.classes(16, 3))
+    problem, = figure.problems()
+    assert problem.name == "2.weight"
+    assert problem.evidence == "1 of its 18 values are NaN or infinite"
+    broken = [c for c in figure.diagram.cards if c.broken]
+    assert "2.weight" in {figure.recording.entries[i].path for c in broken for i in c.entries}
+    assert all(r.hot == "grad nan" for c in broken for r in c.rows if r.hot.startswith("grad"))
+    assert not any(r.kind == "bar" and "nan" in r.text for c in broken for r in c.rows)
+
+
+@pytest.mark.parametrize("model", [zoo.Attention(), zoo.GPT(), zoo.RNN()])
+def test_golden_text_does_not_depend_on_the_batch(model):
+    shape = (28, 8) if isinstance(model, zoo.RNN) else (5, 8)
+    texts = {model.graph(zoo.rng().normal(size=(n, *shape)).astype(f32)).canonical(batch="N")
+             for n in (2, 4, 5)}
+    text, = texts
+    if isinstance(model, zoo.Attention):
+        assert "q.reshape = reshape() x -> 5N×8 float32" in text
+
+
+@pytest.mark.parametrize("batch", [6, 8])
+def test_a_matrix_that_has_the_size_of_the_batch_by_chance_is_no_batch(batch):
+    w, x = tc.Parameter(np.ones((8, 6), f32)), tc.Tensor(np.ones((batch, 6), f32))
+    assert (x @ w.T).sum().graph().canonical(batch="N").splitlines()[1:5] == [
+        "w = parameter -> 8×6 float32", "transpose = transpose(axes 1, 0) w -> 6×8 float32",
+        "x = input -> N×6 float32",
+        "matmul = matmul(6→8) x transpose -> N×8 float32"]
+
+
+def test_equal_steps_over_time_fold_into_one_with_a_square_each():
+    figure = zoo.ZOO["rnn"]().graph()
+    stack, = (c for c in figure.diagram.cards if c.kind == "stack")
+    assert stack.title.endswith("× 27")
+    squares, = (r for r in stack.rows if r.kind == "squares")
+    assert len(squares.levels) == 27
+    assert squares.levels[0] <= squares.levels[-1]      # the gradient fades toward the past
+    assert len(figure.diagram.cards) <= 8
