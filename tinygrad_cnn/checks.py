@@ -96,7 +96,9 @@ def pair(owner: str, name: str, value: Any, *, minimum: int | None = None) -> Pa
     """
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     try:
-        down, across = (integer(owner, name, n) for n in both)
+        down, across = both
+        if not type(down) is type(across) is int:
+            down, across = integer(owner, name, down), integer(owner, name, across)
     except (SettingError, ValueError):
         raise _refusal(owner, name, "one integer or two (down, across)", value) from None
     if minimum is not None and min(down, across) < minimum:
@@ -129,6 +131,8 @@ def padding(owner: str, value: Any, *, image: Sequence[int] = (1, 1), kernel: Pa
     """
     if isinstance(value, str) and value == "same":
         return same_sides(image, kernel, stride, dilation)
+    if type(value) is int and value >= 0:                   # as in nearly every call
+        return (value, value), (value, value)
     return pad_width(owner, 0 if isinstance(value, str) and value == "valid" else value,
                      name="padding", more=", 'same' or 'valid'")
 

@@ -9,7 +9,7 @@ from tinygrad_cnn.core.apply import (
     unary,
 )
 from tinygrad_cnn.core.autograd import grad, gradients
-from tinygrad_cnn.core.graph import is_grad_enabled, scope
+from tinygrad_cnn.core.graph import is_grad_enabled
 from tinygrad_cnn.core.tensor import (
     Detached,
     Parameter,
@@ -30,5 +30,5 @@ from tinygrad_cnn.core.tensor import _wrap as _wrap
 
 __all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "apply", "apply_with_residuals",
            "as_array", "as_dtype", "as_setting", "as_tensor", "binary", "custom_op", "grad",
-           "gradients", "is_grad_enabled", "make_function", "refuse_tensors_inside", "scope",
+           "gradients", "is_grad_enabled", "make_function", "refuse_tensors_inside",
            "shared", "source_of", "standing_for", "tensor", "unary", "writable"]

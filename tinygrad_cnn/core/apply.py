@@ -42,23 +42,14 @@ __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_functio
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
 _KEEP_BYTES = 4096          # below this, a stand-in for unsaved values costs more than it saves
+_NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
 _HERE = globals()                                       # and those of a + 2.0 these too
 
 
-def _alike(inputs: tuple[Any, ...]) -> bool:
-    """Whether all are tensors of one float dtype already, as in most calls."""
-    for x in inputs:
-        if not isinstance(x, Tensor) or x._data.dtype is not inputs[0]._data.dtype:
-            return False
-    return bool(inputs) and inputs[0]._data.dtype.kind == "f"
-
-
 def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     """All inputs as tensors of one dtype, or an error that names the odd one."""
-    if _alike(inputs):
-        return inputs
     inputs = tuple(map(with_own_dtype, inputs))
     _refuse_other_dtypes(op, inputs)
     dtype, stepping = _common_dtype(inputs)
@@ -122,14 +113,12 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
 
 
-def _origin(frame: FrameType | None) -> tuple[Any, int] | None:
-    """The innermost line outside the package: code object and instruction, never the frame."""
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] != _PACKAGE:
-            return frame.f_code, frame.f_lasti
+def _outside(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame outside the package."""
+    while frame is not None and \
+            frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame = frame.f_back
-    return None
+    return frame
 
 
 def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
@@ -152,23 +141,27 @@ def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
     DTypeError
         If float dtypes differ, or the kernel makes another dtype than its inputs have.
     """
-    return apply_with_residuals(op, *inputs, **settings)[0]
+    return _applied(op, inputs, settings)[0]
 
 
 def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor, dict[str, Any]]:
     """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
-    if not op.variadic and len(inputs) < len(op.inputs):
+    return _applied(op, inputs, settings)
+
+
+def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
+             ) -> tuple[Any, dict[str, Any]]:
+    if len(inputs) < len(op.inputs) and not op.variadic:
         inputs += (None,) * (len(op.inputs) - len(inputs))
     state = _state.get()
     if state.plain:
-        plain = _plain(inputs)
+        plain = inputs if _PLAIN.issuperset(map(type, inputs)) else _plain(inputs)
         y, residuals = op.run(*(map(locked, plain) if op.foreign else plain), **settings)
-        return np.asarray(y), residuals         # type: ignore[return-value]
-    tensors = _as_tensors(op, inputs)
-    arrays = [None if x is None else x._data for x in tensors]
-    if settings and any(a is not None and a.dtype.kind in "iub" for a in arrays):
+        return y if type(y) is ndarray else np.asarray(y), residuals
+    tensors, arrays, shapes, dtype, tracked = _read(op, inputs)
+    if settings and dtype is not None and dtype.kind in "iub":
         _refuse_fractions(op, tensors, settings)
-    asked: Any = (op, tuple([None if a is None else a.shape for a in arrays]), *settings.items())
+    asked: Any = (op, shapes, *settings.items())
     try:
         hash(asked)
     except TypeError:                           # an array, or a slice: judged anew each time
@@ -180,10 +173,10 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
     try:
         y, residuals = op.run(*(map(locked, arrays) if op.foreign else arrays), **settings)
     except TypeError:
-        if all(a is None or a.dtype.kind == "f" for a in arrays):
+        if dtype is None or dtype.kind == "f":
             raise
         raise _leaves_the_integers(op, tensors) from None       # NumPy refused to cast in place
-    if type(y) is not np.ndarray:
+    if type(y) is not ndarray:
         y = np.asarray(y)
     if y.shape != expected:
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
@@ -191,14 +184,39 @@ def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor,
         # A result that looks at memory which the user can write to gets memory of its own.
         if x is not None and x._access and held(x) and np.may_share_memory(y, x._data):
             y = y.copy()
-    dtype = settings.get("dtype") or (y if not arrays else arrays[0] if arrays[0] is not None else
-                                      next(a for a in arrays if a is not None)).dtype
+    dtype = settings.get("dtype") or dtype or y.dtype
     if y.dtype != dtype:
         if dtype.kind != "f":
             raise _leaves_the_integers(op, tensors)
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
-    return _record(op, tensors, settings, residuals, y, state, began), residuals
+    tracked = tracked and state.recording
+    if not tracked and state.observer is None:
+        return _wrap(y, False, None), residuals
+    return _record(op, tensors, settings, residuals, y, state, tracked, began), residuals
+
+
+def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
+        tuple[Tensor | None, ...], list[Array | None], tuple[Shape | None, ...],
+        np.dtype[Any] | None, bool]:
+    """The inputs as tensors, their arrays, shapes and dtype, and whether one has a gradient."""
+    arrays: list[Array | None] = []
+    shapes: list[Shape | None] = []
+    dtype, tracked = None, False
+    for i, x in enumerate(inputs):
+        if isinstance(x, Tensor) and (again or (
+                x._data.dtype.kind == "f" if dtype is None else x._data.dtype is dtype)):
+            array = x._data
+            arrays.append(array)
+            shapes.append(array.shape)
+            dtype, tracked = array.dtype, tracked or x._requires_grad
+        elif x is None and (again or (dtype is not None and not op.variadic
+                                      and op.inputs[i] in op.optional)):
+            arrays.append(None)
+            shapes.append(None)
+        else:                                   # the ones before it may be of another dtype
+            return _read(op, _as_tensors(op, inputs), again=True)
+    return inputs, arrays, tuple(shapes), dtype, tracked
 
 
 def _plain(inputs: tuple[Any, ...]) -> list[Any]:
@@ -251,22 +269,23 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
 
 
 def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
-            residuals: dict[str, Any], y: Array, state: State,
-            began: float) -> Tensor:
-    tracked = state.recording and bool([1 for x in tensors if x is not None and x._requires_grad])
-    if not tracked and state.observer is None:
-        return _wrap(y, False, None)
-    kept = tensors
-    if op.unsaved:
-        kept = tuple([_stand_in(x) if i in op.unsaved else x for i, x in enumerate(tensors)])
+            residuals: dict[str, Any], y: Array, state: State, tracked: bool, began: float
+            ) -> Tensor:
+    """The result as a tensor, with a node if a gradient is wanted; an observer is told of it."""
+    kept: list[Any] = []
+    values: list[Any] = []
+    for i, x in enumerate(tensors):
+        x = _stand_in(x) if i in op.unsaved else x
+        kept.append(x)
+        values.append(None if x is None else shared(x) if x._access else x._data)
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    values = tuple([None if x is None else shared(x) if x._access else x._data for x in kept])
-    node = Node(op, kept, values, settings, residuals, y if op.saves_out else None, state.scope,
-                _origin(sys._getframe(3)))
+    result = _recorded(op, tuple(kept), tuple(values), y, state, _outside(sys._getframe(3)),
+                       settings, residuals)
     if state.observer is not None:
-        state.observer.forward(node, tensors, y, time.perf_counter() - began)
-    return _wrap(y, True, node) if tracked else _wrap(y, False, None)
+        assert result.node is not None
+        state.observer.forward(result.node, tensors, y, time.perf_counter() - began)
+    return result if tracked else _wrap(y, False, None)
 
 
 def _unwritten(value: Any) -> Any:
@@ -283,7 +302,7 @@ def _stand_in(x: Tensor | None) -> Tensor | None:
     """``x`` without its values, which no rule reads, so that their memory can be freed."""
     if x is None or x._data.nbytes < _KEEP_BYTES or (x.node is None and x._requires_grad):
         return x
-    t = _wrap(blank(x._data.shape, x._data.dtype), x.requires_grad, x.node)
+    t = _wrap(blank(x._data.shape, x._data.dtype), x._requires_grad, x.node)
     t.name = x.name
     return t if x.node is not None else standing_for(x, t)
 
@@ -293,17 +312,14 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
 
     NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
     """
-    saves_out, unsaved = op.saves_out, op.unsaved
+    unsaved = op.unsaved
 
     def function(a: Any, b: Any) -> Tensor:
         state = _state.get()
         try:
-            x, y = a._data, b._data
-            dtype = x.dtype
-            if dtype is not y.dtype or state.observer is not None or not isinstance(a, Tensor) \
-                    or not isinstance(b, Tensor):
-                return apply(op, a, b)
-            if x.size >= _LARGE:
+            x, y = a._data, b._data             # which a masked array has as well
+            dtype, writable = x.dtype, a._access or b._access
+            if dtype is not y.dtype or state.observer is not None or x.size >= _LARGE:
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
         except AttributeError:
@@ -323,9 +339,9 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         if unsaved and out.nbytes >= _KEEP_BYTES:
             inputs = tuple(_stand_in(t) if i in unsaved else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
-        if a._access or b._access:
+        if writable:
             values = tuple(map(shared, inputs))
-        return _recorded(op, inputs, values, out, saves_out, state, sys._getframe(1))
+        return _recorded(op, inputs, values, out, state, sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
 
@@ -339,23 +355,26 @@ def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callabl
 
 
 def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
-              saves_out: bool, state: State, frame: FrameType) -> Tensor:
-    """A tensor and its node, field by field: this runs for each elementwise op of a program."""
+              state: State, frame: FrameType | None, settings: dict[str, Any] = _NOTHING,
+              residuals: dict[str, Any] = _NOTHING) -> Tensor:
+    """A tensor and its node, field by field: this runs for each op of a program."""
     node = _new(Node)
     node.op = op
     node.inputs = inputs
     node.values = values
-    node.settings = node.residuals = _NOTHING
-    node.out = out if saves_out else None
+    node.settings = settings
+    node.residuals = residuals
+    node.out = out if op.saves_out else None
     node.scope = state.scope
     node.serial = next(_serial)
+    while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE):
+        frame = frame.f_back
     if state.scope:
-        node.origin = _origin(frame)
+        frame = _outside(frame)
+    if frame is None:
+        node.code, node.instruction = None, 0
     else:
-        while (place := frame.f_globals) is _OPERATORS or place is _HERE:
-            assert frame.f_back is not None
-            frame = frame.f_back
-        node.origin = (frame.f_code, frame.f_lasti)
+        node.code, node.instruction = frame.f_code, frame.f_lasti
     t = _new(Tensor)
     t._data = out
     t._access = 0
@@ -367,7 +386,7 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
 
 def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
     """The function of an elementwise op of one input and no settings."""
-    saves_out, unsaved = op.saves_out, op.unsaved
+    unsaved = op.unsaved
 
     def function(x: Any) -> Tensor:
         state = _state.get()
@@ -379,13 +398,10 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
         kept: Any = _stand_in(x) if unsaved else x
-        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, saves_out,
-                         state, sys._getframe(1))
+        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, state,
+                         sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
-
-
-_NOTHING: dict[str, Any] = {}
 
 
 # ---- public functions made from a declaration ----------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tinygrad_cnn.core.backward import key_of
+from tinygrad_cnn.core.graph import key_of
 from tinygrad_cnn.core.tensor import Tensor, gradients_of
 from tinygrad_cnn.errors import GradientError
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Array, Node
+from tinygrad_cnn.core.graph import Array, Node, blank, handed, locked, refuse_changed
 from tinygrad_cnn.core.op import FUNCTIONS, Op
-from tinygrad_cnn.errors import GradientError
+from tinygrad_cnn.errors import GradientError, KernelFailed
 
-__all__ = ["added", "fitted", "masked"]
+try:                                    # in a quarter of the time of np.count_nonzero
+    from numpy._core.multiarray import count_nonzero
+except ImportError:
+    from numpy import count_nonzero
 
-_LARGE = 1 << 17        # entries, from which a sum is worth a kernel's threads
+__all__ = ["LARGE", "added", "count_nonzero", "fitted", "masked", "prepared", "retried"]
+
+LARGE = 1 << 17        # entries, from which a sum is worth a kernel's threads
 
 
 def fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Any:
@@ -37,9 +44,55 @@ def fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Any:
 
 def added(a: Any, b: Any) -> Any:
     """The sum of two cotangents of one input."""
-    if type(a) is ndarray and a.size < _LARGE:
+    if type(a) is ndarray and a.size < LARGE:
         return np.asarray(a + b)
     return FUNCTIONS["add"](a, b)                       # recorded, or on all threads
+
+
+def prepared(node: Node, ct: Any, rules: Any, wrap: Callable[..., Any] | None) -> Any:
+    """The rules of a node, what they are given by position, and by name.
+
+    In a recorded pass (``wrap`` makes a tensor) they are given tensors, to which they cannot write.
+    """
+    op, inputs = node.op, node.inputs
+    assert inputs is not None
+    if op.variadic:
+        rules = [(i, op.rule(i)) for i in range(len(inputs))]
+    elif op.together:
+        rules = _called_once(op)
+    if wrap is not None:
+        refuse_changed(node)
+        out = blank(ct.shape, ct.dtype) if node.out is None else node.out
+        args: Any = (ct, wrap(out, True, node), *inputs)
+        rules = [(i, partial(handed, rule)) for i, rule in rules]
+    else:
+        args = (ct, node.out, *node.values)
+        if op.foreign:
+            args = tuple(map(locked, args))
+    return rules, args, {**node.settings, **node.residuals}
+
+
+def _called_once(op: Op) -> list[tuple[int, Callable[..., Any]]]:
+    """Rules that give each input its part of what one call makes for several."""
+    made: list[Any] = []
+
+    def part(k: int, *args: Any, **named: Any) -> Any:
+        if not made:
+            made.append(op.rules[0](*args, **named))
+        return made[0][k]
+    return [(i, partial(part, k)) for i, k in op.together.items()]
+
+
+def retried(error: Exception, node: Node, i: int, rule: Any, args: Any, named: Any) -> Any:
+    """Call a rule whose kernel has failed again, or say in a note which rule raised the error."""
+    op = node.op
+    if isinstance(error, KernelFailed):                     # it is not asked again
+        return rule(*args, **named)
+    hint = (", which is given arrays, or tensors under create_graph: write it with operators and "
+            "the functions of this package, which take both"
+            if op.foreign and isinstance(error, (AttributeError, TypeError)) else "")
+    error.add_note(f"in the backward rule of {op.name} for {op.input_name(i)!r}{hint}")
+    raise error
 
 
 def masked(part: Any, node: Node, ct: Any) -> Any:

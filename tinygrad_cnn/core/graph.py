@@ -11,13 +11,13 @@ import inspect
 import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ContextDecorator, contextmanager
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
 from itertools import repeat
 from threading import get_ident
-from types import coroutine
+from types import CodeType, coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -30,8 +30,8 @@ from tinygrad_cnn.shapes import Shape
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
 
-__all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "locked",
-           "no_grad", "observing", "refuse_changed", "scope"]
+__all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "key_of",
+           "leading_to", "locked", "no_grad", "observing", "refuse_changed", "state_after"]
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,12 +88,14 @@ class State:
     """Whether ops are recorded, the path of the running modules, and who is watching.
 
     ``plain``: a first-order backward pass runs, so op functions take and give plain arrays.
+    ``calls``: what the running modules have noted of the calls that ended.
     """
 
     recording: bool = True
     plain: bool = False
     scope: tuple[str, ...] = ()
     observer: Observer | None = None
+    calls: Any = None
     outer: State | None = field(default=None, repr=False, compare=False)    # outside the block
     over: bool = field(default=False, repr=False, compare=False)            # it ended out of turn
 
@@ -111,7 +113,8 @@ def changed(**fields: Any) -> Iterator[State]:
     back.
     """
     before = after = _state.get()
-    state = State(before.recording, before.plain, before.scope, before.observer, before)
+    state = State(before.recording, before.plain, before.scope, before.observer, before.calls,
+                  before)
     for name, value in fields.items():
         setattr(state, name, value)
     try:
@@ -119,15 +122,22 @@ def changed(**fields: Any) -> Iterator[State]:
         yield state
     finally:
         try:
-            if (here := _state.get()) is state:
-                while after.over and after.outer is not None:
-                    after = after.outer
-            else:
-                for name in fields:
-                    setattr(state, name, getattr(before, name))
-                state.over, after = True, here
+            after = state_after(state, before, *fields)
         finally:
             _state.set(after)
+
+
+def state_after(state: State, before: State, *fields: str) -> State:
+    """What holds after a block: what held before it, unless blocks end out of turn."""
+    here = _state.get()
+    if here is state:
+        while before.over and before.outer is not None:
+            before = before.outer
+        return before
+    for name in fields:
+        setattr(state, name, getattr(before, name))
+    state.over = True
+    return here
 
 
 class _Recording(ContextDecorator):
@@ -236,14 +246,6 @@ def is_grad_enabled() -> bool:
     return _state.get().recording
 
 
-def scope(name: str) -> AbstractContextManager[State]:
-    """Add ``name`` to the path that nodes made inside the block carry; gives the state.
-
-    Modules call this.
-    """
-    return changed(scope=(*_state.get().scope, name))
-
-
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
     """Tell ``observer`` of every op applied and every cotangent found inside the block."""
@@ -281,26 +283,23 @@ class Node:
         Creation order.
     scope : tuple of str
         The path of the modules that were running, such as ``("LeNet", "conv1")``.
-    origin : (code, int) or None
-        Code object and instruction of the line that applied the op; never the frame, which would
-        keep the user's arrays.
+    code, instruction : code, int
+        Of the line that applied the op; never the frame, which would keep the user's arrays.
     """
 
-    __slots__ = ("__weakref__", "inputs", "op", "origin", "out", "residuals", "scope", "serial",
-                 "settings", "values")
+    __slots__ = ("__weakref__", "code", "inputs", "instruction", "op", "out", "residuals", "scope",
+                 "serial", "settings", "values")
 
-    def __init__(self, op: Op, inputs: tuple[Tensor | None, ...], values: tuple[Array | None, ...],
-                 settings: dict[str, Any], residuals: dict[str, Any], out: Array | None,
-                 scope: tuple[str, ...], origin: tuple[Any, int] | None) -> None:
-        self.op = op
-        self.inputs: tuple[Tensor | None, ...] | None = inputs
-        self.values: tuple[Any, ...] = values
-        self.settings = settings
-        self.residuals = residuals
-        self.out = out
-        self.scope = scope
-        self.origin = origin
-        self.serial = next(_serial)
+    op: Op
+    inputs: tuple[Tensor | None, ...] | None
+    values: tuple[Any, ...]
+    settings: dict[str, Any]
+    residuals: dict[str, Any]
+    out: Array | None
+    scope: tuple[str, ...]
+    serial: int
+    code: CodeType | None
+    instruction: int
 
     @property
     def freed(self) -> bool:
@@ -330,13 +329,17 @@ class Node:
         self.out = None
 
     @property
+    def origin(self) -> tuple[CodeType, int] | None:
+        """``code`` and ``instruction``."""
+        return None if self.code is None else (self.code, self.instruction)
+
+    @property
     def line(self) -> tuple[str, int] | None:
         """The file and the number of the user's line that applied the op."""
-        if self.origin is None:
+        if self.code is None:
             return None
-        code, instruction = self.origin
-        return next(((code.co_filename, line) for start, end, line in code.co_lines()
-                     if start <= instruction < end and line is not None), None)
+        return next(((self.code.co_filename, line) for start, end, line in self.code.co_lines()
+                     if start <= self.instruction < end and line is not None), None)
 
     def freed_error(self) -> GraphFreedError:
         """What is raised by a pass that needs a node which an earlier one has freed."""
@@ -347,6 +350,29 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<node {self.serial}: {self.op.name}{' (freed)' if self.freed else ''}>"
+
+
+def key_of(x: Tensor) -> Any:
+    """What the cotangent of ``x`` is filed under: its node, or itself if it is a leaf."""
+    return x if x.node is None else x.node
+
+
+def leading_to(out: Node, targets: set[Any]) -> set[Any]:
+    """The keys on a path from ``out`` to a target."""
+    reached, stack = {out}, [out]
+    while stack:
+        node = stack.pop()
+        if node.inputs is None:
+            raise node.freed_error()
+        below = {x.node for x in node.inputs if x is not None and x.node is not None} - reached
+        reached |= below
+        stack.extend(below)
+    useful = set(targets)
+    for node in sorted(reached, key=lambda n: n.serial):            # in creation order
+        if any(x is not None and x.requires_grad and key_of(x) in useful
+               for x in node.inputs or ()):
+            useful.add(node)
+    return useful
 
 
 @lru_cache(maxsize=1024)
@@ -363,15 +389,14 @@ def blank(shape: Shape, dtype: np.dtype[Any]) -> Array:
 _exhaust = deque[Any](maxlen=0).extend
 
 
-@contextmanager
-def handed(*tensors: Tensor | None) -> Iterator[None]:
-    """Inside the block ``data`` of these tensors is read-only."""
+def handed(rule: Callable[..., Any], *tensors: Tensor | None, **named: Any) -> Any:
+    """Call a rule; meanwhile ``data`` of the tensors that it is given is read-only."""
     given = [t for t in tensors if t is not None]
     given_back = map(setattr, given, repeat("_access"), [t._access for t in given])
     try:
         for t in given:
             t._access = READ_ONLY
-        yield
+        return rule(*tensors, **named)
     finally:
         _exhaust(given_back)                    # one call, which no interrupt divides
 

@@ -282,12 +282,13 @@ class Op:
         return {i: places[name] for i, name in enumerate(self.inputs) if name in places}
 
     @cached_property
-    def backward(self) -> tuple[tuple[Callable[..., Any], ...], dict[int, int], bool, bool]:
+    def backward(self) -> tuple[tuple[tuple[int, Callable[..., Any]], ...], bool, bool]:
         """What a backward pass asks of every node.
 
-        Its rules, if not variadic; `together`; `foreign`; whether rules multiply.
+        The rules with their places; whether they are called as they are; whether they multiply.
         """
-        return (() if self.variadic else self.rules, self.together, self.foreign,
+        direct = not (self.variadic or self.together or self.foreign or self.residuals)
+        return (() if self.variadic else tuple(enumerate(self.rules)), direct,
                 self.couples is not None)
 
     @cached_property

@@ -810,8 +810,8 @@ def gradients_of(out: Tensor, gradient: Any, who: str, *, create_graph: bool, re
                  targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
     """The gradients that `backward_pass` finds, each a tensor of its own."""
     ct = _cotangent_of(out, gradient, who)
-    found = backward_pass(out, ct if create_graph else shared(ct), wrap=_wrap, targets=targets,
-                          create_graph=create_graph, retain_graph=retain_graph)
+    found = backward_pass(out, ct if create_graph else shared(ct), retain_graph=retain_graph,
+                          wrap=_wrap if create_graph else None, targets=targets)
     if not create_graph:
         return {key: _wrap(part, False, None) for key, part in found.items()}
     seen = {id(ct)}

@@ -107,8 +107,9 @@ class Sequential(_Row):
 
     def forward(self, x: Any) -> Any:
         """Each module in turn."""
-        for _, module in self._all():
-            x = module(x)
+        for module in tuple(vars(self).values()):
+            if isinstance(module, Module):
+                x = module(x)
         return x
 
 

@@ -77,7 +77,8 @@ class _Convolution(LazyModule):
 
     def _prepared(self, x: Any) -> Tensor:
         x = self._images(self._input(x), self.in_channels)
-        self.materialize(x.shape[3])
+        if self.in_channels is None:
+            self.materialize(x.shape[3])
         return x
 
     def _settings(self) -> dict[str, Any]:

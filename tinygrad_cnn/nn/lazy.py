@@ -110,10 +110,11 @@ class LazyModule(Module):
     def _input(self, x: Any) -> Tensor:
         """The input as a tensor; floats of another dtype than the layer's are refused."""
         made: Tensor = x if isinstance(x, Tensor) else standing_for(x, Tensor(x))
-        if made.dtype.kind == "f" and made.dtype != self.dtype:
-            raise DTypeError(f"{type(self).__name__}: x is {made.dtype} but the parameters are "
+        dtype = made._data.dtype
+        if dtype is not self.dtype and dtype.kind == "f" and dtype != self.dtype:
+            raise DTypeError(f"{type(self).__name__}: x is {dtype} but the parameters are "
                              f"{self.dtype}\n  cure: x.astype(np.{self.dtype}), or "
-                             f"model.astype(np.{made.dtype}) once")
+                             f"model.astype(np.{dtype}) once")
         return made
 
     def __getattr__(self, name: str) -> Any:

@@ -90,11 +90,13 @@ class Linear(LazyModule):
     def forward(self, x: Any) -> Tensor:
         """(N, ..., I) -> (N, ..., O)."""
         x = self._input(x)
-        if x.ndim < 1:
+        shape = x._data.shape
+        if not shape:
             raise ShapeError("Linear: x needs at least one axis (N I), got shape ()")
-        self.materialize(x.shape[-1])
-        if x.shape[-1] != self.in_features:
-            raise self._mismatch(x.shape)
+        if self.in_features is None:
+            self.materialize(shape[-1])
+        if shape[-1] != self.in_features:
+            raise self._mismatch(shape)
         return ops.linear(x, self.weight, self.bias)
 
     def _mismatch(self, shape: Shape) -> ShapeError:

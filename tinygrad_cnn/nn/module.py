@@ -12,7 +12,6 @@ import difflib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from itertools import repeat
 from operator import setitem
 from typing import Any, ClassVar, Self
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.contexts import block
-from tinygrad_cnn.core import Parameter, Tensor, scope
+from tinygrad_cnn.core import Parameter, Tensor
+from tinygrad_cnn.core.graph import State, _state, state_after
 from tinygrad_cnn.errors import (
     DeclarationError,
     DTypeError,
@@ -37,6 +37,7 @@ __all__ = ["HookHandle", "Module", "evaluating", "show", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
+#: Path, module and shape of the output of each call that ended while the outermost module runs.
 Calls = deque[tuple[tuple[str, ...], "Module", Shape]]
 
 #: Devices that programs written for PyTorch may ask for.
@@ -44,9 +45,6 @@ _ELSEWHERE = ("cuda", "gpu", "hip", "meta", "mps", "tpu", "xla", "xpu")
 #: Layers named in an error: those that ran before the one that failed.
 _LAST = 12
 _MARK = "\n  in the layer "
-
-#: While the outermost module runs: path, module and shape of the output of each call that ended.
-_calls: ContextVar[Calls | None] = ContextVar("calls", default=None)
 
 
 def _add_note(error: TinygradCnnError, path: tuple[str, ...], module: Module, calls: Calls) -> None:
@@ -171,26 +169,30 @@ class Module:
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
         """Run ``forward`` under this module's name, then the hooks."""
-        outer = _calls.get()
-        calls: Calls = deque(maxlen=3 * _LAST) if outer is None else outer
-        try:
-            _calls.set(calls)
-            with scope(self._name or type(self).__name__) as inside:
-                path = inside.scope
-                try:
-                    out = self.forward(*inputs, **settings)
-                except TinygradCnnError as error:
-                    _add_note(error, path, self, calls)
-                    raise
-                for key, hook in tuple(self._hooks.items()):
-                    if key in self._hooks:              # an earlier hook may have removed it
-                        replaced = hook(self, inputs, out)
-                        out = out if replaced is None else replaced
+        before = after = _state.get()
+        calls: Calls = deque(maxlen=3 * _LAST) if before.calls is None else before.calls
+        path = (*before.scope, self._name or type(self).__name__)
+        inside = State(before.recording, before.plain, path, before.observer, calls, before)
+        try:                                            # as `changed` does, in three calls less
+            _state.set(inside)
+            try:
+                out = self.forward(*inputs, **settings)
+            except TinygradCnnError as error:
+                _add_note(error, path, self, calls)
+                raise
+            for key, hook in tuple(self._hooks.items()):
+                if key in self._hooks:                  # an earlier hook may have removed it
+                    replaced = hook(self, inputs, out)
+                    out = out if replaced is None else replaced
             if isinstance(out, Tensor):
                 calls.append((path, self, out._data.shape))
             return out
         finally:
-            _calls.set(outer)
+            try:
+                if _state.get() is not inside or before.over:
+                    after = state_after(inside, before, "scope", "calls")
+            finally:
+                _state.set(after)
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call ``hook(module, inputs, output)`` after each call of this module.
@@ -500,20 +502,21 @@ class Module:
 
     def _images(self, x: Any, channels: int | None = None) -> Tensor:
         """A batch of images N H W C as a tensor; anything else is refused with the likely cure."""
-        owner, made = type(self).__name__, x if isinstance(x, Tensor) else Tensor(x)
-        if made.ndim != 4:
+        made = x if isinstance(x, Tensor) else Tensor(x)
+        owner, shape = type(self).__name__, made._data.shape
+        if len(shape) != 4:
             cure = ""
-            if made.ndim == 3 and channels in (None, made.shape[-1]):
+            if len(shape) == 3 and channels in (None, shape[-1]):
                 cure = "\n  cure: for a single image, x[None]"
-            elif made.ndim in (2, 3) and channels == 1:
+            elif len(shape) in (2, 3) and channels == 1:
                 cure = "\n  cure: for gray images without a channel axis, x[..., None]"
-            raise ShapeError(f"{owner}: x must hold images (N H W C), got {made.ndim} axes: "
-                             f"{made.shape}{cure}")
-        if channels is not None and made.shape[3] != channels:
+            raise ShapeError(f"{owner}: x must hold images (N H W C), got {len(shape)} axes: "
+                             f"{shape}{cure}")
+        if channels is not None and shape[3] != channels:
             swapped = ("\n  cure: these look like N C H W; images here are N H W C: "
-                       "x.transpose(0, 2, 3, 1)" if made.shape[1] == channels else "")
-            raise ShapeError(f"{owner}: x has {made.shape[3]} channels but the layer takes "
-                             f"{channels}\n  x (N H W C) = {made.shape}{swapped}")
+                       "x.transpose(0, 2, 3, 1)" if shape[1] == channels else "")
+            raise ShapeError(f"{owner}: x has {shape[3]} channels but the layer takes "
+                             f"{channels}\n  x (N H W C) = {shape}{swapped}")
         return made
 
     # ---- text
