@@ -1,22 +1,54 @@
 """Every op: its declaration, registered in ``OPS``, and its public function.
 
 The files, each of which may import the ones before it: ``declare``, ``elementwise``,
-``activation``, ``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
-``loss``, ``random``, ``numpy_functions``, ``methods``.
+``activation``, ``math``, ``layout``, ``reduction``, ``rearrange``, ``linear``, ``convolution``,
+``pooling``, ``normalize``, ``loss``, ``random``, ``creation``, ``numpy_functions``, ``methods``.
 """
 
 from tinygrad_cnn.ops import numpy_functions as numpy_functions
 from tinygrad_cnn.ops.activation import (
+    celu,
     elu,
     gelu,
+    glu,
+    hard_sigmoid,
+    hard_swish,
+    hard_tanh,
     leaky_relu,
+    log_sigmoid,
+    mish,
+    prelu,
     relu,
+    relu6,
+    selu,
     sigmoid,
     silu,
+    softmin,
     softplus,
+    softsign,
     tanh,
 )
-from tinygrad_cnn.ops.convolution import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
+from tinygrad_cnn.ops.convolution import (
+    conv2d,
+    conv2d_input,
+    conv2d_weight,
+    conv_transpose2d,
+)
+from tinygrad_cnn.ops.creation import (
+    arange,
+    eye,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randn,
+    randn_like,
+    zeros,
+    zeros_like,
+)
 from tinygrad_cnn.ops.elementwise import (
     abs,
     add,
@@ -49,14 +81,54 @@ from tinygrad_cnn.ops.layout import (
     transpose,
     unpad,
 )
-from tinygrad_cnn.ops.linear import linear, matmul
+from tinygrad_cnn.ops.linear import (
+    dot,
+    einsum,
+    inner,
+    kron,
+    linear,
+    matmul,
+    outer,
+    tensordot,
+)
 from tinygrad_cnn.ops.loss import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     mse_loss,
     nll_loss,
 )
-from tinygrad_cnn.ops.methods import install
+from tinygrad_cnn.ops.math import (
+    arccos,
+    arccosh,
+    arcsin,
+    arcsinh,
+    arctan,
+    arctan2,
+    arctanh,
+    ceil,
+    cos,
+    cosh,
+    erf,
+    exp2,
+    floor,
+    hypot,
+    log1p,
+    log2,
+    log10,
+    logaddexp,
+    reciprocal,
+    rint,
+    round,
+    sign,
+    sin,
+    sinh,
+    square,
+    tan,
+    trunc,
+)
+from tinygrad_cnn.ops.methods import (
+    install,
+)
 from tinygrad_cnn.ops.normalize import (
     batch_norm,
     layer_norm,
@@ -75,29 +147,69 @@ from tinygrad_cnn.ops.pooling import (
     take_winners,
     windows,
 )
-from tinygrad_cnn.ops.random import default_generator, dropout, manual_seed
+from tinygrad_cnn.ops.random import (
+    default_generator,
+    dropout,
+    manual_seed,
+)
+from tinygrad_cnn.ops.rearrange import (
+    chunk,
+    diag,
+    diagonal,
+    diff,
+    embedding,
+    flip,
+    gather,
+    median,
+    one_hot,
+    repeat,
+    roll,
+    sort,
+    split,
+    take,
+    take_along_axis,
+    tile,
+    topk,
+    trace,
+    tril,
+    triu,
+)
 from tinygrad_cnn.ops.reduction import (
     broadcast_to,
+    cumprod,
+    cumsum,
     logsumexp,
     max,
     mean,
     min,
+    norm,
+    prod,
+    std,
     sum,
     sum_to,
     var,
 )
 
 __all__ = [
-    "abs", "add", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
-    "binary_cross_entropy_with_logits", "broadcast_to", "clip", "concatenate",
-    "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "cross_entropy",
-    "default_generator", "div", "dropout", "elu", "exp", "expand_dims", "expm1", "flatten", "fold",
-    "gelu", "getitem", "global_avg_pool2d", "layer_norm", "leaky_relu", "linear", "log",
-    "log_softmax", "logsumexp", "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean",
-    "min", "minimum", "mse_loss", "mul", "neg", "nll_loss", "pad", "permute", "power", "relu",
-    "reshape", "scale_shift", "sigmoid", "silu", "softmax", "softplus", "spread",
-    "spread_winners", "sqrt", "squeeze", "stack", "standardize", "sub", "sum", "sum_to",
-    "take_winners", "tanh", "transpose", "unpad", "var", "where", "windows",
+    "abs", "add", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+    "arctanh", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
+    "binary_cross_entropy_with_logits", "broadcast_to", "ceil", "celu", "chunk", "clip",
+    "concatenate", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "cos", "cosh",
+    "cross_entropy", "cumprod", "cumsum", "default_generator", "diag", "diagonal", "diff", "div",
+    "dot", "dropout", "einsum", "elu", "embedding", "erf", "exp", "exp2", "expand_dims", "expm1",
+    "eye", "flatten", "flip", "floor", "fold", "full", "full_like", "gather", "gelu", "getitem",
+    "global_avg_pool2d", "glu", "hard_sigmoid", "hard_swish", "hard_tanh", "hypot", "inner", "kron",
+    "layer_norm", "leaky_relu", "linear", "linspace", "log", "log10", "log1p", "log2",
+    "log_sigmoid", "log_softmax", "logaddexp", "logsumexp", "manual_seed", "matmul", "max",
+    "max_pool2d", "maximum", "mean", "median", "min", "minimum", "mish", "mse_loss", "mul", "neg",
+    "nll_loss", "norm", "one_hot", "ones", "ones_like", "outer", "pad", "permute", "power", "prelu",
+    "prod", "rand", "rand_like", "randn", "randn_like", "reciprocal", "relu", "relu6", "repeat",
+    "reshape", "rint", "roll", "round", "scale_shift", "selu", "sigmoid", "sign", "silu", "sin",
+    "sinh", "softmax", "softmin", "softplus", "softsign", "sort", "split", "spread",
+    "spread_winners", "sqrt", "square", "squeeze", "stack", "standardize", "std", "sub", "sum",
+    "sum_to", "take", "take_along_axis", "take_winners", "tan", "tanh", "tensordot", "tile", "topk",
+    "trace", "transpose", "tril", "triu", "trunc", "unpad", "var", "where", "windows", "zeros",
+    "zeros_like",
 ]
 
 install()

@@ -15,12 +15,24 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_tensor
+from tinygrad_cnn.core import Tensor, TensorLike, as_array
 from tinygrad_cnn.core.op import FUNCTIONS, Sample, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.ops.declare import elementwise
-from tinygrad_cnn.ops.elementwise import abs, clip, div, exp, expm1, keep, maximum, mul, neg, sub, where
+from tinygrad_cnn.ops.declare import composed, elementwise
+from tinygrad_cnn.ops.elementwise import (
+    abs,
+    clip,
+    div,
+    exp,
+    expm1,
+    keep,
+    maximum,
+    mul,
+    neg,
+    sub,
+    where,
+)
 
 __all__ = ["celu", "elu", "gelu", "glu", "hard_sigmoid", "hard_swish", "hard_tanh", "leaky_relu",
            "log_sigmoid", "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softmin",
@@ -151,7 +163,7 @@ def gelu_erf(x: TensorLike) -> Tensor:
     """The exact form of `gelu`."""
 
 
-@register_function()
+@composed
 def gelu(x: TensorLike, *, approximate: str = "none") -> Tensor:
     """The Gaussian error linear unit x · Φ(x), entry by entry; its derivative is Φ(x) + x φ(x).
 
@@ -216,7 +228,7 @@ def elu(x: TensorLike, *, alpha: float = 1.0) -> Tensor:
 
 # ---- activations composed of the above
 
-@register_function()
+@composed
 def relu6(x: TensorLike) -> Tensor:
     """min(max(x, 0), 6), entry by entry.  Howard et al., *MobileNets*, arXiv:1704.04861.
 
@@ -226,7 +238,7 @@ def relu6(x: TensorLike) -> Tensor:
     return clip(x, 0.0, 6.0)
 
 
-@register_function()
+@composed
 def selu(x: TensorLike) -> Tensor:
     """1.0507 · elu(x, alpha=1.6733), which keeps mean 0 and variance 1 from layer to layer.
 
@@ -238,7 +250,7 @@ def selu(x: TensorLike) -> Tensor:
     return mul(elu(x, alpha=1.6732632423543772848170429916717), 1.0507009873554804934193349852946)
 
 
-@register_function()
+@composed
 def celu(x: TensorLike, *, alpha: float = 1.0) -> Tensor:
     """x above zero, alpha · (exp(x / alpha) − 1) elsewhere: elu whose slope at 0 is 1.
 
@@ -254,7 +266,7 @@ def celu(x: TensorLike, *, alpha: float = 1.0) -> Tensor:
         as_array(x) > 0, x, mul(expm1(mul(x, 1 / alpha)), alpha))
 
 
-@register_function()
+@composed
 def mish(x: TensorLike) -> Tensor:
     """x · tanh(softplus(x)), entry by entry.  Misra, *Mish*, arXiv:1908.08681.
 
@@ -264,7 +276,7 @@ def mish(x: TensorLike) -> Tensor:
     return mul(x, tanh(softplus(x)))
 
 
-@register_function()
+@composed
 def hard_sigmoid(x: TensorLike) -> Tensor:
     """min(max(x + 3, 0), 6) / 6, entry by entry: sigmoid in three straight lines.
 
@@ -274,7 +286,7 @@ def hard_sigmoid(x: TensorLike) -> Tensor:
     return mul(clip(sub(x, -3.0), 0.0, 6.0), 1 / 6)
 
 
-@register_function()
+@composed
 def hard_swish(x: TensorLike) -> Tensor:
     """x · hard_sigmoid(x), entry by entry.  Howard et al., *MobileNetV3*, arXiv:1905.02244.
 
@@ -284,17 +296,18 @@ def hard_swish(x: TensorLike) -> Tensor:
     return mul(maximum(x, -3.0), hard_sigmoid(x))               # 0 · ∞ is no number
 
 
-@register_function()
+@composed
 def hard_tanh(x: TensorLike, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """The nearest number in [min_val, max_val], entry by entry.
 
     >>> hard_tanh(Tensor([-4.0, 0.5])).data
     array([-1. ,  0.5], dtype=float32)
     """
-    return clip(x, min_val, max_val)
+    return clip(x, checks.number("hard_tanh", "min_val", min_val),
+                checks.number("hard_tanh", "max_val", max_val))
 
 
-@register_function()
+@composed
 def softsign(x: TensorLike) -> Tensor:
     """x / (1 + |x|), entry by entry; its derivative is 1 / (1 + |x|)².
 
@@ -304,7 +317,7 @@ def softsign(x: TensorLike) -> Tensor:
     return div(x, sub(abs(x), -1.0))
 
 
-@register_function()
+@composed
 def log_sigmoid(x: TensorLike) -> Tensor:
     """log(sigmoid(x)) = −softplus(−x), entry by entry.
 
@@ -314,7 +327,7 @@ def log_sigmoid(x: TensorLike) -> Tensor:
     return neg(softplus(neg(x)))
 
 
-@register_function()
+@composed
 def glu(x: TensorLike, axis: int = -1) -> Tensor:
     """The gated linear unit a · sigmoid(b), where a and b are the halves of x along an axis.
 
@@ -323,7 +336,6 @@ def glu(x: TensorLike, axis: int = -1) -> Tensor:
     >>> glu(Tensor([3.0, 0.0])).data
     array([1.5], dtype=float32)
     """
-    x = as_tensor(x, "glu")
     axis = checks.axis_index("glu", axis, x.shape)
     size = x.shape[axis]
     if size % 2:
@@ -332,7 +344,7 @@ def glu(x: TensorLike, axis: int = -1) -> Tensor:
     return mul(x[(*ahead, slice(0, size // 2))], sigmoid(x[(*ahead, slice(size // 2, size))]))
 
 
-@register_function()
+@composed
 def prelu(x: TensorLike, w: TensorLike) -> Tensor:
     """x above zero, w · x elsewhere; w is a number or has one slope for each channel (last axis).
 
@@ -344,7 +356,7 @@ def prelu(x: TensorLike, w: TensorLike) -> Tensor:
     return where(as_array(x) > 0, x, mul(x, w))
 
 
-@register_function()
+@composed
 def softmin(x: TensorLike, axis: int = -1) -> Tensor:
     """softmax(−x): the smallest score has the largest share.
 

@@ -10,11 +10,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, binary, unary
+from tinygrad_cnn.core import Tensor, apply, as_tensor, binary, unary
 from tinygrad_cnn.core.op import Op, Sample, dyadic, make_op, register, register_function
 from tinygrad_cnn.shapes import Shape, broadcast
 
-__all__ = ["broadcasting", "elementwise", "geometry", "matrices", "smooth_matrices"]
+__all__ = ["broadcasting", "composed", "elementwise", "geometry", "matrices", "smooth_matrices"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Interval = tuple[float, float]
@@ -82,6 +82,24 @@ def _with(settings: Sequence[Mapping[str, float]], draw: Samples) -> Samples:
             words = ", ".join(f"{name} {value}" for name, value in given.items())
             yield Sample(f"{sample.id}, {words}", sample.args, given)
     return samples
+
+
+def composed(function: F) -> F:
+    """Make a function that is composed of ops public: its tensors are converted in its own name."""
+    tensors = [name for name, kind in function.__annotations__.items() if kind == "TensorLike"]
+    names = function.__code__.co_varnames[:function.__code__.co_argcount]
+    places = [(names.index(name), name) for name in tensors]
+
+    @functools.wraps(function)
+    def call(*args: Any, **settings: Any) -> Any:
+        given = list(args)
+        for i, name in places:
+            if i < len(given):
+                given[i] = as_tensor(given[i], function.__name__, name)
+            elif name in settings:
+                settings[name] = as_tensor(settings[name], function.__name__, name)
+        return function(*given, **settings)
+    return cast(F, register_function()(call))
 
 
 # ---- elementwise ops -----------------------------------------------------------------------------

@@ -14,10 +14,10 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array
-from tinygrad_cnn.core.op import FUNCTIONS, register_function
+from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.activation import sigmoid
-from tinygrad_cnn.ops.declare import elementwise
+from tinygrad_cnn.ops.declare import composed, elementwise
 from tinygrad_cnn.ops.elementwise import exp, keep, mul, sqrt, where
 
 __all__ = ["arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "ceil", "cos",
@@ -290,7 +290,7 @@ def rint(x: TensorLike) -> Tensor:
     """
 
 
-@register_function()
+@composed
 def round(x: TensorLike, decimals: int = 0) -> Tensor:
     """The nearest number with so many decimals, the even one of two; its derivative is 0.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_setting, as_tensor
-from tinygrad_cnn.core.op import register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.layout import concatenate, expand_dims, pad, reshape
 from tinygrad_cnn.ops.reduction import broadcast_to, mean, sum
@@ -36,19 +36,18 @@ def _whole(owner: str, name: str, values: Any) -> np.ndarray:
 
 # ---- order
 
-@register_function()
+@composed
 def flip(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
     """The entries in reverse order along these axes, or all.
 
     >>> flip(Tensor([1.0, 2.0, 3.0])).data
     array([3., 2., 1.], dtype=float32)
     """
-    x = as_tensor(x, "flip")
     turned = checks.axes_tuple("flip", axis, x.shape)
     return x[tuple(slice(None, None, -1 if i in turned else None) for i in range(x.ndim))]
 
 
-@register_function()
+@composed
 def roll(x: TensorLike, shift: int | Sequence[int],
          axis: int | Sequence[int] | None = None) -> Tensor:
     """The entries moved on by ``shift`` places; what leaves at the end comes in at the start.
@@ -58,14 +57,13 @@ def roll(x: TensorLike, shift: int | Sequence[int],
     >>> roll(Tensor([1.0, 2.0, 3.0]), 1).data
     array([3., 1., 2.], dtype=float32)
     """
-    x = as_tensor(x, "roll")
     if axis is None:
         line = reshape(x, -1)
         for n in np.atleast_1d(_whole("roll", "shift", shift)):
             line = roll(line, int(n), 0)
         return reshape(line, x.shape)
     shifts, axes = np.broadcast_arrays(np.atleast_1d(_whole("roll", "shift", shift)),
-                                       np.atleast_1d(axis))
+                                       np.atleast_1d(_whole("roll", "axis", axis)))
     for n, i in zip(shifts.tolist(), axes.tolist(), strict=True):
         i = checks.axis_index("roll", i, x.shape)
         if x.shape[i] and n % x.shape[i]:
@@ -74,22 +72,22 @@ def roll(x: TensorLike, shift: int | Sequence[int],
     return x
 
 
-@register_function()
+@composed
 def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tensor:
     """The entries in rising order along an axis; equal ones keep their order.
 
     >>> sort(Tensor([3.0, 1.0, 2.0])).data
     array([1., 2., 3.], dtype=float32)
     """
-    x = as_tensor(x, "sort")
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("sort", axis, x.shape)
+    descending = checks.flag("sort", "descending", descending)
     order = np.argsort(as_array(x), axis, kind="stable")
     return take_along_axis(x, np.flip(order, axis) if descending else order, axis)
 
 
-@register_function()
+@composed
 def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, np.ndarray]:
     """The k largest (or smallest) entries along an axis, in order, and where they stand.
 
@@ -97,26 +95,24 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
     >>> values.data, places
     (array([3., 2.], dtype=float32), array([1, 2]))
     """
-    x = as_tensor(x, "topk")
     axis = checks.axis_index("topk", axis, x.shape)
     k = checks.integer("topk", "k", k, minimum=0)
     if k > x.shape[axis]:
         raise SettingError(f"topk: k is {k}, and axis {axis} of {x.shape} has {x.shape[axis]} "
                            "entries")
-    values = as_array(x)
+    values, largest = as_array(x), checks.flag("topk", "largest", largest)
     order = np.argsort(-values if largest else values, axis, kind="stable")
     places = order[_at(axis, slice(0, k))]
     return take_along_axis(x, places, axis), places
 
 
-@register_function()
+@composed
 def median(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The middle entry in order, or the mean of the two in the middle, as in NumPy.
 
     >>> median(Tensor([3.0, 1.0, 2.0, 10.0])).item()
     2.5
     """
-    x = as_tensor(x, "median")
     shape = x.shape
     if axis is None:
         x, axis = reshape(x, -1), 0
@@ -132,7 +128,7 @@ def median(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
 
 # ---- parts
 
-@register_function()
+@composed
 def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """Cut into equal parts, or before the entries that ``sections`` lists, as `numpy.split` does.
 
@@ -141,7 +137,6 @@ def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[T
     >>> [part.data.tolist() for part in split(Tensor([1.0, 2.0, 3.0, 4.0]), 2)]
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    x = as_tensor(x, "split")
     axis = checks.axis_index("split", axis, x.shape)
     size = x.shape[axis]
     if isinstance(sections, (int, np.integer)):
@@ -156,27 +151,25 @@ def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[T
     return [x[_at(axis, slice(low, high))] for low, high in zip(edges, edges[1:], strict=False)]
 
 
-@register_function()
+@composed
 def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:
     """Cut into parts of one size, the last of which may be smaller, as in PyTorch.
 
     >>> [part.data.tolist() for part in chunk(Tensor([1.0, 2.0, 3.0]), 2)]
     [[1.0, 2.0], [3.0]]
     """
-    x = as_tensor(x, "chunk")
     axis = checks.axis_index("chunk", axis, x.shape)
     size = -(-x.shape[axis] // checks.integer("chunk", "chunks", chunks, minimum=1))
     return split(x, list(range(size, x.shape[axis], size)) if size else [], axis)
 
 
-@register_function()
+@composed
 def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     """The tensor repeated as a whole, ``reps`` times along each axis.
 
     >>> tile(Tensor([1.0, 2.0]), 2).data
     array([1., 2., 1., 2.], dtype=float32)
     """
-    x = as_tensor(x, "tile")
     times = [checks.integer("tile", "reps", int(n), minimum=0)
              for n in np.atleast_1d(_whole("tile", "reps", reps))]
     times = [1] * (x.ndim - len(times)) + times
@@ -187,7 +180,7 @@ def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
                    [r * size for r, size in zip(times, shape, strict=True)])
 
 
-@register_function()
+@composed
 def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
     """Each entry repeated, as `numpy.repeat` and PyTorch's ``repeat_interleave`` do.
 
@@ -196,7 +189,6 @@ def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None)
     >>> repeat(Tensor([1.0, 2.0]), 2).data
     array([1., 1., 2., 2.], dtype=float32)
     """
-    x = as_tensor(x, "repeat")
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("repeat", axis, x.shape)
@@ -211,7 +203,7 @@ def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None)
 
 # ---- places
 
-@register_function()
+@composed
 def take_along_axis(x: TensorLike, indices: Any, axis: int | None = -1) -> Tensor:
     """The entries at these places of each line along an axis, as in NumPy.
 
@@ -219,7 +211,6 @@ def take_along_axis(x: TensorLike, indices: Any, axis: int | None = -1) -> Tenso
     array([[2.],
            [3.]], dtype=float32)
     """
-    x = as_tensor(x, "take_along_axis")
     places = _whole("take_along_axis", "indices", indices)
     if axis is None:
         x, axis = reshape(x, -1), 0
@@ -232,7 +223,7 @@ def take_along_axis(x: TensorLike, indices: Any, axis: int | None = -1) -> Tenso
     return x[tuple(index)]
 
 
-@register_function()
+@composed
 def gather(x: TensorLike, axis: int, index: Any) -> Tensor:
     """The entries at these places of each line along an axis, as in PyTorch.
 
@@ -242,7 +233,6 @@ def gather(x: TensorLike, axis: int, index: Any) -> Tensor:
     array([[2.],
            [3.]], dtype=float32)
     """
-    x = as_tensor(x, "gather")
     axis = checks.axis_index("gather", axis, x.shape)
     places = _whole("gather", "index", index)
     if places.ndim != x.ndim or any(n > m for i, (n, m) in enumerate(
@@ -260,14 +250,13 @@ def _within(owner: str, places: np.ndarray, size: int, axis: int) -> None:
                          "entries")
 
 
-@register_function()
+@composed
 def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
     """The slices at these places along an axis; without one, of the tensor as one line.
 
     >>> take(Tensor([10.0, 20.0, 30.0]), [2, 0]).data
     array([30., 10.], dtype=float32)
     """
-    x = as_tensor(x, "take")
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("take", axis, x.shape)
@@ -276,7 +265,7 @@ def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
     return x[_at(axis, places)]
 
 
-@register_function()
+@composed
 def embedding(indices: Any, w: TensorLike) -> Tensor:
     """Row ``w[i]`` for each integer i; the gradient of a row is the sum over its uses.
 
@@ -285,7 +274,6 @@ def embedding(indices: Any, w: TensorLike) -> Tensor:
            [3., 4.],
            [1., 2.]], dtype=float32)
     """
-    w = as_tensor(w, "embedding", "w")
     if w.ndim != 2:
         raise ShapeError(f"embedding: w must be (number of rows, size), got {w.shape}")
     places = _whole("embedding", "indices", indices)
@@ -321,7 +309,7 @@ def _triangle(owner: str, x: Any, k: int, mask: Any) -> Tensor:
     return where(mask(x.shape[-2], x.shape[-1], checks.integer(owner, "k", k)), x, 0.0)
 
 
-@register_function()
+@composed
 def tril(x: TensorLike, k: int = 0) -> Tensor:
     """The entries of the last two axes on and below the k-th diagonal, 0 above.
 
@@ -332,7 +320,7 @@ def tril(x: TensorLike, k: int = 0) -> Tensor:
     return _triangle("tril", x, k, lambda n, m, k: np.tri(n, m, k, bool))
 
 
-@register_function()
+@composed
 def triu(x: TensorLike, k: int = 0) -> Tensor:
     """The entries of the last two axes on and above the k-th diagonal, 0 below.
 
@@ -343,25 +331,25 @@ def triu(x: TensorLike, k: int = 0) -> Tensor:
     return _triangle("triu", x, k, lambda n, m, k: ~np.tri(n, m, k - 1, bool))
 
 
-@register_function()
+@composed
 def diagonal(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The entries x[…, i, i + offset, …] of two axes, as the last axis.
 
     >>> diagonal(Tensor([[1.0, 2.0], [3.0, 4.0]])).data
     array([1., 4.], dtype=float32)
     """
-    x = as_tensor(x, "diagonal")
     if x.ndim < 2:
         raise ShapeError(f"diagonal: x needs two axes or more, got {x.shape}")
     offset = checks.integer("diagonal", "offset", offset)
-    first, second = (checks.axis_index("diagonal", a, x.shape) for a in (axis1, axis2))
+    first = checks.axis_index("diagonal", axis1, x.shape, name="axis1")
+    second = checks.axis_index("diagonal", axis2, x.shape, name="axis2")
     if first == second:
         raise SettingError(f"diagonal: axis1 and axis2 are both axis {first} of {x.shape}")
     lines = np.diagonal(np.arange(x.size).reshape(x.shape), offset, first, second)
     return reshape(x, -1)[np.ascontiguousarray(lines)]
 
 
-@register_function()
+@composed
 def diag(x: TensorLike, k: int = 0) -> Tensor:
     """The k-th diagonal of a matrix, or the matrix that has a vector as its k-th diagonal.
 
@@ -369,18 +357,17 @@ def diag(x: TensorLike, k: int = 0) -> Tensor:
     array([[1., 0.],
            [0., 2.]], dtype=float32)
     """
-    x = as_tensor(x, "diag")
+    k = checks.integer("diag", "k", k)
     if x.ndim == 2:
         return diagonal(x, k)
     if x.ndim != 1:
         raise ShapeError(f"diag: x must have one or two axes, got {x.shape}")
-    k = checks.integer("diag", "k", k)
     rows = broadcast_to(expand_dims(x, 0), (x.size, x.size))
     above, below = builtins.max(k, 0), builtins.max(-k, 0)
     return pad(where(np.eye(x.size, dtype=bool), rows, 0.0), ((below, above), (above, below)))
 
 
-@register_function()
+@composed
 def trace(x: TensorLike, offset: int = 0) -> Tensor:
     """The sum of a diagonal of the first two axes.
 
@@ -390,14 +377,13 @@ def trace(x: TensorLike, offset: int = 0) -> Tensor:
     return sum(diagonal(x, offset), -1)
 
 
-@register_function()
+@composed
 def diff(x: TensorLike, n: int = 1, axis: int = -1) -> Tensor:
     """The differences of neighbors along an axis, n times.
 
     >>> diff(Tensor([1.0, 4.0, 9.0])).data
     array([3., 5.], dtype=float32)
     """
-    x = as_tensor(x, "diff")
     axis = checks.axis_index("diff", axis, x.shape)
     for _ in range(checks.integer("diff", "n", n, minimum=0)):
         x = x[_at(axis, slice(1, None))] - x[_at(axis, slice(0, -1))]
