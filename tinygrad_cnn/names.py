@@ -36,7 +36,7 @@ scatter scatter_ scatter_add index_add index_copy masked_scatter: tc.where(mask,
 index_select: x.take(indices, axis=0)
 masked_select compress extract: x[mask]
 select narrow: x[:, start:stop]
-unfold: tc.windows(x, kernel_size=3) of images N H W C
+unfold: tc.unfold(x, kernel_size=3) of images N H W C
 zero_grad null_grad null_gradients: x.grad = None
 clear_graph: the graph goes when no tensor refers to it
 constant: x.requires_grad
@@ -58,7 +58,8 @@ inference_mode no_autodiff stop_gradient_tape: tc.no_grad
 set_grad_enabled GradientTape: tc.no_grad() and tc.enable_grad(); backward() needs no tape
 device cuda backends: everything is in the memory of the CPU; leave it out
 float32 float64 float double int64 long bool int32: NumPy's dtype of that name, np.float32
-save load: tc.io.save_weights
+save: tc.io.save_checkpoint
+load: tc.io.load_checkpoint
 jit compile trace function: nothing is compiled ahead; a program records its graph as it runs
 utils: the loader is tc.data.DataLoader
 autograd: tc.grad
@@ -93,7 +94,7 @@ batchnorm: tc.batch_norm
 conv_nd conv: tc.conv2d
 max_pool maxpool: tc.max_pool2d
 conv1d conv3d: tc.conv2d
-sliding_window_view im2col: tc.windows
+sliding_window_view im2col: tc.unfold
 col2im: tc.fold
 detach stop_gradient: tc.Tensor.detach
 numel: tc.Tensor.size
@@ -148,14 +149,13 @@ swa_utils: weights may be averaged by a copy of the model: copy.deepcopy(model)
 """
 _DATA = """
 TensorDataset ImageDataset: tc.data.Dataset
-random_split Subset: dataset.subset(mask), and data.load(name) gives train and test
+Subset: dataset.subset(mask), and data.load(name) gives train and test
 MNIST FashionMNIST CIFAR10: data.load("fashion-mnist", path); docs/data.md tells where files go
 datasets: tc.data.load
 ImageFolder image_dataset_from_directory: tc.data.load_image_folder
 ToTensor: tc.data.ToFloat
 RandomHorizontalFlip: tc.data.RandomFlip
-RandomErasing: tc.data.Cutout
-WeightedRandomSampler Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
+Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
 """
 _TRAIN = """
 ModelCheckpoint Checkpoint: tc.train.BestCheckpoint

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank, locked
+from tinygrad_cnn.core.graph import Node, State, _serial, _state, locked, placeholder
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
@@ -41,7 +41,7 @@ __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_functio
 
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
-_KEEP_BYTES = 4096          # below this, a stand-in for unsaved values costs more than it saves
+_KEEP_BYTES = 4096          # below this, a placeholder for unsaved values costs more than it saves
 _NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
@@ -165,7 +165,7 @@ def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
     try:
         hash(asked)
     except TypeError:                           # an array, or a slice: judged anew each time
-        expected = _judge(*asked)
+        expected = infer_shape(*asked)
         settings = {name: _unwritten(value) for name, value in settings.items()}
     else:
         expected = _remembered(*asked)
@@ -228,7 +228,7 @@ def _plain(inputs: tuple[Any, ...]) -> list[Any]:
     return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
-def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
+def infer_shape(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
     """The shape of the result, or an error that says which inputs do not fit."""
     named = dict(settings)
     try:
@@ -247,7 +247,7 @@ def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any])
 
 
 # Each step of a training asks the same questions, and the answer takes longer than a small kernel.
-_remembered = lru_cache(maxsize=4096)(_judge)
+_remembered = lru_cache(maxsize=4096)(infer_shape)
 
 
 def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
@@ -275,7 +275,7 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     kept: list[Any] = []
     values: list[Any] = []
     for i, x in enumerate(tensors):
-        x = _stand_in(x) if i in op.unsaved else x
+        x = _placeholder(x) if i in op.unsaved else x
         kept.append(x)
         values.append(None if x is None else shared(x) if x._access else x._data)
     if op.foreign:
@@ -298,11 +298,11 @@ def _unwritten(value: Any) -> Any:
     return tuple([_unwritten(v) for v in value]) if type(value) is tuple else value
 
 
-def _stand_in(x: Tensor | None) -> Tensor | None:
+def _placeholder(x: Tensor | None) -> Tensor | None:
     """``x`` without its values, which no rule reads, so that their memory can be freed."""
     if x is None or x._data.nbytes < _KEEP_BYTES or (x.node is None and x._requires_grad):
         return x
-    t = _wrap(blank(x._data.shape, x._data.dtype), x._requires_grad, x.node)
+    t = _wrap(placeholder(x._data.shape, x._data.dtype), x._requires_grad, x.node)
     t.name = x.name
     return t if x.node is not None else standing_for(x, t)
 
@@ -337,7 +337,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         inputs: tuple[Any, ...] = (a, b)
         values: Any = (x, y)
         if unsaved and out.nbytes >= _KEEP_BYTES:
-            inputs = tuple(_stand_in(t) if i in unsaved else t for i, t in enumerate(inputs))
+            inputs = tuple(_placeholder(t) if i in unsaved else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
         if writable:
             values = tuple(map(shared, inputs))
@@ -397,7 +397,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
-        kept: Any = _stand_in(x) if unsaved else x
+        kept: Any = _placeholder(x) if unsaved else x
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, state,
                          sys._getframe(1))
 

@@ -57,7 +57,7 @@ def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
         if array.dtype.kind in "OSUVMmT":
             raise DTypeError(f"{op}: data must be numbers, got {_kind_of(data)}")
         raise DTypeError(f"{op}: dtype {array.dtype} is not supported; "
-                         "use float32 or float64 (integers and booleans carry no gradient)")
+                         "use float32 or float64 (integers and booleans are not differentiable)")
     if not known and dtype is not None:
         return array.astype(dtype, copy=False)
     if not known and array.dtype.kind != "b":
@@ -130,9 +130,10 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
+    _hooks: dict[object, Any]   # of a leaf, where there are some
     _source: ref[Any]           # where it is set, what this tensor stands for: see `source_of`
-    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "_source", "name",
-                 "node")
+    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_hooks", "_requires_grad", "_source",
+                 "name", "node")
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
         self._data: Array = _new_array(data, None, "Tensor")
@@ -290,6 +291,7 @@ class Tensor:
         state: Any = super().__getstate__()
         instance, slots = state
         slots.pop("_source", None)
+        slots.pop("_hooks", None)
         return instance, {**slots, "_data": shared(self), "_access": SHARED}
 
     def __repr__(self) -> str:
@@ -341,6 +343,9 @@ class Tensor:
                              retain_graph=retain_graph)
         for leaf, part in found.items():
             if isinstance(leaf, Tensor):
+                if hooks := getattr(leaf, "_hooks", None):
+                    part = FUNCTIONS["pass_hooks"](part if create_graph else part._data, hooks)
+                    part = part if create_graph else _wrap(part, False, None)
                 before = leaf._grad
                 leaf._grad = part if before is None else _sum(before, part, create_graph)
 
@@ -566,6 +571,8 @@ class Tensor:
     lt: ArrayMethod
     ne: ArrayMethod
     nonzero: ArrayMethod
+    register_hook: ArrayMethod
+    retain_grad: ArrayMethod
     numel: ArrayMethod
     tolist: ArrayMethod
 

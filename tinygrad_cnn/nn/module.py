@@ -31,6 +31,7 @@ from tinygrad_cnn.errors import (
     TinygradCnnError,
 )
 from tinygrad_cnn.nn import state
+from tinygrad_cnn.ops.hooks import HookHandle
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["HookHandle", "Module", "evaluating", "show", "training"]
@@ -76,25 +77,6 @@ def show(*shown: Any, **settings: tuple[Any, Any]) -> str:
     changed = [f"{name}={value!r}" for name, (value, default) in settings.items()
                if type(value) is not type(default) or value != default]
     return ", ".join([*(str(value) for value in shown), *changed])
-
-
-class HookHandle:
-    """What `Module.register_forward_hook` gives: it removes the hook, by call or as a block."""
-
-    def __init__(self, hooks: dict[object, Hook], hook: Hook) -> None:
-        self._hooks = hooks
-        self._key = object()                            # a number could be used again
-        hooks[self._key] = hook
-
-    def remove(self) -> None:
-        """Remove the hook; doing so twice is harmless."""
-        self._hooks.pop(self._key, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 class Module:

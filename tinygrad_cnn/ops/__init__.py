@@ -1,8 +1,9 @@
 """Every op: its declaration, registered in ``OPS``, and its public function.
 
 The files, each of which may import the ones before it: ``declare``, ``elementwise``,
-``activation``, ``math``, ``layout``, ``reduction``, ``rearrange``, ``linear``, ``convolution``,
-``pooling``, ``normalize``, ``loss``, ``random``, ``creation``, ``numpy_functions``, ``methods``.
+``activation``, ``math``, ``shape``, ``reduction``, ``rearrange``, ``linear``, ``convolution``,
+``pooling``, ``normalize``, ``loss``, ``random``, ``creation``, ``numpy_functions``, ``hooks``,
+``methods``.
 """
 
 from tinygrad_cnn.ops import numpy_functions as numpy_functions
@@ -28,12 +29,7 @@ from tinygrad_cnn.ops.activation import (
     softsign,
     tanh,
 )
-from tinygrad_cnn.ops.convolution import (
-    conv2d,
-    conv2d_input,
-    conv2d_weight,
-    conv_transpose2d,
-)
+from tinygrad_cnn.ops.convolution import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
 from tinygrad_cnn.ops.creation import (
     arange,
     eye,
@@ -66,31 +62,7 @@ from tinygrad_cnn.ops.elementwise import (
     sub,
     where,
 )
-from tinygrad_cnn.ops.layout import (
-    astype,
-    concatenate,
-    expand_dims,
-    flatten,
-    getitem,
-    pad,
-    permute,
-    reshape,
-    spread,
-    squeeze,
-    stack,
-    transpose,
-    unpad,
-)
-from tinygrad_cnn.ops.linear import (
-    dot,
-    einsum,
-    inner,
-    kron,
-    linear,
-    matmul,
-    outer,
-    tensordot,
-)
+from tinygrad_cnn.ops.linear import dot, einsum, inner, kron, linear, matmul, outer, tensordot
 from tinygrad_cnn.ops.loss import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -126,32 +98,25 @@ from tinygrad_cnn.ops.math import (
     tan,
     trunc,
 )
-from tinygrad_cnn.ops.methods import (
-    install,
-)
+from tinygrad_cnn.ops.methods import install
 from tinygrad_cnn.ops.normalize import (
+    affine,
     batch_norm,
     layer_norm,
     log_softmax,
-    scale_shift,
     softmax,
     standardize,
 )
 from tinygrad_cnn.ops.pooling import (
     avg_pool2d,
-    avg_pool2d_input,
     fold,
+    gather_max,
     global_avg_pool2d,
     max_pool2d,
-    spread_winners,
-    take_winners,
-    windows,
+    scatter_max,
+    unfold,
 )
-from tinygrad_cnn.ops.random import (
-    default_generator,
-    dropout,
-    manual_seed,
-)
+from tinygrad_cnn.ops.random import default_generator, dropout, manual_seed
 from tinygrad_cnn.ops.rearrange import (
     chunk,
     diag,
@@ -189,27 +154,41 @@ from tinygrad_cnn.ops.reduction import (
     sum_to,
     var,
 )
+from tinygrad_cnn.ops.shape import (
+    astype,
+    concatenate,
+    crop,
+    expand_dims,
+    flatten,
+    getitem,
+    pad,
+    permute,
+    reshape,
+    scatter_add,
+    squeeze,
+    stack,
+    transpose,
+)
 
 __all__ = [
-    "abs", "add", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
-    "arctanh", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
-    "binary_cross_entropy_with_logits", "broadcast_to", "ceil", "celu", "chunk", "clip",
-    "concatenate", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "cos", "cosh",
-    "cross_entropy", "cumprod", "cumsum", "default_generator", "diag", "diagonal", "diff", "div",
-    "dot", "dropout", "einsum", "elu", "embedding", "erf", "exp", "exp2", "expand_dims", "expm1",
-    "eye", "flatten", "flip", "floor", "fold", "full", "full_like", "gather", "gelu", "getitem",
+    "abs", "add", "affine", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+    "arctanh", "astype", "avg_pool2d", "batch_norm", "binary_cross_entropy_with_logits",
+    "broadcast_to", "ceil", "celu", "chunk", "clip", "concatenate", "conv2d", "conv2d_input",
+    "conv2d_weight", "conv_transpose2d", "cos", "cosh", "crop", "cross_entropy", "cumprod",
+    "cumsum", "default_generator", "diag", "diagonal", "diff", "div", "dot", "dropout", "einsum",
+    "elu", "embedding", "erf", "exp", "exp2", "expand_dims", "expm1", "eye", "flatten", "flip",
+    "floor", "fold", "full", "full_like", "gather", "gather_max", "gelu", "getitem",
     "global_avg_pool2d", "glu", "hard_sigmoid", "hard_swish", "hard_tanh", "hypot", "inner", "kron",
     "layer_norm", "leaky_relu", "linear", "linspace", "log", "log10", "log1p", "log2",
     "log_sigmoid", "log_softmax", "logaddexp", "logsumexp", "manual_seed", "matmul", "max",
     "max_pool2d", "maximum", "mean", "median", "min", "minimum", "mish", "mse_loss", "mul", "neg",
     "nll_loss", "norm", "one_hot", "ones", "ones_like", "outer", "pad", "permute", "power", "prelu",
     "prod", "rand", "rand_like", "randn", "randn_like", "reciprocal", "relu", "relu6", "repeat",
-    "reshape", "rint", "roll", "round", "scale_shift", "selu", "sigmoid", "sign", "silu", "sin",
-    "sinh", "softmax", "softmin", "softplus", "softsign", "sort", "split", "spread",
-    "spread_winners", "sqrt", "square", "squeeze", "stack", "standardize", "std", "sub", "sum",
-    "sum_to", "take", "take_along_axis", "take_winners", "tan", "tanh", "tensordot", "tile", "topk",
-    "trace", "transpose", "tril", "triu", "trunc", "unpad", "var", "where", "windows", "zeros",
-    "zeros_like",
+    "reshape", "rint", "roll", "round", "scatter_add", "scatter_max", "selu", "sigmoid", "sign",
+    "silu", "sin", "sinh", "softmax", "softmin", "softplus", "softsign", "sort", "split", "sqrt",
+    "square", "squeeze", "stack", "standardize", "std", "sub", "sum", "sum_to", "take",
+    "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "trace", "transpose", "tril",
+    "triu", "trunc", "unfold", "var", "where", "zeros", "zeros_like",
 ]
 
 install()

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array
-from tinygrad_cnn.core.op import FUNCTIONS, Sample, register_function
+from tinygrad_cnn.core.op import FUNCTIONS, Sample
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.declare import composed, elementwise

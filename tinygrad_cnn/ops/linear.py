@@ -16,9 +16,9 @@ from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import products, reference
 from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import mul
-from tinygrad_cnn.ops.layout import reshape, squeeze, transpose
 from tinygrad_cnn.ops.rearrange import diagonal
 from tinygrad_cnn.ops.reduction import broadcast_to, sum, sum_to
+from tinygrad_cnn.ops.shape import reshape, squeeze, transpose
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["dot", "einsum", "inner", "kron", "linear", "matmul", "outer", "tensordot"]

@@ -19,8 +19,9 @@ from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
-from tinygrad_cnn.ops.layout import expand_dims, flatten, reshape, transpose
+from tinygrad_cnn.ops.hooks import register_hook, retain_grad
 from tinygrad_cnn.ops.reduction import broadcast_to
+from tinygrad_cnn.ops.shape import expand_dims, flatten, reshape, transpose
 
 __all__: list[str] = []
 
@@ -87,6 +88,7 @@ _OWN: dict[str, Callable[..., Any]] = {
     "movedim": lambda x, source, destination: FUNCTIONS[np.moveaxis](
         x, source, destination),
     "clip": _clip, "clamp": _clip,
+    "register_hook": register_hook, "retain_grad": retain_grad,
     "tolist": lambda x: as_array(x).tolist(), "dim": lambda x: x.ndim,
     "numel": lambda x: int(x.size),
     "eq": lambda x, other: x == other, "ne": lambda x, other: x != other,

@@ -26,16 +26,6 @@ from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_en
 from tinygrad_cnn.core.op import FUNCTIONS, register_function
 from tinygrad_cnn.errors import TinygradCnnError
 from tinygrad_cnn.ops.elementwise import clip, div, mul, sub, where
-from tinygrad_cnn.ops.layout import (
-    astype,
-    concatenate,
-    expand_dims,
-    pad,
-    reshape,
-    squeeze,
-    stack,
-    transpose,
-)
 from tinygrad_cnn.ops.linear import dot, einsum, inner, kron, outer, tensordot
 from tinygrad_cnn.ops.math import round
 from tinygrad_cnn.ops.rearrange import (
@@ -67,6 +57,16 @@ from tinygrad_cnn.ops.reduction import (
     std,
     sum,
     var,
+)
+from tinygrad_cnn.ops.shape import (
+    astype,
+    concatenate,
+    expand_dims,
+    pad,
+    reshape,
+    squeeze,
+    stack,
+    transpose,
 )
 
 __all__: list[str] = []
@@ -367,7 +367,7 @@ for _twin in (np.min, np.amin):
     _row(_twin, min, "a=x", "axis keepdims")
 _row(np.var, _deviation(var), "a", "axis keepdims ddof correction")
 _row(np.std, _deviation(std), "a", "axis keepdims ddof correction")
-_row(np.clip, clip, "a=x", "a_min=low a_max=high min=low max=high")
+_row(np.clip, clip, "a=x", "a_min=min a_max=max min max")
 _row(np.where, where, "x=a y=b", "condition")
 _row(np.reshape, reshape, "a=x", "shape newshape=shape")
 _row(np.ravel, lambda a: reshape(a, -1), "a")

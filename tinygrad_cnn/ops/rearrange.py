@@ -13,8 +13,8 @@ from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_setting, as_tenso
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import where
-from tinygrad_cnn.ops.layout import concatenate, expand_dims, pad, reshape
 from tinygrad_cnn.ops.reduction import broadcast_to, mean, sum
+from tinygrad_cnn.ops.shape import concatenate, expand_dims, pad, reshape
 
 __all__ = ["chunk", "diag", "diagonal", "diff", "embedding", "flip", "gather", "median", "one_hot",
            "repeat", "roll", "sort", "split", "take", "take_along_axis", "tile", "topk", "trace",

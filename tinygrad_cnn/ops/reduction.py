@@ -24,7 +24,7 @@ from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import abs, sqrt, where
-from tinygrad_cnn.ops.layout import concatenate, reshape, transpose
+from tinygrad_cnn.ops.shape import concatenate, reshape, transpose
 from tinygrad_cnn.shapes import Shape, reduced
 
 __all__ = ["broadcast_to", "cumprod", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod",
