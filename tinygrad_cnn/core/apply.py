@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy import ndarray
@@ -37,7 +37,8 @@ from tinygrad_cnn.core.tensor import (
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_function", "unary"]
+__all__ = ["Named", "apply", "apply_with_residuals", "as_tensors", "binary", "custom_op",
+           "make_function", "unary"]
 
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
@@ -48,7 +49,17 @@ _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have t
 _HERE = globals()                                       # and those of a + 2.0 these too
 
 
-def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+class Named(Protocol):
+    """What has a name and named inputs: an `Op`, or a function that is composed of ops."""
+
+    name: Any
+    inputs: Any
+    optional: Any
+    variadic: Any
+    input_name: Any
+
+
+def as_tensors(op: Named, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     """All inputs as tensors of one dtype, or an error that names the odd one."""
     inputs = tuple(map(with_own_dtype, inputs))
     _refuse_other_dtypes(op, inputs)
@@ -73,7 +84,7 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
-def _refuse_other_dtypes(op: Op, inputs: tuple[Any, ...]) -> None:
+def _refuse_other_dtypes(op: Named, inputs: tuple[Any, ...]) -> None:
     """Refuse an array in whose dtype no tensor can be, where no float tensor decides."""
     if any(isinstance(x, Tensor) and x._data.dtype.kind in "fc" for x in inputs):
         return
@@ -215,7 +226,7 @@ def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
             arrays.append(None)
             shapes.append(None)
         else:                                   # the ones before it may be of another dtype
-            return _read(op, _as_tensors(op, inputs), again=True)
+            return _read(op, as_tensors(op, inputs), again=True)
     return inputs, arrays, tuple(shapes), dtype, tracked
 
 

@@ -20,9 +20,9 @@ from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.threads import parallel, spread
 
 __all__ = ["LARGE", "add", "clip", "div", "elu", "erf", "gelu", "gelu_slope", "gelu_tanh",
-           "gelu_tanh_slope", "keep", "leaky_relu", "mul",
+           "gelu_tanh_slope", "keep", "leaky_relu", "mish", "mish_slope", "mul",
            "power", "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu",
-           "silu_slope", "softplus", "sub", "where"]
+           "silu_slope", "softplus", "softsign", "sub", "where"]
 
 Array = NDArray[Any]
 
@@ -378,6 +378,37 @@ def _halves(a: Array) -> tuple[Array, Array]:
     scaled = a * 134217729.0                                # 2²⁷ + 1
     upper = scaled - (scaled - a)
     return upper, a - upper
+
+
+def softsign(x: Array) -> Array:
+    """x / (1 + |x|), which is ±1 at ±∞."""
+    y = 1 + np.abs(x)
+    return np.asarray(np.where(np.isinf(y), np.sign(x), x / np.where(np.isinf(y), 1, y)), x.dtype)
+
+
+def _mish_parts(x: Array) -> tuple[Array, Array, Array]:
+    """x within ±1e3, tanh(softplus(x)) and its derivative, in float64, through exp(−|x|)."""
+    if x.dtype.kind == "c":
+        raise TypeError("mish has no complex form")
+    near = np.clip(x, -_NOTHING, _NOTHING).astype(np.float64)
+    above, e = near > 0, np.exp(-np.abs(near))
+    below = np.where(above, (1 + e) ** 2 + e * e, (1 + e) ** 2 + 1)
+    value = np.where(above, 1 + 2 * e, e * (e + 2)) / below
+    return near, value, 4 * np.where(above, e * e, e) * (1 + e) / (below * below)
+
+
+@_in_blocks
+def mish(x: Array) -> Array:
+    """x · tanh(softplus(x))."""
+    _, value, _ = _mish_parts(x)
+    return np.asarray(np.maximum(x, -_NOTHING) * value, x.dtype)
+
+
+@_in_blocks
+def mish_slope(x: Array) -> Array:
+    """The derivative of mish."""
+    near, value, slope = _mish_parts(x)
+    return np.asarray(value + near * slope, x.dtype)
 
 
 # ---- the Gaussian family, through erfcx(z) = exp(z²) erfc(z), which keeps the digits of a tail

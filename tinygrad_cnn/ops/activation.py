@@ -23,7 +23,6 @@ from tinygrad_cnn.ops.declare import composed, elementwise
 from tinygrad_cnn.ops.elementwise import (
     abs,
     clip,
-    div,
     exp,
     expm1,
     keep,
@@ -266,14 +265,26 @@ def celu(x: TensorLike, *, alpha: float = 1.0) -> Tensor:
         as_array(x) > 0, x, mul(expm1(mul(x, 1 / alpha)), alpha))
 
 
-@composed
+def _mish_second(x: Any) -> Any:
+    # t = tanh(softplus(x)): t′ (2 + x (1 − σ − 2 σ t)), t′ = (1 − t²) σ.
+    x = clip(x, -1e3, 1e3)
+    t, s = tanh(softplus(x)), sigmoid(x)
+    return (1.0 - t * t) * s * (2.0 + x * (1.0 - s - 2.0 * s * t))
+
+
+@activation(kernels.mish_slope, lambda ct, out, x: ct * _mish_second(x), saved=("x",),
+            domain=(-5.0, 5.0))
+def mish_slope(x: TensorLike) -> Tensor:
+    """The derivative of `mish`."""
+
+
+@activation(kernels.mish, lambda ct, out, x: ct * mish_slope(x), saved=("x",), domain=(-5.0, 5.0))
 def mish(x: TensorLike) -> Tensor:
     """x · tanh(softplus(x)), entry by entry.  Misra, *Mish*, arXiv:1908.08681.
 
     >>> mish(Tensor([0.0, 100.0])).data
     array([  0., 100.], dtype=float32)
     """
-    return mul(x, tanh(softplus(x)))
 
 
 @composed
@@ -307,14 +318,14 @@ def hard_tanh(x: TensorLike, *, min_val: float = -1.0, max_val: float = 1.0) -> 
                 checks.number("hard_tanh", "max_val", max_val))
 
 
-@composed
+@activation(kernels.softsign, lambda ct, out, x: ct / (1.0 + abs(x)) ** 2, saved=("x",),
+            domain=(0.25, 3.0))
 def softsign(x: TensorLike) -> Tensor:
     """x / (1 + |x|), entry by entry; its derivative is 1 / (1 + |x|)².
 
     >>> softsign(Tensor([-1.0, 3.0])).data
     array([-0.5 ,  0.75], dtype=float32)
     """
-    return div(x, sub(abs(x), -1.0))
 
 
 @composed

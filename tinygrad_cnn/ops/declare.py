@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, as_tensor, binary, unary
+from tinygrad_cnn.core import Tensor, apply, as_tensors, binary, unary
 from tinygrad_cnn.core.op import Op, Sample, dyadic, make_op, register, register_function
 from tinygrad_cnn.shapes import Shape, broadcast
 
@@ -84,20 +84,38 @@ def _with(settings: Sequence[Mapping[str, float]], draw: Samples) -> Samples:
     return samples
 
 
+class _Inputs(NamedTuple):
+    """The tensors that a function takes, as `as_tensors` asks for them."""
+
+    name: str
+    inputs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    variadic: bool = False
+
+    def input_name(self, i: int) -> str:
+        return self.inputs[i]
+
+
 def composed(function: F) -> F:
     """Make a function that is composed of ops public: its tensors are converted in its own name."""
-    tensors = [name for name, kind in function.__annotations__.items() if kind == "TensorLike"]
     names = function.__code__.co_varnames[:function.__code__.co_argcount]
-    places = [(names.index(name), name) for name in tensors]
+    takes = _Inputs(function.__name__, tuple(name for name in names
+                                             if function.__annotations__[name] == "TensorLike"))
+    places = {name: names.index(name) for name in takes.inputs}
 
     @functools.wraps(function)
     def call(*args: Any, **settings: Any) -> Any:
+        try:
+            inputs = tuple(args[i] if i < len(args) else settings[name]
+                           for name, i in places.items())
+        except KeyError:                            # one is missing, as Python will say
+            return function(*args, **settings)
         given = list(args)
-        for i, name in places:
-            if i < len(given):
-                given[i] = as_tensor(given[i], function.__name__, name)
-            elif name in settings:
-                settings[name] = as_tensor(settings[name], function.__name__, name)
+        for name, x in zip(takes.inputs, as_tensors(takes, inputs), strict=True):
+            if places[name] < len(args):
+                given[places[name]] = x
+            else:
+                settings[name] = x
         return function(*given, **settings)
     return cast(F, register_function()(call))
 

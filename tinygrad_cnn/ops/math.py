@@ -6,6 +6,7 @@ there too, as in PyTorch.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import math
 from typing import Any
@@ -14,11 +15,11 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array
-from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.errors import DTypeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.activation import sigmoid
 from tinygrad_cnn.ops.declare import composed, elementwise
-from tinygrad_cnn.ops.elementwise import exp, keep, mul, sqrt, where
+from tinygrad_cnn.ops.elementwise import exp, keep, sqrt, where
 
 __all__ = ["arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "ceil", "cos",
            "cosh", "erf", "exp2", "floor", "hypot", "log10", "log1p", "log2", "logaddexp",
@@ -298,7 +299,10 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     array([2.34], dtype=float32)
     """
     decimals = checks.integer("round", "decimals", decimals)
-    return mul(rint(mul(x, 10.0 ** decimals)), 10.0 ** -decimals) if decimals else rint(x)
-
-
-FUNCTIONS[np.fabs] = FUNCTIONS["abs"]
+    if decimals and x.dtype.kind != "f":
+        raise DTypeError(f"round: x is {x.dtype}, which decimals={decimals} cannot round; cast it: "
+                         "x.astype(np.float32)")
+    unit = 10.0 ** builtins.abs(decimals)           # 0.1 is no binary number, 10 is
+    if decimals > 0:
+        return rint(x * unit) / unit
+    return rint(x / unit) * unit if decimals else rint(x)

@@ -37,7 +37,6 @@ from tinygrad_cnn.ops.rearrange import (
     repeat,
     roll,
     sort,
-    split,
     take,
     take_along_axis,
     tile,
@@ -271,7 +270,8 @@ def _average(a: Any, axis: Any = None, weights: Any = None, keepdims: bool = Fal
                       keepdims=keepdims))
 
 
-def _cross(a: Any, b: Any, axis: int = -1) -> Tensor:
+def _cross(a: Any, b: Any, axis: int | None = -1) -> Tensor:
+    axis = -1 if axis is None else axis
     if np.shape(as_array(a))[axis] != 3 or np.shape(as_array(b))[axis] != 3:
         raise TypeError("np.cross: vectors of a tensor must have three entries")
     return sub(mul(roll(a, -1, axis), roll(b, -2, axis)), mul(roll(a, -2, axis), roll(b, -1, axis)))
@@ -284,18 +284,13 @@ def _nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None,
     return where(np.isfinite(values), x, plain)
 
 
-def _parts(function: NumpyFunction) -> NumpyFunction:
-    """`split` where ``function`` cuts a line of numbers."""
-    def answer(ary: Any, sections: Any, axis: int | None = None) -> list[Tensor]:
-        named = {} if axis is None else {"axis": axis}
-        along = axis if axis is not None else {np.vsplit: 0, np.dsplit: 2}.get(
-            function, 1 if ary.ndim > 1 else 0)
-        places = np.broadcast_to(
-            np.arange(ary.shape[along]).reshape([-1 if i == along % ary.ndim else 1
-                                                for i in range(ary.ndim)]), ary.shape)
-        parts = function(places, sections, **named)
-        edges = np.cumsum([part.shape[along] for part in parts])[:-1]
-        return split(ary, edges.tolist(), along)
+def _parts(function: NumpyFunction, along: int | None) -> NumpyFunction:
+    """The parts into which ``function`` cuts a line of numbers; None: along the second axis."""
+    def answer(ary: Any, sections: Any, axis: int = 0) -> list[Tensor]:
+        fixed = (1 if ary.ndim > 1 else 0) if along is None else along
+        axis = checks.axis_index(f"np.{function.__name__}", fixed or axis, ary.shape)
+        places = function(np.arange(ary.shape[axis]), sections)
+        return [take(ary, part, axis) for part in places]
     return answer
 
 
@@ -319,7 +314,7 @@ def _turned(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
 
 def _concatenate(xs: Any, axis: int | None = 0) -> Tensor:
     if axis is None:
-        return concatenate([reshape(x, -1) for x in xs])
+        return concatenate([reshape(x, -1) if isinstance(x, Tensor) else np.ravel(x) for x in xs])
     return concatenate(xs, axis)
 
 
@@ -414,9 +409,9 @@ _row(np.nan_to_num, _nan_to_num, "x", "nan posinf neginf")
 for _twin in (np.round, np.around):
     _row(_twin, round, "a=x", "decimals")
 for _cut in (np.split, np.array_split):
-    _row(_cut, _parts(_cut), "ary", "indices_or_sections=sections axis")
-for _cut in (np.hsplit, np.vsplit, np.dsplit):
-    _row(_cut, _parts(_cut), "ary", "indices_or_sections=sections")
+    _row(_cut, _parts(_cut, 0), "ary", "indices_or_sections=sections axis")
+for _cut, _axis in ((np.hsplit, None), (np.vsplit, 0), (np.dsplit, 2)):
+    _row(_cut, _parts(np.split, _axis), "ary", "indices_or_sections=sections")
 _row(np.hstack, _joined(np.atleast_1d, 1), "tup")
 _row(np.vstack, _joined(np.atleast_2d, 0), "tup")
 _row(np.dstack, _joined(np.atleast_3d, 2), "tup")
@@ -428,14 +423,24 @@ _row(np.append, lambda arr, values, axis=None: _concatenate((arr, values), axis)
 def _several(function: NumpyFunction) -> NumpyFunction:
     """`reshape` to the shape that ``function`` gives each of its arguments."""
     def answer(*xs: Any) -> Any:
-        made = [reshape(x, function(np.empty(as_array(x).shape)).shape) for x in xs]
+        made = [reshape(x, function(np.empty(x.shape)).shape) if isinstance(x, Tensor)
+                else function(x) for x in xs]
         return made[0] if len(made) == 1 else tuple(made)
     return answer
 
 
 for _twin in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
     FUNCTIONS[_twin] = _several(_twin)
-FUNCTIONS[np.einsum] = lambda subscripts, *operands, optimize=False: einsum(subscripts, *operands)
+
+
+def _einsum(*operands: Any, optimize: Any = False, **settings: Any) -> Tensor:
+    for name, value in settings.items():
+        if value is not None:
+            raise _not_supported("np.einsum", name, ("optimize",))
+    return einsum(*operands)
+
+
+FUNCTIONS[np.einsum] = _einsum
 
 # Functions whose derivative is zero or undefined by nature.  Where an argument does carry a
 # gradient, the table names it.

@@ -306,7 +306,7 @@ def _triangle(owner: str, x: Any, k: int, mask: Any) -> Tensor:
     x = as_tensor(x, owner)
     if x.ndim < 2:
         raise ShapeError(f"{owner}: x needs two axes or more, got {x.shape}")
-    return where(mask(x.shape[-2], x.shape[-1], checks.integer(owner, "k", k)), x, 0.0)
+    return where(mask(*x.shape[-2:], checks.integer(owner, "k", k)), x, np.zeros((), x.dtype))
 
 
 @composed
@@ -364,7 +364,8 @@ def diag(x: TensorLike, k: int = 0) -> Tensor:
         raise ShapeError(f"diag: x must have one or two axes, got {x.shape}")
     rows = broadcast_to(expand_dims(x, 0), (x.size, x.size))
     above, below = builtins.max(k, 0), builtins.max(-k, 0)
-    return pad(where(np.eye(x.size, dtype=bool), rows, 0.0), ((below, above), (above, below)))
+    square = where(np.eye(x.size, dtype=bool), rows, np.zeros((), x.dtype))
+    return pad(square, ((below, above), (above, below)))
 
 
 @composed
@@ -385,6 +386,8 @@ def diff(x: TensorLike, n: int = 1, axis: int = -1) -> Tensor:
     array([3., 5.], dtype=float32)
     """
     axis = checks.axis_index("diff", axis, x.shape)
+    if x.dtype.kind == "b":
+        raise DTypeError("diff: x is bool, which has no differences; cast it: x.astype(np.float32)")
     for _ in range(checks.integer("diff", "n", n, minimum=0)):
         x = x[_at(axis, slice(1, None))] - x[_at(axis, slice(0, -1))]
     return x
