@@ -121,10 +121,12 @@ ReflectionPad2d ReplicationPad2d ZeroPadding2D CircularPad2d: tc.nn.Pad2D
 RNN LSTM GRU LSTMCell GRUCell RNNCell: write its step with ops and loop over it
 MultiheadAttention Transformer: softmax(q @ k.T) @ v is written with ops
 DataParallel: kernels use the threads of set_num_threads already
-parameter ModuleDict ParameterList: one attribute for each, or nn.ModuleList
+parameter ParameterDict: one attribute for each, or nn.ParameterList
 Swish: tc.nn.SiLU
 Upsample UpsamplingNearest2d UpSampling2D: broadcast_to and reshape
-Unflatten Reshape Lambda: a Module whose forward calls reshape
+Reshape: tc.nn.Unflatten
+SpatialDropout2D: tc.nn.Dropout2D
+StochasticDepth: tc.nn.DropPath
 Model: tc.nn.Module
 compile fit: tc.train.Trainer
 xavier_uniform_ xavier_uniform: tc.nn.init.glorot_uniform
@@ -141,11 +143,14 @@ orthogonal_: tc.nn.init.orthogonal
 _OPTIM = """
 LBFGS: tc.optim.AdamW
 schedules: tc.optim.lr_scheduler
-ExponentialDecay: tc.optim.lr_scheduler.StepLR
+ExponentialDecay: tc.optim.lr_scheduler.ExponentialLR
+PiecewiseConstantDecay: tc.optim.lr_scheduler.MultiStepLR
+PolynomialDecay: tc.optim.lr_scheduler.PolynomialLR
 CosineDecay: tc.optim.lr_scheduler.CosineAnnealingLR
 clip_grad_norm: tc.optim.clip_grad_norm_
 clip_grad_value: tc.optim.clip_grad_value_
-swa_utils: weights may be averaged by a copy of the model: copy.deepcopy(model)
+swa_utils AveragedModel ExponentialMovingAverage: tc.optim.EMA
+Nadam: tc.optim.NAdam
 """
 _DATA = """
 TensorDataset ImageDataset: tc.data.Dataset

@@ -8,11 +8,11 @@ cotangent gives the forward derivative, and no op needs a rule of its own for th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.core import grad as _grad
 from tinygrad_cnn.core.graph import enable_grad
 from tinygrad_cnn.errors import GradientError, SettingError, ShapeError
@@ -20,10 +20,20 @@ from tinygrad_cnn.ops import reshape, stack
 
 __all__ = ["grad", "hessian", "jacobian", "jvp", "value_and_grad", "vjp"]
 
-Function = Callable[..., Any]
+Function = Callable[..., Tensor]
+Derivatives = Callable[..., Any]            # a value and gradients, one or several
+Several = Callable[..., tuple[Tensor, ...]]
 
 
-def _fresh(x: Any) -> Tensor:
+def _function(f: Function, owner: str) -> Function:
+    """``f``, unless it is a value, as those try who know a function of this name from PyTorch."""
+    if not callable(f):
+        raise SettingError(f"{owner}: f must be a function of tensors, got {type(f).__name__}; the "
+                           "gradient of a tensor y that was computed is tinygrad_cnn.grad(y, [x])")
+    return f
+
+
+def _fresh(x: TensorLike) -> Tensor:
     """``x`` as a tensor that requires a gradient; one with a graph stays in it."""
     if isinstance(x, Tensor):
         if x.requires_grad:
@@ -32,16 +42,16 @@ def _fresh(x: Any) -> Tensor:
     return Tensor(x, requires_grad=True)
 
 
-def _own(x: Any) -> Tensor:
+def _own(x: TensorLike) -> Tensor:
     """A view of ``x`` that is a node of its own, so that only this use of it is differentiated."""
     return reshape(_fresh(x), np.shape(x._data if isinstance(x, Tensor) else x))
 
 
-def _scalar(y: Any, who: str) -> Tensor:
+def _scalar(y: Any, owner: str) -> Tensor:
     if not isinstance(y, Tensor):
-        raise GradientError(f"{who}: the function returned {type(y).__name__}, expected a Tensor")
+        raise GradientError(f"{owner}: the function returned {type(y).__name__}, expected a Tensor")
     if y.size != 1:
-        raise ShapeError(f"{who}: the function returned shape {y.shape}, expected one element; "
+        raise ShapeError(f"{owner}: the function returned shape {y.shape}, expected one element; "
                          "use jacobian, or reduce it with .sum() or .mean()")
     return y
 
@@ -50,15 +60,24 @@ def _zero_like(x: Tensor) -> Tensor:
     return Tensor(np.zeros_like(x._data))
 
 
-def _positions(argnums: int | Sequence[int], count: int, who: str) -> tuple[int, ...]:
+def _positions(argnums: int | Sequence[int], count: int, owner: str) -> tuple[int, ...]:
     several = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in several:
         if not -count <= i < count:
-            raise SettingError(f"{who}: argnums names argument {i}, the function got {count}")
+            raise SettingError(f"{owner}: argnums names argument {i}, the function got {count}")
     return tuple(i % count for i in several)
 
 
-def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+@overload
+def value_and_grad(f: Function, argnums: int = 0) -> Callable[..., tuple[Tensor, Tensor]]: ...
+
+
+@overload
+def value_and_grad(f: Function,
+                   argnums: Sequence[int]) -> Callable[..., tuple[Tensor, tuple[Tensor, ...]]]: ...
+
+
+def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Derivatives:
     """The function that gives f(...) and its gradient.
 
     Parameters
@@ -87,6 +106,8 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     >>> value.item(), gradient.data
     (10.0, array([2., 6.], dtype=float32))
     """
+    _function(f, "value_and_grad")
+
     def value_and_gradient(*args: Any, **settings: Any) -> tuple[Tensor, Any]:
         places = _positions(argnums, len(args), "value_and_grad")
         with enable_grad():
@@ -101,7 +122,15 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     return value_and_gradient
 
 
-def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+@overload
+def grad(f: Function, argnums: int = 0) -> Function: ...
+
+
+@overload
+def grad(f: Function, argnums: Sequence[int]) -> Several: ...
+
+
+def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function | Several:
     """The function that gives the gradient of f; apply it again for higher orders.
 
     Parameters
@@ -127,14 +156,15 @@ def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     >>> grad(cube)(Tensor(2.0)).item(), grad(grad(cube))(Tensor(2.0)).item()
     (12.0, 12.0)
     """
-    both = value_and_grad(f, argnums)
+    both: Callable[..., Any] = value_and_grad(_function(f, "grad"), argnums)
 
     def gradient(*args: Any, **settings: Any) -> Any:
         return both(*args, **settings)[1]
     return gradient
 
 
-def vjp(f: Function, *inputs: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor, ...]]]:
+def vjp(f: Function,
+        *inputs: TensorLike) -> tuple[Tensor, Callable[[TensorLike], tuple[Tensor, ...]]]:
     """f(inputs), and the function ct -> ctᵀ J for each input.
 
     Parameters
@@ -160,13 +190,14 @@ def vjp(f: Function, *inputs: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor
     >>> pull(Tensor([1.0, 10.0]))[0].data
     array([ 2., 60.], dtype=float32)
     """
+    _function(f, "vjp")
     with enable_grad():
         own = [_own(x) for x in inputs]
         value = f(*own)
     if not isinstance(value, Tensor):
         raise GradientError(f"vjp: the function returned {type(value).__name__}, expected a Tensor")
 
-    def pull(ct: Any) -> tuple[Tensor, ...]:
+    def pull(ct: TensorLike) -> tuple[Tensor, ...]:
         if not value.requires_grad:
             return tuple(map(_zero_like, own))
         with enable_grad():
@@ -175,7 +206,8 @@ def vjp(f: Function, *inputs: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor
     return value, pull
 
 
-def jvp(f: Function, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Tensor, Tensor]:
+def jvp(f: Function, inputs: Sequence[TensorLike],
+        tangents: Sequence[TensorLike]) -> tuple[Tensor, Tensor]:
     """f(inputs), and the directional derivative J v.
 
     Parameters
@@ -208,7 +240,7 @@ def jvp(f: Function, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Te
     """
     if len(inputs) != len(tangents):
         raise ShapeError(f"jvp: {len(inputs)} inputs but {len(tangents)} tangents")
-    value, pull = vjp(f, *inputs)
+    value, pull = vjp(_function(f, "jvp"), *inputs)
     dummy = Tensor(np.zeros_like(value._data), requires_grad=True)
     with enable_grad():
         pulled = pull(dummy)
@@ -246,10 +278,12 @@ def jacobian(f: Function, argnums: int = 0) -> Function:
     array([[2., 0.],
            [0., 6.]], dtype=float32)
     """
+    _function(f, "jacobian")
+
     def matrix(*args: Any, **settings: Any) -> Tensor:
         place = _positions(argnums, len(args), "jacobian")[0]
 
-        def of_one(x: Tensor) -> Any:
+        def of_one(x: Tensor) -> Tensor:
             return f(*args[:place], x, *args[place + 1:], **settings)
 
         value, pull = vjp(of_one, args[place])
@@ -293,4 +327,4 @@ def hessian(f: Function, argnums: int = 0) -> Function:
     array([[ 6.,  0.],
            [ 0., 12.]], dtype=float32)
     """
-    return jacobian(grad(f, argnums), argnums)
+    return jacobian(grad(_function(f, "hessian"), argnums), argnums)

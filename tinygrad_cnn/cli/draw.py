@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,12 +14,14 @@ from tinygrad_cnn.cli.recipes import Recipe, recipe_for, test_batches
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.models import MODELS, build
+from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import manual_seed
 
 __all__ = ["add_options", "run", "step"]
 
 
-def add_options(sub: argparse.ArgumentParser, with_data: Callable[[Any], None]) -> None:
+def add_options(sub: argparse.ArgumentParser,
+                with_data: Callable[[argparse.ArgumentParser], None]) -> None:
     """The options of the verb."""
     sub.add_argument("--model", choices=MODELS, default="lenet")
     sub.add_argument("--data", metavar="NAME|PATH",
@@ -36,7 +37,7 @@ def add_options(sub: argparse.ArgumentParser, with_data: Callable[[Any], None]) 
     sub.add_argument("--level", default="auto",
                      help="auto, everything, operators, modules or folded; default auto")
     sub.add_argument("--open", nargs="*", default=(), help="modules to keep open")
-    sub.add_argument("--engine", help="pure, dot, pygraphviz or builtin; default the first found")
+    sub.add_argument("--engine", help="pure, dot or builtin; default the first found")
     sub.add_argument("--theme", default="auto", help="auto, light or dark; default auto")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path,
@@ -88,7 +89,7 @@ def _made_up(args: argparse.Namespace,
     return images, rng.integers(0, args.classes, args.batch_size), args.classes
 
 
-def step(model: Any, images: np.ndarray, labels: np.ndarray, stem: Path) -> Iterable[Path]:
+def step(model: Module, images: np.ndarray, labels: np.ndarray, stem: Path) -> Iterable[Path]:
     """One training step drawn beside ``stem``: as DOT text, and as a picture."""
     figure = viz.graph_of_module(model, images, labels=labels, title="one training step")
     return [figure.save(stem.with_suffix(suffix)) for suffix in (".dot", ".svg")]

@@ -173,13 +173,13 @@ def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
     if settings and dtype is not None and dtype.kind in "iub":
         _refuse_fractions(op, tensors, settings)
     asked: Any = (op, shapes, *settings.items())
+    judge: Any = _remembered
     try:
         hash(asked)
     except TypeError:                           # an array, or a slice: judged anew each time
-        expected = infer_shape(*asked)
+        judge = infer_shape
         settings = {name: _unwritten(value) for name, value in settings.items()}
-    else:
-        expected = _remembered(*asked)
+    expected = judge(*asked)
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*(map(locked, arrays) if op.foreign else arrays), **settings)
@@ -333,12 +333,12 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             if dtype is not y.dtype or state.observer is not None or x.size >= _LARGE:
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
-        except AttributeError:
+        except (AttributeError, ValueError):    # an array, a list, a number; shapes that do not fit
+            out = None
+        if out is None:                         # outside, where no error is shown after another
             if type(b) is float and isinstance(a, Tensor) and a._data.dtype.kind == "f":
                 return function(a, _wrap(np.asarray(b, a._data.dtype), False, None))
-            return apply(op, a, b)              # an array, a list, or a number in front
-        except ValueError:
-            return apply(op, a, b)              # shapes that do not fit
+            return apply(op, a, b)
         if type(out) is not ndarray:
             out = np.asarray(out)               # NumPy turns 0-d results into scalars
         if out.dtype is not dtype:              # integers that are divided

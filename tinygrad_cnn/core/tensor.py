@@ -728,11 +728,13 @@ def _call(name: str, *args: Any, **settings: Any) -> Tensor:
 def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
     if isinstance(b, str):                      # as in `padding == "same"`, if a tensor is given
         return NotImplemented
+    b = b._data if isinstance(b, Tensor) else b
     try:
-        return ufunc(a._data, b._data if isinstance(b, Tensor) else b)
-    except ValueError:
-        raise ShapeError(f"{ufunc.__name__}: shapes {a.shape} and {np.shape(as_array(b))} do not "
-                         "broadcast") from None
+        return ufunc(a._data, b)
+    except ValueError as error:
+        what = f"{ufunc.__name__}: " + (f"shapes {a.shape} and {b.shape} do not broadcast"
+                                        if hasattr(b, "shape") else f"{error}")
+        raise ShapeError(what) from None
 
 
 def as_tensor(value: Any, op: str, name: str = "x") -> Any:

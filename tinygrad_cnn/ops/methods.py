@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,13 @@ _OWN: dict[str, Callable[..., Any]] = {
 
 def _method(name: str) -> Callable[..., Any] | None:
     """The function behind a method; one with an axis takes PyTorch's names as well."""
-    function = _OWN.get(name)
-    if function is None:
+    function: Any = _OWN.get(name)
+    if function is not None:
+        base = function
+        function = FunctionType(base.__code__, base.__globals__, name, base.__defaults__)
+        function.__qualname__ = name
+        function.__doc__ = base.__doc__ or f"See `tinygrad_cnn.{_SAME.get(name, name)}`."
+    else:
         called = _SAME.get(name, name)
         theirs = getattr(np, called, None)
         # NumPy's own also takes ddof= and the like, and is answered by an op.
