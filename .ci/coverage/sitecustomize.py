@@ -1,8 +1,8 @@
 """Measures which lines and branches of the package a pytest process executes.
 
 Python imports this file at its start if the folder is on PYTHONPATH; what is measured goes to
-``$COVERAGE_FILES``.  Probes take themselves out of the code once they were passed, so that the tests
-run at nearly their usual speed.
+``$COVERAGE_FILES``.  Probes take themselves out of the code once they were passed, so that the
+tests run at nearly their usual speed.
 """
 
 import os
@@ -25,6 +25,7 @@ if "COVERAGE_FILES" in os.environ and any(word in " ".join(sys.orig_argv) for wo
 
     @atexit.register
     def save() -> None:
+        """Write what was measured."""
         if os.getpid() == started:              # a forked child has nothing of its own to tell
             file = Path(os.environ["COVERAGE_FILES"], f"{started}.json")
             file.write_text(json.dumps(measured.get_coverage()))

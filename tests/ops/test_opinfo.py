@@ -572,7 +572,8 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
     "gather": {"gather": gather}, "embedding": {"nn.functional.embedding": embedding},
     "tril": {"tril": lambda x, diagonal=0: tc.tril(x, diagonal)},
     "triu": {"triu": lambda x, diagonal=0: tc.triu(x, diagonal)},
-    "diagonal": {"diagonal": lambda x, offset=0, dim1=0, dim2=1: tc.diagonal(x, offset, dim1, dim2)},
+    "diagonal": {"diagonal": lambda x, offset=0, dim1=0, dim2=1:
+                 tc.diagonal(x, offset, dim1, dim2)},
     "diag": {"diag": lambda x, diagonal=0: tc.diag(x, diagonal)},
     "diff": {"diff": diff}, "einsum": {"einsum": lambda operands, equation:
                                        tc.einsum(equation, *operands)},

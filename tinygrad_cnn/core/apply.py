@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -37,7 +37,7 @@ from tinygrad_cnn.core.tensor import (
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["Named", "apply", "apply_with_residuals", "as_tensors", "binary", "custom_op",
+__all__ = ["apply", "apply_with_residuals", "as_tensors", "binary", "custom_op",
            "make_function", "unary"]
 
 _PACKAGE = __name__.partition(".")[0]
@@ -49,18 +49,11 @@ _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have t
 _HERE = globals()                                       # and those of a + 2.0 these too
 
 
-class Named(Protocol):
-    """What has a name and named inputs: an `Op`, or a function that is composed of ops."""
+def as_tensors(op: Any, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    """All inputs as tensors of one dtype, or an error that names the odd one.
 
-    name: Any
-    inputs: Any
-    optional: Any
-    variadic: Any
-    input_name: Any
-
-
-def as_tensors(op: Named, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
-    """All inputs as tensors of one dtype, or an error that names the odd one."""
+    ``op`` is an `Op`, or has its fields of that sense: a function that is composed of ops.
+    """
     inputs = tuple(map(with_own_dtype, inputs))
     _refuse_other_dtypes(op, inputs)
     dtype, stepping = _common_dtype(inputs)
@@ -84,7 +77,7 @@ def as_tensors(op: Named, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
-def _refuse_other_dtypes(op: Named, inputs: tuple[Any, ...]) -> None:
+def _refuse_other_dtypes(op: Any, inputs: tuple[Any, ...]) -> None:
     """Refuse an array in whose dtype no tensor can be, where no float tensor decides."""
     if any(isinstance(x, Tensor) and x._data.dtype.kind in "fc" for x in inputs):
         return

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, TensorLike, as_array
+from tinygrad_cnn.core import Tensor, as_array
 from tinygrad_cnn.core.op import FUNCTIONS, Sample
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.ops.declare import composed, elementwise
+from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
 from tinygrad_cnn.ops.elementwise import (
     abs,
     clip,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -15,6 +15,12 @@ from tinygrad_cnn.core.op import Op, Sample, dyadic, make_op, register, register
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["broadcasting", "composed", "elementwise", "geometry", "matrices", "smooth_matrices"]
+
+if TYPE_CHECKING:
+    # A composed function takes what is TensorLike and finds a Tensor: mypy has no type for both.
+    TensorLike = Any
+else:
+    from tinygrad_cnn.core import TensorLike as TensorLike
 
 F = TypeVar("F", bound=Callable[..., Any])
 Interval = tuple[float, float]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
+from tinygrad_cnn.core import Tensor, apply, as_tensor
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import products, reference
-from tinygrad_cnn.ops.declare import composed
+from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.elementwise import mul
 from tinygrad_cnn.ops.rearrange import diagonal
 from tinygrad_cnn.ops.reduction import broadcast_to, sum, sum_to

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, TensorLike, as_array
+from tinygrad_cnn.core import Tensor, as_array
 from tinygrad_cnn.errors import DTypeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.activation import sigmoid
-from tinygrad_cnn.ops.declare import composed, elementwise
+from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
 from tinygrad_cnn.ops.elementwise import exp, keep, sqrt, where
 
 __all__ = ["arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "ceil", "cos",
@@ -32,7 +32,19 @@ of_out = functools.partial(elementwise, saved=("out",), domain=(-1.2, 1.2))
 
 # ---- trigonometric and hyperbolic functions
 
-@of_x(np.sin, lambda ct, out, x: ct * cos(x))
+def _cos(x: Any) -> Any:
+    return cos(x)
+
+
+def _cosh(x: Any) -> Any:
+    return cosh(x)
+
+
+def _hypot(x: Any) -> Any:
+    return hypot(x, 1.0)
+
+
+@of_x(np.sin, lambda ct, out, x: ct * _cos(x))
 def sin(x: TensorLike) -> Tensor:
     """The sine of an angle in radians; its derivative is the cosine.
 
@@ -86,7 +98,7 @@ def arctan(x: TensorLike) -> Tensor:
     """
 
 
-@of_x(np.sinh, lambda ct, out, x: ct * cosh(x))
+@of_x(np.sinh, lambda ct, out, x: ct * _cosh(x))
 def sinh(x: TensorLike) -> Tensor:
     """The hyperbolic sine; its derivative is cosh x.
 
@@ -104,7 +116,7 @@ def cosh(x: TensorLike) -> Tensor:
     """
 
 
-@of_x(np.arcsinh, lambda ct, out, x: ct / hypot(x, 1.0))
+@of_x(np.arcsinh, lambda ct, out, x: ct / _hypot(x))
 def arcsinh(x: TensorLike) -> Tensor:
     """The inverse of sinh; its derivative is 1 / √(x² + 1).
 
@@ -180,7 +192,7 @@ def logaddexp(a: TensorLike, b: TensorLike) -> Tensor:
     """
 
 
-@of_x(kernels.erf, lambda ct, out, x: ct * exp(-square(x)) * (2 / math.sqrt(math.pi)))
+@of_x(kernels.erf, lambda ct, out, x: ct * exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 def erf(x: TensorLike) -> Tensor:
     """The error function 2/√π ∫ exp(−t²) dt from 0 to x; its derivative is 2/√π exp(−x²).
 

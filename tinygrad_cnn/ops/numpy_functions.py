@@ -406,12 +406,12 @@ _row(np.inner, inner, "a b")
 _row(np.dot, dot, "a b")
 _row(np.kron, kron, "a b")
 _row(np.nan_to_num, _nan_to_num, "x", "nan posinf neginf")
-for _twin in (np.round, np.around):
-    _row(_twin, round, "a=x", "decimals")
+for _rounding in (np.round, np.around):
+    _row(_rounding, round, "a=x", "decimals")
 for _cut in (np.split, np.array_split):
     _row(_cut, _parts(_cut, 0), "ary", "indices_or_sections=sections axis")
-for _cut, _axis in ((np.hsplit, None), (np.vsplit, 0), (np.dsplit, 2)):
-    _row(_cut, _parts(np.split, _axis), "ary", "indices_or_sections=sections")
+for _along, _axis in ((np.hsplit, None), (np.vsplit, 0), (np.dsplit, 2)):
+    _row(_along, _parts(np.split, _axis), "ary", "indices_or_sections=sections")
 _row(np.hstack, _joined(np.atleast_1d, 1), "tup")
 _row(np.vstack, _joined(np.atleast_2d, 0), "tup")
 _row(np.dstack, _joined(np.atleast_3d, 2), "tup")
@@ -429,8 +429,8 @@ def _several(function: NumpyFunction) -> NumpyFunction:
     return answer
 
 
-for _twin in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
-    FUNCTIONS[_twin] = _several(_twin)
+for _raised in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
+    FUNCTIONS[_raised] = _several(_raised)
 
 
 def _einsum(*operands: Any, optimize: Any = False, **settings: Any) -> Tensor:

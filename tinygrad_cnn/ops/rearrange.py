@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_setting, as_tensor
+from tinygrad_cnn.core import Tensor, as_array, as_setting, as_tensor
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.ops.declare import composed
+from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.reduction import broadcast_to, mean, sum
 from tinygrad_cnn.ops.shape import concatenate, expand_dims, pad, reshape

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_tensor
+from tinygrad_cnn.core import Tensor, apply, as_array, as_tensor
 from tinygrad_cnn.core.op import (
     FUNCTIONS,
     ErrorInput,
@@ -22,7 +22,7 @@ from tinygrad_cnn.core.op import (
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.ops.declare import composed
+from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.elementwise import abs, sqrt, where
 from tinygrad_cnn.ops.shape import concatenate, reshape, transpose
 from tinygrad_cnn.shapes import Shape, reduced
@@ -430,10 +430,13 @@ def _cumsum_array(x: np.ndarray, *, axis: int, reverse: bool) -> np.ndarray:
     return np.flip(np.cumsum(np.flip(x, axis), axis, dtype=x.dtype), axis)
 
 
+def _cumsum_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int, reverse: bool) -> Tensor:
+    return apply(CUMSUM, ct, axis=axis, reverse=not reverse)
+
+
 CUMSUM = register(Op(
     name="cumsum", shape=lambda x, *, axis, reverse: x, kernels={"array": _cumsum_array},
-    vjp={"x": lambda ct, out, x, *, axis, reverse: apply(CUMSUM, ct, axis=axis,
-                                                         reverse=not reverse)},
+    vjp={"x": _cumsum_vjp},
     test=OpTest(
         samples=lambda rng: iter([
             Sample("rows", (dyadic(rng, 2, 4),), {"axis": 1, "reverse": False}),
