@@ -6,189 +6,39 @@ The files, each of which may import the ones before it: ``declare``, ``elementwi
 ``methods``.
 """
 
-from tinygrad_cnn.ops import numpy_functions as numpy_functions
-from tinygrad_cnn.ops.activation import (
-    celu,
-    elu,
-    gelu,
-    glu,
-    hard_sigmoid,
-    hard_swish,
-    hard_tanh,
-    leaky_relu,
-    log_sigmoid,
-    mish,
-    prelu,
-    relu,
-    relu6,
-    selu,
-    sigmoid,
-    silu,
-    softmin,
-    softplus,
-    softsign,
-    tanh,
-)
-from tinygrad_cnn.ops.convolution import conv2d, conv2d_input, conv2d_weight, conv_transpose2d
-from tinygrad_cnn.ops.creation import (
-    arange,
-    eye,
-    full,
-    full_like,
-    linspace,
-    ones,
-    ones_like,
-    rand,
-    rand_like,
-    randn,
-    randn_like,
-    zeros,
-    zeros_like,
-)
-from tinygrad_cnn.ops.elementwise import (
-    abs,
-    add,
-    clip,
-    div,
-    exp,
-    expm1,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    power,
-    sqrt,
-    sub,
-    where,
-)
-from tinygrad_cnn.ops.linear import dot, einsum, inner, kron, linear, matmul, outer, tensordot
-from tinygrad_cnn.ops.loss import (
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    mse_loss,
-    nll_loss,
-)
-from tinygrad_cnn.ops.math import (
-    arccos,
-    arccosh,
-    arcsin,
-    arcsinh,
-    arctan,
-    arctan2,
-    arctanh,
-    ceil,
-    cos,
-    cosh,
-    erf,
-    exp2,
-    floor,
-    hypot,
-    log1p,
-    log2,
-    log10,
-    logaddexp,
-    reciprocal,
-    rint,
-    round,
-    sign,
-    sin,
-    sinh,
-    square,
-    tan,
-    trunc,
-)
-from tinygrad_cnn.ops.methods import install
-from tinygrad_cnn.ops.normalize import (
-    affine,
-    batch_norm,
-    layer_norm,
-    log_softmax,
-    softmax,
-    standardize,
-)
-from tinygrad_cnn.ops.pooling import (
-    avg_pool2d,
-    fold,
-    gather_max,
-    global_avg_pool2d,
-    max_pool2d,
-    scatter_max,
-    unfold,
-)
-from tinygrad_cnn.ops.random import default_generator, dropout, manual_seed
-from tinygrad_cnn.ops.rearrange import (
-    chunk,
-    diag,
-    diagonal,
-    diff,
-    embedding,
-    flip,
-    gather,
-    median,
-    one_hot,
-    repeat,
-    roll,
-    sort,
-    split,
-    take,
-    take_along_axis,
-    tile,
-    topk,
-    trace,
-    tril,
-    triu,
-)
-from tinygrad_cnn.ops.reduction import (
-    broadcast_to,
-    cumprod,
-    cumsum,
-    logsumexp,
-    max,
-    mean,
-    min,
-    norm,
-    prod,
-    std,
-    sum,
-    sum_to,
-    var,
-)
-from tinygrad_cnn.ops.shape import (
-    astype,
-    concatenate,
-    crop,
-    expand_dims,
-    flatten,
-    getitem,
-    pad,
-    permute,
-    reshape,
-    scatter_add,
-    squeeze,
-    stack,
-    transpose,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "abs", "add", "affine", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
-    "arctanh", "astype", "avg_pool2d", "batch_norm", "binary_cross_entropy_with_logits",
-    "broadcast_to", "ceil", "celu", "chunk", "clip", "concatenate", "conv2d", "conv2d_input",
-    "conv2d_weight", "conv_transpose2d", "cos", "cosh", "crop", "cross_entropy", "cumprod",
-    "cumsum", "default_generator", "diag", "diagonal", "diff", "div", "dot", "dropout", "einsum",
-    "elu", "embedding", "erf", "exp", "exp2", "expand_dims", "expm1", "eye", "flatten", "flip",
-    "floor", "fold", "full", "full_like", "gather", "gather_max", "gelu", "getitem",
-    "global_avg_pool2d", "glu", "hard_sigmoid", "hard_swish", "hard_tanh", "hypot", "inner", "kron",
-    "layer_norm", "leaky_relu", "linear", "linspace", "log", "log10", "log1p", "log2",
-    "log_sigmoid", "log_softmax", "logaddexp", "logsumexp", "manual_seed", "matmul", "max",
-    "max_pool2d", "maximum", "mean", "median", "min", "minimum", "mish", "mse_loss", "mul", "neg",
-    "nll_loss", "norm", "one_hot", "ones", "ones_like", "outer", "pad", "permute", "power", "prelu",
-    "prod", "rand", "rand_like", "randn", "randn_like", "reciprocal", "relu", "relu6", "repeat",
-    "reshape", "rint", "roll", "round", "scatter_add", "scatter_max", "selu", "sigmoid", "sign",
-    "silu", "sin", "sinh", "softmax", "softmin", "softplus", "softsign", "sort", "split", "sqrt",
-    "square", "squeeze", "stack", "standardize", "std", "sub", "sum", "sum_to", "take",
-    "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "trace", "transpose", "tril",
-    "triu", "trunc", "unfold", "var", "where", "zeros", "zeros_like",
-]
+from tinygrad_cnn.ops import activation as _1
+from tinygrad_cnn.ops import convolution as _2
+from tinygrad_cnn.ops import creation as _3
+from tinygrad_cnn.ops import elementwise as _4
+from tinygrad_cnn.ops import linear as _5
+from tinygrad_cnn.ops import loss as _6
+from tinygrad_cnn.ops import math as _7
+from tinygrad_cnn.ops import normalize as _8
+from tinygrad_cnn.ops import numpy_functions as numpy_functions
+from tinygrad_cnn.ops import pooling as _9
+from tinygrad_cnn.ops import random as _10
+from tinygrad_cnn.ops import rearrange as _11
+from tinygrad_cnn.ops import reduction as _12
+from tinygrad_cnn.ops import shape as _13
+from tinygrad_cnn.ops.activation import *
+from tinygrad_cnn.ops.convolution import *
+from tinygrad_cnn.ops.creation import *
+from tinygrad_cnn.ops.elementwise import *
+from tinygrad_cnn.ops.linear import *
+from tinygrad_cnn.ops.loss import *
+from tinygrad_cnn.ops.math import *
+from tinygrad_cnn.ops.methods import install
+from tinygrad_cnn.ops.normalize import *
+from tinygrad_cnn.ops.pooling import *
+from tinygrad_cnn.ops.random import *
+from tinygrad_cnn.ops.rearrange import *
+from tinygrad_cnn.ops.reduction import *
+from tinygrad_cnn.ops.shape import *
+
+if not TYPE_CHECKING:                           # type checkers follow the stars
+    __all__ = sorted(name for module in (_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13)
+                     for name in module.__all__)
 
 install()

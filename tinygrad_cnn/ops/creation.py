@@ -112,17 +112,21 @@ def rand(*shape: Any, rng: np.random.Generator | None = None, dtype: Any = None,
     return _made(made, "rand", dtype, requires_grad)
 
 
-def _like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _like(make: Callable[..., Tensor], value: str = "") -> Callable[..., Tensor]:
+    """``make`` with the shape and the dtype of a tensor."""
     def like(x: TensorLike, *args: Any, dtype: Any = None, requires_grad: bool = False,
              **settings: Any) -> Tensor:
         array = as_array(x)
         return make(array.shape, *args, dtype=array.dtype if dtype is None else dtype,
                     requires_grad=requires_grad, **settings)
-    like.__name__ = like.__qualname__ = name
-    like.__doc__ = f"As `{make.__name__}`, with the shape and the dtype of a tensor."
+    like.__name__ = like.__qualname__ = f"{make.__name__}_like"
+    like.__doc__ = f"""As `{make.__name__}`, with the shape and the dtype of a tensor.
+
+    >>> {like.__name__}(Tensor([1.0, 2.0]){value}).shape
+    (2,)
+    """
     return like
 
 
-zeros_like, ones_like = _like("zeros_like", zeros), _like("ones_like", ones)
-full_like = _like("full_like", full)
-randn_like, rand_like = _like("randn_like", randn), _like("rand_like", rand)
+zeros_like, ones_like, full_like = _like(zeros), _like(ones), _like(full, ", 3.0")
+randn_like, rand_like = _like(randn), _like(rand)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +69,7 @@ MATMUL = register(Op(
 
 
 @register_function(np.matmul)
-def matmul(a: Any, b: Any) -> Tensor:
+def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     """The matrix product over the last two axes; the axes before them broadcast.
 
     y[…, i, j] = Σ_k a[…, i, k] · b[…, k, j].  ``a @ b`` on tensors is this function.
@@ -136,7 +135,7 @@ LINEAR = register(Op(
 
 
 @register_function()
-def linear(x: Any, w: Any, b: Any = None) -> Tensor:
+def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Tensor:
     """y = x w + b, the fully connected layer.
 
     Parameters

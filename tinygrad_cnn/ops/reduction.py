@@ -25,7 +25,7 @@ from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.elementwise import abs, sqrt, where
 from tinygrad_cnn.ops.shape import concatenate, reshape, transpose
-from tinygrad_cnn.shapes import Shape, reduced
+from tinygrad_cnn.shapes import Axis, Shape, reduced
 
 __all__ = ["broadcast_to", "cumprod", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod",
            "std", "sum", "sum_to", "var"]
@@ -90,7 +90,7 @@ def _sizes(op: str, shape: Any) -> Shape:
 
 
 @register_function()
-def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
+def sum_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """Add up what broadcasting has copied: the adjoint of `broadcast_to`.
 
     Parameters
@@ -113,7 +113,7 @@ def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
 
 
 @register_function()
-def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
+def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
 
     Parameters
@@ -268,7 +268,7 @@ def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
 
 
 @register_function()
-def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Σ x over the axes.
 
     Parameters
@@ -304,7 +304,7 @@ def _wide(x: Tensor, owner: str) -> Tensor:
 
 
 @register_function()
-def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Σ x / n over the axes.
 
     Parameters
@@ -509,7 +509,7 @@ def cumprod(x: TensorLike, axis: int | None = None) -> Tensor:
 
 
 @register_function()
-def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest entry over the axes; a tie shares the gradient evenly.
 
     Parameters
@@ -531,7 +531,7 @@ def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 @register_function()
-def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest entry over the axes; a tie shares the gradient evenly.
 
     Parameters
@@ -553,7 +553,7 @@ def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 @register_function()
-def logsumexp(x: Any, axis: Any = -1, keepdims: bool = False) -> Tensor:
+def logsumexp(x: TensorLike, axis: Axis = -1, keepdims: bool = False) -> Tensor:
     """log Σ exp(x) over the axes, without overflow; its gradient is softmax(x).
 
     Parameters
