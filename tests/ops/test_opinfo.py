@@ -525,8 +525,6 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
     "tanh": {"tanh": tc.tanh}, "sigmoid": {"sigmoid": tc.sigmoid},
     "softplus": {"nn.functional.logsigmoid": lambda x: -tc.softplus(-x)},
     "silu": {"nn.functional.silu": only(tc.silu, inplace=False)},
-    "gelu_erf": {"nn.functional.gelu": lambda x, approximate="none":
-                 tc.gelu(x, approximate=approximate)},
     "gelu_tanh": {"nn.functional.gelu": lambda x, approximate="none":
                   tc.gelu(x, approximate=approximate)},
     "gelu": {"nn.functional.gelu": lambda x, approximate="none":

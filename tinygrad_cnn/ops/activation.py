@@ -157,7 +157,8 @@ def gelu_tanh(x: TensorLike) -> Tensor:
     """The tanh form of `gelu`: x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), within 5e-4 of it."""
 
 
-@activation(kernels.gelu, lambda ct, out, x: ct * gelu_slope(x), saved=("x",), domain=(-5.0, 5.0))
+@activation(kernels.gelu, lambda ct, out, x: ct * gelu_slope(x), saved=("x",), domain=(-5.0, 5.0),
+            name="gelu")
 def gelu_erf(x: TensorLike) -> Tensor:
     """The exact form of `gelu`."""
 

@@ -128,11 +128,9 @@ def composed(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **settings: Any) -> Any:
-        try:
-            inputs = tuple(args[i] if i < len(args) else settings[name]
-                           for name, i in places.items())
-        except KeyError:                            # one is missing, as Python will say
-            return function(*args, **settings)
+        if any(i >= len(args) and name not in settings for name, i in places.items()):
+            return function(*args, **settings)      # one is missing, as Python will say
+        inputs = tuple(args[i] if i < len(args) else settings[name] for name, i in places.items())
         given = list(args)
         for name, x in zip(takes.inputs, as_tensors(takes, inputs), strict=True):
             if places[name] < len(args):

@@ -326,7 +326,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 @composed
-def var(x: TensorLike, axis: Any = None, keepdims: bool = False, *,
+def var(x: TensorLike, axis: Axis = None, keepdims: bool = False, *,
         correction: float = 0) -> Tensor:
     """The variance Σ (x − mean)² / (n − correction) over the axes.
 
@@ -364,7 +364,7 @@ def var(x: TensorLike, axis: Any = None, keepdims: bool = False, *,
 
 
 @composed
-def std(x: TensorLike, axis: Any = None, keepdims: bool = False, *,
+def std(x: TensorLike, axis: Axis = None, keepdims: bool = False, *,
         correction: float = 0) -> Tensor:
     """The standard deviation √var over the axes; of equal entries the gradient is 0.
 
@@ -383,7 +383,7 @@ def _root(y: Tensor) -> Tensor:
 
 
 @composed
-def norm(x: TensorLike, ord: float = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
+def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """(Σ |x|^ord)^(1/ord) over the axes, without overflow; the gradient at 0 is 0.
 
     Parameters
@@ -470,7 +470,7 @@ def _part(x: Tensor, axis: int, first: int | None, last: int | None, step: int |
 
 
 @composed
-def prod(x: TensorLike, axis: Any = None, keepdims: bool = False) -> Tensor:
+def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The product of the entries over the axes.
 
     It is formed by halves, as products of two, so that the gradient is right at zeros too: the
