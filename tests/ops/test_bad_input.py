@@ -184,7 +184,7 @@ WRONG = {
         ("-Tensor(np.array([True]))", tc.DTypeError, "neg: x is bool", "x.astype(np.float32)"),
         ("tc.dropout(many)", tc.DTypeError, "dropout: x is int64", "x.astype(np.float32)"),
         ("tc.sum(Tensor(np.full(3, 200, np.uint8)))", tc.DTypeError,
-         "sum: x is uint8, which cannot hold large results"),
+         "sum: x is uint8, which cannot hold large sums"),
         ("tc.astype(m, 'float16')", tc.DTypeError, "astype: dtype float16 is not supported"),
         ("tc.astype(m, 'number')", tc.DTypeError, "astype: 'number' is not a dtype"),
         ("tc.tensor([1.0], dtype='number')", tc.DTypeError, "tensor: 'number' is not a dtype"),

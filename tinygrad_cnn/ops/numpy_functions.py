@@ -25,8 +25,8 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS, register_function
 from tinygrad_cnn.errors import TinygradCnnError
+from tinygrad_cnn.ops.einsum import dot, einsum, inner, kron, outer, tensordot
 from tinygrad_cnn.ops.elementwise import clip, div, mul, sub, where
-from tinygrad_cnn.ops.linear import dot, einsum, inner, kron, outer, tensordot
 from tinygrad_cnn.ops.math import round
 from tinygrad_cnn.ops.rearrange import (
     diag,
@@ -44,19 +44,7 @@ from tinygrad_cnn.ops.rearrange import (
     tril,
     triu,
 )
-from tinygrad_cnn.ops.reduction import (
-    broadcast_to,
-    cumprod,
-    cumsum,
-    max,
-    mean,
-    min,
-    norm,
-    prod,
-    std,
-    sum,
-    var,
-)
+from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum
 from tinygrad_cnn.ops.shape import (
     astype,
     concatenate,
@@ -67,6 +55,7 @@ from tinygrad_cnn.ops.shape import (
     stack,
     transpose,
 )
+from tinygrad_cnn.ops.statistics import cumprod, cumsum, norm, prod, std, var
 
 __all__: list[str] = []
 
