@@ -42,7 +42,8 @@ from tinygrad_cnn.ops.shape import *
 from tinygrad_cnn.ops.statistics import *
 
 if not TYPE_CHECKING:                           # type checkers follow the stars
-    __all__ = sorted(name for module in (_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15)
+    __all__ = sorted(name for module in (_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13,
+                                          _14, _15)
                      for name in module.__all__)
 
 install()
