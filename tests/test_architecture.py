@@ -41,7 +41,7 @@ NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pool
 # Folders whose files import earlier ones only.
 ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
                   "__init__"],
-         "ops": ["declare", "elementwise", "activation", "layout", "reduction", "linear",
+         "ops": ["declare", "elementwise", "activation", "shape", "reduction", "linear",
                  "convolution", "pooling", "normalize", "loss", "random", "numpy_functions",
                  "methods",
                  "__init__"]}

@@ -70,7 +70,7 @@ def test_the_three_faces_of_convolution_are_adjoint(image, w_shape, stride, padd
 @pytest.mark.parametrize(("image", "kernel_size", "stride", "padding"), POOLS)
 def test_windows_and_fold_are_adjoint_and_windows_copy(image, kernel_size, stride, padding):
     x = normal(2, *image, 3)
-    view = reference.windows(x, kernel_size=kernel_size, stride=stride, padding=padding, fill=0.0)
+    view = reference.unfold(x, kernel_size=kernel_size, stride=stride, padding=padding, fill=0.0)
     assert np.array_equal(view, patches(x, kernel_size, stride, padding, (1, 1)))
     ct = normal(*view.shape, seed=1)
     back = reference.fold(ct, image_size=image, stride=stride, padding=padding)
@@ -78,17 +78,17 @@ def test_windows_and_fold_are_adjoint_and_windows_copy(image, kernel_size, strid
 
 
 @pytest.mark.parametrize(("image", "kernel_size", "stride", "padding"), POOLS)
-def test_the_winner_of_a_window_is_its_first_maximum(image, kernel_size, stride, padding):
+def test_the_index_of_a_window_is_that_of_its_first_maximum(image, kernel_size, stride, padding):
     x = np.round(normal(2, *image, 3))      # rounded, so that there are ties
     settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
     y, residuals = reference.max_pool2d(x, **settings)
-    view = reference.windows(x, fill=-np.inf, **settings)
+    view = reference.unfold(x, fill=-np.inf, **settings)
     assert np.array_equal(y, view.max((-1, -2)))
-    assert np.array_equal(residuals["winners"], view.reshape(*view.shape[:4], -1).argmax(-1))
-    assert residuals["winners"].dtype == np.uint8
-    assert np.array_equal(reference.take_winners(x, **residuals, **settings), y)
+    assert np.array_equal(residuals["argmax_indices"], view.reshape(*view.shape[:4], -1).argmax(-1))
+    assert residuals["argmax_indices"].dtype == np.uint8
+    assert np.array_equal(reference.gather_max(x, **residuals, **settings), y)
     ct = normal(*y.shape, seed=1)
-    back = reference.spread_winners(ct, **residuals, image_size=image, **settings)
+    back = reference.scatter_max(ct, **residuals, image_size=image, **settings)
     assert inner(y, ct) == pytest.approx(inner(x, back), rel=1e-12)
     every = reference.spread_maxima(ct, x, **settings)
     assert inner(view == y[..., None, None], ct[..., None, None]) == pytest.approx(every.sum())
@@ -99,11 +99,11 @@ def test_padding_never_wins_and_nan_always_does():
     low = np.full((1, 3, 3, 1), -np.inf)
     y, residuals = reference.max_pool2d(low, padding=((1, 0), (1, 0)), **settings)
     assert np.array_equal(y, np.full((1, 2, 2, 1), -np.inf))
-    assert residuals["winners"][0, :, :, 0].tolist() == [[3, 2], [1, 0]]
+    assert residuals["argmax_indices"][0, :, :, 0].tolist() == [[3, 2], [1, 0]]
     hole = np.array([[1.0, 9.0], [np.nan, 2.0]]).reshape(1, 2, 2, 1)
     y, residuals = reference.max_pool2d(hole, padding=((0, 0), (0, 0)), **settings)
     assert np.isnan(y.item())
-    assert residuals["winners"].item() == 2
+    assert residuals["argmax_indices"].item() == 2
 
 
 @pytest.mark.parametrize("count_include_pad", [True, False])
@@ -113,7 +113,7 @@ def test_an_average_divides_by_the_window_or_by_the_pixels_in_it(image, kernel_s
     x = normal(2, *image, 3)
     settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
     y = reference.avg_pool2d(x, count_include_pad=count_include_pad, **settings)
-    view = reference.windows(x, fill=0.0 if count_include_pad else np.nan, **settings)
+    view = reference.unfold(x, fill=0.0 if count_include_pad else np.nan, **settings)
     np.testing.assert_allclose(y, np.nanmean(view, axis=(-1, -2)), atol=1e-12)
     ct = normal(*y.shape, seed=1)
     back = reference.avg_pool2d_input(ct, image_size=image, count_include_pad=count_include_pad,
@@ -126,19 +126,19 @@ def test_an_average_divides_by_the_window_or_by_the_pixels_in_it(image, kernel_s
 def test_pad_is_that_of_numpy_however_wide_and_unpad_its_adjoint(n, mode):
     x = normal(2, n)
     for both in itertools.product((0, 1, 4, 9), (0, 2, 7)):
-        widths = ((1, 0), both)
-        wanted = np.pad(x, widths, mode=mode)
-        assert np.array_equal(reference.pad(x, widths=widths, mode=mode, value=0.0), wanted)
+        pad_width = ((1, 0), both)
+        wanted = np.pad(x, pad_width, mode=mode)
+        assert np.array_equal(reference.pad(x, pad_width=pad_width, mode=mode, value=0.0), wanted)
         ct = normal(*wanted.shape, seed=1)
-        back = reference.unpad(ct, widths=widths, mode=mode)
+        back = reference.crop(ct, pad_width=pad_width, mode=mode)
         assert inner(wanted, ct) == pytest.approx(inner(x, back), rel=1e-12, abs=1e-12)
 
 
 def test_pad_fills_with_a_value_and_refuses_a_mode_without_adjoint():
-    padded = reference.pad(np.zeros((1, 2)), widths=((0, 0), (1, 2)), mode="constant", value=7.0)
+    padded = reference.pad(np.zeros((1, 2)), pad_width=((0, 0), (1, 2)), mode="constant", value=7.0)
     assert padded.tolist() == [[7.0, 0.0, 0.0, 7.0, 7.0]]
     with pytest.raises(SettingError, match="mode 'median' has no adjoint"):
-        reference.pad(np.zeros((1, 2)), widths=((0, 0), (1, 2)), mode="median", value=0.0)
+        reference.pad(np.zeros((1, 2)), pad_width=((0, 0), (1, 2)), mode="median", value=0.0)
 
 
 def test_rows_agree_with_the_formulas_on_whole_arrays():
@@ -170,17 +170,17 @@ def test_every_kernel_keeps_the_dtype(dtype):
     conv = {"stride": (1, 1), "padding": ((1, 0), (0, 1)), "dilation": (1, 1), "groups": 1}
     pool = {"kernel_size": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0))}
     y = reference.conv2d(x, w, **conv)
-    p, winners = reference.max_pool2d(x, **pool)
+    p, argmax_indices = reference.max_pool2d(x, **pool)
     results = [
         y, reference.conv2d_input(y, w, image_size=(4, 4), **conv),
         reference.conv2d_weight(x, y, kernel_size=(2, 2), **conv), p,
-        reference.take_winners(x, **winners, **pool),
-        reference.spread_winners(p, **winners, image_size=(4, 4), **pool),
+        reference.gather_max(x, **argmax_indices, **pool),
+        reference.scatter_max(p, **argmax_indices, image_size=(4, 4), **pool),
         reference.spread_maxima(p, x, **pool),
         reference.avg_pool2d(x, count_include_pad=True, **pool),
-        reference.windows(x, fill=0.0, **pool), reference.softmax(x, axis=3),
+        reference.unfold(x, fill=0.0, **pool), reference.softmax(x, axis=3),
         reference.log_softmax(x, axis=3), reference.logsumexp(x, axis=3),
         reference.matmul(x, x.swapaxes(2, 3)), *reference.batch_statistics(x),
-        reference.pad(x, widths=((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect", value=0.0),
+        reference.pad(x, pad_width=((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect", value=0.0),
     ]
     assert {r.dtype for r in results} == {np.dtype(dtype)}

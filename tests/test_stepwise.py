@@ -82,7 +82,8 @@ def test_zero_pad_surrounds_height_and_width_only(pad):
     assert np.array_equal(out.data, padded)
     ct = normal(*padded.shape, seed=1)
     out.backward(ct)
-    assert np.array_equal(x.grad.data, reference.crop(ct, ((pad, pad), (pad, pad)), (3, 4)))
+    inner = reference.remove_padding(ct, ((pad, pad), (pad, pad)), (3, 4))
+    assert np.array_equal(x.grad.data, inner)
 
 
 def test_zero_padding_is_the_exercises_name_for_zero_pad():

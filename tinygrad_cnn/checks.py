@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.shapes import Pair, Shape, Sides, same_sides
+from tinygrad_cnn.shapes import Pair, Shape, Sides, same_padding
 
 __all__ = ["arguments", "axes_tuple", "axis_index", "choice", "flag", "integer", "number",
            "pad_width", "padding", "pair"]
@@ -106,7 +106,7 @@ def pair(owner: str, name: str, value: Any, *, minimum: int | None = None) -> Pa
     return down, across
 
 
-def pad_width(owner: str, value: Any, *, name: str = "widths", more: str = "") -> Sides:
+def pad_width(owner: str, value: Any, *, name: str = "pad_width", more: str = "") -> Sides:
     """Pixels around an image as ((top, bottom), (left, right)).
 
     >>> pad_width("pad", 1), pad_width("pad", (1, 2))
@@ -130,7 +130,7 @@ def padding(owner: str, value: Any, *, image: Sequence[int] = (1, 1), kernel: Pa
     (((0, 1), (2, 3)), ((0, 0), (0, 0)))
     """
     if isinstance(value, str) and value == "same":
-        return same_sides(image, kernel, stride, dilation)
+        return same_padding(image, kernel, stride, dilation)
     if type(value) is int and value >= 0:                   # as in nearly every call
         return (value, value), (value, value)
     return pad_width(owner, 0 if isinstance(value, str) and value == "valid" else value,

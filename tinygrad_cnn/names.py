@@ -36,7 +36,7 @@ scatter scatter_ scatter_add index_add index_copy masked_scatter: tc.where(mask,
 index_select: x.take(indices, axis=0)
 masked_select compress extract: x[mask]
 select narrow: x[:, start:stop]
-unfold: tc.windows(x, kernel_size=3) of images N H W C
+unfold: tc.unfold(x, kernel_size=3) of images N H W C
 zero_grad null_grad null_gradients: x.grad = None
 clear_graph: the graph goes when no tensor refers to it
 constant: x.requires_grad
@@ -93,7 +93,7 @@ batchnorm: tc.batch_norm
 conv_nd conv: tc.conv2d
 max_pool maxpool: tc.max_pool2d
 conv1d conv3d: tc.conv2d
-sliding_window_view im2col: tc.windows
+sliding_window_view im2col: tc.unfold
 col2im: tc.fold
 detach stop_gradient: tc.Tensor.detach
 numel: tc.Tensor.size

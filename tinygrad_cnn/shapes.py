@@ -16,8 +16,8 @@ from tinygrad_cnn.errors import SettingError, ShapeError
 
 __all__ = [
     "Pair", "Phase", "Shape", "Sides", "avg_pool2d", "bind_axes", "broadcast", "conv2d",
-    "conv2d_input", "conv2d_weight", "max_pool2d", "phases", "positions", "reach", "reduced",
-    "same_sides",
+    "conv2d_input", "conv2d_weight", "effective_kernel_size", "max_pool2d", "output_size", "phases",
+    "reduced", "same_padding",
 ]
 
 Shape = tuple[int, ...]
@@ -27,26 +27,26 @@ Sides = tuple[Pair, Pair]
 
 # ---- arithmetic of windows -----------------------------------------------------------------------
 
-def reach(kernel: int, dilation: int) -> int:
+def effective_kernel_size(kernel: int, dilation: int) -> int:
     """How many pixels a window spans along one axis."""
     return (kernel - 1) * dilation + 1
 
 
-def positions(n: int, kernel: int, stride: int, padding: Pair, dilation: int = 1) -> int:
+def output_size(n: int, kernel: int, stride: int, padding: Pair, dilation: int = 1) -> int:
     """How many whole windows fit along an axis of ``n`` pixels."""
-    return (n + sum(padding) - reach(kernel, dilation)) // stride + 1
+    return (n + sum(padding) - effective_kernel_size(kernel, dilation)) // stride + 1
 
 
-def same_sides(image: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
+def same_padding(image: Sequence[int], kernel: Pair, stride: Pair, dilation: Pair) -> Sides:
     """Padding that makes OH = ceil(H / stride); an odd pixel goes to the bottom and the right."""
     out = []
     for n, k, s, d in zip(image, kernel, stride, dilation, strict=True):
-        total = max(0, (-(-n // s) - 1) * s + reach(k, d) - n)
+        total = max(0, (-(-n // s) - 1) * s + effective_kernel_size(k, d) - n)
         out.append((total // 2, total - total // 2))
     return out[0], out[1]
 
 
-def _window_positions(op: str, image: Sequence[int], kernel_size: Pair, stride: Pair,
+def _output_size(op: str, image: Sequence[int], kernel_size: Pair, stride: Pair,
                       padding: Sides, dilation: Pair = (1, 1), *, what: str = "window") -> Pair:
     """(OH, OW), or an error that says which setting is impossible."""
     for setting, value, least in (("kernel_size", kernel_size, 1), ("stride", stride, 1),
@@ -54,7 +54,7 @@ def _window_positions(op: str, image: Sequence[int], kernel_size: Pair, stride: 
         if min(value) < least:
             raise SettingError(f"{op}: {setting} must be at least {least} along each axis, "
                                f"got {value if setting != 'padding' else padding}")
-    out = tuple(positions(n, k, s, p, d) for n, k, s, p, d in
+    out = tuple(output_size(n, k, s, p, d) for n, k, s, p, d in
                 zip(image, kernel_size, stride, padding, dilation, strict=True))
     if min(out) < 1:
         padded = tuple(n + sum(p) for n, p in zip(image, padding, strict=True))
@@ -148,8 +148,8 @@ def conv2d(x: Shape, w: Shape, b: Shape | None = None, *, stride: Pair, padding:
     if not o:
         raise ShapeError(f"conv2d: w {tuple(w)} (KH KW C/groups O) holds no filter")
     if o % groups:
-        raise ShapeError(f"conv2d: {o} filters cannot be shared out among {groups} groups")
-    out = _window_positions("conv2d", image, (kh, kw), stride, padding, dilation, what="filter")
+        raise ShapeError(f"conv2d: the number of filters, {o}, is not divisible by groups={groups}")
+    out = _output_size("conv2d", image, (kh, kw), stride, padding, dilation, what="filter")
     return n, *out, o
 
 
@@ -167,8 +167,8 @@ def conv2d_weight(x: Shape, y: Shape, *, kernel_size: Pair, stride: Pair, paddin
                   dilation: Pair, groups: int) -> Shape:
     """N H W C, N OH OW O -> KH KW C/groups O."""
     if groups < 1 or x[3] % groups:
-        raise ShapeError(f"conv2d_weight: {x[3]} channels cannot be shared out among {groups} "
-                         "groups")
+        raise ShapeError(f"conv2d_weight: the number of channels, {x[3]}, is not divisible by "
+                         f"groups={groups}")
     w = (*kernel_size, x[3] // groups, y[3])
     made = conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if made != y:
@@ -214,7 +214,7 @@ def phases(n: int, taps: int, stride: int, pad: int, dilation: int) -> list[Phas
 
 def _pool(op: str, x: Shape, kernel_size: Pair, stride: Pair, padding: Sides) -> Shape:
     n, h, w, c = x
-    out = _window_positions(op, (h, w), kernel_size, stride, padding)
+    out = _output_size(op, (h, w), kernel_size, stride, padding)
     if any(p >= k for k, both in zip(kernel_size, padding, strict=True) for p in both):
         raise SettingError(f"{op}: padding {padding} leaves windows of {kernel_size} without a "
                            "single pixel of the image; padding must be smaller than kernel_size")

@@ -134,7 +134,7 @@ def test_clip_of_integers_holds_its_bounds_or_refuses(dtype):
                 found = tc.clip(x, low, high)
                 assert found.dtype == x.dtype
                 assert found.data.tolist() == [min(max(v, bottom), top) for v in values.tolist()]
-    with pytest.raises(tc.DTypeError, match=r"clip: x is .* low is 0.5"):
+    with pytest.raises(tc.DTypeError, match=r"clip: x is .* min is 0.5"):
         tc.clip(x, 0.5, 0.75)
 
 

@@ -298,7 +298,7 @@ def test_scale_shift_compiled_is_that_of_numpy(shape, dtype):
     rng = np.random.default_rng(14)
     x, w, b = (rng.standard_normal(s).astype(dtype) for s in (shape, shape[-1], shape[-1]))
     with set_compiled(True):
-        found = reduction.scale_shift(x, w, b, center=None)
+        found = reduction.affine(x, w, b, center=None)
     # Product and sum may be rounded once, together.
     tolerance = 4 * np.finfo(dtype).eps
     np.testing.assert_allclose(found, x * w + b, rtol=tolerance, atol=tolerance * 4)
@@ -360,8 +360,8 @@ def test_max_pool2d_compiled_is_that_of_numpy_to_the_last_bit(case, kind, dtype)
         with set_compiled(on):
             y, residuals = pooling.max_pool2d(x, **settings)
             ct = np.random.default_rng(17).standard_normal(y.shape).astype(dtype)
-            spread = pooling.spread_winners(ct, **residuals, image_size=shape[1:3], **settings)
-            found.append((y, residuals["winners"], spread))
+            spread = pooling.scatter_max(ct, **residuals, image_size=shape[1:3], **settings)
+            found.append((y, residuals["argmax_indices"], spread))
     for plain, ours in zip(*found, strict=True):
         assert ours.dtype == plain.dtype
         np.testing.assert_array_equal(ours, plain)
@@ -369,14 +369,14 @@ def test_max_pool2d_compiled_is_that_of_numpy_to_the_last_bit(case, kind, dtype)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_spread_winners_compiled_sends_nothing_to_losers(value):
+def test_scatter_max_compiled_sends_nothing_to_losers(value):
     shape, kernel_size, stride, padding = POOLS["side by side"]
     settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
     x = _images("plain", shape, np.float32)
     with set_compiled(True):
         y, residuals = pooling.max_pool2d(x, **settings)
         ct = np.full_like(y, value)
-        spread = pooling.spread_winners(ct, **residuals, image_size=shape[1:3], **settings)
+        spread = pooling.scatter_max(ct, **residuals, image_size=shape[1:3], **settings)
     won = x == y.repeat(2, 1).repeat(2, 2)
     np.testing.assert_array_equal(spread, np.where(won, np.float32(value), 0))
 
@@ -392,7 +392,7 @@ def test_max_pool2d_compiled_takes_images_in_any_order(layout):
     with set_compiled(True):
         y, residuals = pooling.max_pool2d(given, **settings)
     np.testing.assert_array_equal(y, wanted[0])
-    np.testing.assert_array_equal(residuals["winners"], wanted[1]["winners"])
+    np.testing.assert_array_equal(residuals["argmax_indices"], wanted[1]["argmax_indices"])
 
 
 @pytest.mark.parametrize("shape", [(4, 31, 33, 8), (1 << 18,), (511, 513), (64, 64)])

@@ -53,46 +53,47 @@ def test_max_pool2d_agrees_with_the_loops_to_the_last_bit(case, kind, dtype):
     y, residuals = pooling.max_pool2d(x, **_settings(case))
     wanted, wanted_residuals = reference.max_pool2d(x, **_settings(case))
     np.testing.assert_array_equal(y, wanted)
-    np.testing.assert_array_equal(residuals["winners"], wanted_residuals["winners"])
-    assert y.dtype == dtype and residuals["winners"].dtype == wanted_residuals["winners"].dtype
+    found, expected = residuals["argmax_indices"], wanted_residuals["argmax_indices"]
+    np.testing.assert_array_equal(found, expected)
+    assert y.dtype == dtype and found.dtype == expected.dtype
 
 
 def test_the_first_pixel_of_a_tie_wins():
     x = np.array([[3.0, 5, 5], [5, 1, 2]]).reshape(1, 2, 3, 1)
     y, residuals = pooling.max_pool2d(x, kernel_size=(2, 3), stride=(1, 1), padding=NONE)
-    assert y.item() == 5 and residuals["winners"].item() == 1
+    assert y.item() == 5 and residuals["argmax_indices"].item() == 1
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_winners_are_taken_and_spread_as_by_the_loops(case, dtype):
+def test_maxima_are_gathered_and_scattered_as_by_the_loops(case, dtype):
     rng = np.random.default_rng(2)
     x = _images(rng, case[0], dtype, "plain")
     y, residuals = pooling.max_pool2d(x, **_settings(case))
-    taken = pooling.take_winners(x, **residuals, **_settings(case))
+    taken = pooling.gather_max(x, **residuals, **_settings(case))
     np.testing.assert_array_equal(taken, y)
     ct = rng.standard_normal(y.shape).astype(dtype)
-    spread = pooling.spread_winners(ct, **residuals, image_size=case[0][1:3], **_settings(case))
-    wanted = reference.spread_winners(ct, **residuals, image_size=case[0][1:3], **_settings(case))
+    spread = pooling.scatter_max(ct, **residuals, image_size=case[0][1:3], **_settings(case))
+    wanted = reference.scatter_max(ct, **residuals, image_size=case[0][1:3], **_settings(case))
     np.testing.assert_allclose(spread, wanted, rtol=1e-6, atol=1e-6)
     assert spread.dtype == dtype and spread.flags.c_contiguous
 
 
-def test_spread_winners_leaves_losers_at_zero_even_beside_infinity():
+def test_scatter_max_leaves_losers_at_zero_even_beside_infinity():
     x = np.array([1.0, 2, 3, 4]).reshape(1, 2, 2, 1)
     settings = {"kernel_size": (2, 2), "stride": (2, 2), "padding": NONE}
     _, residuals = pooling.max_pool2d(x, **settings)
-    spread = pooling.spread_winners(np.full((1, 1, 1, 1), np.inf), **residuals, image_size=(2, 2),
+    spread = pooling.scatter_max(np.full((1, 1, 1, 1), np.inf), **residuals, image_size=(2, 2),
                                     **settings)
     np.testing.assert_array_equal(spread.ravel(), [0, 0, 0, np.inf])
 
 
-def test_spread_winners_works_for_complex_cotangents():
+def test_scatter_max_works_for_complex_cotangents():
     x = np.arange(16.0).reshape(1, 4, 4, 1)
     settings = {"kernel_size": (2, 2), "stride": (2, 2), "padding": NONE}
     _, residuals = pooling.max_pool2d(x, **settings)
     ct = np.array([1j, 2, 3 + 1j, 4]).reshape(1, 2, 2, 1)
-    spread = pooling.spread_winners(ct, **residuals, image_size=(4, 4), **settings)
+    spread = pooling.scatter_max(ct, **residuals, image_size=(4, 4), **settings)
     wanted = np.zeros((4, 4), complex)
     wanted[1::2, 1::2] = ct[0, :, :, 0]
     np.testing.assert_array_equal(spread[0, :, :, 0], wanted)
@@ -117,11 +118,11 @@ def test_avg_pool2d_agrees_with_the_loops(case, count_include_pad, dtype):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_windows_and_fold_agree_with_the_loops(case, dtype):
+def test_unfold_and_fold_agree_with_the_loops(case, dtype):
     rng = np.random.default_rng(4)
     x = _images(rng, case[0], dtype, "plain")
-    view = pooling.windows(x, fill=-1.5, **_settings(case))
-    np.testing.assert_array_equal(view, reference.windows(x, fill=-1.5, **_settings(case)))
+    view = pooling.unfold(x, fill=-1.5, **_settings(case))
+    np.testing.assert_array_equal(view, reference.unfold(x, fill=-1.5, **_settings(case)))
     ct = rng.standard_normal(view.shape).astype(dtype)
     settings = {"image_size": case[0][1:3], "stride": case[2], "padding": case[3]}
     folded = pooling.fold(ct, **settings)
@@ -138,12 +139,12 @@ def test_memory_order_does_not_matter_and_inputs_stay_unwritten(name):
     wanted, residuals = pooling.max_pool2d(x, **_settings(case))
     y, same = pooling.max_pool2d(reversed_, **_settings(case))
     np.testing.assert_array_equal(y, wanted)
-    np.testing.assert_array_equal(same["winners"], residuals["winners"])
+    np.testing.assert_array_equal(same["argmax_indices"], residuals["argmax_indices"])
     ct = np.asfortranarray(wanted)
     ct.flags.writeable = False
     np.testing.assert_array_equal(
-        pooling.spread_winners(ct, **residuals, image_size=case[0][1:3], **_settings(case)),
-        pooling.spread_winners(wanted, **residuals, image_size=case[0][1:3], **_settings(case)))
+        pooling.scatter_max(ct, **residuals, image_size=case[0][1:3], **_settings(case)),
+        pooling.scatter_max(wanted, **residuals, image_size=case[0][1:3], **_settings(case)))
 
 
 def test_blocks_of_a_large_batch_meet_without_a_seam():
@@ -153,5 +154,5 @@ def test_blocks_of_a_large_batch_meet_without_a_seam():
     y, residuals = pooling.max_pool2d(x, **settings)
     wanted = x.reshape(67, 10, 2, 10, 2, 16).max((2, 4))
     np.testing.assert_array_equal(y, wanted)
-    spread = pooling.spread_winners(y, **residuals, image_size=(20, 20), **settings)
+    spread = pooling.scatter_max(y, **residuals, image_size=(20, 20), **settings)
     np.testing.assert_array_equal(spread, np.where(x == wanted.repeat(2, 1).repeat(2, 2), x, 0))

@@ -90,9 +90,12 @@ def _stale() -> Callable[[], Op]:
             last.update(residuals)
             return made, residuals
 
-        wrong = broken("max_pool2d", "x", lambda right, ct, out, x, *, winners, **s: right(
-            ct, out, x, winners=last["winners"] if last["winners"].shape == winners.shape
-            else winners, **s))()
+        def stale(right: Any, ct: Any, out: Any, x: Any, *, argmax_indices: Array, **s: Any) -> Any:
+            kept = last["argmax_indices"]
+            return right(ct, out, x, argmax_indices=kept if kept.shape == argmax_indices.shape
+                         else argmax_indices, **s)
+
+        wrong = broken("max_pool2d", "x", stale)()
         return replaced(wrong, kernels={"array": remembering})
     return make
 

@@ -65,26 +65,28 @@ def _kernel_as_stride(right: Any, *tensors: Any, **s: Any) -> Array:
     return _by_hand(_first)(right, *tensors, **{**s, "stride": s["kernel_size"]})
 
 
-def _unravel_by_height(right: Any, ct: Any, out: Any, x: Any, *, winners: Array,
+def _unravel_by_height(right: Any, ct: Any, out: Any, x: Any, *, argmax_indices: Array,
                        **s: Any) -> Array:
     """The place in the window is taken apart with the height of the window, not its width."""
     (kh, _), (sh, sw), ((top, _), (left, _)) = s["kernel_size"], s["stride"], s["padding"]
     dx = np.zeros_like(x)
     for n, i, j, c in np.ndindex(*ct.shape):
-        u, v = divmod(int(winners[n, i, j, c]), kh)
+        u, v = divmod(int(argmax_indices[n, i, j, c]), kh)
         h, k = i * sh + u - top, j * sw + v - left
         if 0 <= h < dx.shape[1] and 0 <= k < dx.shape[2]:
             dx[n, h, k, c] += ct[n, i, j, c]
     return dx
 
 
-def _channel_0(right: Any, ct: Any, out: Any, x: Any, *, winners: Array, **s: Any) -> Any:
+def _channel_0(right: Any, ct: Any, out: Any, x: Any, *, argmax_indices: Array, **s: Any) -> Any:
     """Every channel is sent where channel 0 has its maximum."""
-    return right(ct, out, x, winners=np.repeat(winners[..., :1], winners.shape[3], axis=3), **s)
+    first = np.repeat(argmax_indices[..., :1], argmax_indices.shape[3], axis=3)
+    return right(ct, out, x, argmax_indices=first, **s)
 
 
-def _sample_0(right: Any, ct: Any, out: Any, x: Any, *, winners: Array, **s: Any) -> Any:
-    return right(ct, out, x, winners=np.repeat(winners[:1], len(winners), axis=0), **s)
+def _sample_0(right: Any, ct: Any, out: Any, x: Any, *, argmax_indices: Array, **s: Any) -> Any:
+    first = np.repeat(argmax_indices[:1], len(argmax_indices), axis=0)
+    return right(ct, out, x, argmax_indices=first, **s)
 
 
 def _divided_by(count: Callable[[dict[str, Any]], float]) -> Callable[..., Array]:
@@ -100,12 +102,12 @@ def _never_the_padding(right: Any, ct: Any, out: Any, x: Any, **s: Any) -> Any:
     return right(ct, out, x, **{**s, "count_include_pad": not s["count_include_pad"]})
 
 
-def _widths(change: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Unpadding with other widths, put back into the shape of the input."""
-    def rule(right: Any, ct: Any, out: Any, x: Any, *, widths: Any, **s: Any) -> Array:
-        other = change(widths)
+def _pad_width(change: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Unpadding with other pad_width, put back into the shape of the input."""
+    def rule(right: Any, ct: Any, out: Any, x: Any, *, pad_width: Any, **s: Any) -> Array:
+        other = change(pad_width)
         padded = np.pad(ct, [(0, max(0, a + b - c - d)) for (a, b), (c, d)
-                                  in zip(other, widths, strict=True)])
+                                  in zip(other, pad_width, strict=True)])
         crop = tuple(slice(a, a + n) for (a, _), n in zip(other, x.shape, strict=True))
         made = padded[crop]
         return np.asarray(np.pad(made, [(0, n - m) for n, m in
@@ -113,18 +115,18 @@ def _widths(change: Callable[[Any], Any]) -> Callable[..., Any]:
     return rule
 
 
-def _sides_swapped(widths: Any) -> Any:
-    return tuple((b, a) for a, b in widths)
+def _sides_swapped(pad_width: Any) -> Any:
+    return tuple((b, a) for a, b in pad_width)
 
 
-def _one_late(widths: Any) -> Any:
-    return tuple((a + 1, b) if a or b else (a, b) for a, b in widths)
+def _one_late(pad_width: Any) -> Any:
+    return tuple((a + 1, b) if a or b else (a, b) for a, b in pad_width)
 
 
-def _crop_only(right: Any, ct: Any, out: Any, x: Any, *, widths: Any, **s: Any) -> Array:
+def _crop_only(right: Any, ct: Any, out: Any, x: Any, *, pad_width: Any, **s: Any) -> Array:
     """The copies of entries, which modes other than constant make, are dropped."""
     return np.asarray(ct[tuple(slice(a, a + n) for (a, _), n
-                                    in zip(widths, x.shape, strict=True))])
+                                    in zip(pad_width, x.shape, strict=True))])
 
 
 MUTANTS = (
@@ -144,9 +146,9 @@ MUTANTS = (
            broken("max_pool2d", "x", _by_hand(_average))),
     Mutant("M08", "max_pool2d", "stops after the first row", "one slice",
            broken("max_pool2d", "x", _by_hand(_first, rows=lambda oh: 1))),
-    Mutant("M09", "max_pool2d", "winners of sample 0 for all", "one sample",
+    Mutant("M09", "max_pool2d", "argmax_indices of sample 0 for all", "one sample",
            broken("max_pool2d", "x", _sample_0)),
-    Mutant("M10", "max_pool2d", "winners of channel 0 for all", "one slice",
+    Mutant("M10", "max_pool2d", "argmax_indices of channel 0 for all", "one slice",
            broken("max_pool2d", "x", _channel_0)),
     Mutant("M11", "max_pool2d_shared", "twice the cotangent", "scale",
            post("max_pool2d_shared", "x", lambda r: 2 * r)),
@@ -157,10 +159,10 @@ MUTANTS = (
     Mutant("A03", "avg_pool2d", "padding counted the other way", "setting",
            broken("avg_pool2d", "x", _never_the_padding)),
     Mutant("P01", "pad", "before and after swapped", "shifted",
-           broken("pad", "x", _widths(_sides_swapped))),
+           broken("pad", "x", _pad_width(_sides_swapped))),
     Mutant("P02", "pad", "copies dropped", "overwritten", broken("pad", "x", _crop_only)),
-    Mutant("P03", "pad", "one late", "shifted", broken("pad", "x", _widths(_one_late))),
-    Mutant("P04", "unpad", "a border of ones", "extra", broken(
-        "unpad", "y", lambda right, ct, out, y, *, widths, mode: np.pad(
-            ct, widths, constant_values=1.0))),
+    Mutant("P03", "pad", "one late", "shifted", broken("pad", "x", _pad_width(_one_late))),
+    Mutant("P04", "crop", "a border of ones", "extra", broken(
+        "crop", "y", lambda right, ct, out, y, *, pad_width, mode: np.pad(
+            ct, pad_width, constant_values=1.0))),
 )

@@ -173,10 +173,10 @@ MUTANTS = (
     Mutant("E15", "maximum", "a tie goes to both", "ties",
            broken("maximum", "a", lambda right, ct, out, a, b: ct * (a >= b))),
     Mutant("E16", "clip", "open interval", "ties", broken(
-        "clip", "x", lambda right, ct, out, x, *, low, high:
-        ct * ((x > low) & (x < high)))),
+        "clip", "x", lambda right, ct, out, x, *, min, max:
+        ct * ((x > min) & (x < max)))),
     Mutant("E17", "clip", "lower bound ignored", "region", broken(
-        "clip", "x", lambda right, ct, out, x, *, low, high: ct * (x <= high))),
+        "clip", "x", lambda right, ct, out, x, *, min, max: ct * (x <= max))),
     Mutant("E18", "relu", "slope 1 at 0", "ties",
            broken("relu", "x", _of_x(lambda g, y, x: g * (x >= 0)))),
     Mutant("E19", "relu", "looks at the sign of ct", "not linear",

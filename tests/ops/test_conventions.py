@@ -256,10 +256,10 @@ def test_pad_copies_outwards_and_its_gradient_adds_the_copies_back(mode, padded,
 
 def test_pad_of_images_takes_the_forms_of_padding():
     x = Tensor(np.zeros((1, 4, 5, 2)))
-    for widths, shape in ((1, (1, 6, 7, 2)), ((1, 2), (1, 6, 9, 2)),
+    for pad_width, shape in ((1, (1, 6, 7, 2)), ((1, 2), (1, 6, 9, 2)),
                           (((0, 1), (2, 3)), (1, 5, 10, 2)),
                           (((1, 0), (0, 0), (0, 2), (0, 0)), (2, 4, 7, 2))):
-        assert tc.pad(x, widths).shape == shape
+        assert tc.pad(x, pad_width).shape == shape
 
 
 def test_concatenate_joins_the_first_axis_unless_told():

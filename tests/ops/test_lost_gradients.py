@@ -42,13 +42,13 @@ CALLS = {
     "max_pool2d avg_pool2d": ({"x": IMAGE}, {"kernel_size": 2}),
     "global_avg_pool2d": ({"x": IMAGE}, {}),
     "batch_norm layer_norm": ({"x": MATRIX, "w": ROW, "b": ROW}, {}),
-    "scale_shift": ({"x": MATRIX, "w": ROW, "b": ROW}, {}),
+    "affine": ({"x": MATRIX, "w": ROW, "b": ROW}, {}),
     "reshape": ({"x": MATRIX}, {"shape": (3, 2)}),
     "broadcast_to": ({"x": MATRIX}, {"shape": (2, 2, 3)}),
     "sum_to": ({"x": MATRIX}, {"shape": (1, 3)}),
     "expand_dims": ({"x": MATRIX}, {"axis": 0}),
     "astype": ({"x": MATRIX}, {"dtype": np.float64}),
-    "pad": ({"x": MATRIX}, {"widths": ((1, 1), (0, 0))}),
+    "pad": ({"x": MATRIX}, {"pad_width": ((1, 1), (0, 0))}),
     "getitem": ({"x": MATRIX}, {"index": 0}),
     "cross_entropy": ({"logits": MATRIX, "labels": np.array([0, 2])}, {}),
     "nll_loss": ({"log_probabilities": MATRIX, "labels": np.array([0, 2])}, {}),
@@ -140,7 +140,8 @@ def test_a_list_of_tensors_is_refused_or_differentiated(name, inputs, settings, 
 # ---- layers
 
 # Layer -> arguments that it cannot do without, by name.
-ARGUMENTS = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_features": 2, "widths": 1}
+ARGUMENTS = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_features": 2,
+             "pad_width": 1}
 # These hold modules, not settings.
 CONTAINERS = (nn.Module, nn.ModuleList, nn.Sequential)
 LAYERS = [made for name in nn.__all__ if isinstance(made := getattr(nn, name), type)

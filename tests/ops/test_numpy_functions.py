@@ -258,7 +258,7 @@ REFUSED = (
     "does not exist in an array of shape ()",   # NumPy takes axis 0 of a number
     "is empty",                        # the mean of nothing is NaN for NumPy
     "ddof is",                                  # as many as there are entries: NumPy gives inf
-    "low must not be above high", "for arrays use maximum() and minimum()",
+    "min must not be above max", "for arrays use maximum() and minimum()",
     "must be one number for all sides", "has no adjoint",
     "among tensors of float32", "dtype=", "at most 2",
     "mode 'wrap' copies entries", "mode 'edge' copies entries", "mode 'reflect' copies entries",

@@ -156,8 +156,8 @@ def pad(input, pad, mode="constant", value=None):
     need(min(pad, default=0) >= 0, "pad below 0")
     names = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
-    widths = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
-    return tc.pad(input, widths, mode=names[mode], value=0.0 if value is None else value)
+    pad_width = [(0, 0)] * (input.ndim - len(pairs)) + pairs[::-1]
+    return tc.pad(input, pad_width, mode=names[mode], value=0.0 if value is None else value)
 
 
 def constant_pad(input, pad_widths, value=0.0):
@@ -184,7 +184,7 @@ def index_put(input, indices, values, accumulate=False):
     need(accumulate, "accumulate=False")
     index = tuple(indices)
     target = np.empty(input.shape)[index].shape
-    return input + tc.spread(tc.broadcast_to(values, target), index=index, shape=input.shape)
+    return input + tc.scatter_add(tc.broadcast_to(values, target), index=index, shape=input.shape)
 
 
 def concatenate(tensors, dim=0):
@@ -245,7 +245,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     n, c = input.shape[:2]
     w, b = ones_and_zeros(weight, bias, c, input.dtype)
     groups = tc.reshape(input, (n, num_groups, math.prod(input.shape[1:]) // num_groups))
-    return first(tc.scale_shift(last(tc.reshape(tc.standardize(groups, eps=eps), input.shape)),
+    return first(tc.affine(last(tc.reshape(tc.standardize(groups, eps=eps), input.shape)),
                                 w, b))
 
 
@@ -302,7 +302,7 @@ def unfold(input, kernel_size, dilation=1, padding=0, stride=1):
     need(dilation == 1, "dilation")
     size, step, border = ((n, n) if isinstance(n, int) else tuple(n)
                           for n in (kernel_size, stride, padding))
-    y = tc.windows(images(input), kernel_size=size, stride=step,
+    y = tc.unfold(images(input), kernel_size=size, stride=step,
                    padding=tuple((n, n) for n in border), fill=0.0)     # N OH OW C KH KW
     n, oh, ow, c, kh, kw = y.shape
     return tc.reshape(tc.transpose(y, (0, 3, 4, 5, 1, 2)), (n, c * kh * kw, oh * ow))
@@ -474,7 +474,7 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
     "getitem": {"__getitem__": getitem, "select": at, "index_select": at, "narrow": narrow,
                 "slice": lambda x, dim=0, start=None, end=None, step=None:
                 at(x, dim, slice(start, end, step))},
-    "spread": {"index_put": index_put},
+    "scatter_add": {"index_put": index_put},
     "concatenate": {"cat": concatenate},
     "stack": {"stack": lambda tensors, dim=0: tc.stack(tensors, axis=dim)},
     "squeeze": {"squeeze": tc.squeeze, "squeeze/multiple": tc.squeeze},
@@ -497,7 +497,7 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
     "standardize": {"nn.functional.instance_norm":
                     instance_norm(lambda x, w, b: x * w + b),
                     "nn.functional.group_norm": group_norm},
-    "scale_shift": {"nn.functional.instance_norm": instance_norm(tc.scale_shift)},
+    "affine": {"nn.functional.instance_norm": instance_norm(tc.affine)},
     "batch_norm": {"nn.functional.batch_norm": batch_norm},
     "layer_norm": {"nn.functional.layer_norm": layer_norm},
     "matmul": {"matmul": tc.matmul, "__rmatmul__": lambda a, b: b @ a, "mm": tc.matmul,
@@ -512,20 +512,20 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
     "max_pool2d": {"nn.functional.max_pool2d": max_pool2d("first")},
     "max_pool2d_shared": {"nn.functional.max_pool2d": max_pool2d("split")},
     "avg_pool2d": {"nn.functional.avg_pool2d": avg_pool2d},
-    "windows": {"nn.functional.unfold": unfold},
+    "unfold": {"nn.functional.unfold": unfold},
     "dropout": {"nn.functional.dropout": dropout, "native_dropout_backward": dropout_mask},
 }
 
 WITHOUT_JUDGE = {
-    "unpad": "the gradient of pad, judged with it",
+    "crop": "the gradient of pad, judged with it",
     "conv2d_input": "the gradient of conv2d, judged with it",
     "conv2d_weight": "the gradient of conv2d, judged with it",
     "standardize_input": "the gradient of standardize, judged with it",
     "batch_norm_weight": "the gradient of batch_norm, judged with it",
-    "take_winners": "the second order of max_pool2d, judged with it",
-    "spread_winners": "the gradient of max_pool2d, judged with it",
+    "gather_max": "the second order of max_pool2d, judged with it",
+    "scatter_max": "the gradient of max_pool2d, judged with it",
     "avg_pool2d_input": "the gradient of avg_pool2d, judged with it",
-    "fold": "the gradient of windows, judged with it",
+    "fold": "the gradient of unfold, judged with it",
     "global_avg_pool2d": "adaptive_avg_pool2d has no such sample; nn.GlobalAvgPool2D is judged",
     "gelu_slope": "the gradient of gelu, judged with it",
     "sigmoid_slope": "the gradient of sigmoid, judged with it",

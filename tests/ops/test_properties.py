@@ -245,9 +245,9 @@ def test_stack(data, shape, count, seed):
 @examples(100)
 def test_pad(data, shape, seed, mode):
     least = 2 if mode == "reflect" else 1               # one entry has no mirror image
-    widths = [data.draw(st.tuples(st.integers(0, 5), st.integers(0, 5))) if n >= least else (0, 0)
-              for n in shape]
-    moves(lambda x: tc.pad(x, widths, mode=mode), lambda x: np.pad(x, widths, mode=mode)
+    both = st.tuples(st.integers(0, 5), st.integers(0, 5))
+    pad_width = [data.draw(both) if n >= least else (0, 0) for n in shape]
+    moves(lambda x: tc.pad(x, pad_width, mode=mode), lambda x: np.pad(x, pad_width, mode=mode)
           if x.ndim else x, [shape], seed)
 
 

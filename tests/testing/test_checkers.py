@@ -297,7 +297,7 @@ def writes(x):
     (lambda x: x.data, X, "returned ndarray, expected one Tensor"),
     (lambda x: (x, x), X, "returned tuple"),
     (lambda x: None, X, "returned NoneType"),
-    (lambda x: x.astype(np.int64), X, "int64, which carries no gradient"),
+    (lambda x: x.astype(np.int64), X, "int64, which is not differentiable"),
     (lambda x: x.log(), -np.ones(3), "gives nan at"),
     (lambda x: x[:0], X, "without entries"),
     (lambda x: Tensor(x.data), X, "depends on no input"),

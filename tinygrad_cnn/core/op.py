@@ -57,7 +57,7 @@ class Sample:
 
     Examples
     --------
-    >>> sample = Sample("both bounds", (np.array([-2.0, 0.5]),), {"low": -1.0, "high": 1.0})
+    >>> sample = Sample("both bounds", (np.array([-2.0, 0.5]),), {"min": -1.0, "max": 1.0})
     >>> OPS["clip"].run(*sample.args, **sample.settings)[0]
     array([-1. ,  0.5])
     """

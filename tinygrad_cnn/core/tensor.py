@@ -57,7 +57,7 @@ def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
         if array.dtype.kind in "OSUVMmT":
             raise DTypeError(f"{op}: data must be numbers, got {_kind_of(data)}")
         raise DTypeError(f"{op}: dtype {array.dtype} is not supported; "
-                         "use float32 or float64 (integers and booleans carry no gradient)")
+                         "use float32 or float64 (integers and booleans are not differentiable)")
     if not known and dtype is not None:
         return array.astype(dtype, copy=False)
     if not known and array.dtype.kind != "b":

@@ -168,15 +168,15 @@ class _Patches:
         self.plain = (self.length == self.c and stride == (1, 1) and self.origin == (0, 0)
                       and out[1:3] == x.shape[1:3] and x.flags.c_contiguous and x.dtype == dtype)
         self.pixels_last = not self.plain and kw * self.c < _FEW
-        self.reach = ((self.oh - 1) * stride[0] + shapes.reach(kh, dilation[0]),
-                      (self.ow - 1) * stride[1] + shapes.reach(kw, dilation[1]))
+        self.reach = ((self.oh - 1) * stride[0] + shapes.effective_kernel_size(kh, dilation[0]),
+                      (self.ow - 1) * stride[1] + shapes.effective_kernel_size(kw, dilation[1]))
         self.blocks: list[Block] = blocks(n, self.oh, self.ow * self.length, _BUDGET,
                                           get_num_threads())
 
     def _padded(self, block: Block) -> tuple[int, int, int, int]:
         images, first, last = block
-        rows = (last - first - 1) * self.stride[0] + shapes.reach(self.kernel_size[0],
-                                                                  self.dilation[0])
+        rows = (last - first - 1) * self.stride[0] + shapes.effective_kernel_size(
+            self.kernel_size[0], self.dilation[0])
         return images.stop - images.start, rows, self.reach[1], self.c
 
     def shape(self, block: Block) -> tuple[int, ...]:

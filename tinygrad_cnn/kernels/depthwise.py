@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.blocks import Array, Block, blocks, borrowed, place
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
-from tinygrad_cnn.shapes import Pair, Sides
+from tinygrad_cnn.shapes import Pair, Sides, effective_kernel_size
 
 __all__ = ["depthwise", "depthwise_weight"]
 
@@ -36,8 +35,8 @@ def _padded_shape(block: Block, out: tuple[int, ...], kernel_size: Pair, stride:
                   dilation: Pair) -> tuple[int, int, int, int]:
     images, first, last = block
     return (images.stop - images.start,
-            (last - first - 1) * stride[0] + shapes.reach(kernel_size[0], dilation[0]),
-            (out[2] - 1) * stride[1] + shapes.reach(kernel_size[1], dilation[1]), out[3])
+            (last - first - 1) * stride[0] + effective_kernel_size(kernel_size[0], dilation[0]),
+            (out[2] - 1) * stride[1] + effective_kernel_size(kernel_size[1], dilation[1]), out[3])
 
 
 def _passes(y: Array, stride: Pair) -> Any:

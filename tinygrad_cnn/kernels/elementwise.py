@@ -132,9 +132,9 @@ def _choose(a: Array, b: Array, condition: Array, out: Array) -> None:
     np.bitwise_xor(result, second, out=result)
 
 
-def clip(x: Array, *, low: float, high: float) -> Array:
-    """The nearest number in [low, high]."""
-    return np.asarray(np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high)))
+def clip(x: Array, *, min: float, max: float) -> Array:
+    """The nearest number in [min, max]."""
+    return np.asarray(np.minimum(np.maximum(x, x.dtype.type(min)), x.dtype.type(max)))
 
 
 def relu(x: Array) -> Array:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.shapes import Pair, Shape
 
-__all__ = ["pad", "spread", "unpad"]
+__all__ = ["crop", "pad", "scatter_add"]
 
 Array = NDArray[Any]
-Widths = tuple[Pair, ...]
+PadWidth = tuple[Pair, ...]
 
 
 def _sources(n: int, both: Pair, mode: str) -> Array:
@@ -22,26 +22,26 @@ def _sources(n: int, both: Pair, mode: str) -> Array:
     return np.pad(np.arange(n), both, mode=mode)  # type: ignore[call-overload]
 
 
-def pad(x: Array, *, widths: Widths, mode: str, value: float) -> Array:
+def pad(x: Array, *, pad_width: PadWidth, mode: str, value: float) -> Array:
     """More entries at both ends of each axis: a constant, or copies of what is there."""
     if mode == "constant":
-        shape = [before + n + after for n, (before, after) in zip(x.shape, widths, strict=True)]
+        shape = [before + n + after for n, (before, after) in zip(x.shape, pad_width, strict=True)]
         y = np.full(shape, value, x.dtype)
         y[tuple(slice(before, before + n)
-                for n, (before, _) in zip(x.shape, widths, strict=True))] = x
+                for n, (before, _) in zip(x.shape, pad_width, strict=True))] = x
         return y
-    for axis, both in enumerate(widths):
+    for axis, both in enumerate(pad_width):
         if both != (0, 0):
             x = x.take(_sources(x.shape[axis], both, mode), axis=axis)
-    return x.copy() if not any(map(any, widths)) else x
+    return x.copy() if not any(map(any, pad_width)) else x
 
 
-def unpad(y: Array, *, widths: Widths, mode: str) -> Array:
+def crop(y: Array, *, pad_width: PadWidth, mode: str) -> Array:
     """The adjoint of `pad`: a crop, or each copy added back to where it came from."""
     if mode == "constant":
         return y[tuple(slice(before, n - after)
-                       for n, (before, after) in zip(y.shape, widths, strict=True))].copy()
-    for axis, both in enumerate(widths):
+                       for n, (before, after) in zip(y.shape, pad_width, strict=True))].copy()
+    for axis, both in enumerate(pad_width):
         if both == (0, 0):
             continue
         n = y.shape[axis] - sum(both)
@@ -51,7 +51,7 @@ def unpad(y: Array, *, widths: Widths, mode: str) -> Array:
     return y if y.flags.owndata else y.copy()
 
 
-def spread(y: Array, *, index: Any, shape: Shape) -> Array:
+def scatter_add(y: Array, *, index: Any, shape: Shape) -> Array:
     """Zeros of ``shape`` with ``y`` added at ``index``: the adjoint of ``x[index]``."""
     x = np.zeros(shape, y.dtype)
     if any(isinstance(i, np.ndarray) and i.dtype.kind != "b" for i in index):

@@ -22,8 +22,8 @@ from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["avg_pool2d", "avg_pool2d_input", "fold", "max_pool2d", "spread_winners",
-           "take_winners", "windows"]
+__all__ = ["avg_pool2d", "avg_pool2d_input", "fold", "gather_max", "max_pool2d",
+           "scatter_max", "unfold"]
 
 Array = NDArray[Any]
 Slices = tuple[slice, ...]
@@ -58,16 +58,16 @@ def _taps(image: Pair, out: Pair, kernel_size: Pair, stride: Pair,
     return tuple(found)
 
 
-def _winner_dtype(kernel_size: Pair) -> type[np.unsignedinteger[Any]] | type[np.signedinteger[Any]]:
+def _index_dtype(kernel_size: Pair) -> type[np.unsignedinteger[Any]] | type[np.signedinteger[Any]]:
     return np.uint8 if kernel_size[0] * kernel_size[1] <= 256 else np.int32
 
 
 def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
                padding: Sides) -> tuple[Array, dict[str, Array]]:
-    """N H W C -> N OH OW C, and the place of each winner inside its window."""
+    """N H W C -> N OH OW C, and the place of each maximum inside its window."""
     out = shapes.max_pool2d(x.shape, kernel_size=kernel_size, stride=stride, padding=padding)
     y = empty(out, x.dtype)
-    winners = np.empty(out, _winner_dtype(kernel_size))
+    argmax_indices = np.empty(out, _index_dtype(kernel_size))
     taps = _taps((x.shape[1], x.shape[2]), (out[1], out[2]), kernel_size, stride, padding)
     cut = _images(out)
     (top, bottom), (left, right) = padding
@@ -76,7 +76,7 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
 
     def work(low: int, high: int) -> None:
         for part in cut[low:high]:
-            image, best, place_ = x[part], y[part], winners[part]
+            image, best, place_ = x[part], y[part], argmax_indices[part]
             with borrowed(x.dtype, (len(image), *padded) if surrounded else (0,)) as (memory,):
                 if surrounded:
                     place(memory, image, -top, -left, -math.inf)
@@ -86,41 +86,42 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
                     _careful_max(x[part], best, place_, taps, kernel_size)
 
     parallel(len(cut), work)
-    return y, {"winners": winners}
+    return y, {"argmax_indices": argmax_indices}
 
 
-def _quick_max(image: Array, best: Array, winners: Array, kernel_size: Pair, stride: Pair) -> bool:
+def _quick_max(image: Array, best: Array, argmax_indices: Array, kernel_size: Pair,
+               stride: Pair) -> bool:
     """Maxima of windows that lie inside the image; False if one of them is not finite.
 
     Each tap is copied out first: whole-array functions are several times faster on arrays without
     gaps.  A later pixel wins only when it is greater, so that the first of a tie stays.
     """
     passes = compiled.module("passes", best.dtype)
-    if passes is not None and winners.dtype == np.uint8 and best.size >= _FEW:
-        return bool(passes.pool(*kernel_size)(image, best, winners, *stride, 0, len(best)))
+    if passes is not None and argmax_indices.dtype == np.uint8 and best.size >= _FEW:
+        return bool(passes.pool(*kernel_size)(image, best, argmax_indices, *stride, 0, len(best)))
     _, oh, ow, _ = best.shape
     with (borrowed(best.dtype, best.shape) as (candidate,),
           borrowed(np.bool_, best.shape) as (wins,),
-          borrowed(winners.dtype, best.shape) as (mark,)):
+          borrowed(argmax_indices.dtype, best.shape) as (mark,)):
         for u in range(kernel_size[0]):
             rows = slice(u, u + (oh - 1) * stride[0] + 1, stride[0])
             for v in range(kernel_size[1]):
                 pixels = image[:, rows, v:v + (ow - 1) * stride[1] + 1:stride[1]]
                 if u == v == 0:
                     move(best, pixels)
-                    winners[...] = 0
+                    argmax_indices[...] = 0
                     continue
                 move(candidate, pixels)
                 np.greater(candidate, best, out=wins)
                 np.maximum(best, candidate, out=best)
-                index = winners.dtype.type(u * kernel_size[1] + v)
+                index = argmax_indices.dtype.type(u * kernel_size[1] + v)
                 np.multiply(wins.view(np.uint8), index, out=mark)
-                np.maximum(winners, mark, out=winners)
+                np.maximum(argmax_indices, mark, out=argmax_indices)
         np.isfinite(best, out=wins)
         return bool(wins.all())
 
 
-def _careful_max(image: Array, best: Array, winners: Array, taps: tuple[_Tap, ...],
+def _careful_max(image: Array, best: Array, argmax_indices: Array, taps: tuple[_Tap, ...],
                  kernel_size: Pair) -> None:
     """Maxima among NaN and infinities: the first NaN wins, and padding never does."""
     seen = np.zeros((*best.shape[:3], 1), bool)            # has a window met a pixel yet?
@@ -130,29 +131,29 @@ def _careful_max(image: Array, best: Array, winners: Array, taps: tuple[_Tap, ..
             wins = (candidate > held) | ((candidate != candidate) & (held == held))
         wins |= ~seen[where]
         np.copyto(held, candidate, where=wins)
-        np.copyto(winners[where], u * kernel_size[1] + v, where=wins, casting="unsafe")
+        np.copyto(argmax_indices[where], u * kernel_size[1] + v, where=wins, casting="unsafe")
         seen[where] = True
 
 
-def take_winners(x: Array, *, winners: Array, kernel_size: Pair, stride: Pair,
+def gather_max(x: Array, *, argmax_indices: Array, kernel_size: Pair, stride: Pair,
                  padding: Sides) -> Array:
-    """N H W C -> N OH OW C, the pixels that ``winners`` points at."""
-    out = winners.shape
+    """N H W C -> N OH OW C, the pixels that ``argmax_indices`` points at."""
+    out = argmax_indices.shape
     y = np.zeros(out, x.dtype)
     taps = _taps((x.shape[1], x.shape[2]), (out[1], out[2]), kernel_size, stride, padding)
 
     def work(low: int, high: int) -> None:
         for u, v, where, pixels in taps:
-            chosen = winners[low:high][where] == u * kernel_size[1] + v
+            chosen = argmax_indices[low:high][where] == u * kernel_size[1] + v
             np.copyto(y[low:high][where], x[low:high][pixels], where=chosen)
 
     parallel(len(x), work)
     return y
 
 
-def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: Pair, stride: Pair,
-                   padding: Sides) -> Array:
-    """N OH OW C -> N H W C, each value added where its winner was; adjoint of take_winners."""
+def scatter_max(y: Array, *, argmax_indices: Array, image_size: Pair, kernel_size: Pair,
+                stride: Pair, padding: Sides) -> Array:
+    """N OH OW C -> N H W C, each value added at its index; adjoint of gather_max."""
     n, oh, ow, c = y.shape
     x = empty((n, *image_size, c), y.dtype)
     taps = _taps(image_size, (oh, ow), kernel_size, stride, padding)
@@ -167,10 +168,10 @@ def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: P
 
     def work(low: int, high: int) -> None:
         if passes is not None:
-            passes.keep_winners(*kernel_size)(values, winners, x, low, high)
+            passes.keep_maxima(*kernel_size)(values, argmax_indices, x, low, high)
             return
         for part in cut[low:high]:
-            values_, places, image = values[part], winners[part], x[part]
+            values_, places, image = values[part], argmax_indices[part], x[part]
             if not covered:
                 image[...] = 0
             with borrowed(y.dtype, values_.shape) as (chosen,):
@@ -191,10 +192,10 @@ def _images(out: tuple[int, ...]) -> list[slice]:
     return [images for images, _, _ in blocks(n, 1, oh * ow * c, _BUDGET, get_num_threads())]
 
 
-def windows(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides, fill: float) -> Array:
+def unfold(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides, fill: float) -> Array:
     """N H W C -> N OH OW C KH KW, each window copied out; ``fill`` outside the image."""
     n, h, w, c = x.shape
-    out = tuple(shapes.positions(size, k, s, p) for size, k, s, p in
+    out = tuple(shapes.output_size(size, k, s, p) for size, k, s, p in
                 zip((h, w), kernel_size, stride, padding, strict=True))
     (top, bottom), (left, right) = padding
     image = np.full((n, h + top + bottom, w + left + right, c), fill, x.dtype)
@@ -206,7 +207,7 @@ def windows(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides, fill: 
 
 
 def fold(y: Array, *, image_size: Pair, stride: Pair, padding: Sides) -> Array:
-    """N OH OW C KH KW -> N H W C, windows added up where they overlap; adjoint of windows."""
+    """N OH OW C KH KW -> N H W C, windows added up where they overlap; adjoint of unfold."""
     n, oh, ow, c, kh, kw = y.shape
     x = np.zeros((n, *image_size, c), y.dtype)
     for u, v, where, pixels in _taps(image_size, (oh, ow), (kh, kw), stride, padding):
@@ -241,7 +242,7 @@ def avg_pool2d(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
 
 def avg_pool2d_input(y: Array, *, image_size: Pair, kernel_size: Pair, stride: Pair,
                      padding: Sides, count_include_pad: bool) -> Array:
-    """N OH OW C -> N H W C, each value shared out among the pixels of its window."""
+    """N OH OW C -> N H W C, each value divided among the pixels of its window."""
     n, oh, ow, c = y.shape
     share = y / _divisors(image_size, (oh, ow), kernel_size, stride, padding, count_include_pad,
                           y.real.dtype)

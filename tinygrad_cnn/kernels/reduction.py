@@ -16,9 +16,9 @@ from tinygrad_cnn.kernels import normalize
 from tinygrad_cnn.kernels.products import add_rows
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["batch_norm", "batch_norm_cotangents", "batch_norm_weight",
+__all__ = ["affine", "batch_norm", "batch_norm_cotangents", "batch_norm_weight",
            "cross_entropy", "cross_entropy_input", "log_softmax", "logsumexp", "max", "mean", "min",
-           "scale_shift", "softmax", "standardize", "standardize_input", "sum", "sum_to",
+           "softmax", "standardize", "standardize_input", "sum", "sum_to",
            "var"]
 
 Array = NDArray[Any]
@@ -297,7 +297,7 @@ def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, center: 
             sum_to(ct, shape=w.shape))
 
 
-def scale_shift(x: Array, w: Array, b: Array, *, center: Array | None) -> Array:
+def affine(x: Array, w: Array, b: Array, *, center: Array | None) -> Array:
     """(x − center) · w + b, with a number for each entry of the last axis."""
     if normalize.served(x, tuple(range(x.ndim - 1))):
         return normalize.affine(x, np.zeros_like(w) if center is None else center, w, b)

@@ -141,7 +141,7 @@ class Pad2D(Module):
 
     Parameters
     ----------
-    widths : int, (int, int) or ((int, int), (int, int)), pixels
+    pad_width : int, (int, int) or ((int, int), (int, int)), pixels
         Everywhere; down, across; (top, bottom), (left, right).
     mode : {"constant", "reflect", "edge", "wrap"}, default "constant"
         A value; the mirror image without the border itself; the border; the other end.
@@ -161,10 +161,10 @@ class Pad2D(Module):
     (1, 8, 8, 3)
     """
 
-    def __init__(self, widths: Any, *, mode: str = "constant", value: float = 0.0) -> None:
+    def __init__(self, pad_width: Any, *, mode: str = "constant", value: float = 0.0) -> None:
         super().__init__()
         owner = type(self).__name__
-        self.widths = checks.pad_width(owner, widths)
+        self.pad_width = checks.pad_width(owner, pad_width)
         modes = ("constant", "reflect", "edge", "wrap")
         if mode not in modes:
             raise SettingError(f"{owner}: mode {mode!r} has no adjoint; choose from "
@@ -174,12 +174,12 @@ class Pad2D(Module):
 
     def forward(self, x: Any) -> Tensor:
         """N H W C -> N (H + top + bottom) (W + left + right) C."""
-        return ops.pad(self._images(x), self.widths, mode=self.mode, value=self.value)
+        return ops.pad(self._images(x), self.pad_width, mode=self.mode, value=self.value)
 
     def extra_repr(self) -> str:
         """Widths, and what is not the default."""
-        down, across = self.widths
-        one = down[0] if down == across and down[0] == down[1] else self.widths
+        down, across = self.pad_width
+        one = down[0] if down == across and down[0] == down[1] else self.pad_width
         return show(one, mode=(self.mode, "constant"), value=(self.value, 0.0))
 
 
@@ -190,5 +190,5 @@ class ZeroPad2D(Pad2D):
     (1, 5, 5, 3)
     """
 
-    def __init__(self, widths: Any) -> None:
-        super().__init__(widths)
+    def __init__(self, pad_width: Any) -> None:
+        super().__init__(pad_width)

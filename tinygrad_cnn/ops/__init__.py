@@ -1,7 +1,7 @@
 """Every op: its declaration, registered in ``OPS``, and its public function.
 
 The files, each of which may import the ones before it: ``declare``, ``elementwise``,
-``activation``, ``layout``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
+``activation``, ``shape``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
 ``loss``, ``random``, ``numpy_functions``, ``methods``.
 """
 
@@ -34,21 +34,6 @@ from tinygrad_cnn.ops.elementwise import (
     sub,
     where,
 )
-from tinygrad_cnn.ops.layout import (
-    astype,
-    concatenate,
-    expand_dims,
-    flatten,
-    getitem,
-    pad,
-    permute,
-    reshape,
-    spread,
-    squeeze,
-    stack,
-    transpose,
-    unpad,
-)
 from tinygrad_cnn.ops.linear import linear, matmul
 from tinygrad_cnn.ops.loss import (
     binary_cross_entropy_with_logits,
@@ -58,10 +43,10 @@ from tinygrad_cnn.ops.loss import (
 )
 from tinygrad_cnn.ops.methods import install
 from tinygrad_cnn.ops.normalize import (
+    affine,
     batch_norm,
     layer_norm,
     log_softmax,
-    scale_shift,
     softmax,
     standardize,
 )
@@ -69,11 +54,11 @@ from tinygrad_cnn.ops.pooling import (
     avg_pool2d,
     avg_pool2d_input,
     fold,
+    gather_max,
     global_avg_pool2d,
     max_pool2d,
-    spread_winners,
-    take_winners,
-    windows,
+    scatter_max,
+    unfold,
 )
 from tinygrad_cnn.ops.random import default_generator, dropout, manual_seed
 from tinygrad_cnn.ops.reduction import (
@@ -86,6 +71,21 @@ from tinygrad_cnn.ops.reduction import (
     sum_to,
     var,
 )
+from tinygrad_cnn.ops.shape import (
+    astype,
+    concatenate,
+    crop,
+    expand_dims,
+    flatten,
+    getitem,
+    pad,
+    permute,
+    reshape,
+    scatter_add,
+    squeeze,
+    stack,
+    transpose,
+)
 
 __all__ = [
     "abs", "add", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
@@ -95,9 +95,9 @@ __all__ = [
     "gelu", "getitem", "global_avg_pool2d", "layer_norm", "leaky_relu", "linear", "log",
     "log_softmax", "logsumexp", "manual_seed", "matmul", "max", "max_pool2d", "maximum", "mean",
     "min", "minimum", "mse_loss", "mul", "neg", "nll_loss", "pad", "permute", "power", "relu",
-    "reshape", "scale_shift", "sigmoid", "silu", "softmax", "softplus", "spread",
-    "spread_winners", "sqrt", "squeeze", "stack", "standardize", "sub", "sum", "sum_to",
-    "take_winners", "tanh", "transpose", "unpad", "var", "where", "windows",
+    "reshape", "affine", "sigmoid", "silu", "softmax", "softplus", "scatter_add",
+    "scatter_max", "sqrt", "squeeze", "stack", "standardize", "sub", "sum", "sum_to",
+    "gather_max", "tanh", "transpose", "crop", "var", "where", "unfold",
 ]
 
 install()

@@ -1,6 +1,6 @@
 """Convolution of images N H W C with filters KH KW C O.
 
-conv2d, conv2d_input and conv2d_weight are three faces of one trilinear form
+conv2d and its two adjoints, conv2d_input and conv2d_weight, belong to one trilinear form
 
     T(x, w, y) = Σ conv2d(x, w) · y,
 
@@ -23,9 +23,9 @@ from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, registe
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
 from tinygrad_cnn.ops.declare import geometry
-from tinygrad_cnn.ops.layout import pad, transpose
 from tinygrad_cnn.ops.reduction import sum_to
-from tinygrad_cnn.shapes import Pair, Shape, Sides
+from tinygrad_cnn.ops.shape import pad, transpose
+from tinygrad_cnn.shapes import Pair, Shape, Sides, effective_kernel_size
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 
@@ -125,7 +125,7 @@ CONV2D = register(Op(
             ErrorInput("groups", ((2, 8, 8, 4), (3, 3, 3, 6), None), _PLAIN | {"groups": 2},
                        "3 × 2 groups = 6"),
             ErrorInput("filters", ((2, 8, 8, 4), (3, 3, 2, 5), None), _PLAIN | {"groups": 2},
-                       "5 filters cannot be shared out among 2 groups"),
+                       "5, is not divisible by groups=2"),
             ErrorInput("bias", ((2, 8, 8, 3), (3, 3, 3, 5), (4,)), _PLAIN,
                        "O is 5 in w but 4 in b"),
             ErrorInput("rank", ((8, 8, 3), (3, 3, 3, 5), None), _PLAIN, "x needs 4 axes, got 3"),
@@ -309,8 +309,8 @@ def _conv_transpose2d_shape(x: Shape, w: Shape, b: Shape | None = None, *, image
     out = (x[0], *image_size, w[3] * groups)
     turned = (w[0], w[1], w[3], w[2])
     if w[2] % groups:
-        raise ShapeError(f"conv_transpose2d: {w[2]} channels cannot be shared out among {groups} "
-                         "groups")
+        raise ShapeError(f"conv_transpose2d: the number of channels, {w[2]}, is not divisible by "
+                         f"groups={groups}")
     if b is not None and b != (out[3],):
         raise ShapeError(f"conv_transpose2d: b is {b}, the result has {out[3]} channels")
     made = shapes.conv2d(out, turned, stride=stride, padding=padding, dilation=dilation,
@@ -439,10 +439,10 @@ def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding:
         raise ShapeError(f"{op}: w {w.shape} (KH KW C O) holds no filter")
     if padding == "same":
         grown = tuple(n * s for n, s in zip(image, steps, strict=True))
-        border = shapes.same_sides(grown, kernel, steps, spread)
+        border = shapes.same_padding(grown, kernel, steps, spread)
     else:
         border = checks.padding(op, padding)
-    size = tuple((n - 1) * s - sum(p) + shapes.reach(k, d) + e for n, s, p, k, d, e in
+    size = tuple((n - 1) * s - sum(p) + effective_kernel_size(k, d) + e for n, s, p, k, d, e in
                  zip(image, steps, border, kernel, spread, extra, strict=True))
     if padding == "same":
         size = tuple(n * s for n, s in zip(image, steps, strict=True))

@@ -194,36 +194,36 @@ def minimum(a: TensorLike, b: TensorLike) -> Tensor:
 
 
 def _clip_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("both bounds", (dyadic(rng, 3, 4),), {"low": -1.0, "high": 1.0})
-    yield Sample("no lower bound", (dyadic(rng, 2, 3),), {"low": -math.inf, "high": 0.5})
-    yield Sample("no upper bound", (dyadic(rng, 2, 3),), {"low": 0.25, "high": math.inf})
+    yield Sample("both bounds", (dyadic(rng, 3, 4),), {"min": -1.0, "max": 1.0})
+    yield Sample("no lower bound", (dyadic(rng, 2, 3),), {"min": -math.inf, "max": 0.5})
+    yield Sample("no upper bound", (dyadic(rng, 2, 3),), {"min": 0.25, "max": math.inf})
 
 
-def _clip_vjp(ct: Any, out: Any, x: Any, *, low: float, high: float) -> Any:
+def _clip_vjp(ct: Any, out: Any, x: Any, *, min: float, max: float) -> Any:
     plain = as_array(x)
-    return keep((plain >= low) & (plain <= high), ct)
+    return keep((plain >= min) & (plain <= max), ct)
 
 
 CLIP = register(Op(
-    name="clip", shape=lambda x, *, low, high: x, kernels={"array": kernels.clip},
+    name="clip", shape=lambda x, *, min, max: x, kernels={"array": kernels.clip},
     vjp={"x": _clip_vjp},
     test=OpTest(samples=_clip_samples, piecewise_linear=True, subgradient="larger"), saved=("x",)))
 
 
 @register_function()
-def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
-    """The nearest number in [low, high]; the gradient passes on the closed interval.
+def clip(x: Any, min: float | None = None, max: float | None = None) -> Tensor:
+    """The nearest number in [min, max]; the gradient passes on the closed interval.
 
     Parameters
     ----------
     x : Tensor
-    low, high : float, optional
+    min, max : float, optional
         Bounds; None for none.
 
     Raises
     ------
     SettingError
-        If ``low`` is above ``high``, or a bound is not a number.
+        If ``min`` is above ``max``, or a bound is not a number.
     DTypeError
         If the entries are booleans; or integers, and a bound has a fraction or leaves none of them.
 
@@ -237,18 +237,18 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
         raise DTypeError("clip: x is bool, which has no range; cast it: x.astype(np.int64)")
     whole = x.dtype.kind in "iu"
     try:
-        bottom = -math.inf if low is None else _bound("low", low, whole)
-        top = math.inf if high is None else _bound("high", high, whole)
+        bottom = -math.inf if min is None else _bound("min", min, whole)
+        top = math.inf if max is None else _bound("max", max, whole)
     except (TypeError, ValueError):
-        raise SettingError(f"clip: low and high must be numbers, got {low!r} and {high!r}; for "
+        raise SettingError(f"clip: min and max must be numbers, got {min!r} and {max!r}; for "
                            "arrays use maximum() and minimum()") from None
     if not bottom <= top:
-        raise SettingError(f"clip: low is {bottom} and high {top}; low must not be above high")
+        raise SettingError(f"clip: min is {bottom} and max {top}; min must not be above max")
     least, most = _range(x.dtype)
     if bottom > most or top < least:
         raise DTypeError(f"clip: no {x.dtype} is from {bottom} to {top}; cast x first: "
                          "x.astype(np.int64), or to a float dtype")
-    return apply(CLIP, x, low=builtins.max(bottom, least), high=builtins.min(top, most))
+    return apply(CLIP, x, min=builtins.max(bottom, least), max=builtins.min(top, most))
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
@@ -295,7 +295,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     Parameters
     ----------
     condition : array_like of bool
-        Carries no gradient.
+        Not differentiable.
     a, b : Tensor, array_like or number
         They broadcast, together with the condition.
 

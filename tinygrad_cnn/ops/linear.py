@@ -12,8 +12,8 @@ from tinygrad_cnn.core import Tensor, apply, as_tensor
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import products, reference
-from tinygrad_cnn.ops.layout import reshape, squeeze, transpose
 from tinygrad_cnn.ops.reduction import sum_to
+from tinygrad_cnn.ops.shape import reshape, squeeze, transpose
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["linear", "matmul"]

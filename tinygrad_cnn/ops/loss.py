@@ -27,9 +27,9 @@ from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.elementwise import where
-from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
+from tinygrad_cnn.ops.shape import reshape
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]

@@ -19,8 +19,8 @@ from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
-from tinygrad_cnn.ops.layout import expand_dims, flatten, reshape, transpose
 from tinygrad_cnn.ops.reduction import broadcast_to
+from tinygrad_cnn.ops.shape import expand_dims, flatten, reshape, transpose
 
 __all__: list[str] = []
 

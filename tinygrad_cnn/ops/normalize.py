@@ -30,7 +30,7 @@ from tinygrad_cnn.ops.elementwise import expm1
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["batch_norm", "layer_norm", "log_softmax", "scale_shift", "softmax",
+__all__ = ["batch_norm", "layer_norm", "log_softmax", "affine", "softmax",
            "standardize"]
 
 Axes = tuple[int, ...]
@@ -320,32 +320,32 @@ BATCH_NORM = register(Op(
     family="norm", flops=_norm_flops))
 
 
-def _scale_shift_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:
+def _affine_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:
     if not x or w != x[-1:] or b != x[-1:] or (center is not None and center.shape != x[-1:]):
-        raise ShapeError(f"scale_shift: x is {x}, w {w} and b {b}; w and b need one entry for each "
+        raise ShapeError(f"affine: x is {x}, w {w} and b {b}; w and b need one entry for each "
                          "entry of the last axis of x")
     return x
 
 
-def _scale_shift_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *,
+def _affine_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *,
                        center: np.ndarray | None) -> Tensor:
     return sum_to(ct * (x if center is None else x - center), shape=w.shape)
 
 
-def _scale_shift_samples(rng: np.random.Generator) -> Iterator[Sample]:
+def _affine_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for shape in ((2, 3, 2, 3), (5, 2)):
         yield Sample(f"{len(shape)} axes", (dyadic(rng, *shape), dyadic(rng, shape[-1]),
                                             dyadic(rng, shape[-1])),
                      {"center": dyadic(rng, shape[-1]) if len(shape) == 4 else None})
 
 
-SCALE_SHIFT = register(Op(
-    name="scale_shift", shape=_scale_shift_shape, kernels={"array": kernels.scale_shift},
+AFFINE = register(Op(
+    name="affine", shape=_affine_shape, kernels={"array": kernels.affine},
     vjp={"x": lambda ct, out, x, w, b, *, center: ct * w,
-         "w": _scale_shift_vjp_w,
+         "w": _affine_vjp_w,
          "b": lambda ct, out, x, w, b, *, center: sum_to(ct, shape=b.shape)},
     test=OpTest(
-        samples=_scale_shift_samples, exact_in=("x", "w", "b"),
+        samples=_affine_samples, exact_in=("x", "w", "b"),
         error_inputs=(
             ErrorInput("channels", ((2, 3), (2,), (2,)), {"center": None},
                        "one entry for each entry"),)),
@@ -354,7 +354,7 @@ SCALE_SHIFT = register(Op(
 
 
 @register_function()
-def scale_shift(x: Any, w: Any, b: Any) -> Tensor:
+def affine(x: Any, w: Any, b: Any) -> Tensor:
     """Scale and shift each channel: x · w + b along the last axis.
 
     Parameters
@@ -369,10 +369,10 @@ def scale_shift(x: Any, w: Any, b: Any) -> Tensor:
 
     Examples
     --------
-    >>> scale_shift(Tensor([[1.0, 2.0]]), Tensor([10.0, 20.0]), Tensor([0.5, 0.0])).data
+    >>> affine(Tensor([[1.0, 2.0]]), Tensor([10.0, 20.0]), Tensor([0.5, 0.0])).data
     array([[10.5, 40. ]], dtype=float32)
     """
-    return apply(SCALE_SHIFT, x, w, b, center=None)
+    return apply(AFFINE, x, w, b, center=None)
 
 
 def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
@@ -447,7 +447,7 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
     plain = np.sqrt(as_array(var) + checks.number("batch_norm", "eps", eps, above=0))
     scale = w * (1 / plain).astype(x.dtype)
     # The mean is taken off first: the difference of two large products would lose the digits.
-    return apply(SCALE_SHIFT, x, scale, b, center=as_array(mean).astype(x.dtype))
+    return apply(AFFINE, x, scale, b, center=as_array(mean).astype(x.dtype))
 
 
 @register_function()

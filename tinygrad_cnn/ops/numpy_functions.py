@@ -27,7 +27,9 @@ from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_en
 from tinygrad_cnn.core.op import FUNCTIONS, register_function
 from tinygrad_cnn.errors import SettingError, TinygradCnnError
 from tinygrad_cnn.ops.elementwise import clip, mul, sqrt, where
-from tinygrad_cnn.ops.layout import (
+from tinygrad_cnn.ops.linear import matmul
+from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum, var
+from tinygrad_cnn.ops.shape import (
     astype,
     concatenate,
     expand_dims,
@@ -37,8 +39,6 @@ from tinygrad_cnn.ops.layout import (
     stack,
     transpose,
 )
-from tinygrad_cnn.ops.linear import matmul
-from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum, var
 
 __all__: list[str] = []
 
@@ -295,7 +295,7 @@ for _twin in (np.min, np.amin):
     _row(_twin, min, "a=x", "axis keepdims")
 _row(np.var, partial(_variance, "np.var"), "a", "axis keepdims ddof correction")
 _row(np.std, _deviation, "a", "axis keepdims ddof correction")
-_row(np.clip, clip, "a=x", "a_min=low a_max=high min=low max=high")
+_row(np.clip, clip, "a=x", "a_min=min a_max=max min max")
 _row(np.where, where, "x=a y=b", "condition")
 _row(np.dot, _dot, "a b")
 _row(np.reshape, reshape, "a=x", "shape newshape=shape")

@@ -1,8 +1,8 @@
 """Pooling of images N H W C.
 
-max_pool2d picks a winner in each window, and its rule lets cotangents go back to the winners:
-take_winners and spread_winners are each other's transpose.  Where a tie is to be shared, the op
-keeps what share each pixel of a window has instead, and windows and fold are the pair.
+max_pool2d keeps the index of the maximum in each window; gather_max and scatter_max, which read and
+add at these indices, are each other's adjoint.  Where a tie is to be shared, the op keeps the share
+of each pixel of a window instead, and unfold and fold are the pair.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import pooling, reference
 from tinygrad_cnn.ops.declare import geometry
 from tinygrad_cnn.ops.elementwise import where
-from tinygrad_cnn.ops.layout import reshape
 from tinygrad_cnn.ops.reduction import mean
+from tinygrad_cnn.ops.shape import reshape
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 
-__all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "spread_winners",
-           "take_winners", "windows"]
+__all__ = ["avg_pool2d", "fold", "global_avg_pool2d", "max_pool2d", "scatter_max",
+           "gather_max", "unfold"]
 
 _TIES = ("split", "all")        # who shares the gradient of a tie, if not the first has all of it
 _SIDES0: Sides = ((0, 0), (0, 0))
@@ -46,27 +46,27 @@ def _flops(x: Shape, *, out_shape: Shape, kernel_size: Pair, **settings: Any) ->
     return math.prod(out_shape) * math.prod(kernel_size)
 
 
-# ---- the winner of each window
+# ---- the maximum of each window
 
-def _max_pool2d_vjp(ct: Tensor, out: Tensor, x: Tensor, *, winners: np.ndarray,
+def _max_pool2d_vjp(ct: Tensor, out: Tensor, x: Tensor, *, argmax_indices: np.ndarray,
                     **settings: Any) -> Tensor:
-    return spread_winners(ct, winners=winners, image_size=x.shape[1:3], **settings)
+    return scatter_max(ct, argmax_indices=argmax_indices, image_size=x.shape[1:3], **settings)
 
 
-def _spread_winners_vjp(ct: Tensor, out: Tensor, y: Tensor, *, winners: np.ndarray,
+def _scatter_max_vjp(ct: Tensor, out: Tensor, y: Tensor, *, argmax_indices: np.ndarray,
                         image_size: Pair, **settings: Any) -> Tensor:
-    return take_winners(ct, winners=winners, **settings)
+    return gather_max(ct, argmax_indices=argmax_indices, **settings)
 
 
-def _take_winners_shape(x: Shape, *, winners: np.ndarray, kernel_size: Pair, stride: Pair,
+def _gather_max_shape(x: Shape, *, argmax_indices: np.ndarray, kernel_size: Pair, stride: Pair,
                         padding: Sides) -> Shape:
-    return winners.shape
+    return argmax_indices.shape
 
 
-def _spread_winners_shape(y: Shape, *, winners: np.ndarray, image_size: Pair, kernel_size: Pair,
+def _scatter_max_shape(y: Shape, *, argmax_indices: np.ndarray, image_size: Pair, kernel_size: Pair,
                           stride: Pair, padding: Sides) -> Shape:
-    if y != winners.shape:
-        raise ShapeError(f"spread_winners: y is {y}, but there are winners for {winners.shape}")
+    if y != argmax_indices.shape:
+        raise ShapeError(f"scatter_max: y is {y}, but argmax_indices is {argmax_indices.shape}")
     return y[0], *image_size, y[3]
 
 
@@ -94,22 +94,22 @@ def _max_pool2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample(name, (_distinct(rng, shape),), settings)
 
 
-def _winners(rng: np.random.Generator, shape: Shape, settings: dict[str, Any]) -> np.ndarray:
-    made: np.ndarray = pooling.max_pool2d(_distinct(rng, shape), **settings)[1]["winners"]
+def _argmax_indices(rng: np.random.Generator, shape: Shape, settings: dict[str, Any]) -> np.ndarray:
+    made: np.ndarray = pooling.max_pool2d(_distinct(rng, shape), **settings)[1]["argmax_indices"]
     return made
 
 
 def _take_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for name, shape, settings in _cases(rng):
         yield Sample(name, (dyadic(rng, *shape),),
-                     {"winners": _winners(rng, shape, settings), **settings})
+                     {"argmax_indices": _argmax_indices(rng, shape, settings), **settings})
 
 
 def _spread_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for name, shape, settings in _cases(rng):
-        winners = _winners(rng, shape, settings)
-        yield Sample(name, (dyadic(rng, *winners.shape),),
-                     {"winners": winners, "image_size": shape[1:3], **settings})
+        argmax_indices = _argmax_indices(rng, shape, settings)
+        yield Sample(name, (dyadic(rng, *argmax_indices.shape),),
+                     {"argmax_indices": argmax_indices, "image_size": shape[1:3], **settings})
 
 
 _TWO: dict[str, Any] = {"kernel_size": (2, 2), "stride": (2, 2), "padding": _SIDES0}
@@ -127,33 +127,33 @@ MAX_POOL2D = register(Op(
             ErrorInput("too large", ((1, 1, 4, 1),), _TWO, "does not fit"),
             ErrorInput("stride", ((1, 4, 4, 1),), _TWO | {"stride": (0, 2)},
                        "stride must be at least 1"),)),
-    saved=(), residuals=("winners",), family="pool", flops=_flops))
+    saved=(), residuals=("argmax_indices",), family="pool", flops=_flops))
 
-TAKE_WINNERS = register(Op(
-    name="take_winners", axes="N H W C -> N OH OW C", shape=_take_winners_shape,
-    kernels={"array": pooling.take_winners, "reference": reference.take_winners},
+GATHER_MAX = register(Op(
+    name="gather_max", axes="N H W C -> N OH OW C", shape=_gather_max_shape,
+    kernels={"array": pooling.gather_max, "reference": reference.gather_max},
     vjp={"x": _max_pool2d_vjp}, test=OpTest(samples=_take_samples, exact_in=("x",)), saved=(),
     family="pool"))
 
-SPREAD_WINNERS = register(Op(
-    name="spread_winners", axes="N OH OW C -> N H W C", shape=_spread_winners_shape,
-    kernels={"array": pooling.spread_winners, "reference": reference.spread_winners},
-    vjp={"y": _spread_winners_vjp},
+SCATTER_MAX = register(Op(
+    name="scatter_max", axes="N OH OW C -> N H W C", shape=_scatter_max_shape,
+    kernels={"array": pooling.scatter_max, "reference": reference.scatter_max},
+    vjp={"y": _scatter_max_vjp},
     test=OpTest(
         samples=_spread_samples, exact_in=("y",),
         error_inputs=(
-            ErrorInput("winners", ((1, 2, 2, 1),),
-                       _TWO | {"winners": np.zeros((1, 1, 1, 1), np.uint8), "image_size": (2, 2)},
-                       "there are winners for"),)),
+            ErrorInput("argmax_indices", ((1, 2, 2, 1),),
+                       {**_TWO, "argmax_indices": np.zeros((1, 1, 1, 1), np.uint8),
+                        "image_size": (2, 2)}, "argmax_indices is (1, 1, 1, 1)"),)),
     saved=(), family="pool"))
 
-take_winners = make_function(TAKE_WINNERS)
-take_winners.__doc__ = """The pixel of each window that ``winners`` points at: N H W C -> N OH OW C.
+gather_max = make_function(GATHER_MAX)
+gather_max.__doc__ = """The pixel of each window at ``argmax_indices``: N H W C -> N OH OW C.
 
     Parameters
     ----------
     x : Tensor, shape (N, H, W, C)
-    winners : ndarray of int, shape (N, OH, OW, C)
+    argmax_indices : ndarray of int, shape (N, OH, OW, C)
         Place u · KW + v inside each window, as `max_pool2d` finds it.
     kernel_size, stride, padding
         As `max_pool2d` normalizes them.
@@ -161,18 +161,18 @@ take_winners.__doc__ = """The pixel of each window that ``winners`` points at: N
     Examples
     --------
     >>> x = Tensor(np.arange(4.0).reshape(1, 2, 2, 1))
-    >>> take_winners(x, winners=np.array([[[[2]]]]), kernel_size=(2, 2), stride=(2, 2),
+    >>> gather_max(x, argmax_indices=np.array([[[[2]]]]), kernel_size=(2, 2), stride=(2, 2),
     ...              padding=((0, 0), (0, 0))).item()
     2.0
     """
 
-spread_winners = make_function(SPREAD_WINNERS)
-spread_winners.__doc__ = """The adjoint of `take_winners`: add each entry where its winner was.
+scatter_max = make_function(SCATTER_MAX)
+scatter_max.__doc__ = """The adjoint of `gather_max`: add each entry at its index.
 
     Parameters
     ----------
     y : Tensor, shape (N, OH, OW, C)
-    winners : ndarray of int, shape (N, OH, OW, C)
+    argmax_indices : ndarray of int, shape (N, OH, OW, C)
     image_size : (int, int)
         (H, W) of the images.
     kernel_size, stride, padding
@@ -181,12 +181,12 @@ spread_winners.__doc__ = """The adjoint of `take_winners`: add each entry where 
     Raises
     ------
     ShapeError
-        If ``y`` and ``winners`` differ in shape.
+        If ``y`` and ``argmax_indices`` differ in shape.
 
     Examples
     --------
     >>> y = Tensor(np.full((1, 1, 1, 1), 5.0))
-    >>> spread_winners(y, winners=np.array([[[[2]]]]), image_size=(2, 2), kernel_size=(2, 2),
+    >>> scatter_max(y, argmax_indices=np.array([[[[2]]]]), image_size=(2, 2), kernel_size=(2, 2),
     ...                stride=(2, 2), padding=((0, 0), (0, 0))).data[0, :, :, 0]
     array([[0., 0.],
            [5., 0.]])
@@ -195,7 +195,7 @@ spread_winners.__doc__ = """The adjoint of `take_winners`: add each entry where 
 
 # ---- every window at once, and the sharing of ties
 
-def _windows_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
+def _unfold_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
                    fill: float) -> Shape:
     pooled = shapes.avg_pool2d(x, kernel_size=kernel_size, stride=stride, padding=padding,
                                count_include_pad=True)
@@ -204,40 +204,40 @@ def _windows_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
 
 def _fold_shape(y: Shape, *, image_size: Pair, stride: Pair, padding: Sides) -> Shape:
     x = (y[0], *image_size, y[3])
-    made = _windows_shape(x, kernel_size=(y[4], y[5]), stride=stride, padding=padding,
+    made = _unfold_shape(x, kernel_size=(y[4], y[5]), stride=stride, padding=padding,
                           fill=0.0)
     if made != y:
-        raise ShapeError(f"fold: y is {y}, but windows makes {made} of images {x}")
+        raise ShapeError(f"fold: y is {y}, but unfold makes {made} of images {x}")
     return x
 
 
-def _windows_samples(rng: np.random.Generator) -> Iterator[Sample]:
+def _unfold_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for name, shape, settings in _cases(rng):
         yield Sample(name, (dyadic(rng, *shape),), {**settings, "fill": 0.5})
 
 
 def _fold_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for name, shape, settings in _cases(rng):
-        y = _windows_shape(shape, **settings, fill=0.0)
+        y = _unfold_shape(shape, **settings, fill=0.0)
         yield Sample(name, (dyadic(rng, *y),), {
             "image_size": shape[1:3], "stride": settings["stride"],
             "padding": settings["padding"]})
 
 
-def _windows_vjp(ct: Tensor, out: Tensor, x: Tensor, *, kernel_size: Pair, stride: Pair,
+def _unfold_vjp(ct: Tensor, out: Tensor, x: Tensor, *, kernel_size: Pair, stride: Pair,
                  padding: Sides, fill: float) -> Tensor:
     return fold(ct, image_size=x.shape[1:3], stride=stride, padding=padding)
 
 
 def _fold_vjp(ct: Tensor, out: Tensor, y: Tensor, *, image_size: Pair, stride: Pair,
               padding: Sides) -> Tensor:
-    return windows(ct, kernel_size=y.shape[4:], stride=stride, padding=padding, fill=0.0)
+    return unfold(ct, kernel_size=y.shape[4:], stride=stride, padding=padding, fill=0.0)
 
 
-WINDOWS = register(Op(
-    name="windows", axes="N H W C -> N OH OW C KH KW", shape=_windows_shape,
-    kernels={"array": pooling.windows, "reference": reference.windows}, vjp={"x": _windows_vjp},
-    test=OpTest(samples=_windows_samples, exact_in=("x",)), saved=(), family="pool"))
+UNFOLD = register(Op(
+    name="unfold", axes="N H W C -> N OH OW C KH KW", shape=_unfold_shape,
+    kernels={"array": pooling.unfold, "reference": reference.unfold}, vjp={"x": _unfold_vjp},
+    test=OpTest(samples=_unfold_samples, exact_in=("x",)), saved=(), family="pool"))
 
 FOLD = register(Op(
     name="fold", axes="N OH OW C KH KW -> N H W C", shape=_fold_shape,
@@ -247,11 +247,11 @@ FOLD = register(Op(
         error_inputs=(
             ErrorInput("image", ((1, 2, 2, 1, 2, 2),),
                        {"image_size": (3, 3), "stride": (2, 2), "padding": _SIDES0},
-                       "windows makes (1, 1, 1, 1, 2, 2)"),)),
+                       "unfold makes (1, 1, 1, 1, 2, 2)"),)),
     saved=(), family="pool"))
 
-windows = make_function(WINDOWS)
-windows.__doc__ = """Every window of the images, copied out: N H W C -> N OH OW C KH KW.
+unfold = make_function(UNFOLD)
+unfold.__doc__ = """Every window of the images, copied out: N H W C -> N OH OW C KH KW.
 
     Parameters
     ----------
@@ -263,13 +263,13 @@ windows.__doc__ = """Every window of the images, copied out: N H W C -> N OH OW 
 
     Examples
     --------
-    >>> windows(Tensor(np.zeros((1, 4, 4, 3))), kernel_size=(2, 2), stride=(2, 2),
+    >>> unfold(Tensor(np.zeros((1, 4, 4, 3))), kernel_size=(2, 2), stride=(2, 2),
     ...         padding=((0, 0), (0, 0)), fill=0.0).shape
     (1, 2, 2, 3, 2, 2)
     """
 
 fold = make_function(FOLD)
-fold.__doc__ = """The adjoint of `windows`: add up windows where they overlap.
+fold.__doc__ = """The adjoint of `unfold`: add up windows where they overlap.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ fold.__doc__ = """The adjoint of `windows`: add up windows where they overlap.
     Raises
     ------
     ShapeError
-        If `windows` does not make ``y`` of such images.
+        If `unfold` does not make ``y`` of such images.
 
     Examples
     --------
@@ -300,9 +300,9 @@ def _shared_shape(x: Shape, *, kernel_size: Pair, stride: Pair, padding: Sides,
 
 def _shared_array(x: np.ndarray, *, kernel_size: Pair, stride: Pair, padding: Sides,
                   ties: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    view = pooling.windows(x, kernel_size=kernel_size, stride=stride, padding=padding,
+    view = pooling.unfold(x, kernel_size=kernel_size, stride=stride, padding=padding,
                            fill=-math.inf)                    # N OH OW C KH KW
-    inside = pooling.windows(np.ones((1, *x.shape[1:3], 1)), kernel_size=kernel_size,
+    inside = pooling.unfold(np.ones((1, *x.shape[1:3], 1)), kernel_size=kernel_size,
                              stride=stride, padding=padding, fill=0.0)
     y = view.max(axis=(4, 5))                                 # N OH OW C
     top = y[..., None, None]

@@ -23,7 +23,7 @@ from tinygrad_cnn.core.op import (
 from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.elementwise import where
-from tinygrad_cnn.ops.layout import reshape, transpose
+from tinygrad_cnn.ops.shape import reshape, transpose
 from tinygrad_cnn.shapes import Shape, reduced
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]

@@ -35,7 +35,7 @@ _DERIVED_ID = "derived "
 _TRIES = 60
 _MOST_ENTRIES = 90              # of all inputs together
 _LEAST = {"stride": 1, "dilation": 1, "kernel_size": 1, "image_size": 1, "groups": 1}
-_PIXELS = (*_LEAST, "padding", "widths")
+_PIXELS = (*_LEAST, "padding", "pad_width")
 
 
 @contextmanager

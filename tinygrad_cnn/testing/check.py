@@ -205,7 +205,7 @@ def start(op: Op, sample: Sample, seed: int, stats: Stats) -> Case:
     except Exception as error:
         raise case.failed(f"the sample cannot be run: {error}", error=error) from error
     if y.dtype.kind != "f":
-        raise case.failed(f"the op gives {y.dtype}, which carries no gradient")
+        raise case.failed(f"the op gives {y.dtype}, which is not differentiable")
     if not np.isfinite(y._data).all():
         raise case.failed("the sample gives NaN or infinity, which no gradient has")
     return case
@@ -601,7 +601,7 @@ def _usable(here: Linearization) -> tuple[Array, float]:
         if not np.array_equal(now, then):
             raise GradientError(f"{name} writes to its input {subject.inputs[k]}; copy it first")
     if out.dtype.kind != "f":
-        raise GradientError(f"{name} gives {out.dtype}, which carries no gradient")
+        raise GradientError(f"{name} gives {out.dtype}, which is not differentiable")
     if not out.size:
         raise GradientError(f"{name} gives a result without entries, of shape {out.shape}: there "
                             "is nothing to compare")

@@ -26,7 +26,7 @@ from tinygrad_cnn.testing.linearization import CheckFailed, Finding
 __all__ = ["reproducer", "shrink"]
 
 _SECONDS = 3.0
-_PLAIN = {"stride": 1, "dilation": 1, "kernel_size": 1, "padding": 0, "widths": 0}
+_PLAIN = {"stride": 1, "dilation": 1, "kernel_size": 1, "padding": 0, "pad_width": 0}
 
 
 def shrink(finding: Finding, seconds: float = _SECONDS) -> Finding:

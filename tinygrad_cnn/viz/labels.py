@@ -144,8 +144,8 @@ def setting_labels(op: str, settings: Mapping[str, Any], shapes: Shapes) -> tupl
 
     ``settings`` are normalized, ``shapes`` those of the inputs, None for one left out.
 
-    >>> setting_labels("clip", {"low": 0.0, "high": 6.0, "extra": None}, [(8, 10)])
-    ('low 0', 'high 6')
+    >>> setting_labels("clip", {"min": 0.0, "max": 6.0, "extra": None}, [(8, 10)])
+    ('min 0', 'max 6')
     """
     special = _SPECIAL.get(op)
     if special is not None:

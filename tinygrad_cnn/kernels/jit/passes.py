@@ -16,7 +16,7 @@ from tinygrad_cnn.kernels.jit.loops import compiled
 
 # mypy: disable-error-code="no-untyped-def"
 
-__all__ = ["add_lines", "add_tap_products", "add_taps", "affine", "keep_winners", "mask", "moments",
+__all__ = ["add_lines", "add_tap_products", "add_taps", "affine", "keep_maxima", "mask", "moments",
            "pool", "standardize_input", "totals"]
 
 
@@ -149,7 +149,7 @@ def mask(ct, y, out, low, high):
 def pool(kh: int, kw: int) -> Any:
     """A maker: maxima of windows of this size."""
     @compiled
-    def run(x, y, winners, down, across, low, high):
+    def run(x, y, argmax_indices, down, across, low, high):
         # Windows lie inside the image; False if a pixel is NaN or a maximum infinite: padding is
         # −∞ here, and never wins.  The first of a tie stays.
         oh, ow, c = y.shape[1:]
@@ -166,17 +166,17 @@ def pool(kh: int, kw: int) -> Any:
                                 best = max(value, best)
                                 unruly += value != value
                         y[n, i, j, k] = best
-                        winners[n, i, j, k] = place
+                        argmax_indices[n, i, j, k] = place
                         unruly += best - best != 0
         return unruly == 0
     return run
 
 
 @cache
-def keep_winners(kh: int, kw: int) -> Any:
-    """A maker: each value where its winner was, zero elsewhere, for windows side by side."""
+def keep_maxima(kh: int, kw: int) -> Any:
+    """A maker: each value where its maximum was, zero elsewhere, for windows side by side."""
     @compiled
-    def run(y, winners, x, low, high):
+    def run(y, argmax_indices, x, low, high):
         oh, ow, c = y.shape[1:]
         for n in range(low, high):
             for i in range(oh):
@@ -185,6 +185,6 @@ def keep_winners(kh: int, kw: int) -> Any:
                         for v in range(kw):
                             for k in range(c):
                                 x[n, i * kh + u, j * kw + v, k] = (
-                                    y[n, i, j, k] if winners[n, i, j, k] == u * kw + v
+                                    y[n, i, j, k] if argmax_indices[n, i, j, k] == u * kw + v
                                     else y.dtype.type(0))
     return run

@@ -17,18 +17,18 @@ from tinygrad_cnn.kernels.reference.convolution import (
     conv2d_weight,
     single_step,
 )
-from tinygrad_cnn.kernels.reference.padding import crop, pad, unpad, zero_pad
+from tinygrad_cnn.kernels.reference.padding import crop, pad, remove_padding, zero_pad
 from tinygrad_cnn.kernels.reference.pooling import (
     avg_pool2d,
     avg_pool2d_input,
     equal_share,
     fold,
+    gather_max,
     mask_of_maxima,
     max_pool2d,
+    scatter_max,
     spread_maxima,
-    spread_winners,
-    take_winners,
-    windows,
+    unfold,
 )
 from tinygrad_cnn.kernels.reference.rows import (
     batch_statistics,
@@ -42,7 +42,7 @@ from tinygrad_cnn.kernels.reference.rows import (
 
 __all__ = [
     "avg_pool2d", "avg_pool2d_input", "batch_statistics", "conv2d", "conv2d_input", "conv2d_weight",
-    "crop", "cross_entropy", "equal_share", "fold", "linear", "log_softmax",
-    "logsumexp", "mask_of_maxima", "matmul", "max_pool2d", "pad", "single_step", "softmax",
-    "spread_maxima", "spread_winners", "take_winners", "unpad", "windows", "zero_pad",
+    "crop", "cross_entropy", "equal_share", "fold", "gather_max", "linear", "log_softmax",
+    "logsumexp", "mask_of_maxima", "matmul", "max_pool2d", "pad", "remove_padding", "scatter_max",
+    "single_step", "softmax", "spread_maxima", "unfold", "zero_pad",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.kernels.reference.padding import crop, span, zero_pad
+from tinygrad_cnn.kernels.reference.padding import remove_padding, span, zero_pad
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "single_step"]
@@ -59,7 +59,7 @@ def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding:
         rows = span(i, kh, stride[0], dilation[0])
         columns = span(j, kw, stride[1], dilation[1])
         x_pad[n, rows, columns, _group(o, w.shape, groups)] += w[:, :, :, o] * y[n, i, j, o]
-    return crop(x_pad, padding, image_size)             # N H W C
+    return remove_padding(x_pad, padding, image_size)   # N H W C
 
 
 def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,

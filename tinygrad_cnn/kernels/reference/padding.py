@@ -14,7 +14,7 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["crop", "pad", "span", "unpad", "zero_pad"]
+__all__ = ["crop", "pad", "remove_padding", "span", "zero_pad"]
 
 Array = NDArray[Any]
 
@@ -36,12 +36,12 @@ def _source(place: int, n: int, mode: str) -> int | None:
                        "wrap")
 
 
-def pad(x: Array, *, widths: tuple[Pair, ...], mode: str, value: float) -> Array:
+def pad(x: Array, *, pad_width: tuple[Pair, ...], mode: str, value: float) -> Array:
     """Surround ``x`` with ``value`` or with copies of its own entries, one axis after the other.
 
-    ``widths`` holds (before, after) for each axis; the modes are those of ``np.pad``.
+    ``pad_width`` holds (before, after) for each axis; the modes are those of ``np.pad``.
     """
-    for axis, (before, after) in enumerate(widths):
+    for axis, (before, after) in enumerate(pad_width):
         n = x.shape[axis]
         lines = np.moveaxis(x, axis, 0)
         padded = np.full((before + n + after, *lines.shape[1:]), value, dtype=x.dtype)
@@ -53,9 +53,9 @@ def pad(x: Array, *, widths: tuple[Pair, ...], mode: str, value: float) -> Array
     return np.array(x, order="C")
 
 
-def unpad(y: Array, *, widths: tuple[Pair, ...], mode: str) -> Array:
+def crop(y: Array, *, pad_width: tuple[Pair, ...], mode: str) -> Array:
     """Adjoint of ``pad``: every entry is added back to the one that it is a copy of."""
-    for axis, (before, after) in enumerate(widths):
+    for axis, (before, after) in enumerate(pad_width):
         n = y.shape[axis] - before - after
         padded = np.moveaxis(y, axis, 0)
         lines = np.zeros((n, *padded.shape[1:]), dtype=y.dtype)
@@ -69,10 +69,10 @@ def unpad(y: Array, *, widths: tuple[Pair, ...], mode: str) -> Array:
 
 def zero_pad(x: Array, padding: Sides) -> Array:
     """Zeros around the images, on H and W only: N H W C -> N H+top+bottom W+left+right C."""
-    return pad(x, widths=((0, 0), *padding, (0, 0)), mode="constant", value=0.0)
+    return pad(x, pad_width=((0, 0), *padding, (0, 0)), mode="constant", value=0.0)
 
 
-def crop(x_pad: Array, padding: Sides, image_size: Pair) -> Array:
+def remove_padding(x_pad: Array, padding: Sides, image_size: Pair) -> Array:
     """Adjoint of ``zero_pad``: the images without their border (right for a border of 0 too)."""
     (top, _), (left, _) = padding
     h, w = image_size
@@ -82,4 +82,4 @@ def crop(x_pad: Array, padding: Sides, image_size: Pair) -> Array:
 def span(position: int, kernel: int, stride: int, dilation: int = 1) -> slice:
     """The pixels of a padded line under the window at ``position``."""
     corner = position * stride
-    return slice(corner, corner + shapes.reach(kernel, dilation), dilation)
+    return slice(corner, corner + shapes.effective_kernel_size(kernel, dilation), dilation)

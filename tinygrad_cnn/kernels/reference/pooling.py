@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn import shapes
-from tinygrad_cnn.kernels.reference.padding import crop, pad, span, zero_pad
+from tinygrad_cnn.kernels.reference.padding import pad, remove_padding, span, zero_pad
 from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["avg_pool2d", "avg_pool2d_input", "equal_share", "fold", "mask_of_maxima", "max_pool2d",
-           "spread_maxima", "spread_winners", "take_winners", "windows"]
+__all__ = ["avg_pool2d", "avg_pool2d_input", "equal_share", "fold", "gather_max", "mask_of_maxima",
+           "max_pool2d", "scatter_max", "spread_maxima", "unfold"]
 
 Array = NDArray[Any]
 
 
-def windows(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides, fill: float) -> Array:
+def unfold(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides, fill: float) -> Array:
     """Copy what each window sees: N H W C -> N OH OW C KH KW."""
     (images, h, w, channels), (kh, kw) = x.shape, kernel_size
-    oh = shapes.positions(h, kh, stride[0], padding[0])
-    ow = shapes.positions(w, kw, stride[1], padding[1])
-    x_pad = pad(x, widths=((0, 0), *padding, (0, 0)), mode="constant", value=fill)
+    oh = shapes.output_size(h, kh, stride[0], padding[0])
+    ow = shapes.output_size(w, kw, stride[1], padding[1])
+    x_pad = pad(x, pad_width=((0, 0), *padding, (0, 0)), mode="constant", value=fill)
     view = np.zeros((images, oh, ow, channels, kh, kw), dtype=x.dtype)
     for n, i, j, c in np.ndindex(*view.shape[:4]):
         view[n, i, j, c] = x_pad[n, span(i, kh, stride[0]), span(j, kw, stride[1]), c]
@@ -31,12 +31,12 @@ def windows(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides, fill: 
 
 
 def fold(y: Array, *, image_size: Pair, stride: Pair, padding: Sides) -> Array:
-    """Adjoint of ``windows``: add each window back to where it was copied from -> N H W C."""
+    """Adjoint of ``unfold``: add each window back to where it was copied from -> N H W C."""
     images, _, _, channels, kh, kw = y.shape
     x_pad = zero_pad(np.zeros((images, *image_size, channels), dtype=y.dtype), padding)
     for n, i, j, c in np.ndindex(*y.shape[:4]):
         x_pad[n, span(i, kh, stride[0]), span(j, kw, stride[1]), c] += y[n, i, j, c]
-    return crop(x_pad, padding, image_size)
+    return remove_padding(x_pad, padding, image_size)
 
 
 def _inside(position: int, n: int, kernel: int, stride: int, padding: Pair) -> tuple[slice, int]:
@@ -48,7 +48,7 @@ def _inside(position: int, n: int, kernel: int, stride: int, padding: Pair) -> t
 
 def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
                padding: Sides) -> tuple[Array, dict[str, Array]]:
-    """y[n, i, j, c] = max x[n, window(i, j), c], and ``winners``: the offset of that pixel.
+    """y[n, i, j, c] = max x[n, window(i, j), c], and ``argmax_indices``: the offset of that pixel.
 
     The offset u·KW + v counts inside the window, in reading order; a tie goes to the first.  Only
     pixels of the image compete, so padding never wins; NaN beats every number.
@@ -56,41 +56,41 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
     (_, h, w, _), (kh, kw) = x.shape, kernel_size
     shape = shapes.max_pool2d(x.shape, kernel_size=kernel_size, stride=stride, padding=padding)
     y = np.zeros(shape, dtype=x.dtype)                  # N OH OW C
-    winners = np.zeros(shape, dtype=np.uint8 if kh * kw <= 256 else np.int32)
+    argmax_indices = np.zeros(shape, dtype=np.uint8 if kh * kw <= 256 else np.int32)
     for n, i, j, c in np.ndindex(*shape):
         rows, above = _inside(i, h, kh, stride[0], padding[0])
         columns, before = _inside(j, w, kw, stride[1], padding[1])
         window = x[n, rows, columns, c]
         u, v = divmod(int(np.argmax(window.real)), window.shape[1])
         y[n, i, j, c] = window[u, v]
-        winners[n, i, j, c] = (above + u) * kw + (before + v)
-    return y, {"winners": winners}
+        argmax_indices[n, i, j, c] = (above + u) * kw + (before + v)
+    return y, {"argmax_indices": argmax_indices}
 
 
-def _pixel(winner: Any, i: int, j: int, kernel_size: Pair, stride: Pair,
+def _pixel(index: Any, i: int, j: int, kernel_size: Pair, stride: Pair,
            padding: Sides) -> tuple[int, int]:
-    """Row and column, in the image, of the winner of window (i, j)."""
-    u, v = divmod(int(winner), kernel_size[1])
+    """Row and column, in the image, of the maximum of window (i, j)."""
+    u, v = divmod(int(index), kernel_size[1])
     return i * stride[0] + u - padding[0][0], j * stride[1] + v - padding[1][0]
 
 
-def take_winners(x: Array, *, winners: Array, kernel_size: Pair, stride: Pair,
+def gather_max(x: Array, *, argmax_indices: Array, kernel_size: Pair, stride: Pair,
                  padding: Sides) -> Array:
-    """y[n, i, j, c] = x at the winner of window (i, j): N H W C -> N OH OW C."""
-    y = np.zeros(winners.shape, dtype=x.dtype)
-    for n, i, j, c in np.ndindex(*winners.shape):
-        row, column = _pixel(winners[n, i, j, c], i, j, kernel_size, stride, padding)
+    """y[n, i, j, c] = x at the maximum of window (i, j): N H W C -> N OH OW C."""
+    y = np.zeros(argmax_indices.shape, dtype=x.dtype)
+    for n, i, j, c in np.ndindex(*argmax_indices.shape):
+        row, column = _pixel(argmax_indices[n, i, j, c], i, j, kernel_size, stride, padding)
         y[n, i, j, c] = x[n, row, column, c]
     return y
 
 
-def spread_winners(y: Array, *, winners: Array, image_size: Pair, kernel_size: Pair, stride: Pair,
-                   padding: Sides) -> Array:
-    """Adjoint of ``take_winners``: add y to the winner of each window -> N H W C."""
+def scatter_max(y: Array, *, argmax_indices: Array, image_size: Pair, kernel_size: Pair,
+                stride: Pair, padding: Sides) -> Array:
+    """Adjoint of ``gather_max``: add y at the index of each window -> N H W C."""
     x = np.zeros((y.shape[0], *image_size, y.shape[3]), dtype=y.dtype)
     for n, i, j, c in np.ndindex(*y.shape):
-        row, column = _pixel(winners[n, i, j, c], i, j, kernel_size, stride, padding)
-        x[n, row, column, c] += y[n, i, j, c]           # windows may share a winner: add
+        row, column = _pixel(argmax_indices[n, i, j, c], i, j, kernel_size, stride, padding)
+        x[n, row, column, c] += y[n, i, j, c]           # windows may share a pixel: add
     return x
 
 
@@ -104,7 +104,7 @@ def spread_maxima(y: Array, x: Array, *, kernel_size: Pair, stride: Pair,
                   padding: Sides) -> Array:
     """Backward pass of max pooling where every maximum of a window gets the whole of y.
 
-    Differs from ``spread_winners`` at ties only, where it is no subgradient.  -> N H W C
+    Differs from ``scatter_max`` at ties only, where it is no subgradient.  -> N H W C
     """
     spread = np.zeros(x.shape, dtype=np.result_type(y, x))
     for n, i, j, c in np.ndindex(*y.shape):

@@ -1,7 +1,7 @@
 """Ops that move entries and compute nothing: each stands next to its transpose.
 
-reshape and transpose undo themselves; pad and unpad, getitem and spread, broadcast_to and sum_to
-(in ``reduction``) are each other's rules.
+reshape and transpose undo themselves; pad and crop, getitem and scatter_add, broadcast_to and
+sum_to (in ``reduction``) are each other's rules.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.shapes import Pair, Shape
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
-           "reshape", "spread", "squeeze", "stack", "transpose", "unpad"]
+           "reshape", "scatter_add", "squeeze", "stack", "transpose", "crop"]
 
-Widths = tuple[Pair, ...]
+PadWidth = tuple[Pair, ...]
 
 
 # ---- reshape
@@ -301,62 +301,62 @@ def astype(x: Any, dtype: Any) -> Tensor:
     return apply(ASTYPE, x, dtype=wanted)
 
 
-# ---- pad copies pixels outwards, unpad adds the copies back to where they came from
+# ---- pad copies pixels outwards, crop adds the copies back to where they came from
 
 _MODES = ("constant", "reflect", "edge", "wrap")
-_WIDTHS = ((0, 0), (1, 2), (2, 0), (0, 0))
+_PAD_WIDTH = ((0, 0), (1, 2), (2, 0), (0, 0))
 
 
-def _check_widths(op: str, shape: Shape, widths: Widths, mode: str) -> None:
-    if len(widths) != len(shape):
-        raise ShapeError(f"{op}: {len(widths)} pairs of widths for an input of {len(shape)} axes "
-                         f"{shape}")
+def _check_pad_width(op: str, shape: Shape, pad_width: PadWidth, mode: str) -> None:
+    if len(pad_width) != len(shape):
+        raise ShapeError(f"{op}: pad_width holds {len(pad_width)} pairs for an input of "
+                         f"{len(shape)} axes {shape}")
     if mode not in _MODES:
         raise SettingError(f"{op}: mode {mode!r} has no adjoint; choose from {', '.join(_MODES)}")
-    if any(n < 0 for both in widths for n in both):
-        raise SettingError(f"{op}: widths must not be below 0, got {widths}; to crop, index the "
-                           "tensor")
+    if any(n < 0 for both in pad_width for n in both):
+        raise SettingError(f"{op}: pad_width must not be below 0, got {pad_width}; to crop, "
+                           "index the tensor")
 
 
-def _pad_shape(x: Shape, *, widths: Widths, mode: str, value: float) -> Shape:
-    _check_widths("pad", x, widths, mode)
+def _pad_shape(x: Shape, *, pad_width: PadWidth, mode: str, value: float) -> Shape:
+    _check_pad_width("pad", x, pad_width, mode)
     if mode != "constant" and any(n == 0 and any(both)
-                                  for n, both in zip(x, widths, strict=True)):
+                                  for n, both in zip(x, pad_width, strict=True)):
         raise ShapeError(f"pad: mode {mode!r} copies entries, and the input {x} has none")
-    return tuple(before + n + after for n, (before, after) in zip(x, widths, strict=True))
+    return tuple(before + n + after for n, (before, after) in zip(x, pad_width, strict=True))
 
 
-def _unpad_shape(y: Shape, *, widths: Widths, mode: str) -> Shape:
-    _check_widths("unpad", y, widths, mode)
-    x = tuple(n - before - after for n, (before, after) in zip(y, widths, strict=True))
+def _crop_shape(y: Shape, *, pad_width: PadWidth, mode: str) -> Shape:
+    _check_pad_width("crop", y, pad_width, mode)
+    x = tuple(n - before - after for n, (before, after) in zip(y, pad_width, strict=True))
     if min(x, default=0) < 0:
-        raise ShapeError(f"unpad: widths {widths} are more than the input {y} has")
+        raise ShapeError(f"crop: pad_width {pad_width} are more than the input {y} has")
     return x
 
 
 def _pad_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for mode in _MODES:
         yield Sample(mode, (dyadic(rng, 1, 3, 4, 2),),
-                     {"widths": _WIDTHS, "mode": mode, "value": 0.5})
+                     {"pad_width": _PAD_WIDTH, "mode": mode, "value": 0.5})
     for mode in _MODES[1:]:
         yield Sample(f"{mode}, wider than the input", (dyadic(rng, 3, 2),),
-                     {"widths": ((4, 3), (1, 5)), "mode": mode, "value": 0.0})
+                     {"pad_width": ((4, 3), (1, 5)), "mode": mode, "value": 0.0})
 
 
-def _unpad_samples(rng: np.random.Generator) -> Iterator[Sample]:
+def _crop_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for mode in _MODES:
-        yield Sample(mode, (dyadic(rng, 1, 6, 6, 2),), {"widths": _WIDTHS, "mode": mode})
+        yield Sample(mode, (dyadic(rng, 1, 6, 6, 2),), {"pad_width": _PAD_WIDTH, "mode": mode})
     yield Sample("wrap, wider than the result", (dyadic(rng, 9, 2),),
-                 {"widths": ((4, 3), (0, 0)), "mode": "wrap"})
+                 {"pad_width": ((4, 3), (0, 0)), "mode": "wrap"})
 
 
-def _pad_vjp(ct: Tensor, out: Tensor, x: Tensor, *, widths: Widths, mode: str,
+def _pad_vjp(ct: Tensor, out: Tensor, x: Tensor, *, pad_width: PadWidth, mode: str,
              value: float) -> Tensor:
-    return unpad(ct, widths=widths, mode=mode)
+    return crop(ct, pad_width=pad_width, mode=mode)
 
 
-def _unpad_vjp(ct: Tensor, out: Tensor, y: Tensor, *, widths: Widths, mode: str) -> Tensor:
-    return pad(ct, widths, mode=mode)
+def _crop_vjp(ct: Tensor, out: Tensor, y: Tensor, *, pad_width: PadWidth, mode: str) -> Tensor:
+    return pad(ct, pad_width, mode=mode)
 
 
 PAD = register(Op(
@@ -365,32 +365,33 @@ PAD = register(Op(
     test=OpTest(
         samples=_pad_samples, exact_in=("x",),
         error_inputs=(
-            ErrorInput("too few widths", ((2, 3),),
-                       {"widths": ((0, 0),), "mode": "constant", "value": 0.0}, "1 pairs"),
+            ErrorInput("too few pad_width", ((2, 3),),
+                       {"pad_width": ((0, 0),), "mode": "constant", "value": 0.0}, "holds 1 pairs"),
             ErrorInput("unknown mode", ((2, 3),),
-                       {"widths": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0},
+                       {"pad_width": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0},
                        "has no adjoint"),
             ErrorInput("nothing to copy", ((2, 0),),
-                       {"widths": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0}, "has none"),)),
-    saved=(), family="shape", flops=lambda x, *, out_shape, widths, mode, value: 0))
+                       {"pad_width": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0},
+                       "has none"),)),
+    saved=(), family="shape", flops=lambda x, *, out_shape, pad_width, mode, value: 0))
 
-UNPAD = register(Op(
-    name="unpad", shape=_unpad_shape,
-    kernels={"array": kernels.unpad, "reference": reference.unpad}, vjp={"y": _unpad_vjp},
+CROP = register(Op(
+    name="crop", shape=_crop_shape,
+    kernels={"array": kernels.crop, "reference": reference.crop}, vjp={"y": _crop_vjp},
     test=OpTest(
-        samples=_unpad_samples, exact_in=("y",),
+        samples=_crop_samples, exact_in=("y",),
         error_inputs=(
-            ErrorInput("too wide", ((2, 3),), {"widths": ((2, 1), (0, 0)), "mode": "edge"},
+            ErrorInput("too wide", ((2, 3),), {"pad_width": ((2, 1), (0, 0)), "mode": "edge"},
                        "more than the input"),)),
     saved=(), family="shape"))
 
-unpad = make_function(UNPAD)
-unpad.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it came from.
+crop = make_function(CROP)
+crop.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it came from.
 
     Parameters
     ----------
     y : Tensor
-    widths : tuple of (int, int)
+    pad_width : tuple of (int, int)
         One pair for each axis.
     mode : {"constant", "reflect", "edge", "wrap"}
 
@@ -401,19 +402,19 @@ unpad.__doc__ = """The adjoint of `pad`: crop, or add each copy back to where it
 
     Examples
     --------
-    >>> unpad(Tensor([1.0, 2.0, 3.0, 4.0]), widths=((1, 0),), mode="edge").data
+    >>> crop(Tensor([1.0, 2.0, 3.0, 4.0]), pad_width=((1, 0),), mode="edge").data
     array([3., 3., 4.], dtype=float32)
     """
 
 
 @register_function()
-def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> Tensor:
+def pad(x: Any, pad_width: Any, *, mode: str = "constant", value: float = 0.0) -> Tensor:
     """Put more entries around a tensor.
 
     Parameters
     ----------
     x : Tensor
-    widths : int, (int, int), ((int, int), (int, int)) or one (int, int) for each axis, entries
+    pad_width : int, (int, int), ((int, int), (int, int)) or one (int, int) for each axis, entries
         For images N H W C the first three forms are those of conv2d's padding, and widen H and W:
         everywhere; down, across; (top, bottom), (left, right).  For any tensor, a pair (before,
         after) for each axis.
@@ -426,7 +427,7 @@ def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> T
     Returns
     -------
     Tensor
-        Each axis longer by its two widths.
+        Each axis longer by its two pad_width.
 
     Raises
     ------
@@ -443,24 +444,24 @@ def pad(x: Any, widths: Any, *, mode: str = "constant", value: float = 0.0) -> T
     (1, 8, 8, 3)
     """
     x = as_tensor(x, "pad")
-    pairs = (isinstance(widths, (tuple, list)) and len(widths) == x.ndim
-             and all(isinstance(both, (tuple, list)) and len(both) == 2 for both in widths))
+    pairs = (isinstance(pad_width, (tuple, list)) and len(pad_width) == x.ndim
+             and all(isinstance(both, (tuple, list)) and len(both) == 2 for both in pad_width))
     if pairs:
-        each = tuple((checks.integer("pad", "widths", a), checks.integer("pad", "widths", b))
-                     for a, b in widths)
+        each = tuple((checks.integer("pad", "pad_width", a), checks.integer("pad", "pad_width", b))
+                     for a, b in pad_width)
     elif x.ndim == 4:
-        each = ((0, 0), *checks.pad_width("pad", widths), (0, 0))
+        each = ((0, 0), *checks.pad_width("pad", pad_width), (0, 0))
     else:
-        raise ShapeError(f"pad: widths {widths!r} must hold one pair (before, after) for each of "
-                         f"the {x.ndim} axes of {x.shape}")
+        raise ShapeError(f"pad: pad_width {pad_width!r} must hold one pair (before, after) for "
+                         f"each of the {x.ndim} axes of {x.shape}")
     try:
         number = float(as_setting(value, "pad", "value"))
     except (TypeError, ValueError):
         raise SettingError(f"pad: value must be a number, got {value!r}") from None
-    return apply(PAD, x, widths=each, mode=mode, value=number)
+    return apply(PAD, x, pad_width=each, mode=mode, value=number)
 
 
-# ---- getitem takes entries, spread adds them back to where they were taken
+# ---- getitem takes entries, scatter_add adds them back to where they were taken
 
 def _getitem_shape(x: Shape, *, index: tuple[Any, ...]) -> Shape:
     try:
@@ -470,10 +471,10 @@ def _getitem_shape(x: Shape, *, index: tuple[Any, ...]) -> Shape:
                          ) from None
 
 
-def _spread_shape(y: Shape, *, index: tuple[Any, ...], shape: Shape) -> Shape:
+def _scatter_add_shape(y: Shape, *, index: tuple[Any, ...], shape: Shape) -> Shape:
     taken = _getitem_shape(shape, index=index)
     if taken != y:
-        raise ShapeError(f"spread: y is {y}, but the index takes {taken} of {shape}")
+        raise ShapeError(f"scatter_add: y is {y}, but the index takes {taken} of {shape}")
     return shape
 
 
@@ -494,17 +495,17 @@ def _getitem_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample(name, (dyadic(rng, *shape),), {"index": index})
 
 
-def _spread_samples(rng: np.random.Generator) -> Iterator[Sample]:
+def _scatter_add_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for name, shape, index in _INDICES:
         yield Sample(name, (dyadic(rng, *_getitem_shape(shape, index=index)),),
                      {"index": index, "shape": shape})
 
 
 def _getitem_vjp(ct: Tensor, out: Tensor, x: Tensor, *, index: tuple[Any, ...]) -> Tensor:
-    return spread(ct, index=index, shape=x.shape)
+    return scatter_add(ct, index=index, shape=x.shape)
 
 
-def _spread_vjp(ct: Tensor, out: Tensor, y: Tensor, *, index: tuple[Any, ...],
+def _scatter_add_vjp(ct: Tensor, out: Tensor, y: Tensor, *, index: tuple[Any, ...],
                 shape: Shape) -> Tensor:
     return getitem(ct, index)
 
@@ -517,12 +518,13 @@ GETITEM = register(Op(
         error_inputs=(ErrorInput("out of range", ((2, 3),), {"index": (5,)}, "does not fit"),)),
     saved=(), family="shape", flops=lambda x, *, out_shape, index: 0))
 
-SPREAD = register(Op(
-    name="spread", shape=_spread_shape, kernels={"array": kernels.spread}, vjp={"y": _spread_vjp},
-    test=OpTest(samples=_spread_samples, exact_in=("y",)), saved=(), family="shape"))
+SCATTER_ADD = register(Op(
+    name="scatter_add", shape=_scatter_add_shape, kernels={"array": kernels.scatter_add},
+    vjp={"y": _scatter_add_vjp},
+    test=OpTest(samples=_scatter_add_samples, exact_in=("y",)), saved=(), family="shape"))
 
-spread = make_function(SPREAD)
-spread.__doc__ = """The adjoint of indexing: zeros of ``shape`` with ``y`` added at ``index``.
+scatter_add = make_function(SCATTER_ADD)
+scatter_add.__doc__ = """The adjoint of indexing: zeros of ``shape`` with ``y`` added at ``index``.
 
     Parameters
     ----------
@@ -538,7 +540,7 @@ spread.__doc__ = """The adjoint of indexing: zeros of ``shape`` with ``y`` added
 
     Examples
     --------
-    >>> spread(Tensor([1.0, 2.0]), index=(np.array([1, 1]),), shape=(3,)).data
+    >>> scatter_add(Tensor([1.0, 2.0]), index=(np.array([1, 1]),), shape=(3,)).data
     array([0., 3., 0.], dtype=float32)
     """
 
