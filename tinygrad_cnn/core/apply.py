@@ -37,9 +37,9 @@ from tinygrad_cnn.core.tensor import (
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_function", "unary"]
+__all__ = ["apply", "binary", "custom_op", "make_function", "unary"]
 
-_PACKAGE = __name__.partition(".")[0]
+_PACKAGE = __name__.partition(".")[0] + "."
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
 _KEEP_BYTES = 4096          # below this, a stand-in for unsaved values costs more than it saves
 _NOTHING: dict[str, Any] = {}
@@ -113,15 +113,8 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
 
 
-def _outside(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame outside the package."""
-    while frame is not None and \
-            frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
-        frame = frame.f_back
-    return frame
-
-
-def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
+def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
+          **settings: Any) -> Tensor:
     """Check the inputs, run a kernel, and record a node if a gradient will be wanted.
 
     Parameters
@@ -131,6 +124,8 @@ def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
     *inputs : Tensor, array_like or None
         One for each input of the op; optional ones may be missing at the end.  What is no tensor
         takes the dtype of the tensors.
+    by_products : dict, optional
+        What the kernel makes besides goes here, such as the statistics of a batch.
     **settings
         The settings of the op, all of them, in their normalized form.
 
@@ -141,23 +136,15 @@ def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
     DTypeError
         If float dtypes differ, or the kernel makes another dtype than its inputs have.
     """
-    return _applied(op, inputs, settings)[0]
-
-
-def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor, dict[str, Any]]:
-    """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
-    return _applied(op, inputs, settings)
-
-
-def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
-             ) -> tuple[Any, dict[str, Any]]:
     if len(inputs) < len(op.inputs) and not op.variadic:
         inputs += (None,) * (len(op.inputs) - len(inputs))
     state = _state.get()
     if state.plain:
         plain = inputs if _PLAIN.issuperset(map(type, inputs)) else _plain(inputs)
         y, residuals = op.run(*(map(locked, plain) if op.foreign else plain), **settings)
-        return y if type(y) is ndarray else np.asarray(y), residuals
+        if by_products is not None:
+            by_products.update(residuals)
+        return y if type(y) is ndarray else np.asarray(y)       # type: ignore[return-value]
     tensors, arrays, shapes, dtype, tracked = _read(op, inputs)
     if settings and dtype is not None and dtype.kind in "iub":
         _refuse_fractions(op, tensors, settings)
@@ -191,9 +178,11 @@ def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
     tracked = tracked and state.recording
+    if by_products is not None:
+        by_products.update(residuals)
     if not tracked and state.observer is None:
-        return _wrap(y, False, None), residuals
-    return _record(op, tensors, settings, residuals, y, state, tracked, began), residuals
+        return _wrap(y, False, None)
+    return _record(op, tensors, settings, residuals, y, state, tracked, began)
 
 
 def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
@@ -275,13 +264,14 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     kept: list[Any] = []
     values: list[Any] = []
     for i, x in enumerate(tensors):
-        x = _stand_in(x) if i in op.unsaved else x
+        if i in op.unsaved and x is not None and x._data.nbytes >= _KEEP_BYTES:
+            x = _stand_in(x)
         kept.append(x)
         values.append(None if x is None else shared(x) if x._access else x._data)
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    result = _recorded(op, tuple(kept), tuple(values), y, state, _outside(sys._getframe(3)),
-                       settings, residuals)
+    result = _recorded(op, tuple(kept), tuple(values), y, state, sys._getframe(2), settings,
+                       residuals)
     if state.observer is not None:
         assert result.node is not None
         state.observer.forward(result.node, tensors, y, time.perf_counter() - began)
@@ -367,10 +357,10 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
     node.out = out if op.saves_out else None
     node.scope = state.scope
     node.serial = next(_serial)
-    while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE):
+    far = bool(state.scope) or settings is not _NOTHING     # other files of the package called
+    while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE or (
+            far and place.get("__name__", "").startswith(_PACKAGE))):
         frame = frame.f_back
-    if state.scope:
-        frame = _outside(frame)
     if frame is None:
         node.code, node.instruction = None, 0
     else:
@@ -411,6 +401,8 @@ def make_function(op: Op) -> Callable[..., Tensor]:
     known = frozenset(op.settings)
 
     def function(*inputs: Any, **settings: Any) -> Tensor:
+        if _state.get().plain:                  # called by a rule, which knows what it gives
+            return apply(op, *inputs, **settings)
         if not op.variadic and len(inputs) > len(op.inputs):
             raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
                             f"settings by name, but {len(inputs)} inputs were given")

@@ -344,12 +344,17 @@ class Op:
         try:
             if self._only is not None:
                 result = self._only(*arrays, **settings)
+                if type(result) is np.ndarray and not self.residuals:
+                    return result, {}
                 if result is not NotImplemented:
                     return self._split(result)
-            forced = tuple(k for k in _forced.get() if k in self.kernels)
             chosen = self.choose(*arrays, **settings) if self.choose else ()
-            for name in dict.fromkeys((*forced, *chosen, *self.kernels)):
+            for name in dict.fromkeys((*_forced.get(), *chosen, *self.kernels)):
+                if name not in self.kernels:
+                    continue
                 result = self.kernels[name](*arrays, **settings)
+                if type(result) is np.ndarray and not self.residuals:
+                    return result, {}
                 if result is not NotImplemented:
                     return self._split(result)
         except KernelFailed:                    # it is not asked again

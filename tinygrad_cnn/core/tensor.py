@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array as buffer
 from collections import UserList, deque
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from sys import getrefcount
 from typing import Any, NoReturn, TypeAlias
 from weakref import ref
@@ -568,6 +569,12 @@ class Tensor:
     nonzero: ArrayMethod
     numel: ArrayMethod
     tolist: ArrayMethod
+
+
+# Of all that programs ask, this is asked the most: an answer without a Python call.
+for _name in ("shape", "dtype", "ndim", "size"):
+    setattr(Tensor, _name, property(attrgetter(f"_data.{_name}"),
+                                    doc=getattr(Tensor, _name).__doc__))
 
 
 class Parameter(Tensor):

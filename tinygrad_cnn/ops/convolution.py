@@ -23,7 +23,7 @@ from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, registe
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
 from tinygrad_cnn.ops.declare import geometry
-from tinygrad_cnn.ops.reduction import sum_to
+from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import pad, transpose
 from tinygrad_cnn.shapes import Pair, Shape, Sides, effective_kernel_size
 
@@ -43,7 +43,7 @@ def _conv2d_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | Non
 def _conv2d_vjp_b(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
                   **settings: Any) -> Tensor:
     assert b is not None
-    return sum_to(ct, shape=b.shape)
+    return apply(SUM_TO, ct, shape=b.shape)
 
 
 def _conv2d_input_vjp_y(ct: Tensor, out: Tensor, y: Tensor, w: Tensor, *, image_size: Pair,
@@ -285,7 +285,8 @@ def conv2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, 
       x (N H W C) = (1, 3, 3, 1)
       w (KH KW C/groups O) = (2, 2, 3, 1)
     """
-    x, w = as_tensor(x, "conv2d"), as_tensor(w, "conv2d", "w")
+    x = x if isinstance(x, Tensor) else as_tensor(x, "conv2d")
+    w = w if isinstance(w, Tensor) else as_tensor(w, "conv2d", "w")
     steps = checks.pair("conv2d", "stride", stride, minimum=1)
     spread = checks.pair("conv2d", "dilation", dilation, minimum=1)
     # Wrong ranks are refused by the axes of the op, which show both inputs.
@@ -356,7 +357,7 @@ CONV_TRANSPOSE2D = register(Op(
     kernels={"winograd": _transposed(winograd.conv2d_input), "blas": _transposed(blas.conv2d_input),
              "reference": _transposed(reference.conv2d_input)},
     vjp={"x": _conv_transpose2d_vjp_x, "w": _conv_transpose2d_vjp_w,
-         "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
+         "b": lambda ct, out, x, w, b=None, **settings: apply(SUM_TO, ct, shape=b.shape)},
     test=OpTest(
         samples=_conv_transpose2d_samples, exact_in=("x", "w", "b"),
         error_inputs=(

@@ -12,8 +12,8 @@ from tinygrad_cnn.core import Tensor, apply, as_tensor
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import products, reference
-from tinygrad_cnn.ops.reduction import sum_to
-from tinygrad_cnn.ops.shape import reshape, squeeze, transpose
+from tinygrad_cnn.ops.reduction import SUM_TO
+from tinygrad_cnn.ops.shape import TRANSPOSE, reshape, squeeze
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["linear", "matmul"]
@@ -21,7 +21,7 @@ __all__ = ["linear", "matmul"]
 
 def _swap(x: Tensor) -> Tensor:
     """The last two axes exchanged."""
-    return transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+    return apply(TRANSPOSE, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
 def _matmul_shape(a: Shape, b: Shape) -> Shape:
@@ -46,11 +46,11 @@ def _matmul_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 
 def _matmul_vjp_a(ct: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return matmul(ct, _swap(b))
+    return apply(MATMUL, ct, _swap(b))
 
 
 def _matmul_vjp_b(ct: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return matmul(_swap(a), ct)
+    return apply(MATMUL, _swap(a), ct)
 
 
 MATMUL = register(Op(
@@ -118,9 +118,9 @@ def _linear_samples(rng: np.random.Generator) -> Iterator[Sample]:
 LINEAR = register(Op(
     name="linear", axes="N I, I O, O -> N O", shape=lambda x, w, b=None: (x[0], w[1]),
     kernels={"array": _linear_array, "reference": reference.linear},
-    vjp={"x": lambda ct, out, x, w, b=None: matmul(ct, _swap(w)),
-         "w": lambda ct, out, x, w, b=None: matmul(_swap(x), ct),
-         "b": lambda ct, out, x, w, b=None: sum_to(ct, shape=b.shape)},
+    vjp={"x": lambda ct, out, x, w, b=None: apply(MATMUL, ct, w.T),
+         "w": lambda ct, out, x, w, b=None: apply(MATMUL, x.T, ct),
+         "b": lambda ct, out, x, w, b=None: apply(SUM_TO, ct, shape=b.shape)},
     test=OpTest(
         samples=_linear_samples, exact_in=("x", "w", "b"),
         error_inputs=(
@@ -157,7 +157,7 @@ def linear(x: Any, w: Any, b: Any = None) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0], [10.0]]), Tensor([100.0])).data
     array([[121.]], dtype=float32)
     """
-    x = as_tensor(x, "linear")
+    x = x if isinstance(x, Tensor) else as_tensor(x, "linear")
     if x.ndim <= 2:
         return apply(LINEAR, x, w, b)
     y = apply(LINEAR, reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), w, b)

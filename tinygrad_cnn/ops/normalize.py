@@ -16,7 +16,6 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
     apply,
-    apply_with_residuals,
     as_array,
     as_setting,
     as_tensor,
@@ -381,8 +380,9 @@ def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
 
     The statistics are float64.
     """
-    y, found = apply_with_residuals(BATCH_NORM, x, w, b,
-                                    eps=checks.number("batch_norm", "eps", eps, above=0))
+    found: dict[str, Any] = {}
+    y = apply(BATCH_NORM, x, w, b, by_products=found,
+              eps=checks.number("batch_norm", "eps", eps, above=0))
     return y, found["center"].reshape(-1), found["variance"].reshape(-1)
 
 

@@ -336,7 +336,7 @@ MAX_POOL2D_SHARED = register(Op(
 
 def _window_settings(op: str, x: Any, kernel_size: Any, stride: Any,
                      padding: Any) -> tuple[Tensor, dict[str, Any]]:
-    x = as_tensor(x, op)
+    x = x if isinstance(x, Tensor) else as_tensor(x, op)
     size = checks.pair(op, "kernel_size", kernel_size, minimum=1)
     steps = size if stride is None else checks.pair(op, "stride", stride, minimum=1)
     border = checks.padding(op, padding, image=x.shape[1:3] if x.ndim == 4 else (1, 1),

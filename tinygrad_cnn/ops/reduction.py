@@ -52,11 +52,11 @@ def _stretches(small: Shape, large: Shape) -> bool:
 
 
 def _sum_to_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
-    return broadcast_to(ct, shape=x.shape)
+    return apply(BROADCAST_TO, ct, shape=x.shape)
 
 
 def _broadcast_to_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
-    return sum_to(ct, shape=x.shape)
+    return apply(SUM_TO, ct, shape=x.shape)
 
 
 SUM_TO = register(Op(

@@ -49,7 +49,7 @@ def _reshape_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 
 def _reshape_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
-    return reshape(ct, x.shape)
+    return apply(RESHAPE, ct, shape=x.shape)
 
 
 RESHAPE = register(Op(
@@ -119,17 +119,18 @@ def flatten(x: Any, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     >>> flatten(Tensor(np.zeros((2, 4, 4, 3)))).shape
     (2, 48)
     """
-    x = as_tensor(x, "flatten")
+    x = x if isinstance(x, Tensor) else as_tensor(x, "flatten")
     if not x.ndim:
         raise ShapeError("flatten: x needs at least one axis, got shape ()")
-    if x.ndim == 1 and (start_dim, end_dim) == (1, -1):
-        return reshape(x, (x.shape[0], 1))
+    if type(start_dim) is int and (start_dim, end_dim) == (1, -1):
+        return apply(RESHAPE, x, shape=(x.shape[0], math.prod(x.shape[1:])))
     first = checks.axis_index("flatten", start_dim, x.shape, name="start_dim")
     last = checks.axis_index("flatten", end_dim, x.shape, name="end_dim")
     if last < first:
         raise ShapeError(f"flatten: end_dim {end_dim} comes before start_dim {start_dim} in x "
                          f"{x.shape}")
-    return reshape(x, (*x.shape[:first], math.prod(x.shape[first:last + 1]), *x.shape[last + 1:]))
+    return apply(RESHAPE, x, shape=(*x.shape[:first], math.prod(x.shape[first:last + 1]),
+                                    *x.shape[last + 1:]))
 
 
 @register_function()
@@ -208,7 +209,7 @@ def _transpose_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 
 def _transpose_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
-    return transpose(ct, _inverse(axes))
+    return apply(TRANSPOSE, ct, axes=_inverse(axes))
 
 
 TRANSPOSE = register(Op(
