@@ -355,9 +355,9 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
     node.settings = settings
     node.residuals = residuals
     node.out = out if op.saves_out else None
-    node.scope = state.scope
+    node.scope = scope = state.scope
     node.serial = next(_serial)
-    far = bool(state.scope) or settings is not _NOTHING     # other files of the package called
+    far = scope or settings is not _NOTHING         # there may be other files of the package
     while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE or (
             far and place.get("__name__", "").startswith(_PACKAGE))):
         frame = frame.f_back
