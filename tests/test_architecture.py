@@ -16,17 +16,17 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": (), "contexts": (), "names": (),
     "shapes": ("errors",),
-    "checks": ("shapes", "errors"),
+    "checks": ("shapes", "errors"), "settings": ("checks",),
     "kernels": ("contexts", "shapes", "errors", "kernels"),
     "core": ("names", "contexts", "core", "checks", "shapes", "errors"),
     "debug": ("contexts", "core.graph", "errors"),
     "ops": ("names", "ops", "core", "kernels", "checks", "shapes", "errors"),
     "transforms": ("core", "ops", "errors"),
-    "nn": ("names", "contexts", "nn", "ops", "core", "checks", "shapes", "errors"),
-    "optim": ("names", "optim", "core", "checks", "errors"),
+    "nn": ("names", "contexts", "nn", "ops", "core", "settings", "checks", "shapes", "errors"),
+    "optim": ("names", "contexts", "optim", "core", "settings", "checks", "errors"),
     "data": ("names", "data", "checks", "shapes", "errors"),
     "viz": ("names", "contexts", "viz", "nn", "ops", "transforms", "core", "shapes", "errors"),
-    "io": ("io", "nn", "core", "errors"),
+    "io": ("names", "io", "nn", "core", "errors"),
     "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
     "train": ("names", "train", "data", "io", "nn", "optim", "ops", "transforms", "core", "checks",
               "shapes", "errors"),
@@ -43,7 +43,7 @@ ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "au
                   "__init__"],
          "ops": ["declare", "elementwise", "activation", "shape", "reduction", "linear",
                  "convolution", "pooling", "normalize", "loss", "random", "numpy_functions",
-                 "methods",
+                 "hooks", "methods",
                  "__init__"]}
 # The one import upwards: tensor.graph() and Module.graph() import viz when called.
 EXCEPTIONS = {("core", "viz"), ("nn", "viz")}

@@ -80,17 +80,17 @@ def test_axes_that_do_not_exist_or_come_twice_are_refused():
 
 
 OPTIMIZERS = [cls for cls in vars(optim).values()
-              if isinstance(cls, type) and issubclass(cls, optim.Optimizer) and cls.settings]
+              if isinstance(cls, type) and issubclass(cls, optim.Optimizer)]
 
 
-@pytest.mark.parametrize("optimizer, name", [(o, n) for o in OPTIMIZERS for n in o.settings])
+@pytest.mark.parametrize("optimizer, name", [
+    (o, n) for o in OPTIMIZERS for n in o.declared if n != "params"])
 @pytest.mark.parametrize("value", [None, "1", -1.0, math.nan, (1.0, 2.0, 3.0)])
-def test_every_setting_of_every_optimizer_is_checked_and_shown(optimizer, name, value):
+def test_every_setting_of_every_optimizer_is_checked(optimizer, name, value):
     def group():
         return {"params": [tc.Parameter([1.0])]}
 
     made = optimizer([group()], lr=0.1)
-    assert f"{name}=" in repr(made)
     with pytest.raises(SettingError, match=f"{optimizer.__name__}: {name} must be"):
         made.add_param_group(group() | {name: value})
     assert len(made.param_groups) == 1

@@ -19,6 +19,7 @@ import io
 import itertools
 import pkgutil
 import re
+import runpy
 import sys
 import types
 from dataclasses import dataclass
@@ -227,6 +228,14 @@ def test_every_public_name_shows_an_example():
               and not (isinstance(thing, type) and issubclass(thing, Exception))
               and ">>>" not in (thing.__doc__ or "")]
     assert not silent
+
+
+def test_the_index_of_functions_is_current():
+    shown = (ROOT / "docs" / "functions.md").read_text(encoding="utf-8")
+    made = runpy.run_path(str(ROOT / "docs" / "make_index.py"))["page"]()
+    assert shown == made, "run python docs/make_index.py"
+    for path in set(re.findall(r"\]\(\.\./(.+?)\)", shown)):
+        assert (ROOT / path).exists()
 
 
 def test_the_page_of_errors_has_a_heading_for_every_class():

@@ -45,7 +45,7 @@ def test_each_cure_stands_for_a_name_that_is_missing_and_tells_one_that_exists(w
     ("tc.Conv2d", "it is tc.nn.Conv2d"), ("tc.conv_2d", "it is tc.conv2d"),
     ("tc.Adam", "it is tc.optim.Adam"), ("tc.StepLR", "it is tc.optim.lr_scheduler.StepLR"),
     ("tc.nn.relu", "it is tc.relu"), ("tc.nn.Relu", "it is tc.nn.ReLU"),
-    ("tc.nn.Conv2dd", "did you mean 'Conv2d'?"), ("tc.optim.Adagrad", "it is tc.optim.AdaGrad"),
+    ("tc.nn.Conv2dd", "did you mean 'Conv2d'?"), ("tc.optim.AdaGrad", "it is tc.optim.Adagrad"),
     ("tc.data.Dataloader", "it is tc.data.DataLoader"), ("tc.viz.grahp", "did you mean 'graph'?"),
     ("tc.train.trainer_", "it is tc.train.Trainer"), ("x.conv2d", "it is a function: tc.conv2d"),
 ])

@@ -207,7 +207,7 @@ def test_a_known_wrong_figure_is_traced_to_its_cause(mistake, figure):
 
 
 @pytest.mark.parametrize(("mistake", "figure"), [p for p in FIGURES if "printed" in p.values[1]])
-def test_a_known_wrong_figure_is_recognised_as_it_is_printed_and_in_float32(mistake, figure):
+def test_a_known_wrong_figure_is_recognized_as_it_is_printed_and_in_float32(mistake, figure):
     where = figure["case"], figure["what"]
     for value in (figure["printed"], np.float32(figure["wrong"])):
         words = stepwise.diagnose(*where, value, PACK["known_wrong"])

@@ -420,7 +420,7 @@ def test_the_pooling_class_overlaps_by_default_and_has_no_parameter_gradient():
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_linear_class_honours_bias_and_returns_its_gradient(bias):
+def test_the_linear_class_honors_bias_and_returns_its_gradient(bias):
     layer, X, g = Linear(4, 3, bias=bias), normal(5, 4), normal(5, 3, seed=1)
     stream = np.random.RandomState(7)
     same(layer.weights, stream.randn(4, 3) * 0.05)

@@ -19,7 +19,7 @@ from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.shapes import Pair, Shape, Sides, same_padding
 
 __all__ = ["arguments", "axes_tuple", "axis_index", "choice", "flag", "integer", "number",
-           "pad_width", "padding", "pair"]
+           "pad_width", "padding", "pair", "sizes"]
 
 
 def _refusal(owner: str, name: str, what: str, value: Any) -> SettingError:
@@ -84,6 +84,19 @@ def choice(owner: str, name: str, value: Any, options: Sequence[str]) -> str:
     if isinstance(value, str) and value in options:
         return value
     raise _refusal(owner, name, f"one of {', '.join(options)}", value)
+
+
+def sizes(owner: str, name: str, value: Any, *, minimum: int = 0) -> Shape:
+    """A shape: one integer, or several.
+
+    >>> sizes("reshape", "shape", [2, np.int64(3)]), sizes("zeros", "shape", 4)
+    ((2, 3), (4,))
+    """
+    several = value if isinstance(value, (tuple, list)) else (value,)
+    try:
+        return tuple(integer(owner, name, n, minimum=minimum) for n in several)
+    except SettingError:
+        raise _refusal(owner, name, f"integers of at least {minimum}", value) from None
 
 
 # ---- images and axes -----------------------------------------------------------------------------

@@ -58,7 +58,8 @@ inference_mode no_autodiff stop_gradient_tape: tc.no_grad
 set_grad_enabled GradientTape: tc.no_grad() and tc.enable_grad(); backward() needs no tape
 device cuda backends: everything is in the memory of the CPU; leave it out
 float32 float64 float double int64 long bool int32: NumPy's dtype of that name, np.float32
-save load: tc.io.save_weights
+save: tc.io.save_checkpoint
+load: tc.io.load_checkpoint
 jit compile trace function: nothing is compiled ahead; a program records its graph as it runs
 utils: the loader is tc.data.DataLoader
 autograd: tc.grad
@@ -120,10 +121,12 @@ ReflectionPad2d ReplicationPad2d ZeroPadding2D CircularPad2d: tc.nn.Pad2D
 RNN LSTM GRU LSTMCell GRUCell RNNCell: write its step with ops and loop over it
 MultiheadAttention Transformer: softmax(q @ k.T) @ v is written with ops
 DataParallel: kernels use the threads of set_num_threads already
-parameter ModuleDict ParameterList: one attribute for each, or nn.ModuleList
+parameter ParameterDict: one attribute for each, or nn.ParameterList
 Swish: tc.nn.SiLU
 Upsample UpsamplingNearest2d UpSampling2D: broadcast_to and reshape
-Unflatten Reshape Lambda: a Module whose forward calls reshape
+Reshape: tc.nn.Unflatten
+SpatialDropout2D: tc.nn.Dropout2D
+StochasticDepth: tc.nn.DropPath
 Model: tc.nn.Module
 compile fit: tc.train.Trainer
 xavier_uniform_ xavier_uniform: tc.nn.init.glorot_uniform
@@ -140,22 +143,24 @@ orthogonal_: tc.nn.init.orthogonal
 _OPTIM = """
 LBFGS: tc.optim.AdamW
 schedules: tc.optim.lr_scheduler
-ExponentialDecay: tc.optim.lr_scheduler.StepLR
+ExponentialDecay: tc.optim.lr_scheduler.ExponentialLR
+PiecewiseConstantDecay: tc.optim.lr_scheduler.MultiStepLR
+PolynomialDecay: tc.optim.lr_scheduler.PolynomialLR
 CosineDecay: tc.optim.lr_scheduler.CosineAnnealingLR
 clip_grad_norm: tc.optim.clip_grad_norm_
 clip_grad_value: tc.optim.clip_grad_value_
-swa_utils: weights may be averaged by a copy of the model: copy.deepcopy(model)
+swa_utils AveragedModel ExponentialMovingAverage: tc.optim.EMA
+Nadam: tc.optim.NAdam
 """
 _DATA = """
 TensorDataset ImageDataset: tc.data.Dataset
-random_split Subset: dataset.subset(mask), and data.load(name) gives train and test
+Subset: dataset.subset(mask), and data.load(name) gives train and test
 MNIST FashionMNIST CIFAR10: data.load("fashion-mnist", path); docs/data.md tells where files go
 datasets: tc.data.load
 ImageFolder image_dataset_from_directory: tc.data.load_image_folder
 ToTensor: tc.data.ToFloat
 RandomHorizontalFlip: tc.data.RandomFlip
-RandomErasing: tc.data.Cutout
-WeightedRandomSampler Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
+Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
 """
 _TRAIN = """
 ModelCheckpoint Checkpoint: tc.train.BestCheckpoint

@@ -23,6 +23,14 @@ __all__ = ["grad", "hessian", "jacobian", "jvp", "value_and_grad", "vjp"]
 Function = Callable[..., Any]
 
 
+def _function(f: Function, owner: str) -> Function:
+    """``f``, unless it is a value, as those try who know a function of this name from PyTorch."""
+    if not callable(f):
+        raise SettingError(f"{owner}: f must be a function of tensors, got {type(f).__name__}; the "
+                           "gradient of a tensor y that was computed is tinygrad_cnn.grad(y, [x])")
+    return f
+
+
 def _fresh(x: Any) -> Tensor:
     """``x`` as a tensor that requires a gradient; one with a graph stays in it."""
     if isinstance(x, Tensor):
@@ -37,11 +45,11 @@ def _own(x: Any) -> Tensor:
     return reshape(_fresh(x), np.shape(x._data if isinstance(x, Tensor) else x))
 
 
-def _scalar(y: Any, who: str) -> Tensor:
+def _scalar(y: Any, owner: str) -> Tensor:
     if not isinstance(y, Tensor):
-        raise GradientError(f"{who}: the function returned {type(y).__name__}, expected a Tensor")
+        raise GradientError(f"{owner}: the function returned {type(y).__name__}, expected a Tensor")
     if y.size != 1:
-        raise ShapeError(f"{who}: the function returned shape {y.shape}, expected one element; "
+        raise ShapeError(f"{owner}: the function returned shape {y.shape}, expected one element; "
                          "use jacobian, or reduce it with .sum() or .mean()")
     return y
 
@@ -50,11 +58,11 @@ def _zero_like(x: Tensor) -> Tensor:
     return Tensor(np.zeros_like(x._data))
 
 
-def _positions(argnums: int | Sequence[int], count: int, who: str) -> tuple[int, ...]:
+def _positions(argnums: int | Sequence[int], count: int, owner: str) -> tuple[int, ...]:
     several = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in several:
         if not -count <= i < count:
-            raise SettingError(f"{who}: argnums names argument {i}, the function got {count}")
+            raise SettingError(f"{owner}: argnums names argument {i}, the function got {count}")
     return tuple(i % count for i in several)
 
 
@@ -87,6 +95,8 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     >>> value.item(), gradient.data
     (10.0, array([2., 6.], dtype=float32))
     """
+    _function(f, "value_and_grad")
+
     def value_and_gradient(*args: Any, **settings: Any) -> tuple[Tensor, Any]:
         places = _positions(argnums, len(args), "value_and_grad")
         with enable_grad():
@@ -127,7 +137,7 @@ def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     >>> grad(cube)(Tensor(2.0)).item(), grad(grad(cube))(Tensor(2.0)).item()
     (12.0, 12.0)
     """
-    both = value_and_grad(f, argnums)
+    both = value_and_grad(_function(f, "grad"), argnums)
 
     def gradient(*args: Any, **settings: Any) -> Any:
         return both(*args, **settings)[1]
@@ -160,6 +170,7 @@ def vjp(f: Function, *inputs: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor
     >>> pull(Tensor([1.0, 10.0]))[0].data
     array([ 2., 60.], dtype=float32)
     """
+    _function(f, "vjp")
     with enable_grad():
         own = [_own(x) for x in inputs]
         value = f(*own)
@@ -208,7 +219,7 @@ def jvp(f: Function, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Te
     """
     if len(inputs) != len(tangents):
         raise ShapeError(f"jvp: {len(inputs)} inputs but {len(tangents)} tangents")
-    value, pull = vjp(f, *inputs)
+    value, pull = vjp(_function(f, "jvp"), *inputs)
     dummy = Tensor(np.zeros_like(value._data), requires_grad=True)
     with enable_grad():
         pulled = pull(dummy)
@@ -246,6 +257,8 @@ def jacobian(f: Function, argnums: int = 0) -> Function:
     array([[2., 0.],
            [0., 6.]], dtype=float32)
     """
+    _function(f, "jacobian")
+
     def matrix(*args: Any, **settings: Any) -> Tensor:
         place = _positions(argnums, len(args), "jacobian")[0]
 
@@ -293,4 +306,4 @@ def hessian(f: Function, argnums: int = 0) -> Function:
     array([[ 6.,  0.],
            [ 0., 12.]], dtype=float32)
     """
-    return jacobian(grad(f, argnums), argnums)
+    return jacobian(grad(_function(f, "hessian"), argnums), argnums)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import Tensor
+from tinygrad_cnn import Tensor, transforms
 from tinygrad_cnn.transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
 
 RNG = np.random.default_rng(0)
@@ -216,3 +216,11 @@ def test_float32_stays_float32():
 def test_a_misuse_is_answered_in_words(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("name", transforms.__all__)
+def test_a_tensor_in_place_of_a_function_is_refused_with_the_cure(name):
+    y = Tensor([1.0], requires_grad=True) * 2
+    words = rf"{name}: f must be a function .*, got Tensor; .* is tinygrad_cnn.grad\(y, \[x\]\)"
+    with pytest.raises(tc.SettingError, match=words):
+        getattr(transforms, name)(y, *[[1.0]] * (2 if name == "jvp" else 1))

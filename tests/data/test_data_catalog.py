@@ -189,4 +189,4 @@ def test_debians_fashion_mnist_is_found_and_is_the_published_one(monkeypatch, tm
     assert train.classes[train.labels[0]] == "ankle boot"
     with pytest.raises(DataError, match="is not the published file"):
         load("mnist", root=DEBIAN)                      # same file names, other pixels
-    assert load(DEBIAN).train.name == "fashion-mnist"   # recognised by its labels
+    assert load(DEBIAN).train.name == "fashion-mnist"   # recognized by its labels

@@ -72,8 +72,8 @@ def test_grey_pictures_keep_their_values(tmp_path):
     make(tmp_path, ["a", "b"], 2, channels=1)
     train, _ = load_image_folder(tmp_path, mode="L")
     assert np.array_equal(train.images[0], picture(100, channels=1))
-    colour, _ = load_image_folder(tmp_path)
-    assert np.array_equal(colour.images, np.repeat(train.images, 3, axis=3))
+    color, _ = load_image_folder(tmp_path)
+    assert np.array_equal(color.images, np.repeat(train.images, 3, axis=3))
 
 
 def test_size_resizes_height_first(tmp_path):

@@ -124,7 +124,7 @@ def test_random_flip_mirrors_whole_images(axis, mirrored):
     assert 60 < flipped.sum() < 140
 
 
-def test_cutout_blanks_one_square_whose_centre_is_a_pixel():
+def test_cutout_blanks_one_square_whose_center_is_a_pixel():
     images = batch(n=50)
     for size in (1, 2, 3, 20):
         out = Cutout(size, fill=0)(images, np.random.default_rng(4))
@@ -145,7 +145,7 @@ def test_to_float_scales_bytes_to_float32():
         ToFloat()(out)
 
 
-def test_normalize_centres_each_channel():
+def test_normalize_centers_each_channel():
     x = np.array([[[[1.0, 10.0]], [[3.0, 40.0]]]], np.float32)
     out = Normalize(mean=(1, 20), std=(2, 10))(x)
     assert out.dtype == np.float32

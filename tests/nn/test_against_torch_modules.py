@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +40,13 @@ with warnings.catch_warnings():         # a first step imports modules that add 
 @pytest.fixture(autouse=True)
 def one_torch_thread_and_its_random_numbers():
     threads, state = torch.get_num_threads(), torch.get_rng_state()
+    usual = torch.get_default_dtype()
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)              # also of the numbers that optimizers keep
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+    torch.set_default_dtype(usual)
     torch.set_rng_state(state)
 
 
@@ -59,7 +63,8 @@ def from_torch(t):
     return np.moveaxis(a, 1, -1) if a.ndim > 2 else a
 
 
-ORDERS = {nn.Conv2D: (2, 3, 1, 0), nn.ConvTranspose2D: (2, 3, 0, 1), nn.Linear: (1, 0)}
+ORDERS = {nn.Conv2D: (2, 3, 1, 0), nn.ConvTranspose2D: (2, 3, 0, 1), nn.Conv1D: (2, 1, 0),
+          nn.ConvTranspose1D: (2, 0, 1), nn.Linear: (1, 0)}
 
 
 def in_our_order(model, arrays):
@@ -69,7 +74,7 @@ def in_our_order(model, arrays):
         module = model
         *path, last = name.split(".")
         for part in path:
-            module = module[int(part)]
+            module = module[int(part)] if part.isdecimal() else getattr(module, part)
         order = ORDERS.get(type(module)) if last == "weight" else None
         found[name] = array.transpose(order) if order else array
     return found
@@ -156,6 +161,19 @@ LAYERS: dict[type, list[Pair]] = {
              (2, 4, 5, 4)),
         Pair(lambda: nn.ConvTranspose2D(2, 3, 2, dilation=2),
              lambda: there.ConvTranspose2d(2, 3, 2, dilation=2), (2, 4, 5, 2))],
+    nn.Conv1D: [
+        Pair(lambda: nn.Conv1D(3, 4, 3), lambda: there.Conv1d(3, 4, 3), (2, 7, 3)),
+        Pair(lambda: nn.Conv1D(None, 6, 2, 2, 3, 2, 2, False),
+             lambda: there.Conv1d(4, 6, 2, 2, 3, 2, 2, False), (2, 7, 4)),
+        Pair(lambda: nn.Conv1D(3, 4, 4, padding="same"),
+             lambda: there.Conv1d(3, 4, 4, padding="same"), (2, 7, 3))],
+    nn.ConvTranspose1D: [
+        Pair(lambda: nn.ConvTranspose1D(4, 6, 3, 3, 1, 2, 2, False),
+             lambda: there.ConvTranspose1d(4, 6, 3, 3, 1, 2, 2, False), (2, 5, 4))],
+    nn.SeparableConv2D: [
+        Pair(lambda: nn.SeparableConv2D(3, 4, 3, 2, 1), lambda: there.Sequential(OrderedDict(
+            depthwise=there.Conv2d(3, 3, 3, 2, 1, groups=3, bias=False),
+            pointwise=there.Conv2d(3, 4, 1))), (2, 6, 5, 3))],
     nn.Linear: [
         Pair(lambda: nn.Linear(5, 3), lambda: there.Linear(5, 3), (4, 5)),
         Pair(lambda: nn.Linear(None, 3, bias=False), lambda: there.Linear(5, 3, bias=False),
@@ -176,8 +194,12 @@ LAYERS: dict[type, list[Pair]] = {
              lambda: there.BatchNorm2d(3, momentum=1.0, affine=False), (2, 3, 4, 3))],
     nn.LayerNorm: [
         Pair(lambda: nn.LayerNorm(5), lambda: there.LayerNorm(5), (4, 5)),
-        Pair(lambda: nn.LayerNorm(5, eps=1e-2), lambda: there.LayerNorm(5, eps=1e-2), (2, 3, 5),
-             layout=False)],
+        *(Pair(lambda a=a: nn.LayerNorm(*a), lambda a=a: there.LayerNorm(*a), (2, 3, 5),
+               layout=False) for a in ((5, 1e-2, True, False), ((3, 5),), ([3, 5], 1e-5, False)))],
+    nn.MaxPool1D: [
+        Pair(lambda: nn.MaxPool1D(3, 2, 1), lambda: there.MaxPool1d(3, 2, 1), (2, 7, 3))],
+    nn.AvgPool1D: [
+        Pair(lambda: nn.AvgPool1D(3, 2, 1), lambda: there.AvgPool1d(3, 2, 1), (2, 7, 3))],
     nn.MaxPool2D: [
         Pair(nn.MaxPool2D, lambda: there.MaxPool2d(2), (2, 6, 7, 3)),
         Pair(lambda: nn.MaxPool2D((3, 2), (2, 1), padding=1),
@@ -207,6 +229,11 @@ LAYERS: dict[type, list[Pair]] = {
         Pair(lambda: nn.Pad2D(((1, 2), (3, 0)), mode="wrap"),
              lambda: there.CircularPad2d((3, 0, 1, 2)), (2, 4, 5, 3))],
     nn.Flatten: same(nn.Flatten, Flat),
+    nn.Unflatten: [Pair(lambda: nn.Unflatten(1, (2, -1)), lambda: there.Unflatten(1, (2, -1)),
+                        (4, 6), layout=False)],
+    nn.Lambda: same(lambda: nn.Lambda(tc.tanh), there.Tanh),
+    nn.Dropout1D: [Pair(nn.Dropout1D, there.Dropout1d, (2, 5, 3), modes=(False,))],
+    nn.Dropout2D: [Pair(nn.Dropout2D, there.Dropout2d, (2, 5, 4, 3), modes=(False,))],
     nn.Identity: same(nn.Identity, there.Identity),
     nn.ReLU: same(nn.ReLU, there.ReLU),
     nn.LeakyReLU: same(nn.LeakyReLU, there.LeakyReLU)
@@ -260,7 +287,9 @@ LAYERS: dict[type, list[Pair]] = {
         for r in REDUCTIONS],
 }
 
-LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.ModuleList: "has no forward"}
+LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.DropPath: "not in PyTorch",
+                        **dict.fromkeys((nn.ModuleList, nn.ModuleDict, nn.ParameterList),
+                                        "has no forward")}
 
 
 @both_dtypes
@@ -322,15 +351,25 @@ def test_every_layer_has_a_judge_or_a_reason():
 OPTIMIZERS: dict[type, list[tuple[Any, Any]]] = {
     optim.SGD: [(settings, torch.optim.SGD) for settings in (
         {"lr": 0.02}, {"lr": 0.02, "momentum": 0.9}, {"lr": 0.02, "weight_decay": 0.1},
-        {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1})],
+        {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+        {"lr": 0.02, "momentum": 0.9, "dampening": 0.3, "maximize": True, "weight_decay": 0.1})],
     optim.Adam: [(settings, torch.optim.Adam) for settings in (
-        {}, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}, {"lr": 0.01, "eps": 1e-3})],
+        {}, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}, {"lr": 0.01, "eps": 1e-3},
+        {"lr": 0.01, "betas": (0.5, 0.6), "amsgrad": True}, {"maximize": True})],
+    optim.NAdam: [(settings, torch.optim.NAdam) for settings in (
+        {}, {"lr": 0.01, "betas": (0.8, 0.9), "momentum_decay": 0.1, "weight_decay": 0.1},
+        {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True, "eps": 1e-3})],
+    optim.RAdam: [(settings, torch.optim.RAdam) for settings in (
+        {}, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1},
+        {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True, "eps": 1e-3})],
+    optim.Adadelta: [(settings, torch.optim.Adadelta) for settings in (
+        {}, {"lr": 0.5, "rho": 0.7, "eps": 1e-3, "weight_decay": 0.1, "maximize": True})],
     optim.AdamW: [(settings, torch.optim.AdamW) for settings in (
         {}, {"lr": 0.01, "eps": 1e-3, "weight_decay": 0.3}, {"lr": 0.01, "betas": (0.5, 0.7)})],
     optim.RMSprop: [(settings, torch.optim.RMSprop) for settings in (
         {}, {"lr": 0.005, "alpha": 0.9, "momentum": 0.9, "weight_decay": 0.1},
         {"lr": 0.005, "alpha": 0.9, "centered": True, "momentum": 0.9}, {"lr": 0.01, "eps": 0.1})],
-    optim.AdaGrad: [(settings, torch.optim.Adagrad) for settings in (
+    optim.Adagrad: [(settings, torch.optim.Adagrad) for settings in (
         {}, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "eps": 1e-6})],
 }
 
@@ -405,7 +444,22 @@ def test_a_network_trained_by_an_optimizer_agrees_with_pytorch(rule, settings, o
 def test_every_optimizer_has_a_judge():
     rules = {x for x in vars(optim).values()
              if inspect.isclass(x) and issubclass(x, optim.Optimizer)}
-    assert rules == {*OPTIMIZERS, optim.Optimizer}
+    assert rules == {*OPTIMIZERS, optim.Optimizer, optim.Lion}          # not in PyTorch
+
+
+def test_an_average_of_weights_agrees_with_pytorch_over_twenty_steps():
+    averages = torch.optim.swa_utils
+    rng, w = np.random.default_rng(0), tc.Parameter(np.ones(3))
+    model = there.Linear(3, 1, bias=False).double()
+    theirs = averages.AveragedModel(model, multi_avg_fn=averages.get_ema_multi_avg_fn(0.9))
+    ours = optim.EMA([w], 0.9)
+    for _ in range(STEPS):
+        w.data[...] = rng.normal(size=3)
+        model.weight.data[...] = torch.tensor(w.data)
+        ours.update()
+        theirs.update_parameters(model)
+        with ours.applied():
+            agree("average", w.data, theirs.module.weight.numpy(force=True)[0], np.float64)
 
 
 def test_clipping_agrees_with_pytorch():
@@ -426,12 +480,37 @@ def test_clipping_agrees_with_pytorch():
 
 RATES = torch.optim.lr_scheduler
 
+
+
+def alike(name, *args, **settings):
+    """The same call of both libraries."""
+    return (lambda o: getattr(lr_scheduler, name)(o, *args, **settings),
+            lambda o: getattr(RATES, name)(o, *args, **settings))
+
+
+def in_sequence(library):
+    return lambda o: library.SequentialLR(
+        o, [library.LinearLR(o, 0.25, total_iters=4), library.ConstantLR(o, 0.5, 3),
+            library.StepLR(o, 5, 0.5), library.CosineAnnealingWarmRestarts(o, 6)], [4, 9, 20])
+
+
 SCHEDULES: dict[type, list[tuple[Any, Any]]] = {
+    lr_scheduler.MultiStepLR: [alike("MultiStepLR", [3, 8, 30], 0.5),
+                               alike("MultiStepLR", [1, 2])],
+    lr_scheduler.ExponentialLR: [alike("ExponentialLR", 0.9)],
+    lr_scheduler.ConstantLR: [alike("ConstantLR"), alike("ConstantLR", 0.5, 12)],
+    lr_scheduler.LinearLR: [alike("LinearLR"), alike("LinearLR", 0.2, 0.7, 15)],
+    lr_scheduler.PolynomialLR: [alike("PolynomialLR"), alike("PolynomialLR", 30, 2.5)],
+    lr_scheduler.LambdaLR: [alike("LambdaLR", lambda t: 1 / (1 + t))],
+    lr_scheduler.CosineAnnealingWarmRestarts: [
+        alike("CosineAnnealingWarmRestarts", 7),
+        alike("CosineAnnealingWarmRestarts", 5, 2, 0.01)],
+    lr_scheduler.SequentialLR: [(in_sequence(lr_scheduler), in_sequence(RATES))],
     lr_scheduler.StepLR: [
         (lambda o: lr_scheduler.StepLR(o, 7, gamma=0.3), lambda o: RATES.StepLR(o, 7, gamma=0.3)),
         (lambda o: lr_scheduler.StepLR(o, 1), lambda o: RATES.StepLR(o, 1))],
     lr_scheduler.CosineAnnealingLR: [
-        (lambda o: lr_scheduler.CosineAnnealingLR(o, 40, min_lr=0.01),
+        (lambda o: lr_scheduler.CosineAnnealingLR(o, 40, eta_min=0.01),
          lambda o: RATES.CosineAnnealingLR(o, 40, eta_min=0.01)),
         (lambda o: lr_scheduler.CosineAnnealingLR(o, 45),
          lambda o: RATES.CosineAnnealingLR(o, 45))],
@@ -453,7 +532,8 @@ SCHEDULES: dict[type, list[tuple[Any, Any]]] = {
         (lambda o, s=s: lr_scheduler.ReduceLROnPlateau(o, **s),
          lambda o, s=s: RATES.ReduceLROnPlateau(o, **s, eps=0))
         for s in ({}, {"patience": 3, "factor": 0.5, "cooldown": 2, "min_lr": 1e-3},
-                  {"patience": 2, "mode": "max", "threshold": 0.02})],
+                  {"patience": 2, "mode": "max", "threshold": 0.02},
+                  {"patience": 2, "threshold": 0.1, "threshold_mode": "abs"})],
 }
 
 
@@ -484,3 +564,31 @@ def test_every_schedule_has_a_judge():
     rules = {x for x in vars(lr_scheduler).values()
              if inspect.isclass(x) and issubclass(x, lr_scheduler.LRScheduler)}
     assert rules == {*SCHEDULES, lr_scheduler.LRScheduler}
+
+
+# ---- settings by position
+
+def by_position(thing):
+    return [p.name for p in inspect.signature(thing).parameters.values()
+            if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+# Ours -> theirs, where the names are different.
+RENAMED = {"axis": "dim", "pad_width": "padding", "after": "optimizer"}
+BOTH = [(ours, getattr(theirs, name)) for mine, theirs in (
+            (nn, there), (optim, torch.optim), (lr_scheduler, RATES))
+        for name in mine.__all__ if isinstance(ours := getattr(mine, name), type)
+        and hasattr(theirs, name) and ours not in (nn.Parameter, optim.Optimizer)]
+
+
+@pytest.mark.parametrize("ours, theirs", BOTH, ids=lambda thing: thing.__name__)
+def test_settings_by_position_come_in_pytorch_s_order(ours, theirs):
+    own = [RENAMED.get(name, name) for name in by_position(ours)]
+    other = by_position(theirs)
+    assert own == other[:len(own)]
+    after = other[len(own)] if len(own) < len(other) else None
+    assert after not in inspect.signature(ours).parameters
+
+
+def test_most_layers_optimizers_and_schedules_have_a_twin_in_pytorch():
+    assert len(BOTH) >= 59

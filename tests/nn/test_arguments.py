@@ -62,6 +62,9 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it_and_the_class(name):
         settings = {"epochs": 1, "optimizer": optim.SGD(model.parameters(), 0.1)}
     elif inspect.Parameter.VAR_KEYWORD in kinds(thing) and not isinstance(thing, type):
         args, settings = first_sample(name)     # takes an op's inputs and settings as they are
+    elif not isinstance(thing, type):
+        args = [None for p in inspect.signature(thing).parameters.values()
+                if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     with pytest.raises(TypeError, match=r"\bnonsense\b") as caught:
         thing(*args, **settings, nonsense=1)
     who = "Trainer" if name == "train.fit" else thing.__name__
@@ -140,8 +143,9 @@ class Decorated(nn.Module):
     (lambda: Grown(1, dept=2), "Grown: there is no setting 'dept'"),
     (lambda: Mixed(colour="blue"), "Mixed: there is no setting 'colour'; did you mean 'color'?"),
     (lambda: Declared(1, 2, 3), "Declared: takes 2 arguments by position (size, depth), got 3"),
-    (lambda: nn.Conv2D(1, 8, 3, 1, 1), "Conv2D: takes 3 arguments by position (in_channels, "
-                                       "out_channels, kernel_size), got 5"),
+    (lambda: nn.MaxPool2D(2, 2, 0, "all"), "MaxPool2D: takes 3 arguments by position (kernel_size, "
+                                           "stride, padding), got 4; give the others by name: "
+                                           "ties="),
     (lambda: nn.LogSoftmax(dim=1), "LogSoftmax: there is no setting 'dim'; LogSoftmax takes axis"),
 ])
 def test_a_module_names_itself_when_it_is_made_wrongly(make, message):
@@ -205,7 +209,7 @@ def test_flatten_keeps_rows_and_refuses_axes_in_the_wrong_order():
 
 def test_gelu_has_the_tanh_form_alone():
     assert repr(nn.GELU(approximate="tanh")) == "GELU()"
-    with pytest.raises(tc.SettingError, match="approximate 'none' is not supported"):
+    with pytest.raises(tc.SettingError, match="GELU: approximate must be one of tanh, got 'none'"):
         nn.GELU(approximate="none")
 
 

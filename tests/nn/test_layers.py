@@ -51,6 +51,17 @@ LAYERS = {
     "BatchNorm1D": (lambda: nn.BatchNorm1D(3), (5, 3), (5, 3)),
     "BatchNorm1D on sequences": (lambda: nn.BatchNorm1D(3), (5, 2, 3), (5, 2, 3)),
     "LayerNorm": (lambda: nn.LayerNorm(3), (2, 4, 3), (2, 4, 3)),
+    "LayerNorm of two axes": (lambda: nn.LayerNorm((4, 3)), (2, 4, 3), (2, 4, 3)),
+    "Conv1D": (lambda: nn.Conv1D(3, 4, 3, 2, (1, 0)), (2, 6, 3), (2, 3, 4)),
+    "ConvTranspose1D": (lambda: nn.ConvTranspose1D(3, 4, 2, 2), (2, 6, 3), (2, 12, 4)),
+    "SeparableConv2D": (lambda: nn.SeparableConv2D(3, 4, 3, padding=1), (2, 6, 6, 3), (2, 6, 6, 4)),
+    "MaxPool1D": (nn.MaxPool1D, (2, 6, 3), (2, 3, 3)),
+    "AvgPool1D": (lambda: nn.AvgPool1D(3, padding="same", stride=1), (2, 6, 3), (2, 6, 3)),
+    "Unflatten": (lambda: nn.Unflatten(-1, (2, -1)), (2, 6), (2, 2, 3)),
+    "Lambda": (lambda: nn.Lambda(tc.exp), (2, 6), (2, 6)),
+    "Dropout1D": (nn.Dropout1D, (2, 6, 3), (2, 6, 3)),
+    "Dropout2D": (nn.Dropout2D, (2, 6, 6, 3), (2, 6, 6, 3)),
+    "DropPath": (lambda: nn.DropPath(0.2), (2, 6), (2, 6)),
     "Identity": (nn.Identity, (2, 3), (2, 3)),
 }
 
@@ -87,9 +98,9 @@ def test_an_activation_is_its_op(layer, function):
 
 
 def test_aliases_are_the_same_classes():
-    for name in ("Conv2", "ConvTranspose2", "MaxPool2", "AvgPool2", "ZeroPad2", "BatchNorm2",
-                 "BatchNorm1"):
-        assert getattr(nn, name + "d") is getattr(nn, name + "D")
+    for name in nn.__all__:
+        if name[-2:] in ("1d", "2d"):
+            assert getattr(nn, name) is getattr(nn, name[:-1] + "D")
 
 
 # ---- hand-computed numbers
@@ -156,6 +167,22 @@ def test_dropout_keeps_the_mean_and_draws_from_its_generator():
     assert (first == 0).mean() == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.parametrize("layer, shape, mask", [
+    (nn.Dropout2D(0.4), (40, 5, 6, 30), (40, 1, 1, 30)),
+    (nn.Dropout2D(0.4), (40, 5, 30), (40, 1, 30)), (nn.Dropout1D(0.4), (40, 5, 30), (40, 1, 30)),
+    (nn.DropPath(0.4), (1200, 5), (1200, 1))])
+def test_a_dropout_of_channels_or_rows_drops_them_whole(layer, shape, mask):
+    x = tc.Tensor(np.ones(shape, np.float32), requires_grad=True)
+    y = layer(x)
+    first = y.data[tuple(slice(0, n) for n in mask)]
+    assert np.array_equal(y.data, np.broadcast_to(first, shape))
+    assert set(np.unique(first)) == {np.float32(0), np.float32(1 / 0.6)}
+    assert (first == 0).mean() == pytest.approx(0.4, abs=0.06)      # 1,200 draws: 4 deviations
+    y.sum().backward()
+    assert np.array_equal(x.grad.data, y.data)
+    assert layer.eval()(x) is x
+
+
 def test_dropout_without_a_generator_follows_manual_seed():
     x = np.ones((50,), np.float32)
     layer = nn.Dropout(0.5)
@@ -215,11 +242,14 @@ def test_the_same_generator_gives_the_same_weights_in_either_dtype():
     (nn.ZeroPad2D(2), "ZeroPad2D(2)"),
     (nn.Pad2D((1, 2), mode="edge"), "Pad2D(((1, 1), (2, 2)), mode='edge')"),
     (nn.Linear(4, 2, bias=False), "Linear(4, 2, bias=False)"),
-    (nn.BatchNorm2D(8, momentum=None, eps=1e-3), "BatchNorm2D(8, momentum=None, eps=0.001)"),
+    (nn.BatchNorm2D(8, momentum=None, eps=1e-3), "BatchNorm2D(8, eps=0.001, momentum=None)"),
     (nn.LayerNorm(8), "LayerNorm(8)"), (nn.Dropout(0.25), "Dropout(0.25)"),
-    (nn.LeakyReLU(0.2), "LeakyReLU(negative_slope=0.2)"),
-    (nn.ReLU(), "ReLU()"), (nn.ELU(), "ELU()"),
-    (nn.Softmax(1), "Softmax(axis=1)"),
+    (nn.LayerNorm((8, 8), bias=False), "LayerNorm((8, 8), bias=False)"),
+    (nn.Conv1D(1, 8, padding=(2, 0)), "Conv1D(1, 8, kernel_size=3, padding=(2, 0))"),
+    (nn.MaxPool1D(3, 1), "MaxPool1D(3, stride=1)"),
+    (nn.Unflatten(1, (2, 2)), "Unflatten(1, (2, 2))"), (nn.Lambda(tc.relu), "Lambda(relu)"),
+    (nn.LeakyReLU(0.2), "LeakyReLU(negative_slope=0.2)"), (nn.ReLU(), "ReLU()"),
+    (nn.ELU(), "ELU()"), (nn.Softmax(1), "Softmax(axis=1)"),
     (nn.GlobalAvgPool2D(True), "GlobalAvgPool2D(keepdims=True)"),
 ])
 def test_a_layer_shows_what_is_not_the_default(layer, text):
@@ -247,14 +277,19 @@ def test_a_layer_shows_what_is_not_the_default(layer, text):
     (lambda: nn.MaxPool2D(2, ties="last"), "ties must be one of first, split, all, got 'last'"),
     (lambda: nn.Pad2D(-1), "Pad2D: pad_width must be an integer"),
     (lambda: nn.Pad2D("same"), "Pad2D: pad_width must be .*, got 'same'"),
-    (lambda: nn.Pad2D(1, mode="mirror"), "mode 'mirror' has no adjoint; choose from constant"),
+    (lambda: nn.Pad2D(1, mode="mirror"), "Pad2D: mode must be one of constant, .*, got 'mirror'"),
     (lambda: nn.Dropout(1.0), "p must be a number from 0 up to, not including, 1, got 1.0"),
     (lambda: nn.Dropout(math.nan), "p must be a number from 0 up to, not including, 1, got nan"),
     (lambda: nn.Dropout(rng=3), "rng must be a numpy.random.Generator"),
     (lambda: nn.BatchNorm2D(4, momentum=1.5), "momentum must be a number from 0 to 1, got 1.5"),
     (lambda: nn.BatchNorm2D(4, eps=0), "eps must be a finite number above 0, got 0"),
-    (lambda: nn.LeakyReLU(math.inf), "slope must be a finite number, got inf"),
+    (lambda: nn.LeakyReLU(math.inf), "negative_slope must be a finite number, got inf"),
     (lambda: nn.ELU("1"), "alpha must be a finite number, got '1'"),
+    (lambda: nn.Conv1D(1, 2, (3, 3)), "kernel_size must be an integer of at least 1, got"),
+    (lambda: nn.MaxPool1D(2, padding=((1, 1), (1, 1))), "padding must be"),
+    (lambda: nn.Lambda(3), "Lambda: function must be callable, got 3"),
+    (lambda: nn.Unflatten(1, (2, -2)), "unflattened_size must be integers of at least -1"),
+    (lambda: nn.LayerNorm((2, 0)), r"normalized_shape must be integers of at least 1, got \(2, 0"),
     (lambda: nn.Softmax("last"), "axis must be an integer, got 'last'"),
 ])
 def test_settings_out_of_range_are_refused_when_the_layer_is_made(make, message):
@@ -274,11 +309,16 @@ def test_settings_out_of_range_are_refused_when_the_layer_is_made(make, message)
     (nn.ZeroPad2D(1), (4, 4), "ZeroPad2D: x must hold images"),
     (nn.Linear(48, 2), (5, 4, 4, 3), r"cure: nn.Flatten\(\) before this layer"),
     (nn.Linear(48, 2), (), "needs at least one axis"),
+    (nn.Conv1D(3, 8), (2, 3), r"Conv1D: x must hold sequences \(N L C\), got 2 axes: \(2, 3\)"),
+    (nn.MaxPool1D(3), (2, 4, 4, 3), r"MaxPool1D: x must hold sequences \(N L C\), got 4 axes"),
+    (nn.Dropout2D(), (2, 3), r"Dropout2D: x must hold images \(N H W C\) or sequences"),
+    (nn.Unflatten(2, 3), (2, 3), "axis 2 does not exist"),
+    (nn.LayerNorm((4, 3)), (2, 3), r"last axes of x are \(2, 3\) but the layer takes \(4, 3\)"),
     (nn.BatchNorm2D(3), (2, 4, 4, 5), "x has 5 channels but the layer takes 3"),
     (nn.BatchNorm2D(3), (1, 1, 1, 3), "a variance needs two values"),
     (nn.BatchNorm1D(3), (2, 4, 4, 3), "cure: BatchNorm2D for images"),
     (nn.BatchNorm1D(3), (2, 4), "last axis of x has 4 entries but the layer takes 3"),
-    (nn.LayerNorm(3), (2, 4), "LayerNorm: the last axis of x has 4 entries"),
+    (nn.LayerNorm(3), (2, 4), r"last axes of x are \(4,\) but the layer takes \(3,\)"),
 ])
 def test_inputs_that_do_not_fit_are_refused_with_the_cure(layer, shape, message):
     with pytest.raises(tc.ShapeError, match=f"(?s){message}"):

@@ -58,7 +58,7 @@ def test_a_loss_does_not_broadcast():
 
 @pytest.mark.parametrize("loss, text", [
     (nn.CrossEntropyLoss(label_smoothing=0.1, reduction="sum"),
-     "CrossEntropyLoss(label_smoothing=0.1, reduction='sum')"),
+     "CrossEntropyLoss(reduction='sum', label_smoothing=0.1)"),
     (nn.NLLLoss(weight=[1.0, 2.0]), "NLLLoss(weight=array of (2,))"), (nn.MSELoss(), "MSELoss()")])
 def test_a_loss_shows_what_is_not_the_default(loss, text):
     assert repr(loss) == text

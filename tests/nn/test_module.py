@@ -323,7 +323,7 @@ def test_a_layer_takes_its_input_size_from_the_first_call():
     assert model[0].weight.shape == (3, 3, 3, 4)
     assert repr(model[4]) == "Linear(50, 5)"
     assert model[2].in_channels == 4
-    assert model[5].normalized_shape == model[6].num_features == 5
+    assert model[5].normalized_shape == (model[6].num_features,) == (5,)
 
 
 @pytest.mark.parametrize("ask", [
@@ -345,6 +345,7 @@ def test_a_waiting_layer_draws_from_its_own_generator():
 
 
 LAYERS = [lambda: nn.Conv2D(3, 4, 3), lambda: nn.ConvTranspose2D(4, 2, 2, bias=False),
+          lambda: nn.Conv1D(3, 4), lambda: nn.ConvTranspose1D(4, 2, 2),
           lambda: nn.Linear(5, 3), lambda: nn.LayerNorm(5), lambda: nn.BatchNorm1D(5),
           lambda: nn.BatchNorm2D(3, affine=False)]
 
@@ -600,6 +601,35 @@ def test_a_module_list_is_found_and_trained():
     assert all(p.grad is not None for p in model.parameters())
     assert len(model.layers[1:]) == 2
     assert model.layers.extend([nn.ReLU()])[-1] is model.layers[3]
+
+
+def test_modules_under_names_are_found_and_trained():
+    heads = nn.ModuleDict({"a": nn.Linear(2, 1)})
+    heads["b"] = nn.ReLU()
+    heads.update({"c": nn.Linear(2, 3)})
+    assert list(heads) == heads.keys() == ["a", "b", "c"]
+    assert [repr(m) for m in heads.values()] == ["Linear(2, 1)", "ReLU()", "Linear(2, 3)"]
+    assert dict(heads.items())["a"] is heads["a"] is heads.a
+    del heads["b"]
+    assert len(heads) == 2
+    assert "b" not in heads
+    assert [name for name, _ in heads.named_parameters()] == [
+        "a.weight", "a.bias", "c.weight", "c.bias"]
+    assert nn.ModuleDict()
+    for missing in (lambda: heads["b"], lambda: heads.__delitem__("b")):
+        with pytest.raises(tc.SettingError, match="ModuleDict: no module 'b'; choose from a, c"):
+            missing()
+
+
+def test_parameters_in_a_list_are_found_and_trained():
+    scales = nn.ParameterList([tc.Parameter([1.0])]).append(tc.Parameter([2.0]))
+    scales.extend([tc.Parameter([3.0])])
+    scales[1] = tc.Parameter([5.0])
+    assert [p.item() for p in scales] == [1.0, 5.0, 3.0]
+    assert scales[-1].item() == 3.0
+    assert list(nn.Sequential(scales).state_dict()) == ["0.0", "0.1", "0.2"]
+    with pytest.raises(tc.DTypeError, match="'0' must be a Parameter, got 1"):
+        nn.ParameterList([1])
 
 
 def test_an_empty_row_is_true_and_passes_its_input_on():

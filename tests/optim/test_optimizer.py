@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 
@@ -12,7 +13,9 @@ import tinygrad_cnn as tc
 from tinygrad_cnn import nn, optim
 
 ALL = {"SGD": lambda p: optim.SGD(p, 0.1, momentum=0.9), "Adam": optim.Adam, "AdamW": optim.AdamW,
-       "RMSprop": lambda p: optim.RMSprop(p, momentum=0.5, centered=True), "AdaGrad": optim.AdaGrad}
+       "amsgrad": lambda p: optim.Adam(p, amsgrad=True), "NAdam": optim.NAdam, "RAdam": optim.RAdam,
+       "RMSprop": lambda p: optim.RMSprop(p, momentum=0.5, centered=True), "Adagrad": optim.Adagrad,
+       "Adadelta": optim.Adadelta, "Lion": optim.Lion}
 
 
 def weights(*shapes, seed=0):
@@ -48,9 +51,8 @@ def test_a_group_can_be_added_later():
     optimizer = optim.SGD([a], 0.1)
     optimizer.add_param_group({"params": [b], "lr": 0.5})
     assert len(optimizer.param_groups) == 2
-    assert repr(optimizer) == ("SGD(\n  1 parameter: lr=0.1, momentum=0.0, nesterov=False, "
-                               "weight_decay=0.0\n  1 parameter: lr=0.5, momentum=0.0, "
-                               "nesterov=False, weight_decay=0.0\n)")
+    optimizer.param_groups[1]["nesterov"] = True
+    assert repr(optimizer) == "SGD(\n  1 parameter: lr=0.1\n  1 parameter: lr=0.5, nesterov=True\n)"
 
 
 def test_settings_may_be_changed_between_steps():
@@ -61,6 +63,39 @@ def test_settings_may_be_changed_between_steps():
     w.grad = tc.Tensor(np.ones(1))
     optimizer.step()
     np.testing.assert_allclose(before - w.data, 2.0)
+
+
+def test_a_setting_is_an_attribute_that_reaches_every_group():
+    a, b = weights((2,), (3,))
+    optimizer = optim.SGD([{"params": [a], "lr": 1.0}, {"params": [b]}], 0.1, 0.9)
+    assert (optimizer.lr, optimizer.momentum) == (1.0, 0.9)
+    optimizer.lr = 0.5
+    optimizer.nesterov = True
+    assert [(g["lr"], g["nesterov"]) for g in optimizer.param_groups] == [(0.5, True)] * 2
+    for name, wrong in (("lr", -1.0), ("lr", "fast"), ("momentum", 0.0), ("nesterov", 1)):
+        with pytest.raises(tc.SettingError, match=rf"SGD: .*{name}"):
+            setattr(optimizer, name, wrong)
+    assert [(g["lr"], g["momentum"]) for g in optimizer.param_groups] == [(0.5, 0.9)] * 2
+
+
+def test_zero_grad_takes_gradients_away_or_sets_them_to_zero():
+    for zeroed in (optim.SGD(w := weights((2,), (3,))), nn.ParameterList(w)):
+        w[0].grad = tc.Tensor(np.ones(2))
+        zeroed.zero_grad(set_to_none=False)
+        assert w[0].grad.data.tolist() == [0, 0]
+        assert w[1].grad is None
+        zeroed.zero_grad()
+        assert w[0].grad is None
+
+
+def test_maximize_goes_up_by_what_it_would_go_down():
+    for make in ALL.values():
+        down, up = (make(weights((3,))) for _ in range(2))
+        up.maximize = True
+        for optimizer, sign in ((down, 1), (up, -1)):
+            optimizer.parameters[0].grad = tc.Tensor(sign * np.array([1.0, -2.0, 3.0]))
+            optimizer.step()
+        assert np.array_equal(down.parameters[0].data, up.parameters[0].data)
 
 
 def test_a_generator_of_parameters_is_read_once_and_kept():
@@ -103,7 +138,7 @@ W = tc.Parameter([1.0], name="w")
     (lambda: optim.Adam([W], betas=0.9), tc.SettingError, "betas must be two numbers, got 0.9"),
     (lambda: optim.Adam([W], eps=-1), tc.SettingError, "eps"),
     (lambda: optim.RMSprop([W], alpha=1.0), tc.SettingError, "alpha must be a number from 0 up to"),
-    (lambda: optim.AdaGrad([W], lr_decay=-1), tc.SettingError, "lr_decay"),
+    (lambda: optim.Adagrad([W], lr_decay=-1), tc.SettingError, "lr_decay"),
 ])
 def test_what_cannot_be_trained_is_refused(make, error, message):
     with pytest.raises(error, match=message):
@@ -196,7 +231,8 @@ def test_the_state_is_plain_numbers_and_arrays():
     state = optimizer.state_dict()
     assert state["algorithm"] == "Adam"
     assert state["param_groups"] == {"0": {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8,
-                                     "weight_decay": 0.0, "params": 2}}
+                                           "weight_decay": 0.0, "amsgrad": False,
+                                           "maximize": False, "params": 2}}
     assert list(state["state"]) == ["1"]
     assert state["state"]["1"]["step"] == 1
     assert state["state"]["1"]["square"].shape == (3,)
@@ -252,9 +288,11 @@ def test_a_damaged_state_is_refused_and_changes_nothing(change, message):
         assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.AdaGrad])
+@pytest.mark.parametrize("make", [r for r in vars(optim).values()
+                                  if isinstance(r, type) and issubclass(r, optim.Optimizer)
+                                  and r is not optim.Optimizer])
 def test_a_setting_written_into_a_group_is_checked_before_a_step(make):
-    for name in make.settings:
+    for name in set(make.declared) - {"params"}:
         for wrong in (math.nan, -1.0, "a", [0.1], None, tc.Tensor(0.1)):
             w = tc.Parameter([1.0])
             optimizer = make([w], 0.1)
@@ -263,3 +301,38 @@ def test_a_setting_written_into_a_group_is_checked_before_a_step(make):
             with pytest.raises(tc.SettingError, match=name):
                 optimizer.step()
             assert w.data.tolist() == [1.0]
+
+
+# ---- averages of weights
+
+def averaged(decay=0.75):
+    w, = weights((2,))
+    ema = optim.EMA([w], decay)
+    for value in (4.0, 8.0):
+        w.data[...] = value
+        ema.update()
+    return w, ema
+
+
+def test_an_average_starts_at_the_first_update_and_is_lent_to_a_block():
+    w, ema = averaged()
+    with contextlib.suppress(KeyError), ema.applied():
+        assert w.data.tolist() == [5.0, 5.0]            # 0.75 · 4 + 0.25 · 8
+        raise KeyError
+    assert w.data.tolist() == [8.0, 8.0]
+    assert repr(ema) == "EMA(1 parameters, decay=0.75): 2 updates"
+
+
+def test_averages_are_saved_and_loaded_or_refused():
+    (w, ema), (_, other) = averaged(), averaged(0.5)
+    saved = ema.state_dict()
+    ema.averages[0][...] = 0
+    other.load_state_dict(saved)
+    saved["averages"]["0"][...] = 0
+    with other.applied():
+        assert other.params[0].data.tolist() == [5.0, 5.0]
+    for wrong, words in (({}, "damaged"), ({"steps": 1, "averages": {"0": np.ones(3)}}, r"\(3,\)")):
+        with pytest.raises(tc.CheckpointError, match=words):
+            other.load_state_dict(wrong)
+    with pytest.raises(tc.SettingError, match="decay must be a number from 0 to 1"):
+        optim.EMA([w], 1.5)

@@ -45,7 +45,11 @@ def moved(make, gradients, start=1.0, dtype=np.float64):
     (lambda p: optim.RMSprop(p, 0.1, alpha=0.75, eps=0.0, centered=True),
      [1 - 0.2 / math.sqrt(0.75), 1 - 0.2 / math.sqrt(0.75) - 0.4 / math.sqrt(2.859375)]),
     # Sums 4 and 20; the second rate is 0.1 / 1.5.
-    (lambda p: optim.AdaGrad(p, 0.1, lr_decay=0.5, eps=0.0),
+    # The first step is not dampened: v = 2, then 0.5 · 2 + 0.75 · 4 = 4.
+    (lambda p: optim.SGD(p, 0.1, momentum=0.5, dampening=0.25), [0.8, 0.4]),
+    # Signs of 0.5 · 2 and of 0.5 · 1 + 0.5 · 4.
+    (lambda p: optim.Lion(p, 0.1, (0.5, 0.5), weight_decay=1.0), [0.8, 0.62]),
+    (lambda p: optim.Adagrad(p, 0.1, lr_decay=0.5, eps=0.0),
      [0.9, 0.9 - 0.1 / 1.5 * 4 / math.sqrt(20)]),
 ])
 def test_two_steps_by_hand(make, expected):
@@ -76,8 +80,12 @@ RULES = {
     "RMSprop": optim.RMSprop,
     "RMSprop, everything": lambda p: optim.RMSprop(p, 0.005, alpha=0.9, momentum=0.9,
                                                    centered=True, weight_decay=0.1),
-    "AdaGrad": optim.AdaGrad,
-    "AdaGrad, falling": lambda p: optim.AdaGrad(p, 0.1, lr_decay=0.1, weight_decay=0.1),
+    "Adagrad": optim.Adagrad,
+    "SGD, dampened": lambda p: optim.SGD(p, 0.02, 0.9, 0.5),
+    "Adam, amsgrad": lambda p: optim.Adam(p, amsgrad=True), "NAdam": optim.NAdam,
+    "RAdam": optim.RAdam, "Adadelta": optim.Adadelta,
+    "Lion": lambda p: optim.Lion(p, weight_decay=0.1),
+    "Adagrad, falling": lambda p: optim.Adagrad(p, 0.1, lr_decay=0.1, weight_decay=0.1),
 }
 
 

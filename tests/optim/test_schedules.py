@@ -10,9 +10,13 @@ import tinygrad_cnn as tc
 from tinygrad_cnn import optim
 from tinygrad_cnn.optim.lr_scheduler import (
     CosineAnnealingLR,
+    LambdaLR,
+    LinearLR,
     LinearWarmup,
+    MultiStepLR,
     OneCycleLR,
     ReduceLROnPlateau,
+    SequentialLR,
     StepLR,
 )
 
@@ -38,7 +42,7 @@ def test_step_drops_every_so_many_steps():
 
 def test_cosine_falls_to_the_least_rate_and_stays():
     expected = [0.1 + 0.9 / 2 * (1 + math.cos(math.pi * t / 8)) for t in range(9)]
-    found = rates(CosineAnnealingLR(sgd(), 8, min_lr=0.1), 12)
+    found = rates(CosineAnnealingLR(sgd(), 8, eta_min=0.1), 12)
     assert found == pytest.approx([*expected, 0.1, 0.1, 0.1])
 
 
@@ -133,6 +137,8 @@ def test_every_group_follows_from_its_own_rate():
     lambda o: OneCycleLR(o, 2.0, 12),
     lambda o: LinearWarmup(StepLR(o, 2), 3),
     lambda o: LinearWarmup(ReduceLROnPlateau(o, patience=0), 7),
+    lambda o: SequentialLR(o, [LinearLR(o), StepLR(o, 2), ReduceLROnPlateau(o, patience=1)],
+                           [3, 7]),
     lambda o: LinearWarmup(o, 20), lambda o: ReduceLROnPlateau(o, patience=1, cooldown=1)])
 def test_a_schedule_that_was_saved_goes_on_as_if_it_had_not_stopped(make):
     losses = [3, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]
@@ -162,6 +168,14 @@ def test_a_damaged_state_is_refused(change, message):
     assert schedule.optimizer.lr == 1.0
 
 
+def test_a_schedule_shows_its_settings_and_where_it_is():
+    schedule = StepLR(sgd(), 2, gamma=0.5)
+    for _ in range(3):
+        schedule.step()
+    assert repr(schedule) == "StepLR(2, gamma=0.5): lr 0.5 after 3 steps"
+    assert repr(OneCycleLR(sgd(), 2.0, 10)) == "OneCycleLR(2.0, 10): lr 0.08 after 0 steps"
+
+
 # ---- refusals
 
 @pytest.mark.parametrize("make, message", [
@@ -169,8 +183,8 @@ def test_a_damaged_state_is_refused(change, message):
     (lambda: StepLR(sgd(), 1.5), "step_size must be an integer"),
     (lambda: StepLR(sgd(), 1, gamma=-1), "gamma must be a finite number of at least 0"),
     (lambda: StepLR([tc.Parameter([1.0])], 1), "optimizer must be an Optimizer, got"),
-    (lambda: CosineAnnealingLR(sgd(), 0), "total_steps"),
-    (lambda: CosineAnnealingLR(sgd(), 5, min_lr=-1), "min_lr"),
+    (lambda: CosineAnnealingLR(sgd(), 0), "T_max"),
+    (lambda: CosineAnnealingLR(sgd(), 5, eta_min=-1), "eta_min"),
     (lambda: OneCycleLR(sgd(), 1.0, 10, pct_start=1.5), "pct_start must be a number from 0 to 1"),
     (lambda: OneCycleLR(sgd(), 1.0, 10, div_factor=0.5), "div_factor must be a finite number"),
     (lambda: OneCycleLR(sgd(), [1.0, 2.0], 10), "max_lr has 2 rates for 1 groups"),
@@ -180,8 +194,13 @@ def test_a_damaged_state_is_refused(change, message):
      r"momentum must be \(low"),
     (lambda: OneCycleLR(sgd(momentum=0.9), 1.0, 10, momentum=0.9), r"momentum must be \(low"),
     (lambda: LinearWarmup(sgd(), 0), "warm_steps"),
-    (lambda: LinearWarmup(3, 5), "must be an Optimizer, got 3"),
+    (lambda: LinearWarmup(3, 5), "LinearWarmup: optimizer must be an Optimizer, got 3"),
     (lambda: LinearWarmup(sgd(), 5, start_factor=2), "start_factor must be a number from 0 to 1"),
+    (lambda: MultiStepLR(sgd(), [3, 3]), r"milestones must rise, got \[3, 3\]"),
+    (lambda: LambdaLR(sgd(), 0.5), "lr_lambda must be callable, got 0.5"),
+    (lambda: LambdaLR(sgd(), lambda t: -1.0), r"lr_lambda\(0\) must be a finite number"),
+    (lambda: SequentialLR(sgd(), [], [1]), "0 schedulers need one milestone fewer, got 1"),
+    (lambda: SequentialLR(sgd(), [StepLR(sgd(), 1)], []), "schedules of the same optimizer, got"),
     (lambda: ReduceLROnPlateau(sgd(), mode="low"), "mode must be one of min, max, got 'low'"),
     (lambda: ReduceLROnPlateau(sgd(), factor=1.0), "factor must be a number from 0 up to"),
     (lambda: ReduceLROnPlateau(sgd(), patience=-1), "patience"),

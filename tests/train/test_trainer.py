@@ -283,8 +283,17 @@ class Losses(Callback):
 
 SCHEDULES = {
     lr_scheduler.StepLR: lambda o: lr_scheduler.StepLR(o, 2, gamma=0.5),
+    lr_scheduler.MultiStepLR: lambda o: lr_scheduler.MultiStepLR(o, [1, 3]),
+    lr_scheduler.ExponentialLR: lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+    lr_scheduler.PolynomialLR: lambda o: lr_scheduler.PolynomialLR(o, 20),
+    lr_scheduler.LinearLR: lr_scheduler.LinearLR, lr_scheduler.ConstantLR: lr_scheduler.ConstantLR,
+    lr_scheduler.LambdaLR: lambda o: lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)),
     lr_scheduler.CosineAnnealingLR: lambda o: lr_scheduler.CosineAnnealingLR(o, 20),
+    lr_scheduler.CosineAnnealingWarmRestarts:
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3),
     lr_scheduler.OneCycleLR: lambda o: lr_scheduler.OneCycleLR(o, 1.0, 20),
+    lr_scheduler.SequentialLR: lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o), lr_scheduler.ReduceLROnPlateau(o, patience=0)], [2]),
     lr_scheduler.LinearWarmup: lambda o: lr_scheduler.LinearWarmup(
         lr_scheduler.ReduceLROnPlateau(o, patience=0, threshold=1.0), 2),
     lr_scheduler.ReduceLROnPlateau: lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=1)}

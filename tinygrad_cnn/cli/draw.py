@@ -36,7 +36,7 @@ def add_options(sub: argparse.ArgumentParser, with_data: Callable[[Any], None]) 
     sub.add_argument("--level", default="auto",
                      help="auto, everything, operators, modules or folded; default auto")
     sub.add_argument("--open", nargs="*", default=(), help="modules to keep open")
-    sub.add_argument("--engine", help="pure, dot, pygraphviz or builtin; default the first found")
+    sub.add_argument("--engine", help="pure, dot or builtin; default the first found")
     sub.add_argument("--theme", default="auto", help="auto, light or dark; default auto")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path,

@@ -20,7 +20,7 @@ __all__ = ["OPTIMIZERS", "RECIPES", "Outcome", "Recipe", "make_folder", "recipe_
            "test_batches"]
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW,
-              "rmsprop": optim.RMSprop, "adagrad": optim.AdaGrad}
+              "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad}
 
 
 @dataclass(frozen=True)

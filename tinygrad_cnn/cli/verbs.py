@@ -119,7 +119,7 @@ def _own_model(name: str) -> Module:
     try:
         made = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError, ValueError) as error:
-        raise SettingError(f"--model {name!r}: {error}") from error
+        raise SettingError(f"--model {name!r}: {error}") from None
     if not isinstance(made, Module):
         raise SettingError(f"--model {name!r} made a {type(made).__name__}; it must make an "
                            f"nn.Module")

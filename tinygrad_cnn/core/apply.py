@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Node, State, _serial, _state, blank, locked
+from tinygrad_cnn.core.graph import Node, State, _serial, _state, locked, placeholder
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
@@ -41,7 +41,7 @@ __all__ = ["apply", "binary", "custom_op", "make_function", "unary"]
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
-_KEEP_BYTES = 4096          # below this, a stand-in for unsaved values costs more than it saves
+_KEEP_BYTES = 4096          # below this, a placeholder for unsaved values costs more than it saves
 _NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
@@ -149,13 +149,13 @@ def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
     if settings and dtype is not None and dtype.kind in "iub":
         _refuse_fractions(op, tensors, settings)
     asked: Any = (op, shapes, *settings.items())
+    judge: Any = _remembered
     try:
         hash(asked)
     except TypeError:                           # an array, or a slice: judged anew each time
-        expected = _judge(*asked)
+        judge = infer_shape
         settings = {name: _unwritten(value) for name, value in settings.items()}
-    else:
-        expected = _remembered(*asked)
+    expected = judge(*asked)
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*(map(locked, arrays) if op.foreign else arrays), **settings)
@@ -217,7 +217,7 @@ def _plain(inputs: tuple[Any, ...]) -> list[Any]:
     return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
-def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
+def infer_shape(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
     """The shape of the result, or an error that says which inputs do not fit."""
     named = dict(settings)
     try:
@@ -236,7 +236,7 @@ def _judge(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any])
 
 
 # Each step of a training asks the same questions, and the answer takes longer than a small kernel.
-_remembered = lru_cache(maxsize=4096)(_judge)
+_remembered = lru_cache(maxsize=4096)(infer_shape)
 
 
 def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
@@ -265,7 +265,7 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any]
     values: list[Any] = []
     for i, x in enumerate(tensors):
         if i in op.unsaved and x is not None and x._data.nbytes >= _KEEP_BYTES:
-            x = _stand_in(x)
+            x = _placeholder(x)
         kept.append(x)
         values.append(None if x is None else shared(x) if x._access else x._data)
     if op.foreign:
@@ -288,11 +288,11 @@ def _unwritten(value: Any) -> Any:
     return tuple([_unwritten(v) for v in value]) if type(value) is tuple else value
 
 
-def _stand_in(x: Tensor | None) -> Tensor | None:
+def _placeholder(x: Tensor | None) -> Tensor | None:
     """``x`` without its values, which no rule reads, so that their memory can be freed."""
     if x is None or x._data.nbytes < _KEEP_BYTES or (x.node is None and x._requires_grad):
         return x
-    t = _wrap(blank(x._data.shape, x._data.dtype), x._requires_grad, x.node)
+    t = _wrap(placeholder(x._data.shape, x._data.dtype), x._requires_grad, x.node)
     t.name = x.name
     return t if x.node is not None else standing_for(x, t)
 
@@ -312,12 +312,12 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             if dtype is not y.dtype or state.observer is not None or x.size >= _LARGE:
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
-        except AttributeError:
+        except (AttributeError, ValueError):    # an array, a list, a number; shapes that do not fit
+            out = None
+        if out is None:                         # outside, where no error is shown after another
             if type(b) is float and isinstance(a, Tensor) and a._data.dtype.kind == "f":
                 return function(a, _wrap(np.asarray(b, a._data.dtype), False, None))
-            return apply(op, a, b)              # an array, a list, or a number in front
-        except ValueError:
-            return apply(op, a, b)              # shapes that do not fit
+            return apply(op, a, b)
         if type(out) is not ndarray:
             out = np.asarray(out)               # NumPy turns 0-d results into scalars
         if out.dtype is not dtype:              # integers that are divided
@@ -327,7 +327,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         inputs: tuple[Any, ...] = (a, b)
         values: Any = (x, y)
         if unsaved and out.nbytes >= _KEEP_BYTES:
-            inputs = tuple(_stand_in(t) if i in unsaved else t for i, t in enumerate(inputs))
+            inputs = tuple(_placeholder(t) if i in unsaved else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
         if writable:
             values = tuple(map(shared, inputs))
@@ -387,7 +387,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
-        kept: Any = _stand_in(x) if unsaved else x
+        kept: Any = _placeholder(x) if unsaved else x
         return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, state,
                          sys._getframe(1))
 

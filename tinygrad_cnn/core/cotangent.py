@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Array, Node, blank, handed, locked, refuse_changed
+from tinygrad_cnn.core.graph import Array, Node, handed, locked, placeholder, refuse_changed
 from tinygrad_cnn.core.op import FUNCTIONS, Op
 from tinygrad_cnn.errors import GradientError, KernelFailed
 
@@ -62,7 +62,7 @@ def prepared(node: Node, ct: Any, rules: Any, wrap: Callable[..., Any] | None) -
         rules = _called_once(op)
     if wrap is not None:
         refuse_changed(node)
-        out = blank(ct.shape, ct.dtype) if node.out is None else node.out
+        out = placeholder(ct.shape, ct.dtype) if node.out is None else node.out
         args: Any = (ct, wrap(out, True, node), *inputs)
         rules = [(i, partial(handed, rule)) for i, rule in rules]
     else:

@@ -376,7 +376,7 @@ def leading_to(out: Node, targets: set[Any]) -> set[Any]:
 
 
 @lru_cache(maxsize=1024)
-def blank(shape: Shape, dtype: np.dtype[Any]) -> Array:
+def placeholder(shape: Shape, dtype: np.dtype[Any]) -> Array:
     """What stands in for values that no rule reads: NaN everywhere, in four or eight bytes.
 
     Should a rule read what its op does not declare in ``reads``, every gradient turns NaN.

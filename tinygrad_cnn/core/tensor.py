@@ -131,9 +131,10 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
+    _hooks: dict[object, Any]   # of a leaf, where there are some
     _source: ref[Any]           # where it is set, what this tensor stands for: see `source_of`
-    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_requires_grad", "_source", "name",
-                 "node")
+    __slots__ = ("__weakref__", "_access", "_data", "_grad", "_hooks", "_requires_grad", "_source",
+                 "name", "node")
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
         self._data: Array = _new_array(data, None, "Tensor")
@@ -291,6 +292,7 @@ class Tensor:
         state: Any = super().__getstate__()
         instance, slots = state
         slots.pop("_source", None)
+        slots.pop("_hooks", None)
         return instance, {**slots, "_data": shared(self), "_access": SHARED}
 
     def __repr__(self) -> str:
@@ -342,6 +344,9 @@ class Tensor:
                              retain_graph=retain_graph)
         for leaf, part in found.items():
             if isinstance(leaf, Tensor):
+                if hooks := getattr(leaf, "_hooks", None):
+                    part = FUNCTIONS["pass_hooks"](part if create_graph else part._data, hooks)
+                    part = part if create_graph else _wrap(part, False, None)
                 before = leaf._grad
                 leaf._grad = part if before is None else _sum(before, part, create_graph)
 
@@ -567,6 +572,8 @@ class Tensor:
     lt: ArrayMethod
     ne: ArrayMethod
     nonzero: ArrayMethod
+    register_hook: ArrayMethod
+    retain_grad: ArrayMethod
     numel: ArrayMethod
     tolist: ArrayMethod
 
@@ -728,11 +735,13 @@ def _call(name: str, *args: Any, **settings: Any) -> Tensor:
 def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
     if isinstance(b, str):                      # as in `padding == "same"`, if a tensor is given
         return NotImplemented
+    b = b._data if isinstance(b, Tensor) else b
     try:
-        return ufunc(a._data, b._data if isinstance(b, Tensor) else b)
-    except ValueError:
-        raise ShapeError(f"{ufunc.__name__}: shapes {a.shape} and {np.shape(as_array(b))} do not "
-                         "broadcast") from None
+        return ufunc(a._data, b)
+    except ValueError as error:
+        what = f"{ufunc.__name__}: " + (f"shapes {a.shape} and {b.shape} do not broadcast"
+                                        if hasattr(b, "shape") else f"{error}")
+        raise ShapeError(what) from None
 
 
 def as_tensor(value: Any, op: str, name: str = "x") -> Any:

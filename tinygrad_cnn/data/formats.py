@@ -502,7 +502,7 @@ class _Reader:
             raise
         # Pillow's decoders raise many kinds of error on a damaged file
         except Exception as error:
-            raise DataError(f"{path}: is not a picture that can be read: {error}") from error
+            raise DataError(f"{path}: is not a picture that can be read: {error}") from None
         pixels = np.asarray(picture, np.uint8)                               # H W, or H W C
         height_width = (pixels.shape[0], pixels.shape[1])
         if self._first is None:

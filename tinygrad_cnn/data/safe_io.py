@@ -81,7 +81,7 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
                          | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise DataError(f"{path}: is not a regular file")
@@ -89,7 +89,7 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
         try:
             yield file
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def read_whole(path: Path, *, limit: int) -> bytes:
@@ -132,7 +132,7 @@ def open_gzip(file: BinaryIO, path: Path) -> Iterator[gzip.GzipFile]:
         with gzip.GzipFile(fileobj=file) as stream:
             yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: the gzip data is damaged or cut off: {error}") from error
+        raise DataError(f"{path}: the gzip data is damaged or cut off: {error}") from None
 
 
 # ---- archives ------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def tar_members(path: Path, wanted: Collection[str], *, limit: int) -> Iterator[
                     yield from _wanted(tar, wanted, limit)
                     _check_end(tar)
             except (tarfile.TarError, DataError, ValueError) as error:
-                raise DataError(f"{path}: {error}") from error
+                raise DataError(f"{path}: {error}") from None
 
 
 def _wanted(tar: tarfile.TarFile, wanted: Collection[str],
@@ -263,10 +263,10 @@ def read_batch(raw: bytes, *, path: str) -> dict[str, Any]:
                         f"{describe(raw[:512])}")
     try:
         found = machine.load()
-    except EOFError as error:
-        raise DataError(f"{path}: the pickle is cut off") from error
+    except EOFError:
+        raise DataError(f"{path}: the pickle is cut off") from None
     except Exception as error:              # a hostile stream can raise anything
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}") from None
     if left := machine.left():
         raise DataError(f"{path}: {left:,} bytes follow the end")
     if type(found) is not dict:

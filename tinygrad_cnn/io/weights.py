@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import CheckpointError
+from tinygrad_cnn.nn import Module
 
 __all__ = ["load_weights", "save_weights", "write_atomically"]
 
@@ -48,13 +49,13 @@ def write_atomically(path: str | Path) -> Any:
         raise
 
 
-def save_weights(state: Mapping[str, Any], path: str | Path) -> Path:
-    """Write named arrays to an ``.npz`` file.
+def save_weights(state: Module | Mapping[str, Any], path: str | Path) -> Path:
+    """Write the weights of a model, or named arrays, to an ``.npz`` file.
 
     Parameters
     ----------
-    state : mapping of str to ndarray
-        What ``Module.state_dict()`` gives.
+    state : Module, or mapping of str to ndarray
+        A model, or what its ``state_dict()`` gives.
     path : path
         The file; replaced as a whole if it exists.
 
@@ -77,6 +78,11 @@ def save_weights(state: Mapping[str, Any], path: str | Path) -> Path:
     ...     load_weights(path)
     {'w': array([1., 1.])}
     """
+    if isinstance(state, Module):
+        state = state.state_dict()
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"save_weights: state is a {type(state).__name__}, expected a model "
+                              "or its state_dict(), in front of the path")
     arrays = {}
     for name, value in state.items():
         array = np.asarray(value)

@@ -19,9 +19,9 @@ from tinygrad_cnn.nn.activation import (
     Softplus,
     Tanh,
 )
-from tinygrad_cnn.nn.containers import ModuleList, Sequential
-from tinygrad_cnn.nn.conv import Conv2D, ConvTranspose2D
-from tinygrad_cnn.nn.linear import Flatten, Identity, Linear
+from tinygrad_cnn.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
+from tinygrad_cnn.nn.conv import Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D, SeparableConv2D
+from tinygrad_cnn.nn.linear import Flatten, Identity, Lambda, Linear, Unflatten
 from tinygrad_cnn.nn.loss import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
@@ -30,22 +30,43 @@ from tinygrad_cnn.nn.loss import (
     l2_penalty,
 )
 from tinygrad_cnn.nn.module import HookHandle, Module, evaluating
-from tinygrad_cnn.nn.norm import BatchNorm1D, BatchNorm2D, Dropout, LayerNorm
-from tinygrad_cnn.nn.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D, Pad2D, ZeroPad2D
+from tinygrad_cnn.nn.norm import (
+    BatchNorm1D,
+    BatchNorm2D,
+    Dropout,
+    Dropout1D,
+    Dropout2D,
+    DropPath,
+    LayerNorm,
+)
+from tinygrad_cnn.nn.pool import (
+    AvgPool1D,
+    AvgPool2D,
+    GlobalAvgPool2D,
+    MaxPool1D,
+    MaxPool2D,
+    Pad2D,
+    ZeroPad2D,
+)
 from tinygrad_cnn.nn.state import LoadReport
 
-Conv2d, ConvTranspose2d = Conv2D, ConvTranspose2D
-MaxPool2d, AvgPool2d, ZeroPad2d = MaxPool2D, AvgPool2D, ZeroPad2D
-BatchNorm1d, BatchNorm2d = BatchNorm1D, BatchNorm2D
+AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d = AvgPool1D, AvgPool2D, MaxPool1D, MaxPool2D
+BatchNorm1d, BatchNorm2d, Conv1d, Conv2d = BatchNorm1D, BatchNorm2D, Conv1D, Conv2D
+ConvTranspose1d, ConvTranspose2d = ConvTranspose1D, ConvTranspose2D
+Dropout1d, Dropout2d, GlobalAvgPool2d = Dropout1D, Dropout2D, GlobalAvgPool2D
+SeparableConv2d, ZeroPad2d = SeparableConv2D, ZeroPad2D
 
 __all__ = [
-    "ELU", "GELU", "AvgPool2D", "AvgPool2d", "BCEWithLogitsLoss", "BatchNorm1D", "BatchNorm1d",
-    "BatchNorm2D", "BatchNorm2d", "Conv2D", "Conv2d", "ConvTranspose2D", "ConvTranspose2d",
-    "CrossEntropyLoss", "Dropout", "Flatten", "GlobalAvgPool2D", "HookHandle", "Identity",
-    "LayerNorm", "LeakyReLU", "Linear", "LoadReport", "LogSoftmax", "MSELoss", "MaxPool2D",
-    "MaxPool2d", "Module", "ModuleList", "NLLLoss", "Pad2D", "Parameter", "ReLU", "Sequential",
-    "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "ZeroPad2D", "ZeroPad2d", "evaluating",
-    "init", "l2_penalty",
+    "ELU", "GELU", "AvgPool1D", "AvgPool1d", "AvgPool2D", "AvgPool2d", "BCEWithLogitsLoss",
+    "BatchNorm1D", "BatchNorm1d", "BatchNorm2D", "BatchNorm2d", "Conv1D", "Conv1d", "Conv2D",
+    "Conv2d", "ConvTranspose1D", "ConvTranspose1d", "ConvTranspose2D", "ConvTranspose2d",
+    "CrossEntropyLoss", "DropPath", "Dropout", "Dropout1D", "Dropout1d", "Dropout2D", "Dropout2d",
+    "Flatten", "GlobalAvgPool2D", "GlobalAvgPool2d", "HookHandle", "Identity", "Lambda",
+    "LayerNorm", "LeakyReLU", "Linear", "LoadReport", "LogSoftmax", "MSELoss", "MaxPool1D",
+    "MaxPool1d", "MaxPool2D", "MaxPool2d", "Module", "ModuleDict", "ModuleList", "NLLLoss",
+    "Pad2D", "Parameter", "ParameterList", "ReLU", "SeparableConv2D", "SeparableConv2d",
+    "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Unflatten", "ZeroPad2D",
+    "ZeroPad2d", "evaluating", "init", "l2_penalty",
 ]
 
 on_first_use(__name__)

@@ -1,4 +1,4 @@
-"""Modules in a row, and modules in a list."""
+"""Modules in a row, and modules or parameters in a list or under names."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.core import Parameter
+from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.nn.module import Module
 
-__all__ = ["ModuleList", "Sequential"]
+__all__ = ["ModuleDict", "ModuleList", "ParameterList", "Sequential"]
 
 
 class _Row(Module):
-    """Modules by position; the attribute names are ``0``, ``1``, ... or given."""
+    """Modules (or parameters) by position; the attribute names are ``0``, ``1``, ... or given."""
 
-    def _all(self) -> list[tuple[str, Module]]:
+    _holds: type[Module | Parameter] = Module
+
+    def _all(self) -> list[tuple[str, Any]]:
         # Unlike named_children, which gives a part with two names once.
-        return [(k, v) for k, v in vars(self).items() if isinstance(v, Module)]
+        return [(k, v) for k, v in vars(self).items() if isinstance(v, self._holds)]
 
     def __len__(self) -> int:
         return len(self._all())
@@ -25,8 +28,8 @@ class _Row(Module):
     def __bool__(self) -> bool:
         return True                                     # a row without modules is a module still
 
-    def __iter__(self) -> Iterator[Module]:
-        return (module for _, module in self._all())
+    def __iter__(self) -> Iterator[Any]:
+        return (held for _, held in self._all())
 
     def _position(self, index: Any) -> int:
         i = checks.integer(type(self).__name__, "index", index)
@@ -34,22 +37,21 @@ class _Row(Module):
             raise IndexError(f"{type(self).__name__}: index {i} of {len(self)} modules")
         return i % len(self)
 
-    def append(self, module: Module) -> Self:
-        """Add a module at the end; returns the row itself."""
-        taken = vars(self)
+    def append(self, module: Any) -> Self:
+        """Add one at the end; returns the row itself."""
         position = len(self)
-        while str(position) in taken:
+        while str(position) in vars(self):
             position += 1
         self.register_module(str(position), module)
         return self
 
-    def extend(self, modules: Iterable[Module]) -> Self:
-        """Add several modules at the end."""
+    def extend(self, modules: Iterable[Any]) -> Self:
+        """Add several at the end."""
         for module in modules:
             self.append(module)
         return self
 
-    def __setitem__(self, index: int, module: Module) -> None:
+    def __setitem__(self, index: int, module: Any) -> None:
         self.register_module(self._all()[self._position(index)][0], module)
 
 
@@ -99,10 +101,7 @@ class Sequential(_Row):
         if isinstance(index, slice):
             return Sequential(dict(every[index]))
         if isinstance(index, str):
-            if index not in dict(every):
-                raise SettingError(f"Sequential: no module {index!r}; "
-                                   f"choose from {', '.join(k for k, _ in every)}")
-            return dict(every)[index]
+            return _named(self, index)
         return every[self._position(index)][1]
 
     def forward(self, x: Any) -> Any:
@@ -141,3 +140,100 @@ class ModuleList(_Row):
         if isinstance(index, slice):
             return ModuleList(every[index])
         return every[self._position(index)]
+
+
+class ParameterList(_Row):
+    """Parameters in a list, found by the module that holds it.
+
+    Parameters
+    ----------
+    values : iterable of Parameter, optional
+
+    Examples
+    --------
+    >>> scales = ParameterList(Parameter(np.ones(n)) for n in (2, 3))
+    >>> scales[1].shape, [name for name, _ in scales.named_parameters()]
+    ((3,), ['0', '1'])
+    """
+
+    _holds = Parameter
+
+    def __init__(self, values: Iterable[Parameter] = ()) -> None:
+        super().__init__()
+        self.extend(values)
+
+    def register_module(self, name: str, module: Any) -> None:
+        """Take in a parameter, for a list holds nothing else."""
+        if not isinstance(module, Parameter):
+            raise DTypeError(f"ParameterList: {name!r} must be a Parameter, got {module!r}")
+        setattr(self, name, module)
+
+    def __getitem__(self, index: int) -> Parameter:
+        return self._all()[self._position(index)][1]
+
+
+class ModuleDict(Module):
+    """Modules under names, found by the module that holds it; ``forward`` is up to that one.
+
+    Parameters
+    ----------
+    modules : mapping of str to Module, optional
+
+    Examples
+    --------
+    >>> heads = ModuleDict({"digit": Linear(4, 10)})
+    >>> heads["color"] = Linear(4, 3)
+    >>> {name: head.out_features for name, head in heads.items()}, "size" in heads
+    ({'digit': 10, 'color': 3}, False)
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        super().__init__()
+        self.update(modules or {})
+
+    def update(self, modules: Mapping[str, Module]) -> None:
+        """Take in each module under its name."""
+        for name, module in modules.items():
+            self.register_module(name, module)
+
+    def items(self) -> list[tuple[str, Module]]:
+        """Names and modules."""
+        return [(k, v) for k, v in vars(self).items() if isinstance(v, Module)]
+
+    def keys(self) -> list[str]:
+        """The names."""
+        return [name for name, _ in self.items()]
+
+    def values(self) -> list[Module]:
+        """The modules."""
+        return [module for _, module in self.items()]
+
+    def __getitem__(self, name: str) -> Module:
+        return _named(self, name)
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.register_module(name, module)
+
+    def __delitem__(self, name: str) -> None:
+        _named(self, name)
+        delattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.items())
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def _named(held_by: Module, name: str) -> Module:
+    every = {k: v for k, v in vars(held_by).items() if isinstance(v, Module)}
+    if name not in every:
+        raise SettingError(f"{type(held_by).__name__}: no module {name!r}; choose from "
+                           f"{', '.join(every) or 'none yet'}")
+    return every[name]

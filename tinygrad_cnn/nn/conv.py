@@ -6,47 +6,46 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.lazy import LazyModule
-from tinygrad_cnn.nn.module import show
+from tinygrad_cnn.nn.containers import Sequential
+from tinygrad_cnn.nn.lazy import LazyModule, generator
+from tinygrad_cnn.nn.module import Array
+from tinygrad_cnn.nn.pool import OverOneRow, Padding, row_padding, window_padding
+from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Pair, Shape
 
-__all__ = ["Conv2D", "ConvTranspose2D"]
+__all__ = ["Conv1D", "Conv2D", "ConvTranspose1D", "ConvTranspose2D", "SeparableConv2D"]
 
 
-def _plain(value: Pair) -> int | Pair:
-    """One number where both are the same, as a person would write it."""
-    return value[0] if value[0] == value[1] else value
+class _Declared:
+    """What each convolution declares at its own place in the order."""
+
+    dilation: int | Pair
+    groups: int
+    has_bias: bool
 
 
-class _Convolution(LazyModule):
-    """What both convolutions share: settings, checks and first values."""
+class _Convolution(_Declared, LazyModule):
+    """What all convolutions share: settings, checks and first values."""
 
-    lazy_setting: ClassVar[str] = "in_channels"
-    in_channels: int | None
+    in_channels: int | None = setting(checks.integer, optional=True, minimum=1)
+    out_channels: int = setting(checks.integer, minimum=1)
+    kernel_size: int | Pair = setting(checks.pair, default=3, shown="always", minimum=1)
+    stride: int | Pair = setting(checks.pair, default=1, minimum=1)
+    padding: Padding = setting(window_padding, default=0)
+    rng: np.random.Generator | None = setting(generator, default=None, kw_only=True, shown="never")
 
-    def __init__(self, in_channels: int | None, out_channels: int, kernel_size: int | Pair = 3, *,
-                 stride: int | Pair = 1, padding: Any = 0, dilation: int | Pair = 1,
-                 groups: int = 1, bias: bool = True, rng: np.random.Generator | None = None,
-                 dtype: Any = np.float32) -> None:
-        super().__init__()
-        owner = type(self).__name__
-        self.out_channels = checks.integer(owner, "out_channels", out_channels, minimum=1)
-        self.kernel_size = checks.pair(owner, "kernel_size", kernel_size, minimum=1)
-        self.stride = checks.pair(owner, "stride", stride, minimum=1)
-        self.dilation = checks.pair(owner, "dilation", dilation, minimum=1)
-        checks.padding(owner, padding)                    # "same" depends on the image
-        self.padding = padding
-        self.groups = checks.integer(owner, "groups", groups, minimum=1)
-        self.has_bias = checks.flag(owner, "bias", bias)
+    def setup(self) -> None:
+        """Compare the settings, and make the parameters if the channels are known."""
         if self.out_channels % self.groups:
-            raise SettingError(f"{owner}: out_channels={self.out_channels} is not divisible by "
-                               f"groups={self.groups}")
-        self.lazy_parameters(in_channels, dtype=dtype, rng=rng)
+            raise SettingError(f"{type(self).__name__}: out_channels={self.out_channels} is not "
+                               f"divisible by groups={self.groups}")
+        super().setup()
 
     def _grouped(self, size: int) -> int:
         if size % self.groups:
@@ -54,45 +53,46 @@ class _Convolution(LazyModule):
                                f"groups={self.groups}")
         return size // self.groups
 
+    def _window(self) -> Shape:
+        return self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,)
+
     def _fan_in(self, size: int) -> float:
         """How many products one pixel of the output adds up."""
-        return math.prod(self.kernel_size) * self._grouped(size)
+        return math.prod(self._window()) * self._grouped(size)
 
-    def _filter_channels(self, size: int) -> tuple[int, int]:
+    def _filter_channels(self, size: int) -> Pair:
         """The last two axes of the filters."""
-        raise NotImplementedError
+        return self._grouped(size), self.out_channels
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
         """The filters, and O if there is a bias."""
-        shapes: dict[str, Shape] = {"weight": (*self.kernel_size, *self._filter_channels(size))}
+        shapes: dict[str, Shape] = {"weight": (*self._window(), *self._filter_channels(size))}
         return shapes | ({"bias": (self.out_channels,)} if self.has_bias else {})
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
-                       ) -> dict[str, np.ndarray[Any, Any]]:
+                       ) -> dict[str, Array]:
         """He's normal filters and a bias of zeros."""
         assert self.in_channels is not None
         std = math.sqrt(2 / self._fan_in(self.in_channels))
         weight = init.normal(shapes["weight"], std=std, rng=rng, dtype=self.dtype)
         return super().initial_values(shapes, rng) | {"weight": weight}
 
-    def _prepared(self, x: Any) -> Tensor:
-        x = self._images(self._input(x), self.in_channels)
-        if self.in_channels is None:
-            self.materialize(x.shape[3])
-        return x
+    def _size_of(self, weight: Shape) -> int | None:
+        return weight[-2] * self.groups if len(weight) == len(self._window()) + 2 else None
 
     def _settings(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation,
                 "groups": self.groups}
 
-    def extra_repr(self) -> str:
-        """Sizes, and what is not the default."""
-        changed = {name: (value if name in ("padding", "groups") else _plain(value),
-                          0 if "padding" in name else 1)
-                   for name, value in self._settings().items()}
-        return show(self.in_channels, self.out_channels,
-                    kernel_size=(_plain(self.kernel_size), None), **changed,
-                    bias=(self.has_bias, True), dtype=(str(self.dtype), "float32"))
+    def forward(self, x: TensorLike) -> Tensor:
+        """N H W C -> N OH OW O."""
+        x = self._images(self._input(x), self.in_channels)
+        if self.in_channels is None:
+            self.materialize(x.shape[3])
+        w: Tensor = self.weight
+        if w._data.ndim == 3:                           # of sequences: filters of one row
+            w = ops.expand_dims(w, 0)
+        return type(self).op(x, w, self.bias, **self._settings())
 
 
 class Conv2D(_Convolution):
@@ -147,18 +147,11 @@ class Conv2D(_Convolution):
       in the layer Conv2D: Conv2D(3, 8, kernel_size=5, padding='same')
     """
 
-    pytorch_axes: ClassVar[tuple[int, ...] | None] = (2, 3, 1, 0)           # O C KH KW -> KH KW C O
-
-    def _filter_channels(self, size: int) -> tuple[int, int]:
-        return self._grouped(size), self.out_channels
-
-    def _size_of(self, weight: Shape) -> int | None:
-        return weight[2] * self.groups if len(weight) == 4 else None
-
-    def forward(self, x: Any) -> Tensor:
-        """N H W C -> N OH OW O."""
-        x = self._prepared(x)                           # makes the weight
-        return ops.conv2d(x, self.weight, self.bias, **self._settings())
+    op = ops.conv2d
+    pytorch_axes: ClassVar[Shape | None] = (2, 3, 1, 0)             # O C KH KW -> KH KW C O
+    dilation: int | Pair = setting(checks.pair, default=1, minimum=1)
+    groups: int = setting(checks.integer, default=1, minimum=1)
+    has_bias: bool = setting(checks.flag, default=True, alias="bias")
 
 
 class ConvTranspose2D(_Convolution):
@@ -166,11 +159,7 @@ class ConvTranspose2D(_Convolution):
 
     Parameters
     ----------
-    in_channels : int or None
-        C of the images N H W C; None takes it from the first call.
-    out_channels : int
-        O, the channels of the result.
-    kernel_size, stride, padding, dilation, groups, bias, rng, dtype
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, rng, dtype
         As in `Conv2D`; padding is cut off the result, and stride makes it larger.
     output_padding : int or (int, int), pixels, default 0
         Added to the size of the result at the bottom and right.
@@ -193,31 +182,81 @@ class ConvTranspose2D(_Convolution):
     (2, 32, 32, 3)
     """
 
-    pytorch_axes: ClassVar[tuple[int, ...] | None] = (2, 3, 0, 1)           # C O KH KW -> KH KW C O
+    op = ops.conv_transpose2d
+    pytorch_axes: ClassVar[Shape | None] = (2, 3, 0, 1)             # C O KH KW -> KH KW C O
+    output_padding: int | Pair = setting(checks.pair, default=0, minimum=0)
+    groups: int = setting(checks.integer, default=1, minimum=1)
+    has_bias: bool = setting(checks.flag, default=True, alias="bias")
+    dilation: int | Pair = setting(checks.pair, default=1, minimum=1)
 
-    def __init__(self, in_channels: int | None, out_channels: int, kernel_size: int | Pair = 3, *,
-                 stride: int | Pair = 1, padding: Any = 0, output_padding: int | Pair = 0,
-                 dilation: int | Pair = 1, groups: int = 1, bias: bool = True,
-                 rng: np.random.Generator | None = None, dtype: Any = np.float32) -> None:
-        self.output_padding = checks.pair("ConvTranspose2D", "output_padding", output_padding,
-                                          minimum=0)
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding,
-                         dilation=dilation, groups=groups, bias=bias, rng=rng, dtype=dtype)
-
-    def _filter_channels(self, size: int) -> tuple[int, int]:
+    def _filter_channels(self, size: int) -> Pair:
         self._grouped(size)                             # refuses groups that do not divide C
         return size, self.out_channels // self.groups
 
     def _size_of(self, weight: Shape) -> int | None:
-        return weight[2] if len(weight) == 4 else None
-
-    def _fan_in(self, size: int) -> float:
-        return super()._fan_in(size) / math.prod(self.stride)
+        size = super()._size_of(weight)
+        return size and size // self.groups
 
     def _settings(self) -> dict[str, Any]:
         return super()._settings() | {"output_padding": self.output_padding}
 
-    def forward(self, x: Any) -> Tensor:
-        """N H W C -> N OH OW O."""
-        x = self._prepared(x)                           # makes the weight
-        return ops.conv_transpose2d(x, self.weight, self.bias, **self._settings())
+    def _fan_in(self, size: int) -> float:
+        stride = (self.stride,) if isinstance(self.stride, int) else self.stride
+        return super()._fan_in(size) / math.prod(stride)
+
+
+class Conv1D(OverOneRow, Conv2D):
+    """`Conv2D` for sequences: N L C -> N OL O.  Padding is an integer or (left, right).
+
+    The weight has the shape (K, C / groups, O).
+
+    >>> Conv1D(3, 8, 5, padding="same")(np.zeros((2, 20, 3), np.float32)).shape
+    (2, 20, 8)
+    """
+
+    pytorch_axes: ClassVar[Shape | None] = (2, 1, 0)                # O C K -> K C O
+    kernel_size: int = setting(checks.integer, default=3, shown="always", minimum=1)
+    stride: int = setting(checks.integer, default=1, minimum=1)
+    padding: int | Pair | str = setting(row_padding, default=0)
+    dilation: int = setting(checks.integer, default=1, minimum=1)
+
+
+class ConvTranspose1D(OverOneRow, ConvTranspose2D):
+    """`ConvTranspose2D` for sequences: N L C -> N OL O; the weight is (K, C, O / groups).
+
+    >>> ConvTranspose1D(8, 3, 2, stride=2)(np.zeros((2, 20, 8), np.float32)).shape
+    (2, 40, 3)
+    """
+
+    pytorch_axes: ClassVar[Shape | None] = (2, 0, 1)                # C O K -> K C O
+    kernel_size: int = setting(checks.integer, default=3, shown="always", minimum=1)
+    stride: int = setting(checks.integer, default=1, minimum=1)
+    padding: int | Pair | str = setting(row_padding, default=0)
+    output_padding: int = setting(checks.integer, default=0, minimum=0)
+    dilation: int = setting(checks.integer, default=1, minimum=1)
+
+
+class SeparableConv2D(Sequential):
+    """A filter of its own for each channel, then a 1 × 1 convolution that mixes them.
+
+    Parameters are those of `Conv2D`; its parts are ``depthwise`` and ``pointwise``.
+
+    References
+    ----------
+    Howard et al., *MobileNets*, arXiv:1704.04861.
+
+    Examples
+    --------
+    >>> model = SeparableConv2D(16, 32, 3, padding=1)
+    >>> sum(p.size for p in model.parameters())         # 3 · 3 · 16 + 16 · 32 + 32; Conv2D: 4,640
+    688
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Pair = 3,
+                 stride: int | Pair = 1, padding: Padding = 0, dilation: int | Pair = 1,
+                 bias: bool = True, *, rng: np.random.Generator | None = None,
+                 dtype: DTypeLike = np.float32) -> None:
+        super().__init__({
+            "depthwise": Conv2D(in_channels, in_channels, kernel_size, stride, padding, dilation,
+                                in_channels, False, rng=rng, dtype=dtype),
+            "pointwise": Conv2D(in_channels, out_channels, 1, bias=bias, rng=rng, dtype=dtype)})

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.nn.state import float_dtype
 from tinygrad_cnn.ops import default_generator
@@ -45,7 +45,7 @@ def fans(shape: Sequence[int], *, owner: str = "fans") -> tuple[int, int]:
     >>> fans((5, 5, 3, 8)), fans((400, 10))
     ((75, 200), (400, 10))
     """
-    sizes = _sizes(owner, shape)
+    sizes = checks.sizes(owner, "shape", shape)
     if len(sizes) < 2 or 0 in sizes:
         raise ShapeError(f"{owner}: a fan needs a shape of two or more axes, none empty (KH KW C "
                          f"O, or I O), got {sizes}")
@@ -53,7 +53,7 @@ def fans(shape: Sequence[int], *, owner: str = "fans") -> tuple[int, int]:
     return window * sizes[-2], window * sizes[-1]
 
 
-def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """Normal with variance 2 / fan_in, for layers that a relu follows, which halves it.
 
     Parameters
@@ -77,13 +77,13 @@ def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32)
     return _drawn("he_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
-def he_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+def he_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """Uniform on ±√(6 / fan_in), which has the variance of `he_normal` and no tails."""
     bound = math.sqrt(6 / fans(shape, owner="he_uniform")[0])
     return _drawn("he_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
-def glorot_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+def glorot_normal(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """Normal with variance 2 / (fan_in + fan_out), a compromise of both directions, for tanh.
 
     References
@@ -95,13 +95,14 @@ def glorot_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.floa
     return _drawn("glorot_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
-def glorot_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+def glorot_uniform(shape: Sequence[int], *, rng: Rng = None,
+                   dtype: DTypeLike = np.float32) -> Array:
     """Uniform on ±√(6 / (fan_in + fan_out)), which has the variance of `glorot_normal`."""
     bound = math.sqrt(6 / sum(fans(shape, owner="glorot_uniform")))
     return _drawn("glorot_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
-def lecun_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+def lecun_normal(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """Normal with variance 1 / fan_in, which keeps the variance of a layer without activation.
 
     References
@@ -112,14 +113,14 @@ def lecun_normal(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float
     return _drawn("lecun_normal", "normal", 0.0, std, shape, rng, dtype)
 
 
-def lecun_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+def lecun_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """Uniform on ±√(3 / fan_in), which has the variance of `lecun_normal`."""
     bound = math.sqrt(3 / fans(shape, owner="lecun_uniform")[0])
     return _drawn("lecun_uniform", "uniform", -bound, bound, shape, rng, dtype)
 
 
 def normal(shape: Sequence[int], *, mean: float = 0.0, std: float = 1.0, rng: Rng = None,
-           dtype: Any = np.float32) -> Array:
+           dtype: DTypeLike = np.float32) -> Array:
     """Normal with this mean and standard deviation, which is at least 0."""
     mean = checks.number("normal", "mean", mean)
     std = checks.number("normal", "std", std, minimum=0)
@@ -127,25 +128,25 @@ def normal(shape: Sequence[int], *, mean: float = 0.0, std: float = 1.0, rng: Rn
 
 
 def uniform(shape: Sequence[int], *, low: float = -1.0, high: float = 1.0, rng: Rng = None,
-            dtype: Any = np.float32) -> Array:
+            dtype: DTypeLike = np.float32) -> Array:
     """Uniform on the interval from ``low`` to ``high``."""
     low = checks.number("uniform", "low", low)
     high = checks.number("uniform", "high", high, minimum=low)
     return _drawn("uniform", "uniform", low, high, shape, rng, dtype)
 
 
-def zeros(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+def zeros(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """All 0; ``rng`` is checked, and not used, so that it can stand wherever the others do."""
     return _filled("zeros", 0.0, shape, rng, dtype)
 
 
-def ones(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
+def ones(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """All 1; ``rng`` is checked, and not used."""
     return _filled("ones", 1.0, shape, rng, dtype)
 
 
 def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
-               dtype: Any = np.float32) -> Array:
+               dtype: DTypeLike = np.float32) -> Array:
     """Rows or columns, whichever are fewer, that are orthogonal and of length ``gain``.
 
     The weight is taken as a matrix of fan_in rows and O columns.  It comes from the QR
@@ -173,19 +174,13 @@ def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
 
 def _drawn(owner: str, kind: str, a: float, b: float, shape: Any, rng: Rng, dtype: Any) -> Array:
     """Numbers of a distribution of NumPy's generators with two settings."""
-    sizes, chosen = _sizes(owner, shape), float_dtype(owner, dtype)
+    sizes, chosen = checks.sizes(owner, "shape", shape), float_dtype(owner, dtype)
     return np.asarray(getattr(default_generator(rng), kind)(a, b, sizes)).astype(chosen)
 
 
 def _filled(owner: str, value: float, shape: Any, rng: Rng, dtype: Any) -> Array:
     default_generator(rng)                                      # refuses what is no generator
-    return np.full(_sizes(owner, shape), value, float_dtype(owner, dtype))
-
-
-def _sizes(owner: str, shape: Any) -> tuple[int, ...]:
-    if isinstance(shape, (str, bytes)) or not isinstance(shape, Sequence):
-        raise SettingError(f"{owner}: shape must be a sequence of integers, got {shape!r}")
-    return tuple(checks.integer(owner, "shape", n, minimum=0) for n in shape)
+    return np.full(checks.sizes(owner, "shape", shape), value, float_dtype(owner, dtype))
 
 
 on_first_use(__name__)

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from tinygrad_cnn import checks
-from tinygrad_cnn.core import Parameter, Tensor, standing_for, writable
+from tinygrad_cnn.core import Parameter, Tensor, TensorLike, standing_for, writable
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.module import Module
+from tinygrad_cnn.nn.module import Array, Layer
 from tinygrad_cnn.nn.state import float_dtype
 from tinygrad_cnn.ops import default_generator
+from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["LazyModule"]
 
-Array = np.ndarray[Any, Any]
+
+def generator(owner: str, name: str, value: np.random.Generator) -> np.random.Generator:
+    """The check of a setting ``rng``."""
+    return default_generator(value)
 
 
-class LazyModule(Module):
+class _Held:
+    """What a layer with parameters holds, besides its settings."""
+
+    weight: Parameter
+    bias: Parameter | None
+    op: ClassVar[Callable[..., Tensor]]
+
+
+class LazyModule(_Held, Layer):
     """A layer whose parameters have shapes that depend on the size of its input.
 
-    A subclass names that size in ``lazy_setting``, gives `parameter_shapes` and `initial_values`,
-    calls `lazy_parameters` at the end of its ``__init__``, and `materialize` in its ``forward``.
+    That size is the first setting that a subclass declares.  A subclass gives `parameter_shapes`
+    and `initial_values`, and calls `materialize` in its ``forward``.
 
     Attributes
     ----------
@@ -33,21 +45,23 @@ class LazyModule(Module):
         Of the parameters.
     """
 
-    lazy_setting: ClassVar[str]
-    weight: Parameter
-    bias: Parameter | None
-    dtype: np.dtype[Any]
+    dtype: DTypeLike = setting(lambda owner, name, value: float_dtype(owner, value),
+                               default=np.float32, kw_only=True)
 
-    def lazy_parameters(self, size: Any, *, dtype: Any, rng: np.random.Generator | None) -> None:
+    @property
+    def lazy_setting(self) -> str:
+        """The name of the setting that the first call may tell."""
+        return next(iter(self.declared))
+
+    def setup(self) -> None:
         """Make the parameters if the input size is known, or keep the generator until it is."""
-        self.dtype = float_dtype(type(self).__name__, dtype)
-        self._rng = default_generator(rng)
+        self._rng = default_generator(vars(self).pop("rng", None))
+        size = vars(self)[self.lazy_setting]
         vars(self)[self.lazy_setting] = None
         if size is not None:
-            self.materialize(checks.integer(type(self).__name__, self.lazy_setting, size,
-                                            minimum=1))
+            self.materialize(size)
 
-    def materialize(self, size: int) -> None:
+    def materialize(self, size: Any) -> None:
         """Make the parameters now, unless there are some."""
         if not self._is_lazy():
             return
@@ -78,7 +92,7 @@ class LazyModule(Module):
             held = vars(self)[name]
             (writable(held) if isinstance(held, Parameter) else held)[...] = array
 
-    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+    def parameter_shapes(self, size: Any) -> dict[str, Shape]:
         """The shapes of parameters and of buffers that depend on this input size."""
         raise NotImplementedError
 
@@ -87,13 +101,13 @@ class LazyModule(Module):
         """The first values of each of them: here zeros, for the bias."""
         return {name: init.zeros(shape, dtype=self.dtype) for name, shape in shapes.items()}
 
-    def infer_size(self, shapes: Mapping[str, Shape]) -> int | None:
+    def infer_size(self, shapes: Mapping[str, Shape]) -> Any:
         """The input size that parameters of these shapes imply, if they fit."""
         shape = shapes.get("weight")
         size = None if shape is None else self._size_of(shape)
         return size if size and self.parameter_shapes(size).get("weight") == shape else None
 
-    def _size_of(self, weight: Shape) -> int | None:
+    def _size_of(self, weight: Shape) -> Any:
         return weight[0] if weight else None
 
     def _is_lazy(self) -> bool:
@@ -107,7 +121,7 @@ class LazyModule(Module):
                                "call, so it has no parameters yet; call the model once, as in "
                                "model(x), before asking for them")
 
-    def _input(self, x: Any) -> Tensor:
+    def _input(self, x: TensorLike) -> Tensor:
         """The input as a tensor; floats of another dtype than the layer's are refused."""
         made: Tensor = x if isinstance(x, Tensor) else standing_for(x, Tensor(x))
         dtype = made._data.dtype

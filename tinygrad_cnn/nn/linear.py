@@ -1,21 +1,23 @@
-"""The fully connected layer, and what comes before it: flatten."""
+"""The fully connected layer, and layers that only change the shape or nothing."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
-from tinygrad_cnn.errors import ShapeError
+from tinygrad_cnn.core import Tensor, TensorLike
+from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.lazy import LazyModule
-from tinygrad_cnn.nn.module import Module, show
+from tinygrad_cnn.nn.lazy import LazyModule, generator
+from tinygrad_cnn.nn.module import Array, Layer, Module
+from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Flatten", "Identity", "Linear"]
+__all__ = ["Flatten", "Identity", "Lambda", "Linear", "Unflatten"]
 
 
 class Linear(LazyModule):
@@ -64,16 +66,11 @@ class Linear(LazyModule):
       in the layer Linear: Linear(400, 10)
     """
 
-    lazy_setting: ClassVar[str] = "in_features"
-    in_features: int | None
-    pytorch_axes: ClassVar[tuple[int, ...] | None] = (1, 0)                 # O I -> I O
-
-    def __init__(self, in_features: int | None, out_features: int, *, bias: bool = True,
-                 rng: np.random.Generator | None = None, dtype: Any = np.float32) -> None:
-        super().__init__()
-        self.out_features = checks.integer("Linear", "out_features", out_features, minimum=1)
-        self.has_bias = checks.flag("Linear", "bias", bias)
-        self.lazy_parameters(in_features, dtype=dtype, rng=rng)
+    pytorch_axes: ClassVar[Shape | None] = (1, 0)                   # O I -> I O
+    in_features: int | None = setting(checks.integer, optional=True, minimum=1)
+    out_features: int = setting(checks.integer, minimum=1)
+    has_bias: bool = setting(checks.flag, default=True, alias="bias")
+    rng: np.random.Generator | None = setting(generator, default=None, kw_only=True, shown="never")
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
         """I O, and O if there is a bias."""
@@ -81,13 +78,13 @@ class Linear(LazyModule):
         return shapes | ({"bias": (self.out_features,)} if self.has_bias else {})
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
-                       ) -> dict[str, np.ndarray[Any, Any]]:
+                       ) -> dict[str, Array]:
         """Small uniform weights, and a bias of zeros."""
         bound = 1 / math.sqrt(shapes["weight"][0])
         weight = init.uniform(shapes["weight"], low=-bound, high=bound, rng=rng, dtype=self.dtype)
         return super().initial_values(shapes, rng) | {"weight": weight}
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: TensorLike) -> Tensor:
         """(N, ..., I) -> (N, ..., O)."""
         x = self._input(x)
         shape = x._data.shape
@@ -108,19 +105,11 @@ class Linear(LazyModule):
                           f"{self.in_features}\n  x ({'N ' + '... ' * (len(shape) > 2)}I) = {shape}"
                           f"\n  cure: {cure}")
 
-    def extra_repr(self) -> str:
-        """Sizes, and what is not the default."""
-        return show(self.in_features, self.out_features, bias=(self.has_bias, True),
-                    dtype=(str(self.dtype), "float32"))
 
-
-class Flatten(Module):
+class Flatten(Layer):
     """One row of each image: (N, H, W, C) -> (N, H·W·C), in reading order.
 
-    Parameters
-    ----------
-    start_dim, end_dim : int, default 1 and -1
-        The first and the last of the axes that become one, which the input must have.
+    ``start_dim`` and ``end_dim`` are the first and the last of the axes that become one.
 
     Examples
     --------
@@ -130,18 +119,29 @@ class Flatten(Module):
     (2, 16, 3)
     """
 
-    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        super().__init__()
-        self.start_dim = checks.integer("Flatten", "start_dim", start_dim)
-        self.end_dim = checks.integer("Flatten", "end_dim", end_dim)
+    start_dim: int = setting(checks.integer, default=1)
+    end_dim: int = setting(checks.integer, default=-1)
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: TensorLike) -> Tensor:
         """(N, ...) -> (N, rest)."""
         return ops.flatten(x, start_dim=self.start_dim, end_dim=self.end_dim)
 
-    def extra_repr(self) -> str:
-        """What is not the default."""
-        return show(start_dim=(self.start_dim, 1), end_dim=(self.end_dim, -1))
+
+class Unflatten(Layer):
+    """Split an axis into several, of which one may be −1: the reverse of `Flatten`.
+
+    >>> Unflatten(1, (4, 4, -1))(np.zeros((2, 48))).shape
+    (2, 4, 4, 3)
+    """
+
+    dim: int = setting(checks.integer)
+    unflattened_size: Shape = setting(checks.sizes, minimum=-1)
+
+    def forward(self, x: TensorLike) -> Tensor:
+        """(..., n, ...) -> (..., sizes, ...)."""
+        made = x if isinstance(x, Tensor) else Tensor(x)
+        i = checks.axis_index("Unflatten", self.dim, made.shape)
+        return ops.reshape(made, (*made.shape[:i], *self.unflattened_size, *made.shape[i + 1:]))
 
 
 class Identity(Module):
@@ -154,3 +154,27 @@ class Identity(Module):
     def forward(self, x: Any) -> Any:
         """X itself."""
         return x
+
+
+def _function(owner: str, name: str, value: Any) -> Callable[..., Any]:
+    if not callable(value):
+        raise SettingError(f"{owner}: {name} must be callable, got {value!r}")
+    return value
+
+
+class Lambda(Layer):
+    """A function of tensors as a layer, for a place in `Sequential`.
+
+    >>> Lambda(lambda x: x * 2)(Tensor([1.0])).item()
+    2.0
+    """
+
+    function: Callable[..., Any] = setting(_function)
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the function gives."""
+        return vars(self)["function"](*inputs)
+
+    def extra_repr(self) -> str:
+        """The name of the function."""
+        return getattr(self.function, "__name__", repr(self.function))

@@ -2,60 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor, as_setting
+from tinygrad_cnn.core import Tensor, TensorLike, as_setting
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Module, show
+from tinygrad_cnn.nn.module import Array, Layer
 from tinygrad_cnn.ops.loss import REDUCTIONS
+from tinygrad_cnn.settings import setting
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "MSELoss", "NLLLoss", "l2_penalty"]
 
 
-class _Loss(Module):
-    """A loss, and how its terms become one number."""
-
-    def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__()
-        self.reduction = checks.choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
-
-    def extra_repr(self) -> str:
-        """What is not the default."""
-        return show(reduction=(self.reduction, "mean"))
+def _weights(owner: str, name: str, value: Any) -> Array:
+    return np.array(as_setting(value, owner, name))
 
 
-class _ClassLoss(_Loss):
-    """A loss over classes, each of which may have a weight."""
+class _Loss(Layer):
+    """An op of a prediction and a target, and how its terms become one number."""
 
-    label_smoothing: float = 0.0
+    op: ClassVar[Callable[..., Tensor]]
+    reduction: str = setting(checks.choice, default="mean", kw_only=True, options=REDUCTIONS)
 
-    def __init__(self, *, weight: Any = None, reduction: str = "mean") -> None:
-        super().__init__(reduction=reduction)
-        self.weight = None if weight is None else np.array(
-            as_setting(weight, type(self).__name__, "weight"))
-
-    def extra_repr(self) -> str:
-        """What is not the default."""
-        parts = [show(label_smoothing=(self.label_smoothing, 0.0)),
-                 "" if self.weight is None else f"weight=array of {self.weight.shape}",
-                 super().extra_repr()]
-        return ", ".join(filter(None, parts))
+    def forward(self, prediction: TensorLike, target: TensorLike) -> Tensor:
+        """The loss: () unless the reduction is "none"."""
+        return type(self).op(prediction, target, **self._settings())
 
 
-class CrossEntropyLoss(_ClassLoss):
+class CrossEntropyLoss(_Loss):
     """The cross-entropy of softmax(scores) against labels; see `tinygrad_cnn.cross_entropy`.
 
     Parameters
     ----------
-    label_smoothing : float, default 0.0
-        Share of each label that is spread evenly over the classes, from 0 to 1.
     weight : array_like, shape (K,), optional
         Of each class; a mean divides by the sum of the labels' weights.
     reduction : {"mean", "sum", "none"}, default "mean"
+    label_smoothing : float, default 0.0
+        Share of each label that is spread evenly over the classes, from 0 to 1.
 
     Raises
     ------
@@ -68,19 +54,12 @@ class CrossEntropyLoss(_ClassLoss):
     0.693...
     """
 
-    def __init__(self, *, label_smoothing: float = 0.0, weight: Any = None,
-                 reduction: str = "mean") -> None:
-        super().__init__(weight=weight, reduction=reduction)
-        self.label_smoothing = checks.number("CrossEntropyLoss", "label_smoothing",
-                                             label_smoothing, minimum=0, maximum=1)
-
-    def forward(self, logits: Any, labels: Any) -> Tensor:
-        """Scores (N, ..., K) and labels (N, ...) or (N, ..., K) -> ()."""
-        return ops.cross_entropy(logits, labels, label_smoothing=self.label_smoothing,
-                                 weight=self.weight, reduction=self.reduction)
+    op = ops.cross_entropy
+    weight: TensorLike | None = setting(_weights, default=None)
+    label_smoothing: float = setting(checks.number, default=0.0, kw_only=True, minimum=0, maximum=1)
 
 
-class NLLLoss(_ClassLoss):
+class NLLLoss(_Loss):
     """The negative log-likelihood of log-probabilities; see `tinygrad_cnn.nll_loss`.
 
     The settings ``weight`` and ``reduction`` are those of `CrossEntropyLoss`.
@@ -91,9 +70,8 @@ class NLLLoss(_ClassLoss):
     0.5
     """
 
-    def forward(self, log_probabilities: Any, labels: Any) -> Tensor:
-        """Log-probabilities (N, ..., K) and labels -> ()."""
-        return ops.nll_loss(log_probabilities, labels, weight=self.weight, reduction=self.reduction)
+    op = ops.nll_loss
+    weight: TensorLike | None = setting(_weights, default=None)
 
 
 class MSELoss(_Loss):
@@ -103,9 +81,7 @@ class MSELoss(_Loss):
     2.0
     """
 
-    def forward(self, prediction: Any, target: Any) -> Tensor:
-        """Two tensors of one shape -> ()."""
-        return ops.mse_loss(prediction, target, reduction=self.reduction)
+    op = ops.mse_loss
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -119,9 +95,7 @@ class BCEWithLogitsLoss(_Loss):
     0.0
     """
 
-    def forward(self, logits: Any, labels: Any) -> Tensor:
-        """Two arrays of one shape -> ()."""
-        return ops.binary_cross_entropy_with_logits(logits, labels, reduction=self.reduction)
+    op = ops.binary_cross_entropy_with_logits
 
 
 def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Tensor:

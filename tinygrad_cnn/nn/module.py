@@ -31,9 +31,11 @@ from tinygrad_cnn.errors import (
     TinygradCnnError,
 )
 from tinygrad_cnn.nn import state
+from tinygrad_cnn.ops.hooks import HookHandle
+from tinygrad_cnn.settings import Declared, show
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["HookHandle", "Module", "evaluating", "show", "training"]
+__all__ = ["Array", "HookHandle", "Layer", "Module", "evaluating", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
@@ -67,34 +69,6 @@ def _one_line(module: Module) -> str:
     return f"{type(module).__name__}({'...' if parts else module.extra_repr()})"
 
 
-def show(*shown: Any, **settings: tuple[Any, Any]) -> str:
-    """Settings as a call writes them; those given with (value, default) only where they differ.
-
-    >>> show(3, 8, stride=(2, 1), padding=(0, 0))
-    '3, 8, stride=2'
-    """
-    changed = [f"{name}={value!r}" for name, (value, default) in settings.items()
-               if type(value) is not type(default) or value != default]
-    return ", ".join([*(str(value) for value in shown), *changed])
-
-
-class HookHandle:
-    """What `Module.register_forward_hook` gives: it removes the hook, by call or as a block."""
-
-    def __init__(self, hooks: dict[object, Hook], hook: Hook) -> None:
-        self._hooks = hooks
-        self._key = object()                            # a number could be used again
-        hooks[self._key] = hook
-
-    def remove(self) -> None:
-        """Remove the hook; doing so twice is harmless."""
-        self._hooks.pop(self._key, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 class Module:
@@ -367,7 +341,7 @@ class Module:
                                f"without dots, which separate the names in a path, got {name!r}")
         own = getattr(type(self), name, None)
         if callable(own) or isinstance(own, property) \
-                or name in ("training", "lazy_setting", "pytorch_axes", "minima"):
+                or name in ("training", "declared", "pytorch_axes", "minima"):
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
@@ -396,11 +370,12 @@ class Module:
         """Switch this module and all its parts to evaluation."""
         return self.train(False)
 
-    def zero_grad(self) -> None:
-        """Set ``grad`` of every parameter to None."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set ``grad`` of every parameter to None, or to zeros where there is one."""
         for module in self.modules():
             for _, parameter in module._own_parameters():
-                parameter.grad = None
+                parameter.grad = (None if set_to_none or parameter.grad is None
+                                  else Tensor(np.zeros_like(parameter.grad._data)))
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze (False) or unfreeze (True) every parameter here and below."""
@@ -533,6 +508,20 @@ class Module:
         lines = [f"({name}): {part!r}".replace("\n", "\n  ") for name, part in parts]
         inner = [self.extra_repr(), *lines] if self.extra_repr() else lines
         return "\n  ".join([f"{head}(", *inner]) + "\n)"
+
+
+class Layer(Declared, Module):
+    """A module whose settings are declared; see `settings`."""
+
+    __repr__ = Module.__repr__
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings as an op takes them."""
+        return {s.alias or name: vars(self)[name] for name, s in self.declared.items()}
+
+    def extra_repr(self) -> str:
+        """The settings as a call writes them."""
+        return show(self)
 
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)

@@ -8,59 +8,55 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.lazy import LazyModule
-from tinygrad_cnn.nn.module import Module, show
+from tinygrad_cnn.nn.lazy import LazyModule, generator
+from tinygrad_cnn.nn.module import Array, Layer
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
+from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["BatchNorm1D", "BatchNorm2D", "Dropout", "LayerNorm"]
+__all__ = ["BatchNorm1D", "BatchNorm2D", "DropPath", "Dropout", "Dropout1D", "Dropout2D",
+           "LayerNorm"]
 
 
 class _Norm(LazyModule):
-    """Scale and shift for each entry of the last axis."""
+    """Scale and shift, in a shape that the input tells."""
 
-    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+    def parameter_shapes(self, size: Any) -> dict[str, Shape]:
         """Scale and shift."""
-        return {"weight": (size,), "bias": (size,)}
+        shape = size if isinstance(size, tuple) else (size,)
+        return {"weight": shape, "bias": shape}
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
-                       ) -> dict[str, np.ndarray[Any, Any]]:
+                       ) -> dict[str, Array]:
         """Ones for scale and variance, zeros for shift and mean."""
         return {name: (init.ones if name in ("weight", "running_var") else init.zeros)(
                     shape, dtype=self.dtype) for name, shape in shapes.items()}
 
-    def _check_size(self, x: Tensor) -> None:
-        size = vars(self)[self.lazy_setting]
-        if x.shape[-1] != size:
-            raise ShapeError(f"{type(self).__name__}: the last axis of x has {x.shape[-1]} entries "
-                             f"but the layer takes {size}\n  x = {x.shape}")
+    def _scale_and_shift(self, shape: Shape) -> tuple[Any, Any]:
+        """Those that are no parameters are 1 and 0."""
+        return (np.ones(shape, self.dtype) if self.weight is None else self.weight,
+                np.zeros(shape, self.dtype) if self.bias is None else self.bias)
 
 
 class _BatchNorm(_Norm):
     """Both batch normalizations: statistics, and the choice between them."""
 
-    lazy_setting: ClassVar[str] = "num_features"
     minima: ClassVar[Mapping[str, float]] = {"running_var": 0, "num_batches_tracked": 0}
-    num_features: int | None
-    running_mean: np.ndarray[Any, Any]
-    running_var: np.ndarray[Any, Any]
-    num_batches_tracked: np.ndarray[Any, Any]
+    num_features: int | None = setting(checks.integer, default=None, shown="value", minimum=1)
+    eps: float = setting(checks.number, default=1e-5, above=0)
+    momentum: float | None = setting(checks.number, default=0.1, optional=True, minimum=0,
+                                     maximum=1)
+    affine: bool = setting(checks.flag, default=True)
 
-    def __init__(self, num_features: int | None = None, *, momentum: float | None = 0.1,
-                 eps: float = 1e-5, affine: bool = True, dtype: Any = np.float32) -> None:
-        super().__init__()
-        owner = type(self).__name__
-        self.momentum = None if momentum is None else checks.number(owner, "momentum", momentum,
-                                                                    minimum=0, maximum=1)
-        self.eps = checks.number(owner, "eps", eps, above=0)
-        self.affine = checks.flag(owner, "affine", affine)
+    def setup(self) -> None:
+        """Register the running statistics."""
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
-        self.lazy_parameters(num_features, dtype=dtype, rng=None)
+        super().setup()
 
     def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
         """Scale 1, shift 0, and running statistics of no batch."""
@@ -77,20 +73,17 @@ class _BatchNorm(_Norm):
         shape = shapes.get("running_mean", ())
         return shape[0] if len(shape) == 1 else None
 
-    def _scale_and_shift(self) -> tuple[Any, Any]:
-        if self.affine:
-            return self.weight, self.bias
-        return np.ones_like(self.running_mean), np.zeros_like(self.running_mean)
-
-    def _checked(self, x: Any) -> Tensor:
+    def _checked(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: TensorLike) -> Tensor:
         """By the batch's statistics, which update the running ones; in evaluation by those."""
         x = self._checked(self._input(x))
         self.materialize(x.shape[-1])
-        self._check_size(x)
-        w, b = self._scale_and_shift()
+        if x.shape[-1] != self.num_features:
+            raise ShapeError(f"{type(self).__name__}: the last axis of x has {x.shape[-1]} entries "
+                             f"but the layer takes {self.num_features}\n  x = {x.shape}")
+        w, b = self._scale_and_shift(x.shape[-1:])
         if not self.training:
             return ops.batch_norm(x, w, b, mean=self.running_mean, var=self.running_var,
                                   eps=self.eps)
@@ -98,18 +91,12 @@ class _BatchNorm(_Norm):
         self._update_statistics(mean, var, x.size // x.shape[-1])
         return y
 
-    def _update_statistics(self, mean: np.ndarray[Any, Any], var: np.ndarray[Any, Any],
-                           n: int) -> None:
+    def _update_statistics(self, mean: Array, var: Array, n: int) -> None:
         self.num_batches_tracked += 1
         share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         for running, new in ((self.running_mean, mean), (self.running_var, var * (n / (n - 1)))):
             running *= 1 - share
             running += share * new
-
-    def extra_repr(self) -> str:
-        """Size, and what is not the default."""
-        return show(self.num_features, momentum=(self.momentum, 0.1), eps=(self.eps, 1e-5),
-                    affine=(self.affine, True), dtype=(str(self.dtype), "float32"))
 
 
 class BatchNorm2D(_BatchNorm):
@@ -123,10 +110,10 @@ class BatchNorm2D(_BatchNorm):
     ----------
     num_features : int or None, default None
         C of the images N H W C; None takes it from the first call.
-    momentum : float or None, default 0.1
-        Weight of the **new** value, from 0 to 1; None averages all batches evenly.
     eps : float, default 1e-5
         Keeps the root away from 0.
+    momentum : float or None, default 0.1
+        Weight of the **new** value, from 0 to 1; None averages all batches evenly.
     affine : bool, default True
         Whether to learn scale w and shift b.
     dtype : dtype, default float32
@@ -178,19 +165,24 @@ class BatchNorm1D(_BatchNorm):
 
 
 class LayerNorm(_Norm):
-    """Standardize each row over its last axis, then scale and shift each entry.
+    """Standardize each row over its last axes, then scale and shift each entry.
 
     Parameters
     ----------
-    normalized_shape : int or None, default None
-        C, the size of the last axis; None takes it from the first call.
+    normalized_shape : int, tuple of int or None, default None
+        The size of the last axis, or of the last axes; None takes that of the last axis from the
+        first call.
     eps : float, default 1e-5
         Keeps the root away from 0.
+    elementwise_affine : bool, default True
+        Whether to learn scale and shift.
+    bias : bool, default True
+        Whether to learn the shift, if the scale is.
     dtype : dtype, default float32
 
     Attributes
     ----------
-    weight, bias : Parameter, shape (C,)
+    weight, bias : Parameter or None, of the normalized shape
         Scale (1 at first) and shift (0 at first).
 
     Raises
@@ -206,32 +198,41 @@ class LayerNorm(_Norm):
     --------
     >>> LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).data.round(3)
     array([[-1.,  1.]], dtype=float32)
+    >>> LayerNorm((8, 8, 3))(np.zeros((2, 8, 8, 3), np.float32)).shape
+    (2, 8, 8, 3)
     """
 
-    lazy_setting: ClassVar[str] = "normalized_shape"
-    normalized_shape: int | None
+    normalized_shape: int | Shape | None = setting(checks.sizes, default=None, shown="value",
+                                                   minimum=1)
+    eps: float = setting(checks.number, default=1e-5, above=0)
+    elementwise_affine: bool = setting(checks.flag, default=True)
+    has_bias: bool = setting(checks.flag, default=True, alias="bias")
 
-    def __init__(self, normalized_shape: int | None = None, *, eps: float = 1e-5,
-                 dtype: Any = np.float32) -> None:
-        super().__init__()
-        self.eps = checks.number("LayerNorm", "eps", eps, above=0)
-        self.lazy_parameters(normalized_shape, dtype=dtype, rng=None)
+    def parameter_shapes(self, size: Shape) -> dict[str, Shape]:
+        """Scale and shift, as far as they are learned."""
+        names = ("weight", "bias")[:self.elementwise_affine * (1 + self.has_bias)]
+        return dict.fromkeys(names, size)
 
-    def forward(self, x: Any) -> Tensor:
-        """(..., C) -> (..., C)."""
+    def _size_of(self, weight: Shape) -> Shape:
+        return weight
+
+    def forward(self, x: TensorLike) -> Tensor:
+        """(..., normalized shape) -> the same."""
         x = self._input(x)
-        if not x.ndim:
-            raise ShapeError("LayerNorm: x needs at least one axis, got shape ()")
-        self.materialize(x.shape[-1])
-        self._check_size(x)
-        return ops.layer_norm(x, self.weight, self.bias, eps=self.eps)
+        self.materialize(x.shape[-1:])
+        shape: Any = self.normalized_shape
+        if not shape or x.shape[-len(shape):] != shape:
+            raise ShapeError(f"LayerNorm: the last axes of x are {x.shape[-len(shape or (1,)):]} "
+                             f"but the layer takes {shape}\n  x = {x.shape}")
+        w, b = self._scale_and_shift(shape)
+        if len(shape) == 1:
+            return ops.layer_norm(x, w, b, eps=self.eps)
+        rows = ops.reshape(x, (*x.shape[:-len(shape)], -1))
+        y = ops.layer_norm(rows, ops.reshape(w, -1), ops.reshape(b, -1), eps=self.eps)
+        return ops.reshape(y, x.shape)
 
-    def extra_repr(self) -> str:
-        """Size, and what is not the default."""
-        return show(self.normalized_shape, eps=(self.eps, 1e-5), dtype=(str(self.dtype), "float32"))
 
-
-class Dropout(Module):
+class Dropout(Layer):
     """In training, set a share ``p`` of the entries to 0 and divide the others by 1 − p.
 
     In evaluation the input passes unchanged.
@@ -261,15 +262,61 @@ class Dropout(Module):
     array([1., 1., 1., 1.], dtype=float32)
     """
 
-    def __init__(self, p: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
-        super().__init__()
-        self.p = checks.number("Dropout", "p", p, minimum=0, below=1)
-        self.rng = None if rng is None else ops.default_generator(rng)
+    p: float = setting(checks.number, default=0.5, shown="value", minimum=0, below=1)
+    rng: np.random.Generator | None = setting(generator, default=None, kw_only=True, shown="never")
 
-    def forward(self, x: Any) -> Tensor:
-        """Entry by entry."""
-        return ops.dropout(x, p=self.p, training=self.training, rng=self.rng)
+    def _drops(self, shape: Shape) -> Shape | None:
+        """The shape of the mask, if it is not that of the input."""
+        return None
 
-    def extra_repr(self) -> str:
-        """The probability."""
-        return show(self.p)
+    def forward(self, x: TensorLike) -> Tensor:
+        """Entry by entry, channel by channel or row by row."""
+        made = x if isinstance(x, Tensor) else Tensor(x)
+        return ops.dropout(made, p=self.p, training=self.training, rng=self.rng,
+                           noise_shape=self._drops(made.shape))
+
+
+class Dropout2D(Dropout):
+    """`Dropout` of whole channels of images N H W C.
+
+    References
+    ----------
+    Tompson et al., *Efficient object localization using convolutional networks*, arXiv:1411.4280.
+
+    Examples
+    --------
+    >>> layer = Dropout2D(rng=np.random.default_rng(3))
+    >>> layer(np.ones((1, 2, 2, 2), np.float32)).data[0].tolist()
+    [[[2.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [2.0, 0.0]]]
+    """
+
+    def _drops(self, shape: Shape) -> Shape:
+        if len(shape) < 3:
+            raise ShapeError(f"{type(self).__name__}: x must hold images (N H W C) or sequences "
+                             f"(N L C), got {len(shape)} axes: {shape}")
+        return shape[:1] + (1,) * (len(shape) - 2) + shape[-1:]
+
+
+class Dropout1D(Dropout2D):
+    """`Dropout` of whole channels of sequences N L C.
+
+    >>> Dropout1D(rng=np.random.default_rng(3))(np.ones((1, 2, 2), np.float32)).data[0].tolist()
+    [[2.0, 0.0], [2.0, 0.0]]
+    """
+
+
+class DropPath(Dropout):
+    """`Dropout` of whole rows of the batch, for the residual branch of a block.
+
+    References
+    ----------
+    Huang et al., *Deep networks with stochastic depth*, arXiv:1603.09382.
+
+    Examples
+    --------
+    >>> DropPath(0.5, rng=np.random.default_rng(3))(np.ones((2, 2), np.float32)).data.tolist()
+    [[2.0, 2.0], [0.0, 0.0]]
+    """
+
+    def _drops(self, shape: Shape) -> Shape:
+        return shape[:1] + (1,) * (len(shape) - 1)

@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tinygrad_cnn import checks, ops
-from tinygrad_cnn.core import Tensor
-from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Module, show
-from tinygrad_cnn.shapes import Pair
+from tinygrad_cnn.core import Tensor, TensorLike
+from tinygrad_cnn.errors import ShapeError
+from tinygrad_cnn.nn.module import Layer, Module
+from tinygrad_cnn.settings import setting
+from tinygrad_cnn.shapes import Pair, Sides
 
-__all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Pad2D", "ZeroPad2D"]
+__all__ = ["AvgPool1D", "AvgPool2D", "GlobalAvgPool2D", "MaxPool1D", "MaxPool2D", "Pad2D",
+           "ZeroPad2D"]
 
+Padding = int | Pair | Sides | str
 
-class _Pool(Module):
-    """What both poolings share: windows, their distance, and padding."""
-
-    more: ClassVar[dict[str, Any]]                      # another setting, and its default
-
-    def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
-                 padding: Any = 0) -> None:
-        super().__init__()
-        owner = type(self).__name__
-        self.kernel_size = checks.pair(owner, "kernel_size", kernel_size, minimum=1)
-        self.stride = (self.kernel_size if stride is None
-                       else checks.pair(owner, "stride", stride, minimum=1))
-        checks.padding(owner, padding)                    # "same" depends on the image
-        self.padding = padding
-
-    def extra_repr(self) -> str:
-        """Size, and what is not the default."""
-        size, stride = (v[0] if v[0] == v[1] else v for v in (self.kernel_size, self.stride))
-        more = {name: (vars(self)[name], default) for name, default in self.more.items()}
-        return show(size, stride=(stride, size), padding=(self.padding, 0), **more)
+#: What the settings of a window are along the one row of a sequence.
+_ALONG_H = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
 
 
-class MaxPool2D(_Pool):
+def window_padding(owner: str, name: str, value: Any) -> Any:
+    """The padding of a window as it was given, for "same" depends on the image."""
+    checks.padding(owner, value)
+    return value
+
+
+def row_padding(owner: str, name: str, value: Any) -> Any:
+    """The padding of a window along one axis: an integer, (left, right), "same" or "valid"."""
+    checks.padding(owner, value if isinstance(value, str) else (0, value))
+    return value
+
+
+class _Images(Layer):
+    """An op of images, called with the settings of the layer."""
+
+    op: ClassVar[Callable[..., Tensor]]
+
+    def forward(self, x: TensorLike) -> Tensor:
+        """N H W C -> N OH OW C."""
+        return type(self).op(self._images(x), **self._settings())
+
+
+class OverOneRow(Module):
+    """Put before a layer of images: it takes sequences N L C, as images of one row."""
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: (_ALONG_H[name], value)
+                if name in _ALONG_H and not isinstance(value, str) else value
+                for name, value in super()._settings().items()}      # type: ignore[misc]
+
+    def forward(self, x: TensorLike) -> Tensor:
+        """N L C -> N OL C."""
+        made = x if isinstance(x, Tensor) else Tensor(x)
+        if made.ndim != 3:
+            raise ShapeError(f"{type(self).__name__}: x must hold sequences (N L C), got "
+                             f"{made.ndim} axes: {made.shape}")
+        y: Tensor = super().forward(ops.expand_dims(made, 1))
+        return ops.squeeze(y, 1)
+
+
+class MaxPool2D(_Images):
     """The largest pixel of each window, channel by channel: `tinygrad_cnn.max_pool2d`.
 
     Parameters
@@ -62,20 +88,15 @@ class MaxPool2D(_Pool):
     (2, 14, 14, 8)
     """
 
-    more: ClassVar[dict[str, Any]] = {"ties": "first"}
-
-    def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
-                 padding: Any = 0, ties: str = "first") -> None:
-        super().__init__(kernel_size, stride, padding=padding)
-        self.ties = checks.choice("MaxPool2D", "ties", ties, ("first", "split", "all"))
-
-    def forward(self, x: Any) -> Tensor:
-        """N H W C -> N OH OW C."""
-        return ops.max_pool2d(self._images(x), kernel_size=self.kernel_size, stride=self.stride,
-                              padding=self.padding, ties=self.ties)
+    op = ops.max_pool2d
+    kernel_size: int | Pair = setting(checks.pair, default=2, shown="value", minimum=1)
+    stride: int | Pair | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
+    padding: Padding = setting(window_padding, default=0)
+    ties: str = setting(checks.choice, default="first", kw_only=True,
+                        options=("first", "split", "all"))
 
 
-class AvgPool2D(_Pool):
+class AvgPool2D(_Images):
     """The mean of each window, channel by channel: `tinygrad_cnn.avg_pool2d`.
 
     Parameters
@@ -92,26 +113,39 @@ class AvgPool2D(_Pool):
            [1., 1.]])
     """
 
-    more: ClassVar[dict[str, Any]] = {"count_include_pad": True}
-
-    def __init__(self, kernel_size: int | Pair = 2, stride: int | Pair | None = None, *,
-                 padding: Any = 0, count_include_pad: bool = True) -> None:
-        super().__init__(kernel_size, stride, padding=padding)
-        self.count_include_pad = checks.flag("AvgPool2D", "count_include_pad", count_include_pad)
-
-    def forward(self, x: Any) -> Tensor:
-        """N H W C -> N OH OW C."""
-        return ops.avg_pool2d(self._images(x), kernel_size=self.kernel_size, stride=self.stride,
-                              padding=self.padding, count_include_pad=self.count_include_pad)
+    op = ops.avg_pool2d
+    kernel_size: int | Pair = setting(checks.pair, default=2, shown="value", minimum=1)
+    stride: int | Pair | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
+    padding: Padding = setting(window_padding, default=0)
+    count_include_pad: bool = setting(checks.flag, default=True, kw_only=True)
 
 
-class GlobalAvgPool2D(Module):
-    """The mean of each channel over the whole image.
+class MaxPool1D(OverOneRow, MaxPool2D):
+    """`MaxPool2D` for sequences: N L C -> N OL C.  Padding is an integer or (left, right).
 
-    Parameters
-    ----------
-    keepdims : bool, default False
-        Give (N, 1, 1, C) instead of (N, C).
+    >>> MaxPool1D(2)([[[1.0], [3.0], [2.0], [0.0]]]).data.ravel()
+    array([3., 2.], dtype=float32)
+    """
+
+    kernel_size: int = setting(checks.integer, default=2, shown="value", minimum=1)
+    stride: int | None = setting(checks.integer, default=None, like="kernel_size", minimum=1)
+    padding: int | Pair | str = setting(row_padding, default=0)
+
+
+class AvgPool1D(OverOneRow, AvgPool2D):
+    """`AvgPool2D` for sequences: N L C -> N OL C.  Padding is an integer or (left, right).
+
+    >>> AvgPool1D(2)([[[1.0], [3.0], [2.0], [0.0]]]).data.ravel()
+    array([2., 1.], dtype=float32)
+    """
+
+    kernel_size: int = setting(checks.integer, default=2, shown="value", minimum=1)
+    stride: int | None = setting(checks.integer, default=None, like="kernel_size", minimum=1)
+    padding: int | Pair | str = setting(row_padding, default=0)
+
+
+class GlobalAvgPool2D(_Images):
+    """The mean of each channel over the whole image: N H W C -> N C, or N 1 1 C.
 
     References
     ----------
@@ -121,22 +155,15 @@ class GlobalAvgPool2D(Module):
     --------
     >>> GlobalAvgPool2D()(np.ones((2, 4, 4, 3))).shape
     (2, 3)
+    >>> GlobalAvgPool2D(keepdims=True)(np.ones((2, 4, 4, 3))).shape
+    (2, 1, 1, 3)
     """
 
-    def __init__(self, keepdims: bool = False) -> None:
-        super().__init__()
-        self.keepdims = checks.flag("GlobalAvgPool2D", "keepdims", keepdims)
-
-    def forward(self, x: Any) -> Tensor:
-        """N H W C -> N C."""
-        return ops.global_avg_pool2d(self._images(x), keepdims=self.keepdims)
-
-    def extra_repr(self) -> str:
-        """What is not the default."""
-        return show(keepdims=(self.keepdims, False))
+    op = ops.global_avg_pool2d
+    keepdims: bool = setting(checks.flag, default=False)
 
 
-class Pad2D(Module):
+class Pad2D(_Images):
     """Put more pixels around images.
 
     Parameters
@@ -161,26 +188,12 @@ class Pad2D(Module):
     (1, 8, 8, 3)
     """
 
-    def __init__(self, pad_width: Any, *, mode: str = "constant", value: float = 0.0) -> None:
-        super().__init__()
-        owner = type(self).__name__
-        self.pad_width = checks.pad_width(owner, pad_width)
-        modes = ("constant", "reflect", "edge", "wrap")
-        if mode not in modes:
-            raise SettingError(f"{owner}: mode {mode!r} has no adjoint; choose from "
-                               f"{', '.join(modes)}")
-        self.mode = mode
-        self.value = checks.number(owner, "value", value, finite=False)
-
-    def forward(self, x: Any) -> Tensor:
-        """N H W C -> N (H + top + bottom) (W + left + right) C."""
-        return ops.pad(self._images(x), self.pad_width, mode=self.mode, value=self.value)
-
-    def extra_repr(self) -> str:
-        """Widths, and what is not the default."""
-        down, across = self.pad_width
-        one = down[0] if down == across and down[0] == down[1] else self.pad_width
-        return show(one, mode=(self.mode, "constant"), value=(self.value, 0.0))
+    op = ops.pad
+    pad_width: int | Pair | Sides = setting(
+        lambda owner, name, value: checks.pad_width(owner, value, name=name))
+    mode: str = setting(checks.choice, default="constant",
+                        options=("constant", "reflect", "edge", "wrap"))
+    value: float = setting(checks.number, default=0.0, finite=False)
 
 
 class ZeroPad2D(Pad2D):
@@ -190,5 +203,5 @@ class ZeroPad2D(Pad2D):
     (1, 5, 5, 3)
     """
 
-    def __init__(self, pad_width: Any) -> None:
+    def __init__(self, pad_width: int | Pair | Sides) -> None:
         super().__init__(pad_width)

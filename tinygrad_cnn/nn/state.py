@@ -115,7 +115,7 @@ def _array(owner: str, name: str, value: Any) -> Array:
     try:
         return as_array(value)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{owner}: {name} is no array: {error}") from error
+        raise CheckpointError(f"{owner}: {name} is no array: {error}") from None
 
 
 _CONVERT = ("convert every weight, square ones too: w.T for Linear, w.transpose(2, 3, 1, 0) for "

@@ -2,7 +2,7 @@
 
 The files, each of which may import the ones before it: ``declare``, ``elementwise``,
 ``activation``, ``shape``, ``reduction``, ``linear``, ``convolution``, ``pooling``, ``normalize``,
-``loss``, ``random``, ``numpy_functions``, ``methods``.
+``loss``, ``random``, ``numpy_functions``, ``hooks``, ``methods``.
 """
 
 from tinygrad_cnn.ops import numpy_functions as numpy_functions

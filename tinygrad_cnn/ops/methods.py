@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
+from tinygrad_cnn.ops.hooks import register_hook, retain_grad
 from tinygrad_cnn.ops.reduction import broadcast_to
 from tinygrad_cnn.ops.shape import expand_dims, flatten, reshape, transpose
 
@@ -87,6 +89,7 @@ _OWN: dict[str, Callable[..., Any]] = {
     "movedim": lambda x, source, destination: FUNCTIONS[np.moveaxis](
         x, source, destination),
     "clip": _clip, "clamp": _clip,
+    "register_hook": register_hook, "retain_grad": retain_grad,
     "tolist": lambda x: as_array(x).tolist(), "dim": lambda x: x.ndim,
     "numel": lambda x: int(x.size),
     "eq": lambda x, other: x == other, "ne": lambda x, other: x != other,
@@ -97,8 +100,13 @@ _OWN: dict[str, Callable[..., Any]] = {
 
 def _method(name: str) -> Callable[..., Any] | None:
     """The function behind a method; one with an axis takes PyTorch's names as well."""
-    function = _OWN.get(name)
-    if function is None:
+    function: Any = _OWN.get(name)
+    if function is not None:
+        base = function
+        function = FunctionType(base.__code__, base.__globals__, name, base.__defaults__)
+        function.__qualname__ = name
+        function.__doc__ = base.__doc__ or f"See `tinygrad_cnn.{_SAME.get(name, name)}`."
+    else:
         called = _SAME.get(name, name)
         theirs = getattr(np, called, None)
         # NumPy's own also takes ddof= and the like, and is answered by an op.

@@ -126,9 +126,9 @@ def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: 
                         "tensor.numpy()")
     try:
         return function(*_values(args), **_values(settings))
-    except ValueError as error:
+    except Exception as error:
         if "read-only" not in str(error):
-            raise
+            raise error from None               # NumPy tries twice, and would show both
         raise TypeError(f"{what} would write into a tensor; write into an array, or into "
                         "tensor.data") from None
 

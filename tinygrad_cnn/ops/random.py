@@ -5,7 +5,7 @@ Random numbers are drawn at the public door; the op itself gets the mask as a se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from tinygrad_cnn.core import Tensor, apply, as_tensor
 from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels.elementwise import keep
-from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["default_generator", "dropout", "manual_seed"]
 
@@ -100,7 +100,8 @@ DROPOUT = register(Op(
 
 @register_function()
 def dropout(x: Any, *, p: float = 0.5, training: bool = True,
-            rng: np.random.Generator | None = None) -> Tensor:
+            rng: np.random.Generator | None = None,
+            noise_shape: Sequence[int] | None = None) -> Tensor:
     """Set a share ``p`` of the entries to 0 and divide the others by 1 − p, in training.
 
     Parameters
@@ -112,6 +113,8 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
         If False, ``x`` is returned as it is.
     rng : numpy.random.Generator, optional
         Where the mask is drawn from; the default generator (`manual_seed`) if not given.
+    noise_shape : sequence of int, optional
+        Shape of the mask, which is broadcast: (N, 1, 1, C) drops whole channels of images.
 
     Returns
     -------
@@ -141,6 +144,11 @@ def dropout(x: Any, *, p: float = 0.5, training: bool = True,
     if x.dtype.kind != "f":
         raise DTypeError(f"dropout: x is {x.dtype}, which cannot hold x / (1 − p); cast it: "
                          "x.astype(np.float32)")
-    kept = default_generator(rng).random(x.shape, dtype=np.float32) >= p
+    shape = x.shape if noise_shape is None else checks.sizes("dropout", "noise_shape", noise_shape)
+    if noise_shape is not None and broadcast("dropout", x=x.shape, noise_shape=shape) != x.shape:
+        raise ShapeError(f"dropout: noise_shape {shape} does not broadcast to {x.shape}")
+    kept = default_generator(rng).random(shape, dtype=np.float32) >= p
+    if shape != x.shape:
+        kept = np.array(np.broadcast_to(kept, x.shape))
     kept.flags.writeable = False                # so that recording it takes no copy
     return apply(DROPOUT, x, kept=kept, scale=float(1 / (1 - p)))

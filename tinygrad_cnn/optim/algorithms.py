@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,35 +11,39 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.optim.optimizer import (
     Array,
-    Check,
     Group,
     Optimizer,
     fraction,
     fractions,
     non_negative,
 )
+from tinygrad_cnn.settings import setting
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "RMSprop"]
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RAdam", "RMSprop"]
 
 
 class SGD(Optimizer):
     """Stochastic gradient descent, plain or with momentum.
 
-    g ← g + weight_decay · w;  v ← momentum · v + g, from v = 0;  then w ← w − lr · v, or with
-    nesterov w ← w − lr · (g + momentum · v).
+    g ← g + weight_decay · w;  v ← momentum · v + (1 − dampening) · g, from v = g;  then
+    w ← w − lr · v, or with nesterov w ← w − lr · (g + momentum · v).
 
     Parameters
     ----------
     params : iterable of Tensor, or of dict
         Such as ``model.parameters()``; groups and errors as in `Optimizer`.
-    lr : float
+    lr : float, default 1e-3
         Step size.
     momentum : float, default 0.0
         Share of the last step that is kept.
-    nesterov : bool, default False
-        Nesterov's momentum; needs one above 0.
+    dampening : float, default 0.0
+        Share of each new gradient that is left out, with momentum.
     weight_decay : float, default 0.0
         Adds weight_decay / 2 · Σ w² to the loss.
+    nesterov : bool, default False
+        Nesterov's momentum; needs one above 0, and no dampening.
+    maximize : bool, default False
+        Go up instead of down.  Every optimizer has it.
 
     References
     ----------
@@ -57,29 +60,28 @@ class SGD(Optimizer):
     array([0.8], dtype=float32)
     """
 
-    settings: ClassVar[dict[str, Check]] = {
-        "lr": non_negative, "momentum": non_negative, "nesterov": checks.flag,
-        "weight_decay": non_negative}
+    momentum: float = setting(non_negative, default=0.0)
+    dampening: float = setting(checks.number, default=0.0, minimum=0, maximum=1)
+    weight_decay: float = setting(non_negative, default=0.0)
+    nesterov: bool = setting(checks.flag, default=False)
     state_arrays: ClassVar[dict[str, str | None]] = {"velocity": "momentum"}
-
-    def __init__(self, params: Iterable[Any], lr: float, *, momentum: float = 0.0,
-                 nesterov: bool = False, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "nesterov": nesterov,
-                         "weight_decay": weight_decay})
 
     def check(self, group: Group) -> None:
         """Refuse settings that are out of their range."""
         super().check(group)
-        if group["nesterov"] and not group["momentum"]:
-            raise SettingError("SGD: nesterov needs a momentum above 0, got momentum=0")
+        if group["nesterov"] and (not group["momentum"] or group["dampening"]):
+            raise SettingError("SGD: nesterov needs a momentum above 0 and no dampening, got "
+                               f"momentum={group['momentum']:g}, dampening={group['dampening']:g}")
 
-    def update(self, w: Array, g: Array, state: dict[str, Array], s: Array, group: Group,
-               step: int) -> None:
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
         """Two passes over ``w``, and two or three more with momentum."""
         if group["momentum"]:
             velocity = state["velocity"]
             velocity *= group["momentum"]
-            velocity += g
+            if group["dampening"] and state["step"] > 1:
+                velocity += np.multiply(g, 1 - group["dampening"], out=s)
+            else:
+                velocity += g
             if group["nesterov"]:
                 np.multiply(velocity, group["momentum"], out=s)
                 g = np.add(s, g, out=s)
@@ -89,7 +91,28 @@ class SGD(Optimizer):
         w -= s
 
 
-class Adam(Optimizer):
+class _Moments(Optimizer):
+    """Optimizers with a running mean m and a running mean square v of the gradient."""
+
+    betas: tuple[float, float] = setting(fractions, default=(0.9, 0.999))
+    eps: float = setting(non_negative, default=1e-8)
+    weight_decay: float = setting(non_negative, default=0.0)
+    state_arrays: ClassVar[dict[str, str | None]] = {"mean": None, "square": None}
+
+    def average(self, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+        """m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²."""
+        beta1, beta2 = group["betas"]
+        mean, square = state["mean"], state["square"]
+        np.subtract(g, mean, out=s)                     # m + (1 − β1)(g − m) saves a pass
+        s *= 1 - beta1
+        mean += s
+        np.multiply(g, g, out=s)
+        s *= 1 - beta2
+        square *= beta2
+        square += s
+
+
+class Adam(_Moments):
     """Step by the running mean of the gradient over the root of its running square.
 
     g ← g + weight_decay · w;  m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²;  with
@@ -107,10 +130,13 @@ class Adam(Optimizer):
         Keeps the root away from 0.
     weight_decay : float, default 0.0
         Adds weight_decay / 2 · Σ w² to the loss.  `AdamW` is usually the better choice.
+    amsgrad : bool, default False
+        Take the largest v so far instead of v, so that the step size never grows.
 
     References
     ----------
-    Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980.
+    Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980; amsgrad: Reddi,
+    Kale & Kumar, *On the convergence of Adam and beyond*, arXiv:1904.09237.
 
     Examples
     --------
@@ -122,33 +148,21 @@ class Adam(Optimizer):
     array([0.9], dtype=float32)
     """
 
-    settings: ClassVar[dict[str, Check]] = {
-        "lr": non_negative, "betas": fractions, "eps": non_negative, "weight_decay": non_negative}
-    state_arrays: ClassVar[dict[str, str | None]] = {"mean": None, "square": None}
+    amsgrad: bool = setting(checks.flag, default=False)
+    state_arrays: ClassVar[dict[str, str | None]] = {**_Moments.state_arrays, "largest": "amsgrad"}
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, *,
-                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps,
-                                  "weight_decay": weight_decay})
-
-    def update(self, w: Array, g: Array, state: dict[str, Array], s: Array, group: Group,
-               step: int) -> None:
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
         """Move one piece; the corrections of m and v are moved into the step size and eps."""
+        self.average(g, state, s, group)
         beta1, beta2 = group["betas"]
-        mean, square = state["mean"], state["square"]
-        np.subtract(g, mean, out=s)                     # m + (1 − β1)(g − m) saves a pass
-        s *= 1 - beta1
-        mean += s
-        np.multiply(g, g, out=s)
-        s *= 1 - beta2
-        square *= beta2
-        square += s
-        root = math.sqrt(1 - beta2 ** step)
+        square = state["square"]
+        if group["amsgrad"]:
+            square = np.maximum(state["largest"], square, out=state["largest"])
+        root = math.sqrt(1 - beta2 ** state["step"])
         np.sqrt(square, out=s)
         s += group["eps"] * root
-        np.divide(mean, s, out=s)
-        s *= group["lr"] * root / (1 - beta1 ** step)
+        np.divide(state["mean"], s, out=s)
+        s *= group["lr"] * root / (1 - beta1 ** state["step"])
         w -= s
 
 
@@ -159,7 +173,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps
+    params, lr, betas, eps, amsgrad
         As in `Adam`.
     weight_decay : float, default 0.01
         Share of each weight that is taken off in a step, times lr.
@@ -178,12 +192,78 @@ class AdamW(Adam):
     array([0.85], dtype=float32)
     """
 
+    weight_decay: float = setting(non_negative, default=0.01)
     decoupled_decay: ClassVar[bool] = True
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, *,
-                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.01) -> None:
-        super().__init__(params, lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+class NAdam(_Moments):
+    """`Adam` with Nesterov's momentum: m looks one step ahead.
+
+    With μ_t = β1 · (1 − 0.96^(t · momentum_decay) / 2) and the product M_t of μ_1 ... μ_t,
+    w ← w − lr · (μ_(t+1) · m / (1 − M_(t+1)) + (1 − μ_t) · g / (1 − M_t)) / (√v̂ + eps).
+
+    References
+    ----------
+    Dozat, *Incorporating Nesterov momentum into Adam*, ICLR workshop 2016.
+    """
+
+    lr: float = setting(non_negative, default=2e-3)
+    momentum_decay: float = setting(non_negative, default=4e-3)
+    decoupled_weight_decay: bool = setting(checks.flag, default=False)
+    state_numbers: ClassVar[dict[str, float]] = {"step": 0, "momentum_product": 1.0}
+
+    def _momentum(self, group: Group, step: int) -> float:
+        beta: float = group["betas"][0]
+        return beta * (1 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
+
+    def advance(self, state: dict[str, Any], group: Group) -> None:
+        """Count the step, and multiply its momentum into the product of all."""
+        super().advance(state, group)
+        state["momentum_product"] *= self._momentum(group, state["step"])
+
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+        """Move one piece of a parameter, by the mean and by the gradient."""
+        self.average(g, state, s, group)
+        step, product = state["step"], state["momentum_product"]
+        now, ahead = (self._momentum(group, t) for t in (step, step + 1))
+        np.sqrt(state["square"], out=s)
+        s *= 1 / math.sqrt(1 - group["betas"][1] ** step)
+        s += group["eps"]
+        w -= g / s * (group["lr"] * (1 - now) / (1 - product))
+        np.divide(state["mean"], s, out=s)
+        s *= group["lr"] * ahead / (1 - product * ahead)
+        w -= s
+
+
+class RAdam(_Moments):
+    """`Adam` that steps by the mean alone until the running square can be trusted.
+
+    With ρ∞ = 2 / (1 − β2) − 1 and ρ = ρ∞ − 2 t · β2^t / (1 − β2^t):  if ρ > 5,
+    w ← w − lr · r · m̂ / √v̂, r² = (ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ);  else w ← w − lr · m̂.
+
+    References
+    ----------
+    Liu et al., *On the variance of the adaptive learning rate and beyond*, arXiv:1908.03265.
+    """
+
+    decoupled_weight_decay: bool = setting(checks.flag, default=False)
+
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+        """Move one piece of a parameter."""
+        self.average(g, state, s, group)
+        (beta1, beta2), t = group["betas"], state["step"]
+        rate, known = group["lr"] / (1 - beta1 ** t), 1 - beta2 ** t
+        most = 2 / (1 - beta2) - 1
+        length = most - 2 * t * beta2 ** t / known
+        if length > 5:
+            np.sqrt(state["square"], out=s)
+            s += group["eps"]
+            np.divide(state["mean"], s, out=s)
+            s *= rate * math.sqrt(known * (length - 4) * (length - 2) * most
+                                  / ((most - 4) * (most - 2) * length))
+        else:
+            np.multiply(state["mean"], rate, out=s)
+        w -= s
 
 
 class RMSprop(Optimizer):
@@ -221,20 +301,16 @@ class RMSprop(Optimizer):
     array([0.98], dtype=float32)
     """
 
-    settings: ClassVar[dict[str, Check]] = {
-        "lr": non_negative, "alpha": fraction, "eps": non_negative, "momentum": non_negative,
-        "centered": checks.flag, "weight_decay": non_negative}
+    lr: float = setting(non_negative, default=1e-2)
+    alpha: float = setting(fraction, default=0.99)
+    eps: float = setting(non_negative, default=1e-8)
+    weight_decay: float = setting(non_negative, default=0.0)
+    momentum: float = setting(non_negative, default=0.0)
+    centered: bool = setting(checks.flag, default=False)
     state_arrays: ClassVar[dict[str, str | None]] = {
         "square": None, "mean": "centered", "velocity": "momentum"}
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-2, *, alpha: float = 0.99,
-                 eps: float = 1e-8, momentum: float = 0.0, centered: bool = False,
-                 weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum,
-                                  "centered": centered, "weight_decay": weight_decay})
-
-    def update(self, w: Array, g: Array, state: dict[str, Array], s: Array, group: Group,
-               step: int) -> None:
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
         """Move one piece of a parameter."""
         alpha, square = group["alpha"], state["square"]
         square *= alpha
@@ -262,7 +338,7 @@ class RMSprop(Optimizer):
         w -= s
 
 
-class AdaGrad(Optimizer):
+class Adagrad(Optimizer):
     """Divide the gradient by the root of the sum of all its squares.
 
     g ← g + weight_decay · w;  v ← v + g²;  at step t,
@@ -284,25 +360,20 @@ class AdaGrad(Optimizer):
     Examples
     --------
     >>> w = Parameter([1.0])
-    >>> optimizer = AdaGrad([w], lr=0.1)
+    >>> optimizer = Adagrad([w], lr=0.1)
     >>> (w * w).sum().backward()
     >>> optimizer.step()                            # 1 − 0.1 · 2 / √4
     >>> w.data
     array([0.9], dtype=float32)
     """
 
-    settings: ClassVar[dict[str, Check]] = {
-        "lr": non_negative, "lr_decay": non_negative, "eps": non_negative,
-        "weight_decay": non_negative}
+    lr: float = setting(non_negative, default=1e-2)
+    lr_decay: float = setting(non_negative, default=0.0)
+    weight_decay: float = setting(non_negative, default=0.0)
+    eps: float = setting(non_negative, default=1e-10, kw_only=True)
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None}
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-2, *, lr_decay: float = 0.0,
-                 eps: float = 1e-10, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "lr_decay": lr_decay, "eps": eps,
-                                  "weight_decay": weight_decay})
-
-    def update(self, w: Array, g: Array, state: dict[str, Array], s: Array, group: Group,
-               step: int) -> None:
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
         """Move one piece of a parameter."""
         square = state["square"]
         np.multiply(g, g, out=s)
@@ -310,5 +381,65 @@ class AdaGrad(Optimizer):
         np.sqrt(square, out=s)
         s += group["eps"]
         np.divide(g, s, out=s)
-        s *= group["lr"] / (1 + (step - 1) * group["lr_decay"])
+        s *= group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
         w -= s
+
+
+class Adadelta(Optimizer):
+    """Divide the gradient by its running root mean square, and multiply by that of the steps.
+
+    v ← rho · v + (1 − rho) · g²;  d = g · √(u + eps) / √(v + eps);  u ← rho · u + (1 − rho) · d²;
+    w ← w − lr · d.
+
+    References
+    ----------
+    Zeiler, *ADADELTA: an adaptive learning rate method*, arXiv:1212.5701.
+    """
+
+    lr: float = setting(non_negative, default=1.0)
+    rho: float = setting(fraction, default=0.9)
+    eps: float = setting(non_negative, default=1e-6)
+    weight_decay: float = setting(non_negative, default=0.0)
+    state_arrays: ClassVar[dict[str, str | None]] = {"square": None, "steps": None}
+
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+        """Move one piece of a parameter."""
+        rho, eps = group["rho"], group["eps"]
+        square, steps = state["square"], state["steps"]
+        square *= rho
+        square += np.multiply(np.multiply(g, g, out=s), 1 - rho, out=s)
+        np.divide(np.sqrt(steps + eps), np.sqrt(np.add(square, eps, out=s), out=s), out=s)
+        s *= g
+        steps *= rho
+        steps += (1 - rho) * s * s
+        s *= group["lr"]
+        w -= s
+
+
+class Lion(Optimizer):
+    """Step by the sign of a mean of the gradient: every weight moves by lr.
+
+    w ← w · (1 − lr · weight_decay);  w ← w − lr · sign(β1 · m + (1 − β1) · g);
+    m ← β2 · m + (1 − β2) · g.  Usual rates are a tenth of those of `AdamW`.
+
+    References
+    ----------
+    Chen et al., *Symbolic discovery of optimization algorithms*, arXiv:2302.06675.
+    """
+
+    lr: float = setting(non_negative, default=1e-4)
+    betas: tuple[float, float] = setting(fractions, default=(0.9, 0.99))
+    weight_decay: float = setting(non_negative, default=0.0)
+    state_arrays: ClassVar[dict[str, str | None]] = {"mean": None}
+    decoupled_decay: ClassVar[bool] = True
+
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+        """Move one piece of a parameter."""
+        (beta1, beta2), mean = group["betas"], state["mean"]
+        change = g - mean
+        np.add(mean, np.multiply(change, 1 - beta1, out=s), out=s)
+        np.sign(s, out=s)
+        s *= group["lr"]
+        w -= s
+        change *= 1 - beta2
+        mean += change

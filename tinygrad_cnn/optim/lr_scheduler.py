@@ -9,20 +9,40 @@ drifts and a run can be resumed anywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
 from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.optim.optimizer import Optimizer, fraction, non_negative
+from tinygrad_cnn.settings import Declared, setting, show
 
-__all__ = ["CosineAnnealingLR", "LRScheduler", "LinearWarmup", "OneCycleLR", "ReduceLROnPlateau",
-           "StepLR"]
+__all__ = ["ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR",
+           "LRScheduler", "LambdaLR", "LinearLR", "LinearWarmup", "MultiStepLR", "OneCycleLR",
+           "PolynomialLR", "ReduceLROnPlateau", "SequentialLR", "StepLR"]
 
 
-class LRScheduler:
+def _optimizer(owner: str, name: str, value: Any) -> Optimizer:
+    if not isinstance(value, Optimizer):
+        raise DTypeError(f"{owner}: optimizer must be an Optimizer, got {value!r}")
+    return value
+
+
+def _milestones(owner: str, name: str, value: Any) -> tuple[int, ...]:
+    """Counts of steps, each above the one before."""
+    found = checks.sizes(owner, name, value, minimum=1)
+    if any(a >= b for a, b in pairwise(found)):
+        raise SettingError(f"{owner}: {name} must rise, got {value!r}")
+    return found
+
+
+class LRScheduler(Declared):
     """Base of the schedules: the count of steps, the first rates, and saving.
+
+    A subclass declares its settings and defines `get_lr`.
 
     Parameters
     ----------
@@ -44,14 +64,13 @@ class LRScheduler:
         If a setting is out of its range.
     """
 
-    needs_loss: bool = False
+    needs_loss: ClassVar[bool] = False
+    optimizer: Optimizer = setting(_optimizer, shown="never")
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise DTypeError(f"{self._owner}: optimizer must be an Optimizer, got {optimizer!r}")
-        self.optimizer = optimizer
+    def setup(self) -> None:
+        """Note the first rates, and set those of the first step."""
         self.steps = 0
-        self._first = [float(group["lr"]) for group in optimizer.param_groups]
+        self._first = self._found = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._set()
 
     @property
@@ -82,6 +101,16 @@ class LRScheduler:
         for i, group in self._groups():
             group["lr"] = self.get_lr(self.steps, self._first[i])
 
+    def _restart(self, found: list[float]) -> None:
+        """Start from other rates than those that were found when the schedule was made."""
+        if self._first == self._found:                  # rates that it does not have from elsewhere
+            self._first = found
+        self._found = found
+
+    def __repr__(self) -> str:
+        rates = ", ".join(f"{group['lr']:.4g}" for group in self.optimizer.param_groups)
+        return f"{self._owner}({show(self)}): lr {rates} after {self.steps} steps"
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if the run had not stopped.
 
@@ -107,7 +136,7 @@ class LRScheduler:
             self._load_more(owner, entries)
         except (KeyError, TypeError, SettingError) as error:
             raise CheckpointError(f"{owner}: the state is damaged or was not made by "
-                                  f"{self._owner}.state_dict ({error})") from error
+                                  f"{self._owner}.state_dict ({error})") from None
         self._first, self.steps = first, steps
         self._set()
 
@@ -120,44 +149,124 @@ def _between(first: float, last: float, part: float) -> float:
     return last + (first - last) / 2 * (1 + math.cos(math.pi * part))
 
 
+# ---- formulas ------------------------------------------------------------------------------------
+
 class StepLR(LRScheduler):
     """Multiply the rate by gamma every so many steps: lr = first · gamma^⌊t / step_size⌋.
 
-    Parameters
-    ----------
-    step_size : int
-        Steps between two drops.
-    gamma : float, default 0.1
-        Factor of a drop.
-
-    Examples
-    --------
     >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
     >>> schedule = StepLR(optimizer, 2, gamma=0.5)
     >>> for _ in range(5):
     ...     print(optimizer.lr, end=" ")
     ...     schedule.step()
     1.0 1.0 0.5 0.5 0.25
+    >>> schedule
+    StepLR(2, gamma=0.5): lr 0.25 after 5 steps
     """
 
-    def __init__(self, optimizer: Optimizer, step_size: int, *, gamma: float = 0.1) -> None:
-        self.step_size = checks.integer(self._owner, "step_size", step_size, minimum=1)
-        self.gamma = non_negative(self._owner, "gamma", gamma)
-        super().__init__(optimizer)
+    step_size: int = setting(checks.integer, minimum=1)
+    gamma: float = setting(non_negative, default=0.1)
 
     def get_lr(self, t: int, first: float) -> float:
         """The rate after ``t`` steps."""
         return first * self.gamma ** (t // self.step_size)
 
 
+class MultiStepLR(LRScheduler):
+    """Multiply the rate by gamma at each milestone, a count of steps.
+
+    >>> schedule = MultiStepLR(SGD([Parameter([0.0])], lr=1.0), [2, 3])
+    >>> [round(schedule.get_lr(t, 1.0), 4) for t in range(5)]
+    [1.0, 1.0, 0.1, 0.01, 0.01]
+    """
+
+    milestones: Sequence[int] = setting(_milestones)
+    gamma: float = setting(non_negative, default=0.1)
+
+    def get_lr(self, t: int, first: float) -> float:
+        """The rate after ``t`` steps."""
+        return first * self.gamma ** bisect_right(self.milestones, t)
+
+
+class ExponentialLR(LRScheduler):
+    """Multiply the rate by gamma at each step: lr = first · gamma^t."""
+
+    gamma: float = setting(non_negative)
+
+    def get_lr(self, t: int, first: float) -> float:
+        """The rate after ``t`` steps."""
+        return first * self.gamma ** t
+
+
+class ConstantLR(LRScheduler):
+    """lr = first · factor for ``total_iters`` steps, then the first rate."""
+
+    factor: float = setting(checks.number, default=1 / 3, minimum=0, maximum=1)
+    total_iters: int = setting(checks.integer, default=5, minimum=0)
+
+    def get_lr(self, t: int, first: float) -> float:
+        """The rate after ``t`` steps."""
+        return first * self.factor if t < self.total_iters else first
+
+
+class LinearLR(LRScheduler):
+    """From first · start_factor to first · end_factor in a straight line of ``total_iters`` steps.
+
+    >>> schedule = LinearLR(SGD([Parameter([0.0])], lr=1.0), 0.5, total_iters=2)
+    >>> [schedule.get_lr(t, 1.0) for t in range(4)]
+    [0.5, 0.75, 1.0, 1.0]
+    """
+
+    start_factor: float = setting(checks.number, default=1 / 3, minimum=0, maximum=1)
+    end_factor: float = setting(checks.number, default=1.0, minimum=0, maximum=1)
+    total_iters: int = setting(checks.integer, default=5, minimum=1)
+
+    def get_lr(self, t: int, first: float) -> float:
+        """The rate after ``t`` steps."""
+        part = min(t / self.total_iters, 1.0)
+        return first * (self.start_factor + (self.end_factor - self.start_factor) * part)
+
+
+class PolynomialLR(LRScheduler):
+    """lr = first · (1 − t / total_iters)^power, then 0."""
+
+    total_iters: int = setting(checks.integer, default=5, minimum=1)
+    power: float = setting(non_negative, default=1.0)
+
+    def get_lr(self, t: int, first: float) -> float:
+        """The rate after ``t`` steps."""
+        return first * (1 - min(t / self.total_iters, 1.0)) ** self.power
+
+
+def _function(owner: str, name: str, value: Any) -> Callable[[int], float]:
+    if not callable(value):
+        raise SettingError(f"{owner}: {name} must be callable, got {value!r}")
+    return value
+
+
+class LambdaLR(LRScheduler):
+    """lr = first · f(t), for a function of your own; a saved state does not hold the function.
+
+    >>> schedule = LambdaLR(SGD([Parameter([0.0])], lr=1.0), lambda t: 1 / (1 + t))
+    >>> [schedule.get_lr(t, 1.0) for t in range(4)]
+    [1.0, 0.5, 0.333..., 0.25]
+    """
+
+    lr_lambda: Callable[[int], float] = setting(_function)
+
+    def get_lr(self, t: int, first: float) -> float:
+        """The rate after ``t`` steps."""
+        return first * non_negative(self._owner, f"lr_lambda({t})", vars(self)["lr_lambda"](t))
+
+
 class CosineAnnealingLR(LRScheduler):
-    """lr = min_lr + (first − min_lr) / 2 · (1 + cos(π t / total_steps)), then min_lr.
+    """lr = eta_min + (first − eta_min) / 2 · (1 + cos(π t / T_max)), then eta_min.
 
     Parameters
     ----------
-    total_steps : int
+    T_max : int
         Steps from the first rate to the last.
-    min_lr : float, default 0.0
+    eta_min : float, default 0.0
         The last rate.
 
     References
@@ -171,14 +280,34 @@ class CosineAnnealingLR(LRScheduler):
     [1.0, 0.8536, 0.5, 0.1464, 0.0, 0.0]
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, *, min_lr: float = 0.0) -> None:
-        self.total_steps = checks.integer(self._owner, "total_steps", total_steps, minimum=1)
-        self.min_lr = non_negative(self._owner, "min_lr", min_lr)
-        super().__init__(optimizer)
+    T_max: int = setting(checks.integer, minimum=1)
+    eta_min: float = setting(non_negative, default=0.0)
 
     def get_lr(self, t: int, first: float) -> float:
         """The rate after ``t`` steps."""
-        return _between(first, self.min_lr, min(t / self.total_steps, 1.0))
+        return _between(first, self.eta_min, min(t / self.T_max, 1.0))
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """`CosineAnnealingLR` again and again: after T_0 steps, then T_0 · T_mult, T_0 · T_mult², ...
+
+    >>> schedule = CosineAnnealingWarmRestarts(SGD([Parameter([0.0])], lr=1.0), 2, T_mult=2)
+    >>> [round(schedule.get_lr(t, 1.0), 4) for t in range(7)]
+    [1.0, 0.5, 1.0, 0.8536, 0.5, 0.1464, 1.0]
+    """
+
+    T_0: int = setting(checks.integer, minimum=1)
+    T_mult: int = setting(checks.integer, default=1, minimum=1)
+    eta_min: float = setting(non_negative, default=0.0)
+
+    def get_lr(self, t: int, first: float) -> float:
+        """The rate after ``t`` steps."""
+        length = self.T_0
+        if self.T_mult == 1:
+            t %= length
+        while t >= length:
+            t, length = t - length, length * self.T_mult
+        return _between(first, self.eta_min, t / length)
 
 
 class OneCycleLR(LRScheduler):
@@ -215,36 +344,29 @@ class OneCycleLR(LRScheduler):
     [0.04, 0.181, 0.52, 0.859, 1.0, 0.905, 0.655, 0.346, 0.095, 0.0]
     """
 
-    def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int, *,
-                 pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4,
-                 momentum: tuple[float, float] | None = None) -> None:
-        self.total_steps = checks.integer(self._owner, "total_steps", total_steps, minimum=1)
-        self.pct_start = checks.number(self._owner, "pct_start", pct_start, minimum=0, maximum=1)
-        self.div_factor = checks.number(self._owner, "div_factor", div_factor, minimum=1)
-        self.final_div_factor = checks.number(self._owner, "final_div_factor", final_div_factor,
-                                              minimum=1)
-        self.momentum = None
-        super().__init__(optimizer)
-        count = len(optimizer.param_groups)
-        rates = list(max_lr) if isinstance(max_lr, (list, tuple)) else [max_lr] * count
-        if len(rates) != count:
-            raise SettingError(f"{self._owner}: max_lr has {len(rates)} rates for {count} groups")
-        self._first = [non_negative(self._owner, "max_lr", rate) for rate in rates]
-        if momentum is not None:
-            self.momentum = self._momentum_bounds(momentum)
-        self._set()
+    max_lr: float | Sequence[float] = setting(
+        lambda owner, name, value: tuple(non_negative(owner, name, v) for v in value)
+        if isinstance(value, (list, tuple)) else non_negative(owner, name, value))
+    total_steps: int = setting(checks.integer, minimum=1)
+    pct_start: float = setting(checks.number, default=0.3, kw_only=True, minimum=0, maximum=1)
+    div_factor: float = setting(checks.number, default=25.0, kw_only=True, minimum=1)
+    final_div_factor: float = setting(checks.number, default=1e4, kw_only=True, minimum=1)
+    momentum: tuple[float, float] | None = setting(
+        lambda owner, name, value: _low_and_high(owner, value), default=None, kw_only=True)
 
-    def _momentum_bounds(self, momentum: Any) -> tuple[float, float]:
-        if not isinstance(momentum, (list, tuple)) or len(momentum) != 2:
-            raise SettingError(f"OneCycleLR: momentum must be (low, high), got {momentum!r}")
-        low, high = (fraction(self._owner, "momentum", m) for m in momentum)
-        if low > high:
-            raise SettingError(f"OneCycleLR: momentum must be (low, high), got {momentum!r}")
-        for group in self.optimizer.param_groups:
+    def setup(self) -> None:
+        """Compare the settings with the groups."""
+        groups = self.optimizer.param_groups
+        rates: Any = self.max_lr if isinstance(self.max_lr, tuple) else [self.max_lr] * len(groups)
+        if len(rates) != len(groups):
+            raise SettingError(f"{self._owner}: max_lr has {len(rates)} rates for {len(groups)} "
+                               "groups")
+        for group in groups if self.momentum else ():
             if "betas" not in group and not group.get("momentum"):
                 raise SettingError(f"OneCycleLR: {type(self.optimizer).__name__} has no momentum "
                                    "to cycle; leave out momentum=, or give the optimizer one")
-        return low, high
+        self.steps, self._found, self._first = 0, [], list(rates)
+        self._set()
 
     def _along(self, t: int, start: float, peak: float, end: float) -> float:
         """The cycle from ``start`` over ``peak`` to ``end``, after ``t`` steps."""
@@ -271,7 +393,94 @@ class OneCycleLR(LRScheduler):
                 group["momentum"] = now
 
 
-class LinearWarmup(LRScheduler):
+def _low_and_high(owner: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not value[0] <= value[1]:
+        raise SettingError(f"{owner}: momentum must be (low, high), got {value!r}")
+    return fraction(owner, "momentum", value[0]), fraction(owner, "momentum", value[1])
+
+
+# ---- schedules of schedules ----------------------------------------------------------------------
+
+class SequentialLR(LRScheduler):
+    """One schedule after another: each begins when the count of steps reaches its milestone.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    schedulers : sequence of LRScheduler
+        New ones, of this optimizer.
+    milestones : sequence of int
+        One fewer: the steps at which the second, the third, ... begins.
+
+    Examples
+    --------
+    >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
+    >>> parts = [LinearLR(optimizer, 0.5, total_iters=2), ExponentialLR(optimizer, 0.5)]
+    >>> schedule = SequentialLR(optimizer, parts, [2])
+    >>> for _ in range(5):
+    ...     print(optimizer.lr, end=" ")
+    ...     schedule.step()
+    0.5 0.75 1.0 0.5 0.25
+    """
+
+    schedulers: Sequence[LRScheduler] = setting(
+        lambda owner, name, value: list(value))
+    milestones: Sequence[int] = setting(_milestones)
+
+    def setup(self) -> None:
+        """Let each part start from the rates before any of them was made."""
+        parts, self.steps = self.schedulers, 0
+        if len(parts) != len(self.milestones) + 1:
+            raise SettingError(f"{self._owner}: {len(parts)} schedulers need one milestone fewer, "
+                               f"got {len(self.milestones)}")
+        for part in parts:
+            if not isinstance(part, LRScheduler) or part.optimizer is not self.optimizer:
+                raise SettingError(f"{self._owner}: schedulers must be schedules of the same "
+                                   f"optimizer, got {part!r}")
+            _new(self._owner, part)
+        # A schedule sets its first rate when it is made, which the next one finds.
+        made = [[part.get_lr(0, first) for first in part._first] for part in parts]
+        for (before, after), rates in zip(pairwise(parts), made, strict=False):
+            if after._found == rates:
+                after._restart(before._found or after._found)
+        self.needs_loss = any(part.needs_loss for part in parts)    # type: ignore[misc]
+        self._first = self._found = parts[0]._found
+        parts[0]._set()
+
+    def get_lr(self, t: int, first: float) -> float:
+        """The rate after ``t`` steps, where no part needs a loss."""
+        i = bisect_right(self.milestones, t)
+        return self.schedulers[i].get_lr(t - (0, *self.milestones)[i], first)
+
+    def step(self, loss: Any = None) -> None:
+        """Take a step of the part whose turn it is, or begin the next part."""
+        self.steps += 1
+        part = self.schedulers[bisect_right(self.milestones, self.steps)]
+        if self.steps in self.milestones:
+            part._set()
+        else:
+            part.step(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its own steps, and under ``"schedulers"`` the state of each part by its position."""
+        return super().state_dict() | {"schedulers": {
+            str(i): part.state_dict() for i, part in enumerate(self.schedulers)}}
+
+    def _load_more(self, owner: str, entries: Mapping[str, Any]) -> None:
+        for i, part in enumerate(self.schedulers):
+            part.load_state_dict(entries["schedulers"][str(i)])
+
+    def _set(self) -> None:
+        self.schedulers[bisect_right(self.milestones, self.steps)]._set()
+
+
+def _new(owner: str, schedule: LRScheduler) -> None:
+    if schedule.steps:
+        raise SettingError(f"{owner}: {type(schedule).__name__} has stepped {schedule.steps} "
+                           "times already; wrap it when it is new")
+
+
+class LinearWarmup(SequentialLR):
     """Rise in a straight line to the first rate of another schedule, then follow that.
 
     For t ≤ warm_steps, lr = first · (start_factor + (1 − start_factor) · t / warm_steps); then the
@@ -300,44 +509,16 @@ class LinearWarmup(LRScheduler):
     0.5 0.75 1.0 0.5 0.25
     """
 
-    def __init__(self, after: LRScheduler | Optimizer, warm_steps: int, *,
+    def __init__(self, after: LRScheduler | Optimizer, warm_steps: int,
                  start_factor: float = 0.1) -> None:
-        self.warm_steps = checks.integer(self._owner, "warm_steps", warm_steps, minimum=1)
-        self.start_factor = checks.number(self._owner, "start_factor", start_factor, minimum=0,
-                                          maximum=1)
-        self.after = after if isinstance(after, LRScheduler) else None
-        if self.after is not None and self.after.steps:
-            raise SettingError(f"LinearWarmup: {type(after).__name__} has stepped "
-                               f"{self.after.steps} times already; wrap it when it is new")
-        optimizer: Any = after if self.after is None else self.after.optimizer
-        super().__init__(optimizer)
-        self.needs_loss = self.after is not None and self.after.needs_loss
-
-    def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps, up to the end of the rise."""
-        part = min(t / self.warm_steps, 1.0)
-        return first * (self.start_factor + (1 - self.start_factor) * part)
-
-    def step(self, loss: Any = None) -> None:
-        """Go on to the next rate; ``loss`` is for the schedule that follows."""
-        self.steps += 1
-        if self.steps <= self.warm_steps:
-            self._set()
-        elif self.after is not None:
-            self.after.step(loss)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its own steps, and under ``"after"`` those of the schedule that follows."""
-        more = {} if self.after is None else {"after": self.after.state_dict()}
-        return super().state_dict() | more
-
-    def _load_more(self, owner: str, entries: Mapping[str, Any]) -> None:
-        if self.after is not None:
-            self.after.load_state_dict(entries["after"])
-
-    def _set(self) -> None:
-        if self.steps <= self.warm_steps:               # beyond it, the rates are not ours
-            super()._set()
+        warm_steps = checks.integer(self._owner, "warm_steps", warm_steps, minimum=1)
+        start_factor = checks.number(self._owner, "start_factor", start_factor, minimum=0,
+                                     maximum=1)
+        if not isinstance(after, LRScheduler):
+            after = ConstantLR(_optimizer(self._owner, "after", after), 1.0, 0)
+        _new(self._owner, after)
+        rise = LinearLR(after.optimizer, start_factor, 1.0, warm_steps)
+        super().__init__(after.optimizer, [rise, after], [warm_steps])
 
 
 class ReduceLROnPlateau(LRScheduler):
@@ -355,7 +536,9 @@ class ReduceLROnPlateau(LRScheduler):
     patience : int, default 10
         Steps without improvement that are let pass.
     threshold : float, default 1e-4
-        Share of the best value by which a better one must differ.
+        By which a better value must differ from the best.
+    threshold_mode : {"rel", "abs"}, default "rel"
+        Whether the threshold is a share of the best value, or a difference.
     cooldown : int, default 0
         Steps after a drop that do not count.
     min_lr : float, default 0.0
@@ -371,20 +554,20 @@ class ReduceLROnPlateau(LRScheduler):
     1.0 1.0 1.0 0.5 0.5
     """
 
-    needs_loss = True
+    needs_loss: ClassVar[bool] = True
+    mode: str = setting(checks.choice, default="min", options=("min", "max"))
+    factor: float = setting(fraction, default=0.1)
+    patience: int = setting(checks.integer, default=10, minimum=0)
+    threshold: float = setting(non_negative, default=1e-4)
+    threshold_mode: str = setting(checks.choice, default="rel", options=("rel", "abs"))
+    cooldown: int = setting(checks.integer, default=0, minimum=0)
+    min_lr: float = setting(non_negative, default=0.0)
 
-    def __init__(self, optimizer: Optimizer, *, mode: str = "min", factor: float = 0.1,
-                 patience: int = 10, threshold: float = 1e-4, cooldown: int = 0,
-                 min_lr: float = 0.0) -> None:
-        self.mode = checks.choice(self._owner, "mode", mode, ("min", "max"))
-        self.factor = fraction(self._owner, "factor", factor)
-        self.patience = checks.integer(self._owner, "patience", patience, minimum=0)
-        self.threshold = non_negative(self._owner, "threshold", threshold)
-        self.cooldown = checks.integer(self._owner, "cooldown", cooldown, minimum=0)
-        self.min_lr = non_negative(self._owner, "min_lr", min_lr)
-        self._best = math.inf if mode == "min" else -math.inf
+    def setup(self) -> None:
+        """Begin to count."""
+        self._best = math.inf if self.mode == "min" else -math.inf
         self._bad = self._resting = self._drops = 0
-        super().__init__(optimizer)
+        super().setup()
 
     def get_lr(self, t: int, first: float) -> float:
         """The rate after the drops so far; ``t`` does not matter."""
@@ -408,7 +591,8 @@ class ReduceLROnPlateau(LRScheduler):
 
     def _better(self, value: float) -> bool:
         sign = 1 if self.mode == "min" else -1
-        margin = 0.0 if math.isinf(self._best) else self.threshold * abs(self._best)
+        size = abs(self._best) if self.threshold_mode == "rel" else 1.0
+        margin = 0.0 if math.isinf(self._best) else self.threshold * size
         return sign * value < sign * self._best - margin
 
     def state_dict(self) -> dict[str, Any]:

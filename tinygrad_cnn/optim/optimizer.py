@@ -1,6 +1,6 @@
 """What every optimizer shares: parameter groups, settings, state, steps in place, and saving.
 
-An optimizer is a rule over plain arrays (``update``), with its settings and state arrays declared;
+An optimizer is a rule over plain arrays (``update``), with its settings and state declared;
 this file checks, walks the parameters, decays, prints and saves.  Large parameters are cut into
 blocks that stay in the cache while the rule passes over them several times; buffers are made once.
 Gradients are only read.
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Parameter, Tensor, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError, GradientError, SettingError
+from tinygrad_cnn.settings import Declared, setting
 
 __all__ = ["Optimizer"]
 
 Array = NDArray[Any]
 Group = dict[str, Any]
+Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Check = Callable[[str, str, Any], Any]                  # owner, name, value -> value in one form
 
 _BLOCK = 32_768                                         # entries: 128 kB of float32, a few to an L2
@@ -38,24 +40,50 @@ def fractions(owner: str, name: str, value: Any) -> tuple[float, float]:
     return fraction(owner, name, value[0]), fraction(owner, name, value[1])
 
 
-class Optimizer:
+def _as_given(owner: str, name: str, value: Any) -> Any:
+    return value                                        # a group checks its parameters
+
+
+class _OfGroups:
+    """A setting as an attribute: read from the first group, written into every group."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, made: Optimizer | None, owner: type[Optimizer]) -> Any:
+        if made is None:
+            raise AttributeError(f"type {owner.__name__} has no {self.name}; an optimizer has")
+        return made.param_groups[0][self.name]
+
+    def __set__(self, made: Optimizer, value: Any) -> None:
+        checked = [{**group, self.name: value} for group in made.param_groups]
+        for group in checked:
+            made.check(group)
+        for group, new in zip(made.param_groups, checked, strict=True):
+            group[self.name] = new[self.name]
+
+
+class Optimizer(Declared):
     """Base of the optimizers: parameter groups, and the state of each parameter.
 
-    A subclass declares ``settings`` and ``state_arrays``, and defines `update`.
+    A subclass declares settings and ``state_arrays``, and defines `update`.
 
     Parameters
     ----------
     params : iterable of Tensor, or of dict
         Leaves that require a gradient, such as ``model.parameters()``; or groups, each a dictionary
         with the key ``"params"`` and settings of its own, such as ``"lr"``.
-    defaults : mapping
-        The settings of groups that do not say otherwise.
+    lr : float, default 1e-3
+        Step size.
+    maximize : bool, default False
+        Go up instead of down.
 
     Attributes
     ----------
     param_groups : list of dict
         Each with ``"params"`` and every setting; settings may be changed between steps, which is
-        what schedules do.
+        what schedules do.  Every setting is an attribute too: ``optimizer.lr = 0.1`` sets it in
+        every group.
 
     Raises
     ------
@@ -68,19 +96,29 @@ class Optimizer:
         If something is not a tensor of float32 or float64.
     """
 
-    #: The settings, and how each is checked.
-    settings: ClassVar[dict[str, Check]] = {}
+    params: Params = setting(_as_given)
+    lr: float = setting(non_negative, default=1e-3)
+    maximize: bool = setting(checks.flag, default=False, kw_only=True)
+
     #: The arrays kept for each parameter, zeros at first -> the setting that asks for it, if any.
     state_arrays: ClassVar[dict[str, str | None]] = {}
+    #: The numbers kept for each parameter -> the first value.
+    state_numbers: ClassVar[dict[str, float]] = {"step": 0}
     #: Whether ``weight_decay`` shrinks the weights themselves, or is added to the gradient.
     decoupled_decay: ClassVar[bool] = False
 
-    def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
-        self.defaults = dict(defaults)
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for name in cls._names_of_settings():
+            setattr(cls, name, _OfGroups(name))
+
+    def keep(self, settings: dict[str, Any]) -> None:
+        """Make the groups."""
+        given = _listed(self._owner, settings.pop("params"))
+        self.defaults = settings
         self.param_groups: list[Group] = []
-        self._state: dict[int, dict[str, Any]] = {}     # position -> arrays, and the count of steps
+        self._state: dict[int, dict[str, Any]] = {}     # position -> arrays and numbers
         self._buffers: dict[np.dtype[Any], tuple[Array, Array]] = {}
-        given = _listed(self._owner, params)
         for group in given if given and isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
 
@@ -88,14 +126,18 @@ class Optimizer:
 
     def check(self, group: Group) -> None:
         """Refuse settings that are out of their range, and bring them into one form."""
-        for name, check in self.settings.items():
-            group[name] = check(self._owner, name, group[name])
+        for name in self._names_of_settings():
+            group[name] = self.declared[name].checked(self, name, group[name])
 
-    def update(self, w: Array, g: Array, state: dict[str, Array], s: Array, group: Group,
-               step: int) -> None:
+    def advance(self, state: dict[str, Any], group: Group) -> None:
+        """Bring the numbers in the state of a parameter up to date, before it is moved."""
+        state["step"] += 1
+
+    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
         """Move ``w``, a flat piece of a parameter, in place; its gradient ``g`` is only read.
 
-        ``s`` is a buffer of the same size, ``step`` counts from 1.
+        ``state`` has the pieces of the arrays, and the numbers, such as the ``"step"``, which
+        counts from 1; ``s`` is a buffer of the same size.
         """
         raise NotImplementedError
 
@@ -110,10 +152,9 @@ class Optimizer:
         """Every parameter, in the order of the groups."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the first group."""
-        return float(self.param_groups[0]["lr"])
+    @classmethod
+    def _names_of_settings(cls) -> list[str]:
+        return [name for name in cls.declared if name != "params"]
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters under ``"params"``, with settings of their own.
@@ -128,10 +169,10 @@ class Optimizer:
             hint = '; the key is "params"' if isinstance(group, Mapping) else ""
             raise SettingError(f"{owner}: a group must be a dictionary with the key \"params\", "
                                f"got {_brief(group)}{hint}")
-        unknown = set(group) - set(self.settings) - {"params"}
+        unknown = set(group) - set(self.declared)
         if unknown:
             raise SettingError(f"{owner}: a group has the unknown settings {sorted(unknown)}; "
-                               f"choose from {', '.join(self.settings)}")
+                               f"choose from {', '.join(self._names_of_settings())}")
         several = _listed(owner, group["params"])
         _check_parameters(owner, several, self.parameters)
         made = {**self.defaults, **group, "params": several}
@@ -140,10 +181,11 @@ class Optimizer:
 
     # ---- steps
 
-    def zero_grad(self) -> None:
-        """Set ``grad`` of every parameter to None."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set ``grad`` of every parameter to None, or to zeros where there is one."""
         for parameter in self.parameters:
-            parameter.grad = None
+            parameter.grad = (None if set_to_none or parameter.grad is None
+                              else Tensor(np.zeros_like(parameter.grad._data)))
 
     def step(self) -> None:
         """Move every parameter that has a gradient, in place.
@@ -157,22 +199,26 @@ class Optimizer:
         for group in self.param_groups:
             self.check(group)
         for position, parameter, names, group in list(self._moving()):  # checked before any moves
-            w, state = writable(parameter), self._state.setdefault(position, {"step": 0})
+            state = self._state.setdefault(position, dict(self.state_numbers))
+            w = writable(parameter)
             for name in names:
                 if name not in state:
                     state[name] = np.zeros(w.shape, w.dtype)
-            state["step"] += 1
-            buffer, decayed = self._buffers_for(w.dtype)
+            self.advance(state, group)
+            numbers = {name: state[name] for name in self.state_numbers}
+            buffer, changed = self._buffers_for(w.dtype)
             decay = group.get("weight_decay", 0.0)
+            decoupled = group.get("decoupled_weight_decay", self.decoupled_decay)
             for w_block, g, *held in _blocks(w, parameter.grad._data, [state[k] for k in names]):
                 n = w_block.size
-                if decay and self.decoupled_decay:
+                if group["maximize"]:
+                    g = np.negative(g, out=changed[:n])
+                if decay and decoupled:
                     w_block *= 1 - group["lr"] * decay
                 elif decay:
-                    np.multiply(w_block, decay, out=decayed[:n])
-                    g = np.add(decayed[:n], g, out=decayed[:n])
-                self.update(w_block, g, dict(zip(names, held, strict=True)), buffer[:n], group,
-                            state["step"])
+                    g = np.add(np.multiply(w_block, decay, out=buffer[:n]), g, out=changed[:n])
+                self.update(w_block, g, numbers | dict(zip(names, held, strict=True)), buffer[:n],
+                            group)
 
     def _names(self, group: Group) -> list[str]:
         """The state arrays that a parameter of this group needs."""
@@ -215,8 +261,8 @@ class Optimizer:
         """Everything needed to go on as if the run had not stopped, copied.
 
         ``"algorithm"``: the name of the class; ``"param_groups"``: position -> settings, with
-        ``"params"`` the number of them; ``"state"``: position of a parameter -> ``"step"`` and
-        arrays.  Positions are strings, as JSON and array files need.
+        ``"params"`` the number of them; ``"state"``: position of a parameter -> ``"step"``, other
+        numbers and arrays.  Positions are strings, as JSON and array files need.
 
         >>> SGD([Parameter([1.0])], 0.1).state_dict()["param_groups"]["0"]["lr"]
         0.1
@@ -238,7 +284,7 @@ class Optimizer:
             state = self._read_state(owner, entries, groups)
         except (KeyError, TypeError, AttributeError, SettingError) as error:
             raise CheckpointError(f"{owner}: the state is damaged or was not made by "
-                                  f"{self._owner}.state_dict ({error})") from error
+                                  f"{self._owner}.state_dict ({error})") from None
         for group, settings in zip(self.param_groups, groups, strict=True):
             group.update(settings)
         self._state = state
@@ -256,9 +302,9 @@ class Optimizer:
         settings = []
         for i, group in enumerate(self.param_groups):
             found = {k: v for k, v in saved[str(i)].items() if k != "params"}
-            if set(found) != set(self.settings):
+            if set(found) != set(self._names_of_settings()):
                 raise CheckpointError(f"{owner}: group {i} has the settings {sorted(found)}, "
-                                      f"expected {sorted(self.settings)}")
+                                      f"expected {sorted(self._names_of_settings())}")
             checked = {**group, **found}
             self.check(checked)
             settings.append({k: checked[k] for k in found})
@@ -281,8 +327,9 @@ class Optimizer:
             if missing := set(needed[position]) - set(saved):
                 raise CheckpointError(f"{owner}: the state of {self._name(position)} lacks "
                                       f"{', '.join(sorted(missing))}")
-            own: dict[str, Any] = {"step": step}
-            for name in set(saved) - {"step"}:
+            own: dict[str, Any] = {name: checks.number(owner, name, saved[name])
+                                   for name in self.state_numbers} | {"step": step}
+            for name in set(saved) - set(self.state_numbers):
                 array = np.asarray(saved[name])
                 if array.shape != data.shape or array.dtype != data.dtype:
                     raise CheckpointError(
@@ -295,7 +342,8 @@ class Optimizer:
     def __repr__(self) -> str:
         lines = []
         for group in self.param_groups:
-            settings = ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
+            settings = ", ".join(f"{k}={group[k]}" for k in self._names_of_settings()
+                                 if k == "lr" or group[k] != self.declared[k].default)
             count = len(group["params"])
             lines.append(f"{count} parameter{'s' * (count != 1)}: {settings}")
         return f"{self._owner}({lines[0]})" if len(lines) == 1 else "\n  ".join(

@@ -1,4 +1,4 @@
-"""Recognise a known mistake by the figure that it gives.
+"""Recognize a known mistake by the figure that it gives.
 
 The fingerprints are data: a list of mistakes, each with the wrong figures that it leads to in
 published exercises.  A figure that is wrong in a known way then comes with its cause.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, grad, gradients
-from tinygrad_cnn.core.graph import blank, changed, no_grad
+from tinygrad_cnn.core.graph import changed, no_grad, placeholder
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op, Sample
 from tinygrad_cnn.errors import GraphFreedError
 from tinygrad_cnn.testing.cases import Case, forced, is_derived
@@ -476,7 +476,7 @@ def reads_what_is_declared(case: Case) -> None:
     if y.node is None or y.node.inputs is None:
         return
     whole = case.full(tensors)
-    unread = [blank(t.shape, t.dtype) if t is not None and i in op.unsaved else t
+    unread = [placeholder(t.shape, t.dtype) if t is not None and i in op.unsaved else t
               for i, t in enumerate(whole)]
     plain = case.pull(case.arrays, ct)
     for k in case.here.wanted:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
-from tinygrad_cnn.core import Tensor
+from numpy.typing import ArrayLike
+
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.viz.capture import Recording, Watch, describe, describe_module, watch
 from tinygrad_cnn.viz.compare import GraphDifference, assert_graph_unchanged, diff
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram
 from tinygrad_cnn.viz.dot import Engine, engines, to_dot
-from tinygrad_cnn.viz.figure import Figure, load
+from tinygrad_cnn.viz.figure import Figure, Settings, load
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
@@ -34,25 +36,12 @@ on_first_use(__name__)
 
 
 def graph(output: Tensor, *, gradients: bool = True, watch: Watch | None = None,
-          **settings: Any) -> Figure:
+          **settings: Unpack[Settings]) -> Figure:
     """Draw what led to a tensor; ``tensor.graph()`` calls this.
 
-    Parameters
-    ----------
-    output : Tensor
-        A loss, or any tensor that recorded ops made.
-    gradients : bool, default True
-        Replay the backward pass privately, so that gradients show.  No ``grad`` is touched.
-    watch : Watch, optional
-        One that saw the step; then it may be drawn after ``backward()``.
-    **settings
-        Of `Figure`: ``level``, ``color``, ``scale``, ``open``, ``limit``, ``theme``, ``engine`` and
-        ``title``.
-
-    Raises
-    ------
-    VizError
-        If nothing is recorded behind the tensor, its graph was freed, or a setting is unknown.
+    ``gradients`` asks for a private replay of the backward pass: no ``grad`` is touched.  With
+    ``watch``, a `Watch` that saw the step, it may be drawn after ``backward()``.  The settings are
+    those of `Figure`.  A VizError says that nothing is recorded, or that the graph was freed.
 
     Examples
     --------
@@ -67,7 +56,8 @@ def graph(output: Tensor, *, gradients: bool = True, watch: Watch | None = None,
     return Figure(describe(output, gradients=gradients, watch=watch), **settings)
 
 
-def graph_of_module(module: Module, x: Any, *, labels: Any = None, **settings: Any) -> Figure:
+def graph_of_module(module: Module, x: TensorLike | tuple[TensorLike, ...], *,
+                    labels: ArrayLike | None = None, **settings: Unpack[Settings]) -> Figure:
     """Draw a model as it computes one batch; ``model.graph(x)`` calls this.
 
     A copy of the model runs: weights, ``grad``, running averages and random state stay as they are.
@@ -76,22 +66,11 @@ def graph_of_module(module: Module, x: Any, *, labels: Any = None, **settings: A
     return Figure(describe_module(module, x, labels), **settings)
 
 
-def animate(output: Tensor | Figure, path: str | os.PathLike[str], **settings: Any) -> Path:
-    """Write the backward pass in motion as one SVG that needs no script.
+def animate(output: Tensor | Figure, path: str | os.PathLike[str],
+            **settings: Unpack[Settings]) -> Path:
+    """Write the backward pass in motion as one SVG without script; ``path`` ends with ``.svg``.
 
-    Parameters
-    ----------
-    output : Tensor or Figure
-        A loss whose graph is alive, or its figure.
-    path : str or path
-        Ends with ``.svg``.
-    **settings
-        Of `graph`, if a tensor is given.
-
-    Raises
-    ------
-    VizError
-        If no gradient is recorded, or the path cannot be written.
+    ``output`` is a loss whose graph is alive, with settings as in `graph`, or its figure.
     """
     figure = output if isinstance(output, Figure) else graph(output, **settings)
     return figure.animate(path)

@@ -10,9 +10,9 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_cnn.core import Tensor, grad, writable
+from tinygrad_cnn.core import Tensor, TensorLike, grad, writable
 from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import VizError
@@ -25,7 +25,7 @@ __all__ = ["feature_map_arrays", "grad_cam_arrays", "loss_grid", "saliency_array
 Array = NDArray[Any]
 
 
-def _images(owner: str, x: Any) -> Array:
+def _images(owner: str, x: TensorLike) -> Array:
     array = x._data if isinstance(x, Tensor) else np.asarray(x)
     if array.ndim != 4:
         raise VizError(f"{owner}: images have the shape (N, H, W, C), got {array.shape}")
@@ -47,7 +47,7 @@ def _run(owner: str, model: Module, x: Tensor, layer: str) -> tuple[Tensor, Tens
     return scores, seen[-1]
 
 
-def _score(owner: str, output: Tensor, target: Any) -> Tensor:
+def _score(owner: str, output: Tensor, target: ArrayLike | None) -> Tensor:
     """The sum of each image's score of its target class; the top class where none is given."""
     if output.ndim != 2:
         raise VizError(f"{owner}: the model should return scores (N, K), got {output.shape}")
@@ -59,7 +59,7 @@ def _score(owner: str, output: Tensor, target: Any) -> Tensor:
     return output[np.arange(len(classes)), classes].sum()
 
 
-def feature_map_arrays(model: Module, x: Any, layer: str) -> Array:
+def feature_map_arrays(model: Module, x: TensorLike, layer: str) -> Array:
     """The output of a layer for images x (N, H, W, C).
 
     ``layer`` is the path of a part, ``"conv1"`` or ``"features.0"``.  A VizError says that there is
@@ -70,21 +70,11 @@ def feature_map_arrays(model: Module, x: Any, layer: str) -> Array:
     return output._data
 
 
-def saliency_arrays(model: Module, x: Any, target: Any = None) -> Array:
+def saliency_arrays(model: Module, x: TensorLike, target: ArrayLike | None = None) -> Array:
     """How much each pixel moves the score of a class: max over c of abs(∂score / ∂x[n, h, w, c]).
 
-    Parameters
-    ----------
-    model : Module
-        Returns scores (N, K).
-    x : array_like, shape (N, H, W, C)
-        Images.
-    target : int or array_like of int, shape (N,), optional
-        Classes; the top class of each image if not given.
-
-    Returns
-    -------
-    ndarray, shape (N, H, W)
+    The model returns scores (N, K) for images x (N, H, W, C); ``target`` is a class, or one for
+    each image, by default the top one.  The result has the shape (N, H, W).
 
     References
     ----------
@@ -98,7 +88,8 @@ def saliency_arrays(model: Module, x: Any, target: Any = None) -> Array:
     return np.asarray(np.abs(found._data).max(axis=3))
 
 
-def grad_cam_arrays(model: Module, x: Any, layer: str, target: Any = None) -> Array:
+def grad_cam_arrays(model: Module, x: TensorLike, layer: str,
+                    target: ArrayLike | None = None) -> Array:
     """Where a layer saw evidence for a class.
 
     cam[n, i, j] = max(0, Σ_c α[n, c] · A[n, i, j, c]) with α[n, c] the mean over i, j of
@@ -136,32 +127,14 @@ def _stretched(maps: Array, size: tuple[int, ...]) -> Array:
     return maps
 
 
-def loss_grid(model: Module, x: Any, labels: Any, *, span: float = 1.0, points: int = 21,
-              seed: int = 0) -> tuple[Array, Array]:
-    """The loss on a plane through the weights, along two random directions.
+def loss_grid(model: Module, x: TensorLike, labels: ArrayLike, *, span: float = 1.0,
+              points: int = 21, seed: int = 0) -> tuple[Array, Array]:
+    """The loss on a plane through the weights, along two random directions: ``(steps, losses)``.
 
     Each direction is a normal draw whose every filter (last axis) is scaled to the norm of the
     model's own filter, so that the picture does not depend on how weights are scaled; biases and
-    other vectors stay.
-
-    Parameters
-    ----------
-    model : Module
-        Returns scores (N, K).
-    x, labels : array_like
-        One batch; the loss is its cross entropy.
-    span : float, default 1.0
-        How far to go both ways, in units of the directions; above 0.
-    points : int, default 21
-        Along each axis, at least 2; the loss is computed ``points²`` times.
-    seed : int, default 0
-        Of the directions.
-
-    Returns
-    -------
-    steps : ndarray, shape (points,)
-    losses : ndarray, shape (points, points)
-        losses[i, j] at step j along the first and i along the second direction.
+    other vectors stay.  The loss is the cross entropy of one batch; losses[i, j] is that at step j
+    along the first and i along the second direction, of ``points`` steps from -span to span.
 
     References
     ----------

@@ -20,10 +20,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn.contexts import block
-from tinygrad_cnn.core import Detached, Parameter, Tensor, gradients, source_of
+from tinygrad_cnn.core import Detached, Parameter, Tensor, TensorLike, gradients, source_of
 from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import GradientError, VizError
@@ -383,7 +383,7 @@ class Watch(Observer):
             for source in self.ops[k].inputs if k >= 0 else ():
                 readers.setdefault(source, self.ops[k])
         unnamed = [k for k in order if k < 0 and not self.leaves[k].facts["name"]]
-        alone = {k for k in unnamed if self.leaves[k].facts["role"] == "input"}
+        alone = {k for k in order if k < 0 and self.leaves[k].facts["role"] == "input"}
         given = {k: "x" if alone == {k} else self.leaves[k].facts["role"] for k in unnamed}
         entries = tuple(self._op_entry(k, index, root, k == output) if k >= 0 else
                         self._leaf_entry(k, given.get(k, ""), names or {}, readers[k], root)
@@ -515,27 +515,12 @@ def watch() -> Iterator[Watch]:
 
 def describe(output: Tensor, *, gradients: bool = True, title: str = "",
              watch: Watch | None = None) -> Recording:
-    """What led to ``output``, as plain data.
+    """What led to ``output``, as plain data; ``title`` replaces the name of the outermost module.
 
-    Gradients come from the first of these that is there: a `watch` that saw the step; a private
-    replay of the backward pass, if the graph is alive and the output is one number; the ``grad`` of
-    the parameters.  No ``grad``, graph or random state of the caller changes.
-
-    Parameters
-    ----------
-    output : Tensor
-        A loss, or any tensor that ops made.
-    gradients : bool, default True
-        Whether to replay the backward pass.
-    title : str
-        Instead of the name of the outermost module.
-    watch : Watch, optional
-        One that has ended; the one around the call is found by itself.
-
-    Raises
-    ------
-    VizError
-        If no op is recorded behind the tensor, or its graph was freed.
+    Gradients come from the first of these that is there: a `watch` that saw the step (one around
+    the call is found by itself); a private replay of the backward pass, if the graph is alive and
+    the output is one number; the ``grad`` of the leaves.  No ``grad``, graph or random state of the
+    caller changes.  A VizError says that no op is recorded, or that the graph was freed.
     """
     seen = watch or _watching.get()
     node = output.node
@@ -591,26 +576,13 @@ def _replay(output: Tensor, observer: Watch) -> None:
 
 # ---- a model and one batch -----------------------------------------------------------------------
 
-def describe_module(model: Module, x: Any, labels: Any = None, *, title: str = "") -> Recording:
-    """Run a copy of a model on one batch, and describe what it did.
+def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
+                    labels: ArrayLike | None = None, *, title: str = "") -> Recording:
+    """Run a copy of a model on one batch ``x``, as ``forward`` takes it, and describe what it did.
 
-    The model itself stays as it is: weights, ``grad``, running averages and random state.
-
-    Parameters
-    ----------
-    model : Module
-        What to draw.
-    x : Tensor, array_like, or a tuple of them
-        One batch, as ``forward`` takes it.
-    labels : array_like, optional
-        Classes, shape (N,); with them the cross entropy is computed and gradients show.
-    title : str
-        Instead of the class of the model.
-
-    Raises
-    ------
-    VizError
-        If ``x`` is missing, or the model does not return one tensor.
+    With ``labels``, classes of shape (N,), the cross entropy is computed and gradients show.  The
+    model itself stays as it is: weights, ``grad``, running averages and random state.  A VizError
+    says that ``x`` is missing, or that the model does not return one tensor.
     """
     kind = type(model).__name__
     if x is None:
@@ -646,7 +618,7 @@ def describe_module(model: Module, x: Any, labels: Any = None, *, title: str = "
     return replace(found, unreached=missing) if labels is not None else found
 
 
-def _as_input(value: Any, name: str) -> Tensor:
+def _as_input(value: TensorLike, name: str) -> Tensor:
     """A tensor of its own with the name of the argument, which the picture shows."""
     if isinstance(value, Tensor):
         return Tensor(value._data, requires_grad=value.requires_grad, name=value.name or name)

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.viz.capture import Entry, Recording, describe, entry_names
-from tinygrad_cnn.viz.figure import Figure
+from tinygrad_cnn.viz.figure import Figure, Settings
 from tinygrad_cnn.viz.labels import shape_text
 from tinygrad_cnn.viz.text import canonical, canonical_line
 
@@ -24,23 +24,11 @@ _MOST_ALIGNED = 20_000
 
 def assert_graph_unchanged(figure: Figure | Tensor, path: str | os.PathLike[str], *,
                            batch: str | None = "N", update: bool | None = None) -> None:
-    """Fail a test if the structure of a graph is not the one in a file.
+    """Fail a test if the structure of a graph is not the one in the text file ``path``.
 
-    Parameters
-    ----------
-    figure : Figure or Tensor
-        The graph.
-    path : str or path
-        A text file, written by a first run with ``TINYGRAD_CNN_UPDATE_GRAPHS=1``.
-    batch : str or None, default "N"
-        Written for the size of the batch, so that the test holds for every batch size.
-    update : bool, optional
-        Write the file instead of reading it; by default what the environment variable says.
-
-    Raises
-    ------
-    AssertionError
-        With a line diff if the graph differs, or with a hint if the file is missing.
+    A first run with ``TINYGRAD_CNN_UPDATE_GRAPHS=1``, or ``update=True``, writes the file.
+    ``batch`` stands for the size of the batch, so that the test holds for every size.  The
+    AssertionError holds a line diff, or a hint if the file is missing.
     """
     recording = figure.recording if isinstance(figure, Figure) else describe(figure,
                                                                              gradients=False)
@@ -83,21 +71,19 @@ class GraphDifference:
                           *(f"+ {line}" for line in self.added),
                           *(f"- {old}\n+ {new}" for old, new in self.changed)])
 
-    def figure(self, **settings: Any) -> Figure:
+    def figure(self, **settings: Unpack[Settings]) -> Figure:
         """The two graphs in one picture: new cards with +, old ones with −, changed ones marked."""
-        return Figure(self.merged, changes=self.marks, **{"level": "operators", **settings})
+        settings.setdefault("level", "operators")
+        return Figure(self.merged, changes=self.marks, **settings)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return {**self.figure()._repr_mimebundle_(), "text/plain": str(self)}
 
 
 def diff(old: Figure | Recording, new: Figure | Recording) -> GraphDifference:
     """Compare the structure of two graphs: ops, settings, shapes and wiring, not values.
 
-    Raises
-    ------
-    VizError
-        If the graphs have more than 20,000 tensors together, too many to align.
+    A VizError says that 20,000 tensors together are too many to align.
 
     Examples
     --------

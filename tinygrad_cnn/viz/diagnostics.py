@@ -38,19 +38,8 @@ def problems(recording: Recording, *, severity: str | None = None,
              learning_rate: float | None = None) -> tuple[Problem, ...]:
     """Everything that looks wrong with a run, in the order of the recording; empty if healthy.
 
-    Parameters
-    ----------
-    recording : Recording
-        What `viz.describe` gives; ``fig.recording``.
-    severity : "error" or "warning", optional
-        Keep only these.
-    learning_rate : float, optional
-        Of plain gradient descent; with it the size of the steps is judged too.
-
-    Raises
-    ------
-    VizError
-        If ``severity`` is neither.
+    ``severity`` keeps only "error" or "warning".  With ``learning_rate``, of plain gradient
+    descent, the size of the steps is judged too.
     """
     if severity not in (None, "error", "warning"):
         raise VizError(f"problems: severity {severity!r} is unknown; choose error or warning")

@@ -136,6 +136,7 @@ class Diagram:
     scale: Scale
     notes: tuple[str, ...] = ()
     opened: tuple[str, ...] = ()
+    direction: str = "TB"                   # or LR
 
     def backward(self) -> tuple[Edge, ...]:
         """The edges that carry a gradient, in the order in which the engine sent it."""
@@ -170,13 +171,7 @@ _SHORT = {"batch_norm": "norm", "layer_norm": "norm", "conv2d": "conv"}
 def draw(recording: Recording, *, level: str = "auto", color: str = "grad",
          scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
          title: str | None = None, changes: Mapping[int, str] | None = None) -> Diagram:
-    """Fold a recording and write its cards; the settings are those of `Figure`.
-
-    Raises
-    ------
-    VizError
-        If a setting is unknown.
-    """
+    """Fold a recording and write its cards; settings and errors are those of `Figure`."""
     if color not in COLORS:
         raise VizError(f"graph: color {color!r} is unknown; choose from {', '.join(COLORS)}")
     if scale not in ("decades", "fit"):
@@ -354,7 +349,8 @@ class _Writer:
             seed = last.role == "loss" and value == 1
             if last.gradient.bad:           # no color of the ramp: it is no size
                 return Row("text", "", f"grad {number(value)}")
-            shown = ", ".join(map(number, last.gradient.few or (value,)))
+            few = last.gradient.few if last.size == 1 or not last.scope else ()
+            shown = ", ".join(map(number, few or (value,)))
             return Row("bar", "grad 1 (seed)" if seed else f"grad {shown}",
                        fraction=_log_fraction(value, self.ramp), levels=(self.ramp.level(value),))
         total = self.totals[self.color]
@@ -439,14 +435,20 @@ class _Writer:
     @staticmethod
     def _values(e: Entry) -> Row | None:
         """The entries of a small tensor, unless its card says them anyway."""
-        few = e.value.few if e.value is not None and e.role not in ("constant", "loss") else ()
+        few = e.value.few if e.value is not None and e.role not in ("constant", "loss") \
+            and (e.size == 1 or not e.scope) else ()
         return Row("text", f"= {', '.join(f'{v:.4g}' for v in few)}") if few else None
 
     def _op(self, unit: _Unit, i: int) -> Card:
         e = self.entries[i]
-        leaves = [self.entries[j] for j in self._inside(unit) if j != i]
-        weights = " · ".join(f"{p.name} {shape_text(p.shape)}" for p in leaves
-                             if p.role == "parameter")
+        inside = [j for j in self._inside(unit) if j != i]
+        leaves = [self.entries[j] for j in inside]
+        shared = [j for j in e.inputs if not self.entries[j].op and j not in inside
+                  and self.unit_of[j].part is not None]
+        weights = " · ".join(
+            f"{self.entries[j].name} {shape_text(self.entries[j].shape)}"
+            + (" shared" if j in shared or len(set(self.readers[j])) > 1 else "")
+            for j in (*inside, *shared) if self.entries[j].role == "parameter")
         constants = " · ".join(f"{p.name} {p.note}".strip() for p in leaves if p.role == "constant")
         rows = [Row("text", " · ".join(filter(None, (*e.settings, constants, e.note)))),
                 Row("text", weights), self._values(e), self._cost(e.seconds, e.flops, e.kept),
@@ -554,7 +556,10 @@ class _Writer:
         return tuple(replace(e, id=f"e{k}", step=step.get(k, -1)) for k, e in enumerate(made))
 
     def _flows(self) -> Iterator[tuple[int, int, bool]]:
-        """``(reader, place of the input, whether it is the deepest)``, once a value and card."""
+        """``(reader, place of the input, whether it is the deepest)``, once a value and card.
+
+        A parameter inside the card of its first reader sends no line to others: it is no data.
+        """
         depth: list[int] = []
         seen = set()
         for i, e in enumerate(self.entries):
@@ -564,7 +569,8 @@ class _Writer:
             trunk = max(e.inputs, key=lambda j: depth[j], default=-1)
             for k, j in enumerate(e.inputs):
                 key = (j, self.unit_of[i].id)
-                if self.unit_of[j] is not self.unit_of[i] and key not in seen:
+                folded = not self.entries[j].op and self.unit_of[j].part is not None
+                if self.unit_of[j] is not self.unit_of[i] and key not in seen and not folded:
                     seen.add(key)
                     yield i, k, j == trunk
 
@@ -581,7 +587,7 @@ class _Writer:
         tip = f"{self.names[j]} → {self.names[i]} | {shape} {source.dtype}" \
             + (f" | gradient {gradient}" if gradient else "")
         return Edge("", *ends, "" if beside else shape, gradient,
-                    -1 if sent is None else scale.level(abs(sent)), trunk and not beside, tip=tip)
+                    scale.level(abs(sent)) if sent else -1, trunk and not beside, tip=tip)
 
 
 def _bundle(group: list[Edge]) -> Edge:

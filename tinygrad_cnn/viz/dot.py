@@ -1,147 +1,83 @@
-"""DOT text of a diagram, and the programs of Graphviz that draw it.
+"""DOT text of a diagram, and the programs of Graphviz, which place what the own layout leaves.
 
-Every word passes through `escape`; names and ids in DOT are serial numbers, never a user's word.
-What engines get wrong shapes this file: a list of fonts loses its widths without pango, so there
-is one, Arial; an empty ``<FONT>`` loses the label; nested tables stretch unless they are fixed.
-
-No shell is used, no program in the current folder is run, and standard output is the only way back.
+A program only says where everything is: cards are drawn by `svg` whoever placed them.  Every word
+passes through `escape`; names and ids in DOT are serial numbers, never a user's word.  No shell is
+used, no program in the current folder is run, and standard output is the only way back.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Group, Row
+from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Group
 from tinygrad_cnn.viz.labels import LIGHT as C
-from tinygrad_cnn.viz.labels import RAMP, STRIPS, escape, to_dark
+from tinygrad_cnn.viz.labels import RAMP, escape, to_dark
+from tinygrad_cnn.viz.layout import (
+    EDGE_SIZE,
+    GROUP_SIZE,
+    MARGIN,
+    ROW_SIZE,
+    Box,
+    Layout,
+    Route,
+    measure,
+)
 
-__all__ = ["Engine", "candidates", "engines", "run", "to_dot"]
+__all__ = ["Engine", "candidates", "engines", "place", "to_dot"]
 
-_PLAIN = 'BORDER="0" CELLBORDER="0" CELLSPACING="0"'
-_SQUARE, _BAR = 16, 80
-_GAP = "\u00a0\u00a0"
+_POINT = 72 / 96                            # of a pixel
+_STRAIGHT = 8                               # pieces of a curve
 
 
-def to_dot(diagram: Diagram, *, figure: str = "f1", theme: str = "light") -> str:
+def to_dot(diagram: Diagram, *, theme: str = "light", titled: bool = True) -> str:
     """Write a diagram in the language of Graphviz; equal diagrams give equal text.
 
-    ``figure`` is the prefix of the ids in the SVG, so that two figures can share a page; the theme
-    ``dark`` gives dark colors, any other the light ones, which CSS can turn dark.
+    The theme ``dark`` gives dark colors.  Each card is a box with its lines as plain text, so the
+    text can be edited.
     """
-    lines = [f'digraph "{figure}" {{',
-             f'  graph [rankdir=TB, bgcolor="{C["page"]}", fontname="Arial", nodesep=0.40, '
-             f"ranksep=0.30, pad=0.30, splines=true, labelloc=t, tooltip={_quoted(diagram.title)}, "
-             f"label=<{_heading(diagram.title, diagram.subtitle)}>];",
-             '  node  [shape=plain, fontname="Arial"];',
-             '  edge  [fontname="Arial", arrowsize=0.6, penwidth=1.4];',
-             *_cards_in_groups(diagram, figure)]
-    right = _on_the_right(diagram)
-    lines += [_edge(e, figure, e.source in right) for e in diagram.edges]
-    lines.append(f'  legend [class="legend", tooltip="legend", label=<{_legend(diagram)}>];')
-    if diagram.cards:
-        lines.append(f"  {diagram.cards[-1].id} -> legend [style=invis, weight=60];")
+    lines = ["digraph {",
+             f'  graph [rankdir={diagram.direction}, bgcolor="{C["page"]}", fontname="Arial", '
+             f'fontcolor="{C["ink"]}", nodesep=0.45, ranksep=0.40, splines=true, labelloc=t, '
+             f"label={_quoted(f'{diagram.title}: {diagram.subtitle}' * titled)}];",
+             f'  node [shape=box, style="rounded,filled", fixedsize=true, fontname="Arial", '
+             f'fontsize={ROW_SIZE * _POINT:.1f}, fontcolor="{C["ink"]}"];',
+             f'  edge [fontname="Arial", fontsize={EDGE_SIZE * _POINT:.1f}, arrowsize=0.6];',
+             *_cards_in_groups(diagram), *map(_edge, diagram.edges)]
     text = "\n".join([*lines, "}", ""])
     return to_dark(text) if theme == "dark" else text
 
 
-# ---- text ----------------------------------------------------------------------------------------
-
-def _safe(text: str, limit: int) -> str:
-    """Escaped text; C Graphviz loses a label in which "]" stands alone, unless it is an entity."""
-    return escape(text, limit).replace("]", "&#93;")
-
-
 def _quoted(text: str, limit: int = 300) -> str:
-    return f'"{_safe(text, limit)}"'
+    return f'"{escape(text, limit)}"'
 
 
-def _font(text: str, size: float = 9.0, role: str = "muted", *, bold: bool = False,
-          limit: int = 72) -> str:
-    body = _safe(text, limit)
-    if not body:
-        return ""
-    return (f'<FONT POINT-SIZE="{size:g}" COLOR="{C[role]}">'
-            f'{f"<B>{body}</B>" if bold else body}</FONT>')
-
-
-# ---- rows of a card ------------------------------------------------------------------------------
-
-def _row(row: Row) -> str:
-    if row.kind == "warning":
-        return (f'<TD ALIGN="LEFT" COLSPAN="2" BGCOLOR="{C["warn_fill"]}">'
-                f'{_font("! " + row.text, 9.5, "warn", bold=True)}</TD>')
-    if row.kind == "text":
-        runs = _font(row.text, 9.2) + _font(row.hot, 9.2, "hot", bold=True) + _font(row.after, 9.2)
-        return f'<TD ALIGN="LEFT" COLSPAN="2">{runs}</TD>'
-    picture = _squares(row.levels) if row.kind == "squares" else _bar(row)
-    words = _font("\u00a0" + row.text, 8.5, "grad_text")
-    return (f'<TD ALIGN="LEFT" COLSPAN="2" CELLPADDING="0"><TABLE ALIGN="LEFT" {_PLAIN} '
-            f'CELLPADDING="1"><TR><TD ALIGN="LEFT">{picture}</TD>'
-            f'<TD ALIGN="RIGHT">{words}</TD></TR></TABLE></TD>')
-
-
-def _cell(width: int, height: int, color: str) -> str:
-    return f'<TD FIXEDSIZE="TRUE" WIDTH="{width}" HEIGHT="{height}" BGCOLOR="{color}"></TD>'
-
-
-def _bar(row: Row) -> str:
-    filled = max(1, int(_BAR * min(1.0, row.fraction)))
-    cells = _cell(filled, 6, RAMP[row.levels[0]])
-    if filled < _BAR:
-        cells += _cell(_BAR - filled, 6, C["track"])
-    return (f'<TABLE ALIGN="LEFT" FIXEDSIZE="TRUE" WIDTH="{_BAR}" HEIGHT="6" {_PLAIN} '
-            f'CELLPADDING="0"><TR>{cells}</TR></TABLE>')
-
-
-def _squares(levels: Sequence[int]) -> str:
-    cells = "".join(_cell(_SQUARE, 14, RAMP[level]) for level in levels)
-    return (f'<TABLE ALIGN="LEFT" FIXEDSIZE="TRUE" WIDTH="{(_SQUARE + 2) * len(levels) + 4}" '
-            'HEIGHT="18" BORDER="0" CELLBORDER="0" CELLSPACING="2" CELLPADDING="0">'
-            f"<TR>{cells}</TR></TABLE>")
-
-
-# ---- cards and modules ---------------------------------------------------------------------------
-
-def _card(card: Card, figure: str) -> str:
-    n = len(card.rows) + 1
-    letter = _font(card.badge, 13, "badge", bold=True)
-    head = (f'<TD ROWSPAN="{n}" WIDTH="4" CELLPADDING="0"></TD>'
-            f'<TD ROWSPAN="{n}" WIDTH="{20 if card.badge else 7}" '
-            f'BGCOLOR="{C[STRIPS[card.family]]}">{letter}</TD><TD ROWSPAN="{n}" WIDTH="2"></TD>'
-            f'<TD ALIGN="LEFT">{_font(card.title, 11.5, "ink", bold=True) or "&#160;"}</TD>'
-            f'<TD ALIGN="RIGHT">{_font(card.tag and _GAP + card.tag, 8.5)}</TD>'
-            f'<TD ROWSPAN="{n}" WIDTH="3" CELLPADDING="0"></TD>')
-    space = '<TR><TD COLSPAN="6" HEIGHT="3" CELLPADDING="0"></TD></TR>'
-    rows = "\n      ".join(f"<TR>{r}</TR>" for r in (head, *map(_row, card.rows)))
+def _card(card: Card) -> str:
+    w, h = measure(card)
+    rows = (("! " if r.kind == "warning" else "") + r.text + r.hot + r.after for r in card.rows)
+    title = " ".join(filter(None, (card.badge, card.title, card.tag)))
+    label = "".join(escape(line) + "\\l" for line in (title, *rows))
     fill, line = card.colors
-    stacked = card.kind == "stack"
-    style = "ROUNDED,DASHED" if card.broken else "ROUNDED"
-    border = 0 if stacked else 2 if card.change else 1
-    table = (f'<TABLE BORDER="{border}" COLOR="{C[line]}" BGCOLOR="{C[fill]}" STYLE="{style}" '
-             f'CELLBORDER="0" CELLSPACING="0" CELLPADDING="2">{space}\n      {rows}\n      '
-             f"{space}</TABLE>")
-    frame = (f', shape=box, style="rounded,filled", fillcolor="{C["card"]}", '
-             f'color="{C["fold_line"]}", peripheries=3, margin="0.02,0.02"') if stacked else ""
-    return (f'{card.id} [id="{figure}-{card.id}", class="card {card.kind} {card.family}", '
-            f"tooltip={_quoted(card.tip)}{frame}, label=<{table}>];")
+    shape = ", peripheries=3" if card.kind == "stack" else ""
+    return (f'{card.id} [width={w / 96:.2f}, height={h / 96:.2f}, fillcolor="{C[fill]}", '
+            f'color="{C[line]}", tooltip={_quoted(card.tip)}, label="{label}"{shape}];')
 
 
-def _cards_in_groups(diagram: Diagram, figure: str) -> Iterable[str]:
+def _cards_in_groups(diagram: Diagram) -> Iterable[str]:
     """Node statements and ranks inside the clusters of their modules; each is opened once."""
     held: dict[str, list[str]] = {"": [], **{group.id: [] for group in diagram.groups}}
     beside: dict[str, list[str]] = {}
     for card in diagram.cards:
-        held[card.group].append("    " + _card(card, figure))
+        held[card.group].append("    " + _card(card))
         if card.beside:
             beside.setdefault(card.beside, []).append(card.id)
     for card in diagram.cards:                  # a rank outside its cluster would empty the cluster
@@ -150,95 +86,87 @@ def _cards_in_groups(diagram: Diagram, figure: str) -> Iterable[str]:
             held[card.group].append(f"    {{ rank=same; {row}; }}")
     for group in reversed(diagram.groups):     # inner groups come after the ones around them
         lines = held[group.id]
-        held[group.parent] += [_cluster(group, figure, group.parent != ""), *lines, "  }"]
+        held[group.parent] += [_cluster(group), *lines, "  }"]
     return held[""]
 
 
-def _cluster(group: Group, figure: str, inner: bool) -> str:
-    label = _font(group.title, 12, "ink", bold=True) or "&#160;"
-    if group.note:
-        label += _font(_GAP + "\u00a0" + group.note, 9.5)
-    return (f'  subgraph cluster_{group.id} {{ id="{figure}-{group.id}"; class="module"; '
-            f"tooltip={_quoted(group.path)}; labeljust=l; labelloc=t; "
-            f'style="rounded,filled"; fillcolor="{C["module_inner" if inner else "module"]}"; '
-            f'color="{C["module_line"]}"; margin=14; label=<{label}>;')
+def _cluster(group: Group) -> str:
+    role = "module_inner" if group.parent else "module"
+    return (f'  subgraph cluster_{group.id} {{ labeljust=l; style="rounded,filled"; '
+            f'fillcolor="{C[role]}"; color="{C["module_line"]}"; margin=12; '
+            f"fontsize={GROUP_SIZE * _POINT:.1f}; label={_quoted(group.title, 72)};")
 
 
-def _on_the_right(diagram: Diagram) -> set[str]:
-    """Every second card beside a reader stands on its right."""
-    right, seen = set(), dict[str, int]()
-    for card in diagram.cards:
-        if card.beside:
-            seen[card.beside] = seen.get(card.beside, 0) + 1
-            if seen[card.beside] % 2 == 0:
-                right.add(card.id)
-    return right
+def _edge(edge: Edge) -> str:
+    words = filter(None, (edge.text, edge.gradient and edge.text and f"grad {edge.gradient}"))
+    label = "\\n".join(escape(w) for w in words)
+    color = C["line"] if edge.level < 0 else f"{C['line']}:{RAMP[edge.level]}"
+    return (f'  {edge.source} -> {edge.target} [id="{edge.id}", weight={60 if edge.trunk else 1}, '
+            f'color="{color}", tooltip={_quoted(edge.tip)}, label="{label}"];')
 
 
-# ---- edges ---------------------------------------------------------------------------------------
+# ---- places --------------------------------------------------------------------------------------
 
-def _edge(edge: Edge, figure: str, swap: bool) -> str:
-    """One edge; a parameter on the right is written reader -> parameter, with swapped colors."""
-    label = _font(_GAP + edge.text, 9, "line") if edge.text else ""
-    if edge.level < 0:
-        look = f'color="{C["line"]}"' + (", dir=back" if swap else "")
-    else:
-        pink = RAMP[edge.level]
-        if label:
-            words = _font(_GAP + "grad\u00a0" + edge.gradient, 8.5, "grad_text")
-            label += f'<BR ALIGN="LEFT"/>{words}'
-        pair = (pink, C["line"]) if swap else (C["line"], pink)
-        look = f'dir=both, arrowtail=normal, color="{pair[0]}:{pair[1]}"'
-    text = f', label=<{label}<BR ALIGN="LEFT"/>>' if label else ""
-    ends = f"{edge.target} -> {edge.source}" if swap else f"{edge.source} -> {edge.target}"
-    tip = _quoted(edge.tip)
-    return (f'  {ends} [id="{figure}-{edge.id}", class="edge", {look}, '
-            f"weight={60 if edge.trunk else 1}, edgetooltip={tip}, labeltooltip={tip}{text}];")
+def place(engine: Engine, diagram: Diagram) -> Layout:
+    """Where a program puts everything; a VizError if it fails, hangs or loses something."""
+    found = json.loads(_run(engine, to_dot(diagram, titled=False)))
+    _, _, w, h = (float(v) / _POINT for v in found["bb"].split(","))
+
+    def at(x: str, y: str) -> tuple[int, int]:
+        return round(float(x) / _POINT), round(h - float(y) / _POINT)
+
+    cards, groups = {}, {}
+    for o in found.get("objects", ()):
+        if o["name"].startswith("cluster_"):
+            x0, y0, x1, y1 = o["bb"].split(",")
+            (left, bottom), (right, top) = at(x0, y0), at(x1, y1)
+            groups[o["name"].removeprefix("cluster_")] = Box(left, top, right - left, bottom - top)
+        elif "pos" in o:
+            x, y = at(*o["pos"].split(","))
+            wide, high = (round(float(o[k]) * 96) for k in ("width", "height"))
+            cards[o["name"]] = Box(x - wide // 2, y - high // 2, wide, high)
+    routes = []
+    for e in found.get("edges", ()):
+        words = e["pos"].split()
+        end = [at(*p[2:].split(",")) for p in words if p[:2] == "e,"]
+        points = [at(*p.split(",")) for p in words if p[:2] not in ("e,", "s,")]
+        label = at(*e["lp"].split(",")) if "lp" in e else (0, 0)
+        routes.append(Route(e["id"], (*_flat(points), *end), (label[0] + 6, label[1] - 2),
+                            "middle"))
+    if cards.keys() != {c.id for c in diagram.cards} or len(routes) != len(diagram.edges):
+        raise VizError(f"graph: {engine.where} lost a part; engine='builtin' needs no program")
+    return Layout(round(w), round(h), cards, groups, tuple(routes), 0).moved(
+        MARGIN, MARGIN, round(w) + 2 * MARGIN, round(h) + 2 * MARGIN)
 
 
-# ---- heading and legend --------------------------------------------------------------------------
-
-def _heading(title: str, subtitle: str) -> str:
-    return (f'<TABLE {_PLAIN} CELLPADDING="3">'
-            f'<TR><TD>{_font(title, 18, "ink", bold=True) or "&#160;"}</TD></TR>'
-            f'<TR><TD>{_font(subtitle, 10.5, limit=200) or "&#160;"}</TD></TR>'
-            '<TR><TD HEIGHT="6"></TD></TR></TABLE>')
-
-
-def _legend(diagram: Diagram) -> str:
-    strips = "".join(_cell(14, 10, C[strip]) + f'<TD ALIGN="LEFT">{_font(meaning + _GAP)}</TD>'
-                     for strip, meaning in diagram.legend)
-    notes = f'<TD ALIGN="LEFT">{_font((_GAP * 2).join(diagram.notes), limit=200)}</TD>'
-    if diagram.has_scale:
-        s = diagram.scale
-        notes = (f'<TD>{_font(s.name + _GAP + s.low, 9, "grad_text")}</TD>'
-                 + "".join(_cell(26, 10, c) for c in RAMP)
-                 + f'<TD>{_font(s.high + _GAP, 9, "grad_text")}</TD>' + notes)
-    inner = "".join(f'<TR><TD ALIGN="LEFT"><TABLE ALIGN="LEFT" {_PLAIN} CELLPADDING="2"><TR>{r}'
-                    "</TR></TABLE></TD></TR>" for r in (strips, notes))
-    return (f'<TABLE BORDER="1" COLOR="{C["card_line"]}" BGCOLOR="{C["card"]}" STYLE="ROUNDED" '
-            f'CELLBORDER="0" CELLSPACING="2" CELLPADDING="1">{inner}</TABLE>')
+def _flat(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Bezier curves as short straight pieces."""
+    out = points[:1]
+    for k in range(0, len(points) - 3, 3):
+        four = points[k:k + 4]
+        for n in range(1, _STRAIGHT + 1):
+            t = n / _STRAIGHT
+            parts = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t ** 3)
+            out.append((round(sum(f * x for f, (x, _) in zip(parts, four, strict=True))),
+                        round(sum(f * y for f, (_, y) in zip(parts, four, strict=True)))))
+    return out
 
 
 # ---- engines -------------------------------------------------------------------------------------
 
 VARIABLE = "TINYGRAD_CNN_ENGINE"
-NAMES = ("pure", "dot", "pygraphviz", "builtin", "text")
+NAMES = ("pure", "dot", "builtin", "text")
 _SECONDS = 30
 _INSTALL = {"pure": "pip install graphviz-pure",
-            "dot": "apt install graphviz, or brew install graphviz",
-            "pygraphviz": "pip install pygraphviz"}
-_PURE_FORMATS = ("svg", "png", "jpg", "json")
-_DOT_FORMATS = ("svg", "png", "jpg", "json", "pdf", "ps")
+            "dot": "apt install graphviz, or brew install graphviz"}
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What can lay out and draw a graph."""
+    """What can lay out a graph."""
 
     name: str                               # of NAMES, or "path" for a program given by its path
     where: str                              # absolute path of a program, or a few words
-    formats: tuple[str, ...]
 
     @property
     def is_program(self) -> bool:
@@ -246,8 +174,7 @@ class Engine:
         return self.name in ("pure", "dot", "path")
 
 
-_ALWAYS = (Engine("builtin", "the layout of tinygrad_cnn", ("svg", "png", "pdf")),
-           Engine("text", "lines of text", ("txt",)))
+_ALWAYS = (Engine("builtin", "the layout of tinygrad_cnn"), Engine("text", "lines of text"))
 
 
 def engines() -> tuple[Engine, ...]:
@@ -264,12 +191,10 @@ def _found(path: str, folder: str) -> tuple[Engine, ...]:
     found = []
     pure = _pure(path)
     if pure and _trusted(pure, folder):
-        found.append(Engine("pure", pure, _PURE_FORMATS))
+        found.append(Engine("pure", pure))
     dot = shutil.which("dot", path=path)
     if dot and _trusted(dot, folder):
-        found.append(Engine("dot", dot, _DOT_FORMATS))
-    if importlib.util.find_spec("pygraphviz") is not None:
-        found.append(Engine("pygraphviz", "in process", ("svg", "png", "pdf")))
+        found.append(Engine("dot", dot))
     return (*found, *_ALWAYS)
 
 
@@ -293,46 +218,39 @@ def _trusted(program: str, folder: str) -> bool:
     return os.path.isabs(program) and Path(program).resolve().parent != Path(folder).resolve()
 
 
-def candidates(form: str, engine: str | None = None) -> tuple[Engine, ...]:
-    """The engines to try for a format, best first; one alone if it was named.
+def candidates(engine: str | None = None) -> tuple[Engine, ...]:
+    """The engines to try for a picture, best first; one alone if it was named.
 
-    ``engine`` is a name of `Engine`, or the path of a program that understands ``-Tsvg``; the
+    ``engine`` is a name of `Engine`, or the path of a program that understands ``-Tjson``; the
     environment variable ``TINYGRAD_CNN_ENGINE`` is its default.  A VizError says why a named engine
     cannot be used.
     """
     wanted = engine or os.environ.get(VARIABLE) or None
     found = engines()
     if wanted is None:
-        able = tuple(e for e in found if form in e.formats)
-        if form in ("pdf", "ps"):           # C Graphviz embeds the fonts
-            able = tuple(sorted(able, key=lambda e: e.name != "dot"))
-        return able
+        return tuple(e for e in found if e.name != "text")
     if wanted == "graphviz-pure":
         wanted = "pure"
+    if wanted == "text":
+        raise VizError("graph: engine 'text' draws no picture; print the figure, or save it as "
+                       ".txt")
     if wanted in NAMES:
         hit = next((e for e in found if e.name == wanted), None)
         if hit is None:
             raise VizError(f"graph: engine {wanted!r} is not installed; {_INSTALL[wanted]}, "
                            "or leave engine= out")
     elif os.path.isabs(wanted) and os.access(wanted, os.X_OK) and Path(wanted).is_file():
-        hit = Engine("path", wanted, _DOT_FORMATS)
+        hit = Engine("path", wanted)
     else:
         raise VizError(f"graph: engine {wanted!r} is unknown; choose from {', '.join(NAMES)}, "
                        "or give the absolute path of a program")
-    if form not in hit.formats:
-        raise VizError(f"graph: engine {hit.name!r} writes {', '.join(hit.formats)}, not {form}; "
-                       "leave engine= out, or save as .svg")
     return (hit,)
 
 
-def run(engine: Engine, dot: str, form: str, *extra: str) -> bytes:
-    """The drawing of DOT text; a VizError if the engine fails, hangs or loses a label."""
-    if engine.name == "pygraphviz":
-        return _in_process(dot, form)
-    command = [engine.where, "-Kdot", f"-T{form}", *extra]
+def _run(engine: Engine, dot: str) -> bytes:
     try:
-        done = subprocess.run(command, input=dot.encode(), capture_output=True, timeout=_SECONDS,
-                              check=False)
+        done = subprocess.run([engine.where, "-Kdot", "-Tjson"], input=dot.encode(),
+                              capture_output=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise VizError(f"graph: {engine.where} took more than {_SECONDS} s; "
                        "fold harder with level='folded', or use engine='builtin'") from None
@@ -341,17 +259,7 @@ def run(engine: Engine, dot: str, form: str, *extra: str) -> bytes:
                        "leave engine= out to use another") from None
     words = done.stderr.decode(errors="replace").strip()
     # Engines go on after a syntax error in a label, with the label lost.
-    if done.returncode or not done.stdout or "syntax error" in words or "not well-formed" in words:
+    if done.returncode or not done.stdout.startswith(b"{") or "syntax error" in words:
         last = words.splitlines()[-1][-200:] if words else f"exit code {done.returncode}"
         raise VizError(f"graph: {engine.where} failed: {last}; engine='builtin' needs no program")
     return done.stdout
-
-
-def _in_process(dot: str, form: str) -> bytes:
-    import pygraphviz
-
-    try:
-        drawn = pygraphviz.AGraph(string=dot).draw(prog="dot", format=form)
-    except Exception as error:              # pygraphviz raises whatever its C library says
-        raise VizError(f"graph: pygraphviz failed: {error}; engine='builtin' needs none") from None
-    return bytes(drawn)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import html as html_text
-import importlib.util
 import json
 import math
 import os
@@ -16,30 +15,46 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
-from tinygrad_cnn.errors import VizError, missing_extra
-from tinygrad_cnn.viz import dot, html, svg, text
+from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.viz import dot, html, svg, text, textbook
 from tinygrad_cnn.viz.capture import Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
 from tinygrad_cnn.viz.layout import Layout, layout
 
-__all__ = ["SUFFIXES", "Figure", "dumps", "load", "loads", "write_file"]
+__all__ = ["SUFFIXES", "Figure", "Settings", "dumps", "load", "loads", "write_file"]
 
 SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt")
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
 _MOST_PIXELS = 30_000_000
+STYLES = ("auto", "cards", "textbook")
 
 T = TypeVar("T")
+
+
+class Settings(TypedDict, total=False):
+    """What `Figure` takes beside the recording."""
+
+    level: str
+    color: str
+    scale: str
+    open: str | Iterable[str]
+    limit: int
+    theme: str
+    engine: str | None
+    title: str | None
+    style: str
 
 
 class Figure:
     """A graph as a picture: what ``loss.graph()`` and ``model.graph(x)`` return.
 
-    In a notebook it shows itself.  ``print(fig)`` writes it as text.
+    In a notebook it shows itself.  ``print(fig)`` writes it as text.  A setting that is unknown is
+    refused by a VizError.
 
     Parameters
     ----------
@@ -58,26 +73,28 @@ class Figure:
     theme : str, default "auto"
         ``light``, ``dark``, or what the reader prefers.
     engine : str, optional
-        ``pure``, ``dot``, ``pygraphviz``, ``builtin``, or the path of a program; by default the
-        first that `engines` lists and that succeeds.
+        ``pure``, ``dot``, ``builtin``, or the path of a program; by default the first that
+        `engines` lists and that succeeds.
     title : str, optional
         Instead of the name of the outermost module.
+    style : str, default "auto"
+        ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
+        local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
     changes : mapping of int to str, optional
         ``added``, ``removed`` or ``changed`` for entries, in the picture of a difference.
-
-    Raises
-    ------
-    VizError
-        If a setting is unknown.
     """
 
     def __init__(self, recording: Recording, *, level: str = "auto", color: str = "grad",
                  scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
                  theme: str = "auto", engine: str | None = None, title: str | None = None,
-                 changes: Mapping[int, str] | None = None) -> None:
-        if theme not in svg.THEMES:
-            raise VizError(f"graph: theme {theme!r} is unknown; "
-                           f"choose from {', '.join(svg.THEMES)}")
+                 style: str = "auto", changes: Mapping[int, str] | None = None) -> None:
+        for name, value, known in (("theme", theme, svg.THEMES), ("style", style, STYLES)):
+            if value not in known:
+                raise VizError(f"graph: {name} {value!r} is unknown; "
+                               f"choose from {', '.join(known)}")
+        alone = level == "auto" and color == "grad" and not changes and engine is None
+        self._textbook = style == "textbook" or (style == "auto" and alone
+                                                 and textbook.fits(recording))
         self.recording, self.theme, self.engine = recording, theme, engine
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit}
@@ -101,7 +118,7 @@ class Figure:
 
     @cached_property
     def _svg(self) -> str:
-        drawn = self._rendered("svg").decode()
+        drawn = self._drawn(self.theme)
         return svg.embed(drawn, self._carried, figure=self._id) if self._carried else drawn
 
     def svg(self) -> str:
@@ -109,9 +126,9 @@ class Figure:
         return self._svg
 
     @property
-    def dot(self) -> Any:
-        """A ``graphviz.Source`` of the picture; its ``pipe`` and ``render`` need no program."""
-        return _source(self)
+    def dot(self) -> str:
+        """The picture in the language of Graphviz, as for ``graphviz.Source(fig.dot)``."""
+        return dot.to_dot(self.diagram, theme=self.theme)
 
     def text(self) -> str:
         """The picture as text, for a terminal."""
@@ -130,9 +147,9 @@ class Figure:
         """The backward pass in motion, as SVG text; see `animate`."""
         return svg.animated(self.diagram, self._places, figure="a" + self._id, theme=self.theme)
 
-    def interactive(self, *, height: int = 640) -> Any:
+    def interactive(self, *, height: int = 640) -> Frame:
         """The page inside a notebook, in a frame that may run scripts and nothing else."""
-        return _Frame(self.html(), height)
+        return Frame(self.html(), height)
 
     def canonical(self, *, batch: str | None = None) -> str:
         """Structure of the graph as text for a test; ``batch="N"`` holds for every batch size."""
@@ -143,62 +160,60 @@ class Figure:
         """What looks wrong with the run; see `tinygrad_cnn.viz.problems`."""
         return problems(self.recording, severity=severity, learning_rate=learning_rate)
 
-    def _rendered(self, form: str, *, engine: str | None = None, dpi: int = 144) -> bytes:
-        """The picture by the first engine that succeeds; the built-in layout always does.
+    def steps(self) -> textbook.Steps:
+        """The chain rule of the run, written out from the output back; it prints as text.
+
+        Examples
+        --------
+        >>> a, b = (Tensor(v, requires_grad=True, name=n) for v, n in ((2.0, "a"), (-3.0, "b")))
+        >>> print((a * b + 1.0).graph().steps())
+        ∂L/∂L = 1
+        ∂L/∂v1 = ∂L/∂L · ∂L/∂v1 = 1 · 1 = 1
+        ∂L/∂a = ∂L/∂v1 · ∂v1/∂a = 1 · b = 1 · (−3) = −3
+        ∂L/∂b = ∂L/∂v1 · ∂v1/∂b = 1 · a = 1 · 2 = 2
+        """
+        return textbook.steps(self.recording)
+
+    def _drawn(self, theme: str) -> str:
+        """SVG text, placed by the first engine that succeeds; the built-in layout always does.
 
         A trunk with few branches goes to the built-in layout first: its lines are straight, and the
         picture is the same on every machine.
         """
-        found = dot.candidates(form, engine or self.engine)
-        if not found:
-            raise VizError(f"graph: no engine writes {form}; save as .svg, .png or .pdf")
-        if form == "png":
-            w, h = (side * dpi // 96 for side in (self._places.width, self._places.height))
-            if w * h > _MOST_PIXELS:
-                raise VizError(f"save: a PNG of {w} × {h} pixels is too large; save as .svg, "
-                               f"fold with level='folded', or lower dpi={dpi}")
+        if self._textbook:
+            return textbook.drawn(self.recording, self.diagram.title, figure=self._id, theme=theme)
+        found = dot.candidates(self.engine)
         if len(found) > 1 and self._places.fits:
             found = tuple(sorted(found, key=lambda e: e.name != "builtin"))
-        theme = self.theme if form == "svg" or self.theme == "dark" else "light"
-        label = f"{self.diagram.title}: {self.diagram.subtitle}"
-        for k, candidate in enumerate(found, start=1):
-            if candidate.name == "builtin":
-                if form == "svg" or k == len(found) or importlib.util.find_spec("matplotlib"):
-                    drawn = svg.drawn(self.diagram, self._places, figure=self._id, theme=theme)
-                    return drawn.encode() if form == "svg" else svg.rasterized(drawn, form, dpi=dpi)
-                continue
-            source = dot.to_dot(self.diagram, figure=self._id,
-                                theme="light" if form == "svg" else theme)
+        for candidate in found:
             try:
-                made = dot.run(candidate, source, form,
-                               *((f"-Gdpi={dpi}",) if form == "png" else ()))
+                places = self._places if candidate.name == "builtin" \
+                    else dot.place(candidate, self.diagram)
             except VizError as error:
-                if k == len(found):
+                if candidate is found[-1]:
                     raise
                 warnings.warn(f"{error}; drawing with the next engine", RuntimeWarning,
                               stacklevel=5)
-                continue
-            return made if form != "svg" else svg.finish(
-                made.decode(), figure=self._id, theme=theme, label=label).encode()
+            else:
+                return svg.drawn(self.diagram, places, figure=self._id, theme=theme)
         raise AssertionError("the last engine draws or raises")
+
+    def _raster(self, form: str, dpi: int) -> bytes:
+        drawn = self._drawn("dark" if self.theme == "dark" else "light")
+        w, h = (int(side) * dpi // 96 for side in svg.size(drawn))
+        if form == "png" and w * h > _MOST_PIXELS:
+            raise VizError(f"save: a PNG of {w} × {h} pixels is too large; save as .svg, "
+                           f"fold with level='folded', or lower dpi={dpi}")
+        return svg.rasterized(drawn, form, dpi=dpi)
 
     # ---- files
     def save(self, path: str | os.PathLike[str], *, dpi: int = 144) -> Path:
-        """Write the picture in the format of the suffix.
+        """Write the picture in the format of the suffix; the file is whole or not there.
 
-        Parameters
-        ----------
-        path : str or path
-            ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html`` or ``.txt``.  The
-            file is written beside its place and renamed: it is whole or not there.
-        dpi : int, default 144
-            Pixels per inch of a PNG; 96 is the size of the SVG.
-
-        Raises
-        ------
-        VizError
-            If the suffix is unknown, the path cannot be written, a PNG would be too large, or a
-            named engine is absent or fails.
+        Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html`` and
+        ``.txt``; ``dpi`` is that of a PNG, and 96 the size of the SVG.  A VizError says that the
+        suffix is unknown, the path cannot be written, a PNG would be too large, or a named engine
+        is absent or fails.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
@@ -210,10 +225,10 @@ class Figure:
 
     def _content(self, suffix: str, dpi: int = 144) -> str | bytes:
         if suffix in (".png", ".pdf"):
-            return self._rendered(suffix[1:], dpi=dpi)
+            return self._raster(suffix[1:], dpi)
         writers: dict[str, Callable[[], str]] = {
             ".svg": lambda: _XML + self._svg,
-            ".dot": lambda: dot.to_dot(self.diagram, theme=self.theme),
+            ".dot": lambda: self.dot,
             ".mmd": lambda: text.to_mermaid(self.diagram),
             ".json": lambda: json.dumps({"format": text.FORMAT,
                                          "recording": to_plain(self.recording)},
@@ -229,7 +244,7 @@ class Figure:
         return write_file(path, lambda: _XML + self.animation())
 
     # ---- in a notebook
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """The forms that a notebook may show; it never fails for want of an engine."""
         bundle = {"text/plain": self.text()}
         try:
@@ -239,7 +254,7 @@ class Figure:
         return bundle
 
 
-class _Frame:
+class Frame:
     """HTML in a sandboxed frame: it runs its own script and can reach nothing of the notebook."""
 
     def __init__(self, page: str, height: int) -> None:
@@ -248,42 +263,6 @@ class _Frame:
     def _repr_html_(self) -> str:
         return (f'<iframe sandbox="allow-scripts" width="100%" height="{self.height}" '
                 f'style="border:0" srcdoc="{html_text.escape(self.page, quote=True)}"></iframe>')
-
-
-def _source(figure: Figure) -> Any:
-    """A ``graphviz.Source`` that draws itself through the engines of a figure."""
-    try:
-        import graphviz
-    except ImportError:
-        raise missing_extra("graphviz", extra="viz", purpose="fig.dot") from None
-
-    class Source(graphviz.Source):  # type: ignore[misc]
-        """DOT text that is drawn without Graphviz where there is none."""
-
-        def pipe(self, format: str | None = None, *_: Any, encoding: str | None = None,
-                 engine: str | None = None, **__: Any) -> Any:
-            form = format or self.format or "svg"
-            data = self.source.encode() if form in ("dot", "gv") \
-                else figure._rendered(form, engine=engine)
-            return data.decode(encoding) if encoding else data
-
-        def render(self, filename: Any = None, directory: Any = None, view: bool = False,
-                   cleanup: bool = False, format: str | None = None, *_: Any,
-                   outfile: Any = None, engine: str | None = None, **__: Any) -> str:
-            form = format or (Path(outfile).suffix[1:] if outfile else None) or self.format or "svg"
-            base = Path(directory or ".") / (filename or "graph.gv")
-            target = Path(outfile) if outfile else base.with_name(f"{base.name}.{form}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_file(target, lambda: self.pipe(form, engine=engine))
-            if not cleanup and not outfile:
-                write_file(base, lambda: self.source)
-            return os.fspath(target)
-
-        def unflatten(self, *_: Any, **__: Any) -> Any:
-            raise VizError("graph: unflatten needs the program of Graphviz; "
-                           "save the .dot and run unflatten on it")
-
-    return Source(dot.to_dot(figure.diagram, figure=figure._id), format="svg")
 
 
 def write_file(path: str | os.PathLike[str], content: Callable[[], str | bytes]) -> Path:
@@ -315,13 +294,10 @@ def write_file(path: str | os.PathLike[str], content: Callable[[], str | bytes])
 
 # ---- reading back --------------------------------------------------------------------------------
 
-def load(path: str | os.PathLike[str], **settings: Any) -> Figure:
+def load(path: str | os.PathLike[str], **settings: Unpack[Settings]) -> Figure:
     """Read a figure that was saved as ``.json``, ``.svg`` or ``.html``; settings as in `Figure`.
 
-    Raises
-    ------
-    VizError
-        If the file cannot be read, is too large, or holds no graph.
+    A VizError says that the file cannot be read, is too large, or holds no graph.
     """
     file = Path(path)
     try:
@@ -363,7 +339,7 @@ def _checked(recording: Recording) -> Recording:
 # JSON has no NaN and no infinity; those floats travel as the strings "nan", "inf" and "-inf".  What
 # is read may come from anywhere, so each field is checked against its annotation.
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """A dataclass as dicts, lists and scalars; fields that hold their default are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)
@@ -379,7 +355,7 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def dumps(value: Any) -> str:
+def dumps(value: object) -> str:
     """Compact JSON text of a dataclass, the same on every machine."""
     return json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -393,7 +369,7 @@ def loads(cls: type[T], text: str) -> T:
     return from_plain(cls, data)
 
 
-def from_plain(cls: type[T], data: Any) -> T:
+def from_plain(cls: type[T], data: object) -> T:
     """Build a dataclass from plain data, checking each field against its annotation."""
     return typing.cast(T, _read(cls, data, cls.__name__))
 

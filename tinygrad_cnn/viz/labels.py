@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ _LONGEST_NAME = 20
 Shapes = Sequence[tuple[int, ...] | None]
 
 
-def setting_labels(op: str, settings: Mapping[str, Any], shapes: Shapes) -> tuple[str, ...]:
+def setting_labels(op: str, settings: Mapping[str, object], shapes: Shapes) -> tuple[str, ...]:
     """What an op was set to, without the defaults that change nothing.
 
     ``settings`` are normalized, ``shapes`` those of the inputs, None for one left out.
@@ -221,7 +222,7 @@ _SPECIAL: dict[str, Callable[[Mapping[str, Any], Shapes], list[str]]] = {
 
 
 @lru_cache(maxsize=4096)
-def source_line(code: Any, instruction: int) -> str:
+def source_line(code: CodeType, instruction: int) -> str:
     """``lenet.py:14`` for a code object and an instruction in it; the file without its folders."""
     for start, end, line in code.co_lines():
         if start <= instruction < end and line is not None:
@@ -235,7 +236,7 @@ _NOT_OPS = {"backward", "grad", "gradients", "hessian", "jacobian", "jvp", "valu
 
 
 @lru_cache(maxsize=4096)
-def operand_name(origin: tuple[Any, int] | None, op: str, place: int) -> str:
+def operand_name(origin: tuple[CodeType, int] | None, op: str, place: int) -> str:
     """What the user's line calls an operand of an op: a variable, or a short expression of some.
 
     ``origin`` is the code object and the instruction that applied ``op``; empty if its source is
@@ -245,7 +246,7 @@ def operand_name(origin: tuple[Any, int] | None, op: str, place: int) -> str:
         return ""
     code, instruction = origin
     start, end, column, last = next(itertools.islice(code.co_positions(), instruction // 2, None))
-    if None in (start, end, column, last):
+    if start is None or end is None:
         return ""
     lines = [linecache.getline(code.co_filename, n).encode() for n in range(start, end + 1)]
     lines[-1] = lines[-1][:last]

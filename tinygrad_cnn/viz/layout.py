@@ -29,7 +29,7 @@ _SIDE_GAP = 58                              # between a card and what stands bes
 _LANE_GAP = 42
 _LABEL_ROOM = 34                            # height between rows that edge labels need
 _BOX_PAD, _BOX_TITLE = 16, 30
-_MARGIN = 32
+MARGIN = 32
 _MOST_LANES = 3
 ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21}
 
@@ -204,7 +204,7 @@ class _Builder:
 
     def place(self) -> Layout:
         if not self.blocks:
-            return Layout(2 * _MARGIN, 2 * _MARGIN, {}, {}, (), 0)
+            return Layout(2 * MARGIN, 2 * MARGIN, {}, {}, (), 0)
         self._rows()
         self._lanes()
         ways = self._ways()
@@ -457,8 +457,8 @@ class _Builder:
         placed = Layout(0, 0, self.cards, {g.id: groups[g.id] for g in self.diagram.groups
                                            if g.id in groups}, tuple(routes),
                         max(block.lane for block in self.blocks.values()), unboxed)
-        return placed.moved(_MARGIN - low, _MARGIN - bodies.y, high - low + 2 * _MARGIN,
-                            bodies.h + 2 * _MARGIN)
+        return placed.moved(MARGIN - low, MARGIN - bodies.y, high - low + 2 * MARGIN,
+                            bodies.h + 2 * MARGIN)
 
 
 def _bounds(boxes: list[Box], least: int, *, pad: int = _BOX_PAD, title: int = _BOX_TITLE) -> Box:

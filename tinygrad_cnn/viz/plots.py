@@ -8,12 +8,12 @@ names the pip line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import VizError, missing_extra
 from tinygrad_cnn.viz.attribution import (
     feature_map_arrays,
@@ -24,19 +24,29 @@ from tinygrad_cnn.viz.attribution import (
 from tinygrad_cnn.viz.labels import LIGHT, clean
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Plot
+
     from tinygrad_cnn.nn import Module
 
 __all__ = ["confusion_matrix", "feature_maps", "filters", "grad_cam", "learning_curves",
            "loss_surface", "saliency"]
 
 Array = NDArray[Any]
+Values = Mapping[str, float | None]         # of one epoch, by name
+
+
+class _History(Protocol):
+    rows: Sequence[Values]
+
+
+Curves = _History | Sequence[Values] | Mapping[str, Sequence[float | None]]
 
 _LINES = ("conv", "loss", "activation", "param", "norm", "pool", "ramp3")
 _STYLES = ("-", "--", "-.", ":")
 _CELL = 0.85                                # inches of one small picture
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Plot:
     """A figure of so many inches, with a canvas but without pyplot."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,12 +58,12 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _array(x: Any) -> Array:
+def _array(x: TensorLike) -> Array:
     return x._data if isinstance(x, Tensor) else np.asarray(x)
 
 
 def _grid(pictures: Sequence[tuple[Array, str]], columns: int, title: str, *,
-          centered: bool) -> Any:
+          centered: bool) -> Plot:
     """Small pictures side by side, each on its own scale; a centered scale has 0 in the middle."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
@@ -80,7 +90,7 @@ def _stretched(values: Array) -> Array:
     return (values - low) / ((high - low) or 1.0)
 
 
-def filters(weights: Any, *, most: int = 64, columns: int = 8) -> Any:
+def filters(weights: TensorLike | Module, *, most: int = 64, columns: int = 8) -> Plot:
     """The filters of a convolution, each a small picture.
 
     Filters over one channel show weights on a scale with 0 in the middle, over three channels
@@ -100,8 +110,8 @@ def filters(weights: Any, *, most: int = 64, columns: int = 8) -> Any:
     return _grid(pictures, columns, f"filters {size}{count}", centered=True)
 
 
-def feature_maps(model: Module, x: Any, layer: str, *, image: int = 0, most: int = 32,
-                 columns: int = 8) -> Any:
+def feature_maps(model: Module, x: TensorLike, layer: str, *, image: int = 0, most: int = 32,
+                 columns: int = 8) -> Plot:
     """The output of a layer for one image of a batch, a picture for each channel.
 
     For ``model``, ``x`` and ``layer`` see `attribution.feature_map_arrays`, for ``most`` and
@@ -119,7 +129,7 @@ def feature_maps(model: Module, x: Any, layer: str, *, image: int = 0, most: int
                  centered=False)
 
 
-def learning_curves(history: Any, *, log: bool = False) -> Any:
+def learning_curves(history: Curves, *, log: bool = False) -> Plot:
     """Losses and scores over the epochs, a panel for each kind.
 
     Names that differ only in a first word, ``train_loss`` and ``val_loss``, share a panel.
@@ -152,12 +162,12 @@ def learning_curves(history: Any, *, log: bool = False) -> Any:
     return figure
 
 
-def _columns(history: Any) -> dict[str, Array]:
+def _columns(history: Curves) -> dict[str, Array]:
     """Name -> one number for each epoch; what is no number is left out."""
     if isinstance(history, Mapping):
         table = {str(name): list(values) for name, values in history.items()}
     else:
-        rows = list(getattr(history, "rows", history))
+        rows = history if isinstance(history, Sequence) else history.rows
         names = dict.fromkeys(name for row in rows for name in row)
         table = {str(name): [row.get(name) for row in rows] for name in names}
     return {name: np.array([np.nan if v is None else float(v) for v in values])
@@ -165,20 +175,12 @@ def _columns(history: Any) -> dict[str, Array]:
             if all(isinstance(v, (int, float, np.number, type(None))) for v in values)}
 
 
-def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | None = None,
-                     share: bool = False) -> Any:
+def confusion_matrix(labels: TensorLike, predictions: TensorLike, *,
+                     names: Sequence[str] | None = None, share: bool = False) -> Plot:
     """How often each class was taken for each other: rows are true classes.
 
-    Parameters
-    ----------
-    labels : array_like of int, shape (N,)
-        True classes.
-    predictions : array_like, shape (N,) or (N, K)
-        Predicted classes, or scores of which the largest counts.
-    names : sequence of str, optional
-        Of the classes.
-    share : bool, default False
-        Show the share of each row instead of counts.
+    ``predictions`` are classes (N,), or scores (N, K) of which the largest counts; ``share`` shows
+    the share of each row instead of counts.
     """
     table = _confusion(labels, predictions)
     k = len(table)
@@ -204,7 +206,7 @@ def confusion_matrix(labels: Any, predictions: Any, *, names: Sequence[str] | No
     return figure
 
 
-def _confusion(labels: Any, predictions: Any) -> Array:
+def _confusion(labels: TensorLike, predictions: TensorLike) -> Array:
     """Counts, true class by predicted class."""
     true, said = _array(labels), _array(predictions)
     if said.ndim == 2:
@@ -220,7 +222,8 @@ def _confusion(labels: Any, predictions: Any) -> Array:
     return table
 
 
-def saliency(model: Module, x: Any, target: Any = None, *, most: int = 8) -> Any:
+def saliency(model: Module, x: TensorLike, target: ArrayLike | None = None, *,
+             most: int = 8) -> Plot:
     """Images above the strength with which each pixel moves the score of its class.
 
     See `attribution.saliency_arrays` for parameters and errors; ``most`` images are drawn.
@@ -228,7 +231,8 @@ def saliency(model: Module, x: Any, target: Any = None, *, most: int = 8) -> Any
     return _over_images(x, saliency_arrays(model, x, target), most, "saliency", overlay=False)
 
 
-def grad_cam(model: Module, x: Any, layer: str, target: Any = None, *, most: int = 8) -> Any:
+def grad_cam(model: Module, x: TensorLike, layer: str,
+             target: ArrayLike | None = None, *, most: int = 8) -> Plot:
     """Images, and over them where a layer saw evidence for their class.
 
     See `attribution.grad_cam_arrays` for parameters and errors; ``most`` images are drawn.
@@ -237,7 +241,7 @@ def grad_cam(model: Module, x: Any, layer: str, target: Any = None, *, most: int
     return _over_images(x, found, most, f"Grad-CAM at {layer}", overlay=True)
 
 
-def _over_images(x: Any, found: Array, most: int, title: str, *, overlay: bool) -> Any:
+def _over_images(x: TensorLike, found: Array, most: int, title: str, *, overlay: bool) -> Plot:
     images = _stretched(_array(x)[:most].astype(float))
     n = len(images)
     figure = _figure(max(3.2, 1.3 * n), 3.1)
@@ -255,8 +259,8 @@ def _over_images(x: Any, found: Array, most: int, title: str, *, overlay: bool) 
     return figure
 
 
-def loss_surface(model: Module, x: Any, labels: Any, *, span: float = 1.0, points: int = 21,
-                 seed: int = 0) -> Any:
+def loss_surface(model: Module, x: TensorLike, labels: ArrayLike, *, span: float = 1.0,
+                 points: int = 21, seed: int = 0) -> Plot:
     """Height lines of the loss on a plane through the weights.
 
     See `attribution.loss_grid` for parameters and errors.

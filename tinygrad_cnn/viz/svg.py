@@ -23,7 +23,7 @@ from tinygrad_cnn.viz.labels import LIGHT as C
 from tinygrad_cnn.viz.labels import STRIPS, clean, dark_css, escape, to_dark, width
 from tinygrad_cnn.viz.layout import Box, Layout, Route
 
-__all__ = ["THEMES", "animated", "drawn", "embed", "embedded", "finish", "rasterized"]
+__all__ = ["THEMES", "animated", "drawn", "element", "embed", "embedded", "rasterized", "size"]
 
 THEMES = ("auto", "light", "dark")
 _FONT = "Arial, Helvetica, Liberation Sans, sans-serif"
@@ -55,11 +55,16 @@ def drawn(diagram: Diagram, places: Layout, *, figure: str = "f1", theme: str = 
         *(_piece(figure, *parts) for parts in _body(diagram, places)),
         _piece(figure, "legend", "legend", "legend",
                _legend(diagram, w / 2 - legend / 2, below - 24)[1])]
-    text = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {below + bottom + 8}" '
-            f'font-family="{_FONT}">\n<rect width="{w}" height="{below + bottom + 8}" '
-            f'fill="{C["page"]}"/>\n' + "\n".join(pieces) + "\n</svg>\n")
-    return finish(text, figure=figure, theme=theme, css=css, width=w,
-                  label=label or f"{diagram.title}: {diagram.subtitle}")
+    return element(w, below + bottom + 8, pieces, figure=figure, theme=theme, css=css,
+                   label=label or f"{diagram.title}: {diagram.subtitle}")
+
+
+def element(w: int, h: int, pieces: Iterable[str], *, figure: str, theme: str, label: str,
+            css: str = "") -> str:
+    """One SVG element of a size, with a page behind its pieces."""
+    body = (f'\n<rect width="{w}" height="{h}" fill="{C["page"]}"/>\n' + "\n".join(pieces)
+            + "\n</svg>")
+    return _finished(body, w, h, figure=figure, theme=theme, css=css, label=label)
 
 
 def _body(diagram: Diagram, places: Layout) -> Iterator[tuple[str, str, str, str]]:
@@ -166,14 +171,14 @@ def _group(g: Group, places: Layout) -> str:
             + _text(start, box.y + 21, title, layout.GROUP_SIZE, "ink", bold=True) + words)
 
 
-def _lines_through(places: Layout, y: int) -> list[int]:
+def _lines_through(places: Layout, y: int) -> list[float]:
     """Where edges run down through the height ``y``."""
-    return [ax for route in places.routes
+    return [ax + (bx - ax) * (y - ay) / (by - ay) for route in places.routes
             for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False)
-            if ax == bx and min(ay, by) <= y <= max(ay, by)]
+            if ay != by and min(ay, by) <= y <= max(ay, by)]
 
 
-def _clear(lines: Iterable[int], low: float, high: float, near: float) -> bool:
+def _clear(lines: Iterable[float], low: float, high: float, near: float) -> bool:
     """Whether no line comes near the words between ``low`` and ``high``."""
     return not any(low - near <= x <= high + near for x in lines)
 
@@ -260,8 +265,8 @@ def _parallel(points: Sequence[Point], d: float) -> list[Point]:
         normals.append(((ay - by) / length, (bx - ax) / length))
     out = []
     for (x, y), a, b in zip(points, [normals[0], *normals], [*normals, normals[-1]], strict=True):
-        nx, ny = a if a == b else (a[0] + b[0], a[1] + b[1])
-        out.append((x + nx * d, y + ny * d))
+        turn = max(0.3, 1 + a[0] * b[0] + a[1] * b[1])
+        out.append((x + (a[0] + b[0]) / turn * d, y + (a[1] + b[1]) / turn * d))
     return out
 
 
@@ -292,35 +297,21 @@ def _legend(diagram: Diagram, x0: float, y0: float) -> tuple[float, str]:
 
 # ---- finishing -----------------------------------------------------------------------------------
 
-def finish(svg: str, *, figure: str = "f1", theme: str = "auto", css: str = "", label: str = "",
-           width: float | None = None) -> str:
-    """Make an SVG fit for a page: no prologue, fixed size or link; scoped, titled and themed."""
-    if theme not in THEMES:
-        raise VizError(f"graph: theme {theme!r} is unknown; choose from {', '.join(THEMES)}")
-    start = svg.find("<svg")
-    if start < 0:
-        raise VizError("graph: the engine wrote no SVG; try engine='builtin'")
-    head, rest = svg[start:].strip().split(">", 1)
-    size = re.search(r'\swidth="([0-9.]+)', head)
-    pixels = width or (float(size.group(1)) * 4 / 3 if size else 800)    # engines measure in points
-    head = re.sub(r'\s(width|height|id|xmlns:xlink)="[^"]*"', "", head)
-    rest = _without_links(re.sub(r"<!--.*?-->\s*", "", rest, flags=re.DOTALL))
-    if theme == "dark":
-        rest = to_dark(rest)
-    css = f"#{figure}{{max-width:100%;height:auto;width:{pixels:.0f}px}}" + css
+def _finished(body: str, w: int, h: int, *, figure: str, theme: str, css: str, label: str) -> str:
+    """An SVG fit for a page: scoped, titled and themed, of no fixed size."""
+    css = f"#{figure}{{max-width:100%;height:auto;width:{w}px}}" + css
     if theme == "auto":
         css += f"@media (prefers-color-scheme:dark){{{dark_css(f'#{figure} ')}}}"
     name = escape(label, 400) or "graph"
-    return (f'{head} id="{figure}" role="img" aria-label="{name}"><style>{css}</style>'
-            f"{rest.rstrip()}\n")
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" font-family="{_FONT}" '
+            f'id="{figure}" role="img" aria-label="{name}"><style>{css}</style>'
+            f"{to_dark(body) if theme == 'dark' else body}\n")
 
 
-def _without_links(body: str) -> str:
-    """What Graphviz writes as ``<a xlink:title=…>`` becomes a plain ``<title>``."""
-    body = re.sub(r"<title>[^<]*</title>\s*(?=<g id=\"a_)", "", body)
-    body = re.sub(r'<g id="a_[^"]*"><a xlink:title="([^"]*)">', r"<g><title>\1</title>", body)
-    body = re.sub(r"</a>\s*</g>", "</g>", body)
-    return re.sub(r' xlink:[a-z]+="[^"]*"', "", body)
+def size(svg: str) -> tuple[float, float]:
+    """Width and height of what `element` wrote, in pixels."""
+    w, h = svg.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split()
+    return float(w), float(h)
 
 
 def embed(svg: str, json_text: str, *, figure: str = "f1") -> str:
