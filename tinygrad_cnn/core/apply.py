@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Node, State, _serial, _state, locked, placeholder
+from tinygrad_cnn.core.graph import EXPOSED, Node, State, _serial, _state, locked, placeholder
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
@@ -30,7 +30,6 @@ from tinygrad_cnn.core.tensor import (
     as_setting,
     held,
     refuse_tensors_inside,
-    shared,
     standing_for,
     with_own_dtype,
 )
@@ -156,6 +155,12 @@ def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
         judge = infer_shape
         settings = {name: _unwritten(value) for name, value in settings.items()}
     expected = judge(*asked)
+    tracked = tracked and state.recording
+    if tracked or state.observer is not None:
+        for i, x in enumerate(tensors):
+            # What the user may write to, also in another thread, is read once and kept.
+            if x is not None and x._access == EXPOSED:
+                arrays[i] = x._data.copy()
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*(map(locked, arrays) if op.foreign else arrays), **settings)
@@ -167,9 +172,10 @@ def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
         y = np.asarray(y)
     if y.shape != expected:
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
-    for x in tensors:
+    for x, array in zip(tensors, arrays, strict=True):
         # A result that looks at memory which the user can write to gets memory of its own.
-        if x is not None and x._access and held(x) and np.may_share_memory(y, x._data):
+        if x is not None and x._access == EXPOSED and array is x._data \
+                and np.may_share_memory(y, array):
             y = y.copy()
     dtype = settings.get("dtype") or dtype or y.dtype
     if y.dtype != dtype:
@@ -177,12 +183,11 @@ def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
             raise _leaves_the_integers(op, tensors)
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
-    tracked = tracked and state.recording
     if by_products is not None:
         by_products.update(residuals)
     if not tracked and state.observer is None:
         return _wrap(y, False, None)
-    return _record(op, tensors, settings, residuals, y, state, tracked, began)
+    return _record(op, tensors, arrays, settings, residuals, y, state, tracked, began)
 
 
 def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
@@ -193,6 +198,8 @@ def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
     shapes: list[Shape | None] = []
     dtype, tracked = None, False
     for i, x in enumerate(inputs):
+        if isinstance(x, Tensor) and x._access:
+            held(x)                             # may find that it is not, before it is read
         if isinstance(x, Tensor) and (again or (
                 x._data.dtype.kind == "f" if dtype is None else x._data.dtype is dtype)):
             array = x._data
@@ -257,20 +264,19 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
                       f"it: {name}.astype(np.float32)")
 
 
-def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
-            residuals: dict[str, Any], y: Array, state: State, tracked: bool, began: float
-            ) -> Tensor:
+def _record(op: Op, tensors: tuple[Tensor | None, ...], arrays: list[Array | None],
+            settings: dict[str, Any], residuals: dict[str, Any], y: Array, state: State,
+            tracked: bool, began: float) -> Tensor:
     """The result as a tensor, with a node if a gradient is wanted; an observer is told of it."""
-    kept: list[Any] = []
-    values: list[Any] = []
+    kept: list[Any] = list(tensors)
     for i, x in enumerate(tensors):
         if i in op.unsaved and x is not None and x._data.nbytes >= _KEEP_BYTES:
-            x = _placeholder(x)
-        kept.append(x)
-        values.append(None if x is None else shared(x) if x._access else x._data)
+            kept[i] = _placeholder(x)
+            if kept[i] is not x:
+                arrays[i] = kept[i]._data
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    result = _recorded(op, tuple(kept), tuple(values), y, state, sys._getframe(2), settings,
+    result = _recorded(op, tuple(kept), tuple(arrays), y, state, sys._getframe(2), settings,
                        residuals)
     if state.observer is not None:
         assert result.node is not None
@@ -308,8 +314,10 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         state = _state.get()
         try:
             x, y = a._data, b._data             # which a masked array has as well
-            dtype, writable = x.dtype, a._access or b._access
-            if dtype is not y.dtype or state.observer is not None or x.size >= _LARGE:
+            dtype = x.dtype
+            if (dtype is not y.dtype or state.observer is not None or x.size >= _LARGE
+                    or (a._access | b._access) & EXPOSED):
+                del x, y                        # only the user may hold them
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
         except (AttributeError, ValueError):    # an array, a list, a number; shapes that do not fit
@@ -329,8 +337,6 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         if unsaved and out.nbytes >= _KEEP_BYTES:
             inputs = tuple(_placeholder(t) if i in unsaved else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
-        if writable:
-            values = tuple(map(shared, inputs))
         return _recorded(op, inputs, values, out, state, sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
@@ -382,13 +388,17 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         state = _state.get()
         if not isinstance(x, Tensor) or x._data.dtype.kind != "f" or state.observer is not None:
             return apply(op, x)
-        out = kernel(x._data)
+        value = x._data
+        if x._access == EXPOSED:
+            del value                           # only the user may hold it
+            return apply(op, x)
+        out = kernel(value)
         if type(out) is not ndarray:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
         kept: Any = _placeholder(x) if unsaved else x
-        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, state,
+        return _recorded(op, (kept,), (value if kept is x else kept._data,), out, state,
                          sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))

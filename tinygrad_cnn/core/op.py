@@ -180,6 +180,10 @@ class Op:
         Whether a cotangent may be summed to its input's shape, by the engine.
     residuals : tuple of str
         By-products that every kernel hands to the rules.
+    constant_residuals : bool
+        Whether a recorded pass may take floats among them for constants: their derivative is 0
+        wherever it exists, or the rules pass them on as settings to ops that know where they come
+        from.  Otherwise the pass is refused.  Integers and booleans are constants anyway.
     choose : callable, optional
         ``(*arrays, **settings)`` -> names of kernels to try first.
     family : str
@@ -216,6 +220,7 @@ class Op:
     spoils: bool = False
     broadcasts: bool = False
     residuals: tuple[str, ...] = ()
+    constant_residuals: bool = False
     choose: Callable[..., tuple[str, ...]] | None = None
     family: str = "elementwise"
     flops: Callable[..., int] | None = None

@@ -151,9 +151,11 @@ class Tensor:
         """The values, to read or to write in place."""
         if self._access == READ_ONLY:
             return self.numpy()
-        array = writable(self)
-        self._access = EXPOSED
-        return array
+        # Said before it is done: an op in another thread then copies the array, or is seen here.
+        before, self._access = self._access, EXPOSED
+        if before == SHARED and not (_alone(self) and self._data.flags.writeable):
+            self._data = self._data.copy()
+        return self._data
 
     @data.setter
     def data(self, values: Any) -> None:
@@ -688,8 +690,10 @@ def writable(x: Tensor) -> Array:
 
 def held(x: Tensor) -> bool:
     """Whether the user holds the array of ``x``, or a view of it, and may still write to it."""
-    if x._access == EXPOSED and _alone(x):
-        x._access = SHARED
+    if x._access == EXPOSED:
+        x._access = SHARED                      # before it is looked at, as another thread may ask
+        if not _alone(x):
+            x._access = EXPOSED
     return x._access == EXPOSED
 
 

@@ -208,8 +208,8 @@ def _over_batch(x: Shape, *others: Shape | None, **settings: Any) -> Axes:
 STANDARDIZE = register(Op(
     name="standardize", shape=_standardize_shape, kernels={"array": kernels.standardize},
     vjp={"x": _standardize_vjp}, test=OpTest(samples=_standardize_samples), saved=("x",),
-    couples=_over_axis, spoils=True, residuals=("center", "variance"), family="norm",
-    flops=_norm_flops))
+    couples=_over_axis, spoils=True, residuals=("center", "variance"), constant_residuals=True,
+    family="norm", flops=_norm_flops))
 
 STANDARDIZE_INPUT = register(Op(
     name="standardize_input", shape=_standardize_input_shape,
@@ -316,7 +316,7 @@ BATCH_NORM = register(Op(
             ErrorInput("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
             ErrorInput("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"),)),
     saved=("x", "w"), couples=_over_batch, spoils=True, residuals=("center", "variance"),
-    family="norm", flops=_norm_flops))
+    constant_residuals=True, family="norm", flops=_norm_flops))
 
 
 def _affine_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:

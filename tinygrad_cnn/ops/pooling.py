@@ -331,7 +331,7 @@ MAX_POOL2D_SHARED = register(Op(
     test=OpTest(
         samples=_shared_samples, piecewise_linear=True,
         subgradient=lambda *, ties, **settings: "even" if ties == "split" else "all"),
-    saved=(), residuals=("shares",), family="pool", flops=_flops))
+    saved=(), residuals=("shares",), constant_residuals=True, family="pool", flops=_flops))
 
 
 def _window_settings(op: str, x: Any, kernel_size: Any, stride: Any,

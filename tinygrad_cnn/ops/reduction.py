@@ -228,13 +228,13 @@ MAX = register(Op(
     name="max", shape=_reduced_shape("max"), kernels={"array": kernels.max},
     vjp={"x": _extreme_vjp},
     test=OpTest(samples=_distinct_samples, piecewise_linear=True, subgradient="even"), saved=(),
-    residuals=("shares",), family="reduction", flops=_flops))
+    residuals=("shares",), constant_residuals=True, family="reduction", flops=_flops))
 
 MIN = register(Op(
     name="min", shape=_reduced_shape("min"), kernels={"array": kernels.min},
     vjp={"x": _extreme_vjp},
     test=OpTest(samples=_distinct_samples, piecewise_linear=True, subgradient="even"), saved=(),
-    residuals=("shares",), family="reduction", flops=_flops))
+    residuals=("shares",), constant_residuals=True, family="reduction", flops=_flops))
 
 
 def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
