@@ -151,11 +151,11 @@ def _patched(owner: Any, name: str, other: Any) -> Iterator[None]:
 
 
 def _reuse_overwrites() -> Any:
-    return _patched(backward, "added", lambda a, b: b)
+    return _added_by(lambda a, b: b)
 
 
 def _first_use_only() -> Any:
-    return _patched(backward, "added", lambda a, b: a)
+    return _added_by(lambda a, b: a)
 
 
 def _writes_into_shared() -> Any:
@@ -163,7 +163,14 @@ def _writes_into_shared() -> Any:
     def add(a: Any, b: Any) -> Any:
         plain = isinstance(a, np.ndarray) and a.flags.writeable
         return np.add(a, b, out=a) if plain else a + b
-    return _patched(backward, "added", add)
+    return _added_by(add)
+
+
+@contextmanager
+def _added_by(add: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Cotangents are summed by another function, small ones too."""
+    with _patched(backward, "added", add), _patched(backward, "LARGE", 0):
+        yield
 
 
 def _nothing_copied() -> Any:
@@ -172,8 +179,7 @@ def _nothing_copied() -> Any:
 
 
 def _tensors_overwrite() -> Any:
-    return _patched(backward, "added", lambda a, b: np.asarray(a + b) if isinstance(
-        a, np.ndarray) else b)
+    return _added_by(lambda a, b: np.asarray(a + b) if isinstance(a, np.ndarray) else b)
 
 
 def _grad_assigned() -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 from mutation import CATALOG, Mutant, mutant
 from tinygrad_cnn.core.op import OPS
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.diagnose import diagnose
 from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Stats
@@ -100,7 +100,7 @@ def _score_report(score: Score, planted: Mutant, finding: Finding) -> None:
         score.diagnosed += 1
         score.first += keys[0] == planted.diagnosis
         score.second += planted.diagnosis in keys[:2]
-        if not isinstance(small.context, Case):
+        if not isinstance(small.context, OpCase):
             return
         score.seconds.append(seconds)
         score.lines.append(len(program.splitlines()))
@@ -161,11 +161,11 @@ def score_right_rules(checks: int) -> RightRules:
     return right
 
 
-def exact_cases(seed: int = 0) -> Iterator[tuple[Case, int]]:
+def exact_cases(seed: int = 0) -> Iterator[tuple[OpCase, int]]:
     """A case and an input of every op that is compared exactly."""
     for op in OPS.values():
         for sample in op.test.samples(np.random.default_rng(seed)):
-            case = Case(op, sample, seed=seed)
+            case = OpCase(op, sample, seed=seed)
             if not case.out.size:
                 continue
             several = [k for k in case.here.wanted if case.arrays[k].size
@@ -175,7 +175,7 @@ def exact_cases(seed: int = 0) -> Iterator[tuple[Case, int]]:
                 break
 
 
-def one_ulp_is_seen(case: Case, k: int) -> bool:
+def one_ulp_is_seen(case: OpCase, k: int) -> bool:
     """Whether an error of one ulp in one entry of the gradient is found."""
     ct = case.cotangent(1)
     got = case.pull(case.arrays, ct)[k]

@@ -321,7 +321,7 @@ def test_a_diagram_survives_json_and_equal_runs_give_equal_diagrams(nets):
 @pytest.mark.parametrize("setting, message", [
     ({"level": "all"}, "level 'all' is unknown; choose from auto, everything"),
     ({"color": "red"}, "color 'red' is unknown; choose from grad"),
-    ({"scale": "log"}, "scale 'log' is unknown; choose decades or fit"),
+    ({"scale": "log"}, "scale 'log' is unknown; choose from decades, fit"),
     ({"limit": 3}, "at most 3 cards is too small")])
 def test_an_unknown_setting_is_refused(nets, setting, message):
     with pytest.raises(VizError, match=message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from tinygrad_cnn.core import Tensor, apply, binary, unary
 from tinygrad_cnn.core.op import Op, Sample, dyadic, make_op, register, register_function
 from tinygrad_cnn.shapes import Shape, broadcast
 
-__all__ = ["broadcasting", "elementwise", "geometry", "matrices", "smooth_matrices"]
+__all__ = ["broadcasting", "each", "elementwise", "geometry", "matrices", "smooth_matrices"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Interval = tuple[float, float]
@@ -44,6 +44,22 @@ def smooth_matrices(low: float, high: float) -> Samples:
         yield Sample("matrix", (rng.uniform(low, high, (3, 4)),))
         yield Sample("images", (rng.uniform(max(low, -2.0), min(high, 2.0), (2, 3, 2, 3)),))
         yield Sample("no axes", (np.asarray(rng.uniform(low, high)),))
+    return samples
+
+
+def each(cases: Callable[[np.random.Generator], Iterable[Any]],
+         make: Callable[..., tuple[Any, Mapping[str, Any]]]) -> Samples:
+    """A sample of each case ``(id, *facts)``: ``make(rng, *facts)`` gives its inputs and settings.
+
+    >>> rows = each(lambda rng: [("two", 2), ("three", 3)],
+    ...             lambda rng, n: ((dyadic(rng, n),), {"axis": 0}))
+    >>> [sample.id for sample in rows(np.random.default_rng(0))]
+    ['two', 'three']
+    """
+    def samples(rng: np.random.Generator) -> Iterator[Sample]:
+        for name, *facts in cases(rng):
+            args, settings = make(rng, *facts)
+            yield Sample(name, args, settings)
     return samples
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_setting, as_tensor
-from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import Array, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.declare import broadcasting, elementwise
@@ -151,7 +151,12 @@ def sqrt(x: TensorLike) -> Tensor:
     """
 
 
-@elementwise(np.abs, lambda ct, out, x: ct * np.sign(as_array(x)), saved=("x",),
+def _abs(x: Array) -> Array:
+    """The absolute value; of complex numbers, in a gradient test, its continuation."""
+    return np.abs(x) if x.dtype.kind != "c" else np.where(x.real < 0, -x, x)
+
+
+@elementwise(_abs, lambda ct, out, x: ct * np.sign(as_array(x)), saved=("x",), ufunc=np.abs,
              piecewise_linear=True, subgradient="middle")
 def abs(x: TensorLike) -> Tensor:
     """The absolute value, entry by entry; its derivative is the sign, and 0 at 0.
@@ -211,7 +216,7 @@ CLIP = register(Op(
 
 
 @register_function()
-def clip(x: Any, min: float | None = None, max: float | None = None) -> Tensor:
+def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> Tensor:
     """The nearest number in [min, max]; the gradient passes on the closed interval.
 
     Parameters
@@ -289,7 +294,7 @@ WHERE = register(Op(
 
 
 @register_function()
-def where(condition: Any, a: Any, b: Any) -> Tensor:
+def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
     """``a`` where the condition holds, ``b`` elsewhere.
 
     Parameters

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor, apply, as_tensor
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import products, reference
@@ -65,7 +64,7 @@ MATMUL = register(Op(
 
 
 @register_function(np.matmul)
-def matmul(a: Any, b: Any) -> Tensor:
+def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     """The matrix product over the last two axes; the axes before them broadcast.
 
     y[…, i, j] = Σ_k a[…, i, k] · b[…, k, j].  ``a @ b`` on tensors is this function.
@@ -131,7 +130,7 @@ LINEAR = register(Op(
 
 
 @register_function()
-def linear(x: Any, w: Any, b: Any = None) -> Tensor:
+def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Tensor:
     """y = x w + b, the fully connected layer.
 
     Parameters

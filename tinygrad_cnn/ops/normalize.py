@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
+    TensorLike,
     apply,
     as_array,
     as_setting,
@@ -27,7 +29,7 @@ from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.ops.elementwise import expm1
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
-from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.shapes import Axis, Shape
 
 __all__ = ["batch_norm", "layer_norm", "log_softmax", "affine", "softmax",
            "standardize"]
@@ -87,7 +89,7 @@ LOG_SOFTMAX = register(Op(
 
 
 @register_function()
-def softmax(x: Any, axis: int = -1) -> Tensor:
+def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """exp(x) / Σ exp(x) along an axis, without overflow.
 
     Parameters
@@ -115,7 +117,7 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
 
 
 @register_function()
-def log_softmax(x: Any, axis: int = -1) -> Tensor:
+def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """x − log Σ exp(x) along an axis: the logarithm of `softmax`, without overflow.
 
     Parameters
@@ -219,7 +221,7 @@ STANDARDIZE_INPUT = register(Op(
     spoils=True, family="norm", flops=_norm_flops))
 
 
-def standardize(x: Any, axis: Any = -1, *, eps: float = 1e-5) -> Tensor:
+def standardize(x: TensorLike, axis: Axis = -1, *, eps: float = 1e-5) -> Tensor:
     """(x − mean) / √(var + eps) over the axes, with the biased variance.
 
     Parameters
@@ -353,7 +355,7 @@ AFFINE = register(Op(
 
 
 @register_function()
-def affine(x: Any, w: Any, b: Any) -> Tensor:
+def affine(x: TensorLike, w: TensorLike, b: TensorLike) -> Tensor:
     """Scale and shift each channel: x · w + b along the last axis.
 
     Parameters
@@ -374,8 +376,8 @@ def affine(x: Any, w: Any, b: Any) -> Tensor:
     return apply(AFFINE, x, w, b, center=None)
 
 
-def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
-                               ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+def batch_norm_with_statistics(x: TensorLike, w: TensorLike, b: TensorLike, *,
+                               eps: float = 1e-5) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """`batch_norm` in training mode, with the mean and biased variance (C,) of the batch.
 
     The statistics are float64.
@@ -387,8 +389,8 @@ def batch_norm_with_statistics(x: Any, w: Any, b: Any, *, eps: float = 1e-5
 
 
 @register_function()
-def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
-               eps: float = 1e-5) -> Tensor:
+def batch_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, mean: ArrayLike | None = None,
+               var: ArrayLike | None = None, eps: float = 1e-5) -> Tensor:
     """Standardize each channel over the batch, then scale and shift it.
 
     y = w · (x − mean) / √(var + eps) + b, over all axes but the last.
@@ -451,7 +453,7 @@ def batch_norm(x: Any, w: Any, b: Any, *, mean: Any = None, var: Any = None,
 
 
 @register_function()
-def layer_norm(x: Any, w: Any, b: Any, *, eps: float = 1e-5) -> Tensor:
+def layer_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, eps: float = 1e-5) -> Tensor:
     """Standardize each row over the last axis, then scale and shift each of its entries.
 
     Parameters

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, as_array, as_tensor
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_tensor
 from tinygrad_cnn.core.op import (
     FUNCTIONS,
     ErrorInput,
@@ -24,7 +24,7 @@ from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.shape import reshape, transpose
-from tinygrad_cnn.shapes import Shape, reduced
+from tinygrad_cnn.shapes import Axis, Shape, reduced
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
 
@@ -88,7 +88,7 @@ def _sizes(op: str, shape: Any) -> Shape:
 
 
 @register_function()
-def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
+def sum_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """Add up what broadcasting has copied: the adjoint of `broadcast_to`.
 
     Parameters
@@ -111,7 +111,7 @@ def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
 
 
 @register_function()
-def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
+def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """Stretch axes of one entry, and put axes in front: the adjoint of `sum_to`.
 
     Parameters
@@ -266,7 +266,7 @@ def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
 
 
 @register_function()
-def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Σ x over the axes.
 
     Parameters
@@ -299,7 +299,7 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 @register_function()
-def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Σ x / n over the axes.
 
     Parameters
@@ -321,7 +321,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 @register_function()
-def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def var(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The biased variance Σ (x − mean)² / n over the axes.
 
     Parameters
@@ -343,7 +343,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 @register_function()
-def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest entry over the axes; a tie shares the gradient evenly.
 
     Parameters
@@ -365,7 +365,7 @@ def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 @register_function()
-def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest entry over the axes; a tie shares the gradient evenly.
 
     Parameters
@@ -387,7 +387,7 @@ def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 @register_function()
-def logsumexp(x: Any, axis: Any = -1, keepdims: bool = False) -> Tensor:
+def logsumexp(x: TensorLike, axis: Axis = -1, keepdims: bool = False) -> Tensor:
     """log Σ exp(x) over the axes, without overflow; its gradient is softmax(x).
 
     Parameters

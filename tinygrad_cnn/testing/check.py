@@ -1,51 +1,49 @@
-"""The checks that users call: of an op, of a function of tensors, of plain NumPy functions.
+"""The checks that users call: of an op, of a function of tensors, of plain functions of arrays.
 
-There are no tolerances to choose.  The Jacobian is measured from values alone, and the bound
-follows from it (see ``linearization``).  Functions of more than `_WHOLE` entries are not
-differenced entry by entry: complex steps along directions over blocks of entries, and along single
-entries at both ends of every axis, are compared with the inner products of the gradient.
+The Jacobian is measured from values alone, and the bound follows from it (see ``linearization``).
+Functions of more than 2000 entries are not differenced entry by entry: the derivatives along
+directions over blocks of entries, and along single entries at both ends of every axis, are compared
+with the inner products of the gradient.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import product
-from types import CodeType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from tinygrad_cnn.core import Tensor, _wrap, apply, gradients
-from tinygrad_cnn.core import grad as grad_of
-from tinygrad_cnn.core.graph import Node
+from tinygrad_cnn.core import Tensor, apply
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, ErrorInput, Op, Sample
-from tinygrad_cnn.errors import DTypeError, GradientError, SettingError, TinygradCnnError
+from tinygrad_cnn.errors import GradientError, MissingExtraError, SettingError, TinygradCnnError
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.nn import Module
-from tinygrad_cnn.ops import default_generator
-from tinygrad_cnn.testing.cases import DERIVED, Case, samples_of
-from tinygrad_cnn.testing.contract import PROPERTIES, properties_of, run_property
-from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Linearization, Stats, Subject
-from tinygrad_cnn.testing.numeric import along, has_complex_form, slope_along
+from tinygrad_cnn.testing.cases import DERIVED, Case, OpCase, samples_of
+from tinygrad_cnn.testing.contract import EVERYWHERE, PROPERTIES, properties_of, run_property
+from tinygrad_cnn.testing.functions import (
+    arguments,
+    in_dtype,
+    jax_function,
+    name_of,
+    pair,
+    torch_function,
+)
+from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Stats, Subject
 from tinygrad_cnn.testing.report import Report, mismatch
 
-__all__ = ["check_gradients", "check_op", "check_sample", "check_vjp_pair", "find",
-           "run_error_input", "start"]
-
-_WHOLE = 2000               # entries up to which the whole Jacobian is measured
-_SECONDS = 10.0             # and how long that may take
-_BLOCKS = 16
+__all__ = ["check_gradients", "check_jax", "check_op", "check_sample", "check_torch",
+           "check_vjp_pair", "find", "run_error_input", "start"]
 
 
 # ---- ops
 
-def check_op(op: Op | str | Callable[..., Tensor], *, order: int = 2, seed: int = 0) -> Report:
+def check_op(op: Op | str | Callable[..., Tensor], *, order: int = 2, seed: int = 0,
+             derived: int = DERIVED) -> Report:
     """Test every backward rule of an op on every sample and kernel.
 
     The gradient is measured from the op's values alone: exactly, with ``==``, for inputs in
-    ``exact_in`` and for ``piecewise_linear`` ops, else by complex steps or Ridders' extrapolation.
+    ``exact_in`` and for ``piecewise_linear`` ops, else by complex steps or by differences.
     The same run checks the contract: nothing is written or shared, results are reproducible and
     linear in the cotangent, a zero cotangent gives zero, dtypes and shapes are kept, memory layout
     does not matter, kernels agree, ``reads`` and ``ties`` are as declared, and the rule can be
@@ -59,6 +57,9 @@ def check_op(op: Op | str | Callable[..., Tensor], *, order: int = 2, seed: int 
         2 also tests the derivative of the rules.
     seed : int, default 0
         Of samples and cotangents.
+    derived : int, default 3
+        How many calls with other sizes and settings are made from the samples, besides some with
+        special values; more for an op with one sample or two.  0 tests the samples alone.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def check_op(op: Op | str | Callable[..., Tensor], *, order: int = 2, seed: int 
     GradientMismatch
         If a rule is wrong, a sample cannot be run, there is no sample, or nothing was compared.
     SettingError
-        If no op has the name, or ``order`` is neither 1 nor 2.
+        If no op has the name, ``order`` is neither 1 nor 2, or ``derived`` is below 0.
     TypeError
         If ``op`` is no op.
 
@@ -81,12 +82,15 @@ def check_op(op: Op | str | Callable[..., Tensor], *, order: int = 2, seed: int 
     >>> report.verdict, report.methods
     ('right', {'a': 'exact', 'b': 'exact'})
     """
+    __tracebackhide__ = True
     declared = _declared(op, "check_op")
     if order not in (1, 2):
         raise SettingError(f"check_op: order must be 1 or 2, got {order}")
+    if derived < 0:
+        raise SettingError(f"check_op: derived must be at least 0, got {derived}")
     began, stats = time.perf_counter(), Stats()
     with set_num_threads(1):                    # samples are small: other threads only cost time
-        finding = find(declared, order=order, seed=seed, stats=stats)
+        finding = find(declared, order=order, seed=seed, stats=stats, extra=derived)
     if finding is not None:
         raise mismatch(finding) from finding.error
     return Report.of(declared.name, stats, began)
@@ -126,6 +130,7 @@ def check_sample(op: Op | str | Callable[..., Tensor], sample: Sample, prop: str
     >>> check_sample("exp", Sample("one", (np.array([1.0]),)), "gradient").verdict
     'right'
     """
+    __tracebackhide__ = True
     declared = _declared(op, "check_sample")
     if prop is not None and prop not in PROPERTIES:
         raise SettingError(f"check_sample: no property is called {prop!r}; choose from "
@@ -196,9 +201,9 @@ def _failed(prop: str, op: Op, detail: str, error: Exception | None = None,
     return CheckFailed(Finding(prop, op.name, case, "", detail, error=error))
 
 
-def start(op: Op, sample: Sample, seed: int, stats: Stats) -> Case:
+def start(op: Op, sample: Sample, seed: int, stats: Stats) -> OpCase:
     """A case of a sample that has been seen to run."""
-    case = Case(op, sample, seed=seed, stats=stats)
+    case = OpCase(op, sample, seed=seed, stats=stats)
     stats.prop = "samples"
     try:
         y = case.apply(case.tensors(case.arrays))
@@ -228,10 +233,11 @@ def run_error_input(op: Op, call: ErrorInput, stats: Stats) -> None:
     raise _failed("refusals", op, "the call must fail, and did not", case=call.id)
 
 
-# ---- functions of tensors
+# ---- functions
 
-def check_gradients(fn: Callable[..., Tensor], *inputs: Any, order: int = 1, seed: int = 0,
-                    parameters: Sequence[Tensor] = ()) -> Report:
+def check_gradients(fn: Callable[..., object], *inputs: object, order: int = 1, seed: int = 0,
+                    parameters: Sequence[Tensor] = (), dtype: DTypeLike = np.float64,
+                    rtol: float | None = None) -> Report:
     """Test the gradient of a function of tensors, in every float input.
 
     What ``fn`` closes over is tested too: every tensor that requires a gradient and that the output
@@ -242,22 +248,26 @@ def check_gradients(fn: Callable[..., Tensor], *inputs: Any, order: int = 1, see
     Parameters
     ----------
     fn : callable
-        ``(*tensors)`` -> Tensor, the same for the same inputs.
-    *inputs : Tensor, array_like or number
-        Where to test.  What holds floats is tested, in float64 whatever its dtype; integers and
-        booleans are passed on as tensors.
+        ``(*tensors)`` -> Tensor, or a tuple, list or dictionary of them; the same for the same
+        inputs.
+    *inputs : Tensor, array_like, number, or a list, tuple or dictionary of tensors or arrays
+        Where to test.  What holds floats is tested; integers and booleans are passed on.
     order : int, default 1
-        2 also tests the gradient of the gradient, and so on.
+        2 also tests the gradient of the gradient, in the inputs and in the cotangent, and so on.
     seed : int, default 0
         Of the cotangents and directions.
     parameters : sequence of Tensor, optional
         More leaves to test, for instance such that the output does not depend on.
+    dtype : {numpy.float64, numpy.float32}, default float64
+        In which everything is computed, whatever the dtype of the inputs and parameters.
+    rtol : float, optional
+        A relative error that is allowed, for functions that are approximate.
 
     Returns
     -------
     Report
-        Comparisons, worst error in units of its bound, the method for each input, and notes on
-        places that are not differentiable.
+        The verdict, comparisons, worst error in units of its bound, how each input was measured and
+        how precisely, and which entries were not.
 
     Raises
     ------
@@ -267,7 +277,7 @@ def check_gradients(fn: Callable[..., Tensor], *inputs: Any, order: int = 1, see
         If nothing can be tested: the function is random, writes to its inputs, does not return a
         float tensor with entries, gives NaN, or its output does not depend on any input.
     SettingError
-        If ``order`` is below 1.
+        If ``order`` is below 1, ``rtol`` is not above 0, or ``dtype`` is another one.
     TypeError
         If ``fn`` cannot be called.
 
@@ -282,233 +292,38 @@ def check_gradients(fn: Callable[..., Tensor], *inputs: Any, order: int = 1, see
         ...
     tinygrad_cnn.GradientMismatch: <lambda> x0, gradient: constant ratio: every entry is 0.5 ...
     """
-    name = _name(fn, "check_gradients")
+    __tracebackhide__ = True
+    name, chosen = name_of(fn, "check_gradients"), _chosen("check_gradients", dtype, rtol)
     if order < 1:
         raise SettingError(f"check_gradients: order must be at least 1, got {order}")
     began, stats = time.perf_counter(), Stats()
-    with _in_float64(name, fn, inputs, parameters) as function:
+    given = arguments("check_gradients", inputs, chosen, "x")
+    with in_dtype(name, fn, given, parameters, chosen) as function:
         for n in range(order):
-            title = "the gradient of " * n + name
-            _check_subject(Subject(title, function.names, function.forward, function.pull),
-                           function.arrays, seed, stats)
-            function = _gradient_of(function, seed) if n < order - 1 else function
-    return Report.of(name, stats, began)
+            _check_function(function.subject, function.arrays, seed, stats, rtol, chosen,
+                            ("check_gradients", (fn,), inputs), float32=False)
+            function = function.gradient(seed) if n < order - 1 else function
+    return Report.of(name, stats, began, rtol)
 
 
-def _name(fn: Any, owner: str) -> str:
-    """What reports call a function."""
-    if not callable(fn):
-        raise TypeError(f"{owner}: {fn!r} is not a function")
-    return str(getattr(fn, "__name__", type(fn).__name__))
-
-
-class _Function:
-    """A function of tensors, and the leaves that are moved to test it."""
-
-    def __init__(self, name: str, fn: Callable[..., Any], leaves: Sequence[Array],
-                 closed_over: Sequence[Tensor], modules: Sequence[Module]) -> None:
-        self.name = name
-        self.fn = fn
-        self.leaves = leaves                    # one for each argument
-        self.closed_over = tuple(closed_over)
-        self.modules = modules
-        self.names = (*(f"x{i}" for i in range(len(leaves))),
-                      *(t.name or f"parameter {i}" for i, t in enumerate(closed_over)))
-
-    @property
-    def arrays(self) -> list[Array]:
-        """Where the function is tested: its arguments, then what it closes over."""
-        return [*self.leaves, *(t._data for t in self.closed_over)]
-
-    @contextmanager
-    def called(self, arrays: Sequence[Array]) -> Iterator[tuple[Any, list[Tensor]]]:
-        """The output at these values, and the tensors that hold them; all is put back."""
-        own, others = arrays[:len(self.leaves)], arrays[len(self.leaves):]
-        tensors = [*(_wrap(a, a.dtype.kind in "fc", None) for a in own), *self.closed_over]
-        before = [t._data for t in self.closed_over]
-        buffers = [(m, name, a, a.copy()) for m in self.modules
-                   for name, a in m.named_buffers(recurse=False)]
-        generator = default_generator().bit_generator
-        state = generator.state
-        try:
-            for t, a in zip(self.closed_over, others, strict=True):
-                t._data = a
-            with np.errstate(all="ignore"):
-                y = self.fn(*tensors[:len(own)])
-            for name, t, a in zip(self.names, tensors, arrays, strict=True):
-                if t._data is not a and not np.array_equal(t._data, a, equal_nan=True):
-                    raise GradientError(f"{self.name} writes to its input {name}; copy it first")
-            yield y, tensors
-        finally:
-            generator.state = state             # the next call draws the same random numbers
-            for t, a in zip(self.closed_over, before, strict=True):
-                t._data = a
-            for module, name, array, values in buffers:
-                array[...] = values
-                setattr(module, name, array)
-
-    def forward(self, arrays: Sequence[Array]) -> Array:
-        """The values of the function."""
-        with self.called(arrays) as (y, _):
-            if not isinstance(y, Tensor):
-                raise GradientError(f"check_gradients: {self.name} returned {type(y).__name__}, "
-                                    "expected one Tensor; combine several outputs with "
-                                    "concatenate(), or test them one at a time")
-            return y._data
-
-    def pull(self, arrays: Sequence[Array], ct: Array) -> list[Array | None]:
-        """The gradients of all leaves."""
-        with self.called(arrays) as (y, tensors):
-            if not y.requires_grad:
-                raise GradientError(f"check_gradients: the output of {self.name} depends on no "
-                                    "input that requires a gradient; was it computed from .data, "
-                                    ".numpy() or .detach(), or under no_grad()?")
-            found = gradients(y, _wrap(np.asarray(ct, y.dtype), False, None))
-            return [found[t]._data if t in found else None for t in tensors]
-
-
-@contextmanager
-def _in_float64(name: str, fn: Callable[..., Any], inputs: Sequence[Any],
-                parameters: Sequence[Tensor]) -> Iterator[_Function]:
-    """The function, with all that it differentiates in float64 while the block runs."""
-    leaves = []
-    for i, x in enumerate(inputs):
-        a = np.array(x._data if isinstance(x, Tensor) else x)
-        if a.dtype.kind not in "fiub":
-            raise GradientError(f"check_gradients: input {i} is {type(x).__name__}, expected a "
-                                "tensor, an array or a number; close over anything else")
-        leaves.append(a)
-    owner = getattr(fn, "__self__", None)
-    reached = [fn, *getattr(fn, "__dict__", {}).values(), *getattr(owner, "__dict__", {}).values()]
-    modules = [part for m in _modules_of(reached, {}) for part in m.modules()]
-    found = _closed_over(_Function(name, fn, leaves, (), modules))
-    several = list({id(t): t for t in (*parameters, *found)}.values())
-    before = [t._data for t in several]
-    try:
-        for t in several:
-            t._data = t._data.astype(np.float64)
-        yield _Function(name, fn, [a.astype(np.float64) if a.dtype.kind == "f" else a
-                                   for a in leaves], several, modules)
-    except DTypeError as error:
-        raise GradientError(f"check_gradients: {name} mixes in tensors of float32, and is tested "
-                            "in float64; pass them as inputs, or in parameters= "
-                            f"({error})") from error
-    finally:
-        for t, a in zip(several, before, strict=True):
-            t._data = a
-
-
-def _modules_of(value: Any, seen: dict[int, Any]) -> Iterator[Module]:
-    """The modules that a function can reach: itself, by closure, as globals, in containers."""
-    if id(value) in seen:
-        return
-    seen[id(value)] = value
-    if isinstance(value, Module):
-        yield value
-        return
-    parts: list[Any] = [getattr(value, "__self__", None), getattr(value, "__func__", None),
-                        getattr(value, "func", None), getattr(value, "args", None)]
-    code = getattr(value, "__code__", None)
-    if isinstance(code, CodeType):
-        for cell in value.__closure__ or ():
-            try:
-                parts.append(cell.cell_contents)
-            except ValueError:                  # not assigned yet
-                continue
-        parts += [value.__globals__.get(name) for name in _names_in(code)]
-    elif isinstance(value, (list, tuple)):
-        parts += value
-    elif isinstance(value, dict):
-        parts += value.values()
-    for part in parts:
-        if part is not None and not isinstance(part, (Tensor, np.ndarray, str, type)):
-            yield from _modules_of(part, seen)
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _names_in(inner)
-
-
-def _closed_over(function: _Function) -> list[Tensor]:
-    """The leaves that the function reaches and was not given."""
-    # Parameters may be float32 or float64, whatever the inputs are: the first company that fits.
-    for dtype in (None, np.float32, np.float64):
-        given = [a.astype(dtype) if dtype is not None and a.dtype.kind == "f" else a.copy()
-                 for a in function.leaves]
-        try:
-            with function.called(given) as (y, tensors):
-                own = set(map(id, tensors))
-                return [] if not isinstance(y, Tensor) else \
-                    [t for t in _leaves_below(y) if id(t) not in own]
-        except DTypeError:
-            if dtype is np.float64:
-                raise
-    return []
-
-
-def _leaves_below(y: Tensor) -> list[Tensor]:
-    """The leaves that require a gradient below an output, in the order in which they are met."""
-    if y.node is None:
-        return [y] if y.requires_grad else []
-    seen: set[Node] = {y.node}
-    stack, leaves = [y.node], {}
-    while stack:
-        for x in stack.pop().inputs or ():
-            if x is not None and x.node is None and x.requires_grad:
-                leaves[id(x)] = x
-            elif x is not None and x.node is not None and x.node not in seen:
-                seen.add(x.node)
-                stack.append(x.node)
-    return list(leaves.values())
-
-
-def _gradient_of(function: _Function, seed: int) -> _Function:
-    """The function Σ u · (gradient of ⟨ct, fn⟩), whose gradient is a second derivative."""
-    rng = np.random.default_rng([seed, 7])
-    with function.called(function.arrays) as (y, tensors):
-        ct = rng.normal(size=y.shape)
-        weights = [rng.normal(size=t.shape) for t in tensors]
-
-    def inner(*own: Tensor) -> Tensor:
-        y = function.fn(*own)
-        leaves = [(t, u) for t, u in zip((*own, *function.closed_over), weights, strict=True)
-                  if t.dtype.kind in "fc"]
-        parts = grad_of(y, [t for t, _ in leaves], _wrap(np.asarray(ct, y.dtype), False, None),
-                        create_graph=True)
-        total: Any = None
-        for part, (_, u) in zip(parts, leaves, strict=True):
-            if part is not None:
-                term = (part * _wrap(np.asarray(u, part.dtype), False, None)).sum()
-                total = term if total is None else total + term
-        if total is None or not total.requires_grad:
-            # A gradient that is constant: keep the connection to the inputs, with weight 0.
-            nothing = sum((0.0 * t).sum() for t, _ in leaves)
-            total = nothing if total is None else total + nothing
-        return total
-
-    return _Function(function.name, inner, function.leaves, function.closed_over, function.modules)
-
-
-# ---- plain NumPy functions
-
-def check_vjp_pair(forward: Callable[..., Any], vjp: Callable[..., Any], *arrays: Any,
-                   seed: int = 0) -> Report:
+def check_vjp_pair(forward: Callable[..., object], vjp: Callable[..., object], *arrays: object,
+                   seed: int = 0, dtype: DTypeLike = np.float64,
+                   rtol: float | None = None) -> Report:
     """Test a backward function on plain NumPy arrays, with no tensor at all.
+
+    ``forward`` is called before each ``vjp``, so a layer may keep what its backward pass needs.
 
     Parameters
     ----------
     forward : callable
-        ``(*arrays)`` -> array.
+        ``(*arrays)`` -> array, or a tuple, list or dictionary of arrays.
     vjp : callable
         ``(ct, *arrays)`` -> the cotangent of each array, as one array or a tuple; None for an array
-        without a gradient.
-    *arrays : array_like
-        Where to test; those of floats are tested, in float64.
-    seed : int, default 0
-        Of the cotangents and directions.
+        without a gradient.  ``ct`` has the structure of the result.
+    *arrays : array_like, or a list, tuple or dictionary of arrays
+        Where to test; those of floats are tested.
+    seed, dtype, rtol
+        As in `check_gradients`.
 
     Returns
     -------
@@ -521,6 +336,8 @@ def check_vjp_pair(forward: Callable[..., Any], vjp: Callable[..., Any], *arrays
     GradientError
         If nothing can be tested: a function is random, writes to its arguments, or gives no finite
         floats; or ``vjp`` gives the wrong number of arrays.
+    SettingError
+        If ``rtol`` is not above 0, or ``dtype`` is neither float64 nor float32.
     TypeError
         If ``forward`` or ``vjp`` cannot be called.
 
@@ -533,70 +350,150 @@ def check_vjp_pair(forward: Callable[..., Any], vjp: Callable[..., Any], *arrays
     >>> check_vjp_pair(dense, dense_backward, x, w).verdict
     'right'
     """
-    name = _name(forward, "check_vjp_pair")
-    _name(vjp, "check_vjp_pair")
-    began, stats = time.perf_counter(), Stats()
-    given = [np.asarray(a) for a in arrays]
-    given = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in given]
-
-    def values(inputs: Sequence[Array]) -> Array:
-        y = forward(*inputs)
-        if isinstance(y, (tuple, list)) or y is None:
-            raise GradientError(f"{name} returned {type(y).__name__}, expected one array")
-        return np.asarray(y)
-
-    def pull(inputs: Sequence[Array], ct: Array) -> list[Array | None]:
-        with np.errstate(all="ignore"):
-            found = vjp(ct, *inputs)
-        several = tuple(found) if isinstance(found, (tuple, list)) else (found,)
-        if len(several) != len(inputs):
-            raise GradientError(f"check_vjp_pair: vjp returned {len(several)} cotangents for "
-                                f"{len(inputs)} arrays; return one for each, None for an array "
-                                "without a gradient")
-        return [None if part is None else np.asarray(part) for part in several]
-
-    names = tuple(f"array {i}" for i in range(len(given)))
-    _check_subject(Subject(name, names, values, pull), given, seed, stats)
-    return Report.of(name, stats, began)
+    __tracebackhide__ = True
+    name, chosen = name_of(forward, "check_vjp_pair"), _chosen("check_vjp_pair", dtype, rtol)
+    name_of(vjp, "check_vjp_pair")
+    given = arguments("check_vjp_pair", arrays, chosen, "array ")
+    return _report(pair(name, forward, vjp, given), given.arrays, seed, rtol, chosen,
+                   ("check_vjp_pair", (forward, vjp), arrays))
 
 
-# ---- what functions and pairs have in common
+def check_torch(function: Callable[..., object], *tensors: object, seed: int = 0,
+                dtype: DTypeLike = np.float64, rtol: float | None = None) -> Report:
+    """Test the gradient of a function of PyTorch's tensors.
 
-def _check_subject(subject: Subject, arrays: Sequence[Array], seed: int, stats: Stats) -> None:
-    """The gradient of a subject at these arrays, and what a pullback promises besides."""
-    here = Linearization(subject, arrays, stats, capped=False)
-    out, seconds = _usable(here)
-    rng = np.random.default_rng(seed)
-    cotangents = [rng.normal(size=out.shape) for _ in range(2)]
-    entries = sum(arrays[k].size for k in here.wanted)
-    whole = entries <= _WHOLE and 3 * entries * seconds <= _SECONDS \
-        and entries * out.size <= 1 << 23
+    ``function`` may be the ``apply`` of a ``torch.autograd.Function``.  It is asked for more than
+    `torch.autograd.gradcheck` asks: other layouts in memory, float32, cotangents of any size,
+    nothing written in place, and tighter bounds.
+
+    Parameters
+    ----------
+    function : callable
+        ``(*tensors)`` -> tensor, or a tuple, list or dictionary of tensors.
+    *tensors : torch.Tensor or array_like
+        Where to test; those of floats are tested.
+    seed, dtype, rtol
+        As in `check_gradients`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    GradientMismatch, GradientError, SettingError, TypeError
+        As `check_gradients` does.
+    MissingExtraError
+        If PyTorch is not installed.
+    """
+    __tracebackhide__ = True
+    return _check_other("torch", torch_function, function, tensors, seed, dtype, rtol)
+
+
+def check_jax(function: Callable[..., object], *arrays: object, seed: int = 0,
+              dtype: DTypeLike = np.float64, rtol: float | None = None) -> Report:
+    """Test the gradient of a function of JAX's arrays, such as one with ``jax.custom_vjp``.
+
+    Parameters
+    ----------
+    function : callable
+        ``(*arrays)`` -> array, or a tuple, list or dictionary of arrays.
+    *arrays : array_like
+        Where to test; those of floats are tested, in float64 whatever JAX is set to.
+    seed, dtype, rtol
+        As in `check_gradients`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    GradientMismatch, GradientError, SettingError, TypeError
+        As `check_gradients` does.
+    MissingExtraError
+        If JAX is not installed.
+    """
+    __tracebackhide__ = True
+    return _check_other("jax", jax_function, function, arrays, seed, dtype, rtol)
+
+
+def _check_other(package: str, make: Callable[..., Subject], function: Callable[..., object],
+                 values: Sequence[object], seed: int, dtype: DTypeLike,
+                 rtol: float | None) -> Report:
+    __tracebackhide__ = True
+    owner = f"check_{package}"
+    name, chosen = name_of(function, owner), _chosen(owner, dtype, rtol)
+    if name == "apply":
+        holder = getattr(function, "__self__", None)
+        name = getattr(holder, "__name__", name)
+    given = arguments(owner, values, chosen, "x")
     try:
-        _check_promises(here, cotangents, rng)
-        stats.prop = "gradient"
-        before = stats.comparisons
-        for k in here.wanted:
-            (_check_entries if whole else _check_directions)(here, k, cotangents, rng)
+        subject = make(name, function, given)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{owner} needs {package}: pip install {package}") from error
+    return _report(subject, given.arrays, seed, rtol, chosen, (owner, (function,), values))
+
+
+# ---- what functions have in common
+
+Call = tuple[str, tuple[Callable[..., object], ...], Sequence[object]]
+
+
+def _chosen(owner: str, dtype: DTypeLike, rtol: float | None) -> np.dtype:
+    chosen = np.dtype(dtype)
+    if chosen not in (np.float64, np.float32):
+        raise SettingError(f"{owner}: dtype must be float64 or float32, got {chosen}")
+    if rtol is not None and not 0 < rtol < 1:
+        raise SettingError(f"{owner}: rtol must be between 0 and 1, got {rtol}")
+    return chosen
+
+
+def _report(subject: Subject, arrays: Sequence[Array], seed: int, rtol: float | None,
+            dtype: np.dtype, call: Call) -> Report:
+    __tracebackhide__ = True
+    began, stats = time.perf_counter(), Stats()
+    _check_function(subject, arrays, seed, stats, rtol, dtype, call)
+    return Report.of(subject.name, stats, began, rtol)
+
+
+def _check_function(subject: Subject, arrays: Sequence[Array], seed: int, stats: Stats,
+                    rtol: float | None, dtype: np.dtype, call: Call, float32: bool = True) -> None:
+    """The gradient of a subject at these arrays, and what a pullback promises besides."""
+    __tracebackhide__ = True
+    case = Case(subject, arrays, seed=seed, stats=stats, rtol=rtol, dtype=dtype)
+    case.call = call
+    _refuse(case)
+    compared = 0
+    try:
+        for prop in EVERYWHERE:
+            if prop == "float32" and not (float32 and dtype == np.float64):
+                continue
+            before = stats.comparisons
+            run_property(prop, case)
+            compared += stats.comparisons - before if prop == "gradient" else 0
     except CheckFailed as failed:
+        if isinstance(failed.finding.error, GradientError):
+            raise failed.finding.error from None    # it cannot be tested, and says why
         raise mismatch(failed.finding) from failed.finding.error
-    if stats.comparisons == before:
-        why = "every input is empty" if not entries else \
-            "its derivative could not be measured: it is too rough, or computed in float32"
+    if not compared:
+        why = "every input is empty" if not any(a.size for a in arrays) else \
+            "its derivative could not be measured: it is too rough, or computed in float32; " \
+            "dtype=np.float32 and rtol= say so"
         raise GradientError(f"{subject.name}: nothing was compared: {why}")
 
 
-def _usable(here: Linearization) -> tuple[Array, float]:
-    """The output and the seconds that it takes, after refusing what cannot be tested."""
-    subject, arrays, name = here.subject, here.arrays, here.subject.name
-    if not here.wanted:
+def _refuse(case: Case) -> None:
+    """Refuse what cannot be tested."""
+    subject, arrays, name = case.subject, case.arrays, case.subject.name
+    floats = [k for k, x in enumerate(arrays) if x.dtype.kind == "f"]
+    if not floats:
         raise GradientError(f"{name}: no input holds floats, so there is no gradient to test")
-    for k in here.wanted:
+    for k in floats:
         if not np.isfinite(arrays[k]).all():
             raise GradientError(f"{name}: {subject.inputs[k]} holds NaN or infinity")
     given = [a.copy() for a in arrays]
-    began = time.perf_counter()
     out = np.array(subject.forward(given))
-    seconds = time.perf_counter() - began
     for k, (now, then) in enumerate(zip(given, arrays, strict=True)):
         if not np.array_equal(now, then):
             raise GradientError(f"{name} writes to its input {subject.inputs[k]}; copy it first")
@@ -611,103 +508,3 @@ def _usable(here: Linearization) -> tuple[Array, float]:
     if not np.array_equal(np.array(subject.forward([a.copy() for a in arrays])), out):
         raise GradientError(f"{name} gives other values when called again: it is random or keeps "
                             "state; draw random numbers outside and pass them in")
-    return out, seconds
-
-
-def _check_promises(here: Linearization, cotangents: Sequence[Array],
-                    rng: np.random.Generator) -> None:
-    """A pullback writes nothing, repeats itself, and is linear in the cotangent."""
-    subject, arrays, stats = here.subject, here.arrays, here.stats
-    ct, second = cotangents
-    given, kept = [a.copy() for a in arrays], ct.copy()
-    first = [None if p is None else p.copy() for p in subject.pull(given, kept)]
-    stats.prop = "writes nothing"
-    for what, now, then in (*zip(subject.inputs, given, arrays, strict=True),
-                            ("the cotangent", kept, ct)):
-        stats.comparisons += now.size
-        if not np.array_equal(now, then):
-            raise here.failed(f"the backward pass writes into {what}")
-    again, none, double, both, other = (subject.pull(arrays, c) for c in (
-        ct, np.zeros_like(ct), 2 * ct, ct + second, second))
-    noise = here.noise(np.abs(ct) + np.abs(second), np.float64, rng)
-    for k in here.wanted:
-        part, total, more = first[k], both[k], other[k]
-        if part is None:
-            continue
-        for prop, got, expected, detail in (
-                ("re-entrant", again[k], part, "the same backward pass gives another result"),
-                ("zero gives zero", none[k], np.zeros(arrays[k].shape),
-                 "a cotangent of zero does not give zero"),
-                ("linear in the cotangent", double[k], 2 * part,
-                 "twice the cotangent does not give twice the result")):
-            stats.prop = prop
-            here.compare_arrays(k, got, expected, 0.0, detail)
-        if total is not None and more is not None:
-            scale = float((np.abs(part) + np.abs(more)).max(initial=0.0))
-            here.compare_arrays(k, total, part + more,
-                                1e-12 * scale + 32 * noise[k].max(initial=0.0),
-                                "the result of a sum is not the sum of the results")
-
-
-def _check_entries(here: Linearization, k: int, cotangents: Sequence[Array],
-                   rng: np.random.Generator) -> None:
-    """Every entry of the gradient in input ``k``."""
-    name = here.subject.inputs[k]
-    here.stats.methods[name] = here.measured(k).method
-    for ct in cotangents:
-        bound = here.bound(k, ct, here.noise(ct, np.float64, rng))
-        size = here.size(k, ct).max(initial=0.0)
-        known = bound[np.isfinite(bound)].max(initial=0.0)
-        if known > 1e-6 * size > 0:
-            here.stats.note(f"ill-conditioned: {name} could be tested to {known / size:.0e} of the "
-                            "largest entry only")
-        here.compare(k, here.subject.pull(here.arrays, ct)[k], ct, bound)
-
-
-def _check_directions(here: Linearization, k: int, cotangents: Sequence[Array],
-                      rng: np.random.Generator) -> None:
-    """Inner products of the gradient in input ``k`` with directions over many entries or one."""
-    x, name, stats = here.arrays[k], here.subject.inputs[k], here.stats
-    forward, arrays = here.subject.forward, here.arrays
-    stats.methods[name] = "adjoint"
-    pulled = []
-    for ct in cotangents:
-        part = here.subject.pull(arrays, ct)[k]
-        noise = here.noise(ct, np.float64, rng)[k]
-        pulled.append((ct.reshape(-1), np.zeros(x.shape) if part is None else part,
-                       np.maximum(noise, 0.25 * noise.max(initial=0.0))))
-    several = list(_directions(x, rng))
-    complex_form = has_complex_form(forward, arrays, k, [d for d, _ in several[:2]])
-    for direction, place in several:
-        precise = along(forward, arrays, k, direction) if complex_form else None
-        slope, error = slope_along(forward, arrays, k, direction) \
-            if precise is None else (precise, np.zeros(precise.shape))
-        if not np.isfinite(error).all():
-            stats.note(f"not differentiable here: {name} along a direction")
-            continue
-        for ct, part, noise in pulled:
-            expected, got = float(slope @ ct), float((part * direction).sum())
-            size = np.abs(slope) @ np.abs(ct) + np.abs(part * direction).sum()
-            bound = (64 * np.finfo(np.float64).eps * size + 10 * (error @ np.abs(ct))
-                     + 8 * np.linalg.norm(noise * direction) + 1e-300)
-            stats.comparisons += 1
-            off = abs(got - expected)
-            if not off <= bound:
-                where = f"at {place}" if place is not None else "along a random direction"
-                raise here.failed(f"{where} the slope is {expected:.12g}, the gradient says "
-                                  f"{got:.12g}", k, expected=np.array(expected), got=np.array(got))
-            stats.worst = max(stats.worst, off / bound)
-
-
-def _directions(x: Array, rng: np.random.Generator) -> Iterator[tuple[Array, Any]]:
-    """Random directions over blocks of entries, then single entries: ends of axes, and more."""
-    blocks = rng.integers(0, _BLOCKS, x.shape)
-    for block in range(_BLOCKS):
-        yield np.where(blocks == block, rng.choice([-1.0, 1.0], x.shape)
-                       * rng.uniform(0.5, 1.5, x.shape), 0.0), None
-    corners = set(product(*((0, n - 1) for n in x.shape))) if x.ndim <= 5 else set()
-    some = {tuple(int(rng.integers(n)) for n in x.shape) for _ in range(16)}
-    for place in sorted(corners | some):
-        direction = np.zeros(x.shape)
-        direction[place] = 1.0
-        yield direction, place

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.testing.cases import Case, derived, samples_of
+from tinygrad_cnn.testing.cases import OpCase, derived, samples_of
 from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.linearization import Stats
 from tinygrad_cnn.testing.report import explain
@@ -135,8 +135,8 @@ def telling_case(op: Op, mutant: SourceMutant, seeds: int = 8) -> Sample | None:
         several = list(op.test.samples(np.random.default_rng(seed)))
         for case in (*samples_of(op, seed, extra=0),
                      *derived(op, several, np.random.default_rng([seed, 1]), 12)):
-            right = Case(op, case, seed=seed)
-            wrong = Case(mutant.op, case, seed=seed)
+            right = OpCase(op, case, seed=seed)
+            wrong = OpCase(mutant.op, case, seed=seed)
             ct = right.cotangent(1)
             try:
                 pairs = zip(right.pull(right.arrays, ct), wrong.pull(wrong.arrays, ct), strict=True)

@@ -1,12 +1,14 @@
 """What is asked of a backward rule: the right numbers, and what it promises besides.
 
 Each check takes a `Case`, counts what it compares, and raises `CheckFailed`; `PROPERTIES` holds
-them under the names of the tests that pytest shows.
+them under the names of the tests that pytest shows.  Those of `EVERYWHERE` need values and a
+pullback alone; the others ask an op, or the engine.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,40 +18,50 @@ from tinygrad_cnn.core import Tensor, grad, gradients
 from tinygrad_cnn.core.graph import changed, no_grad, placeholder
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op, Sample
 from tinygrad_cnn.errors import GraphFreedError
-from tinygrad_cnn.testing.cases import Case, forced, is_derived
+from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.testing.cases import Case, OpCase, forced, kind_of
 from tinygrad_cnn.testing.linearization import CheckFailed, odd_integers, tied
-from tinygrad_cnn.testing.numeric import Measured, is_dyadic, ridders, slopes_from_the_right
+from tinygrad_cnn.testing.numeric import along, differences, grain_of, is_dyadic, slopes_along
 
-__all__ = ["PROPERTIES", "properties_of", "run_property"]
+__all__ = ["EVERYWHERE", "PROPERTIES", "properties_of", "run_property"]
 
 _INEXACT_KERNEL = 2.0 ** 9      # eps of float32 · largest entry: what Winograd's method may lose
-_SECOND_ORDER = 1e-6            # relative to the largest entry, for slopes that Ridders measures
+_SECOND_ORDER = 1e-6            # relative to the largest entry, for slopes that are not exact
 _SECOND_ENTRIES = 4             # entries of an input whose second slope is measured
 _EXTREME = (0.0, -0.0, 1.0, -1.0, 1e-40, -1e-30, 800.0, -800.0, 1e30, -1e38, np.inf, -np.inf,
             np.nan)
 _LARGE = 1024                   # entries of an array whose unread values the engine does not keep
+_POWERS = (2.0, 0.5, -1.0, 2.0 ** 40, 2.0 ** -40)       # floats multiply by them without rounding
 
 
 # ---- the gradient
 
 def gradient(case: Case) -> None:
-    """The cotangent of every input is ctᵀ J, on every kernel, in float64."""
-    here = case.here
-    for k in case.affine:
-        _is_affine(case, k)
+    """The cotangent of every input is ctᵀ J, on every kernel."""
+    here, dtype = case.here, case.dtype
+    if isinstance(case, OpCase):
+        for k in case.affine:
+            _is_affine(case, k)
+    cotangents = [case.cotangent(1, dtype), case.cotangent(2, dtype)]
+    if here.large:
+        for kernels in case.kernels:
+            with forced(*kernels):
+                for k in here.wanted:
+                    here.compare_directions(k, cotangents, case.rng(98))
+        return
     for k in here.wanted:
         case.stats.methods[case.names[k]] = here.measured(k).method
-    cotangents = [case.cotangent(1), case.cotangent(2)]
     noise = case.noise(cotangents[0])           # the other cotangent is as dense and as large
     for kernels in case.kernels:
         with forced(*kernels):
             for ct in cotangents:
                 found = case.pull(case.arrays, ct)
                 for k in here.wanted:
-                    here.compare(k, found[k], ct, here.bound(k, ct, noise))
+                    here.compare(k, found[k], ct, here.bound(k, ct, noise, dtype))
+                here.compare_together(found, ct)
 
 
-def _is_affine(case: Case, k: int) -> None:
+def _is_affine(case: OpCase, k: int) -> None:
     """An op that declares an input in ``exact_in`` is affine in it."""
     x = case.arrays[k]
     step = np.resize([1.0, -2.0, 3.0, -1.0], x.size).reshape(x.shape)
@@ -65,11 +77,14 @@ def _is_affine(case: Case, k: int) -> None:
 def single_precision(case: Case) -> None:
     """In float32 the rule is exact where data is, and else as good as float32 can be."""
     here = case.here
+    if not isinstance(case, OpCase) and not _computes_in_float32(case):
+        return
     ct = case.cotangent(1, np.float32)
-    noise = case.noise(ct, np.float32)
+    given, noise = _cast(case.arrays, np.float32), case.noise(ct, np.float32)
+    exact: list[Array | None] = case.pull(case.arrays, ct.astype(np.float64)) if here.large else []
     for kernels in {("reference",), *case.kernels}:
         with forced(*kernels):
-            found = case.pull(_cast(case.arrays, np.float32), ct)
+            found = case.pull(given, ct.astype(np.float32))
         for k in here.wanted:
             part = found[k]
             if part is not None and part.dtype != np.float32:
@@ -79,7 +94,25 @@ def single_precision(case: Case) -> None:
             if kernels not in (("reference",), ()):
                 largest = here.size(k, ct).max(initial=0.0)
                 bound = np.maximum(bound, _INEXACT_KERNEL * np.finfo(np.float32).eps * largest)
-            here.compare(k, part, ct, bound)
+            if here.large:
+                here.compare_arrays(k, part, np.asarray(exact[k], np.float64), bound)
+            elif isinstance(case, OpCase):
+                here.compare(k, part, ct, bound)
+            else:
+                # The input moves when it is rounded; what that does is part of the noise.
+                here.compare_arrays(k, part, here.expected(k, ct), np.where(
+                    here.kinked(k), np.inf, 2 * bound))
+
+
+def _computes_in_float32(case: Case) -> bool:
+    """Whether a function gives finite float32 for float32, about what it gives for float64."""
+    try:
+        with np.errstate(all="ignore"):
+            y = np.asarray(case.forward(_cast(case.arrays, np.float32)))
+    except Exception:
+        return False                               # it takes float64 alone, which it may
+    return y.dtype == np.float32 and y.shape == case.out.shape and bool(
+        np.isfinite(y).all()) and bool(np.isfinite(case.arrays[0]).all())
 
 
 def _cast(arrays: Sequence[Array], dtype: Any) -> list[Array]:
@@ -88,7 +121,7 @@ def _cast(arrays: Sequence[Array], dtype: Any) -> list[Array]:
 
 # ---- kinks
 
-def at_kinks(case: Case) -> None:
+def at_kinks(case: OpCase) -> None:
     """Where slopes differ to the two sides, the rule gives what the op declares in ``ties``.
 
     Inputs are drawn from −1, 0, 1 and the numbers among the settings, so that most of them tie.
@@ -100,16 +133,16 @@ def at_kinks(case: Case) -> None:
             pool.append(v)                          # a bound; steps must not reach the next one
     few = sum(x.size for x in case.arrays) <= 24        # entries: chance may leave out a tie
     for purpose in (30, 31) if few else (30,):
-        rng, notes = case.rng(purpose), list(case.stats.notes)
+        rng, notes = case.rng(purpose), dict(case.stats.unmeasured)
         arrays = [rng.choice(pool, x.shape) for x in case.arrays]
         if case.takes(arrays):
             exact = case.op.test.piecewise_linear and is_dyadic(np.array(pool), 20)
             if not exact or not _exact_kinks(case, arrays, purpose):
                 _smooth_kinks(case, arrays, purpose)
-        case.stats.notes[:] = notes                 # kinks were looked for: they are no news
+        case.stats.unmeasured = notes               # kinks were looked for: they are no news
 
 
-def _exact_kinks(case: Case, arrays: list[Array], purpose: int) -> bool:
+def _exact_kinks(case: OpCase, arrays: list[Array], purpose: int) -> bool:
     """Compare where slopes are binary fractions; False where they are not."""
     there = case.at(arrays)
     if case.ties is not None and any(there.measured(k).method != "exact" for k in there.wanted):
@@ -123,24 +156,14 @@ def _exact_kinks(case: Case, arrays: list[Array], purpose: int) -> bool:
             rounded = case.ties in (None, "even")
             there.compare(k, found[k], ct,
                           there.rounding(k, ct) if rounded else np.zeros(arrays[k].shape))
+        there.compare_together(found, ct)
     return True
 
 
-def _smooth_kinks(case: Case, arrays: list[Array], purpose: int) -> None:
+def _smooth_kinks(case: OpCase, arrays: list[Array], purpose: int) -> None:
     """As above for an op that is curved between its kinks: slopes are extrapolated."""
-    def side(k: int, i: int, sign: int) -> Array:
-        def line(t: float) -> Array:
-            given = list(arrays)
-            given[k] = arrays[k].copy()
-            given[k].flat[i] += sign * t
-            return case.forward(given)
-        return slopes_from_the_right(line) * sign
-
-    sides: dict[int, Measured] = {}
-    for k, x in enumerate(arrays):
-        a, b = (np.stack([side(k, i, sign) for i in range(x.size)], axis=1) for sign in (1, -1))
-        sides[k] = Measured("one-sided", a, left=np.where(np.abs(a - b) > 1e-5, b, a))
     assert case.ties is not None
+    sides = {k: differences(case.forward, arrays, k) for k in range(len(arrays))}
     matrices = tied(case.forward, arrays, sides, case.ties)
     ct = case.rng(purpose + 2).normal(size=case.forward(arrays).shape)
     there = case.at(arrays)
@@ -151,7 +174,7 @@ def _smooth_kinks(case: Case, arrays: list[Array], purpose: int) -> None:
 
 # ---- second order
 
-def second_order(case: Case) -> None:
+def second_order(case: OpCase) -> None:
     """The rule itself, as a function of inputs and cotangent, has the right gradient.
 
     S = Σ u · r(x, ct) is differentiated through the recorded backward pass, and measured from the
@@ -167,6 +190,13 @@ def second_order(case: Case) -> None:
     expected, slack = np.zeros(case.out.size), np.zeros(case.out.size)
     for k in here.wanted:
         line = weights[k].reshape(-1)
+        if here.large:
+            part = along(case.forward, case.arrays, k, weights[k])
+            if part is None:
+                part = slopes_along(case.forward, case.arrays, k, weights[k], here.grain).value
+            expected += part
+            slack += 1e-6 * np.abs(part).max(initial=0.0)
+            continue
         expected += here.matrix(k) @ line
         if not here.exact(k):
             slack += 1e-9 * (np.abs(here.matrix(k)) @ np.abs(line)).max(initial=0.0)
@@ -181,11 +211,12 @@ def second_order(case: Case) -> None:
             value += 0.0 if part is None else float((weights[k] * part).sum())
         return np.array(value)
 
-    if any(here.measured(k).left is not None for k in here.wanted):
+    if not here.large and any(here.measured(k).left is not None for k in here.wanted):
         return                                  # at a kink the rule jumps: it has no slope there
+    grain = np.zeros(1) if here.all_exact else grain_of(total, case.arrays)
     for k in here.wanted:
         for direction in _second_directions(case, k):
-            slope, bound = _second_slope(case, total, k, direction)
+            slope, bound = _second_slope(case, total, k, direction, grain)
             found = float((of_inputs[k] * direction).sum())
             case.stats.comparisons += int(np.isfinite(bound))
             if not abs(found - slope) <= bound:
@@ -195,7 +226,7 @@ def second_order(case: Case) -> None:
                                   expected=np.array(slope), ct=ct)
 
 
-def _recorded_second(case: Case, ct: Array,
+def _recorded_second(case: OpCase, ct: Array,
                      weights: dict[int, Array]) -> tuple[Array, dict[int, Array]]:
     """The gradient of Σ u · r(x, ct) in ct and in each input, through the engine."""
     tensors = case.tensors(case.arrays)
@@ -222,34 +253,37 @@ def _recorded_second(case: Case, ct: Array,
     return of_ct, of_inputs
 
 
-def _second_directions(case: Case, k: int) -> list[Array]:
+def _second_directions(case: OpCase, k: int) -> list[Array]:
     """Directions in input ``k``: some single entries, and two through all of them."""
     rng = case.rng(20 + k)
     shape, size = case.arrays[k].shape, case.arrays[k].size
     through = [rng.choice([-1.0, 1.0, -0.5, 0.5], shape) for _ in range(2 if size > 1 else 0)]
-    entries = _SECOND_ENTRIES // (1 if case.here.all_exact else 2)          # Ridders takes long
+    entries = _SECOND_ENTRIES // (1 if case.here.all_exact else 2)          # differences take long
     single = [np.zeros(shape) for _ in range(min(size, entries))]
     for direction, i in zip(single, rng.permutation(size), strict=False):
         direction.flat[i] = 1.0
     return [*through, *single]
 
 
-def _second_slope(case: Case, total: Callable[[Sequence[Array]], Array], k: int,
-                  direction: Array) -> tuple[float, float]:
+def _second_slope(case: OpCase, total: Callable[[Sequence[Array]], Array], k: int,
+                  direction: Array, grain: Array) -> tuple[float, float]:
     """The slope of ``total`` along a direction in input ``k``, and a bound on its error."""
-    def line(t: float) -> Array:
-        return total([*case.arrays[:k], case.arrays[k] + t * direction, *case.arrays[k + 1:]])
-
     if case.here.all_exact:
         # Along one entry the rule is affine; along a line that is at most quadratic, central
         # quotients are equal for all steps.
         steps = (1 / 32,) if np.count_nonzero(direction) == 1 else (1 / 32, 1 / 64)
-        slopes = [float(line(h) - line(-h)) / (2 * h) for h in steps]
+        slopes = [float(_moved(case, total, k, h * direction) - _moved(case, total, k, -h
+                                                                       * direction)) / (2 * h)
+                  for h in steps]
         if slopes[0] == slopes[-1]:
             return slopes[0], 0.0
-    value, error = ridders(line)
-    scale = max(1.0, abs(float(value[0])))
-    return float(value[0]), 10 * float(error[0]) + _SECOND_ORDER * scale
+    line = slopes_along(total, case.arrays, k, direction, grain)
+    scale = max(1.0, abs(float(line.value[0])))
+    return float(line.value[0]), 10 * float(line.error[0]) + _SECOND_ORDER * scale
+
+
+def _moved(case: OpCase, total: Callable[[Sequence[Array]], Array], k: int, by: Array) -> Array:
+    return total([*case.arrays[:k], case.arrays[k] + by, *case.arrays[k + 1:]])
 
 
 # ---- nothing is written, nothing is shared
@@ -257,18 +291,20 @@ def _second_slope(case: Case, total: Callable[[Sequence[Array]], Array], k: int,
 def writes_nothing(case: Case) -> None:
     """Inputs, settings and cotangents are the same after the call; all may be read-only."""
     given, ct = [x.copy() for x in case.arrays], case.cotangent()
-    settings = {name: v for name, v in case.settings.items() if isinstance(v, np.ndarray)}
-    before = [*case.arrays, ct.copy(), *(v.copy() for v in settings.values())]
-    y = case.apply(case.tensors(given))
-    watched = [*zip(case.names, given, strict=True), ("the cotangent", ct), *settings.items(),
-               ("the output", y._data)]
-    before.append(y._data.copy())
+    watched = [*zip(case.names, given, strict=True), ("the cotangent", ct)]
+    if isinstance(case, OpCase):
+        y = case.apply(case.tensors(given))
+        watched += [(name, v) for name, v in case.settings.items() if isinstance(v, np.ndarray)]
+        watched.append(("the output", y._data))
+    before = [now.copy() for _, now in watched]
     with np.errstate(all="ignore"):
-        gradients(y, Tensor(ct))
+        gradients(y, Tensor(ct)) if isinstance(case, OpCase) else case.pull(given, ct)
     for (what, now), then in zip(watched, before, strict=True):
         case.stats.comparisons += now.size
         if not np.array_equal(now, then, equal_nan=now.dtype.kind == "f"):
             raise case.failed(f"the rule or the kernel writes into {what}", got=now, expected=then)
+    if not isinstance(case, OpCase):
+        return                                  # compiled functions may ask for writable arrays
     try:
         case.pull([_frozen(x) for x in case.arrays], _frozen(ct))
     except ValueError as error:
@@ -284,7 +320,7 @@ def _frozen(x: Array) -> Array:
     return base.view()
 
 
-def shares_no_memory(case: Case) -> None:
+def shares_no_memory(case: OpCase) -> None:
     """A gradient is an array of its own: not an input, not the cotangent, not another gradient."""
     given = [x.copy() for x in case.arrays]
     tensors, seed = case.tensors(given), Tensor(case.cotangent())
@@ -307,14 +343,21 @@ def shares_no_memory(case: Case) -> None:
 # ---- the same call gives the same result
 
 def re_entrant(case: Case) -> None:
-    """A retained graph gives the same gradients again, whatever is computed in between."""
+    """The same call gives the same gradients again, whatever is computed in between."""
     ct = case.cotangent()
+    others = [x.reshape(-1)[::-1].reshape(x.shape).copy() for x in case.arrays]
+    if not isinstance(case, OpCase):
+        first = [None if p is None else np.array(p) for p in case.pull(case.arrays, ct)]
+        if case.takes(others):
+            case.pull(others, ct)
+        for k, part in enumerate(case.pull(case.arrays, ct)):
+            case.same(k, part, first[k], "the same backward pass gives another result", ct)
+        return
     tensors = case.tensors(case.arrays)
     y = case.apply(tensors)
     values = y._data.copy()
-    others = [x.reshape(-1)[::-1].reshape(x.shape).copy() for x in case.arrays]
     with np.errstate(all="ignore"):
-        first = gradients(y, Tensor(ct), retain_graph=True)
+        found = gradients(y, Tensor(ct), retain_graph=True)
         # Another call in between, on other values: a rule may not use what the last forward left.
         z = case.apply(case.tensors(others if case.takes(others) else
                                     [x.copy() for x in case.arrays]))
@@ -327,7 +370,7 @@ def re_entrant(case: Case) -> None:
                                                "forward pass"),
                             (_data(third, t), "backward pass gives another result the third time"),
                             (again[k], "call gives another result")):
-            case.same(k, other, _data(first, t), f"the same {what}", ct)
+            case.same(k, other, _data(found, t), f"the same {what}", ct)
     if not np.array_equal(case.apply(case.tensors(case.arrays))._data, values, equal_nan=True):
         raise case.failed("the op gives other values when called again: it is random or keeps "
                           "state; draw random numbers outside and pass them in as a setting")
@@ -341,6 +384,15 @@ def _data(found: dict[Tensor, Tensor], t: Tensor) -> Array | None:
 
 def zero_gives_zero(case: Case) -> None:
     """A cotangent of zero gives exactly zero, where inputs are 0 too; with ``couples`` anywhere."""
+    if not isinstance(case, OpCase):
+        full = case.pull(case.arrays, case.cotangent())
+        for k, part in enumerate(case.pull(case.arrays, np.zeros_like(case.out))):
+            known = full[k]
+            if part is not None and known is not None:      # 0 · inf is NaN, where a slope is inf
+                case.here.compare_arrays(k, np.where(np.isfinite(known), part, 0.0),
+                                         np.zeros(part.shape), 0.0,
+                                         "a cotangent of zero does not give zero")
+        return
     points = [(case.sample.id, case.arrays)]
     if case.op.couples is None:
         points += [("an input of 0", arrays) for arrays in _with_a_zero(case)]
@@ -362,7 +414,7 @@ def zero_gives_zero(case: Case) -> None:
                                       f"{where!r}", k, got=part, expected=np.zeros(part.shape))
 
 
-def _with_a_zero(case: Case, most: int = 16) -> Iterator[tuple[Array, ...]]:
+def _with_a_zero(case: OpCase, most: int = 16) -> Iterator[tuple[Array, ...]]:
     """The sample with one entry of an input set to 0, where the op gives finite values."""
     for k in case.here.wanted:
         for i in range(min(case.arrays[k].size, most)):
@@ -375,22 +427,38 @@ def _with_a_zero(case: Case, most: int = 16) -> Iterator[tuple[Array, ...]]:
 
 
 def linear_in_the_cotangent(case: Case) -> None:
-    """Twice the cotangent gives twice the result, minus gives minus, sums give sums."""
+    """Multiples of the cotangent give multiples, huge and tiny ones too; sums give sums."""
     here, first = case.here, case.cotangent(1)
     # A result from zeros and from single entries: a rule may look at signs or at sizes of entries.
-    sparse = np.where(case.rng(3).random(first.shape) < 0.5, 0.0, case.cotangent(2))
-    a, b, both, double, minus = (case.pull(case.arrays, ct)
-                                 for ct in (first, sparse, first + sparse, 2 * first, -first))
+    sparse = np.where(case.rng(3).random(first.shape) < 0.5, 0.0, case.cotangent(2)).astype(
+        first.dtype)
+    a, b, both = (case.pull(case.arrays, ct) for ct in (first, sparse, np.asarray(first + sparse)))
+    for power in _POWERS:
+        for k, part in enumerate(case.pull(case.arrays, _times(first, power))):
+            whole = a[k]
+            if whole is not None and part is not None and part.shape == whole.shape:
+                with np.errstate(all="ignore"):
+                    times = _times(whole, power)
+                # Below that, floats lose digits of their own.
+                exact = np.isfinite(times) & ((np.abs(times) > 1e-280) | (whole == 0))
+                case.same(k, np.where(exact, part, 0.0), np.where(exact, times, 0.0),
+                          f"{power:.4g} times the cotangent does not give {power:.4g} times the "
+                          "result", first)
     size = np.abs(first) + np.abs(sparse)
     noise = case.noise(size)
     for k in here.wanted:
         part, other, total = a[k], b[k], both[k]
-        if part is not None:
-            case.same(k, double[k], 2 * part, "twice the cotangent does not give twice", first)
-            case.same(k, minus[k], -part, "minus the cotangent does not give minus", first)
-            if other is not None and total is not None:
-                here.compare_arrays(k, total, part + other, 3 * here.bound(k, size, noise),
-                                    "the result of a sum is not the sum of results")
+        if part is not None and other is not None and total is not None:
+            with np.errstate(all="ignore"):
+                sums = part + other
+            finite = np.isfinite(sums)
+            here.compare_arrays(k, np.where(finite, total, 0.0), np.where(finite, sums, 0.0),
+                                3 * here.bound(k, size, noise, case.dtype),
+                                "the result of a sum is not the sum of results")
+
+
+def _times(x: Array, power: float) -> Array:
+    return np.asarray(x * x.dtype.type(power))
 
 
 # ---- how arrays lie in memory
@@ -400,6 +468,18 @@ _LAYOUTS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("with gaps", lambda x: np.repeat(x, 2, axis=-1)[..., ::2] if x.ndim else x),
     ("backwards", lambda x: np.flip(np.flip(x).copy())),
 )
+
+
+def threads_agree(case: Case) -> None:
+    """With two threads, and three where there are so many, the result is that of one."""
+    ct = case.cotangent()
+    with set_num_threads(1):
+        plain, noise = case.pull(case.arrays, ct), case.noise(ct)
+    for n in range(2, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
+                          os.cpu_count() or 1, 3) + 1):
+        with set_num_threads(n):
+            _alike(case, case.pull(case.arrays, ct), plain, ct, noise,
+                   f"with {n} threads the result is another one")
 
 
 def memory_layout(case: Case) -> None:
@@ -424,13 +504,18 @@ def _alike(case: Case, got: Sequence[Array | None], expected: Sequence[Array | N
     for k in case.here.wanted:
         part = expected[k]
         if part is not None:
-            case.here.compare_arrays(k, got[k], times * part, times * case.here.bound(k, ct, noise),
-                                     detail)
+            finite, other = np.isfinite(part), got[k]
+            bound = times * case.here.bound(k, ct, noise, case.dtype)
+            with np.errstate(all="ignore"):
+                case.here.compare_arrays(
+                    k, other if other is None or other.shape != part.shape else
+                    np.where(finite, other, 0.0), np.where(finite, times * part, 0.0),
+                    bound, detail)
 
 
 # ---- kernels and dtypes
 
-def kernels_agree(case: Case) -> None:
+def kernels_agree(case: OpCase) -> None:
     """Every kernel gives the same values, by-products and dtype as the last one."""
     op, arrays, last = case.op, case.full(case.arrays), list(case.op.kernels)[-1]
     with forced(*reversed(tuple(op.kernels))), np.errstate(all="ignore"):
@@ -454,7 +539,7 @@ def kernels_agree(case: Case) -> None:
                                   got=np.asarray(y), expected=expected)
 
 
-def keeps_dtype(case: Case) -> None:
+def keeps_dtype(case: OpCase) -> None:
     """float32 in, float32 out; float64 in, float64 out; the result has the input's shape."""
     for dtype in (np.float32, np.float64):
         given = _cast(case.arrays, dtype)
@@ -468,7 +553,7 @@ def keeps_dtype(case: Case) -> None:
 
 # ---- what a rule is given
 
-def reads_what_is_declared(case: Case) -> None:
+def reads_what_is_declared(case: OpCase) -> None:
     """Values that the op does not declare in ``reads`` may be anything: here they are NaN."""
     op, ct = case.op, case.cotangent()
     tensors = case.tensors(case.arrays)
@@ -495,7 +580,7 @@ def reads_what_is_declared(case: Case) -> None:
                       "result on tensors than on arrays", ct)
 
 
-def _rule(case: Case, i: int, ct: Array, out: Any, inputs: list[Any], residuals: dict[str, Any],
+def _rule(case: OpCase, i: int, ct: Array, out: Any, inputs: list[Any], residuals: dict[str, Any],
           *, recorded: bool = False) -> Array:
     """One rule called by hand, and its result summed over what broadcasting stretched."""
     def given(t: Any) -> Any:
@@ -512,7 +597,7 @@ def _rule(case: Case, i: int, ct: Array, out: Any, inputs: list[Any], residuals:
     return np.asarray(array)
 
 
-def only_what_is_asked(case: Case) -> None:
+def only_what_is_asked(case: OpCase) -> None:
     """The gradient of one input does not depend on whether others are wanted, or recorded."""
     ct = case.cotangent()
     everything = case.pull(case.arrays, ct)
@@ -529,7 +614,7 @@ def only_what_is_asked(case: Case) -> None:
 
 # ---- one tensor in several places
 
-def shared_tensor(case: Case) -> None:
+def shared_tensor(case: OpCase) -> None:
     """A tensor that is used twice, or three times, collects the sum of its gradients."""
     ct = case.cotangent()
     single = case.pull(case.arrays, ct)
@@ -556,7 +641,7 @@ def shared_tensor(case: Case) -> None:
             _one_tensor_for_two_inputs(case, k, j, ct)
 
 
-def _one_tensor_for_two_inputs(case: Case, k: int, j: int, ct: Array) -> None:
+def _one_tensor_for_two_inputs(case: OpCase, k: int, j: int, ct: Array) -> None:
     given = list(case.arrays)
     given[j] = given[k]
     if case.takes(given):
@@ -573,7 +658,7 @@ def _one_tensor_for_two_inputs(case: Case, k: int, j: int, ct: Array) -> None:
 
 # ---- through the engine
 
-def records_and_frees(case: Case) -> None:
+def records_and_frees(case: OpCase) -> None:
     """backward() adds to .grad and frees the graph; no_grad and detach leave nothing to record."""
     ct = case.cotangent()
     single = case.pull(case.arrays, ct)
@@ -603,7 +688,7 @@ def records_and_frees(case: Case) -> None:
         raise case.failed("an op under no_grad(), or of detached tensors, is recorded")
 
 
-def called_by_name(case: Case) -> None:
+def called_by_name(case: OpCase) -> None:
     """The public function of an op without settings gives what the op gives, however large."""
     op = case.op
     function = FUNCTIONS.get(op.name)
@@ -627,7 +712,7 @@ def _takes(function: Any, inputs: int) -> bool:
     return True
 
 
-def _compare_function(case: Case, function: Any, arrays: Any, ct: Array) -> None:
+def _compare_function(case: OpCase, function: Any, arrays: Any, ct: Array) -> None:
     out, expected = case.forward(arrays), case.pull(arrays, ct)
     tensors = case.tensors(arrays)
     with np.errstate(all="ignore"):
@@ -655,7 +740,7 @@ def _compare_function(case: Case, function: Any, arrays: Any, ct: Array) -> None
 
 # ---- all of them
 
-PROPERTIES: dict[str, Callable[[Case], None]] = {
+PROPERTIES: dict[str, Callable[[Any], None]] = {
     # What would spoil the other checks comes first.
     "writes nothing": writes_nothing,
     "re-entrant": re_entrant,
@@ -667,6 +752,7 @@ PROPERTIES: dict[str, Callable[[Case], None]] = {
     "linear in the cotangent": linear_in_the_cotangent,
     "shares no memory": shares_no_memory,
     "memory layout": memory_layout,
+    "threads agree": threads_agree,
     "kernels agree": kernels_agree,
     "reads what is declared": reads_what_is_declared,
     "only what is asked": only_what_is_asked,
@@ -677,6 +763,10 @@ PROPERTIES: dict[str, Callable[[Case], None]] = {
 }
 """Name of the property -> its check, in the order in which they are run."""
 
+EVERYWHERE = ("writes nothing", "re-entrant", "gradient", "float32", "zero gives zero",
+              "linear in the cotangent", "memory layout", "threads agree")
+"""What any function and its pullback are asked for."""
+
 _NUMBERS = ("gradient", "float32", "at kinks", "linear in the cotangent", "memory layout",
             "kernels agree", "second order")
 
@@ -686,7 +776,9 @@ def properties_of(op: Op, sample: Sample, order: int = 2) -> tuple[str, ...]:
 
     Derived calls are asked for right numbers, the op's own samples for the whole contract.
     """
-    return tuple(name for name in (_NUMBERS if is_derived(sample) else PROPERTIES)
+    kinds: dict[str, Sequence[str]] = {"own": tuple(PROPERTIES), "call": _NUMBERS,
+                                       "values": ("gradient",), "empty": ("keeps dtype",)}
+    return tuple(name for name in kinds[kind_of(sample)]
                  if (name != "second order" or order > 1)
                  and (name != "at kinks" or op.test.piecewise_linear
                       or op.test.subgradient is not None)

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.cases import Case, OpCase
 from tinygrad_cnn.testing.linearization import Finding, Linearization
 
 __all__ = ["Diagnosis", "diagnose"]
@@ -115,7 +115,7 @@ def _pairs(finding: Finding, most: int = 3) -> Iterator[Jacobians]:
     if first is None:
         return
     yield first
-    if not isinstance(finding.context, Case) or finding.prop not in ("gradient", "float32"):
+    if not isinstance(finding.context, OpCase) or finding.prop not in ("gradient", "float32"):
         return
     for other in finding.context.siblings():
         name = finding.input
@@ -183,7 +183,7 @@ class Jacobians:
     right: Array
     got: Array
     offset: Array
-    case: Case | None = None
+    case: OpCase | None = None
 
     @property
     def x(self) -> Array:
@@ -266,6 +266,8 @@ def gather(finding: Finding) -> Jacobians | None:
     if k < 0 or not isinstance(case, (Case, Linearization)):
         return None
     here = case.here if isinstance(case, Case) else case
+    if here.large:
+        return None
     shape = np.shape(here.subject.forward(here.arrays))
     rows, columns = math.prod(shape), here.arrays[k].size
     if rows > _MOST_ROWS or columns > 4 * _MOST_ROWS:
@@ -278,7 +280,7 @@ def gather(finding: Finding) -> Jacobians | None:
     try:
         got = np.array([pulled(unit) for unit in np.eye(rows)]).reshape(rows, columns)
         return Jacobians(here, k, here.matrix(k), got, pulled(np.zeros(rows)),
-                         case if isinstance(case, Case) else None)
+                         case if isinstance(case, OpCase) else None)
     except Exception:
         return None                                # a rule that raises has no Jacobian to look at
 

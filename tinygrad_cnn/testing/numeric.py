@@ -4,11 +4,15 @@ Three methods, the best one that a function admits:
 
 - *exact differences*: a function that is linear along a coordinate, on data in small binary
   fractions, has differences that floats compute without any rounding; a rule can be held to ``==``;
-- *complex step*: Im f(x + i h) / h with h = 1e-20 has no cancellation, for functions whose code
-  also runs on complex arrays; one direction is compared with Ridders, since abs, sign or a real
+- *complex step*: Im f(x + i h) / h with a tiny h has no cancellation, for functions whose code also
+  runs on complex arrays; two directions are compared with differences, since ``sign`` or a real
   buffer would drop the imaginary part without a word;
-- *Ridders*: central differences with halved steps, extrapolated to step 0; the disagreement within
-  the table estimates its own error.
+- *differences*: central differences of three steps, extrapolated to step 0, on shrinking scales
+  until they settle.  Their error is what the extrapolation disagrees by, plus the rounding
+  of f itself divided by h; the slopes to the two sides, extrapolated alike, must agree, or there is
+  a kink within the step.
+
+Steps are in proportion to the input; so a function of 1e8, or of 1e-8, is measured as well.
 
 References
 ----------
@@ -19,37 +23,62 @@ Trapp, *Using complex variables to estimate derivatives of real functions*, SIAM
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinygrad_cnn.core.op import Array
 
-__all__ = ["Forward", "Measured", "along", "complex_step", "exact_differences", "has_complex_form",
-           "is_dyadic", "measure", "ridders", "ridders_matrix", "slope_along",
-           "slopes_from_the_right"]
+__all__ = ["Forward", "Line", "Measured", "along", "complex_step", "differences",
+           "exact_differences", "grain_of", "is_dyadic", "measure", "moved", "scale_of",
+           "slopes", "slopes_along"]
 
 Forward = Callable[[Sequence[Array]], Array]
 
 _COMPLEX_STEP = 1e-20
-_ROWS = 6
-_SETTLED = 1e-6             # of the largest slope: an estimate that is worse says nothing
-_AGREEMENT = 1e-8           # of complex step and Ridders, relative to the largest entry
+_LEVELS = (6, 13, 20, 27)   # steps of 2 ** -n of the scale of the input
+_RATIOS = (1.0, 0.61, 0.37)         # of steps within a level: no wave has a period of all of them
+_KINK = 1e-6                # of the slope: sides that are further apart have a kink between them
+_SETTLED = 1e-9             # of the largest slope: no smaller steps are needed then
+_SAMPLES = 4                # calls that the rounding of f is judged by
 
 
 @dataclass(frozen=True)
 class Measured:
     """The Jacobian of a function in one input, of shape (outputs, entries), as measured.
 
-    ``error`` estimates that of each entry; 0.0 where only rounding counts.  Exact differences at a
-    kink give the slopes to the right, and in ``left`` those to the left.
+    ``error`` estimates that of each entry; 0.0 where only rounding counts.  At a kink ``matrix``
+    holds the slopes to the right, and ``left`` those to the left; they are equal elsewhere.
+    ``reach`` is the size of the slopes, output by output, a step away: near a minimum those at the
+    place itself are 0 but for rounding.
     """
 
     method: str
     matrix: Array
     error: Array | float = 0.0
     left: Array | None = None
+    reach: Array | float = 0.0
+
+    @property
+    def kinks(self) -> Array:
+        """Where the slopes to the two sides differ."""
+        return np.zeros(self.matrix.shape, bool) if self.left is None else self.left != self.matrix
+
+
+@dataclass(frozen=True)
+class Line:
+    """The derivative of all outputs along a line.
+
+    ``error`` is infinite where nothing settled; ``right`` and ``left`` differ at a kink, where the
+    ``value`` is that to the right, and the error that of the sides.
+    """
+
+    value: Array
+    error: Array
+    right: Array
+    left: Array
+    reach: Array
 
 
 def _flat(y: Array) -> Array:
@@ -63,6 +92,12 @@ def is_dyadic(x: Array, bits: int = 24) -> bool:
     return bool((np.abs(scaled) < 2.0 ** 50).all() and (scaled == np.rint(scaled)).all())
 
 
+def scale_of(x: Array) -> float:
+    """A typical size of the entries."""
+    there = np.abs(x[x != 0])
+    return float(np.median(there)) if there.size else 1.0
+
+
 def exact_differences(forward: Forward, arrays: Sequence[Array], k: int, *, step: float,
                       both_sides: bool) -> Measured | None:
     """The Jacobian in input ``k`` from differences that are exact, or None if they are not.
@@ -73,7 +108,7 @@ def exact_differences(forward: Forward, arrays: Sequence[Array], k: int, *, step
     if not is_dyadic(arrays[k]):
         return None
     given = list(arrays)
-    x = given[k] = arrays[k].copy()
+    x = given[k] = np.array(arrays[k], order="C")
     line = x.reshape(-1)
     base = _flat(forward(given))
     if not is_dyadic(base):
@@ -97,10 +132,16 @@ def exact_differences(forward: Forward, arrays: Sequence[Array], k: int, *, step
     return Measured("exact", right, left=None if np.array_equal(left, right) else left)
 
 
+# ---- complex steps
+
 def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array) -> Array | None:
     """The derivative of all outputs along a direction by a complex step; None if it is refused."""
-    given = [x.astype(np.complex128) if x.dtype.kind == "f" else x for x in arrays]
-    given[k] = given[k] + 1j * _COMPLEX_STEP * direction
+    given = [x.astype(np.complex128, order="C") if x.dtype.kind == "f" else x for x in arrays]
+    step = _COMPLEX_STEP / max(float(np.abs(direction).max(initial=0.0)), 1e-250)
+    moves = direction != 0
+    step *= float(np.abs(arrays[k][moves]).min(initial=np.inf)) if arrays[k][moves].all() \
+        and moves.any() else scale_of(arrays[k])
+    given[k] = np.asarray(given[k] + 1j * step * direction)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
@@ -109,137 +150,207 @@ def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array) -
         return None                                # the function has no complex form
     if y.dtype.kind != "c" or not np.isfinite(y).all():
         return None
-    return y.imag / _COMPLEX_STEP
+    return y.imag / step
 
 
-def has_complex_form(forward: Forward, arrays: Sequence[Array], k: int,
-                     directions: Sequence[Array]) -> bool:
-    """Whether complex steps agree with Ridders along these directions in input ``k``."""
-    for direction in directions:
-        precise = along(forward, arrays, k, direction)
-        if precise is None:
-            return False
-        slope, error = slope_along(forward, arrays, k, direction)
-        usable = np.isfinite(error)
-        off = np.abs(precise - slope)[usable]
-        allowed = 10 * error[usable] + _AGREEMENT * np.abs(precise).max(initial=0.0)
-        if not usable.any() or not (off <= allowed).all():
-            return False
-    return True
+def complex_step(forward: Forward, arrays: Sequence[Array], k: int,
+                 grain: Array | None = None) -> Measured | None:
+    """The Jacobian in input ``k`` by complex steps; None if complex arrays are refused.
 
-
-def _units(x: Array) -> Iterator[Array]:
-    """Directions along single entries."""
+    Outputs whose slope along two directions is not what differences say are measured by these: they
+    have a kink, or an imaginary part that was dropped.
+    """
+    x, columns, lines = arrays[k], [], []
+    grain = grain_of(forward, arrays) if grain is None else grain
+    for n in (0, 1):
+        direction = (np.random.default_rng([n, 5]).choice([-1.0, 1.0, -0.5, 0.75], x.shape)
+                     * np.maximum(np.abs(x), scale_of(x)))
+        made = along(forward, arrays, k, direction)
+        if made is None:
+            return None
+        lines.append((direction.reshape(-1), slopes_along(forward, arrays, k, direction, grain)))
+        if not n and not confirmed(lines[0][1], made, np.abs(made)).any():
+            return None                            # abs, say, drops the imaginary part
     for i in range(x.size):
         unit = np.zeros(x.shape)
         unit.flat[i] = 1.0
-        yield unit
-
-
-def complex_step(forward: Forward, arrays: Sequence[Array], k: int) -> Measured | None:
-    """The Jacobian in input ``k`` by complex steps; None if complex arrays are refused."""
-    x = arrays[k]
-    columns = []
-    for unit in _units(x):
-        slopes = along(forward, arrays, k, unit)
-        if slopes is None:
+        made = along(forward, arrays, k, unit)
+        if made is None:
             return None
-        columns.append(slopes)
-    direction = np.resize([0.5, -0.75, 1.0, -0.375, 0.875], x.size).reshape(x.shape)
-    if not columns or not has_complex_form(forward, arrays, k, [direction]):
+        columns.append(made)
+    if not columns:
         return None
-    return Measured("complex step", np.stack(columns, axis=1))
+    matrix, doubted = np.stack(columns, axis=1), np.zeros(len(columns[0]), bool)
+    for along_it, line in lines:
+        doubted |= ~confirmed(line, matrix @ along_it, np.abs(matrix) @ np.abs(along_it))
+    reach = np.max([line.reach / np.abs(d).max() for d, line in lines], axis=0)
+    if not doubted.any():
+        return Measured("complex step", matrix, reach=reach)
+    other = differences(forward, arrays, k, grain)
+    error = np.where(doubted[:, None], other.error, 0.0)
+    left = np.where(doubted[:, None], other.matrix if other.left is None else other.left, matrix)
+    matrix = np.where(doubted[:, None], other.matrix, matrix)
+    return Measured("complex step, differences", matrix, error,
+                    None if np.array_equal(left, matrix) else left, reach)
 
 
-def ridders(line: Callable[[float], Array], step: float = 0.25) -> tuple[Array, Array]:
-    """The derivative at 0 of ``line``, entry by entry, and an estimate of its error.
-
-    Where a step leaves the domain or crosses a kink, a table may settle on a wrong number and think
-    well of it.  So each entry is taken from the first two tables in a row, of ever smaller steps,
-    that agree within their estimates; their difference counts as error.
-    """
-    before, doubt = _table(line, step)
-    result = np.where(np.isfinite(before), before, 0.0)
-    error = np.full(before.shape, np.inf)
-    for _ in range(6):
-        step /= 6
-        after, own = _table(line, step)
-        apart = np.abs(after - before)
-        size = max(float(np.abs(after[np.isfinite(after)]).max(initial=0.0)), 1e-3)
-        settled = (own <= _SETTLED * size) | (doubt <= _SETTLED * size)
-        fits = np.isinf(error) & settled & (apart <= 10 * (own + doubt) + 1e-12 * np.abs(after))
-        first = doubt <= own
-        result = np.where(fits, np.where(first, before, after), result)
-        error = np.where(fits, np.maximum(np.where(first, doubt, own), 0.1 * apart), error)
-        if np.isfinite(error).all():
-            break
-        before, doubt = after, own
-    return result, error
-
-
-def _table(line: Callable[[float], Array], step: float) -> tuple[Array, Array]:
-    """One table of Neville's extrapolation in h²: value and estimated error."""
+def confirmed(line: Line, slope: Array, size: Array) -> Array:
+    """Which outputs have this slope along a line, as far as differences can tell; few digits do."""
     with np.errstate(all="ignore"):
-        rows: list[list[Array]] = []
-        value = error = np.empty(0)
-        for r in range(_ROWS):
-            h = step / 2.0 ** r
-            row = [(_flat(line(h)) - _flat(line(-h))) / (2 * h)]
-            if not r:
-                value, error = row[0], np.full(row[0].shape, np.inf)
-            for c in range(1, r + 1):
-                factor = 4.0 ** c
-                row.append((factor * row[c - 1] - rows[-1][c - 1]) / (factor - 1))
-                doubt = np.maximum(np.abs(row[c] - row[c - 1]), np.abs(row[c] - rows[-1][c - 1]))
-                better = doubt < error                                   # false for NaN
-                value, error = np.where(better, row[c], value), np.where(better, doubt, error)
-            rows.append(row)
-    return value, error
+        fits = np.abs(slope - line.value) <= 10 * line.error + 1e-5 * size
+        return np.asarray(fits & (line.error <= 1e-3 * size + 1e-300) & (line.left == line.right)
+                          | (size == 0) & (line.value == 0))
 
 
-def slope_along(forward: Forward, arrays: Sequence[Array], k: int,
-                direction: Array) -> tuple[Array, Array]:
-    """The derivative of all outputs along a direction in input ``k``, by Ridders, and its error."""
+# ---- differences
+
+def moved(x: Array, rng: np.random.Generator, still: Array | None = None,
+          dtype: type | np.dtype = np.float64) -> Array:
+    """``x`` with its entries moved by an ulp or two; those that are ``still`` are not."""
+    if x.dtype.kind != "f":
+        return x
+    by = np.finfo(dtype).eps * rng.integers(-2, 3, x.shape)
+    return np.asarray((x * (1 + (by if still is None else np.where(still, 0.0, by)))), dtype)
+
+
+def grain_of(forward: Forward, arrays: Sequence[Array],
+             dtype: type | np.dtype = np.float64) -> Array:
+    """How far the values of a function may be off by rounding, output by output."""
+    rng, values = np.random.default_rng(11), [np.asarray(forward(arrays))]
+    for _ in range(_SAMPLES):
+        try:
+            values.append(np.asarray(forward([moved(x, rng, None, dtype) for x in arrays])))
+        except Exception:
+            continue                               # an ulp leaves the domain
+    several = np.array([_flat(y) for y in values], np.float64)
+    with np.errstate(all="ignore"):
+        off = np.abs(several[1:] - several[0])
+        single = np.array_equal(several, several.astype(np.float32)) \
+            and not np.array_equal(several, several.astype(np.float16))
+        # A result with the digits of float32 alone was computed in it, whatever its dtype says.
+        eps = np.finfo(np.float32 if single or values[0].dtype == np.float32 else dtype).eps
+        spread = np.where(np.isfinite(off), off, 0.0).max(axis=0, initial=0.0)
+        return np.asarray(np.maximum(float(eps) * np.abs(several[0]), spread))
+
+
+def slopes(line: Callable[[float], Array], steps: Sequence[float], grain: Array) -> Line:
+    """The derivative at 0 of ``line``, output by output, from steps that shrink until it settles.
+
+    Central differences may settle on half of a jump where a kink is close.  So the slopes to the
+    two sides are extrapolated as well; outputs where they disagree take smaller steps, and if the
+    sides stay as they are on two scales, there is a kink at 0 itself.
+    """
+    base = _flat(line(0.0))
+    value, error = np.zeros(base.shape), np.full(base.shape, np.inf)
+    right, left = np.zeros(base.shape), np.zeros(base.shape)
+    kinked, reach = np.zeros(base.shape, bool), np.zeros(base.shape)
+    before: tuple[float, Array, Array] | None = None
+    with np.errstate(all="ignore"):
+        for h in steps:
+            ahead, behind = ([(_flat(line(sign * h * r)) - base) / (sign * h * r)
+                              for r in _RATIOS] for sign in (1, -1))
+            first, slope = _at_zero([(a + b) / 2 for a, b in zip(ahead, behind, strict=True)],
+                                    [r * r for r in _RATIOS])
+            (_, a), (_, b) = _at_zero(ahead, _RATIOS), _at_zero(behind, _RATIOS)
+            rounding = 8 * grain / h
+            apart = np.abs(a - b)
+            doubt = np.maximum(np.abs(slope - first[1]), np.abs(first[1] - first[0]) / 15)
+            if before is None:
+                reach = np.nan_to_num(np.maximum(np.abs(ahead[0]), np.abs(behind[0])), posinf=0.0)
+            smooth = apart <= _KINK * np.abs(slope) + 1e-9 * reach + 8 * rounding
+            doubt = np.where(smooth, doubt, np.maximum(doubt, apart)) + rounding
+            # Steps beyond a pole see little of it, and think well of that.
+            rough = (doubt > 0.1 * np.abs(slope)) & (doubt > 32 * rounding) & (doubt > 1e-3 * reach)
+            doubt = np.where(np.isfinite(doubt) & ~rough, doubt, np.inf)
+            better, off = (doubt < error) & ~kinked, np.abs(slope - value)
+            if before is not None and h > before[0]:
+                better &= off <= 10 * error     # they round less; but a wave may look flat to them
+            else:
+                better |= np.isfinite(doubt) & (off > 10 * (error + doubt)) & ~kinked
+            value, error = np.where(better, slope, value), np.where(better, doubt, error)
+            largest = np.abs(value[np.isfinite(error)]).max(initial=0.0)
+            settled = error <= np.maximum(_SETTLED * np.maximum(
+                np.abs(value), 1e-3 * np.maximum(largest, reach)), 1e-300)
+            if not largest:
+                settled |= (ahead[0] == 0) & (behind[0] == 0)
+            if before is not None and before[0] > h and h <= 2.0 ** -15 * max(steps):
+                drift = np.maximum(np.abs(a - before[1]), np.abs(b - before[2]))
+                # A quarter: smooth functions bring the sides together in proportion to the step.
+                new = ~kinked & ~smooth & (drift <= 1e-3 * apart + 32 * rounding) \
+                    & (apart >= 100 * rounding + 1e-6 * reach) \
+                    & (error > 1e-5 * (np.abs(a) + np.abs(b)))
+                right, left = np.where(new, a, right), np.where(new, b, left)
+                error = np.where(new, 16 * rounding + 10 * np.minimum(drift, 1e-3 * apart), error)
+                value, kinked = np.where(new, a, value), kinked | new
+            if (settled | kinked).all():
+                break
+            before = (h, a, b)
+    return Line(value, error, np.where(kinked, right, value), np.where(kinked, left, value), reach)
+
+
+def _at_zero(values: Sequence[Array], at: Sequence[float]) -> tuple[list[Array], Array]:
+    """The value at 0 of the parabola through three points, and those of the lines through two."""
+    def through(a: Array, b: Array, at_a: float, at_b: float) -> Array:
+        return (b * at_a - a * at_b) / (at_a - at_b)
+
+    lines = [through(values[i], values[i + 1], at[i], at[i + 1]) for i in (0, 1)]
+    return lines, through(lines[0], lines[1], at[0], at[2])
+
+
+def _steps(x: Array, moves: Array) -> list[float]:
+    """The steps to try along a direction, in its own unit: of the typical entry, of the own."""
+    typical, own = scale_of(x), np.abs(x[moves]).min(initial=np.inf)
+    largest = float(np.abs(x[moves]).max(initial=0.0)) if np.count_nonzero(moves) == 1 else 0.0
+    start = max(typical, largest)
+    steps = [start * 2.0 ** -n for n in _LEVELS]
+    if 0 < own < start * 2.0 ** -6:
+        steps += [own * 2.0 ** -n for n in _LEVELS[:3]]
+    return [*steps, start / 4]
+
+
+def slopes_along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array,
+                 grain: Array | None = None) -> Line:
+    """The derivative of all outputs along a direction in input ``k``, by differences."""
     given = list(arrays)
+    grain = grain_of(forward, arrays) if grain is None else grain
+    moves = direction != 0
+    unit = float(np.abs(direction).max(initial=0.0)) or 1.0
 
     def line(t: float) -> Array:
-        given[k] = arrays[k] + t * direction
+        given[k] = np.asarray(arrays[k] + t * direction, arrays[k].dtype)
         try:
-            return forward(given)
+            return np.asarray(forward(given), np.float64)
         except Exception:                          # a step that leaves the domain
-            return np.full(np.shape(forward(arrays)), np.nan)
-    return ridders(line)
+            return np.full(grain.shape, np.nan)
+    return slopes(line, [s / unit for s in _steps(arrays[k], moves)], grain)
 
 
-def ridders_matrix(forward: Forward, arrays: Sequence[Array], k: int) -> Measured:
-    """The Jacobian in input ``k`` by Ridders, entry by entry of the input."""
-    columns = [slope_along(forward, arrays, k, unit) for unit in _units(arrays[k])]
-    if not columns:
-        return Measured("Ridders", np.zeros((_flat(forward(arrays)).size, 0)))
-    slopes, errors = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
-    return Measured("Ridders", slopes, error=errors)
-
-
-def slopes_from_the_right(line: Callable[[float], Array], step: float = 0.125) -> Array:
-    """The derivative at +0 of ``line``: Neville's extrapolation of one-sided differences."""
-    base = _flat(line(0.0))
-    rows: list[list[Array]] = []
-    for r in range(8):
-        h = step / 2.0 ** r
-        row = [(_flat(line(h)) - base) / h]
-        for c in range(1, r + 1):
-            factor = 2.0 ** c
-            row.append((factor * row[c - 1] - rows[-1][c - 1]) / (factor - 1))
-        rows.append(row)
-    return rows[-1][-1]
+def differences(forward: Forward, arrays: Sequence[Array], k: int, grain: Array | None = None,
+                entries: Sequence[int] | None = None) -> Measured:
+    """The Jacobian in input ``k`` by differences, entry by entry of the input."""
+    x, lines = arrays[k], []
+    grain = grain_of(forward, arrays) if grain is None else grain
+    for i in range(x.size) if entries is None else entries:
+        unit = np.zeros(x.shape)
+        unit.flat[i] = 1.0
+        lines.append(slopes_along(forward, arrays, k, unit, grain))
+    if not lines:
+        return Measured("differences", np.zeros((grain.size, 0)))
+    right, left, error = (np.stack([getattr(line, part) for line in lines], axis=1)
+                          for part in ("right", "left", "error"))
+    return Measured("differences", right, error, None if np.array_equal(left, right) else left,
+                    np.max([line.reach for line in lines], axis=0))
 
 
 def measure(forward: Forward, arrays: Sequence[Array], k: int, *, affine: bool = False,
-            piecewise_linear: bool = False, step: float = 1 / 32) -> Measured:
+            piecewise_linear: bool = False, step: float = 1 / 32,
+            grain: Array | None = None, real: bool = False) -> Measured:
     """The Jacobian in input ``k`` by the best method that the function admits there."""
     if affine or piecewise_linear:
         found = exact_differences(forward, arrays, k, step=1.0 if affine else step,
                                   both_sides=not affine)
         if found is not None:
             return found
-    return complex_step(forward, arrays, k) or ridders_matrix(forward, arrays, k)
+    grain = grain_of(forward, arrays) if grain is None else grain
+    found = None if real else complex_step(forward, arrays, k, grain)
+    return found or differences(forward, arrays, k, grain)

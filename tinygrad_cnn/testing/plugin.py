@@ -18,7 +18,7 @@ from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.errors import GradientMismatch
 from tinygrad_cnn.kernels.threads import set_num_threads
-from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.check import (
     check_gradients,
     check_op,
@@ -93,7 +93,7 @@ class _Shared:
 
     def __init__(self, op: Op, sample: Sample, seed: int) -> None:
         self.op, self.sample, self.seed = op, sample, seed
-        self.case: Case | None = None
+        self.case: OpCase | None = None
 
     def check(self, name: str, stats: Stats) -> None:
         """The test of one property."""

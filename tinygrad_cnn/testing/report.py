@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.errors import GradientMismatch
-from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.diagnose import diagnose
 from tinygrad_cnn.testing.linearization import Finding, Stats
 from tinygrad_cnn.testing.shrink import reproducer, shrink
@@ -44,9 +44,14 @@ class Report:
     seconds : float
         Time taken.
     methods : mapping of str to str
-        How the derivative in each input was measured: exact, complex step, Ridders or adjoint.
-    notes : tuple of str
-        Places that are not differentiable, and what else a reader should know.
+        How the derivative in each input was measured: exact, complex step, differences or
+        directions.
+    precision : mapping of str to float
+        For each input, the largest bound of an entry that was measured, relative to the entry.
+    unmeasured : mapping of str to tuple of str
+        For each input, which entries were not measured, and why; empty if all were.
+    rtol : float or None
+        The relative error that was allowed.
     """
 
     name: str
@@ -54,22 +59,37 @@ class Report:
     worst: float
     seconds: float
     methods: Mapping[str, str]
-    notes: tuple[str, ...] = ()
+    precision: Mapping[str, float] = field(default_factory=dict)
+    unmeasured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rtol: float | None = None
 
     @classmethod
-    def of(cls, name: str, stats: Stats, began: float) -> Report:
+    def of(cls, name: str, stats: Stats, began: float, rtol: float | None = None) -> Report:
         """The report of a test that began at this time."""
         return cls(name, stats.comparisons, stats.worst, time.perf_counter() - began,
-                   dict(stats.methods), tuple(stats.notes))
+                   dict(stats.methods), dict(stats.precision),
+                   {k: tuple(v) for k, v in stats.unmeasured.items()}, rtol)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not measured, one line each."""
+        return tuple(why for several in self.unmeasured.values() for why in several)
 
     @property
     def verdict(self) -> str:
-        """``"right"``, or ``"not differentiable here"`` if some coordinates sit on a kink."""
-        kinks = any("not differentiable here" in note for note in self.notes)
-        return "not differentiable here" if kinks else "right"
+        """``"right"``, ``"right to 0.001, as asked"``, or ``"not measured"``.
+
+        Right means that every entry was measured, to 1e-6 of its size in float64.  A gradient that
+        is wrong raises `GradientMismatch`.
+        """
+        if self.unmeasured:
+            return "not measured"
+        return "right" if self.rtol is None else f"right to {self.rtol:g}, as asked"
 
     def __str__(self) -> str:
-        how = ", ".join(f"{name} {method}" for name, method in self.methods.items())
+        how = ", ".join(f"{name} {method}" + (
+            f" to {self.precision[name]:.0e}" if self.precision.get(name) else "")
+            for name, method in self.methods.items())
         head = (f"{self.name}: {self.verdict}, {self.comparisons} comparisons, worst error "
                 f"{self.worst:.2g} of its bound, {self.seconds:.2f} s ({how})")
         return "\n".join([head, *(f"  {note}" for note in self.notes)])
@@ -124,7 +144,7 @@ def _facts(finding: Finding, small: Finding) -> list[str]:
             said += f", {off / bound:.2g} times its bound" if bound else \
                 ", and the comparison is exact"
         facts.append(said)
-    before, after = (sum(a.size for a in f.context.arrays) if isinstance(f.context, Case) else 0
+    before, after = (sum(a.size for a in f.context.arrays) if isinstance(f.context, OpCase) else 0
                      for f in (finding, small))
     if 0 < after < before:
         facts.append(f"shrunk from {before} to {after} entries")

@@ -19,7 +19,7 @@ import numpy as np
 
 from tinygrad_cnn.core.op import OPS, Array, Op, Sample
 from tinygrad_cnn.shapes import Shape, bind_axes
-from tinygrad_cnn.testing.cases import Case
+from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.contract import run_property
 from tinygrad_cnn.testing.linearization import CheckFailed, Finding
 
@@ -32,7 +32,7 @@ _PLAIN = {"stride": 1, "dilation": 1, "kernel_size": 1, "padding": 0, "pad_width
 def shrink(finding: Finding, seconds: float = _SECONDS) -> Finding:
     """A finding of the same property and input on a smaller call; the same one if there is none."""
     case = finding.context
-    if not isinstance(case, Case) or not case.present:
+    if not isinstance(case, OpCase) or not case.present:
         return finding
     deadline = time.perf_counter() + seconds
     best = finding
@@ -51,9 +51,9 @@ def shrink(finding: Finding, seconds: float = _SECONDS) -> Finding:
     return _plain_cotangent(best)
 
 
-def _fails(case: Case, sample: Sample, finding: Finding) -> Finding | None:
+def _fails(case: OpCase, sample: Sample, finding: Finding) -> Finding | None:
     """What the same property finds on another sample, if it is the same kind of thing."""
-    other = Case(case.op, sample, seed=case.seed)
+    other = OpCase(case.op, sample, seed=case.seed)
     try:
         with np.errstate(all="ignore"):
             if not np.isfinite(other.out).all():
@@ -72,14 +72,14 @@ def _fails(case: Case, sample: Sample, finding: Finding) -> Finding | None:
     return None
 
 
-def _gradient_alone(case: Case, k: int) -> None:
+def _gradient_alone(case: OpCase, k: int) -> None:
     """The gradient of the one input, which is quicker than all of the property."""
     ct = case.cotangent(1)
     case.here.wanted = (k,)
     case.here.compare(k, case.pull(case.arrays, ct)[k], ct, _bound(case, k, ct))
 
 
-def _bound(case: Case, k: int, ct: Array) -> Array:
+def _bound(case: OpCase, k: int, ct: Array) -> Array:
     here = case.here
     noise = None if here.exact(k) else here.noise(ct, np.float64, case.rng(1))
     return here.bound(k, ct, noise)
@@ -179,7 +179,7 @@ def _weight(a: Array) -> float:
 def _plain_cotangent(finding: Finding) -> Finding:
     """The same finding for a cotangent of ones, or with a single 1, if one of them shows it."""
     case, k = finding.context, finding.index
-    if finding.prop != "gradient" or finding.ct is None or k < 0:
+    if not isinstance(case, OpCase) or finding.prop != "gradient" or finding.ct is None or k < 0:
         return finding
     for ct in _plain_cotangents(np.shape(finding.ct)):
         try:
@@ -215,7 +215,7 @@ def reproducer(finding: Finding, named: tuple[list[str], str] | None = None) -> 
     given, the op is looked for in the registry and in the module of its rules.
     """
     case = finding.context
-    if not isinstance(case, Case):
+    if not isinstance(case, OpCase):
         return ""
     imports, op = named or _named(case.op)
     if not op:
@@ -232,7 +232,7 @@ def reproducer(finding: Finding, named: tuple[list[str], str] | None = None) -> 
     return "\n".join(["import numpy as np", *imports, *lines])
 
 
-def _by_numbers(finding: Finding, case: Case, op: str) -> list[str]:
+def _by_numbers(finding: Finding, case: OpCase, op: str) -> list[str]:
     """The gradient computed and compared."""
     assert finding.got is not None and finding.expected is not None and finding.ct is not None
     lines = ["from tinygrad_cnn import Tensor, gradients", "from tinygrad_cnn.core import apply"]
@@ -261,7 +261,7 @@ def _tolerance(finding: Finding, off: Array) -> float:
     return float(min(max(bound * 2, worst * 1e-3), worst / 2))
 
 
-def _by_property(finding: Finding, case: Case, op: str) -> list[str]:
+def _by_property(finding: Finding, case: OpCase, op: str) -> list[str]:
     """The property checked on the call."""
     args = "".join(f"{literal(a)}, " for a in case.full(case.arrays)).rstrip(" ")
     settings = ", ".join(f"{k!r}: {literal(v)}" for k, v in case.settings.items())

@@ -63,13 +63,14 @@ class Folding:
 
 
 def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
-         limit: int = 40) -> Folding:
+         limit: int = 40, compact: bool = False) -> Folding:
     """Choose what gets a card.
 
     ``level`` says how much: ``everything`` draws each parameter; ``operators`` puts parameters into
     their reader's card; ``modules`` draws each innermost module as one card; ``folded`` folds until
     there are ``limit`` cards; ``auto`` is the first of everything, operators and folded that fits.
-    ``open`` names module paths, as they are written in the picture, that stay open.
+    ``open`` names module paths, as they are written in the picture, that stay open.  A ``compact``
+    picture takes operators for everything.
     """
     if level not in LEVELS:
         raise VizError(f"graph: level {level!r} is unknown; choose from {', '.join(LEVELS)}")
@@ -80,7 +81,7 @@ def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
     inputs = frozenset(("input", "label"))
     leaves = inputs | {"parameter", "constant"}
     most = limit if level == "auto" else _MOST_DRAWN
-    if level in ("auto", "everything") and folder.cards(leaves) <= most:
+    if level in (("auto", "everything")[compact:]) and folder.cards(leaves) <= most:
         return folder.folding("everything", leaves)
     if level in ("auto", "operators") and folder.cards(inputs) <= most:
         return folder.folding("operators", inputs)

@@ -43,10 +43,14 @@ def drawn(diagram: Diagram, places: Layout, *, figure: str = "f1", theme: str = 
     ``label`` is what a screen reader says, by default title and subtitle.
     """
     title, subtitle = clean(diagram.title), clean(diagram.subtitle, 200)
-    heading = max(width(title, _TITLE, bold=True), width(subtitle, _SUBTITLE))
     legend, _ = _legend(diagram, 0, 0)
+    if diagram.density == "compact":        # what is wider than the graph gives way
+        legend = legend if legend + 40 <= places.width else 0.0
+        while " · " in subtitle and width(subtitle, _SUBTITLE) + 40 > places.width:
+            subtitle = subtitle.rpartition(" · ")[0]
+    heading = max(width(title, _TITLE, bold=True), width(subtitle, _SUBTITLE))
     w = math.ceil(max(places.width, heading + 40, legend + 40))
-    below, bottom = _HEAD + places.height, 15 + 2 * _LEGEND_ROW
+    below, bottom = _HEAD + places.height, (15 + 2 * _LEGEND_ROW) * (legend > 0)
     places = places.moved((w - places.width) // 2, _HEAD - 24, w, places.height)
     pieces = [
         _piece(figure, "heading", "heading", "",
@@ -54,7 +58,7 @@ def drawn(diagram: Diagram, places: Layout, *, figure: str = "f1", theme: str = 
                + _text(w / 2, 70, subtitle, _SUBTITLE, "muted", anchor="middle")),
         *(_piece(figure, *parts) for parts in _body(diagram, places)),
         _piece(figure, "legend", "legend", "legend",
-               _legend(diagram, w / 2 - legend / 2, below - 24)[1])]
+               _legend(diagram, w / 2 - legend / 2, below - 24)[1] if legend else "")]
     return element(w, below + bottom + 8, pieces, figure=figure, theme=theme, css=css,
                    label=label or f"{diagram.title}: {diagram.subtitle}")
 
