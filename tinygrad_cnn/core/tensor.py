@@ -690,9 +690,9 @@ def writable(x: Tensor) -> Array:
 
 def held(x: Tensor) -> bool:
     """Whether the user holds the array of ``x``, or a view of it, and may still write to it."""
-    if x._access == EXPOSED:
-        x._access = SHARED                      # before it is looked at, as another thread may ask
-        if not _alone(x):
+    if x._access == EXPOSED and _alone(x):
+        x._access = SHARED
+        if not _alone(x):                       # another thread has asked for it meanwhile
             x._access = EXPOSED
     return x._access == EXPOSED
 
