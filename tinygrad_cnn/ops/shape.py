@@ -120,7 +120,7 @@ def flatten(x: TensorLike, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
     x = x if isinstance(x, Tensor) else as_tensor(x, "flatten")
     if not x.ndim:
         raise ShapeError("flatten: x needs at least one axis, got shape ()")
-    if type(start_dim) is int and (start_dim, end_dim) == (1, -1):
+    if type(start_dim) is type(end_dim) is int and (start_dim, end_dim) == (1, -1):
         return apply(RESHAPE, x, shape=(x.shape[0], math.prod(x.shape[1:])))
     first = checks.axis_index("flatten", start_dim, x.shape, name="start_dim")
     last = checks.axis_index("flatten", end_dim, x.shape, name="end_dim")
