@@ -84,7 +84,8 @@ def op_line(op) -> str:
     samples = len(list(op.test.samples(np.random.default_rng(0))))
     cells = (f"`{call}`", f"`{op.axes}`" if op.axes else "", ", ".join(op.kernels), saved,
              ", ".join(op.test.exact_in),
-             "by setting" if callable(kink) else kink or "", f"{samples}, {len(op.test.error_inputs)}")
+             "by setting" if callable(kink) else kink or "",
+             f"{samples}, {len(op.test.error_inputs)}")
     return f"| {' | '.join(cells)} |"
 
 

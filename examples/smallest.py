@@ -41,5 +41,5 @@ for epoch in range(2 if "--quick" in sys.argv else 8):
     print(f"epoch {epoch + 1}: loss {total / len(train):.4f}")
 
 with tc.no_grad():
-    scores = model(tc.Tensor(test.images.astype(np.float32) / 16)).data
+    scores = model(tc.Tensor(test.images.astype(np.float32) / 16))
 print(f"test accuracy {(scores.argmax(1) == test.labels).mean():.1%} ({test.split})")

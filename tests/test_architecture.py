@@ -46,7 +46,7 @@ ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "au
                  "hooks", "methods",
                  "__init__"]}
 # The one import upwards: tensor.graph() and Module.graph() import viz when called.
-EXCEPTIONS = {("core", "viz"), ("nn", "viz")}
+EXCEPTIONS = {("core", "viz"), ("nn", "viz"), ("train", "viz")}
 # The gradient tester runs a program that it has just written itself, a rule with a planted slip.
 RUNS_ITS_OWN_CODE = {"testing.source_mutants"}
 # Derives from the standard unpickler, in which it allows few instructions and no name.

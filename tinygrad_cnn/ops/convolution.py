@@ -5,7 +5,7 @@ conv2d and its two adjoints, conv2d_input and conv2d_weight, belong to one trili
     T(x, w, y) = Σ conv2d(x, w) · y,
 
 so the rules of each are the other two, and derivatives of every order stay in the family.  The
-optional bias rides along, so that a kernel can add it while the block is in cache.
+optional bias is an input, so that a kernel can add it while the block is in cache.
 conv_transpose2d is conv2d_input with the channels of its filters named the other way round.
 """
 

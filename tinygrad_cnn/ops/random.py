@@ -1,6 +1,6 @@
 """Randomness: the default generator, and dropout.
 
-Random numbers are drawn at the public door; the op itself gets the mask as a setting and is pure.
+Random numbers are drawn in the public function: the op gets the mask as a setting and is pure.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tinygrad_cnn.optim.optimizer import (
     Array,
     Group,
     Optimizer,
+    State,
     fraction,
     fractions,
     non_negative,
@@ -73,7 +74,7 @@ class SGD(Optimizer):
             raise SettingError("SGD: nesterov needs a momentum above 0 and no dampening, got "
                                f"momentum={group['momentum']:g}, dampening={group['dampening']:g}")
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Two passes over ``w``, and two or three more with momentum."""
         if group["momentum"]:
             velocity = state["velocity"]
@@ -99,7 +100,7 @@ class _Moments(Optimizer):
     weight_decay: float = setting(non_negative, default=0.0)
     state_arrays: ClassVar[dict[str, str | None]] = {"mean": None, "square": None}
 
-    def average(self, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def average(self, g: Array, state: State, s: Array, group: Group) -> None:
         """m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²."""
         beta1, beta2 = group["betas"]
         mean, square = state["mean"], state["square"]
@@ -151,7 +152,7 @@ class Adam(_Moments):
     amsgrad: bool = setting(checks.flag, default=False)
     state_arrays: ClassVar[dict[str, str | None]] = {**_Moments.state_arrays, "largest": "amsgrad"}
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece; the corrections of m and v are moved into the step size and eps."""
         self.average(g, state, s, group)
         beta1, beta2 = group["betas"]
@@ -216,12 +217,12 @@ class NAdam(_Moments):
         beta: float = group["betas"][0]
         return beta * (1 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
 
-    def advance(self, state: dict[str, Any], group: Group) -> None:
+    def advance(self, state: State, group: Group) -> None:
         """Count the step, and multiply its momentum into the product of all."""
         super().advance(state, group)
         state["momentum_product"] *= self._momentum(group, state["step"])
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece of a parameter, by the mean and by the gradient."""
         self.average(g, state, s, group)
         step, product = state["step"], state["momentum_product"]
@@ -248,7 +249,7 @@ class RAdam(_Moments):
 
     decoupled_weight_decay: bool = setting(checks.flag, default=False)
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece of a parameter."""
         self.average(g, state, s, group)
         (beta1, beta2), t = group["betas"], state["step"]
@@ -310,7 +311,7 @@ class RMSprop(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {
         "square": None, "mean": "centered", "velocity": "momentum"}
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece of a parameter."""
         alpha, square = group["alpha"], state["square"]
         square *= alpha
@@ -373,7 +374,7 @@ class Adagrad(Optimizer):
     eps: float = setting(non_negative, default=1e-10, kw_only=True)
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None}
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece of a parameter."""
         square = state["square"]
         np.multiply(g, g, out=s)
@@ -402,7 +403,7 @@ class Adadelta(Optimizer):
     weight_decay: float = setting(non_negative, default=0.0)
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None, "steps": None}
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece of a parameter."""
         rho, eps = group["rho"], group["eps"]
         square, steps = state["square"], state["steps"]
@@ -433,7 +434,7 @@ class Lion(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"mean": None}
     decoupled_decay: ClassVar[bool] = True
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move one piece of a parameter."""
         (beta1, beta2), mean = group["betas"], state["mean"]
         change = g - mean

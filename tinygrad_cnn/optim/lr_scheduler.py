@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
 from tinygrad_cnn import checks
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
 from tinygrad_cnn.names import on_first_use
-from tinygrad_cnn.optim.optimizer import Optimizer, fraction, non_negative
+from tinygrad_cnn.optim.optimizer import Optimizer, State, fraction, non_negative
 from tinygrad_cnn.settings import Declared, setting, show
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR",
            "LRScheduler", "LambdaLR", "LinearLR", "LinearWarmup", "MultiStepLR", "OneCycleLR",
            "PolynomialLR", "ReduceLROnPlateau", "SequentialLR", "StepLR"]
+
+Loss = float | Tensor | None
 
 
 def _optimizer(owner: str, name: str, value: Any) -> Optimizer:
@@ -81,7 +84,7 @@ class LRScheduler(Declared):
         """The rate after ``t`` steps of a group whose rate was ``first``."""
         raise NotImplementedError
 
-    def step(self, loss: Any = None) -> None:
+    def step(self, loss: Loss = None) -> None:
         """Go on to the next rate; call after the optimizer's step.
 
         Only a schedule with ``needs_loss`` reads the loss.  Groups that were added to the optimizer
@@ -111,7 +114,7 @@ class LRScheduler(Declared):
         rates = ", ".join(f"{group['lr']:.4g}" for group in self.optimizer.param_groups)
         return f"{self._owner}({show(self)}): lr {rates} after {self.steps} steps"
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything needed to go on as if the run had not stopped.
 
         ``"scheduler"``: the name of the class; ``"steps"``; ``"first"``: position of a group ->
@@ -120,7 +123,7 @@ class LRScheduler(Declared):
         return {"scheduler": self._owner, "steps": self.steps,
                 "first": {str(i): lr for i, lr in enumerate(self._first)}}
 
-    def load_state_dict(self, entries: Mapping[str, Any]) -> None:
+    def load_state_dict(self, entries: State) -> None:
         """Take over what `state_dict` gave; a state of another schedule is a `CheckpointError`."""
         owner = f"{self._owner}.load_state_dict"
         try:
@@ -140,7 +143,7 @@ class LRScheduler(Declared):
         self._first, self.steps = first, steps
         self._set()
 
-    def _load_more(self, owner: str, entries: Mapping[str, Any]) -> None:
+    def _load_more(self, owner: str, entries: State) -> None:
         """Check and take over what only some schedules keep."""
 
 
@@ -452,7 +455,7 @@ class SequentialLR(LRScheduler):
         i = bisect_right(self.milestones, t)
         return self.schedulers[i].get_lr(t - (0, *self.milestones)[i], first)
 
-    def step(self, loss: Any = None) -> None:
+    def step(self, loss: Loss = None) -> None:
         """Take a step of the part whose turn it is, or begin the next part."""
         self.steps += 1
         part = self.schedulers[bisect_right(self.milestones, self.steps)]
@@ -461,12 +464,12 @@ class SequentialLR(LRScheduler):
         else:
             part.step(loss)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Its own steps, and under ``"schedulers"`` the state of each part by its position."""
         return super().state_dict() | {"schedulers": {
             str(i): part.state_dict() for i, part in enumerate(self.schedulers)}}
 
-    def _load_more(self, owner: str, entries: Mapping[str, Any]) -> None:
+    def _load_more(self, owner: str, entries: State) -> None:
         for i, part in enumerate(self.schedulers):
             part.load_state_dict(entries["schedulers"][str(i)])
 
@@ -573,7 +576,7 @@ class ReduceLROnPlateau(LRScheduler):
         """The rate after the drops so far; ``t`` does not matter."""
         return max(first * self.factor ** self._drops, min(self.min_lr, first))
 
-    def step(self, loss: Any = None) -> None:
+    def step(self, loss: Loss = None) -> None:
         """Note a loss, or another measure, which is a number, and drop the rate if it is time."""
         value = math.nan if loss is None else float(loss)
         if math.isnan(value):
@@ -595,12 +598,12 @@ class ReduceLROnPlateau(LRScheduler):
         margin = 0.0 if math.isinf(self._best) else self.threshold * size
         return sign * value < sign * self._best - margin
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The best value, and the counts of bad steps, of steps to rest and of drops."""
         return super().state_dict() | {"best": self._best, "bad": self._bad,
                                        "resting": self._resting, "drops": self._drops}
 
-    def _load_more(self, owner: str, entries: Mapping[str, Any]) -> None:
+    def _load_more(self, owner: str, entries: State) -> None:
         counts = [checks.integer(owner, name, entries[name], minimum=0)
                   for name in ("bad", "resting", "drops")]
         best = float(entries["best"])

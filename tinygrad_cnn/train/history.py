@@ -10,11 +10,14 @@ from typing import Any
 
 from tinygrad_cnn.errors import DataError, SettingError
 from tinygrad_cnn.io import write_atomically
+from tinygrad_cnn.train.tables import Rows, Table
 
 __all__ = ["History"]
 
+Row = dict[str, Any]
 
-class History:
+
+class History(Table):
     """One row of figures for each epoch.
 
     Examples
@@ -27,12 +30,18 @@ class History:
     [0.5, 0.25]
     >>> history.last["epoch"]
     2
+    >>> history
+    2 epochs
+    epoch    loss
+    -------------
+        1  0.5000
+        2  0.2500
     """
 
-    def __init__(self, rows: list[dict[str, Any]] | None = None) -> None:
-        self.rows: list[dict[str, Any]] = list(rows or ())
+    def __init__(self, rows: list[Row] | None = None) -> None:
+        self.rows: list[Row] = list(rows or ())
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Add the figures of an epoch."""
         self.rows.append(dict(row))
 
@@ -42,7 +51,7 @@ class History:
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     @property
-    def last(self) -> dict[str, Any]:
+    def last(self) -> Row:
         """The figures of the last epoch."""
         if not self.rows:
             raise SettingError("history: no epoch is finished yet")
@@ -57,8 +66,13 @@ class History:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
+
+    def _cells(self) -> tuple[str, tuple[str, ...], Rows, str]:
+        head = tuple(self.columns)
+        return (f"{len(self)} epochs", head,
+                [tuple(_cell(row.get(name)) for name in head) for row in self.rows], "")
 
     def save(self, path: str | Path) -> Path:
         """Write the table as comma-separated values.
@@ -100,6 +114,11 @@ class History:
         except (OSError, UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
             raise DataError(f"{path} is not a history: {error}") from None
         return cls(rows)
+
+
+def _cell(value: Any) -> str:
+    """A figure of a table."""
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _number(text: str) -> Any:

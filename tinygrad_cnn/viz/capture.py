@@ -372,10 +372,11 @@ class Watch(Observer):
             noted.charged = True
 
     # ---- the recording
-    def recording(self, output: int, *, title: str = "", names: Mapping[int, str] | None = None,
+    def recording(self, output: int, *others: int, title: str = "",
+                  names: Mapping[int, str] | None = None,
                   notes: Mapping[str, str] | None = None) -> Recording:
-        """What led to the op of serial ``output``; ``names`` are paths of parameters by ``id``."""
-        order = self._order(output)
+        """What led to the ops of these serials; ``names`` are paths of parameters by ``id``."""
+        order = self._order(output, *others)
         index = {key: i for i, key in enumerate(order)}
         root = _root(self.ops[k].facts["scope"] for k in order if k >= 0)
         readers: dict[int, _Noted] = {}
@@ -391,9 +392,9 @@ class Watch(Observer):
         return Recording(title or root.lstrip("_") or "graph", entries, index[output],
                          any(e.gradient is not None for e in entries), notes=dict(notes or {}))
 
-    def _order(self, output: int) -> list[int]:
-        """Keys behind an op: ops by serial number, each leaf before its first reader."""
-        reached, stack = {output}, [output]
+    def _order(self, *outputs: int) -> list[int]:
+        """Keys behind some ops: ops by serial number, each leaf before its first reader."""
+        reached, stack = set(outputs), list(outputs)
         while stack:
             for key in self.ops[stack.pop()].inputs:
                 if key in self.ops and key not in reached:
@@ -581,11 +582,12 @@ def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
     """Run a copy of a model on one batch ``x``, as ``forward`` takes it, and describe what it did.
 
     With ``labels``, classes of shape (N,), the cross entropy is computed and gradients show.  The
-    model itself stays as it is: weights, ``grad``, running averages and random state.  A VizError
-    says that ``x`` is missing, or that the model does not return one tensor.
+    model itself stays as it is: weights, ``grad``, running averages and random state.  Of several
+    outputs, all are drawn.  A VizError says that ``x`` is missing, or that there is no tensor among
+    them.
     """
     kind = type(model).__name__
-    if x is None:
+    if x is None or (isinstance(x, tuple) and not x):
         raise VizError(f"graph: {kind} has not been called, so its shapes are not known; "
                        "give one batch: model.graph(x)")
     twin = copy.deepcopy(model)
@@ -594,24 +596,29 @@ def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
     batch = [_as_input(v, name) for v, name in zip(given, arguments, strict=False)]
     with watch() as seen:
         output = twin(*batch)
-        if not isinstance(output, Tensor):
-            raise VizError(f"graph: {kind} returned {type(output).__name__}, not a Tensor; "
-                           "draw one of its outputs with tensor.graph()")
+        several = output.values() if isinstance(output, dict) else output
+        made = [output] if isinstance(output, Tensor) else [
+            t for t in (several if isinstance(several, Iterable) else ()) if isinstance(t, Tensor)]
+        if not made or (labels is not None and not isinstance(output, Tensor)):
+            raise VizError(f"graph: {kind} returned {type(output).__name__}, "
+                           + ("of which labels have no cross entropy; compute the loss and draw it "
+                              "with loss.graph()" if made else "not a Tensor"))
         if labels is not None:
-            output = FUNCTIONS["cross_entropy"](output, labels)
-            gradients(output)
+            made = [FUNCTIONS["cross_entropy"](output, labels)]
+            gradients(made[0])
     parameters = dict(twin.named_parameters())
     names = {id(p): name for name, p in parameters.items()}
     title = title or kind.lstrip("_")
-    if output.node is None or output.node.serial not in seen.ops:
-        if not seen.ops:                    # all parameters are frozen: no graph, but ops were seen
-            raise VizError(f"graph: {kind} applied no op; there is nothing to draw")
-        last = next(reversed(seen.ops))
-    else:
-        last = output.node.serial
-    found = seen.recording(last, title=title, names=names, notes=_module_notes(twin))
-    found = replace(found, entries=_for_any_batch(model, batch, seen, last, found))
-    sources = (seen.leaves[k].source for k in seen._order(last) if k < 0)
+    if not seen.ops:
+        raise VizError(f"graph: {kind} applied no op; there is nothing to draw")
+    ends = {t.node.serial for t in made if t.node is not None} & seen.ops.keys()
+    if not ends:                            # all parameters are frozen: no graph, but ops were seen
+        ends = seen.ops.keys() - {k for noted in seen.ops.values() for k in noted.inputs}
+    outputs = sorted(ends, reverse=True)
+    found = seen.recording(*outputs, title=title, names=names, notes=_module_notes(twin))
+    order = seen._order(*outputs)
+    found = replace(found, entries=_for_any_batch(model, batch, seen, order, found))
+    sources = (seen.leaves[k].source for k in order if k < 0)
     reached = {id(source()) for source in sources if source is not None}
     missing = tuple(dotted(tuple(name.split("."))) for name, p in parameters.items()
                     if p.requires_grad and id(p) not in reached)
@@ -640,7 +647,7 @@ class _Shapes(Observer):
                                              out.shape]))
 
 
-def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, output: int,
+def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, order: list[int],
                    found: Recording) -> tuple[Entry, ...]:
     """The entries with their shapes for a batch of N: what changes in a run with another batch.
 
@@ -665,7 +672,7 @@ def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, output: int,
     return tuple(replace(e, symbolic=tuple(
         _dimension(a, b, n, other) for a, b in zip(e.shape, second[k], strict=True)))
         if second.get(k, e.shape) != e.shape and len(second[k]) == len(e.shape) else e
-        for k, e in zip(seen._order(output), found.entries, strict=True))
+        for k, e in zip(order, found.entries, strict=True))
 
 
 def _dimension(one: int, two: int, n: int, other: int) -> str:

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
 
     from tinygrad_cnn.nn import Module
+    from tinygrad_cnn.train import LRCurve
 
 __all__ = ["confusion_matrix", "feature_maps", "filters", "grad_cam", "learning_curves",
-           "loss_surface", "saliency"]
+           "loss_surface", "lr_curve", "saliency"]
 
 Array = NDArray[Any]
 Values = Mapping[str, float | None]         # of one epoch, by name
@@ -159,6 +160,26 @@ def learning_curves(history: Curves, *, log: bool = False) -> Plot:
         axis.set_ylabel(clean(kind))
         axis.grid(alpha=0.25)
         axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def lr_curve(curve: LRCurve) -> Plot:
+    """The loss against the learning rate, as `Trainer.find_lr` found them, and the suggestion.
+
+    A VizError says that no step was taken.
+    """
+    if not curve.rates:
+        raise VizError("lr_curve: no step was taken; the first loss was not finite")
+    figure = _figure(4.6, 3.2)
+    axis = figure.subplots()
+    axis.plot(curve.rates, curve.losses, color=LIGHT["param"], linewidth=0.8, label="loss")
+    axis.plot(curve.rates, curve.smoothed, color=LIGHT["loss"], label="smoothed")
+    if curve.suggestion is not None:
+        axis.axvline(curve.suggestion, color="gray", linestyle="--",
+                     label=f"suggested: {curve.suggestion:.2g}")
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss",
+             ylim=(None, 1.1 * max(curve.smoothed)))
+    axis.legend(frameon=False, fontsize=8)
     return figure
 
 
