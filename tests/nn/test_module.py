@@ -672,7 +672,9 @@ def test_modules_under_names_are_found_and_trained():
     heads = nn.ModuleDict({"a": nn.Linear(2, 1)})
     heads["b"] = nn.ReLU()
     heads.update({"c": nn.Linear(2, 3)})
-    assert list(heads) == heads.keys() == ["a", "b", "c"]
+    assert list(heads) == list(heads.keys()) == ["a", "b", "c"]
+    assert heads == heads != nn.ModuleDict(heads)
+    assert heads in {heads}
     assert [repr(m) for m in heads.values()] == ["Linear(2, 1)", "ReLU()", "Linear(2, 3)"]
     assert dict(heads.items())["a"] is heads["a"] is heads.a
     del heads["b"]

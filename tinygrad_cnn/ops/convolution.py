@@ -171,7 +171,7 @@ def conv2d_weight(x: TensorLike, y: TensorLike, *, kernel_size: Pair, stride: Pa
 
 
 @register_function()
-def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, *, stride: PairLike = 1,
+def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, stride: PairLike = 1,
            padding: PaddingLike = 0, dilation: PairLike = 1, groups: int = 1) -> Tensor:
     """Slide the filters ``w`` over the images ``x`` and sum the products.
 
@@ -299,9 +299,9 @@ CONV_TRANSPOSE2D = register(Op(
 
 
 @register_function()
-def conv_transpose2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, *,
+def conv_transpose2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None,
                      stride: PairLike = 1, padding: PaddingLike = 0, output_padding: PairLike = 0,
-                     dilation: PairLike = 1, groups: int = 1) -> Tensor:
+                     groups: int = 1, dilation: PairLike = 1) -> Tensor:
     """Spread each pixel of ``x`` over a window of the result: the adjoint of `conv2d`, upsampling.
 
     y[n, i·s + u·d − top, j·s + v·d − left, o] += x[n, i, j, c] · w[u, v, c, o], plus b[o].

@@ -280,8 +280,8 @@ def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: Pair
 
 
 @register_function()
-def max_pool2d(x: TensorLike, *, kernel_size: PairLike, stride: PairLike | None = None,
-               padding: PaddingLike = 0, ties: str = "first") -> Tensor:
+def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
+               padding: PaddingLike = 0, *, ties: str = "first") -> Tensor:
     """The largest pixel of each window, channel by channel.
 
     y[n, i, j, c] = max over (u, v) of x[n, i·s + u − top, j·s + v − left, c].
@@ -387,8 +387,8 @@ def avg_pool2d_input(y: TensorLike, *, image_size: Pair, kernel_size: Pair, stri
 
 
 @register_function()
-def avg_pool2d(x: TensorLike, *, kernel_size: PairLike, stride: PairLike | None = None,
-               padding: PaddingLike = 0, count_include_pad: bool = True) -> Tensor:
+def avg_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
+               padding: PaddingLike = 0, *, count_include_pad: bool = True) -> Tensor:
     """The mean of each window, channel by channel.
 
     Parameters
