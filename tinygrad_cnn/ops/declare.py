@@ -181,6 +181,7 @@ def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tenso
             if name not in defaults:
                 raise TypeError(f"{op.name}() got an unexpected keyword argument {name!r}; its "
                                 f"settings are {', '.join(defaults)}")
-        return apply(op, x, **{name: checks.number(op.name, name, given.get(name, default))
-                               for name, default in defaults.items()})
+        settings: dict[str, Any] = {name: checks.number(op.name, name, given.get(name, default))
+                                    for name, default in defaults.items()}
+        return apply(op, x, **settings)
     return function
