@@ -495,7 +495,9 @@ def test_a_trained_tensor_that_is_no_parameter_is_refused():
     ("mean", tc.Tensor([1.0]), "the buffer mean must be an ndarray, got Tensor"),
     ("forward", nn.ReLU(), "'forward' is a name of Module's own"),
     ("parameters", tc.Parameter([1.0]), "'parameters' is a name of Module's own"),
-    ("training", nn.ReLU(), "'training' is a name of Module's own"),
+    ("training", nn.ReLU(), r"training must be True or False, got ReLU\(\)"),
+    ("training", "x", "Module: training must be True or False, got 'x'"),
+    ("training", 1, "training must be True or False, got 1"),
 ])
 def test_an_assignment_that_would_lose_something_is_refused(name, value, message):
     net = nn.Module()

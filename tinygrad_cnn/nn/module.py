@@ -342,7 +342,9 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = vars(self).get(name)
-        if isinstance(value, Parameter):
+        if name == "training":
+            value = checks.flag(type(self).__name__, name, value)
+        elif isinstance(value, Parameter):
             self._check_name(name)
             value.name = value.name or name
         elif isinstance(value, Module):

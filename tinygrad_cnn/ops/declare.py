@@ -144,8 +144,9 @@ def elementwise(kernel: Callable[..., Any], *rules: Callable[..., Any], domain: 
         code, name = declared.__code__, declared.__name__
         names = code.co_varnames[:code.co_argcount]
         inputs = names[:len(rules)]
-        defaults: dict[str, float] = dict(zip(names[len(rules):], declared.__defaults__ or (),
-                                              strict=True))
+        defaults: dict[str, float] = {
+            **dict(zip(names[len(rules):], declared.__defaults__ or (), strict=True)),
+            **(declared.__kwdefaults__ or {})}
         two = len(inputs) == 2
         samples = (broadcasting(*(domain or ())) if two else
                    smooth_matrices(*domain) if domain else matrices)
@@ -180,6 +181,7 @@ def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tenso
             if name not in defaults:
                 raise TypeError(f"{op.name}() got an unexpected keyword argument {name!r}; its "
                                 f"settings are {', '.join(defaults)}")
-        return apply(op, x, **{name: checks.number(op.name, name, given.get(name, default))
-                               for name, default in defaults.items()})
+        settings: dict[str, Any] = {name: checks.number(op.name, name, given.get(name, default))
+                                    for name, default in defaults.items()}
+        return apply(op, x, **settings)
     return function
