@@ -188,8 +188,6 @@ class Module:
         they were registered; one that is registered during a call runs from the next call on.  The
         handle removes the hook, with ``remove()`` or as a context manager.
 
-        Examples
-        --------
         >>> layer = nn.ReLU()
         >>> with layer.register_forward_hook(lambda module, inputs, out: print(out.shape)):
         ...     y = layer(np.zeros((2, 3)))
@@ -211,8 +209,6 @@ class Module:
         Both are tuples of tensors, with None for what has no gradient.  A gradient that the hook
         returns, alone or in a tuple, replaces that of the one input that has one.
 
-        Examples
-        --------
         >>> layer, x = nn.ReLU(), Tensor([-1.0, 2.0], requires_grad=True)
         >>> handle = layer.register_full_backward_hook(
         ...     lambda module, back, ct: print(ct[0].data, "->", back[0].data))
@@ -346,7 +342,9 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = vars(self).get(name)
-        if isinstance(value, Parameter):
+        if name == "training":
+            value = checks.flag(type(self).__name__, name, value)
+        elif isinstance(value, Parameter):
             self._check_name(name)
             value.name = value.name or name
         elif isinstance(value, Module):
@@ -634,8 +632,6 @@ def evaluating(model: Module) -> Iterator[None]:
 
     Afterwards each part has its own mode again, also after an error.
 
-    Examples
-    --------
     >>> model = nn.Sequential(nn.BatchNorm1D(2).eval(), nn.Dropout())
     >>> with nn.evaluating(model):
     ...     [part.training for part in model]

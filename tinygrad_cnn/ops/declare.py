@@ -109,7 +109,7 @@ def elementwise(kernel: Callable[..., Any], *rules: Callable[..., Any], domain: 
 
     The decorated function gives name, signature and docstring and is never called: its body is the
     docstring alone.  Inputs are called x, or a and b.  An op of one input may have settings, which
-    are finite floats with defaults, given by keyword.
+    are finite floats with defaults.
 
     Parameters
     ----------
@@ -142,8 +142,11 @@ def elementwise(kernel: Callable[..., Any], *rules: Callable[..., Any], domain: 
 
     def declare(declared: F) -> F:
         code, name = declared.__code__, declared.__name__
-        inputs = code.co_varnames[:code.co_argcount]
-        defaults: dict[str, float] = declared.__kwdefaults__ or {}
+        names = code.co_varnames[:code.co_argcount]
+        inputs = names[:len(rules)]
+        defaults: dict[str, float] = {
+            **dict(zip(names[len(rules):], declared.__defaults__ or (), strict=True)),
+            **(declared.__kwdefaults__ or {})}
         two = len(inputs) == 2
         samples = (broadcasting(*(domain or ())) if two else
                    smooth_matrices(*domain) if domain else matrices)
@@ -166,11 +169,19 @@ def _same(x: Shape) -> Shape:
 
 def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tensor]:
     """The function of an op of one input whose settings are finite numbers."""
-    def function(x: Any, **given: Any) -> Tensor:
+    def function(x: Any, *placed: Any, **given: Any) -> Tensor:
+        if len(placed) > len(defaults):
+            raise TypeError(f"{op.name}() takes x and {', '.join(defaults)}, but "
+                            f"{len(placed) + 1} arguments were given")
+        for name, value in zip(defaults, placed, strict=False):
+            if name in given:
+                raise TypeError(f"{op.name}() got {name} by position and by name")
+            given[name] = value
         for name in given:
             if name not in defaults:
                 raise TypeError(f"{op.name}() got an unexpected keyword argument {name!r}; its "
                                 f"settings are {', '.join(defaults)}")
-        return apply(op, x, **{name: checks.number(op.name, name, given.get(name, default))
-                               for name, default in defaults.items()})
+        settings: dict[str, Any] = {name: checks.number(op.name, name, given.get(name, default))
+                                    for name, default in defaults.items()}
+        return apply(op, x, **settings)
     return function

@@ -99,7 +99,7 @@ DROPOUT = register(Op(
 
 
 @register_function()
-def dropout(x: TensorLike, *, p: float = 0.5, training: bool = True,
+def dropout(x: TensorLike, p: float = 0.5, training: bool = True, *,
             rng: np.random.Generator | None = None,
             noise_shape: Sequence[int] | None = None) -> Tensor:
     """Set a share ``p`` of the entries to 0 and divide the others by 1 − p, in training.

@@ -70,8 +70,7 @@ class LRScheduler(Declared):
     needs_loss: ClassVar[bool] = False
     optimizer: Optimizer = setting(_optimizer, shown="never")
 
-    def setup(self) -> None:
-        """Note the first rates, and set those of the first step."""
+    def _setup(self) -> None:
         self.steps = 0
         self._first = self._found = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._set()
@@ -265,16 +264,14 @@ class LambdaLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     """lr = eta_min + (first − eta_min) / 2 · (1 + cos(π t / T_max)), then eta_min.
 
+    Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
+
     Parameters
     ----------
     T_max : int
         Steps from the first rate to the last.
     eta_min : float, default 0.0
         The last rate.
-
-    References
-    ----------
-    Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
 
     Examples
     --------
@@ -319,6 +316,8 @@ class OneCycleLR(LRScheduler):
     The rise ends at step pct_start · total_steps − 1, the fall at total_steps − 1, with the rate
     max_lr / (div_factor · final_div_factor), which then stays.
 
+    Smith & Topin, *Super-convergence*, arXiv:1708.07120.
+
     Parameters
     ----------
     max_lr : float, or a sequence with one for each group
@@ -334,10 +333,6 @@ class OneCycleLR(LRScheduler):
     momentum : (float, float), optional
         Cycle the momentum (or the first beta) against the rate: low at the peak, high at both ends;
         given as (low, high).  Left alone if not given.
-
-    References
-    ----------
-    Smith & Topin, *Super-convergence*, arXiv:1708.07120.
 
     Examples
     --------
@@ -357,8 +352,7 @@ class OneCycleLR(LRScheduler):
     momentum: tuple[float, float] | None = setting(
         lambda owner, name, value: _low_and_high(owner, value), default=None, kw_only=True)
 
-    def setup(self) -> None:
-        """Compare the settings with the groups."""
+    def _setup(self) -> None:
         groups = self.optimizer.param_groups
         rates: Any = self.max_lr if isinstance(self.max_lr, tuple) else [self.max_lr] * len(groups)
         if len(rates) != len(groups):
@@ -430,8 +424,7 @@ class SequentialLR(LRScheduler):
         lambda owner, name, value: list(value))
     milestones: Sequence[int] = setting(_milestones)
 
-    def setup(self) -> None:
-        """Let each part start from the rates before any of them was made."""
+    def _setup(self) -> None:
         parts, self.steps = self.schedulers, 0
         if len(parts) != len(self.milestones) + 1:
             raise SettingError(f"{self._owner}: {len(parts)} schedulers need one milestone fewer, "
@@ -489,6 +482,8 @@ class LinearWarmup(SequentialLR):
     For t ≤ warm_steps, lr = first · (start_factor + (1 − start_factor) · t / warm_steps); then the
     other schedule takes its steps.
 
+    Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
+
     Parameters
     ----------
     after : LRScheduler or Optimizer
@@ -497,10 +492,6 @@ class LinearWarmup(SequentialLR):
         Steps until the full rate.
     start_factor : float, default 0.1
         Share of the rate at the first step, from 0 to 1.
-
-    References
-    ----------
-    Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
 
     Examples
     --------
@@ -566,11 +557,10 @@ class ReduceLROnPlateau(LRScheduler):
     cooldown: int = setting(checks.integer, default=0, minimum=0)
     min_lr: float = setting(non_negative, default=0.0)
 
-    def setup(self) -> None:
-        """Begin to count."""
+    def _setup(self) -> None:
         self._best = math.inf if self.mode == "min" else -math.inf
         self._bad = self._resting = self._drops = 0
-        super().setup()
+        super()._setup()
 
     def get_lr(self, t: int, first: float) -> float:
         """The rate after the drops so far; ``t`` does not matter."""

@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core import Detached, Parameter, Tensor, TensorLike, gradients, source_of
 from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
-from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.core.op import FUNCTIONS, OPS
 from tinygrad_cnn.errors import GradientError, VizError
-from tinygrad_cnn.viz.labels import operand_name, setting_labels, source_line
+from tinygrad_cnn.viz.labels import called_name, operand_name, setting_labels, source_line
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
@@ -344,7 +344,7 @@ class Watch(Observer):
         if node.op.family != "loss" or not isinstance(target, np.ndarray):
             return
         key = next(self._fresh)
-        name = operand_name(node.origin, node.op.name, 1) or "y"
+        name = operand_name(node.origin, 1) or "y"
         self.leaves[key] = _Noted({"role": "label", "family": "label", "name": name,
                                    "shape": target.shape, "dtype": str(target.dtype),
                                    "note": "labels · no gradient"})
@@ -386,11 +386,32 @@ class Watch(Observer):
         unnamed = [k for k in order if k < 0 and not self.leaves[k].facts["name"]]
         alone = {k for k in order if k < 0 and self.leaves[k].facts["role"] == "input"}
         given = {k: "x" if alone == {k} else self.leaves[k].facts["role"] for k in unnamed}
-        entries = tuple(self._op_entry(k, index, root, k == output) if k >= 0 else
+        inside = self._functions(k for k in order if k >= 0)
+        entries = tuple(self._op_entry(k, index, root, inside.get(k, ()), k == output)
+                        if k >= 0 else
                         self._leaf_entry(k, given.get(k, ""), names or {}, readers[k], root)
                         for k in order)
         return Recording(title or root.lstrip("_") or "graph", entries, index[output],
                          any(e.gradient is not None for e in entries), notes=dict(notes or {}))
+
+    def _functions(self, keys: Iterable[int]) -> dict[int, tuple[str, ...]]:
+        """The public function that applied an op with others: ``("mse_loss()",)`` of its three."""
+        found: dict[int, tuple[str, ...]] = {}
+        run: list[int] = []
+        before: tuple[str, Any, int] = "", (), 0
+        for k in keys:
+            origin, scope = self.ops[k].origin, self.ops[k].facts["scope"]
+            name, line = called_name(origin)
+            known = name in FUNCTIONS and name not in OPS
+            line = line or (before[2] if before[:2] == (name, scope) else 0)
+            if run and (not known or before not in ((name, scope, line), (name, scope, 0))):
+                run = []
+            if known:
+                run.append(k)
+                before = name, scope, line
+            if len(run) > 1:
+                found.update(dict.fromkeys(run, (f"{name}()",)))
+        return found
 
     def _order(self, *outputs: int) -> list[int]:
         """Keys behind some ops: ops by serial number, each leaf before its first reader."""
@@ -406,9 +427,10 @@ class Watch(Observer):
             order[serial] = None
         return list(order)
 
-    def _op_entry(self, key: int, index: Mapping[int, int], root: str, last: bool) -> Entry:
+    def _op_entry(self, key: int, index: Mapping[int, int], root: str, inside: tuple[str, ...],
+                  last: bool) -> Entry:
         noted = self.ops[key]
-        facts = {**noted.facts, "scope": _below(noted.facts["scope"], root)}
+        facts = {**noted.facts, "scope": (*_below(noted.facts["scope"], root), *inside)}
         value = facts.get("value")
         sent = tuple(noted.sent.get(
             k, self.gradients[j].signed if self._is_whole(noted, j) else None)
@@ -456,7 +478,7 @@ def _leaf(x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> _Not
     facts: dict[str, Any] = {
         "role": "input", "shape": x.shape, "dtype": _dtype_name(x.dtype),
         "needs_gradient": x.requires_grad, "note": "" if x.requires_grad else "no gradient",
-        "name": x.name or operand_name(reader.origin, reader.op.name, place),
+        "name": x.name or operand_name(reader.origin, place),
         "value": None if is_placeholder(data) else statistics(data)}
     if isinstance(x, Parameter) or isinstance(thing, Parameter):
         facts["role"], facts["note"] = "parameter", "" if x.requires_grad else "frozen"
