@@ -581,7 +581,7 @@ class Tensor:
 
 
 # Of all that programs ask, this is asked the most: an answer without a Python call.
-for _name in ("shape", "dtype", "ndim", "size"):
+for _name in ("shape", "dtype", "ndim"):
     setattr(Tensor, _name, property(attrgetter(f"_data.{_name}"),
                                     doc=getattr(Tensor, _name).__doc__))
 
