@@ -20,9 +20,9 @@ from tinygrad_cnn.core.graph import (
     NOTHING,
     Node,
     State,
+    _order,
     _state,
     locked,
-    next_order,
     placeholder,
 )
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
@@ -371,7 +371,7 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
     node.residuals = residuals
     node.out = out if op.saves_out else None
     node.scope = scope = state.scope
-    node.order = next_order()
+    node.order = next(_order)
     far = scope or settings is not NOTHING         # there may be other files of the package
     while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE or (
             far and place.get("__name__", "").startswith(_PACKAGE))):

@@ -257,7 +257,7 @@ def observing(observer: Observer) -> Iterator[None]:
 
 # ---- nodes ---------------------------------------------------------------------------------------
 
-next_order = itertools.count(0, -1).__next__
+_order = itertools.count(0, -1)
 NOTHING: dict[str, Any] = {}
 
 
