@@ -22,7 +22,7 @@ def model(x):                                           # N 8 8 1
     h = tc.relu(conv1(x))                               # N 8 8 16
     h = tc.relu(conv2(h))                               # N 8 8 32
     h = tc.max_pool2d(h, kernel_size=2)                 # N 4 4 32
-    return fc(tc.flatten(h))                            # N 10
+    return fc(tc.flatten(h, 1))                            # N 10
 
 
 parameters = [*conv1.parameters(), *conv2.parameters(), *fc.parameters()]
@@ -41,5 +41,5 @@ for epoch in range(2 if "--quick" in sys.argv else 8):
     print(f"epoch {epoch + 1}: loss {total / len(train):.4f}")
 
 with tc.no_grad():
-    scores = model(tc.Tensor(test.images.astype(np.float32) / 16)).data
+    scores = model(tc.Tensor(test.images.astype(np.float32) / 16))
 print(f"test accuracy {(scores.argmax(1) == test.labels).mean():.1%} ({test.split})")

@@ -230,12 +230,12 @@ def test_every_public_name_shows_an_example():
     assert not silent
 
 
-def test_the_index_of_functions_is_current():
-    shown = (ROOT / "docs" / "functions.md").read_text(encoding="utf-8")
-    made = runpy.run_path(str(ROOT / "docs" / "make_index.py"))["page"]()
-    assert shown == made, "run python docs/make_index.py"
-    for path in set(re.findall(r"\]\(\.\./(.+?)\)", shown)):
-        assert (ROOT / path).exists()
+def test_the_indices_of_functions_and_ops_are_current():
+    for page, make in runpy.run_path(str(ROOT / "docs" / "make_index.py"))["PAGES"].items():
+        shown = page.read_text(encoding="utf-8")
+        assert shown == make(), "run python docs/make_index.py"
+        for path in set(re.findall(r"\]\(\.\./(.+?)\)", shown)):
+            assert (ROOT / path).exists()
 
 
 def test_the_page_of_errors_has_a_heading_for_every_class():

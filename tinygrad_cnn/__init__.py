@@ -36,8 +36,7 @@ from tinygrad_cnn.kernels.memory import release_memory
 from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
 from tinygrad_cnn.kernels.tune import autotune
 from tinygrad_cnn.names import on_first_use
-from tinygrad_cnn.ops import *  # noqa: F403 - every op is public here
-from tinygrad_cnn.ops import __all__ as _ops
+from tinygrad_cnn.ops import *
 
 if TYPE_CHECKING:                               # what is imported when it is first asked for
     from tinygrad_cnn import data as data
@@ -60,7 +59,18 @@ __all__ = [
     "VizError", "__version__", "autotune", "check_mutation", "custom_op", "detect_anomaly",
     "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients", "is_grad_enabled",
     "no_grad", "register", "release_memory", "set_compiled", "set_num_threads", "tensor",
-    "use_kernels", *_ops,
+    "use_kernels",
+    # the functions of ops, which type checkers look for here
+    "abs", "add", "affine", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
+    "binary_cross_entropy_with_logits", "broadcast_to", "clip", "concatenate", "conv2d",
+    "conv2d_input", "conv2d_weight", "conv_transpose2d", "crop", "cross_entropy",
+    "default_generator", "div", "dropout", "elu", "exp", "expand_dims", "expm1", "flatten", "fold",
+    "gather_max", "gelu", "getitem", "global_avg_pool2d", "layer_norm", "leaky_relu", "linear",
+    "log", "log_softmax", "logsumexp", "manual_seed", "matmul", "max", "max_pool2d", "maximum",
+    "mean", "min", "minimum", "mse_loss", "mul", "neg", "nll_loss", "pad", "permute", "power",
+    "relu", "reshape", "scatter_add", "scatter_max", "sigmoid", "silu", "softmax", "softplus",
+    "sqrt", "squeeze", "stack", "standardize", "sub", "sum", "sum_to", "tanh", "transpose",
+    "unfold", "var", "where",
 ]
 
 on_first_use(__name__)

@@ -11,7 +11,6 @@ import inspect
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -22,11 +21,11 @@ __all__ = ["arguments", "axes_tuple", "axis_index", "choice", "flag", "integer",
            "pad_width", "padding", "pair", "sizes"]
 
 
-def _refusal(owner: str, name: str, what: str, value: Any) -> SettingError:
+def _refusal(owner: str, name: str, what: str, value: object) -> SettingError:
     return SettingError(f"{owner}: {name} must be {what}, got {value!r}")
 
 
-def integer(owner: str, name: str, value: Any, *, minimum: int | None = None,
+def integer(owner: str, name: str, value: object, *, minimum: int | None = None,
             maximum: int | None = None) -> int:
     """An int within the bounds; booleans and fractions are refused.
 
@@ -34,7 +33,8 @@ def integer(owner: str, name: str, value: Any, *, minimum: int | None = None,
     3
     """
     try:
-        found = None if isinstance(value, bool) else operator.index(value)
+        found = (None if isinstance(value, bool)
+                 else operator.index(value))                # type: ignore[arg-type]
     except TypeError:
         found = None
     if (found is None or (minimum is not None and found < minimum)
@@ -46,7 +46,7 @@ def integer(owner: str, name: str, value: Any, *, minimum: int | None = None,
     return found
 
 
-def number(owner: str, name: str, value: Any, *, minimum: float | None = None,
+def number(owner: str, name: str, value: object, *, minimum: float | None = None,
            maximum: float | None = None, above: float | None = None, below: float | None = None,
            finite: bool = True) -> float:
     """A float within the bounds (``above`` and ``below`` exclude theirs); no boolean, no NaN.
@@ -54,8 +54,8 @@ def number(owner: str, name: str, value: Any, *, minimum: float | None = None,
     >>> number("Dropout", "p", 0.5, minimum=0, below=1)
     0.5
     """
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if (good and (math.isfinite(value) or not finite)
+    if (isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            and (math.isfinite(value) or not finite)
             and (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
             and (above is None or value > above) and (below is None or value < below)):
         return float(value)
@@ -68,14 +68,14 @@ def number(owner: str, name: str, value: Any, *, minimum: float | None = None,
     raise _refusal(owner, name, f"a {'finite ' * finite}number{bounds}", value)
 
 
-def flag(owner: str, name: str, value: Any) -> bool:
+def flag(owner: str, name: str, value: object) -> bool:
     """True or False; what merely counts as true is refused."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise _refusal(owner, name, "True or False", value)
 
 
-def choice(owner: str, name: str, value: Any, options: Sequence[str]) -> str:
+def choice(owner: str, name: str, value: object, options: Sequence[str]) -> str:
     """One of some words.
 
     >>> choice("MaxPool2D", "ties", "first", ("first", "split", "all"))
@@ -86,7 +86,7 @@ def choice(owner: str, name: str, value: Any, options: Sequence[str]) -> str:
     raise _refusal(owner, name, f"one of {', '.join(options)}", value)
 
 
-def sizes(owner: str, name: str, value: Any, *, minimum: int = 0) -> Shape:
+def sizes(owner: str, name: str, value: object, *, minimum: int = 0) -> Shape:
     """A shape: one integer, or several.
 
     >>> sizes("reshape", "shape", [2, np.int64(3)]), sizes("zeros", "shape", 4)
@@ -101,7 +101,7 @@ def sizes(owner: str, name: str, value: Any, *, minimum: int = 0) -> Shape:
 
 # ---- images and axes -----------------------------------------------------------------------------
 
-def pair(owner: str, name: str, value: Any, *, minimum: int | None = None) -> Pair:
+def pair(owner: str, name: str, value: object, *, minimum: int | None = None) -> Pair:
     """One integer for both image axes, or one for each: (down, across).
 
     >>> pair("conv2d", "stride", 2), pair("conv2d", "stride", (1, 3))
@@ -119,7 +119,7 @@ def pair(owner: str, name: str, value: Any, *, minimum: int | None = None) -> Pa
     return down, across
 
 
-def pad_width(owner: str, value: Any, *, name: str = "pad_width", more: str = "") -> Sides:
+def pad_width(owner: str, value: object, *, name: str = "pad_width", more: str = "") -> Sides:
     """Pixels around an image as ((top, bottom), (left, right)).
 
     >>> pad_width("pad", 1), pad_width("pad", (1, 2))
@@ -135,7 +135,7 @@ def pad_width(owner: str, value: Any, *, name: str = "pad_width", more: str = ""
         raise _refusal(owner, name, what, value) from None
 
 
-def padding(owner: str, value: Any, *, image: Sequence[int] = (1, 1), kernel: Pair = (1, 1),
+def padding(owner: str, value: object, *, image: Sequence[int] = (1, 1), kernel: Pair = (1, 1),
             stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Sides:
     """The padding of a window, which may also be ``"same"`` or ``"valid"``, as `pad_width`.
 
@@ -150,7 +150,7 @@ def padding(owner: str, value: Any, *, image: Sequence[int] = (1, 1), kernel: Pa
                      name="padding", more=", 'same' or 'valid'")
 
 
-def axis_index(owner: str, axis: Any, shape: Shape, *, name: str = "axis") -> int:
+def axis_index(owner: str, axis: object, shape: Shape, *, name: str = "axis") -> int:
     """An axis counted from the front; a negative one counts from the back, as in NumPy.
 
     >>> axis_index("sum", -1, (2, 3, 4))
@@ -163,7 +163,7 @@ def axis_index(owner: str, axis: Any, shape: Shape, *, name: str = "axis") -> in
     return found % len(shape)
 
 
-def axes_tuple(owner: str, axis: Any, shape: Shape) -> tuple[int, ...]:
+def axes_tuple(owner: str, axis: object, shape: Shape) -> tuple[int, ...]:
     """``None``, one axis or several, as a sorted tuple counted from the front.
 
     >>> axes_tuple("sum", None, (2, 3)), axes_tuple("sum", (-1, 0), (2, 3, 4))
@@ -180,7 +180,7 @@ def axes_tuple(owner: str, axis: Any, shape: Shape) -> tuple[int, ...]:
 
 # ---- arguments of a class ------------------------------------------------------------------------
 
-def arguments(made: type, given: tuple[Any, ...], settings: Mapping[str, Any]) -> None:
+def arguments(made: type, given: tuple[object, ...], settings: Mapping[str, object]) -> None:
     """Refuse arguments that ``__init__`` of a class does not take, in the name of that class.
 
     Python itself would name the base class that defines ``__init__``, and where none does, as in a

@@ -12,11 +12,12 @@ __all__ = ["block"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Block(_GeneratorContextManager[T]):
 
-    def __call__(self, func: Callable[..., Any]) -> Any:
+    def __call__(self, func: F) -> F:
         # The call only makes a generator or a coroutine: its body runs after the block has ended.
         if (inspect.isgeneratorfunction(func) or inspect.iscoroutinefunction(func)
                 or inspect.isasyncgenfunction(func)):

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from tinygrad_cnn.errors import SettingError, ShapeError
 
 __all__ = [
-    "Pair", "Phase", "Shape", "Sides", "avg_pool2d", "bind_axes", "broadcast", "conv2d",
-    "conv2d_input", "conv2d_weight", "effective_kernel_size", "max_pool2d", "output_size", "phases",
-    "reduced", "same_padding",
+    "Axis", "PaddingLike", "Pair", "PairLike", "Phase", "Shape", "Sides", "avg_pool2d",
+    "bind_axes", "broadcast", "conv2d", "conv2d_input", "conv2d_weight",
+    "effective_kernel_size", "max_pool2d", "output_size", "phases", "reduced", "same_padding",
 ]
 
-Shape = tuple[int, ...]
-Pair = tuple[int, int]
-Sides = tuple[Pair, Pair]
+Shape: TypeAlias = tuple[int, ...]
+Pair: TypeAlias = tuple[int, int]               # down, across
+Sides: TypeAlias = tuple[Pair, Pair]            # (top, bottom), (left, right)
+
+# What public functions take for an axis or several, for a pair, and for padding.
+Axis: TypeAlias = int | Sequence[int] | None
+PairLike: TypeAlias = int | Sequence[int]
+PaddingLike: TypeAlias = int | Sequence[int] | Sequence[Sequence[int]] | str
 
 
 # ---- arithmetic of windows -----------------------------------------------------------------------

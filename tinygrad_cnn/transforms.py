@@ -8,11 +8,11 @@ cotangent gives the forward derivative, and no op needs a rule of its own for th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.core import grad as _grad
 from tinygrad_cnn.core.graph import enable_grad
 from tinygrad_cnn.errors import GradientError, SettingError, ShapeError
@@ -20,7 +20,9 @@ from tinygrad_cnn.ops import reshape, stack
 
 __all__ = ["grad", "hessian", "jacobian", "jvp", "value_and_grad", "vjp"]
 
-Function = Callable[..., Any]
+Function = Callable[..., Tensor]
+Derivatives = Callable[..., Any]            # a value and gradients, one or several
+Several = Callable[..., tuple[Tensor, ...]]
 
 
 def _function(f: Function, owner: str) -> Function:
@@ -31,7 +33,7 @@ def _function(f: Function, owner: str) -> Function:
     return f
 
 
-def _fresh(x: Any) -> Tensor:
+def _fresh(x: TensorLike) -> Tensor:
     """``x`` as a tensor that requires a gradient; one with a graph stays in it."""
     if isinstance(x, Tensor):
         if x.requires_grad:
@@ -40,7 +42,7 @@ def _fresh(x: Any) -> Tensor:
     return Tensor(x, requires_grad=True)
 
 
-def _own(x: Any) -> Tensor:
+def _own(x: TensorLike) -> Tensor:
     """A view of ``x`` that is a node of its own, so that only this use of it is differentiated."""
     return reshape(_fresh(x), np.shape(x._data if isinstance(x, Tensor) else x))
 
@@ -66,7 +68,16 @@ def _positions(argnums: int | Sequence[int], count: int, owner: str) -> tuple[in
     return tuple(i % count for i in several)
 
 
-def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+@overload
+def value_and_grad(f: Function, argnums: int = 0) -> Callable[..., tuple[Tensor, Tensor]]: ...
+
+
+@overload
+def value_and_grad(f: Function,
+                   argnums: Sequence[int]) -> Callable[..., tuple[Tensor, tuple[Tensor, ...]]]: ...
+
+
+def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Derivatives:
     """The function that gives f(...) and its gradient.
 
     Parameters
@@ -111,7 +122,15 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     return value_and_gradient
 
 
-def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+@overload
+def grad(f: Function, argnums: int = 0) -> Function: ...
+
+
+@overload
+def grad(f: Function, argnums: Sequence[int]) -> Several: ...
+
+
+def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function | Several:
     """The function that gives the gradient of f; apply it again for higher orders.
 
     Parameters
@@ -137,14 +156,15 @@ def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     >>> grad(cube)(Tensor(2.0)).item(), grad(grad(cube))(Tensor(2.0)).item()
     (12.0, 12.0)
     """
-    both = value_and_grad(_function(f, "grad"), argnums)
+    both: Callable[..., Any] = value_and_grad(_function(f, "grad"), argnums)
 
     def gradient(*args: Any, **settings: Any) -> Any:
         return both(*args, **settings)[1]
     return gradient
 
 
-def vjp(f: Function, *inputs: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor, ...]]]:
+def vjp(f: Function,
+        *inputs: TensorLike) -> tuple[Tensor, Callable[[TensorLike], tuple[Tensor, ...]]]:
     """f(inputs), and the function ct -> ctᵀ J for each input.
 
     Parameters
@@ -177,7 +197,7 @@ def vjp(f: Function, *inputs: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor
     if not isinstance(value, Tensor):
         raise GradientError(f"vjp: the function returned {type(value).__name__}, expected a Tensor")
 
-    def pull(ct: Any) -> tuple[Tensor, ...]:
+    def pull(ct: TensorLike) -> tuple[Tensor, ...]:
         if not value.requires_grad:
             return tuple(map(_zero_like, own))
         with enable_grad():
@@ -186,7 +206,8 @@ def vjp(f: Function, *inputs: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor
     return value, pull
 
 
-def jvp(f: Function, inputs: Sequence[Any], tangents: Sequence[Any]) -> tuple[Tensor, Tensor]:
+def jvp(f: Function, inputs: Sequence[TensorLike],
+        tangents: Sequence[TensorLike]) -> tuple[Tensor, Tensor]:
     """f(inputs), and the directional derivative J v.
 
     Parameters
@@ -262,7 +283,7 @@ def jacobian(f: Function, argnums: int = 0) -> Function:
     def matrix(*args: Any, **settings: Any) -> Tensor:
         place = _positions(argnums, len(args), "jacobian")[0]
 
-        def of_one(x: Tensor) -> Any:
+        def of_one(x: Tensor) -> Tensor:
             return f(*args[:place], x, *args[place + 1:], **settings)
 
         value, pull = vjp(of_one, args[place])

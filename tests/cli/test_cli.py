@@ -90,10 +90,27 @@ def test_graph_is_drawn_from_the_command_line(tmp_path, capsys):
     assert "conv2d" in capsys.readouterr().out
 
 
+def test_a_model_of_ones_own_is_drawn_in_a_format(tmp_path, capsys):
+    file = tmp_path / "nets.py"
+    file.write_text("from tinygrad_cnn import nn\n\n\nclass Net(nn.Sequential):\n"
+                    "    def __init__(self):\n"
+                    "        super().__init__(nn.Flatten(), nn.Linear(None, 3))\n")
+    out = tmp_path / "net.svg"
+    assert main(["graph", "--model", f"{file}:Net", "--image-shape", "4x4x1", "--for", "slide",
+                 "--direction", "LR", "--out", str(out)]) == 0
+    assert ">Net</text>" in out.read_text()
+    assert main(["graph", "--model", "tinygrad_cnn.models:resnet20", "--image-shape",
+                 "32x32x3"]) == 0
+    assert "stage1[0…2] × 3" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words, message", [
     (["train", "--data", "nowhere"], "nowhere"),
     (["eval", "--data", "digits", "--weights", "none.npz"], "none.npz does not exist"),
     (["graph", "--image-shape", "12"], "not HxWxC"),
+    (["graph", "--model", "alexnet"], "model 'alexnet' cannot be loaded"),
+    (["graph", "--model", "nowhere:Net"], "No module named 'nowhere'"),
+    (["graph", "--model", "math:tau"], "math:tau"),
     (["graph", "--model", "lenet", "--out", "x.bmp"], "bmp"),
     (["train", "--data", "digits", "--validation", "5000"], "validation must be from 0"),
 ])

@@ -9,6 +9,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.testing.check import _declared
 
 PUBLIC = sorted(name for name in tc.__all__ if FUNCTIONS.get(name) is getattr(tc, name))
 
@@ -24,11 +25,18 @@ def test_a_function_can_be_found_under_its_own_name(name):
     assert inspect.Parameter.VAR_KEYWORD not in kinds
 
 
+def test_the_package_names_every_function_of_ops():
+    assert set(tc.ops.__all__) <= set(tc.__all__)
+    assert {name for name in tc.OPS if name in FUNCTIONS} - set(tc.__all__) == {
+        "sigmoid_slope", "silu_slope", "gelu_slope"}        # parts of rules
+
+
 @pytest.mark.parametrize("name", [n for n in PUBLIC if n in tc.OPS])
-def test_a_function_has_its_op(name):
-    op = getattr(tc, name).op
-    assert op is tc.OPS[name]
-    names = list(inspect.signature(getattr(tc, name)).parameters)
+def test_a_function_has_its_op_and_stands_for_it(name):
+    function = getattr(tc, name)
+    op = function.op
+    assert op is tc.OPS[name] is tc.OPS[function] is _declared(function, "a test")
+    names = list(inspect.signature(function).parameters)
     assert names[:len(op.inputs)] == list(op.inputs) or name in ("where", "cross_entropy")
 
 
@@ -42,3 +50,10 @@ def test_a_function_of_ones_own_is_found_where_it_was_declared():
     assert mine_for_a_test.__qualname__.endswith("<locals>.mine_for_a_test")
     assert str(inspect.signature(mine_for_a_test)) == "(x)"
     assert mine_for_a_test.op.name == "mine_for_a_test"
+
+
+def test_what_has_no_op_is_no_key():
+    with pytest.raises(KeyError):
+        tc.OPS[len]
+    with pytest.raises(KeyError):
+        tc.OPS["conv3d"]

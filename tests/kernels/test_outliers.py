@@ -81,6 +81,20 @@ def test_a_pixel_tells_on_the_results_that_see_it_alone(kernels, case, face, val
             assert (np.abs(found[finite] / sizes - direct[finite] / sizes) <= BOUND).all(), places
 
 
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow):RuntimeWarning")
+@pytest.mark.parametrize("face", list(faces(SHAPES["strips"])))
+@pytest.mark.parametrize("case", SHAPES.values(), ids=SHAPES)
+def test_images_looked_at_in_blocks_or_in_one_go_are_judged_alike(case, face, monkeypatch):
+    call, array = faces(case)[face]
+    for value in (1.0, 1e4, np.nan):
+        given = spoiled(array, value, PLACES[1:3])
+        results = []
+        for at_once in (0, array.size):
+            monkeypatch.setattr(outliers, "_AT_ONCE", at_once)
+            results.append(run(call, winograd, given))
+        np.testing.assert_array_equal(*results)
+
+
 REGIONS = {"a patch": np.s_[0, 3:6, 4:7], "a row": np.s_[0, 5], "a column": np.s_[0, :, 5],
            "a row of half the width": np.s_[0, 5, 4:], "an image": np.s_[0],
            "the upper half": np.s_[0, :8], "every second image": np.s_[::2]}

@@ -469,7 +469,7 @@ def test_gelu_is_the_tanh_form():
 
 def test_flatten_keeps_the_batch_and_reads_row_by_row():
     x = Tensor(np.arange(8.0).reshape(2, 2, 1, 2))
-    assert tc.flatten(x).data.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert tc.flatten(x, 1).data.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_var_is_biased():

@@ -119,11 +119,6 @@ def expand(input, shape):
     return tc.broadcast_to(input, tuple(shape))
 
 
-def flatten(input, start_dim=0, end_dim=-1):
-    need(start_dim == 1 and end_dim == -1, "start_dim, end_dim")
-    return tc.flatten(input)
-
-
 def swap(input, dim0=-2, dim1=-1):
     if input.ndim < 2:
         return input
@@ -463,7 +458,7 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
     "reshape": {"reshape": shape_of(tc.reshape), "view": shape_of(tc.reshape),
                 "reshape_as": shape_of(tc.reshape), "view_as": shape_of(tc.reshape),
                 "ravel": lambda x: tc.reshape(x, -1)},
-    "flatten": {"flatten": flatten},
+    "flatten": {"flatten": tc.flatten},
     "transpose": {"permute": tc.transpose, "transpose": swap, "t": swap, "mT": swap,
                   "T": tc.transpose, "movedim": movedim},
     "permute": {"permute": tc.permute},

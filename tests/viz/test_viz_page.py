@@ -178,7 +178,8 @@ def test_a_click_keeps_the_path_until_escape(page):
 def test_a_card_reached_by_keyboard_lights_its_path(page):
     page.run("document.getElementById('v0-n4').focus()")
     assert page.run("document.querySelector('#facts h2').textContent") == "relu"
-    assert page.run("document.getElementById('v0-n4').getAttribute('aria-label')") == "relu"
+    label = page.run("document.getElementById('v0-n4').getAttribute('aria-label')")
+    assert label.startswith("relu #4 54% zeros ")       # the words that can be seen
     page.key(" ", 32)
     assert page.run("kept") == "n4"
 
@@ -251,6 +252,73 @@ def test_the_slider_steps_through_the_backward_pass_and_play_runs_it(page):
     page.wait("Number(el('step').value) >= 2")
     page.click("play")
     assert page.run("el('play').textContent") == "▶ backward"
+
+
+IN_VIEW = ("(([a, b]) => a.top >= b.top && a.bottom <= b.bottom)([now.cards.get('{}').node, "
+           "now.svg].map(x => x.getBoundingClientRect()))")
+
+
+@needs_browser
+def test_play_and_focus_keep_what_they_show_in_view(page):
+    assert not page.run(IN_VIEW.format("n16"))          # the loss is below the window
+    page.run("el('step').value = 1; el('step').dispatchEvent(new Event('input'))")
+    assert page.run(IN_VIEW.format("n14"))              # where the first gradient went
+    page.run("el('step').value = 14; el('step').dispatchEvent(new Event('input'))")
+    source = page.run("now.backward[13].source")
+    assert page.run(IN_VIEW.format(source))
+    page.key("Escape", 27)
+    page.run("document.getElementById('v0-n0').focus()")
+    page.key("Tab", 9)
+    page.run("document.getElementById('v0-n16').focus()")
+    assert page.run(IN_VIEW.format("n16"))
+
+
+@needs_browser
+def test_steps_one_by_one_show_what_a_jump_shows(page):
+    waiting = "[...document.querySelectorAll('main>div:not([hidden]) .waiting')].map(e => e.id)"
+    page.run("for (let k = 1; k <= 6; k++) backward(k)")
+    steps = page.run(waiting)
+    page.run("backward(0); backward(6)")
+    assert page.run(waiting) == steps
+
+
+@needs_browser
+def test_a_search_finds_what_is_folded_and_opens_it(folded):
+    folded.run("el('find').value = 'stage1[2].conv1'; el('find').dispatchEvent(new Event('input'))")
+    assert folded.run("el('hits').textContent").startswith("1 of ")
+    folded.run("el('find').focus()")
+    folded.key("Enter", 13)
+    assert folded.run("now.name.startsWith('open ')")
+    assert folded.run("search().length") >= 1
+
+
+@needs_browser
+def test_a_finding_is_a_link_to_its_card(page):
+    page.run("document.querySelector('#facts button.warn').click()")
+    assert page.run("now.cards.get(kept).warnings.length") == 1
+    assert page.run(IN_VIEW.format(page.run("kept")))
+
+
+@needs_browser
+def test_a_drag_over_a_card_is_no_click_and_zoom_has_limits(page):
+    x, y = page.center("v0-n4")
+    page.mouse("mousePressed", x, y, button="left", clickCount=1)
+    page.mouse("mouseMoved", x + 60, y + 10, button="left", buttons=1)
+    page.mouse("mouseReleased", x + 60, y + 10, button="left", clickCount=1)
+    assert page.run("kept") is None
+    page.run("for (let k = 0; k < 80; k++) zoom(1.25)")
+    assert page.run("now.svg.viewBox.baseVal.width / now.full.width") == pytest.approx(4)
+    page.run("for (let k = 0; k < 80; k++) zoom(0.8)")
+    assert page.run("now.full.width / now.svg.viewBox.baseVal.width") == pytest.approx(12)
+
+
+@needs_browser
+def test_print_shows_the_picture_alone(page):
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert page.run("getComputedStyle(document.querySelector('aside')).display") == "none"
+    assert page.run("getComputedStyle(document.querySelector('main')).overflow") == "visible"
+    page.call("Emulation.setEmulatedMedia", media="")
+    assert page.run("document.querySelectorAll('h1').length") == 1
 
 
 @needs_browser

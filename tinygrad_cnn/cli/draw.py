@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,14 +16,18 @@ from tinygrad_cnn.cli.recipes import Recipe, recipe_for, test_batches
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.models import MODELS, build
+from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import manual_seed
 
 __all__ = ["add_options", "run", "step"]
 
 
-def add_options(sub: argparse.ArgumentParser, with_data: Callable[[Any], None]) -> None:
+def add_options(sub: argparse.ArgumentParser,
+                with_data: Callable[[argparse.ArgumentParser], None]) -> None:
     """The options of the verb."""
-    sub.add_argument("--model", choices=MODELS, default="lenet")
+    sub.add_argument("--model", default="lenet", metavar="NAME|MODULE:NAME|FILE.py:NAME",
+                     help=f"{', '.join(MODELS)}, or a module, class or function of your own; "
+                          "default lenet")
     sub.add_argument("--data", metavar="NAME|PATH",
                      help=f"take the batch from {', '.join(data.NAMES)}, or a folder; "
                           "made-up images if not given")
@@ -38,6 +43,14 @@ def add_options(sub: argparse.ArgumentParser, with_data: Callable[[Any], None]) 
     sub.add_argument("--open", nargs="*", default=(), help="modules to keep open")
     sub.add_argument("--engine", help="pure, dot or builtin; default the first found")
     sub.add_argument("--theme", default="auto", help="auto, light or dark; default auto")
+    sub.add_argument("--style", default="auto", help="cards or textbook; default auto")
+    sub.add_argument("--direction", default="TB", help="TB or LR; default TB")
+    sub.add_argument("--for", dest="for_", help="slide, paper or readme")
+    sub.add_argument("--color", default="grad", help="grad, time, memory or flop; default grad")
+    sub.add_argument("--scale", default="decades", help="decades or fit; default decades")
+    sub.add_argument("--limit", type=int, default=40, help="most cards; default 40")
+    sub.add_argument("--title", help="instead of the name of the model")
+    sub.add_argument("--dpi", type=int, default=144, help="of a .png; default 144")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path,
                      help="by suffix: .svg .png .pdf .dot .mmd .json .html .txt; "
@@ -57,18 +70,42 @@ def run(args: argparse.Namespace) -> int:
         classes = len(train.classes)
     else:
         images, labels, classes = _made_up(args, rng)
-    model = build(args.model, images.shape[1:], classes, rng=rng)
+    model = build(args.model, images.shape[1:], classes, rng=rng) if args.model in MODELS \
+        else _loaded(args.model)
     if args.weights is not None:
         model.load_state_dict(load_weights(args.weights))
     figure = viz.graph_of_module(model, images, labels=labels if args.backward else None,
                                  level=args.level, open=args.open, engine=args.engine,
-                                 theme=args.theme,
-                                 title=args.model + (f" on {args.data}" if args.data else ""))
+                                 theme=args.theme, style=args.style, direction=args.direction,
+                                 for_=args.for_, color=args.color, scale=args.scale,
+                                 limit=args.limit, title=args.title or args.model.split(":")[-1]
+                                 + (f" on {args.data}" if args.data else ""))
     if args.out is None:
         print(figure.text())
     else:
-        print(f"wrote {figure.save(args.out)}")
+        print(f"wrote {figure.save(args.out, dpi=args.dpi)}")
     return 0
+
+
+def _loaded(place: str) -> Module:
+    """The model at ``module:name`` or ``file.py:name``; a class or function is called for it."""
+    source, _, name = place.rpartition(":")
+    try:
+        if source.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(source).stem, source)
+            assert spec is not None and spec.loader is not None, "a path of a .py file has a loader"
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(source)
+        made = getattr(module, name)
+    except (ImportError, ValueError, AttributeError, OSError) as error:
+        raise SettingError(f"model {place!r} cannot be loaded: {error}; choose from "
+                           f"{', '.join(MODELS)}, or give module:name or file.py:name") from None
+    model = made() if callable(made) and not isinstance(made, Module) else made
+    if not isinstance(model, Module):
+        raise SettingError(f"model {place!r} gave {type(model).__name__}, not a Module")
+    return model
 
 
 def _first(train: data.Dataset, test: data.Dataset, recipe: Recipe,
@@ -88,7 +125,7 @@ def _made_up(args: argparse.Namespace,
     return images, rng.integers(0, args.classes, args.batch_size), args.classes
 
 
-def step(model: Any, images: np.ndarray, labels: np.ndarray, stem: Path) -> Iterable[Path]:
+def step(model: Module, images: np.ndarray, labels: np.ndarray, stem: Path) -> Iterable[Path]:
     """One training step drawn beside ``stem``: as DOT text, and as a picture."""
     figure = viz.graph_of_module(model, images, labels=labels, title="one training step")
     return [figure.save(stem.with_suffix(suffix)) for suffix in (".dot", ".svg")]

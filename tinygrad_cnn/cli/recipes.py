@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,12 +50,12 @@ def recipe_for(name: str) -> Recipe:
     return RECIPES.get(name, Recipe("vgg", epochs=10, flip=False, shift=2))
 
 
-def transforms(train: Dataset, recipe: Recipe) -> tuple[Any, Any]:
+def transforms(train: Dataset, recipe: Recipe) -> tuple[data.Compose, data.Compose]:
     """What is done to the images of training, and to those of the test."""
     scale = 1 / train.peak
     mean, std = data.channel_statistics(train.images, scale=scale)
-    plain: list[Any] = [data.ToFloat(scale), data.Normalize(mean, std)]
-    augment: list[Any] = []
+    plain: list[data.Transform] = [data.ToFloat(scale), data.Normalize(mean, std)]
+    augment: list[data.Transform] = []
     if recipe.flip:
         augment.append(data.RandomFlip())
     if recipe.shift:
@@ -81,7 +81,8 @@ class Outcome:
 
 
 def run(train: Dataset, test: Dataset, recipe: Recipe, *, seed: int, out: Path,
-        say: Any = print, limit: int | None = None, validation: int = 0) -> Outcome:
+        say: Callable[[str], None] = print, limit: int | None = None,
+        validation: int = 0) -> Outcome:
     """Train by a recipe, say how it goes, judge on the test images, and write the results.
 
     The test images are looked at once, at the end.  With ``validation``, that many of the last

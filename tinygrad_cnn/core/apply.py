@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, update_wrapper
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy import ndarray
@@ -38,6 +37,8 @@ from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCn
 from tinygrad_cnn.shapes import Shape, bind_axes
 
 __all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_function", "unary"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = __name__.partition(".")[0]
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
@@ -406,8 +407,11 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
 
 # ---- public functions made from a declaration ----------------------------------------------------
 
-def make_function(op: Op) -> Callable[..., Tensor]:
-    """The public function of an op whose settings need no normalizing; its ``op`` is the op."""
+def make_function(op: Op) -> Callable[[F], F]:
+    """Make the public function of an op whose settings need no normalizing.
+
+    The decorated function gives name, signature and docstring, and is never called.
+    """
     known = frozenset(op.settings)
 
     def function(*inputs: Any, **settings: Any) -> Tensor:
@@ -425,12 +429,9 @@ def make_function(op: Op) -> Callable[..., Tensor]:
                 refuse_tensors_inside(value, f"{op.name}: {name}")
         return apply(op, *inputs, **settings)
 
-    kinds = inspect.Parameter
-    function.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
-        *(kinds(n, kinds.VAR_POSITIONAL if op.variadic else kinds.POSITIONAL_OR_KEYWORD,
-                default=None if n in op.optional else kinds.empty) for n in op.inputs),
-        *(kinds(n, kinds.KEYWORD_ONLY) for n in op.settings)])
-    return register_function()(_named(function, op, sys._getframe(1)))
+    def declare(declared: F) -> F:
+        return cast(F, register_function()(update_wrapper(function, declared)))
+    return declare
 
 
 def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
@@ -464,10 +465,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     >>> x.grad.item()
     12.0
     """
-    def build(kernel: Callable[..., Array]) -> Callable[..., Tensor]:
-        function = make_function(register(make_op(
-            name=kernel.__name__, kernels={"array": kernel}, **declaration)))
-        function.__doc__, function.__module__ = kernel.__doc__, kernel.__module__
-        function.__qualname__ = kernel.__qualname__
-        return function
+    def build(kernel: Callable[..., Any]) -> Callable[..., Tensor]:
+        op = register(make_op(name=kernel.__name__, kernels={"array": kernel}, **declaration))
+        return make_function(op)(kernel)
     return build

@@ -737,7 +737,7 @@ def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
         raise ShapeError(what) from None
 
 
-def as_tensor(value: Any, op: str, name: str = "x") -> Any:
+def as_tensor(value: Any, op: str, name: str = "x") -> Tensor:
     """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input.
 
     Inside a first-order backward pass, where op functions give arrays, an array stays one.
@@ -745,7 +745,7 @@ def as_tensor(value: Any, op: str, name: str = "x") -> Any:
     if isinstance(value, Tensor):
         return value
     if _state.get().plain:
-        return np.asarray(value)
+        return np.asarray(value)                # type: ignore[return-value]
     return standing_for(value, _exposed(_new_array(value, None, f"{op}: {name}", copy=False)))
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -20,6 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tinygrad_cnn import checks
 from tinygrad_cnn.data.dataset import Array, Arrays, map_arrays
 from tinygrad_cnn.data.transforms import (
+    Drawn,
     Generator,
     Shape,
     Transform,
@@ -39,13 +39,13 @@ class Geometric(Transform):
 
     random = True
 
-    def move(self, images: Array, drawn: Any, *, fill: float, nearest: bool) -> Array:
+    def move(self, images: Array, drawn: Drawn, *, fill: float, nearest: bool) -> Array:
         raise NotImplementedError
 
-    def change(self, images: Array, drawn: Any) -> Array:
+    def change(self, images: Array, drawn: Drawn) -> Array:
         return self.move(images, drawn, fill=getattr(self, "fill", 0.0), nearest=False)
 
-    def follow(self, targets: Arrays, drawn: Any, images: Array) -> Arrays:
+    def follow(self, targets: Arrays, drawn: Drawn, images: Array) -> Arrays:
         def one(target: Array) -> Array:
             if check_mask(target, images, type(self).__name__).ndim < 3:
                 return target
@@ -205,14 +205,14 @@ def _sample(images: Array, rows: Array, columns: Array, *, fill: float, nearest:
     pixel is taken.  Integers are rounded.
     """
     n, h, w, c = images.shape
-    fill = fill_value(images.dtype, fill, owner)
+    outside = fill_value(images.dtype, fill, owner)
     flat = images.reshape(n * h * w, c)
     start = (np.arange(n) * h * w)[:, None, None]
 
     def pixel(row: Array, column: Array) -> Array:
         inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
         found = flat.take(np.where(inside, start + row * w + column, 0), axis=0)
-        found[~inside] = fill
+        found[~inside] = outside
         return found                                                        # N OH OW C
 
     if nearest:

@@ -97,7 +97,7 @@ class DataLoader:
                  batch_size: int | None = None, shuffle: bool | None = None, *,
                  sampler: Sampler | None = None, seed: int | None = None,
                  drop_last: bool = False, prefetch: int = 0,
-                 transform: Callable[..., Any] | None = None) -> None:
+                 transform: Callable[..., Arrays] | None = None) -> None:
         if isinstance(targets, int):                        # DataLoader(data, 32, True)
             if batch_size is not None:
                 shuffle = batch_size                        # type: ignore[assignment]
@@ -116,7 +116,8 @@ class DataLoader:
         self.drop_last = checks.flag("DataLoader", "drop_last", drop_last)
         if sampler is not None and self.shuffle:
             raise SettingError("DataLoader: a sampler decides the order; leave shuffle out")
-        self.sampler, self.transform = sampler, transform
+        self.sampler = sampler
+        self.transform: Callable[..., Any] | None = transform
         if len(self) == 0:
             raise SettingError(f"DataLoader: drop_last leaves no batch: {self._drawn} samples, "
                                f"batch_size {self.batch_size}")
@@ -225,7 +226,7 @@ class DataLoader:
                 "shuffle": self.shuffle, "drop_last": self.drop_last,
                 "sampler": None if self.sampler is None else repr(self.sampler)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, int | bool | str | None]) -> None:
         """Go on where `state_dict` was taken.
 
         A loader that was made without ``seed`` takes over the seed.  A state of other settings or

@@ -29,6 +29,7 @@ __all__ = ["ColorJitter", "Compose", "CutMix", "Cutout", "MixUp", "Normalize", "
            "ToFloat", "Transform", "boxes", "channel_statistics", "fill_value", "span"]
 
 Generator = np.random.Generator
+Drawn = Any                         # the random numbers of a batch, as the transform draws them
 Shape = tuple[int, ...]
 
 
@@ -83,14 +84,14 @@ class Transform:
         out = self.change(images, drawn)
         return out if targets is None else (out, self.follow(targets, drawn, images))
 
-    def draw(self, rng: Generator, shape: Shape) -> Any:
+    def draw(self, rng: Generator, shape: Shape) -> Drawn:
         """The random numbers for images of that shape."""
 
-    def change(self, images: Array, drawn: Any) -> Array:
+    def change(self, images: Array, drawn: Drawn) -> Array:
         """The changed images, a new array."""
         raise NotImplementedError
 
-    def follow(self, targets: Arrays, drawn: Any, images: Array) -> Arrays:
+    def follow(self, targets: Arrays, drawn: Drawn, images: Array) -> Arrays:
         """The targets of the changed images; ``images`` are those before."""
         return targets
 
@@ -114,7 +115,7 @@ class Compose(Transform):
 
     steps: tuple[Callable[..., Any], ...]
 
-    def __init__(self, steps: Iterable[Callable[..., Any]]) -> None:
+    def __init__(self, steps: Iterable[Callable[..., Arrays]]) -> None:
         listed = tuple(steps) if isinstance(steps, Iterable) else (steps,)
         if not isinstance(steps, Iterable) or not all(map(callable, listed)):
             wrong = next((step for step in listed if not callable(step)), steps)
@@ -252,7 +253,7 @@ def channel_statistics(images: Array, *, scale: float = 1.0) -> tuple[tuple[floa
 
 # ---- helpers of the random ones ------------------------------------------------------------------
 
-def fill_value(dtype: np.dtype, fill: float, owner: str) -> Any:
+def fill_value(dtype: np.dtype, fill: float, owner: str) -> Array | np.generic:
     """``fill`` in a dtype; a byte cannot hold a fraction or a negative number."""
     limits = None if dtype.kind in "fb" else np.iinfo(dtype)
     if np.isfinite(fill) and (limits is None or limits.min <= fill <= limits.max):
@@ -524,18 +525,18 @@ class MixUp(Transform):
             checks.integer(name, "classes", self.classes, minimum=1)
         checks.number(name, "alpha", self.alpha, above=0)
 
-    def draw(self, rng: Generator, shape: Shape) -> Any:
+    def draw(self, rng: Generator, shape: Shape) -> Drawn:
         return rng.beta(self.alpha, self.alpha)
 
-    def change(self, images: Array, drawn: Any) -> Array:
+    def change(self, images: Array, drawn: Drawn) -> Array:
         if images.dtype.kind == "f":
             return _blend(images, drawn)
         return np.rint(_blend(images.astype(np.float32), drawn)).astype(images.dtype)
 
-    def follow(self, targets: Arrays, drawn: Any, images: Array) -> Arrays:
+    def follow(self, targets: Arrays, drawn: Drawn, images: Array) -> Arrays:
         return map_arrays(lambda target: self._mixed(target, drawn), targets)
 
-    def _mixed(self, target: Array, drawn: Any) -> Array:
+    def _mixed(self, target: Array, drawn: Drawn) -> Array:
         return _blend(self._soft(target), drawn)
 
     def _soft(self, target: Array) -> Array:
@@ -600,7 +601,7 @@ class CutMix(MixUp):
         return self.change(target, drawn) if target.ndim > 2 else _blend(self._soft(target),
                                                                          drawn[2])
 
-    def follow(self, targets: Arrays, drawn: Any, images: Array) -> Arrays:
+    def follow(self, targets: Arrays, drawn: Drawn, images: Array) -> Arrays:
         checked = map_arrays(lambda target: check_mask(target, images, "CutMix"), targets)
         return super().follow(checked, drawn, images)
 

@@ -25,6 +25,7 @@ import numpy as np
 from tinygrad_cnn.kernels import outliers
 from tinygrad_cnn.kernels.blocks import Array, Block, borrowed, multiply, place, view
 from tinygrad_cnn.kernels.memory import allocate
+from tinygrad_cnn.kernels.outliers import Squares
 from tinygrad_cnn.kernels.threads import get_num_threads, parallel
 from tinygrad_cnn.kernels.toom_cook import matrices
 from tinygrad_cnn.shapes import Pair, Sides
@@ -86,14 +87,14 @@ class _Tiles:
         return self.nh * self.nw, self.sizes(block)[2], channels
 
     def transform_pixels(self, x: Array, block: Block, padding: Sides, spare: Array,
-                         out: Array, squares: Array) -> Array:
+                         out: Array, squares: Squares) -> Array:
         """Bᵀ d B: NH·NW T C, in ``out``; and the sums of squares of the padded pixels."""
         (images, first, _), (count, rows, tiles) = block, self.sizes(block)
         run = count * self.c
         padded = _flat(out, self.mh * rows + self.nh - self.mh, self.width, count, self.c)
-        place(padded.transpose(2, 0, 1, 3), x[images], self.mh * first - padding[0][0],
-              -padding[1][0])
-        squares[self.mh * first:, :, images][:len(padded)] = np.vecdot(padded, padded)
+        top = self.mh * first - padding[0][0]
+        squares.look(images, top, top + len(padded))
+        place(padded.transpose(2, 0, 1, 3), x[images], top, -padding[1][0])
         row, item = padded.strides[0], padded.itemsize
         half = _flat(spare, self.nh, rows, self.width, run)
         np.matmul(self.pixels_h,
@@ -107,25 +108,21 @@ class _Tiles:
                   out=whole.transpose(1, 2, 3, 0, 4))
         return whole.reshape(self.nw * self.nh, tiles, self.c)
 
-    def squares(self, more: Pair, n: int) -> Array:
-        """A place for the sum of squares of each pixel of all tiles, and ``more``: R W N."""
-        return np.zeros((self.down * self.mh + more[0], self.across * self.mw + more[1], n),
-                        np.float32)
-
-    def uneven(self, squares: Array, x: Array, padding: Sides, size: Pair, window: int) -> Array:
-        """Which rows of tiles, of pixels or results, are not to be filtered: S N."""
-        (top, _), (left, _) = padding
-        inside = (slice(max(0, top), top + x.shape[1]), slice(max(0, left), left + x.shape[2]))
-        return outliers.uneven_tiles(squares, inside, (self.mh, self.mw), size, window)
+    def uneven(self, squares: Squares, padding: Sides, kernel_size: Pair) -> Array | None:
+        """Which rows of tiles of pixels are not to be filtered: S N, or None."""
+        return outliers.uneven_tiles(
+            squares, (padding[0][0], padding[1][0]), (self.down, self.across),
+            (self.mh, self.mw), (self.nh, self.nw), math.prod(kernel_size),
+            kernel_size[0] - max(padding[0]))
 
     def transform_results(self, y: Array, block: Block, spare: Array, out: Array,
-                          squares: Array) -> Array:
+                          squares: Squares) -> Array:
         """A y Aᵀ: NH·NW T O, in ``out``; and the sums of squares of the results."""
-        (images, first, _), (count, rows, tiles) = block, self.sizes(block)
+        (images, first, last), (count, rows, tiles) = block, self.sizes(block)
         run = count * self.o
+        squares.look(images, self.mh * first, self.mh * last)
         padded = _flat(out, rows * self.mh, self.across * self.mw, count, self.o)
         place(padded.transpose(2, 0, 1, 3), y[images], self.mh * first, 0)
-        squares[self.mh * first:, :, images][:len(padded)] = np.vecdot(padded, padded)
         half = _flat(spare, self.nh, rows, self.across * self.mw * run)
         np.matmul(self.results_h.T, padded.reshape(rows, self.mh, -1),
                   out=half.transpose(1, 0, 2))
@@ -148,6 +145,12 @@ class _Tiles:
         np.copyto(part, results.transpose(2, 0, 1, 3)[:, :part.shape[1], :self.ow])
 
 
+def _squares(x: Array, window: int, padding: Pair) -> Squares:
+    """Sums of squares of pixels, or of pairs, for half the cost, if windows see whole ones."""
+    pairs = window >= 3 and window - max(padding) >= 2 and x.shape[2] % 2 == 0
+    return Squares(x, x.shape[2] // (2 if pairs else 1))
+
+
 def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: Sides) -> Array:
     """Forward convolution; negative padding crops the image."""
     kh, kw, c, o = w.shape
@@ -155,13 +158,12 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
     y = allocate("conv2d", tuple(out), np.float32)
     filters = np.matmul(cut.filter_h, w.reshape(kh, -1)).reshape(cut.nh, kw, -1)
     filters = np.matmul(cut.filter_w, filters).transpose(1, 0, 2).reshape(-1, c, o)
-    squares = cut.squares((kh - 1, kw - 1), len(x))
+    squares = _squares(x, kw, padding[1])
 
     def work(low: int, high: int) -> None:
         for block in cut.blocks[low:high]:
             spare_size = math.prod(cut.buffer(block, max(c, o)))
-            with outliers.silent(), borrowed(np.float32, (spare_size,), (spare_size,)) as (
-                    one, other):
+            with borrowed(np.float32, (spare_size,), (spare_size,)) as (one, other):
                 pixels = cut.transform_pixels(x, block, padding, other, one, squares)
                 products = _flat(other, *cut.buffer(block, o))
                 multiply(pixels, filters, products)
@@ -170,8 +172,9 @@ def correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding: 
                     products[cut.nh + 1] += b / (cut.results_h[0, 1] * cut.results_w[0, 1])
                 cut.write(products, block, one, y)
 
-    parallel(len(cut.blocks), work)
-    bad = cut.uneven(squares, x, padding, (cut.nh, cut.nw), kh * kw)
+    with outliers.silent():
+        parallel(len(cut.blocks), work)
+    bad = cut.uneven(squares, padding, (kh, kw))
     outliers.correlate(bad, cut.mh, x, w, b, y, padding)
     return y
 
@@ -181,27 +184,27 @@ def correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> A
     c, o = x.shape[3], y.shape[3]
     cut = _Tiles(y.shape, kernel_size, c, _TILES_WEIGHT)
     shape = (cut.nw * cut.nh, c, o)
-    kh, kw = kernel_size
-    x_squares, y_squares = cut.squares((kh - 1, kw - 1), len(x)), cut.squares((0, 0), len(y))
+    x_squares, y_squares = _squares(x, kernel_size[1], padding[1]), _squares(y, cut.mw, (0, 0))
 
     def work(low: int, high: int) -> Array:
         total = np.zeros(shape, np.float32)
         for block in cut.blocks[low:high]:
             spare_size = math.prod(cut.buffer(block, max(c, o)))
-            with outliers.silent(), borrowed(
-                    np.float32, (spare_size,), cut.buffer(block, c), cut.buffer(block, o),
-                    shape) as (spare, one, other, products):
+            with borrowed(np.float32, (spare_size,), cut.buffer(block, c), cut.buffer(block, o),
+                          shape) as (spare, one, other, products):
                 pixels = cut.transform_pixels(x, block, padding, spare, one, x_squares)
                 results = cut.transform_results(y, block, spare, other, y_squares)
                 np.matmul(pixels.transpose(0, 2, 1), results, out=products)
                 np.add(total, products, out=total)
         return total
 
-    total: Array = sum(parallel(len(cut.blocks), work))                 # NW·NH C O
+    with outliers.silent():
+        total: Array = sum(parallel(len(cut.blocks), work))             # NW·NH C O
+    m = (cut.mh, cut.mw)
+    if cut.uneven(x_squares, padding, kernel_size) is not None or outliers.uneven_tiles(
+            y_squares, (0, 0), (cut.down, cut.across), m, m, math.prod(m), m[0]) is not None:
+        return NotImplemented
     half = np.matmul(cut.filter_w.T, total.reshape(cut.nw, -1))         # KW NH·C·O
     half = half.reshape(kernel_size[1], cut.nh, -1)
     w = np.matmul(cut.filter_h.T, half)                                 # KW KH C·O
-    if cut.uneven(x_squares, x, padding, (cut.nh, cut.nw), kh * kw).any() or cut.uneven(
-            y_squares, y, ((0, 0), (0, 0)), (cut.mh, cut.mw), cut.mh * cut.mw).any():
-        return NotImplemented
     return np.ascontiguousarray(w.transpose(1, 0, 2)).reshape(*kernel_size, c, o)

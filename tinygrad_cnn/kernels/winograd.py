@@ -48,6 +48,7 @@ from tinygrad_cnn.kernels.blocks import (
     view,
 )
 from tinygrad_cnn.kernels.memory import allocate
+from tinygrad_cnn.kernels.outliers import Squares
 from tinygrad_cnn.kernels.threads import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.kernels.toom_cook import MOST, gather, matrices, repeat
 from tinygrad_cnn.shapes import Pair, Sides
@@ -110,20 +111,18 @@ def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, paddin
         return NotImplemented
     c, o = x.shape[3], y.shape[3]
     make = tiles.correlate_weight if _tiled(c, o, y.shape[1:3], kernel_size) else _correlate_weight
-    with outliers.silent():
-        return make(x, y, kernel_size, padding)
+    return make(x, y, kernel_size, padding)
 
 
 def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> Any:
     c, o = x.shape[3], y.shape[3]
     strips = _strips(y.shape, kernel_size, c, get_num_threads())
-    x_squares = strips.squares()
-    y_squares = np.zeros((strips.m * strips.count, len(y)), np.float32)
+    x_squares, y_squares = Squares(x, 1), Squares(y, 1)
 
     def work(low: int, high: int) -> Array:
         total = np.zeros((strips.n, strips.reach * c, strips.g * o), np.float32)
         for block in strips.blocks[low:high]:
-            with outliers.silent(), borrowed(np.float32, *strips.shapes(block), total.shape) as (
+            with borrowed(np.float32, *strips.shapes(block), total.shape) as (
                     padded, pixels, results, products):
                 strips.transform_pixels(x, block, padding, padded, pixels, x_squares)
                 strips.transform_results(y, block, results, y_squares)
@@ -132,12 +131,14 @@ def _correlate_weight(x: Array, y: Array, kernel_size: Pair, padding: Sides) -> 
                     np.add(total, products, out=total)
         return total
 
-    total: Array = gather(np.asarray(sum(parallel(len(strips.blocks), work))), kernel_size[1], c,
-                          strips.g)   # n KW·C·O
+    with outliers.silent():
+        parts = np.asarray(sum(parallel(len(strips.blocks), work)))
+        if strips.uneven(x_squares, padding[0]) is not None or outliers.uneven_rows(
+                y_squares, 0, strips.count, strips.m, strips.m, strips.m,
+                strips.m) is not None:
+            return NotImplemented
+    total: Array = gather(parts, kernel_size[1], c, strips.g)               # n KW·C·O
     w: Array = np.matmul(matrices(strips.m, strips.kh)[1].T, total)
-    if strips.uneven(x_squares, x, padding[0][0]).any() or outliers.uneven_rows(
-            y_squares, y, 0, strips.ow, strips.m, strips.m, strips.m).any():
-        return NotImplemented
     return w.reshape(*kernel_size, c, o)
 
 
@@ -155,19 +156,19 @@ def _correlate(x: Array, w: Array, b: Array | None, out: Sequence[int], padding:
     y = allocate("conv2d", tuple(out), np.float32)
     to_filter = matrices(strips.m, kh)[1]
     filters = repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, strips.g)
-    squares = strips.squares()
+    squares = Squares(x, 1)
 
     def work(low: int, high: int) -> None:
         for block in strips.blocks[low:high]:
-            with outliers.silent(), borrowed(np.float32, *strips.shapes(block)) as (
-                    padded, pixels, results):
+            with borrowed(np.float32, *strips.shapes(block)) as (padded, pixels, results):
                 strips.transform_pixels(x, block, padding, padded, pixels, squares)
                 for windows, places in strips.residues(pixels, results):
                     multiply(windows, filters, places)
                 strips.write(results, block, b, y)
 
-    parallel(len(strips.blocks), work)
-    outliers.correlate(strips.uneven(squares, x, padding[0][0]), strips.m, x, w, b, y, padding)
+    with outliers.silent():
+        parallel(len(strips.blocks), work)
+    outliers.correlate(strips.uneven(squares, padding[0]), strips.m, x, w, b, y, padding)
     return y
 
 
@@ -201,19 +202,19 @@ class _Strips:
                 (self.n, count, strips, self.width * self.o))
 
     def transform_pixels(self, x: Array, block: Block, padding: Sides, padded: Array,
-                         out: Array, squares: Array) -> None:
+                         out: Array, squares: Squares) -> None:
         """Bᵀ d: n N·S·W·C, with zeros behind; and the sums of squares of the padded rows."""
         images, first, last = block
-        place(padded, x[images], self.m * first - padding[0][0], -padding[1][0])
-        lines = padded.reshape(*padded.shape[:2], -1)
-        squares[self.m * first:self.m * last + self.kh - 1, images] = np.vecdot(lines, lines).T
+        top = padding[0][0]
+        squares.look(images, self.m * first - top, self.m * last + self.kh - 1 - top)
+        place(padded, x[images], self.m * first - top, -padding[1][0])
         image, row, _, item = padded.strides
-        rows = view(padded, (len(padded), last - first, self.n, self.width * self.c),
+        seen = view(padded, (len(padded), last - first, self.n, self.width * self.c),
                     (image, self.m * row, row, item))           # strips overlap by KH − 1 rows
         used = out.shape[1] - (self.kw - 1) * self.c
         out[:, used:] = 0
         target = out[:, :used].reshape(self.n, len(padded), last - first, -1)
-        np.matmul(matrices(self.m, self.kh)[0], rows, out=target.transpose(1, 2, 0, 3))
+        np.matmul(matrices(self.m, self.kh)[0], seen, out=target.transpose(1, 2, 0, 3))
 
     def residues(self, pixels: Array, results: Array) -> list[tuple[Array, Array]]:
         """Windows that do not overlap, as rows of a matrix, and the places that they fill.
@@ -250,24 +251,19 @@ class _Strips:
                           products[:, whole:]))
         return pairs
 
-    def squares(self) -> Array:
-        """A place for the sum of squares of each padded row: R N."""
-        return np.zeros((self.m * self.count + self.kh - 1, self.images), np.float32)
+    def uneven(self, squares: Squares, around: Pair) -> Array | None:
+        """Which strips of pixels are not to be filtered: S N, or None."""
+        return outliers.uneven_rows(squares, around[0], self.count, self.m, self.n, self.kh,
+                                    self.kh - max(around))
 
-    def uneven(self, squares: Array, x: Array, top: int) -> Array:
-        """Which strips of pixels are not to be filtered: S N."""
-        return outliers.uneven_rows(squares, x, top, self.width, self.m, self.n, self.kh)
-
-    def transform_results(self, y: Array, block: Block, out: Array, squares: Array) -> None:
+    def transform_results(self, y: Array, block: Block, out: Array, squares: Squares) -> None:
         """A y: n N S W O, zero where windows run over the right edge; and the sums of squares."""
         out[..., self.ow * self.o:] = 0
         from_results = matrices(self.m, self.kh)[2].T
-        images, first, _ = block
-        for rows, products in self._pairs(y, out, block):
-            lines = rows.reshape(len(rows), -1, self.ow * self.o)
-            squares[self.m * first:][:lines.shape[1], images] = np.vecdot(lines, lines).T
-            first += rows.shape[1]
-            np.matmul(from_results[:, :rows.shape[2]], rows, out=products)
+        images, first, last = block
+        squares.look(images, self.m * first, self.m * last)
+        for results, products in self._pairs(y, out, block):
+            np.matmul(from_results[:, :results.shape[2]], results, out=products)
 
     def write(self, products: Array, block: Block, b: Array | None, y: Array) -> None:
         """Aᵀ products + b, into y."""

@@ -111,8 +111,6 @@ class Flatten(Layer):
 
     ``start_dim`` and ``end_dim`` are the first and the last of the axes that become one.
 
-    Examples
-    --------
     >>> Flatten()(np.zeros((2, 4, 4, 3))).shape
     (2, 48)
     >>> Flatten(1, 2)(np.zeros((2, 4, 4, 3))).shape

@@ -64,8 +64,6 @@ class NLLLoss(_Loss):
 
     The settings ``weight`` and ``reduction`` are those of `CrossEntropyLoss`.
 
-    Examples
-    --------
     >>> NLLLoss()(Tensor([[-0.5, -2.0]]), np.array([0])).item()
     0.5
     """
@@ -89,8 +87,6 @@ class BCEWithLogitsLoss(_Loss):
 
     See `tinygrad_cnn.binary_cross_entropy_with_logits`.
 
-    Examples
-    --------
     >>> BCEWithLogitsLoss()(Tensor([1000.0, -1000.0]), [1, 0]).item()
     0.0
     """

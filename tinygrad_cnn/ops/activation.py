@@ -148,7 +148,7 @@ def _leaky_relu_vjp(ct: Any, out: Any, x: Any, *, negative_slope: float) -> Any:
 @activation(kernels.leaky_relu, _leaky_relu_vjp, saved=("x",), couples=None, piecewise_linear=True,
             subgradient="left",
             settings=({"negative_slope": 0.25}, {"negative_slope": 1.5}, {"negative_slope": -0.5}))
-def leaky_relu(x: TensorLike, *, negative_slope: float = 0.01) -> Tensor:
+def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     """x above zero, negative_slope · x elsewhere, entry by entry; at 0 that is the derivative.
 
     A slope that is no finite number is a `SettingError`.  Maas, Hannun & Ng, *Rectifier
@@ -175,7 +175,7 @@ def _elu_samples(rng: np.random.Generator) -> Iterator[Sample]:
 
 
 @activation(kernels.elu, _elu_vjp, saved=("x",), subgradient="left", samples=_elu_samples)
-def elu(x: TensorLike, *, alpha: float = 1.0) -> Tensor:
+def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     """x above zero, alpha · (exp(x) − 1) elsewhere, entry by entry; the derivative at 0 is alpha.
 
     An alpha that is no finite number is a `SettingError`.  Clevert, Unterthiner & Hochreiter,

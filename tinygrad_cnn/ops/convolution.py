@@ -5,7 +5,7 @@ conv2d and its two adjoints, conv2d_input and conv2d_weight, belong to one trili
     T(x, w, y) = Σ conv2d(x, w) · y,
 
 so the rules of each are the other two, and derivatives of every order stay in the family.  The
-optional bias rides along, so that a kernel can add it while the block is in cache.
+optional bias is an input, so that a kernel can add it while the block is in cache.
 conv_transpose2d is conv2d_input with the channels of its filters named the other way round.
 """
 
@@ -13,58 +13,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tinygrad_cnn import checks, shapes
-from tinygrad_cnn.core import Tensor, apply, as_tensor, make_function
-from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor, make_function
+from tinygrad_cnn.core.op import Array, ErrorInput, Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
-from tinygrad_cnn.ops.declare import geometry
+from tinygrad_cnn.ops.declare import each, geometry
 from tinygrad_cnn.ops.reduction import sum_to
-from tinygrad_cnn.ops.shape import pad, transpose
-from tinygrad_cnn.shapes import Pair, Shape, Sides, effective_kernel_size
+from tinygrad_cnn.ops.shape import TRANSPOSE, pad
+from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape, Sides, effective_kernel_size
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 
 
-def _conv2d_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
-                  **settings: Any) -> Tensor:
-    return conv2d_input(ct, w, image_size=x.shape[1:3], **settings)
-
-
-def _conv2d_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
-                  **settings: Any) -> Tensor:
-    return conv2d_weight(x, ct, kernel_size=w.shape[:2], **settings)
-
-
-def _conv2d_vjp_b(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
-                  **settings: Any) -> Tensor:
-    assert b is not None
-    return sum_to(ct, shape=b.shape)
-
-
-def _conv2d_input_vjp_y(ct: Tensor, out: Tensor, y: Tensor, w: Tensor, *, image_size: Pair,
-                        **settings: Any) -> Tensor:
-    return apply(CONV2D, ct, w, **settings)
-
-
-def _conv2d_input_vjp_w(ct: Tensor, out: Tensor, y: Tensor, w: Tensor, *, image_size: Pair,
-                        **settings: Any) -> Tensor:
-    return conv2d_weight(ct, y, kernel_size=w.shape[:2], **settings)
-
-
-def _conv2d_weight_vjp_x(ct: Tensor, out: Tensor, x: Tensor, y: Tensor, *, kernel_size: Pair,
-                         **settings: Any) -> Tensor:
-    return conv2d_input(y, ct, image_size=x.shape[1:3], **settings)
-
-
-def _conv2d_weight_vjp_y(ct: Tensor, out: Tensor, x: Tensor, y: Tensor, *, kernel_size: Pair,
-                         **settings: Any) -> Tensor:
-    return apply(CONV2D, x, ct, **settings)
-
+# ---- samples
 
 _PLAIN = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
 _CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
@@ -88,23 +54,13 @@ def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, dict[s
     yield "drawn, two groups", *geometry(rng, groups=2)
 
 
-def _conv2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for i, (name, x, w, settings) in enumerate(_cases(rng)):
-        bias = None if i % 2 else dyadic(rng, w[3])
-        yield Sample(f"{name}, {'no bias' if i % 2 else 'bias'}",
-                     (dyadic(rng, *x), dyadic(rng, *w), bias), settings)
+def _biased(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+    for i, case in enumerate(_cases(rng)):
+        yield f"{case[0]}, {'no bias' if i % 2 else 'bias'}", *case[1:], i % 2 == 0
 
 
-def _conv2d_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, x, w, settings in _cases(rng):
-        y = shapes.conv2d(x, w, **settings)
-        yield Sample(name, (dyadic(rng, *y), dyadic(rng, *w)), {"image_size": x[1:3], **settings})
-
-
-def _conv2d_weight_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, x, w, settings in _cases(rng):
-        y = shapes.conv2d(x, w, **settings)
-        yield Sample(name, (dyadic(rng, *x), dyadic(rng, *y)), {"kernel_size": w[:2], **settings})
+def _result(x: Shape, w: Shape, settings: dict[str, Any]) -> Shape:
+    return shapes.conv2d(x, w, **settings)
 
 
 def _conv2d_flops(x: Shape, w: Shape, b: Shape | None = None, *, out_shape: Shape,
@@ -116,9 +72,16 @@ CONV2D = register(Op(
     name="conv2d", axes="N H W C, KH KW C/groups O, O -> N OH OW O", shape=shapes.conv2d,
     kernels={"winograd": winograd.conv2d, "blas": blas.conv2d, "compiled": compiled.conv2d,
              "reference": reference.conv2d},
-    choose=select.conv2d, vjp={"x": _conv2d_vjp_x, "w": _conv2d_vjp_w, "b": _conv2d_vjp_b},
+    choose=select.conv2d,
+    vjp={"x": lambda ct, out, x, w, b=None, **settings: apply(
+            CONV2D_INPUT, ct, w, image_size=x.shape[1:3], **settings),
+         "w": lambda ct, out, x, w, b=None, **settings: apply(
+            CONV2D_WEIGHT, x, ct, kernel_size=w.shape[:2], **settings),
+         "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
     test=OpTest(
-        samples=_conv2d_samples, exact_in=("x", "w", "b"),
+        samples=each(_biased, lambda rng, x, w, settings, bias: (
+            (dyadic(rng, *x), dyadic(rng, *w), dyadic(rng, w[3]) if bias else None), settings)),
+        exact_in=("x", "w", "b"),
         error_inputs=(
             ErrorInput("channels", ((2, 8, 8, 4), (3, 3, 3, 5), None), _PLAIN,
                        "C is 4 in x but 3 in w"),
@@ -135,55 +98,54 @@ CONV2D = register(Op(
                        "stride must be at least 1"),)),
     saved=("x", "w"), family="conv", flops=_conv2d_flops))
 
-CONV2D_INPUT = register(Op(
+CONV2D_INPUT: Op = register(Op(
     name="conv2d_input", axes="N OH OW O, KH KW C/groups O -> N H W C", shape=shapes.conv2d_input,
     kernels={"winograd": winograd.conv2d_input, "blas": blas.conv2d_input,
              "compiled": compiled.conv2d_input, "reference": reference.conv2d_input},
-    choose=select.conv2d_input, vjp={"y": _conv2d_input_vjp_y, "w": _conv2d_input_vjp_w},
+    choose=select.conv2d_input,
+    vjp={"y": lambda ct, out, y, w, *, image_size, **settings: apply(CONV2D, ct, w, **settings),
+         "w": lambda ct, out, y, w, *, image_size, **settings: apply(
+            CONV2D_WEIGHT, ct, y, kernel_size=w.shape[:2], **settings)},
     test=OpTest(
-        samples=_conv2d_input_samples, exact_in=("y", "w"),
+        samples=each(_cases, lambda rng, x, w, settings: (
+            (dyadic(rng, *_result(x, w, settings)), dyadic(rng, *w)),
+            {"image_size": x[1:3], **settings})),
+        exact_in=("y", "w"),
         error_inputs=(
             ErrorInput("image", ((1, 4, 4, 2), (3, 3, 1, 2)), _PLAIN | {"image_size": (7, 7)},
                        "conv2d makes (1, 5, 5, 2)"),)),
     saved=("y", "w"), family="conv",
     flops=lambda y, w, *, out_shape, **settings: 2 * math.prod(y) * math.prod(w[:3])))
 
-CONV2D_WEIGHT = register(Op(
+CONV2D_WEIGHT: Op = register(Op(
     name="conv2d_weight", axes="N H W C, N OH OW O -> KH KW C/groups O", shape=shapes.conv2d_weight,
     kernels={"winograd": winograd.conv2d_weight, "blas": blas.conv2d_weight,
              "compiled": compiled.conv2d_weight, "reference": reference.conv2d_weight},
-    choose=select.conv2d_weight, vjp={"x": _conv2d_weight_vjp_x, "y": _conv2d_weight_vjp_y},
+    choose=select.conv2d_weight,
+    vjp={"x": lambda ct, out, x, y, *, kernel_size, **settings: apply(
+            CONV2D_INPUT, y, ct, image_size=x.shape[1:3], **settings),
+         "y": lambda ct, out, x, y, *, kernel_size, **settings: apply(CONV2D, x, ct, **settings)},
     test=OpTest(
-        samples=_conv2d_weight_samples, exact_in=("x", "y"),
+        samples=each(_cases, lambda rng, x, w, settings: (
+            (dyadic(rng, *x), dyadic(rng, *_result(x, w, settings))),
+            {"kernel_size": w[:2], **settings})),
+        exact_in=("x", "y"),
         error_inputs=(
             ErrorInput("window", ((1, 6, 6, 1), (1, 4, 4, 2)), _PLAIN | {"kernel_size": (2, 2)},
                        "conv2d makes (1, 5, 5, 2)"),)),
     saved=("x", "y"), family="conv",
     flops=lambda x, y, *, out_shape, **settings: 2 * math.prod(y) * math.prod(out_shape[:3])))
 
-conv2d_input = make_function(CONV2D_INPUT)
-conv2d_input.__doc__ = """The adjoint of `conv2d` in its images.
 
-    Parameters
-    ----------
-    y : Tensor, shape (N, OH, OW, O)
-    w : Tensor, shape (KH, KW, C / groups, O)
-    image_size : (int, int)
-        (H, W) of the images; several sizes can lead to one (OH, OW).
-    stride, padding, dilation, groups
-        As `conv2d` normalizes them: pairs, and padding as ((top, bottom), (left, right)).
+@make_function(CONV2D_INPUT)
+def conv2d_input(y: TensorLike, w: TensorLike, *, image_size: Pair, stride: Pair, padding: Sides,
+                 dilation: Pair, groups: int) -> Tensor:
+    """The adjoint of `conv2d` in its images: from y (N, OH, OW, O) and the filters.
 
-    Returns
-    -------
-    Tensor, shape (N, H, W, C)
+    ``image_size`` is (H, W) of the images, since several sizes can lead to one (OH, OW).  The other
+    settings are those of `conv2d`: pairs, and padding as ((top, bottom), (left, right)).  If conv2d
+    does not make ``y`` of such images, that is a `ShapeError`.
 
-    Raises
-    ------
-    ShapeError
-        If conv2d does not make ``y`` of such images.
-
-    Examples
-    --------
     >>> y, w = Tensor(np.ones((1, 2, 2, 1))), Tensor(np.ones((2, 2, 1, 1)))
     >>> conv2d_input(y, w, image_size=(3, 3), stride=(1, 1), padding=((0, 0), (0, 0)),
     ...              dilation=(1, 1), groups=1).data[0, :, :, 0]
@@ -192,29 +154,14 @@ conv2d_input.__doc__ = """The adjoint of `conv2d` in its images.
            [1., 2., 1.]])
     """
 
-conv2d_weight = make_function(CONV2D_WEIGHT)
-conv2d_weight.__doc__ = """The adjoint of `conv2d` in its filters: images against results.
 
-    Parameters
-    ----------
-    x : Tensor, shape (N, H, W, C)
-    y : Tensor, shape (N, OH, OW, O)
-    kernel_size : (int, int)
-        (KH, KW) of the filters.
-    stride, padding, dilation, groups
-        As `conv2d` normalizes them: pairs, and padding as ((top, bottom), (left, right)).
+@make_function(CONV2D_WEIGHT)
+def conv2d_weight(x: TensorLike, y: TensorLike, *, kernel_size: Pair, stride: Pair, padding: Sides,
+                  dilation: Pair, groups: int) -> Tensor:
+    """The adjoint of `conv2d` in its filters: from the images and y (N, OH, OW, O).
 
-    Returns
-    -------
-    Tensor, shape (KH, KW, C / groups, O)
+    ``kernel_size`` is (KH, KW) of the filters; the rest is as for `conv2d_input`.
 
-    Raises
-    ------
-    ShapeError
-        If conv2d does not make ``y`` with such filters.
-
-    Examples
-    --------
     >>> x, y = Tensor(np.ones((1, 3, 3, 1))), Tensor(np.ones((1, 2, 2, 1)))
     >>> conv2d_weight(x, y, kernel_size=(2, 2), stride=(1, 1), padding=((0, 0), (0, 0)),
     ...               dilation=(1, 1), groups=1).data[:, :, 0, 0]
@@ -224,8 +171,8 @@ conv2d_weight.__doc__ = """The adjoint of `conv2d` in its filters: images agains
 
 
 @register_function()
-def conv2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-           groups: int = 1) -> Tensor:
+def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, stride: PairLike = 1,
+           padding: PaddingLike = 0, dilation: PairLike = 1, groups: int = 1) -> Tensor:
     """Slide the filters ``w`` over the images ``x`` and sum the products.
 
     y[n, i, j, o] = b[o] + Σ_{u, v, c} x[n, i·s + u·d − top, j·s + v·d − left, c] · w[u, v, c, o],
@@ -289,19 +236,19 @@ def conv2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, 
     steps = checks.pair("conv2d", "stride", stride, minimum=1)
     spread = checks.pair("conv2d", "dilation", dilation, minimum=1)
     # Wrong ranks are refused by the axes of the op, which show both inputs.
-    known = x.ndim == 4 and w.ndim == 4
+    known, kernel = x.ndim == 4 and w.ndim == 4, cast(Pair, w.shape[:2])
     return apply(
         CONV2D, x, w, b, stride=steps, dilation=spread,
-        padding=checks.padding("conv2d", padding, image=x.shape[1:3], kernel=w.shape[:2],
+        padding=checks.padding("conv2d", padding, image=x.shape[1:3], kernel=kernel,
                                stride=steps, dilation=spread) if known else ((0, 0), (0, 0)),
         groups=checks.integer("conv2d", "groups", groups, minimum=1))
 
 
 # ---- transposed convolution
 
-def _turned(w: Tensor) -> Tensor:
+def _turned(w: Any) -> Any:
     """KH KW C O/groups <-> KH KW O/groups C: whose input is whose output."""
-    return transpose(w, (0, 1, 3, 2))
+    return apply(TRANSPOSE, w, axes=(0, 1, 3, 2))
 
 
 def _conv_transpose2d_shape(x: Shape, w: Shape, b: Shape | None = None, *, image_size: Pair,
@@ -322,43 +269,26 @@ def _conv_transpose2d_shape(x: Shape, w: Shape, b: Shape | None = None, *, image
 
 def _transposed(kernel: Any) -> Any:
     """A kernel of conv_transpose2d from one of conv2d_input."""
-    def conv_transpose2d(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *,
-                         image_size: Pair, stride: Pair, padding: Sides, dilation: Pair,
-                         groups: int) -> Any:
-        y = kernel(x, w.transpose(0, 1, 3, 2), image_size=image_size, stride=stride,
-                   padding=padding, dilation=dilation, groups=groups)
+    def conv_transpose2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
+        y = kernel(x, w.transpose(0, 1, 3, 2), **settings)
         return y if b is None or y is NotImplemented else y + b
     return conv_transpose2d
-
-
-def _conv_transpose2d_vjp_x(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
-                            *, image_size: Pair, **settings: Any) -> Tensor:
-    return apply(CONV2D, ct, _turned(w), **settings)
-
-
-def _conv_transpose2d_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor | None = None,
-                            *, image_size: Pair, **settings: Any) -> Tensor:
-    return _turned(conv2d_weight(ct, x, kernel_size=w.shape[:2], **settings))
-
-
-def _conv_transpose2d_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for i, (name, x, w, settings) in enumerate(_cases(rng)):
-        y = shapes.conv2d(x, w, **settings)
-        turned = (w[0], w[1], w[3], w[2])
-        bias = dyadic(rng, x[3]) if i % 2 else None
-        yield Sample(f"{name}, {'bias' if i % 2 else 'no bias'}",
-                     (dyadic(rng, *y), dyadic(rng, *turned), bias),
-                     {"image_size": x[1:3], **settings})
 
 
 CONV_TRANSPOSE2D = register(Op(
     name="conv_transpose2d", shape=_conv_transpose2d_shape,
     kernels={"winograd": _transposed(winograd.conv2d_input), "blas": _transposed(blas.conv2d_input),
              "reference": _transposed(reference.conv2d_input)},
-    vjp={"x": _conv_transpose2d_vjp_x, "w": _conv_transpose2d_vjp_w,
+    vjp={"x": lambda ct, out, x, w, b=None, *, image_size, **settings: apply(
+            CONV2D, ct, _turned(w), **settings),
+         "w": lambda ct, out, x, w, b=None, *, image_size, **settings: _turned(apply(
+            CONV2D_WEIGHT, ct, x, kernel_size=w.shape[:2], **settings)),
          "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
     test=OpTest(
-        samples=_conv_transpose2d_samples, exact_in=("x", "w", "b"),
+        samples=each(_biased, lambda rng, x, w, settings, bias: (
+            (dyadic(rng, *_result(x, w, settings)), dyadic(rng, w[0], w[1], w[3], w[2]),
+             dyadic(rng, x[3]) if bias else None), {"image_size": x[1:3], **settings})),
+        exact_in=("x", "w", "b"),
         error_inputs=(
             ErrorInput("bias", ((1, 2, 2, 3), (2, 2, 3, 4), (3,)), _PLAIN | {"image_size": (3, 3)},
                        "the result has 4 channels"),)),
@@ -368,8 +298,9 @@ CONV_TRANSPOSE2D = register(Op(
 
 
 @register_function()
-def conv_transpose2d(x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0,
-                     output_padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+def conv_transpose2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None,
+                     stride: PairLike = 1, padding: PaddingLike = 0, output_padding: PairLike = 0,
+                     groups: int = 1, dilation: PairLike = 1) -> Tensor:
     """Spread each pixel of ``x`` over a window of the result: the adjoint of `conv2d`, upsampling.
 
     y[n, i·s + u·d − top, j·s + v·d − left, o] += x[n, i, j, c] · w[u, v, c, o], plus b[o].

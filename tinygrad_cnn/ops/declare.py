@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from tinygrad_cnn.core import Tensor, apply, binary, unary
 from tinygrad_cnn.core.op import Op, Sample, dyadic, make_op, register, register_function
 from tinygrad_cnn.shapes import Shape, broadcast
 
-__all__ = ["broadcasting", "elementwise", "geometry", "matrices", "smooth_matrices"]
+__all__ = ["broadcasting", "each", "elementwise", "geometry", "matrices", "smooth_matrices"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Interval = tuple[float, float]
@@ -44,6 +44,22 @@ def smooth_matrices(low: float, high: float) -> Samples:
         yield Sample("matrix", (rng.uniform(low, high, (3, 4)),))
         yield Sample("images", (rng.uniform(max(low, -2.0), min(high, 2.0), (2, 3, 2, 3)),))
         yield Sample("no axes", (np.asarray(rng.uniform(low, high)),))
+    return samples
+
+
+def each(cases: Callable[[np.random.Generator], Iterable[Any]],
+         make: Callable[..., tuple[Any, Mapping[str, Any]]]) -> Samples:
+    """A sample of each case ``(id, *facts)``: ``make(rng, *facts)`` gives its inputs and settings.
+
+    >>> rows = each(lambda rng: [("two", 2), ("three", 3)],
+    ...             lambda rng, n: ((dyadic(rng, n),), {"axis": 0}))
+    >>> [sample.id for sample in rows(np.random.default_rng(0))]
+    ['two', 'three']
+    """
+    def samples(rng: np.random.Generator) -> Iterator[Sample]:
+        for name, *facts in cases(rng):
+            args, settings = make(rng, *facts)
+            yield Sample(name, args, settings)
     return samples
 
 
@@ -93,7 +109,7 @@ def elementwise(kernel: Callable[..., Any], *rules: Callable[..., Any], domain: 
 
     The decorated function gives name, signature and docstring and is never called: its body is the
     docstring alone.  Inputs are called x, or a and b.  An op of one input may have settings, which
-    are finite floats with defaults, given by keyword.
+    are finite floats with defaults.
 
     Parameters
     ----------
@@ -126,8 +142,10 @@ def elementwise(kernel: Callable[..., Any], *rules: Callable[..., Any], domain: 
 
     def declare(declared: F) -> F:
         code, name = declared.__code__, declared.__name__
-        inputs = code.co_varnames[:code.co_argcount]
-        defaults: dict[str, float] = declared.__kwdefaults__ or {}
+        names = code.co_varnames[:code.co_argcount]
+        inputs = names[:len(rules)]
+        defaults: dict[str, float] = dict(zip(names[len(rules):], declared.__defaults__ or (),
+                                              strict=True))
         two = len(inputs) == 2
         samples = (broadcasting(*(domain or ())) if two else
                    smooth_matrices(*domain) if domain else matrices)
@@ -150,7 +168,14 @@ def _same(x: Shape) -> Shape:
 
 def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tensor]:
     """The function of an op of one input whose settings are finite numbers."""
-    def function(x: Any, **given: Any) -> Tensor:
+    def function(x: Any, *placed: Any, **given: Any) -> Tensor:
+        if len(placed) > len(defaults):
+            raise TypeError(f"{op.name}() takes x and {', '.join(defaults)}, but "
+                            f"{len(placed) + 1} arguments were given")
+        for name, value in zip(defaults, placed, strict=False):
+            if name in given:
+                raise TypeError(f"{op.name}() got {name} by position and by name")
+            given[name] = value
         for name in given:
             if name not in defaults:
                 raise TypeError(f"{op.name}() got an unexpected keyword argument {name!r}; its "

@@ -216,7 +216,7 @@ CLIP = register(Op(
 
 
 @register_function()
-def clip(x: Any, min: float | None = None, max: float | None = None) -> Tensor:
+def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> Tensor:
     """The nearest number in [min, max]; the gradient passes on the closed interval.
 
     Parameters
@@ -294,7 +294,7 @@ WHERE = register(Op(
 
 
 @register_function()
-def where(condition: Any, a: Any, b: Any) -> Tensor:
+def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
     """``a`` where the condition holds, ``b`` elsewhere.
 
     Parameters

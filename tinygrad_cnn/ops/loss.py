@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
+    TensorLike,
     apply,
     as_array,
     as_setting,
@@ -211,8 +213,8 @@ CROSS_ENTROPY_INPUT = register(Op(
 
 
 @register_function()
-def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, weight: Any = None,
-                  reduction: str = "mean") -> Tensor:
+def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: float = 0.0,
+                  weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
     """The cross-entropy of softmax(logits) against the labels.
 
     loss[n] = −Σ_k weight[k] · t[n, k] · log softmax(logits)[n, k], where t is the label as a row of
@@ -266,8 +268,8 @@ def cross_entropy(logits: Any, labels: Any, *, label_smoothing: float = 0.0, wei
 
 
 @register_function()
-def nll_loss(log_probabilities: Any, labels: Any, *, weight: Any = None,
-             reduction: str = "mean") -> Tensor:
+def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
+             weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
     """The negative log-likelihood: `cross_entropy` for scores that are log-probabilities already.
 
     Parameters
@@ -322,7 +324,8 @@ def _reduce(terms: Tensor, reduction: str) -> Tensor:
 
 
 @register_function()
-def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor:
+def mse_loss(prediction: TensorLike, target: TensorLike, *,
+             reduction: str = "mean") -> Tensor:
     """The mean of (prediction − target)², over all entries.
 
     Parameters
@@ -356,7 +359,7 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
 
 
 @register_function()
-def binary_cross_entropy_with_logits(logits: Any, labels: Any, *,
+def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
                                      reduction: str = "mean") -> Tensor:
     """The cross-entropy of sigmoid(logits) against probabilities, without overflow.
 

@@ -1,6 +1,6 @@
 """Randomness: the default generator, and dropout.
 
-Random numbers are drawn at the public door; the op itself gets the mask as a setting and is pure.
+Random numbers are drawn in the public function: the op gets the mask as a setting and is pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, as_tensor
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
 from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels.elementwise import keep
@@ -99,7 +99,7 @@ DROPOUT = register(Op(
 
 
 @register_function()
-def dropout(x: Any, *, p: float = 0.5, training: bool = True,
+def dropout(x: TensorLike, p: float = 0.5, training: bool = True, *,
             rng: np.random.Generator | None = None,
             noise_shape: Sequence[int] | None = None) -> Tensor:
     """Set a share ``p`` of the entries to 0 and divide the others by 1 − p, in training.

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
 from tinygrad_cnn import checks
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
 from tinygrad_cnn.names import on_first_use
-from tinygrad_cnn.optim.optimizer import Optimizer, fraction, non_negative
+from tinygrad_cnn.optim.optimizer import Optimizer, State, fraction, non_negative
 from tinygrad_cnn.settings import Declared, setting, show
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR",
            "LRScheduler", "LambdaLR", "LinearLR", "LinearWarmup", "MultiStepLR", "OneCycleLR",
            "PolynomialLR", "ReduceLROnPlateau", "SequentialLR", "StepLR"]
+
+Loss = float | Tensor | None
 
 
 def _optimizer(owner: str, name: str, value: Any) -> Optimizer:
@@ -67,8 +70,7 @@ class LRScheduler(Declared):
     needs_loss: ClassVar[bool] = False
     optimizer: Optimizer = setting(_optimizer, shown="never")
 
-    def setup(self) -> None:
-        """Note the first rates, and set those of the first step."""
+    def _setup(self) -> None:
         self.steps = 0
         self._first = self._found = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._set()
@@ -81,7 +83,7 @@ class LRScheduler(Declared):
         """The rate after ``t`` steps of a group whose rate was ``first``."""
         raise NotImplementedError
 
-    def step(self, loss: Any = None) -> None:
+    def step(self, loss: Loss = None) -> None:
         """Go on to the next rate; call after the optimizer's step.
 
         Only a schedule with ``needs_loss`` reads the loss.  Groups that were added to the optimizer
@@ -111,7 +113,7 @@ class LRScheduler(Declared):
         rates = ", ".join(f"{group['lr']:.4g}" for group in self.optimizer.param_groups)
         return f"{self._owner}({show(self)}): lr {rates} after {self.steps} steps"
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything needed to go on as if the run had not stopped.
 
         ``"scheduler"``: the name of the class; ``"steps"``; ``"first"``: position of a group ->
@@ -120,7 +122,7 @@ class LRScheduler(Declared):
         return {"scheduler": self._owner, "steps": self.steps,
                 "first": {str(i): lr for i, lr in enumerate(self._first)}}
 
-    def load_state_dict(self, entries: Mapping[str, Any]) -> None:
+    def load_state_dict(self, entries: State) -> None:
         """Take over what `state_dict` gave; a state of another schedule is a `CheckpointError`."""
         owner = f"{self._owner}.load_state_dict"
         try:
@@ -140,7 +142,7 @@ class LRScheduler(Declared):
         self._first, self.steps = first, steps
         self._set()
 
-    def _load_more(self, owner: str, entries: Mapping[str, Any]) -> None:
+    def _load_more(self, owner: str, entries: State) -> None:
         """Check and take over what only some schedules keep."""
 
 
@@ -262,16 +264,14 @@ class LambdaLR(LRScheduler):
 class CosineAnnealingLR(LRScheduler):
     """lr = eta_min + (first − eta_min) / 2 · (1 + cos(π t / T_max)), then eta_min.
 
+    Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
+
     Parameters
     ----------
     T_max : int
         Steps from the first rate to the last.
     eta_min : float, default 0.0
         The last rate.
-
-    References
-    ----------
-    Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
 
     Examples
     --------
@@ -316,6 +316,8 @@ class OneCycleLR(LRScheduler):
     The rise ends at step pct_start · total_steps − 1, the fall at total_steps − 1, with the rate
     max_lr / (div_factor · final_div_factor), which then stays.
 
+    Smith & Topin, *Super-convergence*, arXiv:1708.07120.
+
     Parameters
     ----------
     max_lr : float, or a sequence with one for each group
@@ -331,10 +333,6 @@ class OneCycleLR(LRScheduler):
     momentum : (float, float), optional
         Cycle the momentum (or the first beta) against the rate: low at the peak, high at both ends;
         given as (low, high).  Left alone if not given.
-
-    References
-    ----------
-    Smith & Topin, *Super-convergence*, arXiv:1708.07120.
 
     Examples
     --------
@@ -354,8 +352,7 @@ class OneCycleLR(LRScheduler):
     momentum: tuple[float, float] | None = setting(
         lambda owner, name, value: _low_and_high(owner, value), default=None, kw_only=True)
 
-    def setup(self) -> None:
-        """Compare the settings with the groups."""
+    def _setup(self) -> None:
         groups = self.optimizer.param_groups
         rates: Any = self.max_lr if isinstance(self.max_lr, tuple) else [self.max_lr] * len(groups)
         if len(rates) != len(groups):
@@ -427,8 +424,7 @@ class SequentialLR(LRScheduler):
         lambda owner, name, value: list(value))
     milestones: Sequence[int] = setting(_milestones)
 
-    def setup(self) -> None:
-        """Let each part start from the rates before any of them was made."""
+    def _setup(self) -> None:
         parts, self.steps = self.schedulers, 0
         if len(parts) != len(self.milestones) + 1:
             raise SettingError(f"{self._owner}: {len(parts)} schedulers need one milestone fewer, "
@@ -452,7 +448,7 @@ class SequentialLR(LRScheduler):
         i = bisect_right(self.milestones, t)
         return self.schedulers[i].get_lr(t - (0, *self.milestones)[i], first)
 
-    def step(self, loss: Any = None) -> None:
+    def step(self, loss: Loss = None) -> None:
         """Take a step of the part whose turn it is, or begin the next part."""
         self.steps += 1
         part = self.schedulers[bisect_right(self.milestones, self.steps)]
@@ -461,12 +457,12 @@ class SequentialLR(LRScheduler):
         else:
             part.step(loss)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Its own steps, and under ``"schedulers"`` the state of each part by its position."""
         return super().state_dict() | {"schedulers": {
             str(i): part.state_dict() for i, part in enumerate(self.schedulers)}}
 
-    def _load_more(self, owner: str, entries: Mapping[str, Any]) -> None:
+    def _load_more(self, owner: str, entries: State) -> None:
         for i, part in enumerate(self.schedulers):
             part.load_state_dict(entries["schedulers"][str(i)])
 
@@ -486,6 +482,8 @@ class LinearWarmup(SequentialLR):
     For t ≤ warm_steps, lr = first · (start_factor + (1 − start_factor) · t / warm_steps); then the
     other schedule takes its steps.
 
+    Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
+
     Parameters
     ----------
     after : LRScheduler or Optimizer
@@ -494,10 +492,6 @@ class LinearWarmup(SequentialLR):
         Steps until the full rate.
     start_factor : float, default 0.1
         Share of the rate at the first step, from 0 to 1.
-
-    References
-    ----------
-    Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
 
     Examples
     --------
@@ -563,17 +557,16 @@ class ReduceLROnPlateau(LRScheduler):
     cooldown: int = setting(checks.integer, default=0, minimum=0)
     min_lr: float = setting(non_negative, default=0.0)
 
-    def setup(self) -> None:
-        """Begin to count."""
+    def _setup(self) -> None:
         self._best = math.inf if self.mode == "min" else -math.inf
         self._bad = self._resting = self._drops = 0
-        super().setup()
+        super()._setup()
 
     def get_lr(self, t: int, first: float) -> float:
         """The rate after the drops so far; ``t`` does not matter."""
         return max(first * self.factor ** self._drops, min(self.min_lr, first))
 
-    def step(self, loss: Any = None) -> None:
+    def step(self, loss: Loss = None) -> None:
         """Note a loss, or another measure, which is a number, and drop the rate if it is time."""
         value = math.nan if loss is None else float(loss)
         if math.isnan(value):
@@ -595,12 +588,12 @@ class ReduceLROnPlateau(LRScheduler):
         margin = 0.0 if math.isinf(self._best) else self.threshold * size
         return sign * value < sign * self._best - margin
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The best value, and the counts of bad steps, of steps to rest and of drops."""
         return super().state_dict() | {"best": self._best, "bad": self._bad,
                                        "resting": self._resting, "drops": self._drops}
 
-    def _load_more(self, owner: str, entries: Mapping[str, Any]) -> None:
+    def _load_more(self, owner: str, entries: State) -> None:
         counts = [checks.integer(owner, name, entries[name], minimum=0)
                   for name in ("bad", "resting", "drops")]
         best = float(entries["best"])

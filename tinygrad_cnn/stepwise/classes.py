@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,8 @@ __all__ = [
 
 WeightsAndBiases = tuple[Array | None, Array | None]        # or their gradients
 Gradients = Mapping[int, WeightsAndBiases]
+Answer = Array | tuple[Array | None, ...]                    # of an activation, of a layer
+T = TypeVar("T")
 
 
 class Step(Protocol):
@@ -57,7 +59,7 @@ class Step(Protocol):
     def __call__(self, X: Array) -> Array:
         """Compute the result and keep what ``grad`` needs."""
 
-    def grad(self, in_gradient: Array) -> Any:
+    def grad(self, in_gradient: Array) -> Answer:
         """Send the gradient of the result back."""
 
     def get_type(self) -> str:
@@ -81,7 +83,7 @@ class _Base:
         return None, None
 
 
-def kept(step: object, value: Any) -> Any:
+def kept(step: object, value: T | None) -> T:
     """What the last call kept, or an error if there was no call."""
     if value is None:
         raise GradientError(f"{type(step).__name__}: grad needs the input of a call, and this one "
@@ -381,8 +383,7 @@ class _Loss:
 
     def grad(self) -> Array:
         """The gradient of the last call's loss to its prediction."""
-        gradient: Array = kept(self, self._gradient)
-        return gradient
+        return kept(self, self._gradient)
 
 
 class CrossEntropy(_Loss):
@@ -551,7 +552,7 @@ class Dropout:
             self.scale = mask.astype(out.dtype) / (1 - self.p)
         return out * self.scale
 
-    def grad(self, in_gradient: Array) -> Any:
+    def grad(self, in_gradient: Array) -> Answer:
         """The wrapped step's ``grad`` of in_gradient · mask / (1 − p)."""
         scale = kept(self, self.scale)
         gradient = floats(in_gradient, op="dropout", name="in_gradient")
@@ -609,10 +610,11 @@ class Model:
         gradient = in_grad
         for index, component in reversed(list(enumerate(self.components))):
             answer = component.grad(gradient)
-            if component.get_type() == "activation":
+            if not isinstance(answer, tuple):               # of an activation
                 gradient = answer
                 continue
-            gradient, *own = answer
+            first, *own = answer
+            gradient = kept(component, first)
             if own != [None]:
                 grads[index] = (own[0], own[1])
         self.dX = gradient

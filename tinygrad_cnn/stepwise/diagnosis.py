@@ -10,16 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ["diagnose"]
+
+Mistake = Mapping[str, Any]
 
 # Wide enough for float32 and for figures copied from a printed page; a right figure is never so
 # close to a wrong one.
 RTOL, ATOL = 2e-5, 2e-8
 
 
-def diagnose(case: str, what: str, value: Any,
-             known_wrong: Sequence[Mapping[str, Any]]) -> str | None:
+def diagnose(case: str, what: str, value: ArrayLike,
+             known_wrong: Sequence[Mistake]) -> str | None:
     """Name the mistake that gives ``value`` where the right figure is another.
 
     Parameters

@@ -137,6 +137,8 @@ class Diagram:
     notes: tuple[str, ...] = ()
     opened: tuple[str, ...] = ()
     direction: str = "TB"                   # or LR
+    aspect: float = 0.0                     # width over height of the page, 0 for any
+    density: str = "normal"                 # or compact: a line for each card
 
     def backward(self) -> tuple[Edge, ...]:
         """The edges that carry a gradient, in the order in which the engine sent it."""
@@ -163,6 +165,7 @@ _MOST_SQUARES = 32
 _MOST_PARALLEL = 2                          # more values between two cards become one edge
 _MOST_WARNINGS = 3
 _HOT_SHARE = 0.25
+_LONGEST_TAG = 28                           # beside the title of a compact card
 _LEAST_FLOPS = 90_000                       # fewer are not worth a word
 _BADGES = {"input": "x", "label": "y", "loss": "L", "constant": "c"}
 _SHORT = {"batch_norm": "norm", "layer_norm": "norm", "conv2d": "conv"}
@@ -170,15 +173,36 @@ _SHORT = {"batch_norm": "norm", "layer_norm": "norm", "conv2d": "conv"}
 
 def draw(recording: Recording, *, level: str = "auto", color: str = "grad",
          scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
-         title: str | None = None, changes: Mapping[int, str] | None = None) -> Diagram:
+         title: str | None = None, direction: str = "TB", aspect: float = 0.0,
+         density: str = "normal", changes: Mapping[int, str] | None = None) -> Diagram:
     """Fold a recording and write its cards; settings and errors are those of `Figure`."""
-    if color not in COLORS:
-        raise VizError(f"graph: color {color!r} is unknown; choose from {', '.join(COLORS)}")
-    if scale not in ("decades", "fit"):
-        raise VizError(f"graph: scale {scale!r} is unknown; choose decades or fit")
+    for name, value, known in (("color", color, COLORS), ("scale", scale, ("decades", "fit")),
+                               ("direction", direction, ("TB", "LR")),
+                               ("density", density, ("normal", "compact"))):
+        if value not in known:
+            raise VizError(f"graph: {name} {value!r} is unknown; choose from {', '.join(known)}")
+    if aspect and not 0.1 <= aspect <= 10:
+        raise VizError(f"graph: aspect must be between 0.1 and 10, got {aspect}; 16/9 is a slide")
     opened = (open,) if isinstance(open, str) else tuple(open)
-    writer = _Writer(recording, level, opened, limit, color, scale, changes or {})
-    return writer.diagram(title or recording.title, opened)
+    writer = _Writer(recording, level, opened, limit, color, scale, changes or {},
+                     density == "compact")
+    drawn = writer.diagram(title or recording.title, opened)
+    drawn = replace(drawn, direction=direction, aspect=float(aspect), density=density)
+    return _compact(drawn) if density == "compact" else drawn
+
+
+def _compact(diagram: Diagram) -> Diagram:
+    """One line for each card, and no words on edges; findings stay."""
+    cards = []
+    for card in diagram.cards:
+        first = next((r.text for r in card.rows if r.kind == "text" and r.text), "")
+        parts = [p for p in first.split(" · ") if p != "stride 1" and not p.startswith("keeps")]
+        short = " · ".join([p for p in parts if p.startswith("loss")] or parts[:2])
+        tag = card.change or (short if len(short) <= _LONGEST_TAG else "")
+        cards.append(replace(card, tag=tag, rows=tuple(
+            r for r in card.rows if r.kind == "warning")))
+    return replace(diagram, cards=tuple(cards),
+                   edges=tuple(replace(e, text="") for e in diagram.edges))
 
 
 @dataclass
@@ -196,10 +220,10 @@ class _Unit:
 
 class _Writer:
     def __init__(self, recording: Recording, level: str, opened: tuple[str, ...], limit: int,
-                 color: str, scale: str, changes: Mapping[int, str]) -> None:
+                 color: str, scale: str, changes: Mapping[int, str], compact: bool) -> None:
         self.recording, self.color, self.changes = recording, color, changes
         self.entries = recording.entries
-        self.folding = fold(recording, level, open=opened, limit=limit)
+        self.folding = fold(recording, level, open=opened, limit=limit, compact=compact)
         self.ops = self.folding.ops
         self.names = entry_names(recording)
         self.readers: dict[int, list[int]] = {}
@@ -477,7 +501,9 @@ class _Writer:
         last = self.entries[unit.members[-1]]
         about = (title if title != path else "", path, f"{nodes} folded",
                  f"output {shape_text(last.shape)} {last.dtype}", last.source)
-        return Card(unit.id, "stack" if part.instances else "module", family, title, nodes, "",
+        kind = "stack" if part.instances else "loss" if last.role == "loss" else "module"
+        rows.insert(1, Row("text", last.note if kind == "loss" else ""))
+        return Card(unit.id, kind, family, title, nodes, _BADGES.get(kind, ""),
                     tuple(filter(None, rows)), path=path, about=tuple(filter(None, about)))
 
     def _flow(self, members: Sequence[int]) -> str:

@@ -8,7 +8,6 @@ import html as html_text
 import json
 import math
 import os
-import secrets
 import types
 import typing
 import warnings
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.files import open_file, write_atomically
 from tinygrad_cnn.viz import dot, html, svg, text, textbook
 from tinygrad_cnn.viz.capture import Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
@@ -32,6 +32,7 @@ _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
 _MOST_PIXELS = 30_000_000
 STYLES = ("auto", "cards", "textbook")
+MEDIA = {"slide": (30, 16 / 9, "auto"), "paper": (24, 0.0, "light"), "readme": (20, 1.0, "auto")}
 
 T = TypeVar("T")
 
@@ -48,6 +49,10 @@ class Settings(TypedDict, total=False):
     engine: str | None
     title: str | None
     style: str
+    direction: str
+    aspect: float
+    density: str
+    for_: str | None
 
 
 class Figure:
@@ -80,6 +85,14 @@ class Figure:
     style : str, default "auto"
         ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
         local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
+    direction : str, default "TB"
+        ``TB``, from top to bottom, or ``LR``, from left to right.
+    aspect : float, optional
+        Width over height of the page, as ``16/9``: rows are cut into columns to come near it.
+    density : str, default "normal"
+        ``compact`` gives each card one line, and edges no words.
+    for_ : str, optional
+        ``slide``, ``paper`` or ``readme``: compact, with a limit, an aspect and a theme for that.
     changes : mapping of int to str, optional
         ``added``, ``removed`` or ``changed`` for entries, in the picture of a difference.
     """
@@ -87,17 +100,27 @@ class Figure:
     def __init__(self, recording: Recording, *, level: str = "auto", color: str = "grad",
                  scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
                  theme: str = "auto", engine: str | None = None, title: str | None = None,
-                 style: str = "auto", changes: Mapping[int, str] | None = None) -> None:
+                 style: str = "auto", direction: str = "TB", aspect: float = 0.0,
+                 density: str = "normal", for_: str | None = None,
+                 changes: Mapping[int, str] | None = None) -> None:
+        if for_ is not None:
+            if for_ not in MEDIA:
+                raise VizError(f"graph: for_ {for_!r} is unknown; choose from {', '.join(MEDIA)}")
+            medium = MEDIA[for_]
+            limit = medium[0] if limit == 40 else limit
+            aspect, density = aspect or medium[1], "compact"
+            theme = medium[2] if theme == "auto" else theme
         for name, value, known in (("theme", theme, svg.THEMES), ("style", style, STYLES)):
             if value not in known:
                 raise VizError(f"graph: {name} {value!r} is unknown; "
                                f"choose from {', '.join(known)}")
-        alone = level == "auto" and color == "grad" and not changes and engine is None
+        alone = level == "auto" and color == "grad" and not (changes or engine or for_ or aspect)
         self._textbook = style == "textbook" or (style == "auto" and alone
                                                  and textbook.fits(recording))
         self.recording, self.theme, self.engine = recording, theme, engine
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
-                                       "limit": limit}
+                                       "limit": limit, "direction": direction,
+                                       "aspect": aspect, "density": density}
         self.diagram: Diagram = draw(recording, level=level, open=open, changes=changes,
                                      **self._style)
 
@@ -183,7 +206,7 @@ class Figure:
         if self._textbook:
             return textbook.drawn(self.recording, self.diagram.title, figure=self._id, theme=theme)
         found = dot.candidates(self.engine)
-        if len(found) > 1 and self._places.fits:
+        if len(found) > 1 and (self._places.fits or self.diagram.aspect):
             found = tuple(sorted(found, key=lambda e: e.name != "builtin"))
         for candidate in found:
             try:
@@ -271,25 +294,10 @@ def write_file(path: str | os.PathLike[str], content: Callable[[], str | bytes])
     A VizError says that the folder cannot be written, before the content is made, or why the disk
     refuses.
     """
-    target = Path(path)
-    folder = target.parent
-    if target.is_dir():
-        raise VizError(f"save: {target} is a folder; give a file name")
-    if not folder.is_dir():
-        raise VizError(f"save: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK):
-        raise VizError(f"save: the folder {folder} cannot be written; choose another")
-    made = content()
-    draft = target.with_name(f".{target.name[:40]}-{secrets.token_hex(6)}")
-    try:
-        with draft.open("xb") as file:
-            file.write(made.encode() if isinstance(made, str) else made)
-        os.replace(draft, target)
-    except OSError as error:
-        raise VizError(f"save: {target} cannot be written: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)
-    return target
+    with write_atomically(path, lambda text: VizError(f"save: {text}")) as file:
+        made = content()
+        file.write(made.encode() if isinstance(made, str) else made)
+    return Path(path)
 
 
 # ---- reading back --------------------------------------------------------------------------------
@@ -300,12 +308,12 @@ def load(path: str | os.PathLike[str], **settings: Unpack[Settings]) -> Figure:
     A VizError says that the file cannot be read, is too large, or holds no graph.
     """
     file = Path(path)
+    with open_file(file, lambda text: VizError(f"load: {text}")) as stream:
+        raw = stream.read(_LARGEST + 1)
+    if len(raw) > _LARGEST:
+        raise VizError(f"load: {file} is larger than {_LARGEST} bytes; no figure is")
     try:
-        if file.stat().st_size > _LARGEST:
-            raise VizError(f"load: {file} is larger than {_LARGEST} bytes; no figure is")
-        content = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise VizError(f"load: {file} cannot be read: {error.strerror}") from None
+        content = raw.decode()
     except UnicodeDecodeError:
         raise VizError(f"load: {file} is not text; load a .json, .svg or .html") from None
     if file.suffix.lower() == ".json":

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.viz import svg
-from tinygrad_cnn.viz.capture import Recording, is_placeholder, statistics
+from tinygrad_cnn.viz.capture import Recording, entry_names, is_placeholder, statistics
 from tinygrad_cnn.viz.diagram import Diagram, draw
 from tinygrad_cnn.viz.labels import (
     binary_size,
@@ -40,6 +40,7 @@ __all__ = ["embedded", "module_html", "page", "tensor_html"]
 
 _MOST_BYTES = 1_600_000                     # of pictures; the page stays below 2 MB
 _MOST_OPEN = 24
+_MOST_NAMES = 300                           # of one card, that a search finds
 _MOST_DRAWN = 20_000                        # entries in all pictures with an opened module
 _LEVELS = ("everything", "operators", "modules", "folded")
 _DARK = ("color-scheme:dark;--page:#0f1720;--ink:#e6edf3;--muted:#a3b3c2;--card:#1b2733;"
@@ -62,7 +63,7 @@ def page(recording: Recording, first: Diagram, carried: str, **settings: Any) ->
 
     ``first`` shows at the start; ``carried`` is the recording as JSON, for `load`, or empty.
     """
-    frames, data, size = [], [], 0
+    frames, data, size, names = [], [], 0, entry_names(recording)
     for k, state in enumerate(_states(recording, first, settings)):
         figure = f"v{k}"
         drawn = svg.drawn(state.diagram, layout(state.diagram), figure=figure, theme="light")
@@ -73,7 +74,7 @@ def page(recording: Recording, first: Diagram, carried: str, **settings: Any) ->
         picture = picture.replace('role="img"', 'role="group"', 1)
         hidden = " hidden" if k else ""
         frames.append(f'<div id="view-{figure}"{hidden}>{picture}</div>')
-        data.append(_facts(state, figure))
+        data.append(_facts(state, figure, names))
     return _assembled(first, frames, data, carried)
 
 
@@ -101,7 +102,7 @@ def _shown(diagram: Diagram) -> tuple[str, ...]:
     return tuple(c.title + c.tag for c in diagram.cards)
 
 
-def _facts(state: _State, figure: str) -> dict[str, Any]:
+def _facts(state: _State, figure: str, names: list[str]) -> dict[str, Any]:
     d = state.diagram
     return {
         "name": clean(state.name, 200), "home": state.home, "figure": figure,
@@ -109,6 +110,8 @@ def _facts(state: _State, figure: str) -> dict[str, Any]:
         "subtitle": clean(d.subtitle, 300),
         "cards": [{"id": c.id, "title": clean(c.title), "path": clean(c.path, 150),
                    "about": [clean(a, 160) for a in c.about],
+                   "inside": [clean(names[i], 150) for i in c.entries[:_MOST_NAMES]]
+                   if len(c.entries) > 1 else [],
                    "warnings": [clean(w, 160) for w in c.warnings]} for c in d.cards],
         "edges": [{"id": e.id, "source": e.source, "target": e.target, "gradient": e.gradient,
                    "step": e.step} for e in d.edges]}
@@ -132,7 +135,7 @@ def _assembled(first: Diagram, frames: list[str], data: list[dict[str, Any]],
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{title}</title><style>{style}</style></head>
-<body><header>
+<body><header><h1>{title}</h1>
 <input id="find" type="search" placeholder="search ( / )" aria-label="search cards">
 <span id="hits" role="status"></span>
 <span class="bar" role="group" aria-label="how much is folded">{buttons}</span>

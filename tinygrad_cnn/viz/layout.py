@@ -6,7 +6,8 @@ no package, takes n log n time, and gives the same whole pixels on every machine
 The trunk runs from the output back through the deepest input.  A card's row is its depth;
 parameters stand beside their reader.  What is off the trunk takes the nearest free lane on the
 right; an edge that jumps over rows takes a lane on the left.  Horizontal pieces run between rows,
-never over cards.
+never over cards.  From left to right, the same is done with all sizes turned; for a wide page, the
+rows are cut into columns side by side.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _LABEL_ROOM = 34                            # height between rows that edge labe
 _BOX_PAD, _BOX_TITLE = 16, 30
 MARGIN = 32
 _MOST_LANES = 3
+_MOST_COLUMNS = 6
 ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21}
 
 
@@ -100,7 +102,7 @@ class Layout:
 
 
 def layout(diagram: Diagram) -> Layout:
-    """Give every card, module and edge of a diagram its place.
+    """Give every card, module and edge of a diagram its place, in its direction and aspect.
 
     Every edge of the diagram goes from an earlier card to a later one.
     """
@@ -188,7 +190,10 @@ class _Way:
 class _Builder:
     def __init__(self, diagram: Diagram) -> None:
         self.diagram = diagram
-        sizes = {c.id: measure(c) for c in diagram.cards}
+        self.turned, compact = diagram.direction == "LR", diagram.density == "compact"
+        self.gap = 16 if compact else 30    # between rows without labels
+        sizes = {c.id: (h, w) if self.turned else (w, h)
+                 for c in diagram.cards for w, h in [measure(c)]}
         self.blocks = {c.id: _Block(c, *sizes[c.id]) for c in diagram.cards if not c.beside}
         for c in diagram.cards:
             if c.beside:
@@ -200,7 +205,12 @@ class _Builder:
         self.cards: dict[str, Box] = {}
         self.label_width = {e.id: math.ceil(max(
             _text_width(e.text, EDGE_SIZE),
-            width("grad " + e.gradient, SMALL_SIZE) if e.gradient else 0)) for e in diagram.edges}
+            width("grad " + e.gradient, SMALL_SIZE) if e.gradient and e.text else 0))
+            for e in diagram.edges}
+        self.room = _LABEL_ROOM             # for the label of an edge, along the way it goes
+        if self.turned:
+            self.room = max(self.label_width.values(), default=0) + 10
+            self.label_width = {name: 34 if w else 0 for name, w in self.label_width.items()}
 
     def place(self) -> Layout:
         if not self.blocks:
@@ -211,9 +221,14 @@ class _Builder:
         self._heights(ways)
         for block in self.blocks.values():
             self._set(block)
-        groups, unboxed = self._groups()
         routes = [*self._side_routes(), *map(self._route, ways)]
-        return self._shifted(groups, unboxed, routes)
+        if self.diagram.aspect:
+            routes = self._wrapped(routes)
+        if self.turned:
+            self.cards = {name: Box(b.y, b.x, b.h, b.w) for name, b in self.cards.items()}
+            routes = [Route(r.edge, tuple((y, x) for x, y in r.points),
+                            (r.label[1] - 11, r.label[0] - 29)) for r in routes]
+        return self._shifted(*self._groups(), routes)
 
     # ---- rows and lanes
     def _rows(self) -> None:
@@ -329,10 +344,11 @@ class _Builder:
             tall[block.row] = max(tall[block.row], block.height)
         spans = self._group_rows()
         opens, closes = [0] * self.rows, [0] * self.rows
+        self.opens = opens
         for first, last in spans.values():
             opens[first] += 1
             closes[last] += 1
-        labelled = [False] * self.rows
+        labelled = self.labelled = [False] * self.rows
         for way in ways:
             if way.edge.text:
                 labelled[way.source.row] = True
@@ -344,7 +360,7 @@ class _Builder:
             self.top[r] = y
             y += tall[r] + closes[r] * _BOX_PAD
             self.channel[r] = y
-            y += (_LABEL_ROOM if labelled[r] else 18) + 9 * self.slots[r] + 12
+            y += (self.room + 12 if labelled[r] else self.gap) + 9 * self.slots[r]
 
     def _set(self, block: _Block) -> None:
         middle = self.top[block.row] + self.tall[block.row] // 2
@@ -442,7 +458,56 @@ class _Builder:
         return (way.from_x + 9, self.channel[way.source.row] + 17), "start"
 
     def _slot_y(self, row: int, slot: int) -> int:
-        return self.channel[row] + _LABEL_ROOM - 4 + 9 * slot
+        labelled = self.room if self.labelled[row] else self.gap - 12
+        return self.channel[row] + labelled - 4 + 9 * slot
+
+    # ---- columns side by side
+    def _wrapped(self, routes: list[Route]) -> list[Route]:
+        """Cut the rows into columns, so that the page comes near its aspect; no module is cut."""
+        xs = [x for b in self.cards.values() for x in (b.x, b.right)]
+        xs += [x for r in routes for x, _ in r.points]
+        left, wide, tall = min(xs), max(xs) - min(xs) + 76, self.channel[-1]
+        aspect = self.diagram.aspect
+        wanted = 1 / aspect if self.turned else aspect
+        spans = self._group_rows().values()
+        free = [r for r in range(self.rows - 1) if not any(a <= r < b for a, b in spans)]
+
+        def cuts(k: int) -> list[int]:
+            near = (min(free, key=lambda r: abs(self.channel[r] - tall * n / k))
+                    for n in range(1, k))
+            return sorted(set(near))
+
+        def misses(k: int) -> float:
+            starts = [0, *(self.top[r + 1] for r in cuts(k)), tall]
+            high = max(b - a for a, b in zip(starts, starts[1:], strict=False)) + 60
+            return abs(math.log((len(starts) - 1) * wide / high / wanted))
+
+        places = cuts(min(range(1, _MOST_COLUMNS + 1 if free else 2), key=misses))
+        ends = [self.top[r + 1] - 6 - self.opens[r + 1] * (_BOX_TITLE + 4) for r in places]
+
+        def column(y: int) -> int:
+            return sum(y > end for end in ends)
+
+        def moved(x: int, y: int, c: int) -> tuple[int, int]:
+            return x + c * wide, y - (ends[c - 1] - 34 if c else 0)
+
+        self.cards = {name: Box(*moved(b.x, b.y, column(b.y)), b.w, b.h)
+                      for name, b in self.cards.items()}
+        slots, out = [0] * len(ends), []
+        for route in routes:
+            points = [moved(*route.points[0], column(route.points[0][1]))]
+            for (_, before), (x, y) in zip(route.points, route.points[1:], strict=False):
+                for c in range(column(before), column(y)):      # down, across and up again
+                    slots[c] += 1
+                    gutter = left + (c + 1) * wide - 14 - 7 * slots[c]
+                    low = moved(x, ends[c], c)[1] + 5 * slots[c]
+                    high = moved(x, ends[c], c + 1)[1] - 5 * slots[c]
+                    points += [(x + c * wide, low), (gutter, low), (gutter, high),
+                               (x + (c + 1) * wide, high)]
+                points.append(moved(x, y, column(y)))
+            label = moved(*route.label, column(route.label[1]))
+            out.append(Route(route.edge, _simplified(points), label, route.anchor))
+        return out
 
     def _shifted(self, groups: dict[str, Box], unboxed: tuple[str, ...],
                  routes: list[Route]) -> Layout:
@@ -453,12 +518,14 @@ class _Builder:
             w = self.label_width[route.edge]
             if w:
                 xs.append(route.label[0] + (w if route.anchor == "start" else -w))
+        ys = [y for route in routes for _, y in route.points]
         low, high = min([bodies.x, *xs]), max([bodies.right, *xs])
+        first, last = min([bodies.y, *ys]), max([bodies.bottom, *ys])
         placed = Layout(0, 0, self.cards, {g.id: groups[g.id] for g in self.diagram.groups
                                            if g.id in groups}, tuple(routes),
                         max(block.lane for block in self.blocks.values()), unboxed)
-        return placed.moved(MARGIN - low, MARGIN - bodies.y, high - low + 2 * MARGIN,
-                            bodies.h + 2 * MARGIN)
+        return placed.moved(MARGIN - low, MARGIN - first, high - low + 2 * MARGIN,
+                            last - first + 2 * MARGIN)
 
 
 def _bounds(boxes: list[Box], least: int, *, pad: int = _BOX_PAD, title: int = _BOX_TITLE) -> Box:

@@ -4,12 +4,12 @@ const states = JSON.parse(document.getElementById("states").textContent);
 const el = id => document.getElementById(id);
 const views = new Map(states.map(s => [s.name, Object.assign(s, prepared(s))]));
 const STEP = 350;                                        // milliseconds of one backward step
-let now, timer = 0, kept = null, moved = false;
+let now, timer = 0, kept = null, moved = false, travel = 0;
 
 function prepared(s) {
   const frame = el("view-" + s.figure), cards = new Map(), up = new Map(), down = new Map();
   for (const c of s.cards) {
-    const text = [c.title, ...c.about, ...c.warnings].join(" ").toLowerCase();
+    const text = plain([c.title, ...c.about, ...c.warnings, ...c.inside].join(" "));
     cards.set(c.id, { ...c, text, node: el(s.figure + "-" + c.id) });
   }
   for (const e of s.edges) {
@@ -18,6 +18,10 @@ function prepared(s) {
     (down.get(e.source) || down.set(e.source, []).get(e.source)).push(e);
   }
   return { frame, cards, up, down, svg: frame.querySelector("svg"), full: null };
+}
+
+function plain(words) {                                  // one spelling of a path
+  return words.toLowerCase().replaceAll("[", ".").replaceAll("]", "");
 }
 
 function reach(start, links, end) {                       // a walk with a stack of its own
@@ -48,7 +52,11 @@ function button(text, action) {
 function overview() {
   const parts = [line("h2", now.title), ...now.subtitle.split(" · ").map(t => line("p", t))];
   for (const c of now.cards.values())
-    for (const w of c.warnings) parts.push(line("p", "! " + c.title + ": " + w, "warn"));
+    for (const w of c.warnings) {
+      const link = button("! " + c.title + ": " + w, () => { kept = c.id; rest(); center(c.id); });
+      link.className = "warn";
+      parts.push(link);
+    }
   parts.push(line("p", "Hover or focus a card to light its paths; click keeps them. " +
     "Enter opens a module. Keys: / search, + − 0 zoom, Esc clear.", "hint"));
   el("facts").replaceChildren(...parts);
@@ -80,7 +88,7 @@ function rest() {                                         // what shows when not
 }
 function search() {
   clear();
-  const words = el("find").value.trim().toLowerCase();
+  const words = plain(el("find").value.trim());
   el("hits").textContent = "";
   if (!words) return [];
   const found = [...now.cards.values()].filter(c => c.text.includes(words));
@@ -104,28 +112,39 @@ function start() {                                        // all of it, or its t
 }
 function zoom(k, cx, cy) {
   moved = true;
-  const b = box(), r = now.svg.getBoundingClientRect(), s = Math.max(b.width / r.width, b.height / r.height);
+  const b = box(), full = now.full.width;
+  k = Math.min(Math.max(k, full / 12 / b.width), full * 4 / b.width);
+  const r = now.svg.getBoundingClientRect(), s = Math.max(b.width / r.width, b.height / r.height);
   const mx = b.x + b.width / 2 + (cx === undefined ? 0 : (cx - r.x - r.width / 2) * s);
   const my = b.y + b.height / 2 + (cy === undefined ? 0 : (cy - r.y - r.height / 2) * s);
   set(mx - (mx - b.x) * k, my - (my - b.y) * k, b.width * k, b.height * k);
 }
-function center(id) {
+function center(id, close = true) {                       // close: at the size of reading
   moved = true;
   const n = now.cards.get(id).node.getBoundingClientRect(), inverse = now.svg.getScreenCTM().inverse();
   const p = new DOMPoint(n.x + n.width / 2, n.y + n.height / 2).matrixTransform(inverse);
-  const r = now.svg.getBoundingClientRect();
-  set(p.x - r.width / 2, p.y - r.height / 2, r.width, r.height);
+  const { width: w, height: h } = close ? now.svg.getBoundingClientRect() : box();
+  set(p.x - w / 2, p.y - h / 2, w, h);
+}
+function follow(id) {                                     // a card that is out of the window comes into it
+  const n = now.cards.get(id).node.getBoundingClientRect(), r = now.svg.getBoundingClientRect();
+  if (n.top < r.top || n.bottom > r.bottom || n.left < r.left || n.right > r.right) center(id, false);
 }
 
 // ---- the backward pass: gradients appear in the order in which the engine sent them
 function backward(k) {
-  const total = now.backward.length, lit = new Set(now.backward.slice(0, k).map(e => e.id));
-  const sources = new Set(now.backward.slice(0, k).flatMap(e => [e.source, e.target]));
-  const playing = k > 0;
-  for (const e of now.edges) e.node.classList.toggle("waiting", playing && !lit.has(e.id));
-  for (const c of now.cards.values()) c.node.classList.toggle("waiting", playing && !sources.has(c.id));
+  const total = now.backward.length, last = now.backward[k - 1];
+  if (k > 1 && k === now.shown + 1)                       // one step on: nothing else changes
+    for (const node of [last.node, now.cards.get(last.source).node, now.cards.get(last.target).node])
+      node.classList.remove("waiting");
+  else if (k || now.shown) {
+    const lit = new Set(now.backward.slice(0, k).flatMap(e => [e.id, e.source, e.target]));
+    for (const e of now.edges) e.node.classList.toggle("waiting", k > 0 && !lit.has(e.id));
+    for (const c of now.cards.values()) c.node.classList.toggle("waiting", k > 0 && !lit.has(c.id));
+  }
+  now.shown = k;
   el("step").value = k;
-  const last = now.backward[k - 1];
+  if (last) follow(last.source);
   el("where").textContent = last ? k + "/" + total + "  " + now.cards.get(last.target).title + " → " +
     now.cards.get(last.source).title + "  grad " + last.gradient : "";
 }
@@ -162,12 +181,12 @@ for (const v of views.values()) {
     const open = () => { if (c.path && views.has("open " + c.path)) show("open " + c.path); };
     c.node.setAttribute("tabindex", "0");
     c.node.setAttribute("role", "button");
-    c.node.setAttribute("aria-label", [c.title, ...c.warnings].join(", "));
+    c.node.setAttribute("aria-label", [...c.node.querySelectorAll("text")].map(t => t.textContent).join(" "));
     c.node.addEventListener("pointerenter", () => { if (!timer && !kept) trace(c.id); });
     c.node.addEventListener("pointerleave", () => { if (!timer && !kept) rest(); });
-    c.node.addEventListener("focus", () => { if (!timer && !kept) trace(c.id); });
+    c.node.addEventListener("focus", () => { if (c.node.matches(":focus-visible")) follow(c.id); if (!timer && !kept) trace(c.id); });
     c.node.addEventListener("blur", () => { if (!timer && !kept) rest(); });
-    c.node.addEventListener("click", () => { kept = kept === c.id ? null : c.id; rest(); });
+    c.node.addEventListener("click", () => { if (travel > 4) return; kept = kept === c.id ? null : c.id; rest(); });
     c.node.addEventListener("dblclick", open);
     c.node.addEventListener("keydown", e => {
       if (e.key === "Enter") open();
@@ -181,7 +200,7 @@ for (const v of views.values()) {
     else b.x += e.deltaY;
   }, { passive: false });
   let drag = null;
-  v.svg.addEventListener("pointerdown", e => { drag = [e.clientX, e.clientY]; });
+  v.svg.addEventListener("pointerdown", e => { drag = [e.clientX, e.clientY]; travel = 0; });
   addEventListener("pointerup", () => { drag = null; });
   v.svg.addEventListener("pointermove", e => {
     if (!drag) return;
@@ -189,6 +208,7 @@ for (const v of views.values()) {
     const b = box(), r = v.svg.getBoundingClientRect(), s = Math.max(b.width / r.width, b.height / r.height);
     b.x -= (e.clientX - drag[0]) * s;
     b.y -= (e.clientY - drag[1]) * s;
+    travel += Math.abs(e.clientX - drag[0]) + Math.abs(e.clientY - drag[1]);
     drag = [e.clientX, e.clientY];
   });
 }
@@ -197,7 +217,10 @@ for (const b of document.querySelectorAll("[data-state]")) b.addEventListener("c
 el("find").addEventListener("input", () => { kept = null; search(); });
 el("find").addEventListener("keydown", e => {
   const found = e.key === "Enter" ? search() : [];
-  if (found.length) center(found[0].id);
+  if (!found.length) return;
+  const c = found[0], folded = !plain(c.title).includes(plain(el("find").value.trim())) && "open " + c.path;
+  if (folded && views.has(folded)) { show(folded); return search().slice(0, 1).forEach(f => center(f.id)); }
+  center(c.id);
 });
 el("play").addEventListener("click", play);
 el("step").addEventListener("input", () => { stop(); backward(Number(el("step").value)); });

@@ -43,10 +43,14 @@ def drawn(diagram: Diagram, places: Layout, *, figure: str = "f1", theme: str = 
     ``label`` is what a screen reader says, by default title and subtitle.
     """
     title, subtitle = clean(diagram.title), clean(diagram.subtitle, 200)
-    heading = max(width(title, _TITLE, bold=True), width(subtitle, _SUBTITLE))
     legend, _ = _legend(diagram, 0, 0)
+    if diagram.density == "compact":        # what is wider than the graph gives way
+        legend = legend if legend + 40 <= places.width else 0.0
+        while " · " in subtitle and width(subtitle, _SUBTITLE) + 40 > places.width:
+            subtitle = subtitle.rpartition(" · ")[0]
+    heading = max(width(title, _TITLE, bold=True), width(subtitle, _SUBTITLE))
     w = math.ceil(max(places.width, heading + 40, legend + 40))
-    below, bottom = _HEAD + places.height, 15 + 2 * _LEGEND_ROW
+    below, bottom = _HEAD + places.height, (15 + 2 * _LEGEND_ROW) * (legend > 0)
     places = places.moved((w - places.width) // 2, _HEAD - 24, w, places.height)
     pieces = [
         _piece(figure, "heading", "heading", "",
@@ -54,7 +58,7 @@ def drawn(diagram: Diagram, places: Layout, *, figure: str = "f1", theme: str = 
                + _text(w / 2, 70, subtitle, _SUBTITLE, "muted", anchor="middle")),
         *(_piece(figure, *parts) for parts in _body(diagram, places)),
         _piece(figure, "legend", "legend", "legend",
-               _legend(diagram, w / 2 - legend / 2, below - 24)[1])]
+               _legend(diagram, w / 2 - legend / 2, below - 24)[1] if legend else "")]
     return element(w, below + bottom + 8, pieces, figure=figure, theme=theme, css=css,
                    label=label or f"{diagram.title}: {diagram.subtitle}")
 
@@ -393,7 +397,7 @@ def rasterized(svg: str, form: str, *, dpi: int = 144) -> bytes:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, w), ylim=(h, 0))
         axes.axis("off")
-        draw = _painter(axes)
+        draw = _painter(axes, 0.88 if fonts[:1] == ["DejaVu Sans"] else 1.0)    # a wide font
         for order, element in enumerate(root.iter()):
             draw(element.tag.rpartition("}")[2], element.attrib, element.text or "", order)
         out = io.BytesIO()
@@ -401,7 +405,7 @@ def rasterized(svg: str, form: str, *, dpi: int = 144) -> bytes:
     return out.getvalue()
 
 
-def _painter(axes: Any) -> Callable[[str, dict[str, str], str, int], None]:
+def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, int], None]:
     """A function that draws one element of an SVG that this module wrote."""
     from matplotlib import patches
     from matplotlib.path import Path
@@ -428,8 +432,8 @@ def _painter(axes: Any) -> Callable[[str, dict[str, str], str, int], None]:
             axes.add_patch(patches.PathPatch(path, capstyle="butt", **look))
         elif tag == "text" and text.strip():
             axes.text(float(a["x"]), float(a["y"]), text, color=a["fill"], zorder=order,
-                      fontsize=float(a["font-size"]) * _POINT, va="baseline", parse_math=False,
-                      fontweight=a.get("font-weight", "normal"),
+                      fontsize=float(a["font-size"]) * _POINT * narrow, va="baseline",
+                      parse_math=False, fontweight=a.get("font-weight", "normal"),
                       ha={"start": "left", "middle": "center", "end": "right"}[
                           a.get("text-anchor", "start")])
 

@@ -106,37 +106,55 @@ def frame(x, at, h, w, c, out, rows, columns, top, left):
         clear(out, begin + last * c, run - last * c)
 
 
-@compiled(fastmath={"reassoc"})
+@compiled(fastmath={"reassoc", "contract"})
 def square(x):
     """Σ x², in any order, so that it fills vectors."""
     total = x.dtype.type(0)
     for k in range(len(x)):
-        value = x[k]
-        total += value * value
+        total += x[k] * x[k]
     return total
 
 
 @compiled
-def uneven(x, rows, row, width, window):
-    """Whether an entry of a strip is far above the rest, or not finite: see ``outliers``."""
-    squares = np.empty(rows, np.float64)
-    most, least, zeros = 0.0, np.inf, 0
+def carry(squares, rows, step):
+    """Keep what the next strip, ``step`` rows further, shares with this one; how many rows."""
+    for i in range(rows - step):
+        squares[i] = squares[i + step]
+    return rows - step
+
+
+@compiled
+def uneven(x, rows, row, width, window, squares, known):
+    """Whether an entry of a strip is far above the rest, or not finite: see ``outliers``.
+
+    ``squares`` has a place for each row, and holds those of the first ``known`` rows.
+    """
+    most, least, tame = np.float32(0), np.float32(np.inf), True
     for i in range(rows):
-        squares[i] = square(x[i * row:(i + 1) * row])
-        if not squares[i] <= LARGEST:
-            return True
-        most = max(most, squares[i])
-        if squares[i] > 0:
-            least = min(least, squares[i])
-        else:
-            zeros += 1
-    if most <= SPREAD / width * least:
-        return False
-    squares.sort()
-    top = 0.0
+        if i >= known:
+            squares[i] = square(x[i * row:(i + 1) * row])
+        value = squares[i]
+        tame &= value <= LARGEST
+        most = max(most, value)
+        least = min(least, value if value > 0 else np.float32(np.inf))
+    if not tame:
+        return True
+    if most <= SPREAD / width * least or seen(squares, rows, most * row / SPREAD, window):
+        return False                                # an entry is less than its row
+    top = np.float32(0)
     for k in range(rows * row):
         top = max(top, abs(x[k]))
-    return not top * top <= SPREAD / row * squares[zeros + min((rows - zeros - 1) // 2, window - 1)]
+    return not seen(squares, rows, top * top * row / SPREAD, window)
+
+
+@compiled
+def seen(squares, rows, least, window):
+    """Whether of what is not zero, a window sees so much at least, or the lower median is more."""
+    zeros, below = 0, 0
+    for i in range(rows):
+        zeros += squares[i] == 0
+        below += 0 < squares[i] < least
+    return below <= min((rows - zeros - 1) // 2, window - 1)
 
 
 @cache
@@ -244,13 +262,16 @@ def correlate_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n:
         oh, ow, o = out
         kh, length, step = filters
         line, row, strips = columns * c, ow * o, -(-oh // m)
+        squares, before = np.empty(n, np.float32), 0
         for begin in range(low, high, group):
             end = min(high, begin + group)
             for unit in range(begin, end):
                 i, strip = unit // strips, min(unit % strips * m, oh - m)
                 frame(x, i * h * wide * c, h, wide, c, space, n, columns, strip - origin[0],
                       -origin[1])
-                bad[unit] = uneven(space, n, line, columns, kh)
+                known = carry(squares, n, strip - before) if unit > low and strip else 0
+                bad[unit] = uneven(space, n, line, columns, kh, squares, known)
+                before = strip
                 combine(n, wide_n, width, pixels, (unit - begin) * n * line, line, to_products, n,
                         space, 0, line, line, n, zeros, 0)
             for k in range(n):
@@ -291,6 +312,7 @@ def weight_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n: in
         kh, length, step = filters
         line, row, strips = columns * c, ow * o, -(-oh // m)
         lines = -(-length // rows) * rows
+        squares, of_results = np.empty(n, np.float32), np.empty(m, np.float32)
         for begin in range(low, high, group):
             end = min(high, begin + group)
             for unit in range(begin, end):
@@ -298,7 +320,9 @@ def weight_strips(rows: int, vectors: int, width: int, tail: bool, m: int, n: in
                 rest, at = min(m, oh - strip), (i * oh + strip) * row
                 frame(x, i * h * wide * c, h, wide, c, space, n, columns, strip - origin[0],
                       -origin[1])
-                if uneven(space, n, line, columns, kh) or uneven(g[at:], rest, row, ow, m):
+                known = carry(squares, n, m) if unit > low and strip else 0
+                if (uneven(space, n, line, columns, kh, squares, known)
+                        or uneven(g[at:], rest, row, ow, m, of_results, 0)):
                     return False
                 combine(n, wide_n, width, pixels, place * line, line, to_products, n, space, 0,
                         line, line, n, zeros, 0)
