@@ -277,12 +277,11 @@ def derived(op: Op, samples: Sequence[Sample], rng: np.random.Generator,
             yield from _first_that_runs(op, plain, way, rng)
         every = [(base, size) for base in plain for size in (1, 3, 65, 0)]
         for base, size in every if few else [every[int(rng.integers(len(every)))]]:
-            several = _one_axis(op, base, size, rng)
-            yield from several if few else islice(several, 1)
+            yield from islice(_one_axis(op, base, size, rng), None if few else 1)
     if number and usable:
-        several = list(_VALUES.items())
-        for name, change in several if few else [several[i] for i in
-                                                 rng.permutation(len(several))[:2]]:
+        order = rng.permutation(len(_VALUES))
+        for i in order if few else order[:2]:
+            name, change = list(_VALUES.items())[i]
             base = usable[int(rng.integers(len(usable)))]
             sample = _with_values(base, name, change, rng)
             if sample is not None and _runs(op, sample):

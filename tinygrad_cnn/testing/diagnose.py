@@ -306,7 +306,7 @@ def swapped(e: Jacobians) -> Diagnosis | None:
     """What another input should get."""
     for i in e.here.wanted:
         if i != e.k and e.here.arrays[i].shape == e.shape and e.same(e.got, e.here.matrix(i)) \
-                and not e.same(e.right, e.here.matrix(i)):
+                and not np.array_equal(e.here.arrays[i], e.x):
             return "swapped", (f"swapped: {e.here.subject.inputs[e.k]} gets the cotangent of "
                                f"{e.here.subject.inputs[i]}")
     return None
@@ -340,7 +340,8 @@ def not_linear(e: Jacobians) -> Diagnosis | None:
     whole = e.here.subject.pull(e.here.arrays, ct)[e.k]
     if e.offset.any() or whole is None:
         return None
-    off = np.abs(whole.reshape(-1) - ct.reshape(-1) @ e.got)[~e.here.kinked(e.k).reshape(-1)]
+    off = np.abs(whole.reshape(-1) - ct.reshape(-1) @ e.got)
+    off = off[~e.here.kinked(e.k).reshape(-1)]
     if (off > 0.01 * (np.abs(ct).reshape(-1) @ np.abs(e.got)).max(initial=0)).any():
         return "not linear", "the result is not linear in the cotangent"
     return None
@@ -658,7 +659,7 @@ def overwritten(e: Jacobians) -> Diagnosis | None:
     several, wrong = there.sum(axis=0) > 1, e.wrong.any(axis=0)
     if wrong.any() and not (wrong & ~several).any() and not (kept & e.wrong).any() \
             and ((kept.sum(axis=0)[wrong] == 1).all() or (e.wrong_rows & ~e.silent).any()) \
-            and kept.any(axis=0)[several].all():
+            and bool((kept.sum(axis=0) > 0)[several].all()):
         return "overwritten", ("overwritten overlaps: where several outputs meet in one entry only "
                                "one contribution is kept, use += instead of =")
     return None
