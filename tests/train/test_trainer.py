@@ -80,7 +80,7 @@ class Siamese(nn.Module):
         self.fc = nn.Linear(16, 2, rng=np.random.default_rng(0))
 
     def forward(self, left, right):
-        a, b = (self.fc(tc.flatten(x)) for x in (left, right))
+        a, b = (self.fc(tc.flatten(x, 1)) for x in (left, right))
         return a, ((a - b) ** 2).sum(axis=1)
 
 
