@@ -35,7 +35,7 @@ from tinygrad_cnn.core.tensor import (
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["apply", "binary", "custom_op", "make_function", "unary"]
+__all__ = ["apply", "as_tensors", "binary", "custom_op", "make_function", "unary"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,8 +48,11 @@ _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have t
 _HERE = globals()                                       # and those of a + 2.0 these too
 
 
-def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
-    """All inputs as tensors of one dtype, or an error that names the odd one."""
+def as_tensors(op: Any, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    """All inputs as tensors of one dtype, or an error that names the odd one.
+
+    ``op`` is an `Op`, or has its fields of that sense: a function that is composed of ops.
+    """
     inputs = tuple(map(with_own_dtype, inputs))
     _refuse_other_dtypes(op, inputs)
     dtype, stepping = _common_dtype(inputs)
@@ -73,7 +76,7 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
-def _refuse_other_dtypes(op: Op, inputs: tuple[Any, ...]) -> None:
+def _refuse_other_dtypes(op: Any, inputs: tuple[Any, ...]) -> None:
     """Refuse an array in whose dtype no tensor can be, where no float tensor decides."""
     if any(isinstance(x, Tensor) and x._data.dtype.kind in "fc" for x in inputs):
         return
@@ -212,7 +215,7 @@ def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
             arrays.append(None)
             shapes.append(None)
         else:                                   # the ones before it may be of another dtype
-            return _read(op, _as_tensors(op, inputs), again=True)
+            return _read(op, as_tensors(op, inputs), again=True)
     return inputs, arrays, tuple(shapes), dtype, tracked
 
 

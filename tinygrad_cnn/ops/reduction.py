@@ -30,7 +30,7 @@ from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.shape import RESHAPE, reshape, transpose
 from tinygrad_cnn.shapes import Axis, Shape, reduced
 
-__all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
+__all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to"]
 
 Axes = tuple[int, ...]
 F = TypeVar("F", bound=Callable[..., Any])
