@@ -675,6 +675,7 @@ MODULES_OF_TORCH: dict[Any, dict[str, Any]] = {
     nn.LeakyReLU: {"LeakyReLU": (lambda negative_slope=0.01: nn.LeakyReLU(negative_slope),
                                  as_it_is)},
     nn.ELU: {"ELU": (nn.ELU, as_it_is)},
+    nn.GELU: {"GELU": (nn.GELU, as_it_is)},
     nn.SiLU: {"SiLU": (nn.SiLU, as_it_is)},
     nn.Softplus: {"Softplus": (make_softplus, as_it_is)},
     nn.Tanh: {"Tanh": (nn.Tanh, as_it_is)},
@@ -692,9 +693,13 @@ MODULES_OF_TORCH: dict[Any, dict[str, Any]] = {
 }
 
 MODULES_WITHOUT_JUDGE = {
-    nn.GELU: "all samples are of the form with the error function; the op is judged above",
     nn.Flatten: "not in the database", nn.Identity: "not in the database",
-    nn.Dropout: "not in the database: it draws random numbers",
+    **dict.fromkeys((nn.Dropout, nn.Dropout1D, nn.Dropout2D, nn.DropPath),
+                    "not in the database: it draws random numbers"),
+    **dict.fromkeys((nn.Lambda, nn.Unflatten, nn.SeparableConv2D, nn.ModuleDict, nn.ParameterList),
+                    "not in the database"),
+    **dict.fromkeys((nn.Conv1D, nn.ConvTranspose1D, nn.MaxPool1D, nn.AvgPool1D),
+                    "its layer of two dimensions at height 1; tests/nn compares it with PyTorch"),
     nn.Module: "holds other modules", nn.Sequential: "holds other modules",
     nn.ModuleList: "holds other modules",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
@@ -57,17 +57,14 @@ class ELU(_Activation):
 
 
 class GELU(_Activation):
-    """x · Φ(x) in its tanh form, the only one there is; see `tinygrad_cnn.gelu`.
+    """x · Φ(x), or its tanh form; see `tinygrad_cnn.gelu`.
 
     >>> GELU()([0.0, 10.0]).data
     array([ 0., 10.], dtype=float32)
     """
 
     op = ops.gelu
-    approximate: str = setting(checks.choice, default="tanh", options=("tanh",))
-
-    def _settings(self) -> dict[str, Any]:
-        return {}
+    approximate: str = setting(checks.choice, default="none", options=("none", "tanh"))
 
 
 class SiLU(_Activation):
