@@ -24,7 +24,6 @@ def array(*shape):
 
 
 IMAGE = array(1, 4, 4, 2)
-SEQUENCE = array(2, 4, 2)
 FILTERS = array(3, 3, 2, 2)
 MATRIX = array(2, 3)
 ROW = array(3)
@@ -169,9 +168,10 @@ def test_a_list_of_tensors_is_refused_or_differentiated(name, inputs, settings, 
 
 # Layer -> arguments that it cannot do without, by name.
 ARGUMENTS = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_features": 2,
-             "pad_width": 1, "function": tc.relu, "dim": 1, "unflattened_size": (3, 1)}
-# These hold modules or parameters, not settings.
-CONTAINERS = (nn.Module, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.Sequential)
+             "pad_width": 1, "dim": 1, "unflattened_size": (3, 1), "function": tc.relu}
+# These hold modules, not settings.
+CONTAINERS = (nn.Module, nn.ModuleDict, nn.ModuleList, nn.ParameterList, nn.Sequential)
+SEQUENCE = array(2, 4, 2)
 LAYERS = [made for name in nn.__all__ if isinstance(made := getattr(nn, name), type)
           and issubclass(made, nn.Module) and made not in CONTAINERS and made.__name__ == name]
 every_layer = pytest.mark.parametrize("made", LAYERS, ids=lambda made: made.__name__)
@@ -189,9 +189,10 @@ def ready(made, **settings):
 
 
 def inputs_of(made):
-    """The inputs of a layer by name: images if its name says so; a loss takes labels too."""
+    """The inputs of a layer by name: images or sequences if its name says so, labels of a loss."""
     names = list(inspect.signature(made.forward).parameters)[1:]
-    first = {"2D": IMAGE, "1D": SEQUENCE}.get(made.__name__[-2:], MATRIX)
+    sequences = made.__name__.endswith("1D") and made is not nn.BatchNorm1D
+    first = IMAGE if made.__name__.endswith("2D") else SEQUENCE if sequences else MATRIX
     second = MATRIX / 2 if made in (nn.MSELoss, nn.BCEWithLogitsLoss) else np.array([0, 2])
     return dict(zip(names, (first, second), strict=False))
 
@@ -281,29 +282,34 @@ OTHERS = [
     *(getattr(optim.lr_scheduler, name) for name in optim.lr_scheduler.__all__
       if name != "LRScheduler"),
     *(getattr(nn.init, name) for name in nn.init.__all__), nn.l2_penalty]
-SHARED = optim.SGD([tc.Parameter([1.0])], 0.1)
 FIRST = {"params": lambda: [tc.Parameter([1.0])],
          "parameters": lambda: [tc.Parameter([1.0])], "shape": lambda: (2, 2), "lr": lambda: 0.1,
-         "optimizer": lambda: SHARED, "total_steps": lambda: 5,
+         "optimizer": lambda: optim.SGD([tc.Parameter([1.0])], 0.1), "total_steps": lambda: 5,
          "max_lr": lambda: 0.1, "max_norm": lambda: 1.0, "max_value": lambda: 1.0,
-         "step_size": lambda: 2, "milestones": lambda: [1, 2], "gamma": lambda: 0.5,
-         "lr_lambda": lambda: lambda t: 0.5**t, "T_0": lambda: 2, "t_0": lambda: 2,
-         "T_max": lambda: 4, "module": lambda: nn.Linear(1, 1),
-         "schedulers": lambda: [optim.lr_scheduler.ExponentialLR(SHARED, 0.5) for _ in range(3)],
-         "warm_steps": lambda: 2, "coefficient": lambda: 0.1,
-         "after": lambda: optim.SGD([tc.Parameter([1.0])], 0.1)}
+         "step_size": lambda: 2, "warm_steps": lambda: 2, "coefficient": lambda: 0.1,
+         "after": lambda: optim.SGD([tc.Parameter([1.0])], 0.1), "T_0": lambda: 2,
+         "T_max": lambda: 2, "gamma": lambda: 0.5, "lr_lambda": lambda: float,
+         "milestones": lambda: [2]}
 
 
 @pytest.mark.parametrize("function", OTHERS, ids=lambda function: function.__name__)
 def test_a_tensor_as_a_setting_of_a_recipe_is_refused_by_name(function):
     takes = inspect.signature(function).parameters
-    given = {name: FIRST[name]() for name, p in takes.items() if p.default is p.empty}
-    function(**given)
+
+    def given():
+        made = {name: FIRST[name]() for name, p in takes.items()
+                if p.default is p.empty and name != "schedulers"}
+        if "schedulers" in takes:
+            made["schedulers"] = [optim.lr_scheduler.ConstantLR(made["optimizer"])
+                                  for _ in range(2)]
+        return made
+
+    function(**given())
     for setting, parameter in takes.items():
-        if setting in ("params", "parameters", "optimizer", "after", "owner", "schedulers"):
+        if setting in ("params", "parameters", "optimizer", "after", "schedulers", "owner"):
             continue                            # tensors, or what holds them; a name
 
         def call(tensor, setting=setting):
-            return function(**given | {setting: tensor})
+            return function(**given() | {setting: tensor})
 
         assert_a_tensor_as_setting_is_refused(function.__name__, setting, call, parameter.default)

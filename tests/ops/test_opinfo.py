@@ -692,18 +692,6 @@ MODULES_OF_TORCH: dict[Any, dict[str, Any]] = {
                             as_it_is)},
 }
 
-MODULES_WITHOUT_JUDGE = {
-    nn.Flatten: "not in the database", nn.Identity: "not in the database",
-    **dict.fromkeys((nn.Dropout, nn.Dropout1D, nn.Dropout2D, nn.DropPath),
-                    "not in the database: it draws random numbers"),
-    **dict.fromkeys((nn.Lambda, nn.Unflatten, nn.SeparableConv2D, nn.ModuleDict, nn.ParameterList),
-                    "not in the database"),
-    **dict.fromkeys((nn.Conv1D, nn.ConvTranspose1D, nn.MaxPool1D, nn.AvgPool1D),
-                    "its layer of two dimensions at height 1; tests/nn compares it with PyTorch"),
-    nn.Module: "holds other modules", nn.Sequential: "holds other modules",
-    nn.ModuleList: "holds other modules",
-}
-
 OPS_AND_JUDGES = [(ours, theirs) for ours, table in OPS_OF_TORCH.items() for theirs in table]
 MODULES_AND_JUDGES = [(ours, theirs) for ours, table in MODULES_OF_TORCH.items()
                       for theirs in table]
@@ -1067,11 +1055,6 @@ def test_every_op_and_public_function_has_a_judge_or_a_reason():
     names = set(tc.OPS) | set(tc.ops.__all__)
     assert names - set(OPS_OF_TORCH) == set(WITHOUT_JUDGE)
     assert set(OPS_OF_TORCH) <= names
-
-
-def test_every_layer_has_a_judge_or_a_reason():
-    layers = {x for x in vars(nn).values() if isinstance(x, type) and issubclass(x, nn.Module)}
-    assert layers - set(MODULES_OF_TORCH) == set(MODULES_WITHOUT_JUDGE)
 
 
 def main():

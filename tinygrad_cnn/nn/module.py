@@ -40,7 +40,7 @@ from tinygrad_cnn.shapes import Shape
 if TYPE_CHECKING:
     from tinygrad_cnn.viz import Figure
 
-__all__ = ["Array", "HookHandle", "Layer", "Module", "evaluating", "training"]
+__all__ = ["Array", "HookHandle", "Layer", "Module", "OpLayer", "evaluating", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
@@ -614,6 +614,18 @@ class Layer(Declared, Module):
     def extra_repr(self) -> str:
         """The settings as a call writes them."""
         return show(self)
+
+
+class OpLayer(Layer):
+    """An op as a layer, called with the settings of the layer; it has the docstring of the op."""
+
+    op: ClassVar[Callable[..., Tensor]]
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if cls.__doc__ is None and "op" in vars(cls):
+            cls.__doc__ = (f"{(cls.op.__doc__ or '').partition(chr(10) * 2)[0]}\n\n"
+                           f"    The settings are those of `tinygrad_cnn.{cls.op.__name__}`.\n    ")
 
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
