@@ -10,7 +10,7 @@ import numpy as np
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
-from tinygrad_cnn.kernels import products, reference
+from tinygrad_cnn.kernels import reduce, reference
 from tinygrad_cnn.ops.reduction import sum_to
 from tinygrad_cnn.ops.shape import reshape, squeeze, transpose
 from tinygrad_cnn.shapes import Shape, broadcast
@@ -54,7 +54,7 @@ def _matmul_vjp_b(ct: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 MATMUL = register(Op(
     name="matmul", shape=_matmul_shape,
-    kernels={"array": products.matmul, "reference": reference.matmul},
+    kernels={"array": reduce.matmul, "reference": reference.matmul},
     vjp={"a": _matmul_vjp_a, "b": _matmul_vjp_b},
     test=OpTest(
         samples=_matmul_samples, exact_in=("a", "b"),
@@ -102,7 +102,7 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
 
 
 def _linear_array(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
-    y: np.ndarray = products.matmul(x, w)
+    y: np.ndarray = reduce.matmul(x, w)
     if b is not None:
         y += b
     return y

@@ -26,8 +26,8 @@ from tinygrad_cnn.core import (
 )
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.kernels import norm as kernels
+from tinygrad_cnn.kernels import reduce, reference
 from tinygrad_cnn.ops.elementwise import expm1
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Axis, Shape
@@ -78,13 +78,13 @@ def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
 
 SOFTMAX = register(Op(
     name="softmax", shape=_same("softmax"),
-    kernels={"array": kernels.softmax, "reference": reference.softmax}, vjp={"x": _softmax_vjp},
+    kernels={"array": reduce.softmax, "reference": reference.softmax}, vjp={"x": _softmax_vjp},
     test=OpTest(samples=_softmax_samples), saved=("out",), couples=_along, family="activation",
     flops=_softmax_flops))
 
 LOG_SOFTMAX = register(Op(
     name="log_softmax", shape=_same("log_softmax"),
-    kernels={"array": kernels.log_softmax, "reference": reference.log_softmax},
+    kernels={"array": reduce.log_softmax, "reference": reference.log_softmax},
     vjp={"x": _log_softmax_vjp}, test=OpTest(samples=_softmax_samples), saved=("x", "out"),
     couples=_along, family="activation", flops=_softmax_flops))
 

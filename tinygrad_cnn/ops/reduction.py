@@ -21,7 +21,8 @@ from tinygrad_cnn.core.op import (
     register_function,
 )
 from tinygrad_cnn.errors import DTypeError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import norm
+from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.shape import reshape, transpose
 from tinygrad_cnn.shapes import Axis, Shape, reduced
@@ -214,7 +215,7 @@ def _var_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) 
 
 
 VAR = register(Op(
-    name="var", shape=_reduced_shape("var"), kernels={"array": kernels.var}, vjp={"x": _var_vjp},
+    name="var", shape=_reduced_shape("var"), kernels={"array": norm.var}, vjp={"x": _var_vjp},
     test=OpTest(samples=_smooth_samples), saved=("x",), couples=lambda x, *, axis, keepdims: axis,
     family="reduction", flops=lambda x, *, out_shape, axis, keepdims: 4 * math.prod(x)))
 

@@ -32,9 +32,9 @@ import numpy as np
 
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.kernels.blocks import Array
 from tinygrad_cnn.kernels.compiled import get_compiled
-from tinygrad_cnn.kernels.threads import get_num_threads
+from tinygrad_cnn.kernels.memory import Array
+from tinygrad_cnn.kernels.parallel import get_num_threads
 
 __all__ = ["autotune", "fastest", "is_tuning"]
 
