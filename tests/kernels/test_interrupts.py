@@ -381,7 +381,7 @@ def test_no_block_outlasts_an_interrupt(program, tmp_path):
     call()
     before = {name: variable.get(None) for name, variable in VARIABLES.items()}
     own = [p._access for p in (*MODEL.parameters(), W, V)], [m.training for m in MODEL.modules()]
-    parts = ("core/graph.py", "core/op.py", "nn/module.py", "viz/capture.py", "kernels/tune.py")
+    parts = ("core/graph.py", "core/op.py", "nn/module.py", "viz/capture.py", "kernels/autotune.py")
     files = (*(f"{PACKAGE}/{part}" for part in parts), contextlib.__file__)
     for place in every_place(call, files=files):
         after = {name: variable.get(None) for name, variable in VARIABLES.items()}

@@ -1,6 +1,6 @@
 """Kernels chosen by their times on this machine, where that is asked for.
 
-Inside a block of ``autotune``, ``select`` asks ``fastest`` for each call.  A call of a kind that
+Inside a block of ``autotune``, ``conv`` asks ``fastest`` for each call.  A call of a kind that
 was not met before runs every kernel that takes it, on its own arrays; the quickest is remembered,
 and kept in a file between processes.  Outside of such a block nothing is timed, read or written.
 
