@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -187,13 +186,13 @@ def resnet20(channels: int = 3, classes: int = 10, *, depth: int = 20,
     return _ResNet(depth, channels, classes, rng)
 
 
-MODELS: dict[str, Callable[..., Any]] = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "digits": digits_net, "lenet": lenet, "vgg": vgg, "resnet20": resnet20}
 """Name -> function that builds the model."""
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int, *,
-          rng: Generator = None) -> Any:
+          rng: Generator = None) -> nn.Module:
     """Build a model by name for images of a shape, with all its sizes known.
 
     Parameters

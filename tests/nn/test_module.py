@@ -279,6 +279,67 @@ def test_hooks_run_no_more_after_their_block_ends_in_an_error():
     assert seen == []
 
 
+def test_a_hook_before_the_call_may_replace_the_inputs():
+    layer, x = nn.ReLU(), tc.Tensor([1.0, -2.0])
+    with layer.register_forward_pre_hook(lambda module, inputs: -inputs[0]):
+        assert layer(x).data.tolist() == [0.0, 2.0]
+    with layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,)), \
+            layer.register_forward_pre_hook(lambda module, inputs: None):
+        assert layer(x).data.tolist() == [2.0, 0.0]
+    assert layer(x).data.tolist() == [1.0, 0.0]
+
+
+class Both(nn.Module):
+    def forward(self, a, b):
+        return a * b, a + b
+
+
+def test_a_backward_hook_sees_the_gradients_at_both_ends_apart_from_other_uses():
+    module, seen = Both(), []
+    a, b = (tc.Tensor([v], requires_grad=True) for v in (2.0, 5.0))
+    handle = module.register_full_backward_hook(
+        lambda m, back, sent: seen.append([m, *(g.item() for g in (*back, *sent))]))
+    for _ in range(2):
+        product, total = module(a, b)
+        (3 * product + 7 * total + 100 * a).sum().backward(retain_graph=True)
+    assert seen == [[module, 3 * 5 + 7, 3 * 2 + 7, 3, 7]] * 2
+    assert (a.grad.item(), b.grad.item()) == (2 * 122, 2 * 13)
+    handle.remove()
+    module(a, b)[0].sum().backward()
+    assert len(seen) == 2
+
+
+def test_a_backward_hook_of_a_layer_with_a_plain_input_sees_what_comes_in():
+    layer, seen = nn.Linear(2, 1), []
+    layer.register_full_backward_hook(lambda m, back, sent: seen.append((back, sent[0].item())))
+    layer(np.ones((1, 2), np.float32)).sum().backward()
+    assert seen == [((None,), 1.0)]
+    with tc.no_grad():
+        layer(np.ones((1, 2), np.float32))
+    assert len(seen) == 1
+
+
+def test_a_backward_hook_may_replace_one_gradient_and_no_more():
+    x = tc.Tensor([1.0, -1.0], requires_grad=True)
+    layer = nn.ReLU()
+    layer.register_full_backward_hook(lambda m, back, sent: (back[0] * 10,))
+    layer(x).sum().backward()
+    assert x.grad.data.tolist() == [10.0, 0.0]
+    both = Both()
+    both.register_full_backward_hook(lambda m, back, sent: back)
+    with pytest.raises(tc.GradientError, match="Both: a backward hook gave 2 gradients for 2"):
+        both(x, x * 2)[0].sum().backward()
+
+
+def test_a_backward_hook_serves_second_order():
+    x = tc.Tensor([3.0], requires_grad=True)
+    layer = nn.Lambda(lambda x: x ** 3)
+    layer.register_full_backward_hook(lambda m, back, sent: back[0] * 2)
+    first, = tc.grad(layer(x).sum(), [x], create_graph=True)
+    second, = tc.grad(first.sum(), [x])
+    assert (first.item(), second.item()) == (54.0, 72.0)        # 2 · 3x²; both passes are doubled
+
+
 def test_evaluating_puts_back_the_mode_of_every_part():
     model = Net()
     model.block.norm.eval()
@@ -434,7 +495,9 @@ def test_a_trained_tensor_that_is_no_parameter_is_refused():
     ("mean", tc.Tensor([1.0]), "the buffer mean must be an ndarray, got Tensor"),
     ("forward", nn.ReLU(), "'forward' is a name of Module's own"),
     ("parameters", tc.Parameter([1.0]), "'parameters' is a name of Module's own"),
-    ("training", nn.ReLU(), "'training' is a name of Module's own"),
+    ("training", nn.ReLU(), r"training must be True or False, got ReLU\(\)"),
+    ("training", "x", "Module: training must be True or False, got 'x'"),
+    ("training", 1, "training must be True or False, got 1"),
 ])
 def test_an_assignment_that_would_lose_something_is_refused(name, value, message):
     net = nn.Module()
@@ -467,7 +530,9 @@ def test_a_module_cannot_contain_itself():
     (lambda net: net.register_buffer("x", [1.0]), "the buffer x must be an ndarray, got list"),
     (lambda net: net.register_module("a.b", nn.ReLU()), "without dots"),
     (lambda net: net.register_module("x", 3), "'x' must be a Module, got 3"),
-    (lambda net: net.register_forward_hook(None), "hook must be callable, got None"),
+    (lambda net: net.register_forward_hook(None), "_hook: hook must be callable, got None"),
+    (lambda net: net.register_forward_pre_hook(1), "register_forward_pre_hook: hook must be"),
+    (lambda net: net.register_full_backward_hook(1), "full_backward_hook: hook must be callable"),
 ])
 def test_registering_what_does_not_fit_is_refused(call, message):
     with pytest.raises(tc.TinygradCnnError, match=message):
@@ -607,7 +672,9 @@ def test_modules_under_names_are_found_and_trained():
     heads = nn.ModuleDict({"a": nn.Linear(2, 1)})
     heads["b"] = nn.ReLU()
     heads.update({"c": nn.Linear(2, 3)})
-    assert list(heads) == heads.keys() == ["a", "b", "c"]
+    assert list(heads) == list(heads.keys()) == ["a", "b", "c"]
+    assert heads == heads != nn.ModuleDict(heads)
+    assert heads in {heads}
     assert [repr(m) for m in heads.values()] == ["Linear(2, 1)", "ReLU()", "Linear(2, 3)"]
     assert dict(heads.items())["a"] is heads["a"] is heads.a
     del heads["b"]

@@ -19,10 +19,12 @@ from tinygrad_cnn.train import (
     Callback,
     EarlyStopping,
     History,
+    LRCurve,
     Trainer,
     accuracy,
     confusion_matrix,
     fit,
+    mean_squared_error,
     profile,
     summarize,
     top_k_accuracy,
@@ -69,6 +71,144 @@ def test_the_figures_are_means_over_images_not_over_batches():
     scores = model(tc.Tensor(images))
     assert judged["loss"] == pytest.approx(tc.cross_entropy(scores, labels).item(), rel=1e-6)
     assert judged["accuracy"] == pytest.approx(accuracy(scores, labels))
+
+
+class Siamese(nn.Module):
+    """Two images in, by position or by name; a tuple of scores and distance out."""
+
+    def __init__(self):
+        self.fc = nn.Linear(16, 2, rng=np.random.default_rng(0))
+
+    def forward(self, left, right):
+        a, b = (self.fc(tc.flatten(x)) for x in (left, right))
+        return a, ((a - b) ** 2).sum(axis=1)
+
+
+@pytest.mark.parametrize("inputs", [lambda a, b: (a, b), lambda a, b: {"right": b, "left": a}])
+def test_a_model_of_several_inputs_and_outputs_is_trained_and_judged(inputs):
+    images, labels = problem(12)
+    model, twin = Siamese(), Siamese()
+    targets = {"label": labels, "far": np.ones(12, np.float32)}
+
+    def loss(outputs, targets):
+        return tc.cross_entropy(outputs[0], targets["label"]) + tc.mse_loss(outputs[1],
+                                                                            targets["far"])
+    trainer = Trainer(model, optim.SGD(model.parameters(), 0.01), loss=loss, progress=False,
+                      metrics={"far": lambda outputs, targets: outputs[1].data.mean()})
+    batches = [(inputs(images, images[::-1]), targets)]
+    row, = trainer.fit(batches, 1, validation=batches)
+    start = loss(twin(tc.Tensor(images), tc.Tensor(images[::-1])), targets)
+    assert row["loss"] == pytest.approx(start.item(), rel=1e-6)
+    assert row["far"] == pytest.approx(twin(images, images[::-1])[1].data.mean(), rel=1e-6)
+    assert row["validation loss"] < row["loss"]
+
+
+@pytest.mark.parametrize("batch, words", [
+    (np.ones((2, 4, 4, 1)), "a batch is .inputs, targets., got ndarray; several inputs are"),
+    ((1, 2, 3), "got tuple of 3")])
+def test_a_batch_that_is_no_pair_is_refused(batch, words):
+    model = network()
+    trainer = Trainer(model, optim.SGD(model.parameters(), 0.5), progress=False)
+    for call in (lambda: trainer.fit([batch], 1), lambda: trainer.evaluate([batch])):
+        with pytest.raises(tc.SettingError, match=words):
+            call()
+
+
+def test_metrics_go_by_name_or_are_functions():
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.0)
+    images, labels = problem(10)
+    onehot = np.eye(2, dtype=np.float32)[labels]
+    found = Trainer(model, optimizer, loss=tc.mse_loss,
+                    metrics=["accuracy", "mae", mean_squared_error]).evaluate([(images, onehot)])
+    scores = model(tc.Tensor(images)).data
+    assert found["accuracy"] == accuracy(scores, labels)
+    assert found["mae"] == pytest.approx(abs(scores - onehot).mean())
+    assert found["mean_squared_error"] == pytest.approx(found["loss"], rel=1e-5)
+    assert set(Trainer(model, optimizer, metrics="accuracy").metrics) == {"accuracy"}
+    with pytest.raises(tc.SettingError, match=r"metrics must be one of accuracy, .*'acc'"):
+        Trainer(model, optimizer, metrics=["acc"])
+    with pytest.raises(tc.ShapeError, match=r"prediction \(2,\) and target \(3,\) must have one"):
+        mean_squared_error([1, 2], [1, 2, 3])
+
+
+def test_results_show_themselves_as_text_and_as_a_table_of_html():
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.5)
+    trainer = Trainer(model, optimizer, schedule=lr_scheduler.StepLR(optimizer, 7), progress=False)
+    history = trainer.fit(loader(), 2)
+    assert repr(trainer) == (
+        "Trainer(Sequential, SGD(2 parameters: lr=0.05), loss=cross_entropy, metrics=['accuracy'], "
+        "schedule=StepLR(7): lr 0.05 after 10 steps): 2 epochs")
+    lines = repr(history).splitlines()
+    assert lines[0] == "2 epochs"
+    assert lines[1].split() == ["epoch", "loss", "accuracy", "seconds"]
+    assert lines[3].split()[:2] == ["1", f"{history['loss'][0]:.4f}"]
+    assert history._repr_html_().count("<tr>") == 3
+    assert history._repr_html_() in trainer._repr_html_()
+    assert repr(History()) == "0 epochs"
+    many = History([{"epoch": i, "note": "<b>" if i == 1 else None} for i in range(1, 101)])
+    assert len(repr(many).splitlines()) == 3 + 41
+    assert "&lt;b&gt;" in many._repr_html_()
+    assert repr(summarize(model, (4, 4, 1))) == str(summarize(model, (4, 4, 1)))
+
+
+# ---- the rate finder
+
+def test_the_rate_finder_finds_a_rate_and_leaves_everything_as_it_was():
+    model = steadied()
+    optimizer = optim.Adam([{"params": model[0].parameters(), "lr": 0.003},
+                            {"params": model[-1].parameters(), "lr": 0.002}])
+    trainer = Trainer(model, optimizer, progress=False)
+    batches = list(loader())
+    trainer.fit(batches, 1)
+    held = dict(model.named_buffers())
+    before = model.state_dict(), optimizer.state_dict()
+    curve = trainer.find_lr(batches, start=1e-4, end=1e2, steps=31)
+    np.testing.assert_equal((model.state_dict(), optimizer.state_dict()), before)
+    assert all(array is held[name] for name, array in model.named_buffers())
+    assert all(p.grad is None for p in model.parameters())
+    assert curve.rates[:2] == pytest.approx([1e-4, 1e-4 * 10 ** 0.2])
+    assert len(curve.losses) == len(curve.rates) <= 31
+    assert curve.suggestion in curve.rates
+    assert repr(curve).startswith(f"suggested rate: {curve.suggestion:.3g}\n    rate ")
+
+
+def test_the_rate_finder_stops_where_the_loss_grows_or_is_not_finite():
+    model = network()
+    model.astype(np.float64)
+    x = problem(8)[0].astype(np.float64)
+
+    def steep(scores, labels):
+        return (scores ** 4).mean()
+
+    trainer = Trainer(model, optim.SGD(model.parameters()), loss=steep, progress=False)
+    curve = trainer.find_lr([(x, x)], start=10.0, end=1e3, steps=50)
+    assert curve.diverged
+    assert len(curve.rates) < 50
+    trainer.loss = not_a_number
+    with np.errstate(all="ignore"):
+        assert trainer.find_lr([(x, np.zeros(8, int))], steps=5).rates == []
+    assert LRCurve().suggestion is None
+    for wrong, words in (({"start": 0}, "start"), ({"end": 1e-9}, "end"), ({"steps": 1}, "steps")):
+        with pytest.raises(tc.SettingError, match=f"find_lr: {words} must be"):
+            trainer.find_lr([(x, x)], **wrong)
+    with pytest.raises(tc.SettingError, match="there are no batches"):
+        trainer.find_lr([])
+
+
+def test_the_curve_of_rates_is_drawn():
+    pytest.importorskip("matplotlib")
+    curve = LRCurve()
+    with pytest.raises(tc.VizError, match="no step was taken"):
+        curve.plot()
+    for rate, loss in ((0.01, 2.0), (0.1, 1.0), (1.0, 3.0)):
+        curve.append(rate, loss)
+    axis, = curve.plot().axes
+    assert [line.get_label() for line in axis.lines] == ["loss", "smoothed", "suggested: 0.1"]
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), [[0.01, 2], [0.1, 1], [1, 3]])
+    assert curve.smoothed == pytest.approx([2.0, (0.9 * 2 + 1) / 1.9, (
+        0.81 * 2 + 0.9 + 3) / 2.71])
 
 
 def test_evaluation_leaves_mode_and_running_statistics_alone():
@@ -668,12 +808,25 @@ def test_a_summary_counts_parameters_and_work_by_hand():
     before = model.state_dict()
     table = summarize(model, (4, 4, 1))
     rows = {row.kind: row for row in table.layers}
-    assert rows["Conv2D"].shape == (4, 4, 2)
+    assert rows["Conv2D"].shapes == ((4, 4, 2),)
     assert rows["Conv2D"].parameters == 3 * 3 * 1 * 2 + 2
     assert rows["Conv2D"].flops == 2 * 4 * 4 * 2 * 9
-    assert rows["MaxPool2D"].shape == (2, 2, 2)
+    assert rows["MaxPool2D"].shapes == ((2, 2, 2),)
     assert rows["Linear"].flops == 2 * 8 * 3
     assert table.parameters == 20 + 27
     assert model.training
     assert all((before[name] == value).all() for name, value in model.state_dict().items())
     assert "47 parameters" in str(table)
+
+
+def test_the_summary_of_a_model_of_several_inputs_and_outputs():
+    class Halves(nn.Module):
+        def forward(self, a, b):
+            return a, tc.concatenate([a, b])[:, 0]
+
+    model = nn.Sequential({"net": Halves()})
+    model.forward = lambda a, b: model.net(a, b)
+    row, = summarize(model, (4, 4, 1), (4, 4, 1)).layers
+    assert (row.name, row.shapes) == ("net", ((4, 4, 1), (4, 1)))
+    assert "4×4×1, 4×1" in str(summarize(model, (4, 4, 1), (4, 4, 1)))
+    assert summarize(nn.Linear(3, 2), (3,)).layers[0].shapes == ((2,),)

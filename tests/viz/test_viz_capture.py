@@ -203,7 +203,7 @@ def test_ops_before_the_first_parameter_show_in_a_watch():
     w = tc.Parameter(np.ones((4, 2), np.float32), name="w")
     with viz.watch() as seen:
         x = tc.Tensor(np.ones((3, 2, 2), np.float32))
-        loss = (tc.flatten(x) @ w).sum()
+        loss = (tc.flatten(x, 1) @ w).sum()
     assert [e.op for e in seen.describe(loss).entries if e.op] == ["reshape", "matmul", "sum"]
 
 
@@ -320,8 +320,16 @@ def outside(model, images, loss):
 
 
 class Pair(nn.Module):
-    def forward(self, x):
-        return x, x
+    def forward(self, x, y=1.0):
+        h = tc.exp(x)
+        return {"a": tc.relu(h), "b": h * y}
+
+
+def test_a_model_of_several_inputs_and_outputs_is_drawn():
+    x = np.ones((2, 3), np.float32)
+    found = Pair().graph(x, x).recording
+    assert [e.name or e.op for e in found.entries] == ["x", "exp", "relu", "y", "mul"]
+    assert found.entries[found.output].op == "mul"
 
 
 @pytest.mark.parametrize("draw, message", [
@@ -331,7 +339,10 @@ class Pair(nn.Module):
     (without_grad, "no op is recorded behind this tensor"),
     (lambda model, *_: model.graph(None),
      "LeNet has not been called, so its shapes are not known; give one batch"),
-    (lambda model, images, loss: Pair().graph(images), "Pair returned tuple, not a Tensor"),
+    (lambda model, images, loss: nn.Lambda(lambda x: "a").graph(images),
+     "Lambda returned str, not a Tensor"),
+    (lambda model, images, loss: Pair().graph(images, labels=[0]),
+     "Pair returned dict, of which labels have no cross entropy; compute the loss"),
     (lambda model, images, loss: nn.Sequential().graph(images), "applied no op"),
     (outside, "was not computed inside the watch")])
 def test_what_cannot_be_drawn_is_refused_in_one_line(step, draw, message):

@@ -1,10 +1,13 @@
 """Plots: the arrays behind them against arithmetic by hand, and what they refuse."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import nn
+from tinygrad_cnn import nn, viz
 from tinygrad_cnn.errors import MissingExtraError, VizError
 from tinygrad_cnn.viz import attribution, plots
 
@@ -81,22 +84,25 @@ def images_of(axis):
 def test_filters_are_drawn_as_weights_colors_or_means():
     w = np.arange(2 * 2 * 2 * 3, dtype=float).reshape(2, 2, 2, 3) - 4
     figure = plots.filters(w, most=2)
-    assert figure._suptitle.get_text() == "filters 2×2, 2→3 channels, the first 2"
-    for o, axis in enumerate(figure.axes):
+    assert figure._suptitle.get_text() == (
+        "filters 2×2, 2→3 channels, mean over channels, the first 2")
+    means = w.mean(axis=2)[..., :2]
+    for o, axis in enumerate(figure.axes[:2]):
         image, = axis.get_images()
-        assert np.array_equal(image.get_array(), w[..., o].mean(axis=2))
-        top = abs(w[..., o].mean(axis=2)).max()
-        assert image.get_clim() == (-top, top)
+        assert np.array_equal(image.get_array(), means[..., o])
+        assert image.get_clim() == (-abs(means).max(), abs(means).max())    # one scale for all
+    assert figure.axes[2].get_ylim() == (-abs(means).max(), abs(means).max())
     colors = np.random.default_rng(0).normal(size=(2, 2, 3, 1)) * 5
     shown, = images_of(plots.filters(colors).axes[0])
     assert np.allclose(shown, (colors[..., 0] - colors.min()) / np.ptp(colors))
-    assert len(plots.filters(np.ones((1, 1, 1, 10)), columns=4).axes) == 12
+    assert len(plots.filters(np.ones((1, 1, 1, 10)), columns=4).axes) == 12 + 1
 
 
 def test_feature_maps_show_one_image():
     figure = plots.feature_maps(Weighted(), IMAGES, "maps", image=1)
     assert [np.array_equal(images_of(axis)[0], IMAGES[1, :, :, 0] * f)
-            for axis, f in zip(figure.axes, (1.0, -2.0), strict=True)] == [True, True]
+            for axis, f in zip(figure.axes, (1.0, -2.0), strict=False)] == [True, True]
+    assert figure.axes[2].get_ylim() == (-62.0, 31.0)                   # of the color bar
     assert figure._suptitle.get_text() == "maps: 2 of 2 channels"
     with pytest.raises(VizError, match="image 2 is outside the batch of 2"):
         plots.feature_maps(Weighted(), IMAGES, "maps", image=2)
@@ -104,11 +110,15 @@ def test_feature_maps_show_one_image():
 
 def test_images_stand_above_or_below_what_was_found():
     figure = plots.grad_cam(Weighted(), IMAGES, "maps", 0, most=1)
-    above, below = (images_of(axis) for axis in figure.axes)
+    above, below = (images_of(axis) for axis in figure.axes[:2])
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["class 0", ""]
     assert np.allclose(above[0], IMAGES[0, :, :, 0] / 15)           # the first image alone
     assert np.allclose(below[1], IMAGES[0, :, :, 0] / 15)
     figure = plots.saliency(Weighted(), IMAGES, [0, 1])
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 4 + 1
+    assert figure.axes[4].get_ylim() == (0.0, 2.0)
+    titles = [axis.get_title() for axis in plots.saliency(Weighted(), IMAGES).axes]
+    assert titles[:2] == ["taken for 0", "taken for 0"]
     assert np.allclose(images_of(figure.axes[0])[0], IMAGES[0, :, :, 0] / 31)
     assert np.array_equal(images_of(figure.axes[3])[1], np.full((4, 4), 2.0))
 
@@ -177,6 +187,48 @@ def test_confusion_counts_true_by_predicted():
         assert [t.get_color() == "#ffffff" for t in axis.texts] == [False, False, True, True]
         assert axis.get_title() == "75.0% of 4 right"
         assert [t.get_text() for t in axis.get_xticklabels()] == ["a", "b", "c"]
+
+
+def test_a_confusion_of_many_classes_stays_readable():
+    classes = np.arange(100)
+    figure = plots.confusion_matrix(classes, classes)
+    axis, = figure.axes
+    assert max(figure.get_size_inches()) == 9.0
+    assert not list(axis.texts)
+    assert [t.get_text() for t in axis.get_xticklabels()] == [str(k) for k in range(0, 100, 5)]
+
+
+def test_the_most_confused_images_come_first_with_both_classes():
+    scores = np.log([[0.4, 0.6], [0.9, 0.1]])
+    figure = plots.most_confused(IMAGES, [0, 1], scores, names=["cat", "dog"])
+    assert [a.get_title() for a in figure.axes] == ["dog, taken for\ncat (90%)",
+                                                    "cat, taken for\ndog (60%)"]
+    assert np.array_equal(images_of(figure.axes[0])[0], IMAGES[1, :, :, 0])
+    assert len(plots.most_confused(IMAGES, [0, 1], scores, most=1).axes) == 1
+
+
+def test_the_gradient_of_each_layer_is_drawn_over_the_steps(nets, batch):
+    model = nets.LeNet()
+    runs = [viz.describe(tc.cross_entropy(model(batch[0]), batch[1])) for _ in range(3)]
+    for ratio in (False, True):
+        axis, = plots.gradient_flow(runs, ratio=ratio).axes
+        lines = {line.get_label(): line.get_ydata() for line in axis.get_lines()}
+        assert list(lines) == ["conv1.weight", "conv2.weight", "fc.weight"]
+        entry = next(e for e in runs[0].entries if e.path == "fc.weight")
+        assert list(lines["fc.weight"]) == [entry.gradient.rms / (entry.weight if ratio else 1)] * 3
+        assert axis.get_yscale() == "log"
+    with pytest.raises(VizError, match="no run holds a gradient"):
+        plots.gradient_flow([viz.describe(model(batch[0]))])
+
+
+def test_a_plot_shows_itself_without_pyplot():
+    figure = plots.learning_curves({"loss": [2.0, 1.0], "seconds": [0.1, 0.1]})
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss"]
+    assert "matplotlib.pyplot" not in subprocess.run(
+        [sys.executable, "-c", "import sys; from tinygrad_cnn.viz import plots; "
+         "plots.learning_curves({'loss': [1.0]})._repr_png_(); print(*sys.modules)"],
+        capture_output=True, text=True, check=True).stdout.split()
 
 
 @pytest.mark.parametrize("call, message", [

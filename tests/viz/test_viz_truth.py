@@ -131,6 +131,29 @@ def test_a_matrix_that_has_the_size_of_the_batch_by_chance_is_no_batch(batch):
         "matmul = matmul(6→8) x transpose -> N×8 float32"]
 
 
+@pytest.mark.parametrize("in_a_module", [True, False])
+def test_a_function_of_several_ops_is_one_group_and_one_card(in_a_module):
+    class Net(nn.Module):
+        def __init__(self):
+            self.layer = zoo.dense(6, 6)
+
+        def forward(self, x, y):
+            return tc.mse_loss(self.layer(x), y) + tc.mse_loss(x, self.layer(x))
+
+    model, x, y = Net(), zoo.rows(), zoo.rows(seed=5)
+    h = model.layer(x)
+    loss = model(x, y) if in_a_module else tc.mse_loss(h * 2.0, y) * 3.0
+    calls = 2 if in_a_module else 1
+    figure = loss.graph()
+    assert [g.title.partition(" ")[0] for g in figure.diagram.groups].count("mse_loss()") == calls
+    means = [e for e in figure.recording.entries if e.op == "mean"]
+    assert [e.scope for e in means] == [("mse_loss()",)] * calls
+    folded = loss.graph(level="operators").diagram
+    cards = [c for c in folded.cards if c.title.startswith("mse_loss()")]
+    assert len(cards) == calls
+    assert all("sub, mul, mean" in [r.text for r in c.rows] for c in cards)
+
+
 def test_equal_steps_over_time_fold_into_one_with_a_square_each():
     figure = zoo.ZOO["rnn"]().graph()
     stack, = (c for c in figure.diagram.cards if c.kind == "stack")

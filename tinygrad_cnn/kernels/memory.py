@@ -48,7 +48,7 @@ def aligned(size: int, dtype: DTypeLike) -> Array:
     """Fresh memory that begins with a cache line."""
     kind = np.dtype(dtype)
     raw = np.empty(size * kind.itemsize + _ALIGN, np.uint8)
-    start = -raw.ctypes.data % _ALIGN
+    start = -raw.__array_interface__["data"][0] % _ALIGN    # as raw.ctypes.data, and quicker
     return raw[start:start + size * kind.itemsize].view(kind)
 
 
@@ -274,8 +274,9 @@ class borrowed:  # noqa: N801 - used as a function in a with statement
         if memory is None or len(memory) < need:
             memory = aligned(max(need, _BUFFER), np.uint8)
         self._memory = memory
-        self._arrays: list[Array] = [np.ndarray(tuple(shape), kind, memory.data, start)
-                                     for shape, start in zip(several, starts, strict=True)]
+        self._arrays: list[Array] = []
+        for shape, start in zip(several, starts, strict=True):
+            self._arrays.append(np.ndarray(tuple(shape), kind, memory.data, start))
 
     def __enter__(self) -> list[Array]:
         return self._arrays

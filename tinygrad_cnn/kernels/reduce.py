@@ -33,9 +33,11 @@ def matmul(a: Array, b: Array) -> Array:
         return np.asarray(np.matmul(a, b))
     out = empty((a.shape[0], b.shape[1]), np.result_type(a, b))
     if len(a) >= b.shape[1]:
-        parallel(len(a), lambda low, high: np.matmul(a[low:high], b, out=out[low:high]))
+        parallel(len(a), lambda low, high: np.matmul(a[low:high], b, out=out[low:high]),
+                 products=False)                # whose thread holds BLAS already
     else:
-        parallel(b.shape[1], lambda low, high: np.matmul(a, b[:, low:high], out=out[:, low:high]))
+        parallel(b.shape[1], lambda low, high: np.matmul(a, b[:, low:high], out=out[:, low:high]),
+                 products=False)
     return out
 
 
@@ -49,7 +51,7 @@ def add_rows(x: Array) -> Array:
     def work(low: int, high: int) -> Array:
         return np.asarray(np.ones(high - low, x.dtype) @ x[low:high])
 
-    parts = parallel(len(x), work, least=_ROWS // (x.shape[1] or 1) or 1)
+    parts = parallel(len(x), work, least=_ROWS // (x.shape[1] or 1) or 1, products=False)
     total: Array = parts[0]
     for part in parts[1:]:
         total += part
@@ -85,8 +87,11 @@ def sum_to(x: Array, *, shape: Shape) -> Array:
     if x.shape == shape:
         return x
     lead = x.ndim - len(shape)
-    axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 != x.shape[lead + i]))
-    return sum(x, axis=axes, keepdims=True).reshape(shape)
+    axes = list(range(lead))
+    for i, n in enumerate(shape, lead):
+        if n == 1 != x.shape[i]:
+            axes.append(i)
+    return sum(x, axis=tuple(axes), keepdims=True).reshape(shape)
 
 
 def mean(x: Array, *, axis: Axes, keepdims: bool) -> Array:

@@ -86,7 +86,7 @@ def forward(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> 
             cut.forward(x, block, filters, b, y, squares)
 
     with silent():
-        parallel(len(cut.blocks), work)
+        parallel(len(cut.blocks), work, products=False)
     bad = cut.uneven(squares)
     for images, first, last in () if bad is None else regions(bad, cut.step[0], y.shape[1]):
         part = replace(problem, origin=(problem.origin[0] - first, problem.origin[1]))
@@ -107,7 +107,7 @@ def weight(problem: Problem, x: Array, y: Array) -> Any:
         return total
 
     with silent():
-        total = np.asarray(sum(parallel(len(cut.blocks), work)), np.float32)
+        total = np.asarray(sum(parallel(len(cut.blocks), work, products=False)), np.float32)
     if cut.uneven(of_x) is not None or cut.uneven_results(of_y) is not None:
         return NotImplemented
     return cut.weight(total).reshape(problem.filters)

@@ -12,33 +12,39 @@ import difflib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import repeat
 from operator import setitem
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.contexts import block
-from tinygrad_cnn.core import Parameter, Tensor
+from tinygrad_cnn.core import Parameter, Tensor, TensorLike
 from tinygrad_cnn.core.graph import State, _state, state_after
 from tinygrad_cnn.errors import (
     DeclarationError,
     DTypeError,
+    GradientError,
     SettingError,
     ShapeError,
     TinygradCnnError,
 )
 from tinygrad_cnn.nn import state
-from tinygrad_cnn.ops.hooks import HookHandle
+from tinygrad_cnn.ops.hooks import HookHandle, with_hook
 from tinygrad_cnn.settings import Declared, show
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Array", "HookHandle", "Layer", "Module", "evaluating", "training"]
+if TYPE_CHECKING:
+    from tinygrad_cnn.viz import Figure
+
+__all__ = ["Array", "HookHandle", "Layer", "Module", "OpLayer", "evaluating", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
+PreHook = Callable[["Module", tuple[Any, ...]], Any]
 #: Path, module and shape of the output of each call that ended while the outermost module runs.
 Calls = deque[tuple[tuple[str, ...], "Module", Shape]]
 
@@ -119,6 +125,8 @@ class Module:
     _name: str | None
     _buffer_names: dict[str, bool]
     _hooks: dict[object, Hook]
+    _pre_hooks: dict[object, PreHook]
+    _backward_hooks: dict[object, Hook]
 
     #: The axes of PyTorch's weight of this layer in the order of this package, if that is another.
     pytorch_axes: ClassVar[tuple[int, ...] | None] = None
@@ -130,7 +138,8 @@ class Module:
         if args or settings:
             checks.arguments(cls, args, settings)
         self = super().__new__(cls)
-        vars(self).update(training=True, _name=None, _buffer_names={}, _hooks={})
+        vars(self).update(training=True, _name=None, _buffer_names={}, _hooks={},
+                          _pre_hooks={}, _backward_hooks={})
         return self
 
     # ---- calling
@@ -150,7 +159,11 @@ class Module:
         try:                                            # as `changed` does, in three calls less
             _state.set(inside)
             try:
-                out = self.forward(*inputs, **settings)
+                if self._pre_hooks or self._backward_hooks:
+                    inputs, ends = self._before(inputs)
+                    out = ends.outputs(self.forward(*inputs, **settings))
+                else:
+                    out = self.forward(*inputs, **settings)
             except TinygradCnnError as error:
                 _add_note(error, path, self, calls)
                 raise
@@ -175,22 +188,53 @@ class Module:
         they were registered; one that is registered during a call runs from the next call on.  The
         handle removes the hook, with ``remove()`` or as a context manager.
 
-        Examples
-        --------
         >>> layer = nn.ReLU()
         >>> with layer.register_forward_hook(lambda module, inputs, out: print(out.shape)):
         ...     y = layer(np.zeros((2, 3)))
         (2, 3)
         """
-        if not callable(hook):
-            raise SettingError(f"register_forward_hook: hook must be callable, got {hook!r}")
-        return HookHandle(self._hooks, hook)
+        return self._registered("register_forward_hook", self._hooks, hook)
 
-    def graph(self, x: Any, **settings: Any) -> Any:
-        """Draw what this module computes for ``x``; see `tinygrad_cnn.viz.graph_of_module`."""
+    def register_forward_pre_hook(self, hook: PreHook) -> HookHandle:
+        """Call ``hook(module, inputs)`` before each call of this module.
+
+        ``inputs`` is the tuple of what is given by position; what the hook returns, unless None,
+        replaces it: a tuple, or the one input.
+        """
+        return self._registered("register_forward_pre_hook", self._pre_hooks, hook)
+
+    def register_full_backward_hook(self, hook: Hook) -> HookHandle:
+        """Call ``hook(module, grad_inputs, grad_outputs)`` when a backward pass has passed it.
+
+        Both are tuples of tensors, with None for what has no gradient.  A gradient that the hook
+        returns, alone or in a tuple, replaces that of the one input that has one.
+
+        >>> layer, x = nn.ReLU(), Tensor([-1.0, 2.0], requires_grad=True)
+        >>> handle = layer.register_full_backward_hook(
+        ...     lambda module, back, ct: print(ct[0].data, "->", back[0].data))
+        >>> (3 * layer(x)).sum().backward()
+        [3. 3.] -> [0. 3.]
+        """
+        return self._registered("register_full_backward_hook", self._backward_hooks, hook)
+
+    def _registered(self, name: str, hooks: dict[object, Any], hook: object) -> HookHandle:
+        if not callable(hook):
+            raise SettingError(f"{name}: hook must be callable, got {hook!r}")
+        return HookHandle(hooks, hook)
+
+    def _before(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], _Ends]:
+        for hook in tuple(self._pre_hooks.values()):
+            replaced = hook(self, inputs)
+            if replaced is not None:
+                inputs = replaced if isinstance(replaced, tuple) else (replaced,)
+        ends = _Ends(self, inputs)
+        return ends.inputs, ends
+
+    def graph(self, *inputs: TensorLike, **settings: Any) -> Figure:
+        """Draw what this module computes for one batch; see `tinygrad_cnn.viz.graph_of_module`."""
         from tinygrad_cnn import viz  # the one look up: drawings know modules, not the reverse
 
-        return viz.graph_of_module(self, x, **settings)
+        return viz.graph_of_module(self, inputs[0] if len(inputs) == 1 else inputs, **settings)
 
     def _repr_html_(self) -> str:
         from tinygrad_cnn.viz.html import module_html
@@ -273,7 +317,7 @@ class Module:
         """Every buffer here and below; see `named_buffers`."""
         return (array for _, array in self.named_buffers())
 
-    def register_buffer(self, name: str, array: Any, *, persistent: bool = True) -> None:
+    def register_buffer(self, name: str, array: Array | None, *, persistent: bool = True) -> None:
         """Hold an array that is part of the state but not trained, such as a running mean.
 
         ``array`` may be None, to be assigned later; `state_dict` leaves out a buffer that is not
@@ -298,7 +342,9 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = vars(self).get(name)
-        if isinstance(value, Parameter):
+        if name == "training":
+            value = checks.flag(type(self).__name__, name, value)
+        elif isinstance(value, Parameter):
             self._check_name(name)
             value.name = value.name or name
         elif isinstance(value, Module):
@@ -383,7 +429,7 @@ class Module:
             parameter.requires_grad_(requires_grad)
         return self
 
-    def astype(self, dtype: Any) -> Self:
+    def astype(self, dtype: DTypeLike) -> Self:
         """Convert parameters and float buffers, in place, to float32 or float64.
 
         Gradients are dropped.  Make the optimizer after the conversion: one that has stepped
@@ -404,7 +450,7 @@ class Module:
                 vars(module)["dtype"] = chosen
         return self
 
-    def to(self, target: Any) -> Self:
+    def to(self, target: DTypeLike) -> Self:
         """Convert to a dtype, as `astype`; ``"cpu"`` changes nothing, other devices are refused.
 
         >>> nn.Linear(2, 3).to("cpu").to(np.float64).weight.dtype
@@ -429,7 +475,7 @@ class Module:
         """
         return {name: array.copy() for name, array in state.slots(self).items()}
 
-    def load_state_dict(self, entries: Mapping[str, Any], *, strict: bool = True
+    def load_state_dict(self, entries: Mapping[str, TensorLike], *, strict: bool = True
                         ) -> state.LoadReport:
         """Write arrays into parameters and buffers, after checking every one of them.
 
@@ -510,6 +556,52 @@ class Module:
         return "\n  ".join([f"{head}(", *inner]) + "\n)"
 
 
+class _Ends:
+    """The gradients at both ends of one call of a module, for its backward hooks."""
+
+    def __init__(self, module: Module, inputs: tuple[Any, ...]) -> None:
+        self.module, self.hooks = module, tuple(module._backward_hooks.values())
+        self.back: list[Tensor | None] = [None] * len(inputs)
+        self.sent: list[Tensor | None] = []
+        self.waiting: set[int] = set()
+        self.inputs = tuple(self._watched(x, i, self._arrived) for i, x in enumerate(inputs))
+        self.wanted = {i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad}
+
+    def _watched(self, x: Any, i: int, tell: Callable[[int, Tensor], Any]) -> Any:
+        if not self.hooks or not isinstance(x, Tensor) or not x.requires_grad:
+            return x
+        return with_hook(x, partial(tell, i))
+
+    def outputs(self, out: Any) -> Any:
+        several = out if isinstance(out, tuple) else (out,)
+        self.sent = [None] * len(several)
+        watched = tuple(self._watched(x, i, self._left) for i, x in enumerate(several))
+        return watched if isinstance(out, tuple) else watched[0]
+
+    def _left(self, i: int, gradient: Tensor) -> None:
+        self.sent[i], self.waiting = gradient, set(self.wanted)
+        if not self.wanted:
+            self._call()
+
+    def _arrived(self, i: int, gradient: Tensor) -> Tensor | None:
+        self.back[i] = gradient
+        self.waiting.discard(i)
+        return None if self.waiting else self._call()
+
+    def _call(self) -> Tensor | None:
+        for hook in self.hooks:
+            new = hook(self.module, tuple(self.back), tuple(self.sent))
+            if new is None:
+                continue
+            given = [g for g in (new if isinstance(new, tuple) else (new,)) if g is not None]
+            if len(self.wanted) != 1 or len(given) != 1:
+                raise GradientError(
+                    f"{type(self.module).__name__}: a backward hook gave {len(given)} gradients "
+                    f"for {len(self.wanted)} inputs that have one; it can replace one of one")
+            self.back[min(self.wanted)] = given[0]
+        return self.back[min(self.wanted)] if len(self.wanted) == 1 else None
+
+
 class Layer(Declared, Module):
     """A module whose settings are declared; see `settings`."""
 
@@ -522,6 +614,18 @@ class Layer(Declared, Module):
     def extra_repr(self) -> str:
         """The settings as a call writes them."""
         return show(self)
+
+
+class OpLayer(Layer):
+    """An op as a layer, called with the settings of the layer; it has the docstring of the op."""
+
+    op: ClassVar[Callable[..., Tensor]]
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if cls.__doc__ is None and "op" in vars(cls):
+            cls.__doc__ = (f"{(cls.op.__doc__ or '').partition(chr(10) * 2)[0]}\n\n"
+                           f"    The settings are those of `tinygrad_cnn.{cls.op.__name__}`.\n    ")
 
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
@@ -540,8 +644,6 @@ def evaluating(model: Module) -> Iterator[None]:
 
     Afterwards each part has its own mode again, also after an error.
 
-    Examples
-    --------
     >>> model = nn.Sequential(nn.BatchNorm1D(2).eval(), nn.Dropout())
     >>> with nn.evaluating(model):
     ...     [part.training for part in model]

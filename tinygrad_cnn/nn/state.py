@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from tinygrad_cnn.core import as_array, as_dtype, writable
+from tinygrad_cnn.core import TensorLike, as_array, as_dtype, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError
 from tinygrad_cnn.shapes import Shape
 
@@ -31,7 +31,7 @@ class LoadReport(NamedTuple):
     unexpected: tuple[str, ...]
 
 
-def float_dtype(owner: str, dtype: Any) -> np.dtype[Any]:
+def float_dtype(owner: str, dtype: DTypeLike) -> np.dtype[Any]:
     """``dtype`` if parameters can have it."""
     chosen = as_dtype(dtype, owner)
     if chosen not in (np.float32, np.float64):
@@ -60,7 +60,7 @@ def slots(module: Module) -> dict[str, Array]:
     return found
 
 
-def load(module: Module, entries: Mapping[str, Any], *, strict: bool) -> LoadReport:
+def load(module: Module, entries: Mapping[str, TensorLike], *, strict: bool) -> LoadReport:
     """Check ``entries`` against the module, and write them if they fit."""
     owner = f"{type(module).__name__}.load_state_dict"
     if not isinstance(entries, Mapping):

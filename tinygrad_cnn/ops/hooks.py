@@ -11,12 +11,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
-from tinygrad_cnn.core import Tensor, _wrap
+from tinygrad_cnn.core import Tensor, _wrap, apply
 from tinygrad_cnn.core.graph import changed, handed, placeholder
 from tinygrad_cnn.core.op import Op, OpTest, register_function
 from tinygrad_cnn.errors import GradientError
 
-__all__ = ["HookHandle", "register_hook", "retain_grad"]
+__all__ = ["HookHandle", "register_hook", "retain_grad", "with_hook"]
 
 Hook = Callable[..., Any]
 
@@ -63,6 +63,11 @@ _HOOKS = Op(
     name="hooks", shape=lambda x, *, hooks: x, kernels={"array": lambda x, *, hooks: x},
     vjp={"x": lambda ct, out, x, *, hooks: pass_hooks(ct, hooks)},
     test=OpTest(samples=lambda rng: []), saved=(), family="shape")
+
+
+def with_hook(x: Tensor, hook: Hook) -> Tensor:
+    """A tensor like ``x``, of which the hook sees the gradient, apart from other uses of ``x``."""
+    return apply(_HOOKS, x, hooks={None: hook})
 
 
 def register_hook(x: Tensor, hook: Hook) -> HookHandle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tinygrad_cnn.optim.optimizer import (
     Array,
     Group,
     Optimizer,
+    State,
     fraction,
     fractions,
     non_negative,
@@ -27,6 +28,9 @@ class SGD(Optimizer):
 
     g ← g + weight_decay · w;  v ← momentum · v + (1 − dampening) · g, from v = g;  then
     w ← w − lr · v, or with nesterov w ← w − lr · (g + momentum · v).
+
+    Sutskever et al., *On the importance of initialization and momentum in deep learning*,
+    ICML 2013.
 
     Parameters
     ----------
@@ -45,11 +49,6 @@ class SGD(Optimizer):
     maximize : bool, default False
         Go up instead of down.  Every optimizer has it.
 
-    References
-    ----------
-    Sutskever et al., *On the importance of initialization and momentum in deep learning*,
-    ICML 2013.
-
     Examples
     --------
     >>> w = Parameter([1.0])
@@ -67,14 +66,12 @@ class SGD(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"velocity": "momentum"}
 
     def check(self, group: Group) -> None:
-        """Refuse settings that are out of their range."""
         super().check(group)
         if group["nesterov"] and (not group["momentum"] or group["dampening"]):
             raise SettingError("SGD: nesterov needs a momentum above 0 and no dampening, got "
                                f"momentum={group['momentum']:g}, dampening={group['dampening']:g}")
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """Two passes over ``w``, and two or three more with momentum."""
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         if group["momentum"]:
             velocity = state["velocity"]
             velocity *= group["momentum"]
@@ -92,15 +89,14 @@ class SGD(Optimizer):
 
 
 class _Moments(Optimizer):
-    """Optimizers with a running mean m and a running mean square v of the gradient."""
+    """Optimizers with m ← β1 · m + (1 − β1) · g and v ← β2 · v + (1 − β2) · g²."""
 
     betas: tuple[float, float] = setting(fractions, default=(0.9, 0.999))
     eps: float = setting(non_negative, default=1e-8)
     weight_decay: float = setting(non_negative, default=0.0)
     state_arrays: ClassVar[dict[str, str | None]] = {"mean": None, "square": None}
 
-    def average(self, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²."""
+    def _average(self, g: Array, state: State, s: Array, group: Group) -> None:
         beta1, beta2 = group["betas"]
         mean, square = state["mean"], state["square"]
         np.subtract(g, mean, out=s)                     # m + (1 − β1)(g − m) saves a pass
@@ -118,6 +114,9 @@ class Adam(_Moments):
     g ← g + weight_decay · w;  m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²;  with
     m̂ = m / (1 − β1^t) and v̂ = v / (1 − β2^t) at step t,  w ← w − lr · m̂ / (√v̂ + eps).
 
+    Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980; amsgrad: Reddi,
+    Kale & Kumar, *On the convergence of Adam and beyond*, arXiv:1904.09237.
+
     Parameters
     ----------
     params : iterable of Tensor, or of dict
@@ -133,11 +132,6 @@ class Adam(_Moments):
     amsgrad : bool, default False
         Take the largest v so far instead of v, so that the step size never grows.
 
-    References
-    ----------
-    Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980; amsgrad: Reddi,
-    Kale & Kumar, *On the convergence of Adam and beyond*, arXiv:1904.09237.
-
     Examples
     --------
     >>> w = Parameter([1.0])
@@ -151,9 +145,8 @@ class Adam(_Moments):
     amsgrad: bool = setting(checks.flag, default=False)
     state_arrays: ClassVar[dict[str, str | None]] = {**_Moments.state_arrays, "largest": "amsgrad"}
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """Move one piece; the corrections of m and v are moved into the step size and eps."""
-        self.average(g, state, s, group)
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
+        self._average(g, state, s, group)
         beta1, beta2 = group["betas"]
         square = state["square"]
         if group["amsgrad"]:
@@ -171,16 +164,14 @@ class AdamW(Adam):
 
     In `Adam` the decay passes through m and v, so that weights with large gradients hardly decay.
 
+    Loshchilov & Hutter, *Decoupled weight decay regularization*, arXiv:1711.05101.
+
     Parameters
     ----------
     params, lr, betas, eps, amsgrad
         As in `Adam`.
     weight_decay : float, default 0.01
         Share of each weight that is taken off in a step, times lr.
-
-    References
-    ----------
-    Loshchilov & Hutter, *Decoupled weight decay regularization*, arXiv:1711.05101.
 
     Examples
     --------
@@ -202,8 +193,6 @@ class NAdam(_Moments):
     With μ_t = β1 · (1 − 0.96^(t · momentum_decay) / 2) and the product M_t of μ_1 ... μ_t,
     w ← w − lr · (μ_(t+1) · m / (1 − M_(t+1)) + (1 − μ_t) · g / (1 − M_t)) / (√v̂ + eps).
 
-    References
-    ----------
     Dozat, *Incorporating Nesterov momentum into Adam*, ICLR workshop 2016.
     """
 
@@ -216,14 +205,12 @@ class NAdam(_Moments):
         beta: float = group["betas"][0]
         return beta * (1 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
 
-    def advance(self, state: dict[str, Any], group: Group) -> None:
-        """Count the step, and multiply its momentum into the product of all."""
+    def advance(self, state: State, group: Group) -> None:
         super().advance(state, group)
         state["momentum_product"] *= self._momentum(group, state["step"])
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """Move one piece of a parameter, by the mean and by the gradient."""
-        self.average(g, state, s, group)
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
+        self._average(g, state, s, group)
         step, product = state["step"], state["momentum_product"]
         now, ahead = (self._momentum(group, t) for t in (step, step + 1))
         np.sqrt(state["square"], out=s)
@@ -241,16 +228,13 @@ class RAdam(_Moments):
     With ρ∞ = 2 / (1 − β2) − 1 and ρ = ρ∞ − 2 t · β2^t / (1 − β2^t):  if ρ > 5,
     w ← w − lr · r · m̂ / √v̂, r² = (ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ);  else w ← w − lr · m̂.
 
-    References
-    ----------
     Liu et al., *On the variance of the adaptive learning rate and beyond*, arXiv:1908.03265.
     """
 
     decoupled_weight_decay: bool = setting(checks.flag, default=False)
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
-        self.average(g, state, s, group)
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
+        self._average(g, state, s, group)
         (beta1, beta2), t = group["betas"], state["step"]
         rate, known = group["lr"] / (1 - beta1 ** t), 1 - beta2 ** t
         most = 2 / (1 - beta2) - 1
@@ -273,6 +257,9 @@ class RMSprop(Optimizer):
     variance v ← alpha · v + alpha · (1 − alpha) · (g − m)², then m ← m + (1 − alpha) · (g − m);
     d = g / (√v + eps);  b ← momentum · b + d;  w ← w − lr · b.
 
+    Tieleman & Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
+    Graves, arXiv:1308.0850.
+
     Parameters
     ----------
     params, lr, weight_decay
@@ -285,11 +272,6 @@ class RMSprop(Optimizer):
         Share of the last step that is kept.
     centered : bool, default False
         Divide by the deviation from the running mean instead.
-
-    References
-    ----------
-    Tieleman & Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
-    Graves, arXiv:1308.0850.
 
     Examples
     --------
@@ -310,8 +292,7 @@ class RMSprop(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {
         "square": None, "mean": "centered", "velocity": "momentum"}
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         alpha, square = group["alpha"], state["square"]
         square *= alpha
         if group["centered"]:
@@ -344,6 +325,8 @@ class Adagrad(Optimizer):
     g ← g + weight_decay · w;  v ← v + g²;  at step t,
     w ← w − lr / (1 + (t − 1) · lr_decay) · g / (√v + eps).
 
+    Duchi, Hazan & Singer, *Adaptive subgradient methods*, JMLR 12 (2011), 2121-2159.
+
     Parameters
     ----------
     params, lr, weight_decay
@@ -352,10 +335,6 @@ class Adagrad(Optimizer):
         How fast the step size falls.
     eps : float, default 1e-10
         Keeps the root away from 0.
-
-    References
-    ----------
-    Duchi, Hazan & Singer, *Adaptive subgradient methods*, JMLR 12 (2011), 2121-2159.
 
     Examples
     --------
@@ -373,8 +352,7 @@ class Adagrad(Optimizer):
     eps: float = setting(non_negative, default=1e-10, kw_only=True)
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None}
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         square = state["square"]
         np.multiply(g, g, out=s)
         square += s
@@ -391,8 +369,6 @@ class Adadelta(Optimizer):
     v ← rho · v + (1 − rho) · g²;  d = g · √(u + eps) / √(v + eps);  u ← rho · u + (1 − rho) · d²;
     w ← w − lr · d.
 
-    References
-    ----------
     Zeiler, *ADADELTA: an adaptive learning rate method*, arXiv:1212.5701.
     """
 
@@ -402,8 +378,7 @@ class Adadelta(Optimizer):
     weight_decay: float = setting(non_negative, default=0.0)
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None, "steps": None}
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         rho, eps = group["rho"], group["eps"]
         square, steps = state["square"], state["steps"]
         square *= rho
@@ -422,8 +397,6 @@ class Lion(Optimizer):
     w ← w · (1 − lr · weight_decay);  w ← w − lr · sign(β1 · m + (1 − β1) · g);
     m ← β2 · m + (1 − β2) · g.  Usual rates are a tenth of those of `AdamW`.
 
-    References
-    ----------
     Chen et al., *Symbolic discovery of optimization algorithms*, arXiv:2302.06675.
     """
 
@@ -433,8 +406,7 @@ class Lion(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"mean": None}
     decoupled_decay: ClassVar[bool] = True
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         (beta1, beta2), mean = group["betas"], state["mean"]
         change = g - mean
         np.add(mean, np.multiply(change, 1 - beta1, out=s), out=s)

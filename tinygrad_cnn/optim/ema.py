@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core import Tensor, writable
 from tinygrad_cnn.errors import CheckpointError
-from tinygrad_cnn.optim.optimizer import Array, _listed
+from tinygrad_cnn.optim.optimizer import Array, State, _listed
 
 __all__ = ["EMA"]
 
@@ -22,17 +21,15 @@ class EMA:
     The first `update` copies them; each later one makes
     average ← decay · average + (1 − decay) · w.
 
+    Polyak & Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control 30
+    (1992).
+
     Parameters
     ----------
     params : iterable of Tensor
         Such as ``model.parameters()``.
     decay : float, default 0.999
         Share of the past, from 0 to 1.
-
-    References
-    ----------
-    Polyak & Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control 30
-    (1992).
 
     Examples
     --------
@@ -72,12 +69,12 @@ class EMA:
             for p, array in zip(self.params, own, strict=True):
                 writable(p)[...] = array
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The count of updates, and each average by its position, copied."""
         return {"steps": self.steps,
                 "averages": {str(i): a.copy() for i, a in enumerate(self.averages)}}
 
-    def load_state_dict(self, entries: Mapping[str, Any]) -> None:
+    def load_state_dict(self, entries: State) -> None:
         """Take over what `state_dict` gave; what does not fit is a `CheckpointError`."""
         try:
             given = [np.asarray(entries["averages"][str(i)]) for i in range(len(self.averages))]

@@ -23,7 +23,8 @@ from tinygrad_cnn.settings import Declared, setting
 __all__ = ["Optimizer"]
 
 Array = NDArray[Any]
-Group = dict[str, Any]
+Group = dict[str, Any]                                  # settings by name, and "params"
+State = dict[str, Any]                                  # numbers and arrays by name, nested
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Check = Callable[[str, str, Any], Any]                  # owner, name, value -> value in one form
 
@@ -112,8 +113,7 @@ class Optimizer(Declared):
         for name in cls._names_of_settings():
             setattr(cls, name, _OfGroups(name))
 
-    def keep(self, settings: dict[str, Any]) -> None:
-        """Make the groups."""
+    def _keep(self, settings: Group) -> None:
         given = _listed(self._owner, settings.pop("params"))
         self.defaults = settings
         self.param_groups: list[Group] = []
@@ -129,11 +129,11 @@ class Optimizer(Declared):
         for name in self._names_of_settings():
             group[name] = self.declared[name].checked(self, name, group[name])
 
-    def advance(self, state: dict[str, Any], group: Group) -> None:
+    def advance(self, state: State, group: Group) -> None:
         """Bring the numbers in the state of a parameter up to date, before it is moved."""
         state["step"] += 1
 
-    def update(self, w: Array, g: Array, state: dict[str, Any], s: Array, group: Group) -> None:
+    def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         """Move ``w``, a flat piece of a parameter, in place; its gradient ``g`` is only read.
 
         ``state`` has the pieces of the arrays, and the numbers, such as the ``"step"``, which
@@ -156,7 +156,7 @@ class Optimizer(Declared):
     def _names_of_settings(cls) -> list[str]:
         return [name for name in cls.declared if name != "params"]
 
-    def add_param_group(self, group: Mapping[str, Any]) -> None:
+    def add_param_group(self, group: Group) -> None:
         """Add parameters under ``"params"``, with settings of their own.
 
         >>> w, b = Parameter([1.0]), Parameter([1.0])
@@ -257,7 +257,7 @@ class Optimizer(Declared):
 
     # ---- saving
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything needed to go on as if the run had not stopped, copied.
 
         ``"algorithm"``: the name of the class; ``"param_groups"``: position -> settings, with
@@ -273,7 +273,7 @@ class Optimizer(Declared):
                           for k, v in self._state[i].items()} for i in sorted(self._state)}
         return {"algorithm": self._owner, "param_groups": groups, "state": state}
 
-    def load_state_dict(self, entries: Mapping[str, Any]) -> None:
+    def load_state_dict(self, entries: State) -> None:
         """Take over what `state_dict` of the same class gave, copied.
 
         If anything does not fit, there is a `CheckpointError` and nothing is changed.

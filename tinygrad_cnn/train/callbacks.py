@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.io import save_weights
+from tinygrad_cnn.train.history import Row
 
 if TYPE_CHECKING:
     from tinygrad_cnn.train.trainer import Trainer
@@ -31,7 +32,7 @@ class Callback:
     def on_batch_end(self, trainer: Trainer, batch: int, loss: float) -> None:
         """After each step of the optimizer."""
 
-    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool | None:
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
         """After each epoch and its validation."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
@@ -47,7 +48,7 @@ class _Watching(Callback):
         self.best = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None
 
-    def improved(self, row: dict[str, Any], min_delta: float = 0.0) -> bool:
+    def improved(self, row: Row, min_delta: float = 0.0) -> bool:
         """Whether the figure is better than ever by more than ``min_delta``, which it then is."""
         if self.monitor not in row:
             raise SettingError(f"{self._owner}: monitor {self.monitor!r} is not among the figures "
@@ -74,11 +75,6 @@ class EarlyStopping(_Watching):
         Which way is better.
     min_delta : float, default 0.0
         An improvement by at most this does not count.
-
-    Raises
-    ------
-    SettingError
-        If ``patience`` is below 1, ``min_delta`` below 0, or the mode is unknown.
     """
 
     def __init__(self, monitor: str = "validation loss", *, patience: int = 3, mode: str = "min",
@@ -88,7 +84,7 @@ class EarlyStopping(_Watching):
         self.min_delta = checks.number("EarlyStopping", "min_delta", min_delta, minimum=0)
         self.waited = 0
 
-    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool:
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> bool:
         """Compare, and count the epochs without improvement."""
         self.waited = 0 if self.improved(row, self.min_delta) else self.waited + 1
         return self.waited >= self.patience
@@ -105,11 +101,6 @@ class BestCheckpoint(_Watching):
         The figure.
     mode : {"min", "max"}, default "max"
         Which way is better.
-
-    Raises
-    ------
-    SettingError
-        If the mode is unknown.
     """
 
     def __init__(self, path: str | Path, monitor: str = "validation accuracy", *,
@@ -117,7 +108,7 @@ class BestCheckpoint(_Watching):
         super().__init__(monitor, mode, "BestCheckpoint")
         self.path = Path(path)
 
-    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
         """Compare, and save."""
         if self.improved(row):
             save_weights(trainer.model.state_dict(), self.path)

@@ -10,15 +10,16 @@ from typing import Any
 
 from tinygrad_cnn.errors import DataError, SettingError
 from tinygrad_cnn.io import write_atomically
+from tinygrad_cnn.train.tables import Rows, Table
 
 __all__ = ["History"]
 
+Row = dict[str, Any]
 
-class History:
+
+class History(Table):
     """One row of figures for each epoch.
 
-    Examples
-    --------
     >>> from tinygrad_cnn.train import History
     >>> history = History()
     >>> history.append({"epoch": 1, "loss": 0.5})
@@ -27,12 +28,18 @@ class History:
     [0.5, 0.25]
     >>> history.last["epoch"]
     2
+    >>> history
+    2 epochs
+    epoch    loss
+    -------------
+        1  0.5000
+        2  0.2500
     """
 
-    def __init__(self, rows: list[dict[str, Any]] | None = None) -> None:
-        self.rows: list[dict[str, Any]] = list(rows or ())
+    def __init__(self, rows: list[Row] | None = None) -> None:
+        self.rows: list[Row] = list(rows or ())
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Add the figures of an epoch."""
         self.rows.append(dict(row))
 
@@ -42,7 +49,7 @@ class History:
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     @property
-    def last(self) -> dict[str, Any]:
+    def last(self) -> Row:
         """The figures of the last epoch."""
         if not self.rows:
             raise SettingError("history: no epoch is finished yet")
@@ -57,22 +64,16 @@ class History:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
+    def _cells(self) -> tuple[str, tuple[str, ...], Rows, str]:
+        head = tuple(self.columns)
+        return (f"{len(self)} epochs", head,
+                [tuple(_cell(row.get(name)) for name in head) for row in self.rows], "")
+
     def save(self, path: str | Path) -> Path:
-        """Write the table as comma-separated values.
-
-        Parameters
-        ----------
-        path : path
-            The file; replaced as a whole if it exists.
-
-        Raises
-        ------
-        CheckpointError
-            If the file cannot be written.
-        """
+        """Write the table as comma-separated values, in place of a file that exists as a whole."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -83,23 +84,18 @@ class History:
 
     @classmethod
     def load(cls, path: str | Path) -> History:
-        """Read a table that `save` wrote.
-
-        Parameters
-        ----------
-        path : path
-
-        Raises
-        ------
-        DataError
-            If the file is missing or not such a table.
-        """
+        """Read a table that `save` wrote; a file that is none is a `DataError`."""
         try:
             with open(path, encoding="utf-8", newline="") as file:
                 rows = [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
         except (OSError, UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
             raise DataError(f"{path} is not a history: {error}") from None
         return cls(rows)
+
+
+def _cell(value: Any) -> str:
+    """A figure of a table."""
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _number(text: str) -> Any:

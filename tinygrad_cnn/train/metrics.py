@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import as_array
+from tinygrad_cnn.core import TensorLike, as_array
 from tinygrad_cnn.data.dataset import check_labels
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 
-__all__ = ["accuracy", "confusion_matrix", "top_k_accuracy"]
+__all__ = ["METRICS", "accuracy", "confusion_matrix", "mean_absolute_error", "mean_squared_error",
+           "top_k_accuracy"]
+
+Metric = Callable[[Any, Any], float]
 
 
 def _scores_and_labels(who: str, scores: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -53,7 +57,7 @@ def _numbers(who: str, name: str, value: Any) -> NDArray[Any]:
     return array
 
 
-def accuracy(scores: Any, labels: Any) -> float:
+def accuracy(scores: TensorLike, labels: TensorLike) -> float:
     """The share of rows whose highest score is at the label.
 
     Parameters
@@ -84,26 +88,11 @@ def accuracy(scores: Any, labels: Any) -> float:
     return float((values.argmax(1) == classes).mean())
 
 
-def top_k_accuracy(scores: Any, labels: Any, *, k: int = 5) -> float:
-    """The share of rows whose label is among the k highest scores.
+def top_k_accuracy(scores: TensorLike, labels: TensorLike, *, k: int = 5) -> float:
+    """The share of rows whose label is among the k highest scores; arguments as of `accuracy`.
 
     Of equal scores the first counts as the highest, as in `accuracy`, which is k = 1.
 
-    Parameters
-    ----------
-    scores : array_like, shape (N, K)
-        Of K ≥ 2 classes.
-    labels : array_like of int, shape (N,), or of shape (N, K)
-        Classes 0..K−1, or one-hot or soft rows that sum to 1.
-    k : int, default 5
-
-    Raises
-    ------
-    ShapeError, DataError, SettingError, DTypeError
-        As `accuracy`, or if k is not from 1 to K.
-
-    Examples
-    --------
     >>> from tinygrad_cnn.train import top_k_accuracy
     >>> top_k_accuracy(np.array([[0.1, 0.5, 0.4]]), np.array([2]), k=2)
     1.0
@@ -117,27 +106,9 @@ def top_k_accuracy(scores: Any, labels: Any, *, k: int = 5) -> float:
     return float((rank < k).mean())
 
 
-def confusion_matrix(scores: Any, labels: Any) -> NDArray[np.int64]:
-    """How often label i (row) was taken for class j (column).
+def confusion_matrix(scores: TensorLike, labels: TensorLike) -> NDArray[np.int64]:
+    """How often label i (row) was taken for class j (column); arguments as of `accuracy`.
 
-    Parameters
-    ----------
-    scores : array_like, shape (N, K)
-        Of K ≥ 2 classes.
-    labels : array_like of int, shape (N,), or of shape (N, K)
-        Classes 0..K−1, or one-hot or soft rows that sum to 1.
-
-    Returns
-    -------
-    ndarray of int64, shape (K, K)
-
-    Raises
-    ------
-    ShapeError, DataError, SettingError, DTypeError
-        As `accuracy`.
-
-    Examples
-    --------
     >>> from tinygrad_cnn.train import confusion_matrix
     >>> confusion_matrix(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     array([[0, 0],
@@ -147,3 +118,45 @@ def confusion_matrix(scores: Any, labels: Any) -> NDArray[np.int64]:
     matrix = np.zeros((values.shape[1],) * 2, np.int64)
     np.add.at(matrix, (classes, values.argmax(1)), 1)
     return matrix
+
+
+def mean_absolute_error(prediction: TensorLike, target: TensorLike) -> float:
+    """The mean of |prediction − target|, of two arrays of one shape.
+
+    >>> from tinygrad_cnn.train import mean_absolute_error
+    >>> mean_absolute_error([[1.0], [4.0]], [[2.0], [2.0]])
+    1.5
+    """
+    return float(np.abs(_difference("mean_absolute_error", prediction, target)).mean())
+
+
+def mean_squared_error(prediction: TensorLike, target: TensorLike) -> float:
+    """The mean of (prediction − target)², of two arrays of one shape."""
+    return float((_difference("mean_squared_error", prediction, target) ** 2).mean())
+
+
+def _difference(who: str, prediction: Any, target: Any) -> NDArray[Any]:
+    values, given = _numbers(who, "prediction", prediction), _numbers(who, "target", target)
+    if values.shape != given.shape or not values.size:
+        raise ShapeError(f"{who}: prediction {values.shape} and target {given.shape} must have one "
+                         "shape, and entries")
+    return values.astype(np.float64) - given
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy, "top_5_accuracy": top_k_accuracy, "mae": mean_absolute_error,
+    "mse": mean_squared_error}
+"""Name -> metric, as `Trainer` takes it."""
+
+
+def metrics_by_name(given: Any) -> dict[str, Metric]:
+    """A mapping of names to functions; names alone stand for those of `METRICS`."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    found: dict[str, Metric] = {}
+    for metric in [given] if isinstance(given, str) or callable(given) else given:
+        if isinstance(metric, str):
+            found[metric] = METRICS[checks.choice("Trainer", "metrics", metric, tuple(METRICS))]
+        else:
+            found[getattr(metric, "__name__", type(metric).__name__)] = metric
+    return found

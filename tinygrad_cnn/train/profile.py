@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.core.graph import Node, Observer, observing
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy
 from tinygrad_cnn.optim import SGD, Optimizer
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.train.tables import Rows, Table
 
 __all__ = ["OpRow", "Profile", "profile"]
 
@@ -34,8 +35,8 @@ class OpRow:
     bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(Table):
     """One step, its rows in falling order of time; ``str`` gives the table.
 
     Attributes
@@ -47,20 +48,18 @@ class Profile:
         row "optimizer" the update.
     """
 
+    _texts: ClassVar[int] = 3
+
     seconds: float
     rows: tuple[OpRow, ...]
 
-    def __str__(self) -> str:
-        lines = [f"{1e3 * self.seconds:.2f} ms a step",
-                 f"{'phase':9} {'op':28} {'result':16} {'calls':>5} {'ms':>8} {'share':>6} "
-                 f"{'GFLOP/s':>8} {'GB/s':>6}"]
-        for row in self.rows:
-            rates = [f"{count / row.seconds / 1e9:.1f}" if count and row.seconds else "-"
-                     for count in (row.flops, row.bytes)]
-            lines.append(f"{row.phase:9} {row.op:28} {'×'.join(map(str, row.shape)):16} "
-                         f"{row.calls:5} {1e3 * row.seconds:8.3f} "
-                         f"{row.seconds / self.seconds:6.1%} {rates[0]:>8} {rates[1]:>6}")
-        return "\n".join(lines)
+    def _cells(self) -> tuple[str, tuple[str, ...], Rows, str]:
+        return (f"{1e3 * self.seconds:.2f} ms a step",
+                ("phase", "op", "result", "calls", "ms", "share", "GFLOP/s", "GB/s"),
+                [(row.phase, row.op, "×".join(map(str, row.shape)), str(row.calls),
+                  f"{1e3 * row.seconds:.3f}", f"{row.seconds / self.seconds:.1%}",
+                  *(f"{count / row.seconds / 1e9:.1f}" if count and row.seconds else "-"
+                    for count in (row.flops, row.bytes))) for row in self.rows], "")
 
 
 class _Watch(Observer):
@@ -92,8 +91,8 @@ class _Watch(Observer):
         self._add("backward", node.op.name, cotangent.shape, seconds, 0, size)
 
 
-def profile(model: Module, images: Any, labels: Any, *,
-            loss: Callable[[Tensor, Any], Tensor] = cross_entropy,
+def profile(model: Module, images: TensorLike, labels: TensorLike, *,
+            loss: Callable[..., Tensor] = cross_entropy,
             optimizer: Optimizer | None = None, steps: int = 10) -> Profile:
     """Take some training steps, and tell where the time of the quickest goes.
 
@@ -109,16 +108,6 @@ def profile(model: Module, images: Any, labels: Any, *,
         Plain SGD with a rate of 1e-4 if not given.
     steps : int, default 10
         How many, after one that is not counted.
-
-    Returns
-    -------
-    Profile
-        Seconds, and a row for each op, phase and shape.
-
-    Raises
-    ------
-    SettingError
-        If steps is below 1.
 
     Examples
     --------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TypeVar
 
 __all__ = ["with_progress"]
 
+T = TypeVar("T")
 
-def with_progress(batches: Iterable[Any], *, total: int, label: str, show: bool) -> Iterator[Any]:
+
+def with_progress(batches: Iterable[T], *, total: int, label: str, show: bool) -> Iterator[T]:
     """Pass the batches through, and show how far they are."""
     if show and sys.stderr.isatty():
         try:

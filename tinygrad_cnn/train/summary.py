@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,24 +11,27 @@ from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.graph import Node, Observer, no_grad, observing
 from tinygrad_cnn.nn import Module, evaluating
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.train.tables import Rows, Table
 
 __all__ = ["LayerRow", "Summary", "summarize"]
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: its path, what it is, its output shape, parameters, and forward FLOPs."""
+    """One layer: its path, what it is, its output shapes, parameters, and forward FLOPs."""
 
     name: str
     kind: str
-    shape: Shape
+    shapes: tuple[Shape, ...]
     parameters: int
     flops: int
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Table):
     """The layers of a model in the order in which they ran; ``str`` gives the table."""
+
+    _texts: ClassVar[int] = 2
 
     title: str
     layers: tuple[LayerRow, ...]
@@ -36,19 +39,14 @@ class Summary:
     flops: int
     bytes: int
 
-    def __str__(self) -> str:
-        head = ("layer", "output", "parameters", "MFLOP")
-        rows = [(f"{row.name} {row.kind}", "×".join(map(str, row.shape)),
-                 f"{row.parameters:,}" if row.parameters else "-", f"{row.flops / 1e6:,.3f}")
-                for row in self.layers]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = ["  ".join(cell.ljust(w) if i < 2 else cell.rjust(w)
-                           for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-                 for row in (head, *rows)]
-        rule = "-" * max(map(len, lines))
-        total = (f"{self.parameters:,} parameters ({self.bytes / 1024:,.0f} KiB), "
-                 f"{self.flops / 1e6:,.2f} MFLOP forward for one image")
-        return "\n".join([self.title, lines[0], rule, *lines[1:], rule, total])
+    def _cells(self) -> tuple[str, tuple[str, ...], Rows, str]:
+        return (self.title, ("layer", "output", "parameters", "MFLOP"),
+                [(f"{row.name} {row.kind}".strip(),
+                  ", ".join("×".join(map(str, shape)) for shape in row.shapes),
+                  f"{row.parameters:,}" if row.parameters else "-", f"{row.flops / 1e6:,.3f}")
+                 for row in self.layers],
+                f"{self.parameters:,} parameters ({self.bytes / 1024:,.0f} KiB), "
+                f"{self.flops / 1e6:,.2f} MFLOP forward for one image")
 
 
 class _Count(Observer):
@@ -64,25 +62,15 @@ class _Count(Observer):
         self.flops[node.scope] = self.flops.get(node.scope, 0) + work
 
 
-def summarize(model: Module, image_shape: tuple[int, ...]) -> Summary:
+def summarize(model: Module, *input_shapes: Shape) -> Summary:
     """Run a model once on an empty image, and list its layers.
 
     Parameters
     ----------
     model : Module
         Its mode and buffers are left as they are.
-    image_shape : tuple of int
-        Shape of one image: (H, W, C).
-
-    Returns
-    -------
-    Summary
-        Layers with output shape (N left out), parameters and forward FLOPs for one image.
-
-    Raises
-    ------
-    ShapeError, SettingError
-        What the model raises for such an image.
+    *input_shapes : tuple of int
+        Shape of one image, (H, W, C), or of one of each of the inputs.
 
     Examples
     --------
@@ -91,15 +79,14 @@ def summarize(model: Module, image_shape: tuple[int, ...]) -> Summary:
     >>> summarize(build("lenet", (28, 28, 1), 10), (28, 28, 1)).parameters
     215370
     """
-    count = _Count()
-    shapes: dict[str, Shape] = {}
+    count, shapes = _Count(), dict[str, tuple[Shape, ...]]()
     leaves = {name: module for name, module in model.named_modules()
-              if name and not any(True for _ in module.children())}
-    handles = [module.register_forward_hook(_note_shape(shapes, name))
+              if not any(True for _ in module.children())}
+    handles = [module.register_forward_hook(_note_shapes(shapes, name))
                for name, module in leaves.items()]
     try:
         with evaluating(model), no_grad(), observing(count):
-            model(Tensor(np.zeros((1, *image_shape), np.float32)))
+            model(*(Tensor(np.zeros((1, *shape), np.float32)) for shape in input_shapes))
     finally:
         for handle in handles:
             handle.remove()
@@ -113,7 +100,9 @@ def summarize(model: Module, image_shape: tuple[int, ...]) -> Summary:
                    sum(count.flops.values()), sum(p._data.nbytes for p in parameters))
 
 
-def _note_shape(shapes: dict[str, Shape], name: str) -> Any:
+def _note_shapes(shapes: dict[str, tuple[Shape, ...]], name: str) -> Any:
     def hook(module: Module, inputs: Any, output: Any) -> None:
-        shapes[name] = output.shape[1:]
+        several = output.values() if isinstance(output, dict) else \
+            output if isinstance(output, (tuple, list)) else [output]
+        shapes[name] = tuple(out.shape[1:] for out in several if isinstance(out, Tensor))
     return hook

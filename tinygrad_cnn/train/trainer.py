@@ -8,30 +8,40 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from html import escape
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core import Tensor, TensorLike, as_array, writable
 from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.errors import GradientError, SettingError
 from tinygrad_cnn.nn import CrossEntropyLoss, Module, NLLLoss, evaluating
 from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_grad_norm_
+from tinygrad_cnn.optim.lr_scheduler import LRScheduler
 from tinygrad_cnn.train.callbacks import Callback
-from tinygrad_cnn.train.history import History
-from tinygrad_cnn.train.metrics import accuracy
+from tinygrad_cnn.train.history import History, Row
+from tinygrad_cnn.train.lr_finder import LRCurve
+from tinygrad_cnn.train.metrics import Metric, accuracy, metrics_by_name
 from tinygrad_cnn.train.progress import with_progress
 
 __all__ = ["Trainer", "fit"]
 
-Metric = Callable[[Any, Any], float]
+Batches = Iterable[tuple[Any, Any]]         # inputs and targets: arrays, or tuples or dicts of them
+
+
+class Stepped(Protocol):
+    """Anything with a ``step``, such as a schedule of your own."""
+
+    def step(self) -> object:
+        """Go on by one."""
 
 
 class Trainer:
@@ -45,9 +55,10 @@ class Trainer:
         Over the parameters of the model, or some of them.
     loss : callable, optional
         ``(scores, labels)`` -> Tensor of one element; `cross_entropy` if not given.
-    metrics : mapping of str to callable, optional
-        ``(scores, labels)`` -> float, averaged over batches by size.  If not given, the accuracy
-        for `cross_entropy` and `nll_loss`, as functions or as modules, and none for other losses.
+    metrics : mapping of str to callable, or sequence of str or callable, optional
+        ``(scores, labels)`` -> float, averaged over batches by size; or names of `METRICS`:
+        "accuracy", "top_5_accuracy", "mae", "mse".  If not given, the accuracy for `cross_entropy`
+        and `nll_loss`, as functions or as modules, and none for other losses.
     schedule : object with ``step``, optional
         Steps the learning rate, as ``schedule_every`` says.
     schedule_every : {"batch", "epoch"}, default "batch"
@@ -84,13 +95,14 @@ class Trainer:
 
     def __init__(self, model: Module, optimizer: Optimizer, *,
                  loss: Callable[..., Tensor] | None = None,
-                 metrics: Mapping[str, Metric] | None = None, schedule: Any = None,
+                 metrics: Mapping[str, Metric] | Sequence[str | Metric] | None = None,
+                 schedule: LRScheduler | Stepped | None = None,
                  schedule_every: str = "batch", clip: float | None = None,
-                 callbacks: Sequence[Callback] = (), log: Callable[[str], Any] | None = None,
+                 callbacks: Sequence[Callback] = (), log: Callable[[str], object] | None = None,
                  progress: bool = True) -> None:
         self.model, self.optimizer = model, optimizer
         self.loss = cross_entropy if loss is None else loss
-        self.metrics = default_metrics(self.loss) if metrics is None else dict(metrics)
+        self.metrics = default_metrics(self.loss) if metrics is None else metrics_by_name(metrics)
         self.schedule = schedule
         self.schedule_every = checks.choice("Trainer", "schedule_every", schedule_every,
                                             ("batch", "epoch"))
@@ -98,8 +110,18 @@ class Trainer:
         self.progress = progress
         self.history = History()
 
-    def fit(self, batches: Iterable[Any], epochs: int, *,
-            validation: Iterable[Any] | None = None) -> History:
+    def __repr__(self) -> str:
+        loss = getattr(self.loss, "__name__", repr(self.loss))
+        more = [] if self.schedule is None else [f"schedule={self.schedule!r}"]
+        return (f"Trainer({type(self.model).__name__}, {self.optimizer!r}, "
+                f"{', '.join([f'loss={loss}', f'metrics={list(self.metrics)}', *more])}): "
+                f"{len(self.history)} epochs")
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>" + self.history._repr_html_()
+
+    def fit(self, batches: Batches, epochs: int, *,
+            validation: Batches | None = None) -> History:
         """Train for some epochs; calling it again goes on counting.
 
         A part of the model that is in evaluation mode, such as a frozen batch normalization, stays
@@ -107,11 +129,12 @@ class Trainer:
 
         Parameters
         ----------
-        batches : iterable of (images, labels)
-            Gone through once an epoch; a `DataLoader`, or a list.
+        batches : iterable of (inputs, targets)
+            Gone through once an epoch; a `DataLoader`, or a list.  A model of several inputs gets
+            those of a tuple by position, those of a dict by name.
         epochs : int
             At least 1.
-        validation : iterable of (images, labels), optional
+        validation : iterable of (inputs, targets), optional
             Judged after each epoch, in evaluation mode.
 
         Returns
@@ -151,8 +174,7 @@ class Trainer:
                                f"parameters that the model lacks: {', '.join(strange[:5])}; {cure}."
                                "  Parameters of a loss count if loss= is a Module that has them")
 
-    def _fit(self, batches: Iterable[Any], epochs: int,
-             validation: Iterable[Any] | None) -> History:
+    def _fit(self, batches: Batches, epochs: int, validation: Batches | None) -> History:
         epochs = checks.integer("fit", "epochs", epochs, minimum=1)
         with ExitStack() as ends:
             for callback in reversed(self.callbacks):       # what is entered last runs first
@@ -162,18 +184,17 @@ class Trainer:
             self._epochs(batches, epochs, validation)
         return self.history
 
-    def _epochs(self, batches: Iterable[Any], epochs: int,
-                validation: Iterable[Any] | None) -> None:
+    def _epochs(self, batches: Batches, epochs: int, validation: Batches | None) -> None:
         first = len(self.history)
         for epoch in range(first + 1, first + epochs + 1):
             began = time.perf_counter()
-            row: dict[str, Any] = {"epoch": epoch, **self._epoch(batches, epoch, first + epochs)}
+            row: Row = {"epoch": epoch, **self._epoch(batches, epoch, first + epochs)}
             if validation is not None:
                 judged = self.evaluate(validation)
                 row |= {f"validation {name}": value for name, value in judged.items()}
             row["seconds"] = round(time.perf_counter() - began, 3)
             if self.schedule is not None and self.schedule_every == "epoch":
-                self._step_schedule(row.get("validation loss", row["loss"]))
+                self._step_schedule(row["loss" if validation is None else "validation loss"])
             stop = [callback.on_epoch_end(self, row) for callback in self.callbacks]
             self.history.append(row)
             if self.log is not None:
@@ -182,93 +203,127 @@ class Trainer:
                 return
 
     def _step_schedule(self, loss: float) -> None:
+        assert self.schedule is not None
         self.schedule.step(*[loss] if getattr(self.schedule, "needs_loss", False) else [])
 
-    def _epoch(self, batches: Iterable[Any], epoch: int, epochs: int) -> dict[str, float]:
+    def _epoch(self, batches: Batches, epoch: int, epochs: int) -> dict[str, float]:
         if not self.model.training:             # a callback has switched it
             self.model.train()
         sums = _Sums()
         total = len(batches) if isinstance(batches, Sized) else 0
         buffers = [(vars(module), name) for module in self.model.modules()
                    for name in module._buffer_names]
-        for i, (images, labels) in enumerate(with_progress(
-                batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.progress)):
+        for i, (inputs, targets) in enumerate(_pairs(with_progress(
+                batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.progress))):
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]
             try:
-                value, figures = self._gradients(images, labels, f"batch {i + 1} of epoch {epoch}")
+                value, figures = self._gradients(inputs, targets, f"batch {i + 1} of epoch {epoch}")
                 self.optimizer.step()
             except BaseException:
                 _put_back(buffers, before)
-                self.optimizer.zero_grad()
+                self._zero_grad()
                 raise
-            sums.add(len(images), {"loss": value, **figures})
+            sums.add(_count(inputs), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
                 self._step_schedule(value)
             for callback in self.callbacks:
                 callback.on_batch_end(self, i, value)
         return sums.means("fit")
 
-    def _gradients(self, images: Any, labels: Any, where: str) -> tuple[float, dict[str, float]]:
+    def _gradients(self, inputs: Any, targets: Any, where: str) -> tuple[float, dict[str, float]]:
         """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
-        scores = self.model(Tensor(images))
-        loss = self.loss(scores, labels)
+        scores = self._run(inputs)
+        loss = self.loss(scores, targets)
         value = loss.item()
         if not math.isfinite(value):
             raise GradientError(
                 f"fit: the loss is {value} at {where}; lower the learning rate "
                 f"({self.optimizer.lr:g}), clip gradients (clip=1.0), or look for NaN in the data")
-        figures = self._judge(scores, labels)
-        self.optimizer.zero_grad()
+        figures = self._judge(scores, targets)
+        self._zero_grad()
         loss.backward()
         if self.clip is not None:
-            clip_grad_norm_(self.model.parameters(), self.clip)
+            clip_grad_norm_(self.optimizer.parameters, self.clip)
         return value, figures
 
-    def _judge(self, scores: Tensor, labels: Any) -> dict[str, float]:
-        return {name: metric(scores._data, labels) for name, metric in self.metrics.items()}
+    def _zero_grad(self) -> None:
+        self.optimizer.zero_grad()              # a loss may have parameters of its own ...
+        self.model.zero_grad()                  # ... and the optimizer not all of the model's
 
-    def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
-        """The mean loss and metrics over some batches, in evaluation mode and without a graph.
+    def _run(self, inputs: Any) -> Any:
+        if isinstance(inputs, dict):
+            return self.model(**{name: Tensor(array) for name, array in inputs.items()})
+        return self.model(*map(Tensor, inputs if isinstance(inputs, tuple) else (inputs,)))
+
+    def _judge(self, scores: Any, targets: Any) -> dict[str, float]:
+        plain = scores._data if isinstance(scores, Tensor) else scores
+        return {name: metric(plain, targets) for name, metric in self.metrics.items()}
+
+    def find_lr(self, batches: Batches, *, start: float = 1e-7, end: float = 10.0,
+                steps: int = 100) -> LRCurve:
+        """Train a little with a rate that rises from step to step, and see how the loss goes.
+
+        Afterwards the model and the optimizer are as before.
+
+        Smith, *Cyclical learning rates for training neural networks*, arXiv:1506.01186.
 
         Parameters
         ----------
-        batches : iterable of (images, labels)
+        batches : iterable of (inputs, targets)
+            Gone through as often as needed; a `DataLoader`, or a list.
+        start, end : float
+            The lowest and the highest rate, between which it grows by one factor from step to step.
+        steps : int, default 100
+            Fewer are taken if the loss rises to four times the lowest.
 
         Returns
         -------
-        dict of str to float
-            The loss, and each metric.
-
-        Raises
-        ------
-        SettingError
-            If there are no batches.
+        LRCurve
+            Rates, losses, a suggestion and the curve: ``plot()``.
         """
+        start = checks.number("find_lr", "start", start, above=0)
+        end = checks.number("find_lr", "end", end, above=start)
+        steps = checks.integer("find_lr", "steps", steps, minimum=2)
+        self._check_optimizer()
+        arrays = [p._data.copy() for p in self.optimizer.parameters]
+        buffers = [(vars(module), name) for module in self.model.modules()
+                   for name in module._buffer_names]
+        before = [None if held[name] is None else held[name].copy() for held, name in buffers]
+        state, curve = self.optimizer.state_dict(), LRCurve()
+        try:
+            with training(self.model):
+                for i, (inputs, targets) in enumerate(_endless(batches)):
+                    self.optimizer.lr = start * (end / start) ** (i / (steps - 1))
+                    try:
+                        value, _ = self._gradients(inputs, targets, f"step {i + 1}")
+                    except GradientError:           # the loss is not finite: the rate is too high
+                        break
+                    curve.append(self.optimizer.lr, value)
+                    self.optimizer.step()
+                    if i == steps - 1 or curve.diverged:
+                        break
+        finally:
+            for p, array in zip(self.optimizer.parameters, arrays, strict=True):
+                writable(p)[...] = array
+            _put_back(buffers, before)
+            self.optimizer.load_state_dict(state)
+            self._zero_grad()
+        return curve
+
+    def evaluate(self, batches: Batches) -> dict[str, float]:
+        """The mean loss and metrics over some batches, in evaluation mode and without a graph."""
         sums = _Sums()
         with evaluating(self.model), no_grad():
-            for images, labels in batches:
-                scores = self.model(Tensor(images))
-                sums.add(len(images), {"loss": self.loss(scores, labels).item(),
-                                       **self._judge(scores, labels)})
+            for inputs, targets in _pairs(batches):
+                scores = self._run(inputs)
+                sums.add(_count(inputs), {"loss": self.loss(scores, targets).item(),
+                                          **self._judge(scores, targets)})
         return sums.means("evaluate")
 
-    def predict(self, images: Any, *, batch_size: int = 256) -> NDArray[Any]:
-        """The scores of some images, in evaluation mode and without a graph.
+    def predict(self, images: TensorLike, *, batch_size: int = 256) -> NDArray[Any]:
+        """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
 
-        Parameters
-        ----------
-        images : array, shape (N, H, W, C)
-        batch_size : int, default 256
-            Images at a time.
-
-        Returns
-        -------
-        ndarray, shape (N, K)
-
-        Raises
-        ------
-        SettingError
-            If there are no images, or ``batch_size`` is below 1.
+        ``batch_size`` of them are taken at a time.
         """
         array = as_array(images)
         batch_size = checks.integer("predict", "batch_size", batch_size, minimum=1)
@@ -277,6 +332,32 @@ class Trainer:
         with evaluating(self.model), no_grad():
             return np.concatenate([self.model(Tensor(array[i:i + batch_size]))._data
                                    for i in range(0, len(array), batch_size)])
+
+
+def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise SettingError(f"a batch is (inputs, targets), got {type(batch).__name__}"
+                               + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
+                               + "; several inputs are a tuple or dict: ((a, b), targets)")
+        yield batch[0], batch[1]
+
+
+def _endless(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """The batches, again and again."""
+    empty = False
+    while not empty:
+        empty = True
+        for pair in _pairs(batches):
+            empty = False
+            yield pair
+    raise SettingError("find_lr: there are no batches; pass a DataLoader or a list")
+
+
+def _count(inputs: Any) -> int:
+    """How many samples there are in a batch."""
+    several = inputs.values() if isinstance(inputs, dict) else inputs
+    return len(next(iter(several)) if isinstance(inputs, (tuple, dict)) else inputs)
 
 
 def default_metrics(loss: Callable[..., Tensor]) -> dict[str, Metric]:
@@ -315,7 +396,7 @@ class _Sums:
         return {name: total / self.count for name, total in self.totals.items()}
 
 
-def describe(row: Mapping[str, Any], epochs: int) -> str:
+def describe(row: Row, epochs: int) -> str:
     """One line for a person."""
     figures = [f"{name} {100 * value:.2f} %" if "accuracy" in name else f"{name} {value:.4f}"
                for name, value in row.items() if name not in ("epoch", "seconds")]
@@ -323,29 +404,10 @@ def describe(row: Mapping[str, Any], epochs: int) -> str:
     return f"epoch {row['epoch']:{width}d}/{epochs}  {'  '.join(figures)}  ({row['seconds']:.1f} s)"
 
 
-def fit(model: Module, batches: Iterable[Any], *, epochs: int, optimizer: Optimizer,
-        validation: Iterable[Any] | None = None, **settings: Any) -> History:
+def fit(model: Module, batches: Batches, *, epochs: int, optimizer: Optimizer,
+        validation: Batches | None = None, **settings: Any) -> History:
     """Train a model in one call: ``Trainer(model, optimizer, **settings).fit(...)``.
 
-    Parameters
-    ----------
-    model, optimizer, **settings
-        As in `Trainer`.
-    batches, epochs, validation
-        As in `Trainer.fit`.
-
-    Returns
-    -------
-    History
-        One row for each epoch.
-
-    Raises
-    ------
-    SettingError, GradientError
-        As `Trainer` and `Trainer.fit`.
-
-    Examples
-    --------
     >>> from tinygrad_cnn import nn, optim
     >>> from tinygrad_cnn.train import fit
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, rng=np.random.default_rng(0)))

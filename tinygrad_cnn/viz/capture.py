@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core import Detached, Parameter, Tensor, TensorLike, gradients, source_of
 from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
-from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.core.op import FUNCTIONS, OPS
 from tinygrad_cnn.errors import GradientError, VizError
-from tinygrad_cnn.viz.labels import operand_name, setting_labels, source_line
+from tinygrad_cnn.viz.labels import called_name, operand_name, setting_labels, source_line
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
@@ -344,7 +344,7 @@ class Watch(Observer):
         if node.op.family != "loss" or not isinstance(target, np.ndarray):
             return
         key = next(self._fresh)
-        name = operand_name(node.origin, node.op.name, 1) or "y"
+        name = operand_name(node.origin, 1) or "y"
         self.leaves[key] = _Noted({"role": "label", "family": "label", "name": name,
                                    "shape": target.shape, "dtype": str(target.dtype),
                                    "note": "labels · no gradient"})
@@ -372,10 +372,11 @@ class Watch(Observer):
             noted.charged = True
 
     # ---- the recording
-    def recording(self, output: int, *, title: str = "", names: Mapping[int, str] | None = None,
+    def recording(self, output: int, *others: int, title: str = "",
+                  names: Mapping[int, str] | None = None,
                   notes: Mapping[str, str] | None = None) -> Recording:
-        """What led to the op of serial ``output``; ``names`` are paths of parameters by ``id``."""
-        order = self._order(output)
+        """What led to the ops of these serials; ``names`` are paths of parameters by ``id``."""
+        order = self._order(output, *others)
         index = {key: i for i, key in enumerate(order)}
         root = _root(self.ops[k].facts["scope"] for k in order if k >= 0)
         readers: dict[int, _Noted] = {}
@@ -385,15 +386,36 @@ class Watch(Observer):
         unnamed = [k for k in order if k < 0 and not self.leaves[k].facts["name"]]
         alone = {k for k in order if k < 0 and self.leaves[k].facts["role"] == "input"}
         given = {k: "x" if alone == {k} else self.leaves[k].facts["role"] for k in unnamed}
-        entries = tuple(self._op_entry(k, index, root, k == output) if k >= 0 else
+        inside = self._functions(k for k in order if k >= 0)
+        entries = tuple(self._op_entry(k, index, root, inside.get(k, ()), k == output)
+                        if k >= 0 else
                         self._leaf_entry(k, given.get(k, ""), names or {}, readers[k], root)
                         for k in order)
         return Recording(title or root.lstrip("_") or "graph", entries, index[output],
                          any(e.gradient is not None for e in entries), notes=dict(notes or {}))
 
-    def _order(self, output: int) -> list[int]:
-        """Keys behind an op: ops by serial number, each leaf before its first reader."""
-        reached, stack = {output}, [output]
+    def _functions(self, keys: Iterable[int]) -> dict[int, tuple[str, ...]]:
+        """The public function that applied an op with others: ``("mse_loss()",)`` of its three."""
+        found: dict[int, tuple[str, ...]] = {}
+        run: list[int] = []
+        before: tuple[str, Any, int] = "", (), 0
+        for k in keys:
+            origin, scope = self.ops[k].origin, self.ops[k].facts["scope"]
+            name, line = called_name(origin)
+            known = name in FUNCTIONS and name not in OPS
+            line = line or (before[2] if before[:2] == (name, scope) else 0)
+            if run and (not known or before not in ((name, scope, line), (name, scope, 0))):
+                run = []
+            if known:
+                run.append(k)
+                before = name, scope, line
+            if len(run) > 1:
+                found.update(dict.fromkeys(run, (f"{name}()",)))
+        return found
+
+    def _order(self, *outputs: int) -> list[int]:
+        """Keys behind some ops: ops by serial number, each leaf before its first reader."""
+        reached, stack = set(outputs), list(outputs)
         while stack:
             for key in self.ops[stack.pop()].inputs:
                 if key in self.ops and key not in reached:
@@ -405,9 +427,10 @@ class Watch(Observer):
             order[serial] = None
         return list(order)
 
-    def _op_entry(self, key: int, index: Mapping[int, int], root: str, last: bool) -> Entry:
+    def _op_entry(self, key: int, index: Mapping[int, int], root: str, inside: tuple[str, ...],
+                  last: bool) -> Entry:
         noted = self.ops[key]
-        facts = {**noted.facts, "scope": _below(noted.facts["scope"], root)}
+        facts = {**noted.facts, "scope": (*_below(noted.facts["scope"], root), *inside)}
         value = facts.get("value")
         sent = tuple(noted.sent.get(
             k, self.gradients[j].signed if self._is_whole(noted, j) else None)
@@ -455,7 +478,7 @@ def _leaf(x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> _Not
     facts: dict[str, Any] = {
         "role": "input", "shape": x.shape, "dtype": _dtype_name(x.dtype),
         "needs_gradient": x.requires_grad, "note": "" if x.requires_grad else "no gradient",
-        "name": x.name or operand_name(reader.origin, reader.op.name, place),
+        "name": x.name or operand_name(reader.origin, place),
         "value": None if is_placeholder(data) else statistics(data)}
     if isinstance(x, Parameter) or isinstance(thing, Parameter):
         facts["role"], facts["note"] = "parameter", "" if x.requires_grad else "frozen"
@@ -581,11 +604,12 @@ def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
     """Run a copy of a model on one batch ``x``, as ``forward`` takes it, and describe what it did.
 
     With ``labels``, classes of shape (N,), the cross entropy is computed and gradients show.  The
-    model itself stays as it is: weights, ``grad``, running averages and random state.  A VizError
-    says that ``x`` is missing, or that the model does not return one tensor.
+    model itself stays as it is: weights, ``grad``, running averages and random state.  Of several
+    outputs, all are drawn.  A VizError says that ``x`` is missing, or that there is no tensor among
+    them.
     """
     kind = type(model).__name__
-    if x is None:
+    if x is None or (isinstance(x, tuple) and not x):
         raise VizError(f"graph: {kind} has not been called, so its shapes are not known; "
                        "give one batch: model.graph(x)")
     twin = copy.deepcopy(model)
@@ -594,24 +618,29 @@ def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
     batch = [_as_input(v, name) for v, name in zip(given, arguments, strict=False)]
     with watch() as seen:
         output = twin(*batch)
-        if not isinstance(output, Tensor):
-            raise VizError(f"graph: {kind} returned {type(output).__name__}, not a Tensor; "
-                           "draw one of its outputs with tensor.graph()")
+        several = output.values() if isinstance(output, dict) else output
+        made = [output] if isinstance(output, Tensor) else [
+            t for t in (several if isinstance(several, Iterable) else ()) if isinstance(t, Tensor)]
+        if not made or (labels is not None and not isinstance(output, Tensor)):
+            raise VizError(f"graph: {kind} returned {type(output).__name__}, "
+                           + ("of which labels have no cross entropy; compute the loss and draw it "
+                              "with loss.graph()" if made else "not a Tensor"))
         if labels is not None:
-            output = FUNCTIONS["cross_entropy"](output, labels)
-            gradients(output)
+            made = [FUNCTIONS["cross_entropy"](output, labels)]
+            gradients(made[0])
     parameters = dict(twin.named_parameters())
     names = {id(p): name for name, p in parameters.items()}
     title = title or kind.lstrip("_")
-    if output.node is None or output.node.serial not in seen.ops:
-        if not seen.ops:                    # all parameters are frozen: no graph, but ops were seen
-            raise VizError(f"graph: {kind} applied no op; there is nothing to draw")
-        last = next(reversed(seen.ops))
-    else:
-        last = output.node.serial
-    found = seen.recording(last, title=title, names=names, notes=_module_notes(twin))
-    found = replace(found, entries=_for_any_batch(model, batch, seen, last, found))
-    sources = (seen.leaves[k].source for k in seen._order(last) if k < 0)
+    if not seen.ops:
+        raise VizError(f"graph: {kind} applied no op; there is nothing to draw")
+    ends = {t.node.serial for t in made if t.node is not None} & seen.ops.keys()
+    if not ends:                            # all parameters are frozen: no graph, but ops were seen
+        ends = seen.ops.keys() - {k for noted in seen.ops.values() for k in noted.inputs}
+    outputs = sorted(ends, reverse=True)
+    found = seen.recording(*outputs, title=title, names=names, notes=_module_notes(twin))
+    order = seen._order(*outputs)
+    found = replace(found, entries=_for_any_batch(model, batch, seen, order, found))
+    sources = (seen.leaves[k].source for k in order if k < 0)
     reached = {id(source()) for source in sources if source is not None}
     missing = tuple(dotted(tuple(name.split("."))) for name, p in parameters.items()
                     if p.requires_grad and id(p) not in reached)
@@ -640,7 +669,7 @@ class _Shapes(Observer):
                                              out.shape]))
 
 
-def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, output: int,
+def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, order: list[int],
                    found: Recording) -> tuple[Entry, ...]:
     """The entries with their shapes for a batch of N: what changes in a run with another batch.
 
@@ -665,7 +694,7 @@ def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, output: int,
     return tuple(replace(e, symbolic=tuple(
         _dimension(a, b, n, other) for a, b in zip(e.shape, second[k], strict=True)))
         if second.get(k, e.shape) != e.shape and len(second[k]) == len(e.shape) else e
-        for k, e in zip(seen._order(output), found.entries, strict=True))
+        for k, e in zip(order, found.entries, strict=True))
 
 
 def _dimension(one: int, two: int, n: int, other: int) -> str:

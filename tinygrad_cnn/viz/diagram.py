@@ -501,7 +501,9 @@ class _Writer:
         last = self.entries[unit.members[-1]]
         about = (title if title != path else "", path, f"{nodes} folded",
                  f"output {shape_text(last.shape)} {last.dtype}", last.source)
-        return Card(unit.id, "stack" if part.instances else "module", family, title, nodes, "",
+        kind = "stack" if part.instances else "loss" if last.role == "loss" else "module"
+        rows.insert(1, Row("text", last.note if kind == "loss" else ""))
+        return Card(unit.id, kind, family, title, nodes, _BADGES.get(kind, ""),
                     tuple(filter(None, rows)), path=path, about=tuple(filter(None, about)))
 
     def _flow(self, members: Sequence[int]) -> str:

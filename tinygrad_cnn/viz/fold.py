@@ -83,6 +83,7 @@ def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
     most = limit if level == "auto" else _MOST_DRAWN
     if level in (("auto", "everything")[compact:]) and folder.cards(leaves) <= most:
         return folder.folding("everything", leaves)
+    folder.close_functions()
     if level in ("auto", "operators") and folder.cards(inputs) <= most:
         return folder.folding("operators", inputs)
     if level == "modules":
@@ -92,6 +93,8 @@ def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
     remark = "" if level in ("auto", "folded") else f"too many cards for level {level}: folded"
     separate = inputs if folder.leaves(inputs) <= max(2, limit // 4) else frozenset[str]()
     folder.fold(limit, separate)
+    if not compact:
+        folder.show_one(limit, separate)
     return folder.folding("folded", separate, remark)
 
 
@@ -200,6 +203,23 @@ class _Folder:
         if self.cards(separate) > limit:
             self._segments(max(1, limit - self.leaves(separate)))
 
+    def show_one(self, limit: int, separate: frozenset[str]) -> None:
+        """Open the first block of the first stack, if no block is open and there is room."""
+        spans = self.spans()
+        span, k = next(((s, k) for s in spans for k, part in enumerate(s.children)
+                        if part.kind == "stack" and len(part.instances) > 2), (self.root, -1))
+        if k < 0 or any(len(s.path) > len(span.path) for s in spans):
+            return
+        first, *rest = span.children[k].children
+        if self.cards(separate) + sum(1 for _ in _drawn(first)) <= limit:
+            span.children[k:k + 1] = [first, _stack(rest)]
+
+    def close_functions(self) -> None:
+        """Draw a function of several ops, such as a loss, as one card."""
+        for span in self.spans():
+            if span.path and span.path[-1].endswith("()"):
+                self._close(span)
+
     def close_innermost(self) -> None:
         for span in self.spans():
             if all(child.kind == "op" for child in span.children):
@@ -262,9 +282,7 @@ class _Folder:
                 group.append(part)
                 continue
             if len(group) > 1:
-                out.append(Part("stack", group[0].start, group[-1].stop, group[0].path,
-                                instances=tuple(g.interval for g in group),
-                                paths=tuple(g.path for g in group)))
+                out.append(_stack(group))
             else:
                 out.extend(group)
             group = []
@@ -380,6 +398,11 @@ def _matches(codes: NDArray[np.int64], period: int) -> list[int]:
     ends = np.where(equal, n, np.arange(n))
     ends = np.minimum.accumulate(ends[::-1])[::-1]
     return [int(v) for v in ends - np.arange(n)]
+
+
+def _stack(group: list[Part]) -> Part:
+    return Part("stack", group[0].start, group[-1].stop, group[0].path, group,
+                tuple(g.interval for g in group), tuple(g.path for g in group))
 
 
 def _pattern(parts: list[Part], period: int) -> Part:

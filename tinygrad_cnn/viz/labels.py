@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DARK", "LIGHT", "RAMP", "STRIPS", "binary_size", "clean", "count", "dark_css", "escape",
-           "flop_text", "number", "operand_name", "seconds_text", "setting_labels", "shape_text",
-           "source_line", "to_dark", "width"]
+__all__ = ["DARK", "LIGHT", "RAMP", "STRIPS", "binary_size", "called_name", "clean", "count",
+           "dark_css", "escape", "flop_text", "number", "operand_name", "seconds_text",
+           "setting_labels", "shape_text", "source_line", "to_dark", "width"]
 
 
 # ---- safe text -----------------------------------------------------------------------------------
@@ -232,28 +232,49 @@ def source_line(code: CodeType, instruction: int) -> str:
 
 
 # Callables that take a tensor and make others: their arguments name nothing inside them.
+_PACKAGE = __file__.rpartition("viz")[0]
 _NOT_OPS = {"backward", "grad", "gradients", "hessian", "jacobian", "jvp", "value_and_grad", "vjp"}
 
 
-@lru_cache(maxsize=4096)
-def operand_name(origin: tuple[CodeType, int] | None, op: str, place: int) -> str:
-    """What the user's line calls an operand of an op: a variable, or a short expression of some.
+Origin = tuple[CodeType, int] | None       # code object and instruction that applied an op
 
-    ``origin`` is the code object and the instruction that applied ``op``; empty if its source is
-    not at hand, or names no such operand.  ``a * b`` names both, ``conv(image)`` the first.
-    """
+
+@lru_cache(maxsize=4096)
+def _expression(origin: Origin) -> ast.expr | None:
+    """The expression of the user's line that applied an op, if its source is at hand."""
     if origin is None:
-        return ""
+        return None
     code, instruction = origin
     start, end, column, last = next(itertools.islice(code.co_positions(), instruction // 2, None))
     if start is None or end is None:
-        return ""
+        return None
     lines = [linecache.getline(code.co_filename, n).encode() for n in range(start, end + 1)]
     lines[-1] = lines[-1][:last]
     try:
-        found = ast.parse(b"(" + lines[0][column:] + b"".join(lines[1:]) + b")", mode="eval").body
+        return ast.parse(b"(" + lines[0][column:] + b"".join(lines[1:]) + b")", mode="eval").body
     except (SyntaxError, ValueError):
-        return ""
+        return None
+
+
+def called_name(origin: Origin) -> tuple[str, int]:
+    """The function that the user's line calls, as ``mse_loss`` in ``tc.mse_loss(x, y)``; its place.
+
+    An op that was applied outside of modules knows only which function of the package applied it.
+    """
+    if origin is not None and origin[0].co_filename.startswith(_PACKAGE):
+        return origin[0].co_name, 0
+    found = _expression(origin)
+    if not isinstance(found, ast.Call) or origin is None:
+        return "", 0
+    return ast.unparse(found.func).rpartition(".")[2], id(origin[0]) + origin[1]
+
+
+def operand_name(origin: Origin, place: int) -> str:
+    """What the user's line calls an operand of an op: a variable, or a short expression of some.
+
+    Empty if it names no such operand.  ``a * b`` names both, ``conv(image)`` the first.
+    """
+    found = _expression(origin)
     operands: list[ast.expr] = []
     if isinstance(found, ast.BinOp):
         operands = [found.left, found.right]
@@ -261,10 +282,8 @@ def operand_name(origin: tuple[CodeType, int] | None, op: str, place: int) -> st
         operands = [found.operand]
     elif isinstance(found, (ast.Subscript, ast.Attribute)):         # x[0], x.T
         operands = [found.value]
-    elif isinstance(found, ast.Call):
-        called = ast.unparse(found.func).rpartition(".")[2]
-        if called not in _NOT_OPS:          # tc.sum(x), and x.sum()
-            operands = found.args or [f.value for f in [found.func] if isinstance(f, ast.Attribute)]
+    elif isinstance(found, ast.Call) and called_name(origin)[0] not in _NOT_OPS:
+        operands = found.args or [f.value for f in [found.func] if isinstance(f, ast.Attribute)]
     text = ast.unparse(operands[place]) if place < len(operands) else ""
     named = re.fullmatch(r"[A-Za-z_][\w.\[\], :+*/-]*|[\d. ]+[-+*/] *[A-Za-z_][\w.]*", text)
     return text.removeprefix("self.") if named and len(text) <= _LONGEST_NAME else ""

@@ -397,7 +397,7 @@ def rasterized(svg: str, form: str, *, dpi: int = 144) -> bytes:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, w), ylim=(h, 0))
         axes.axis("off")
-        draw = _painter(axes)
+        draw = _painter(axes, 0.88 if fonts[:1] == ["DejaVu Sans"] else 1.0)    # a wide font
         for order, element in enumerate(root.iter()):
             draw(element.tag.rpartition("}")[2], element.attrib, element.text or "", order)
         out = io.BytesIO()
@@ -405,7 +405,7 @@ def rasterized(svg: str, form: str, *, dpi: int = 144) -> bytes:
     return out.getvalue()
 
 
-def _painter(axes: Any) -> Callable[[str, dict[str, str], str, int], None]:
+def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, int], None]:
     """A function that draws one element of an SVG that this module wrote."""
     from matplotlib import patches
     from matplotlib.path import Path
@@ -432,8 +432,8 @@ def _painter(axes: Any) -> Callable[[str, dict[str, str], str, int], None]:
             axes.add_patch(patches.PathPatch(path, capstyle="butt", **look))
         elif tag == "text" and text.strip():
             axes.text(float(a["x"]), float(a["y"]), text, color=a["fill"], zorder=order,
-                      fontsize=float(a["font-size"]) * _POINT, va="baseline", parse_math=False,
-                      fontweight=a.get("font-weight", "normal"),
+                      fontsize=float(a["font-size"]) * _POINT * narrow, va="baseline",
+                      parse_math=False, fontweight=a.get("font-weight", "normal"),
                       ha={"start": "left", "middle": "center", "end": "right"}[
                           a.get("text-anchor", "start")])
 

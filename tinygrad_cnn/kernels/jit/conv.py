@@ -143,7 +143,9 @@ def _group(each: int, shared: int) -> int:
 def _together(ow: int, o: int) -> int:
     """How many pixels of a row to make with one window, so that their results fill a vector."""
     most = max(1, min(4, lanes(4) // o))
-    return next(g for g in range(most, 0, -1) if ow % g == 0)
+    while ow % most:
+        most -= 1
+    return most
 
 
 def _forward_strips(problem: Problem, x: Array, w: Array, b: Array | None,
@@ -163,7 +165,9 @@ def _forward_strips(problem: Problem, x: Array, w: Array, b: Array | None,
     columns = ow + kw - 1
     line, row = columns * c, ow * o
     group = _group(products * (line + row), filters.size)
-    bias = np.zeros(row, np.float32) if b is None else np.tile(b.astype(np.float32, copy=False), ow)
+    bias = np.zeros(row, np.float32)
+    if b is not None:
+        bias.reshape(ow, o)[...] = b
     zeros = np.zeros(max(line, width * 4), np.float32)
 
     def work(low: int, high: int) -> None:
