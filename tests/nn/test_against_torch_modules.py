@@ -239,7 +239,7 @@ LAYERS: dict[type, list[Pair]] = {
     nn.LeakyReLU: same(nn.LeakyReLU, there.LeakyReLU)
     + same(lambda: nn.LeakyReLU(0.3), lambda: there.LeakyReLU(0.3)),
     nn.ELU: same(nn.ELU, there.ELU) + same(lambda: nn.ELU(0.6), lambda: there.ELU(0.6)),
-    nn.GELU: same(nn.GELU, lambda: there.GELU(approximate="tanh")),
+    nn.GELU: same(nn.GELU, there.GELU),
     nn.SiLU: same(nn.SiLU, there.SiLU),
     # PyTorch's Softplus is the identity above the threshold.
     nn.Softplus: same(nn.Softplus, lambda: there.Softplus(threshold=1000)),

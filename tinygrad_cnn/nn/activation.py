@@ -37,10 +37,7 @@ class ELU(_Activation):
 
 class GELU(_Activation):
     op = ops.gelu
-    approximate: str = setting(checks.choice, default="tanh", options=("tanh",))
-
-    def forward(self, x: TensorLike) -> Tensor:
-        return ops.gelu(x)
+    approximate: str = setting(checks.choice, default="none", options=("none", "tanh"))
 
 
 class Softplus(_Activation):
