@@ -58,7 +58,8 @@ def applies(problem: Problem) -> bool:
     """float32 and float64, windows of all channels whose pixels lie side by side."""
     kw = problem.filters[1]
     return (problem.groups == 1 and (problem.dilation[1] == 1 or kw == 1)
-            and problem.dtypes[0] == problem.dtypes[1] and problem.dtype in (np.float32, np.float64)
+            and problem.dtypes[0] == problem.dtypes[1]
+            and problem.dtypes[0] in (np.float32, np.float64)       # in the order of this machine
             and all(problem.images) and all(problem.filters) and all(problem.results))
 
 
