@@ -305,7 +305,8 @@ LAYERS: dict[type, list[Pair]] = {
         for r in REDUCTIONS],
 }
 
-LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.Embedding: "takes no floats", nn.DropPath: "not in PyTorch",
+LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.DropPath: "not in PyTorch",
+                        nn.Embedding: "takes no floats",
                         **dict.fromkeys((nn.ModuleList, nn.ModuleDict, nn.ParameterList),
                                         "has no forward")}
 
