@@ -220,7 +220,8 @@ NO_DTYPES = [None, "garbage", "cuda", "float23", "", "(2,", "2f4", "f4,f8", 5, (
              tc.Tensor([1.0])]
 WITH_DTYPE = {name: thing for name, thing in PUBLIC.items()
               if name.startswith("nn.") and "dtype" in inspect.signature(thing).parameters}
-NEEDED = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_features": 2, "shape": (2, 2)}
+NEEDED = {"num_embeddings": 4, "embedding_dim": 2, "in_channels": 2, "out_channels": 2,
+          "in_features": 3, "out_features": 2, "shape": (2, 2)}
 
 
 @pytest.mark.parametrize("name", WITH_DTYPE)
