@@ -211,6 +211,25 @@ def test_the_curve_of_rates_is_drawn():
         0.81 * 2 + 0.9 + 3) / 2.71])
 
 
+def test_a_saved_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+    def run():
+        model = steadied()
+        optimizer = optim.Adam(model.parameters(), 0.01)
+        return Trainer(model, optimizer, schedule=lr_scheduler.StepLR(optimizer, 7),
+                       progress=False)
+
+    first, second = run(), run()
+    first.fit(loader(), 2)
+    path = first.save(tmp_path / "run.npz")
+    second.resume(path)
+    for trainer in (first, second):
+        trainer.fit(loader(), 1)
+    assert first.history["loss"] == second.history["loss"]
+    assert first.history["epoch"] == second.history["epoch"] == [1, 2, 3]
+    np.testing.assert_equal(first.model.state_dict(), second.model.state_dict())
+    assert repr(first.schedule) == repr(second.schedule)
+
+
 def test_evaluation_leaves_mode_and_running_statistics_alone():
     model = nn.Sequential(nn.Conv2D(1, 2, 3, rng=np.random.default_rng(0)), nn.BatchNorm2D(2),
                           nn.Flatten(), nn.Linear(8, 2, rng=np.random.default_rng(0)))
