@@ -284,7 +284,7 @@ def embedding(indices: ArrayLike, w: TensorLike) -> Tensor:
     return w[places]
 
 
-def one_hot(labels: Any, num_classes: int | None = None) -> np.ndarray:
+def one_hot(labels: ArrayLike, num_classes: int | None = None) -> np.ndarray:
     """1 at each label and 0 elsewhere, as float32: an array of one axis more.
 
     >>> one_hot([0, 2], 3)
