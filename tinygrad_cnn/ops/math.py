@@ -269,37 +269,6 @@ def arctan2(a: TensorLike, b: TensorLike) -> Tensor:
     """
 
 
-# ---- angles and remainders
-
-@elementwise(np.deg2rad, lambda ct, out, x: ct * (math.pi / 180), saved=(), domain=(-2.0, 2.0))
-def deg2rad(x: TensorLike) -> Tensor:
-    """Degrees as radians.
-
-    >>> deg2rad(Tensor([180.0])).data
-    array([3.1416], dtype=float32)
-    """
-
-
-@elementwise(np.rad2deg, lambda ct, out, x: ct * (180 / math.pi), saved=(), domain=(-2.0, 2.0))
-def rad2deg(x: TensorLike) -> Tensor:
-    """Radians as degrees.
-
-    >>> rad2deg(Tensor([np.pi])).data
-    array([180.], dtype=float32)
-    """
-
-
-@elementwise(np.remainder, lambda ct, out, a, b: ct,
-             lambda ct, out, a, b: ct * -rint((a - out) / b),
-             domain=((0.6, 0.9), (0.35, 0.55)))
-def remainder(a: TensorLike, b: TensorLike) -> Tensor:
-    """a modulo b, with the sign of b: a − ⌊a / b⌋ b; between its jumps it is linear.
-
-    >>> remainder(Tensor([5.5, -1.0]), 2.0).data
-    array([1.5, 1. ], dtype=float32)
-    """
-
-
 # ---- steps
 
 def _flat(ct: Any, out: Any, x: Any) -> Any:
@@ -370,3 +339,34 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     if decimals > 0:
         return rint(x * unit) / unit
     return rint(x / unit) * unit if decimals else rint(x)
+
+
+# ---- angles and remainders
+
+@elementwise(np.deg2rad, lambda ct, out, x: ct * (math.pi / 180), saved=(), domain=(-2.0, 2.0))
+def deg2rad(x: TensorLike) -> Tensor:
+    """Degrees as radians.
+
+    >>> deg2rad(Tensor([180.0])).data
+    array([3.1416], dtype=float32)
+    """
+
+
+@elementwise(np.rad2deg, lambda ct, out, x: ct * (180 / math.pi), saved=(), domain=(-2.0, 2.0))
+def rad2deg(x: TensorLike) -> Tensor:
+    """Radians as degrees.
+
+    >>> rad2deg(Tensor([np.pi])).data
+    array([180.], dtype=float32)
+    """
+
+
+@elementwise(np.remainder, lambda ct, out, a, b: ct,
+             lambda ct, out, a, b: ct * -rint((a - out) / b),
+             domain=((0.6, 0.9), (0.35, 0.55)))
+def remainder(a: TensorLike, b: TensorLike) -> Tensor:
+    """a modulo b, with the sign of b: a − ⌊a / b⌋ b; between its jumps it is linear.
+
+    >>> remainder(Tensor([5.5, -1.0]), 2.0).data
+    array([1.5, 1. ], dtype=float32)
+    """
