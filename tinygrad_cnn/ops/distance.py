@@ -69,7 +69,7 @@ def l1_loss(prediction: TensorLike, target: TensorLike, *, reduction: str = "mea
 @composed
 def huber_loss(prediction: TensorLike, target: TensorLike, *, reduction: str = "mean",
                delta: float = 1.0) -> Tensor:
-    """The mean of d²/2 where d = |prediction − target| is below delta, and delta (d − delta/2) above.
+    """The mean of d²/2 where d = |prediction − target| is below delta, delta (d − delta/2) above.
 
     Huber, *Robust estimation of a location parameter*, 1964.
 
@@ -105,7 +105,7 @@ def smooth_l1_loss(prediction: TensorLike, target: TensorLike, *, reduction: str
 @composed
 def binary_cross_entropy(probabilities: TensorLike, labels: ArrayLike, *,
                          weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
-    """−t log p − (1 − t) log(1 − p); of scores, `binary_cross_entropy_with_logits` keeps all digits.
+    """−t log p − (1 − t) log(1 − p); of scores take `binary_cross_entropy_with_logits`.
 
     As in PyTorch a logarithm counts as −100 at least.
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_array, as_setting
+from tinygrad_cnn.core import Tensor, as_setting
 from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.linear import matmul
+from tinygrad_cnn.ops.pooling import largest
 from tinygrad_cnn.ops.shape import reshape, scatter_add, transpose
 from tinygrad_cnn.shapes import Pair, PairLike
 
@@ -248,33 +249,6 @@ def global_max_pool2d(x: TensorLike) -> Tensor:
     """
     images("global_max_pool2d", x)
     return reshape(adaptive_max_pool2d(x, 1), (x.shape[0], x.shape[3]))
-
-
-def largest(x: Tensor, rows: Array, columns: Array) -> tuple[Tensor, Array]:
-    """The largest pixels of windows given by position, and where they stand in the image.
-
-    ``rows`` is (OH, KH) and ``columns`` is (OW, KW); −1 stands for a place outside the image.  Of
-    equal pixels the first counts, and NaN counts as the largest.
-    """
-    values = as_array(x)
-    n, _, w, c = x.shape
-    (oh, kh), (ow, kw) = rows.shape, columns.shape
-    windows = values[:, rows[:, :, None, None], columns]                        # N OH KH OW KW C
-    outside = (rows < 0)[:, :, None, None] | (columns < 0)
-    least = -np.inf if values.dtype.kind == "f" else np.iinfo(values.dtype).min \
-        if values.dtype.kind in "iu" else False
-    windows = np.where(outside[..., None], np.asarray(least, values.dtype), windows)
-    flat = windows.transpose(0, 1, 3, 5, 2, 4).reshape(n, oh, ow, c, kh * kw)
-    best = flat.argmax(-1)                                                      # N OH OW C
-    # A window of nothing but −inf: the first place inside it.
-    inside = ~outside.transpose(0, 2, 1, 3).reshape(oh, ow, kh * kw)
-    best = np.where(np.take_along_axis(np.broadcast_to(inside[None, :, :, None], flat.shape),
-                                       best[..., None], -1)[..., 0],
-                    best, inside.argmax(-1)[None, :, :, None])
-    i, j = np.arange(oh)[:, None, None], np.arange(ow)[:, None]
-    row, column = rows[i, best // kw], columns[j, best % kw]
-    image, channel = np.arange(n)[:, None, None, None], np.arange(c)
-    return x[image, row, column, channel], row * w + column
 
 
 @composed
