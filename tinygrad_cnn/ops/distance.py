@@ -340,6 +340,7 @@ def cosine_similarity(a: TensorLike, b: TensorLike, axis: int = -1, *, eps: floa
     0.96
     """
     eps = checks.number("cosine_similarity", "eps", eps, above=0)
+    _alike("cosine_similarity", a=a, b=b)
     axis = checks.axis_index("cosine_similarity", axis, a.shape)
     return sum((a / maximum(norm(a, 2, axis, True), eps))
                * (b / maximum(norm(b, 2, axis, True), eps)), axis)
