@@ -309,8 +309,7 @@ def instance_norm(function):
 
 
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
-    n, c = input.shape[:2]
-    w, b = ones_and_zeros(weight, bias, c, input.dtype)
+    w, b = ones_and_zeros(weight, bias, input.shape[1], input.dtype)
     return first(tc.group_norm(last(input), num_groups, w, b, eps=eps))
 
 

@@ -26,7 +26,7 @@ from tinygrad_cnn.core import (
 )
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.normalize import softmax
@@ -291,8 +291,8 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
     if (kept := _kept("cross_entropy", logits, labels, ignore_index)) is not None:
         if not kept.any() and reduction != "mean":
             return _reduce(where(kept, logits[..., 0], 0.0), reduction)
-        part = cross_entropy(*_only("cross_entropy", logits, labels, kept), label_smoothing=smoothing,
-                             weight=weight, reduction=reduction)
+        part = cross_entropy(*_only("cross_entropy", logits, labels, kept), weight=weight,
+                             label_smoothing=smoothing, reduction=reduction)
         return _placed(part, kept) if reduction == "none" else part
     settings = _targets("cross_entropy", logits, labels, weight, smoothing, reduction)
     rows = logits if logits.ndim == 2 else reshape(logits, (-1, logits.shape[-1]))
@@ -329,7 +329,8 @@ def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
     if (kept := _kept("nll_loss", scores, labels, ignore_index)) is not None:
         if not kept.any() and reduction != "mean":
             return _reduce(where(kept, scores[..., 0], 0.0), reduction)
-        part = nll_loss(*_only("nll_loss", scores, labels, kept), weight=weight, reduction=reduction)
+        part = nll_loss(*_only("nll_loss", scores, labels, kept), weight=weight,
+                        reduction=reduction)
         return _placed(part, kept) if reduction == "none" else part
     settings = _targets("nll_loss", scores, labels, weight, 0.0, reduction)
     target, own, divisor = (settings[name] for name in ("target", "own", "divisor"))
