@@ -21,8 +21,8 @@ def figure(nets):
 
 
 @pytest.mark.parametrize("suffix, begins", [
-    (".svg", "<?xml"), (".dot", "digraph"), (".mmd", "flowchart TD"), (".json", "{"),
-    (".html", "<!doctype html>"), (".txt", "LeNet\n")])
+    (".svg", "<?xml"), (".dot", "digraph"), (".mmd", "flowchart TB"), (".json", "{"),
+    (".html", "<!doctype html>"), (".txt", "LeNet\n"), (".tex", "\\definecolor{net")])
 def test_a_figure_saves_in_the_format_of_the_suffix_and_twice_the_same(figure, nets, tmp_path,
                                                                        suffix, begins):
     path = figure.save(tmp_path / f"graph{suffix}")

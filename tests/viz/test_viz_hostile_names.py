@@ -157,6 +157,17 @@ def test_the_other_forms_hold_no_markup_of_a_name(figure):
     assert not re.search("[\0\u202e\x1b]", figure.text())
 
 
+def test_tex_reads_no_command_in_a_name(figure):
+    text = figure._content(".tex")
+    for line in (line for line in text.splitlines() if line.startswith("\\node[")):
+        body = line[line.index(") {") + 2:].removesuffix(";")
+        plain = re.sub(r"\\(textbf|textbackslash|textasciitilde|textasciicircum|dots)\b", "", body)
+        plain = re.sub(r"\$(\\(times|cdot|to|mu)|\^2|-|<|>)\$", "", plain)
+        plain = re.sub(r"\\[{}$&#_%]", "", plain).replace(" \\\\ ", "")
+        assert plain.count("{") == plain.count("}")
+        assert not set("\\$&#_%^") & set(plain), plain
+
+
 def test_hostile_names_survive_json(figure, tmp_path):
     from tinygrad_cnn.viz import load
 

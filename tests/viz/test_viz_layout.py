@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -10,6 +11,7 @@ from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.diagram import Card, Diagram, Row, draw
 from tinygrad_cnn.viz.labels import width
 from tinygrad_cnn.viz.layout import Box, layout, measure
+from tinygrad_cnn.viz.text import to_tikz
 
 
 @pytest.fixture(params=["lenet", "resnet folded", "resnet", "branches", "skips"])
@@ -149,6 +151,26 @@ def test_an_empty_diagram_has_a_layout(nets):
     places = layout(empty)
     assert (places.cards, places.width, places.height) == ({}, 64, 64)
     ElementTree.fromstring(svg.drawn(empty, places))
+
+
+def test_tikz_puts_every_card_and_line_where_the_layout_does(nets):
+    diagram = draw(nets.lenet())
+    places = layout(diagram)
+    text = to_tikz(diagram, places)
+    for card in diagram.cards:
+        box = places.cards[card.id]
+        assert f"] at ({box.x + box.w // 2},{box.y + box.h // 2}) {{\\textbf{{" in text
+    for edge in diagram.edges:
+        route = next(r for r in places.routes if r.edge == edge.id)
+        way = " -- ".join(f"({x},{y})" for x, y in route.points)
+        assert f"{way};" in text
+        back = " -- ".join(f"({x},{y})" for x, y in route.points[::-1])
+        assert (f"netramp{edge.level}, rounded corners=4pt" in text) == (edge.level >= 0)
+        assert (f"{back};" in text) == (edge.level >= 0)
+    defined = set(re.findall(r"definecolor\{(\w+)\}", text))
+    assert set(re.findall(r"(?:draw|fill)=(\w+)", text)) <= defined
+    assert "5$\\times$5 $\\cdot$ stride 1 $\\cdot$ 1$\\to$8 channels" in text
+    assert "\\textbf{max\\_pool2d} \\#5" in text
 
 
 # ---- SVG -----------------------------------------------------------------------------------------

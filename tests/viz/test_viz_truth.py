@@ -5,6 +5,8 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import models, nn, viz
+from tinygrad_cnn.viz import svg
+from tinygrad_cnn.viz.layout import layout
 from viz import zoo
 
 f32 = np.float32
@@ -162,3 +164,11 @@ def test_equal_steps_over_time_fold_into_one_with_a_square_each():
     assert len(squares.levels) == 27
     assert squares.levels[0] <= squares.levels[-1]      # the gradient fades toward the past
     assert len(figure.diagram.cards) <= 8
+    x = zoo.rng(4).normal(size=(4, 28, 8)).astype(f32)
+    indexed = zoo.RNN().graph(x, labels=zoo.classes(4)).diagram     # x[:, t] is an op here
+    stack, = (c for c in indexed.cards if c.kind == "stack")
+    assert stack.title.endswith("× 27")
+    assert [c.title for c in indexed.cards if c.kind in ("input", "label")] == ["x", "h", "y"]
+    drawn = svg.drawn(indexed, layout(indexed))
+    pieces = {c.id: drawn.split(f'id="f1-{c.id}"')[1].split("</g>")[0] for c in indexed.cards}
+    assert [n for n, piece in pieces.items() if "<polygon" in piece] == [stack.id]  # the way back

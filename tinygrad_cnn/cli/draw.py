@@ -53,7 +53,7 @@ def add_options(sub: argparse.ArgumentParser,
     sub.add_argument("--dpi", type=int, default=144, help="of a .png; default 144")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path,
-                     help="by suffix: .svg .png .pdf .dot .mmd .json .html .txt; "
+                     help="by suffix: .svg .png .pdf .dot .mmd .json .html .txt .tex; "
                      "text on the terminal if not given")
 
 

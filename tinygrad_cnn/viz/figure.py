@@ -26,7 +26,7 @@ from tinygrad_cnn.viz.layout import Layout, layout
 
 __all__ = ["SUFFIXES", "Figure", "Settings", "dumps", "load", "loads", "write_file"]
 
-SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt")
+SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt", ".tex")
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
@@ -233,10 +233,10 @@ class Figure:
     def save(self, path: str | os.PathLike[str], *, dpi: int = 144) -> Path:
         """Write the picture in the format of the suffix; the file is whole or not there.
 
-        Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html`` and
-        ``.txt``; ``dpi`` is that of a PNG, and 96 the size of the SVG.  A VizError says that the
-        suffix is unknown, the path cannot be written, a PNG would be too large, or a named engine
-        is absent or fails.
+        Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html``,
+        ``.txt`` and ``.tex`` (TikZ); ``dpi`` is that of a PNG, and 96 the size of the SVG.  A
+        VizError says that the suffix is unknown, the path cannot be written, a PNG would be too
+        large, or a named engine is absent or fails.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
@@ -256,7 +256,8 @@ class Figure:
             ".json": lambda: json.dumps({"format": text.FORMAT,
                                          "recording": to_plain(self.recording)},
                                         ensure_ascii=False, indent=1, allow_nan=False) + "\n",
-            ".html": self.html, ".txt": self.text}
+            ".html": self.html, ".txt": self.text,
+            ".tex": lambda: text.to_tikz(self.diagram, self._places)}
         return writers[suffix]()
 
     def animate(self, path: str | os.PathLike[str]) -> Path:

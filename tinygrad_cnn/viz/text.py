@@ -1,4 +1,4 @@
-"""A graph as text: lines for a terminal, a Mermaid flow chart, canonical text for tests."""
+"""A graph as text: for a terminal, as a Mermaid flow chart, for LaTeX, canonical for tests."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from tinygrad_cnn.viz.capture import Recording, entry_names
 from tinygrad_cnn.viz.diagram import Card, Diagram
-from tinygrad_cnn.viz.labels import LIGHT, clean, shape_text
+from tinygrad_cnn.viz.labels import LIGHT, RAMP, clean, shape_text
+from tinygrad_cnn.viz.layout import Layout
 
-__all__ = ["FORMAT", "canonical", "canonical_line", "to_mermaid", "to_text"]
+__all__ = ["FORMAT", "canonical", "canonical_line", "to_mermaid", "to_text", "to_tikz"]
 
 FORMAT = "tinygrad_cnn graph 1"
 _HEIGHTS = "▁▃▅▆█"
@@ -118,7 +119,7 @@ def to_mermaid(diagram: Diagram) -> str:
     for g in reversed(diagram.groups):
         body = [f"  {line}" for line in inside[g.id]]
         inside[g.parent] += [f'subgraph {g.id}["{_mermaid(g.title)}"]', *body, "end"]
-    lines = ["flowchart TD", *(f"  {line}" for line in inside[""])]
+    lines = [f"flowchart {diagram.direction}", *(f"  {line}" for line in inside[""])]
     for e in diagram.edges:
         label = " · ".join(filter(None, (e.text, f"grad {e.gradient}" if e.gradient else "")))
         arrow = f'-->|"{_mermaid(label)}"|' if label else "-->"
@@ -146,3 +147,54 @@ def _mermaid(text: str) -> str:
     """Letters, digits and a few harmless signs as they are; everything else as an entity."""
     return "".join(c if c.isalnum() or c in " .,_-+×·→…%µ()" else f"#{ord(c)};"
                    for c in clean(text))
+
+
+# ---- LaTeX ---------------------------------------------------------------------------------------
+
+_TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+        "×": "$\\times$", "·": "$\\cdot$", "→": "$\\to$", "…": "\\dots{}", "−": "$-$",
+        "µ": "$\\mu$", "²": "$^2$", "<": "$<$", ">": "$>$", "\u00a0": "~",
+        **{c: f"\\{c}" for c in "{}$&#_%"}}
+
+
+def to_tikz(diagram: Diagram, places: Layout) -> str:
+    """A ``tikzpicture`` for a paper, a pixel as 0.75 points; it needs the package tikz alone."""
+    used = {role: LIGHT[role] for card in diagram.cards for role in card.colors}
+    used |= {"line": LIGHT["line"], **{f"ramp{k}": color for k, color in enumerate(RAMP)}}
+    lines = [f"\\definecolor{{{_color(role)}}}{{HTML}}{{{color[1:].upper()}}}"
+             for role, color in used.items()]
+    lines.append("\\begin{tikzpicture}[x=0.75pt, y=-0.75pt, font=\\sffamily\\fontsize{8}{9.5}"
+                 "\\selectfont]")
+    for g in diagram.groups:
+        if g.id in places.groups:
+            b = places.groups[g.id]
+            lines.append(f"\\draw[rounded corners=8pt, gray!60] ({b.x},{b.y}) rectangle "
+                         f"({b.right},{b.bottom});\n\\node[anchor=north west] at ({b.x},{b.y}) "
+                         f"{{\\textbf{{{_tex(g.title)}}}}};")
+    edges = {e.id: e for e in diagram.edges}
+    for route in places.routes:
+        level = edges[route.edge].level
+        for points, color in ((route.points, "line"), (route.points[::-1], f"ramp{level}")):
+            if color != "ramp-1":
+                way = " -- ".join(f"({x},{y})" for x, y in points)
+                shift = "" if level < 0 else ", transform canvas={shift={(1.2pt,1.2pt)}}" \
+                    if color == "line" else ", transform canvas={shift={(-1.2pt,-1.2pt)}}"
+                lines.append(f"\\draw[->, {_color(color)}, rounded corners=4pt{shift}] {way};")
+    for card in diagram.cards:
+        b = places.cards[card.id]
+        fill, line = (_color(role) for role in card.colors)
+        rows = [_tex(r.text + r.hot + r.after) for r in card.rows]
+        head = f"\\textbf{{{_tex(card.title)}}}" + (f" {_tex(card.tag)}" if card.tag else "")
+        lines.append(
+            f"\\node[draw={line}, fill={fill}, rounded corners=3pt, align=left, minimum width="
+            f"{b.w * 0.75:.0f}pt, minimum height={b.h * 0.75:.0f}pt] at ({b.x + b.w // 2},"
+            f"{b.y + b.h // 2}) {{" + " \\\\ ".join(filter(None, (head, *rows))) + "};")
+    return "\n".join([*lines, "\\end{tikzpicture}", ""])
+
+
+def _color(role: str) -> str:
+    return f"net{role.replace('_', '')}"    # no name of TikZ or of a package
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in clean(text))
