@@ -37,7 +37,7 @@ class LeNet(nn.Module):
     def forward(self, x):                                                   # N 8 8 1
         h = tc.max_pool2d(self._activation(self.conv1(x)), kernel_size=2)   # N 4 4 8
         h = tc.max_pool2d(self._activation(self.conv2(h)), kernel_size=2)   # N 2 2 16
-        return self.fc(tc.flatten(h))                                       # N 10
+        return self.fc(tc.flatten(h, 1))                                       # N 10
 
 
 class Block(nn.Module):

@@ -57,7 +57,7 @@ def logits_of(X, parameters):
         b = parameters[f"b{stage}"].reshape(-1)
         a = tc.relu(tc.conv2d(a, parameters[f"W{stage}"], b, padding=1))
         a = tc.max_pool2d(a, kernel_size=2, ties="all")     # the notebooks' rule for ties
-    return tc.linear(tc.flatten(a), parameters[f"W{last}"], parameters[f"b{last}"].reshape(-1))
+    return tc.linear(tc.flatten(a, 1), parameters[f"W{last}"], parameters[f"b{last}"].reshape(-1))
 
 
 def train_with_tensors(parameters, data, learning_rate):

@@ -22,7 +22,7 @@ def model(x):                                           # N 8 8 1
     h = tc.relu(conv1(x))                               # N 8 8 16
     h = tc.relu(conv2(h))                               # N 8 8 32
     h = tc.max_pool2d(h, kernel_size=2)                 # N 4 4 32
-    return fc(tc.flatten(h))                            # N 10
+    return fc(tc.flatten(h, 1))                            # N 10
 
 
 parameters = [*conv1.parameters(), *conv2.parameters(), *fc.parameters()]

@@ -14,19 +14,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layer -> what it may import of ours; a name stands for the file or the folder, "*" for everything.
 MAY_IMPORT = {
-    "errors": (), "contexts": (), "names": (),
+    "errors": (), "contexts": (), "files": ("errors",), "names": (),
     "shapes": ("errors",),
     "checks": ("shapes", "errors"), "settings": ("checks",),
-    "kernels": ("contexts", "shapes", "errors", "kernels"),
+    "kernels": ("contexts", "files", "shapes", "errors", "kernels"),
     "core": ("names", "contexts", "core", "checks", "shapes", "errors"),
     "debug": ("contexts", "core.graph", "errors"),
     "ops": ("names", "ops", "core", "kernels", "checks", "shapes", "errors"),
     "transforms": ("core", "ops", "errors"),
     "nn": ("names", "contexts", "nn", "ops", "core", "settings", "checks", "shapes", "errors"),
     "optim": ("names", "contexts", "optim", "core", "settings", "checks", "errors"),
-    "data": ("names", "data", "checks", "shapes", "errors"),
-    "viz": ("names", "contexts", "viz", "nn", "ops", "transforms", "core", "shapes", "errors"),
-    "io": ("names", "io", "nn", "core", "errors"),
+    "data": ("names", "data", "files", "checks", "shapes", "errors"),
+    "viz": ("names", "contexts", "files", "viz", "nn", "ops", "transforms", "core", "shapes",
+            "errors"),
+    "io": ("names", "io", "files", "nn", "core", "errors"),
     "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
     "train": ("names", "train", "data", "io", "nn", "optim", "ops", "transforms", "core", "checks",
               "shapes", "errors"),
@@ -41,10 +42,9 @@ NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pool
 # Folders whose files import earlier ones only.
 ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
                   "__init__"],
-         "ops": ["declare", "elementwise", "activation", "shape", "reduction", "linear",
-                 "convolution", "pooling", "normalize", "loss", "random", "numpy_functions",
-                 "hooks", "methods",
-                 "__init__"]}
+         "ops": ["declare", "elementwise", "activation", "math", "shape", "reduction", "statistics",
+                 "rearrange", "linear", "einsum", "convolution", "pooling", "normalize", "loss",
+                 "random", "creation", "numpy_functions", "hooks", "methods", "__init__"]}
 # The one import upwards: tensor.graph() and Module.graph() import viz when called.
 EXCEPTIONS = {("core", "viz"), ("nn", "viz"), ("train", "viz")}
 # The gradient tester runs a program that it has just written itself, a rule with a planted slip.

@@ -275,7 +275,7 @@ def test_the_dense_layer_flattens_images_and_gives_three_gradients():
     dZ = normal(4, 5, seed=3)
     dA, dW, db = stepwise.fc_backward(dZ, cache)
     x, w, bias = leaf(A), leaf(W), leaf(b[0])
-    z = tc.linear(tc.flatten(x), w, bias)
+    z = tc.linear(tc.flatten(x, 1), w, bias)
     z.backward(dZ)
     assert (dA.shape, dW.shape, db.shape) == (A.shape, W.shape, b.shape)
     same(z.data, Z)
@@ -341,7 +341,7 @@ def forward_with_tensors(X, parameters):
         z = tc.conv2d(a, leaves[f"W{stage}"], leaves[f"b{stage}"].reshape(-1), padding=1)
         a = tc.max_pool2d(tc.relu(z), kernel_size=2, ties="all")
     last = stages + 1
-    return tc.linear(tc.flatten(a), leaves[f"W{last}"], leaves[f"b{last}"].reshape(-1)), leaves
+    return tc.linear(tc.flatten(a, 1), leaves[f"W{last}"], leaves[f"b{last}"].reshape(-1)), leaves
 
 
 def test_the_whole_network_by_hand_and_by_backward_agree():
@@ -575,7 +575,7 @@ def test_a_model_maps_each_layer_with_parameters_to_its_two_gradients():
     x, w, b = leaf(X), leaf(conv.W), leaf(conv.b.reshape(-1))
     v, c = leaf(dense.weights), leaf(dense.bias[0])
     a = tc.max_pool2d(tc.relu(tc.conv2d(x, w, b, padding=1)), kernel_size=2, ties="all")
-    tc.cross_entropy(tc.linear(tc.flatten(a), v, c), Y).backward()
+    tc.cross_entropy(tc.linear(tc.flatten(a, 1), v, c), Y).backward()
     for found, expected in ((grads[0][0], w), (grads[0][1].reshape(-1), b), (grads[4][0], v),
                             (grads[4][1][0], c), (model.dX, x)):
         same(found, expected.grad.data)

@@ -89,7 +89,9 @@ class MissingExtraError(TinygradCnnError, ImportError):
 
 
 class GradientMismatch(TinygradCnnError, AssertionError):  # noqa: N818 - it reads as a finding
-    """A gradient test found a rule that disagrees with its op."""
+    """A gradient test found a rule that disagrees with its op; ``finding`` says what was found."""
+
+    finding: object = None
 
 
 class KernelFailed(Exception):  # noqa: N818 - it is no error of the user's, who never meets it

@@ -60,7 +60,7 @@ device cuda backends: everything is in the memory of the CPU; leave it out
 float32 float64 float double int64 long bool int32: NumPy's dtype of that name, np.float32
 save: tc.io.save_checkpoint
 load: tc.io.load_checkpoint
-jit compile trace function: nothing is compiled ahead; a program records its graph as it runs
+jit compile function: nothing is compiled ahead; a program records its graph as it runs
 utils: the loader is tc.data.DataLoader
 autograd: tc.grad
 functional: the functions are in tinygrad_cnn itself: tc.relu(x)

@@ -78,15 +78,14 @@ class Declared:
         if "__init__" not in vars(cls):
             cls.__init__ = _initializer(cls)            # type: ignore[method-assign]
 
-    def keep(self, settings: dict[str, Any]) -> None:
-        """Take over the checked settings, as attributes."""
+    def _keep(self, settings: dict[str, Any]) -> None:
         for name, value in settings.items():
             like = self.declared[name].like
             setattr(self, name, settings[like] if value is None and like else value)
-        self.setup()
+        self._setup()
 
-    def setup(self) -> None:
-        """Do what is left when the settings are checked and kept, such as comparing them."""
+    def _setup(self) -> None:               # what is left when the settings are kept
+        pass
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({show(self)})"
@@ -106,7 +105,7 @@ def _initializer(cls: type[Declared]) -> Callable[..., None]:
         checks.arguments(type(self), args, settings)
         bound = signature.bind(self, *args, **settings)
         bound.apply_defaults()
-        self.keep({name: declared.checked(self, declared.alias or name,
+        self._keep({name: declared.checked(self, declared.alias or name,
                                           bound.arguments[declared.alias or name])
                    for name, declared in cls.declared.items()})
 

@@ -41,7 +41,7 @@ def trained():
         a = tc.relu(tc.conv2d(Tensor(train.images[rows] / train.peak), leaves["W"], leaves["b"],
                               padding=1))
         a = tc.max_pool2d(a, kernel_size=2)
-        loss = tc.cross_entropy(tc.linear(tc.flatten(a), leaves["V"], leaves["c"]),
+        loss = tc.cross_entropy(tc.linear(tc.flatten(a, 1), leaves["V"], leaves["c"]),
                                 train.labels[rows])
         loss.backward()
         weights = {name: value - 0.5 * leaves[name].grad.data for name, value in weights.items()}

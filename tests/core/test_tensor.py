@@ -164,7 +164,7 @@ def test_a_float32_graph_holds_no_float64():
     h = tc.conv2d(x, w, padding="same")
     h = tc.gelu(tc.batch_norm(h, g, s)) + tc.leaky_relu(h) + tc.elu(h, alpha=0.5)
     h = tc.dropout(tc.avg_pool2d(h, kernel_size=2), p=0.25)
-    loss = tc.cross_entropy(tc.flatten(h) @ v, np.array([1, 2]), label_smoothing=0.1,
+    loss = tc.cross_entropy(tc.flatten(h, 1) @ v, np.array([1, 2]), label_smoothing=0.1,
                             weight=[1, 2, 3, 4, 5]) + tc.mean(h ** 2) * 0.1
     stack, seen = [loss.node], set()
     while stack:

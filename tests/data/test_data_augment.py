@@ -73,6 +73,17 @@ def test_each_image_draws_its_own_numbers(transform):
     assert len({image.tobytes() for image in transform(same, rng(3))}) > 1
 
 
+def test_the_defaults_are_torchvisions():
+    for made, words in (
+            (RandomErasing(), "p=0.5, scale=(0.02, 0.33), ratio=(0.3, 3.3), fill=0.0"),
+            (RandomResizedCrop(9), f"size=9, scale=(0.08, 1.0), ratio=(0.75, {4 / 3})"),
+            (ColorJitter(), "brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, peak=None"),
+            (RandomAffine(), "degrees=0.0, translate=(0.0, 0.0), scale=(1.0, 1.0), shear=0.0, "
+                             "fill=0.0, mask_fill=0.0"),
+            (RandomFlip(), "p=0.5, axis='horizontal'"), (MixUp(), "classes=None, alpha=1.0")):
+        assert repr(made) == f"{type(made).__name__}({words})"
+
+
 # ---- what follows --------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("transform", GEOMETRIC, ids=repr)
@@ -278,9 +289,11 @@ def test_erasing_fills_one_rectangle_of_the_drawn_area_in_the_drawn_share_of_ima
     assert (heights * widths).max() < 0.2 * 600 * 1.15
     assert 0.45 < (heights / widths).min() < 0.6
     assert 1.7 < (heights / widths).max() < 2.2
-    tops = hole.any(2).argmax(1)[erased]
-    assert tops.min() == 0
-    assert (tops + heights).max() == 20                     # every place down to the last row
+    tops, lefts = hole.any(2).argmax(1)[erased], hole.any(1).argmax(1)[erased]
+    assert (tops.min(), lefts.min()) == (0, 0)              # every place, first to last
+    assert ((tops + heights).max(), (lefts + widths).max()) == (20, 30)
+    thin = RandomErasing(p=1, scale=(0.002, 0.01), fill=5)(images, rng(2))[..., 0] == 5
+    assert thin.any(2).sum(1).min() == thin.any(1).sum(1).min() == 1
     assert (RandomErasing(p=0)(images, rng()) == 9).all()
 
 
@@ -319,6 +332,8 @@ def test_cutmix_puts_in_one_rectangle_and_blends_labels_by_its_area():
             assert np.allclose(soft[n], share * np.eye(4)[labels[n]]
                                + (1 - share) * np.eye(4)[labels[n - 1]])
         assert np.array_equal(mask, out[..., 0])
+        rows = CutMix()(images, rng(seed), np.eye(4)[labels])[1]
+        assert np.allclose(rows, soft)                      # soft labels (N, K) are blended too
     assert len(areas) > 20
     half = CutMix.draw(CutMix(), rng(5), (1, 100, 100, 1))
     side = np.sqrt(1 - rng(5).beta(1, 1))

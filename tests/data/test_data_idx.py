@@ -143,7 +143,7 @@ def test_message_says_what_was_found_instead(save, content, words):
 
 def test_missing_files_folders_and_pipes_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, words in (("absent", "No such file"), ("", "is not a regular file"),
+    for name, words in (("absent", "does not exist"), ("", "is not a regular file"),
                         ("pipe", "is not a regular file")):
         with pytest.raises(DataError, match=words):
             read_idx(tmp_path / name)

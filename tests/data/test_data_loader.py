@@ -166,6 +166,7 @@ def test_a_sampler_decides_which_samples_come_and_how_many():
     some = [flat(loader(sampler=WeightedRandomSampler(LABELS), seed=seed)) for seed in (0, 0, 1)]
     assert some[0] == some[1] != some[2]
     assert 0 not in some[0]
+    assert set(flat(loader(sampler=WeightedRandomSampler(LABELS < 1, 50), seed=0))) == {0}
     state = made.state_dict()
     with pytest.raises(SettingError, match=r"sampler is WeightedRandomSampler.*6, rep"):
         loader(sampler=WeightedRandomSampler(LABELS, 6)).load_state_dict(state)
@@ -200,6 +201,13 @@ def test_the_order_of_a_seed_is_pinned():
     assert loader(shuffle=True, seed=0).order(1).tolist() == PINNED[1]
 
 
+def test_what_a_transform_draws_for_a_seed_is_pinned():
+    drawn = []
+    list(loader(seed=0, transform=lambda x, rng: drawn.append(int(rng.integers(1000))) or x))
+    assert drawn == DRAWN
+
+
+DRAWN = [616, 878, 924]
 PINNED = ([5, 6, 10, 1, 9, 7, 0, 8, 4, 2, 3],
           [9, 3, 0, 5, 1, 7, 6, 10, 2, 8, 4])
 

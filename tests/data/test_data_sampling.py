@@ -53,6 +53,7 @@ def test_folds_hold_out_each_sample_once_and_classes_evenly():
                 assert (np.abs(np.bincount(test.labels) - np.bincount(LABELS) / 5) < 1).all()
             held_out.extend(test.images.ravel())
         assert sorted(held_out) == list(range(101))
+    assert len(list(k_fold(toy()))) == 5
     assert test.split == "fold 5 of 5, seed 1, of: all"
     assert train.split == "without fold 5 of 5, seed 1, of: all"
 

@@ -56,7 +56,7 @@ def arrays(rng, case, dtype):
 
 
 def calls(kernels, x, w, b, y, settings):
-    """The three faces, each with its result: (name, array)."""
+    """conv2d and its adjoints, each with its result: (name, array)."""
     yield "conv2d", kernels.conv2d(x, w, b, **settings)
     yield "without bias", kernels.conv2d(x, w, **settings)
     yield "conv2d_input", kernels.conv2d_input(y, w, image_size=x.shape[1:3], **settings)

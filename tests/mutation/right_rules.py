@@ -7,7 +7,8 @@ scales, SciPy's, PyTorch's, sorting, norms, products of many operands, whole net
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import tinygrad_cnn as tc
 from tinygrad_cnn import nn
 from tinygrad_cnn.testing import Report, check_gradients, check_torch, check_vjp_pair
 
-__all__ = ["POPULATION", "Outcome", "Right", "failures"]
+__all__ = ["POPULATION", "Outcome", "Right", "outcomes"]
 
 Rng = np.random.Generator
 
@@ -306,7 +307,7 @@ POPULATION: list[Right] = [
     arrays("float32 code", lambda x: np.tanh(x.astype(np.float32)),
            lambda ct, x: ct * (1 - np.tanh(x.astype(np.float32)) ** 2), normal(8),
            dtype=np.float32),
-    arrays("root by two steps of Newton", lambda x: 0.5 * (y := 0.5 * (1.5 + x / 1.5) ) + x / y / 2,
+    arrays("root by two steps of Newton", lambda x: 0.5 * (y := 0.5 * (1.5 + x / 1.5)) + x / y / 2,
            lambda ct, x: ct / (2 * np.sqrt(x)), lambda rng: rng.uniform(2, 2.4, 6), rtol=1e-2),
     # models
     tensors("tanh network", lambda x, w, v: tc.tanh(x @ w) @ v, normal(3, 4), normal(4, 5),
@@ -314,7 +315,7 @@ POPULATION: list[Right] = [
     tensors("gelu of a product", lambda x, w: tc.gelu(x @ w).sum(), normal(4, 3), normal(3, 2),
             order=2),
     Right("pooled network", lambda rng, seed: network(rng, seed, True, 8)),
-    Right("normalized network", lambda rng, seed: network(rng, seed, False, 6, 3)),
+    Right("normalized network", lambda rng, seed: network(rng, seed, False, 4)),
     Right("network on an image", lambda rng, seed: network(rng, seed, True, 32)),
     Right("dropout", lambda rng, seed: check_gradients(
         lambda x: tc.dropout(x, p=0.5) * x, rng.normal(size=(3, 4)), seed=seed)),
@@ -327,21 +328,23 @@ if importlib.util.find_spec("scipy") is not None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a right gradient on one seed."""
+    """What came of a right gradient on one seed: the verdict, or the first line of the error."""
 
     name: str
     seed: int
     verdict: str
+    alarm: bool
 
 
-def failures(seeds: range, population: list[Right] | None = None) -> list[Outcome]:
-    """Every right gradient on every seed: its verdict, or the first line of what was claimed."""
+def outcomes(seeds: range, population: Sequence[Right] = POPULATION) -> list[Outcome]:
+    """Every right gradient on every seed."""
     found = []
-    for right in POPULATION if population is None else population:
+    for right in population:
         for seed in seeds:
             try:
-                verdict = right.check(np.random.default_rng(seed), seed).verdict
+                with warnings.catch_warnings():     # PyTorch adds filters on first use
+                    verdict, alarm = right.check(np.random.default_rng(seed), seed).verdict, False
             except tc.TinygradCnnError as error:
-                verdict = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            found.append(Outcome(right.name, seed, verdict))
+                verdict, alarm = f"{type(error).__name__}: {str(error).splitlines()[0]}", True
+            found.append(Outcome(right.name, seed, verdict, alarm))
     return found

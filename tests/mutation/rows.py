@@ -141,7 +141,7 @@ MUTANTS = (
            _stretched("add", _wrong_axis)),
     Mutant("B04", "sub", "one copy only", "one slice",
            _stretched("sub", _first_copy)),
-    Mutant("B05", "mul", "the wrong operand", "factor",
+    Mutant("B05", "mul", "the wrong operand", "swapped",
            broken("mul", "a", lambda right, ct, out, a, b: ct * a)),
     Mutant("B06", "add", "copies added in reverse", "flipped",
            _stretched("add", _reversed_copies)),
@@ -190,7 +190,7 @@ MUTANTS = (
            broken("silu", "x", _of_x(lambda g, y, x: g / (1 + np.exp(-x))))),
     Mutant("E23", "softplus", "1 − sigmoid", "factor",
            broken("softplus", "x", _of_x(lambda g, y, x: g / (1 + np.exp(x))))),
-    Mutant("E24", "where", "branches swapped", "wrong place", broken(
+    Mutant("E24", "where", "branches swapped", "swapped", broken(
         "where", "a", lambda right, ct, out, a, b, *, condition:
         np.where(condition, 0.0, ct).astype(ct.dtype))),
     Mutant("R01", "sum", "a mean", "mean", broken("sum", "x", _sum_as_mean)),

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mutation import CATALOG, Mutant, mutant
+from mutation import CATALOG, Mutant, mutant, right_rules
+from mutation.public_bugs import BUGS
+from tinygrad_cnn import GradientMismatch
 from tinygrad_cnn.core.op import OPS
 from tinygrad_cnn.kernels.threads import set_num_threads
 from tinygrad_cnn.testing.cases import OpCase
@@ -126,6 +128,21 @@ def fails(program: str) -> bool:
     return False
 
 
+# ---- mistakes of public reports, right gradients
+
+def surviving_bugs(seeds: Iterable[int]) -> list[tuple[str, int]]:
+    """Mistakes that public reports tell of and that are not found, with the seed."""
+    survivors = []
+    for seed in seeds:
+        for bug in BUGS:
+            try:
+                bug.check(seed)
+            except GradientMismatch:
+                continue
+            survivors.append((bug.name, seed))
+    return survivors
+
+
 # ---- right rules, one ulp
 
 @dataclass
@@ -197,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python tests/mutation",
                                      description="Score the gradient tester.")
     parser.add_argument("--seeds", type=int, default=3, help="seeds for each mutant (default: 3)")
+    parser.add_argument("--right-seeds", type=int, default=2,
+                        help="seeds for each right gradient (default: 2; 50 take 10 minutes)")
     parser.add_argument("--checks", type=int, default=100_000,
                         help="comparisons of right rules (default: 100000)")
     options = parser.parse_args(argv)
@@ -205,12 +224,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     score.tried += more.tried
     score.survivors += more.survivors
     right = score_right_rules(options.checks)
+    bugs = surviving_bugs(range(options.seeds))
+    outcomes = right_rules.outcomes(range(options.right_seeds))
+    alarms = [o for o in outcomes if o.alarm]
     seen = [one_ulp_is_seen(case, k) for case, k in exact_cases()]
     slowest = max(right.seconds, key=lambda name: right.seconds[name])
     for line in (
             f"mutants                 {len(CATALOG)} on {options.seeds} seeds",
             f"killed                  {100 * score.kill_rate:.2f} %",
             f"survivors               {score.survivors or 'none'}",
+            f"mistakes of reports     {len(BUGS)} on {options.seeds} seeds, survivors "
+            f"{bugs or 'none'}",
+            f"right gradients         {len(outcomes)} on {options.right_seeds} seeds, "
+            f"{sum(o.verdict.startswith('right') for o in outcomes)} right, "
+            f"{sum(o.verdict == 'not measured' for o in outcomes)} not measured at every entry, "
+            f"false alarms {alarms or 'none'}",
             f"right rules failed      {len(right.found)} in {right.stats.comparisons} checks, "
             f"worst error {right.stats.worst:.2g} of its bound",
             f"one ulp in one entry    seen in {sum(seen)} of {len(seen)} exact inputs",
@@ -223,4 +251,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"whole registry          {sum(right.seconds.values()):.1f} s on {os.cpu_count()} "
             f"cores, slowest op {slowest} {right.seconds[slowest]:.2f} s"):
         print(line.rstrip())
-    return 0 if not score.survivors and not right.found and all(seen) else 1
+    return 0 if not (score.survivors or bugs or alarms or right.found) and all(seen) else 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
 import pytest
 
-from mutation import CATALOG, mutant
+from mutation import CATALOG, mutant, right_rules
+from mutation.public_bugs import BUGS
 from mutation.score import exact_cases, fails, named, one_ulp_is_seen, run, score_mutants
 from tinygrad_cnn import GradientMismatch
 from tinygrad_cnn.testing import check_op
@@ -33,13 +35,50 @@ def test_every_mutant_is_found(planted, findings):
     assert findings[planted.name] is not None
 
 
-def test_diagnoses_are_right_first_four_times_in_five(findings):
-    plain = [m for m in CATALOG if not m.engine][1::6]
-    keys = {m.name: [key for key, _ in diagnose(findings[m.name])] for m in plain}
-    first = sum(keys[m.name][0] == m.diagnosis for m in plain) / len(plain)
-    second = sum(m.diagnosis in keys[m.name][:2] for m in plain) / len(plain)
-    assert first >= 0.8
-    assert second >= 0.95
+@pytest.mark.parametrize("bug", BUGS, ids=lambda b: b.name)
+def test_mistakes_of_public_reports_are_found_with_one_modest_sample(bug):
+    with pytest.raises(GradientMismatch):
+        bug.check(0)
+
+
+@pytest.mark.parametrize("right", right_rules.POPULATION, ids=lambda r: r.name)
+def test_no_right_gradient_is_called_wrong(right):
+    outcome, = right_rules.outcomes(range(1), [right])
+    assert not outcome.alarm, outcome.verdict
+
+
+def test_right_gradients_are_measured_where_there_is_no_kink_and_no_loss_of_digits():
+    assert len(right_rules.POPULATION) >= 60
+    assert len(BUGS) >= 40
+    smooth = [r for r in right_rules.POPULATION if not set(r.name.split()) & {
+        "clip", "tie", "gray", "zeros", "equals", "Hilbert"}]
+    assert len(smooth) >= 60
+    quick = [r for r in smooth if "network" not in r.name][::4]
+    assert all(o.verdict.startswith("right") for o in right_rules.outcomes(range(3, 4), quick))
+
+
+def test_diagnoses_are_right_first_nine_times_in_ten(findings):
+    plain = [m for m in CATALOG if not m.engine][1::4]
+    wanted = [m.diagnosis for m in plain] + [b.diagnosis for b in BUGS]
+    keys = [[key for key, _ in diagnose(findings[m.name])] for m in plain]
+    keys += [[key for key, _ in diagnose(bug.finding(0))] for bug in BUGS]
+    assert np.mean([found[0] == key for key, found in zip(wanted, keys, strict=True)]) >= 0.9
+
+
+@pytest.mark.parametrize("name, words", [
+    ("a millionth too much", r"every entry is 1 \+ 1e-06 times"),
+    ("swapped cotangents", "array 0 gets the cotangent of array 1"),
+    ("cotangent forgotten", "the cotangent is ignored"),
+    ("layer norm without eps", "a constant such as eps"),
+    ("corners of reflect", r"outputs at \(0, 0\), \(0, 6\), \(5, 0\), \(5, 6\) send nothing"),
+    ("one entry of twenty by 1e-5", r"only \(7,\) is wrong"),
+    ("float32 inside", "look like a pass through float32"),
+    ("overflow far out", r"the gradient is nan at \(\d+,\)"),
+])
+def test_a_report_of_a_user_s_mistake_uses_its_words(name, words):
+    bug = next(b for b in BUGS if b.name == name)
+    with pytest.raises(GradientMismatch, match=words):
+        bug.check(0)
 
 
 SHOWN = [m for m in CATALOG if not m.engine][::10]

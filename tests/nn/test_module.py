@@ -495,7 +495,9 @@ def test_a_trained_tensor_that_is_no_parameter_is_refused():
     ("mean", tc.Tensor([1.0]), "the buffer mean must be an ndarray, got Tensor"),
     ("forward", nn.ReLU(), "'forward' is a name of Module's own"),
     ("parameters", tc.Parameter([1.0]), "'parameters' is a name of Module's own"),
-    ("training", nn.ReLU(), "'training' is a name of Module's own"),
+    ("training", nn.ReLU(), r"training must be True or False, got ReLU\(\)"),
+    ("training", "x", "Module: training must be True or False, got 'x'"),
+    ("training", 1, "training must be True or False, got 1"),
 ])
 def test_an_assignment_that_would_lose_something_is_refused(name, value, message):
     net = nn.Module()
@@ -670,7 +672,9 @@ def test_modules_under_names_are_found_and_trained():
     heads = nn.ModuleDict({"a": nn.Linear(2, 1)})
     heads["b"] = nn.ReLU()
     heads.update({"c": nn.Linear(2, 3)})
-    assert list(heads) == heads.keys() == ["a", "b", "c"]
+    assert list(heads) == list(heads.keys()) == ["a", "b", "c"]
+    assert heads == heads != nn.ModuleDict(heads)
+    assert heads in {heads}
     assert [repr(m) for m in heads.values()] == ["Linear(2, 1)", "ReLU()", "Linear(2, 3)"]
     assert dict(heads.items())["a"] is heads["a"] is heads.a
     del heads["b"]

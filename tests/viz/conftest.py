@@ -168,7 +168,7 @@ class LeNet(nn.Module):
     def forward(self, image):
         h = tc.max_pool2d(tc.relu(self.conv1(image)), kernel_size=2)    # N 6 6 4
         h = tc.max_pool2d(tc.relu(self.conv2(h)), kernel_size=2)        # N 2 2 8
-        return self.fc(tc.flatten(h))
+        return self.fc(tc.flatten(h, 1))
 
 
 @pytest.fixture

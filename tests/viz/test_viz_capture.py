@@ -203,7 +203,7 @@ def test_ops_before_the_first_parameter_show_in_a_watch():
     w = tc.Parameter(np.ones((4, 2), np.float32), name="w")
     with viz.watch() as seen:
         x = tc.Tensor(np.ones((3, 2, 2), np.float32))
-        loss = (tc.flatten(x) @ w).sum()
+        loss = (tc.flatten(x, 1) @ w).sum()
     assert [e.op for e in seen.describe(loss).entries if e.op] == ["reshape", "matmul", "sum"]
 
 

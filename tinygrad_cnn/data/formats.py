@@ -43,15 +43,14 @@ from tinygrad_cnn.data.safe_io import (
     GZIP_MAGIC,
     PUBLISHED,
     check_digest,
-    check_expansion,
     describe,
-    open_file,
     open_gzip,
     read_batch,
     read_whole,
     tar_members,
 )
 from tinygrad_cnn.errors import DataError, missing_extra
+from tinygrad_cnn.files import check_expansion, open_file
 
 __all__ = ["ARCHIVES", "BINARY_FILES", "IDX_FILES", "PYTHON_FILES", "SUFFIXES", "idx_file",
            "is_image_folder", "load_cifar10", "load_idx", "load_image_folder",
@@ -95,7 +94,7 @@ def read_idx(path: str | Path, *, ndim: int | None = None,
     >>> folder.cleanup()
     """
     path = Path(path)
-    with open_file(path) as file:
+    with open_file(path, DataError) as file:
         head = file.read(512)
         file.seek(0)
         size = os.fstat(file.fileno()).st_size
@@ -129,7 +128,7 @@ def _read_gzip(file: BinaryIO, path: Path, ndim: int | None,
             head += stream.read(4 * head[3])
         shape = _shape(head, path, ndim)
         total = len(head) + math.prod(shape)
-        check_expansion(total, size, path=path)
+        check_expansion(total, size, path=path, error=DataError)
         raw = np.empty(total, np.uint8)
         raw[:len(head)] = np.frombuffer(head, np.uint8)
         done = len(head)

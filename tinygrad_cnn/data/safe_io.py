@@ -19,7 +19,6 @@ import os
 import pickle
 import posixpath
 import re
-import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -30,16 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import DataError
+from tinygrad_cnn.files import open_file
 
-__all__ = ["CLASSES", "GZIP_MAGIC", "PUBLISHED", "check_digest", "check_expansion", "describe",
-           "open_file", "open_gzip", "read_batch", "read_whole", "tar_members"]
+__all__ = ["CLASSES", "GZIP_MAGIC", "PUBLISHED", "check_digest", "describe", "open_gzip",
+           "read_batch", "read_whole", "tar_members"]
 
 GZIP_MAGIC = b"\x1f\x8b"
-
-# Real images shrink 2 to 10 times, deflate at most 1,032 times.  Above this ratio a large payload
-# is taken for a bomb; a small one is harmless whatever its ratio.
-MAX_RATIO = 100
-SMALL_PAYLOAD = 4 << 20
 
 _KNOWN_STARTS = (
     (b"\x7fELF", "a program"), (b"PK\x03\x04", "a zip archive"), (GZIP_MAGIC, "a gzip file"),
@@ -73,28 +68,9 @@ def describe(head: bytes) -> str:
     return "bytes " + head[:8].hex(" ")
 
 
-@contextlib.contextmanager
-def open_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading; a device, a pipe or a missing file is a DataError."""
-    try:
-        # O_NONBLOCK: opening a named pipe that has no writer must not wait for ever
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-                         | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise DataError(f"{path}: is not a regular file")
-    with os.fdopen(number, "rb") as file:
-        try:
-            yield file
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def read_whole(path: Path, *, limit: int) -> bytes:
     """All bytes of a regular file, refused unread when it is larger than ``limit`` bytes."""
-    with open_file(path) as file:
+    with open_file(path, DataError) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise DataError(f"{path}: has {size:,} bytes, more than the {limit:,} that such a file "
@@ -112,14 +88,6 @@ def check_digest(found: bytes | memoryview, expected: str | None, *, path: Path 
         raise DataError(f"{path}: is not the published file of {name}: its {kind.upper()} differs. "
                         "It is damaged or belongs to another set; fetch it again, or give the path "
                         "of the folder instead of the name to read it as it is")
-
-
-def check_expansion(payload: int, compressed: int, *, path: Path) -> None:
-    """Refuse to unpack ``compressed`` bytes into a payload that they can hardly hold."""
-    if payload > SMALL_PAYLOAD and payload > MAX_RATIO * compressed:
-        raise DataError(f"{path}: {compressed:,} compressed bytes claim to hold {payload:,}, more "
-                        f"than {MAX_RATIO} times as much; if you trust the file, unpack it "
-                        "yourself and read the plain one")
 
 
 @contextlib.contextmanager
@@ -178,7 +146,7 @@ def tar_members(path: Path, wanted: Collection[str], *, limit: int) -> Iterator[
     limit : int
         The most bytes that one wanted member may have.
     """
-    with open_file(path) as file:
+    with open_file(path, DataError) as file:
         head = file.read(512)
         file.seek(0)
         if not head.startswith(GZIP_MAGIC):

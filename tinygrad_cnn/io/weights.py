@@ -1,55 +1,34 @@
 """Weights as an ``.npz`` file: named arrays and nothing else, so that loading one runs no code.
 
-A file is written beside its target and renamed, so that a crash leaves the old file whole.  It is
-checked before memory is asked for: what an array claims to hold must be in the file.
+A file is checked before memory is asked for: every byte of it must belong to one of the arrays that
+its directory lists, what an array claims to hold must be in the file, and a compressed file may
+hardly grow.  Damaged values do not pass the checksums.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
-import tempfile
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn.errors import CheckpointError
+from tinygrad_cnn.files import check_expansion, open_file, write_atomically
 from tinygrad_cnn.nn import Module
 
-__all__ = ["load_weights", "save_weights", "write_atomically"]
+__all__ = ["load_weights", "save_weights"]
 
-_LIMIT = 1 << 34                # 16 GiB of one array: more is a damaged header
-
-
-@contextlib.contextmanager
-def write_atomically(path: str | Path) -> Any:
-    """A binary file that replaces ``path`` when the block ends well, and vanishes otherwise."""
-    target = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise CheckpointError(f"{target} cannot be written: {error.strerror or error}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+_END, _END_64 = 22, 56 + 20         # bytes of the record that ends an archive, and of its long form
 
 
-def save_weights(state: Module | Mapping[str, Any], path: str | Path) -> Path:
+def save_weights(state: Module | Mapping[str, ArrayLike], path: str | os.PathLike[str]) -> Path:
     """Write the weights of a model, or named arrays, to an ``.npz`` file.
 
     Parameters
@@ -67,7 +46,7 @@ def save_weights(state: Module | Mapping[str, Any], path: str | Path) -> Path:
     Raises
     ------
     CheckpointError
-        If an array is not of numbers or booleans, or the file cannot be written.
+        If an array is not of numbers or booleans, a name is none, or the file cannot be written.
 
     Examples
     --------
@@ -89,6 +68,8 @@ def save_weights(state: Module | Mapping[str, Any], path: str | Path) -> Path:
         if array.dtype.kind not in "fiub":
             raise CheckpointError(f"save_weights: {name} has dtype {array.dtype}; only numbers and "
                                   "booleans are saved")
+        if not isinstance(name, str) or "\0" in name or len(name) > 10_000:
+            raise CheckpointError(f"save_weights: {name!r:.60} is no name for an array")
         arrays[name] = array
     with write_atomically(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
@@ -97,7 +78,7 @@ def save_weights(state: Module | Mapping[str, Any], path: str | Path) -> Path:
     return Path(path)
 
 
-def load_weights(path: str | Path) -> dict[str, NDArray[Any]]:
+def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Read the named arrays of an ``.npz`` file.
 
     Parameters
@@ -116,17 +97,51 @@ def load_weights(path: str | Path) -> dict[str, NDArray[Any]]:
         If the file is missing, damaged, or holds anything but arrays of numbers.
     """
     source = Path(path)
-    try:
-        with zipfile.ZipFile(source) as archive:
-            return {entry.filename.removesuffix(".npy"): _read(archive, entry, source)
-                    for entry in archive.infolist()}
-    except FileNotFoundError:
-        raise CheckpointError(f"{source} does not exist") from None
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError,
-            RuntimeError) as error:
-        if isinstance(error, CheckpointError):
+    with open_file(source, CheckpointError) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = _entries(archive, file, source)
+                return {entry.filename.removesuffix(".npy"): _read(archive, entry, source)
+                        for entry in entries}
+        except CheckpointError:
             raise
-        raise CheckpointError(f"{source} is not a file of weights: {error}") from None
+        # A file that is not what it should be can raise anything in the readers of zip and npy.
+        except Exception as error:
+            raise CheckpointError(f"{source} is not a file of weights: {error}") from error
+
+
+def _entries(archive: zipfile.ZipFile, file: BinaryIO, source: Path) -> list[zipfile.ZipInfo]:
+    """The entries of the archive, which fill it from the first byte to the last."""
+    entries = archive.infolist()
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, size - _END - _END_64))
+    tail = file.read()
+    *_, count, length, start, comment = struct.unpack("<4s4H2LH", tail[-_END:])
+    end = _END
+    if count == 0xFFFF or 0xFFFFFFFF in (length, start):
+        count, length, start = struct.unpack("<32x3Q", tail[-_END - _END_64:-_END - 20])
+        end += _END_64
+    if comment or start + length + end != size:
+        raise CheckpointError(f"{source} has bytes before, between or after its arrays")
+    names = [entry.filename for entry in entries]
+    if len(names) != count or len(set(names)) != count:
+        raise CheckpointError(f"{source} is damaged: it lists {count} arrays, of which "
+                              f"{len(set(names))} are there")
+    place = 0
+    slack: tuple[int, ...] = (0,)
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        if entry.header_offset - place not in slack or entry.comment:
+            raise CheckpointError(f"{source} has bytes before, between or after its arrays")
+        file.seek(entry.header_offset)
+        name, extra = struct.unpack("<26x2H", file.read(30))
+        place = entry.header_offset + 30 + name + extra + entry.compress_size
+        # Sizes may be repeated behind the contents, as by one who writes to a pipe.
+        slack = (12, 16, 20, 24) if entry.flag_bits & 8 else (0,)
+    if start - place not in slack:
+        raise CheckpointError(f"{source} has bytes before, between or after its arrays")
+    check_expansion(sum(entry.file_size for entry in entries), size, path=source,
+                    error=CheckpointError)
+    return entries
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) -> NDArray[Any]:
@@ -138,13 +153,15 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) -> NDA
         shape, fortran, dtype = read_header(file)
         if dtype.kind not in "fiub" or dtype.hasobject:
             raise CheckpointError(f"{source}: {entry.filename} has dtype {dtype}, not numbers")
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize if shape else dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         left = entry.file_size - file.tell()
-        if size != left or not 0 <= size <= _LIMIT:
+        if size != left or any(type(n) is not int or n < 0 for n in shape):
             raise CheckpointError(f"{source}: {entry.filename} claims {size} bytes of shape "
                                   f"{shape}, the file holds {left}")
-        data = file.read(size)
-    if len(data) != size:
-        raise CheckpointError(f"{source}: {entry.filename} ends after {len(data)} of {size} bytes")
-    array = np.frombuffer(data, dtype).reshape(shape[::-1] if fortran else shape)
-    return (array.T if fortran else array).copy()
+        array = np.empty(shape[::-1] if fortran else shape, dtype)
+        done, view = 0, array.reshape(-1).view(np.uint8).data
+        while done < size and (got := file.readinto(view[done:])):  # type: ignore[attr-defined]
+            done += got
+        if done < size or file.read(1):                 # reading on compares the checksum
+            raise CheckpointError(f"{source}: {entry.filename} ends after {done} of {size} bytes")
+    return np.ascontiguousarray(array.T) if fortran else array

@@ -15,7 +15,6 @@ import importlib
 import json
 import os
 import platform
-import secrets
 import sys
 import threading
 import time
@@ -32,6 +31,7 @@ import numpy as np
 
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.files import open_file, words, write_atomically
 from tinygrad_cnn.kernels.blocks import Array
 from tinygrad_cnn.kernels.compiled import get_compiled
 from tinygrad_cnn.kernels.threads import get_num_threads
@@ -230,14 +230,14 @@ def _file_name() -> str:
 
 def _read(file: Path) -> tuple[dict[str, str], str]:
     """The choices that a file keeps, and what is wrong with it, if anything is."""
+    if not file.exists():
+        return {}, ""
     try:
-        with file.open("rb") as stream:
+        with open_file(file, OSError) as stream:
             data = stream.read(_LARGEST + 1)
         kept = json.loads(data) if len(data) <= _LARGEST else None
-    except FileNotFoundError:
-        return {}, ""
     except OSError as error:
-        return {}, f"autotune: {file} cannot be read and is ignored: {error.strerror}"
+        return {}, f"autotune: {error}; it is ignored"
     except (ValueError, RecursionError):
         kept = None
     choices = kept.get("choices") if isinstance(kept, dict) else None
@@ -257,14 +257,11 @@ def _write(file: Path, found: dict[str, str]) -> str:
     kept = {**_read(file)[0], **found}      # another process may have added some meanwhile
     text = json.dumps({"format": _FORMAT, "machine": _machine(), "choices": kept}, indent=1,
                       sort_keys=True)
-    draft = file.with_name(f".{file.name}-{secrets.token_hex(6)}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.write_text(text + "\n", encoding="utf-8")
-            os.replace(draft, file)
-        finally:
-            draft.unlink(missing_ok=True)
+        with write_atomically(file, OSError) as stream:
+            stream.write(text.encode() + b"\n")
     except OSError as error:
-        return f"autotune: {file} cannot be written, so the choices are lost: {error.strerror}"
+        why = str(error) if error.strerror is None else f"{file} cannot be written: {words(error)}"
+        return f"autotune: {why}; the choices are lost"
     return ""

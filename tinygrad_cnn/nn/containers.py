@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Self, overload
 
 from tinygrad_cnn import checks
@@ -19,8 +19,7 @@ class _Row(Module):
     _holds: type[Module | Parameter] = Module
 
     def _all(self) -> list[tuple[str, Any]]:
-        # Unlike named_children, which gives a part with two names once.
-        return [(k, v) for k, v in vars(self).items() if isinstance(v, self._holds)]
+        return _held(self, self._holds)
 
     def __len__(self) -> int:
         return len(self._all())
@@ -172,7 +171,7 @@ class ParameterList(_Row):
         return self._all()[self._position(index)][1]
 
 
-class ModuleDict(Module):
+class ModuleDict(Module, MutableMapping[str, Module]):
     """Modules under names, found by the module that holds it; ``forward`` is up to that one.
 
     Parameters
@@ -187,26 +186,11 @@ class ModuleDict(Module):
     ({'digit': 10, 'color': 3}, False)
     """
 
+    __eq__, __hash__ = object.__eq__, object.__hash__   # a module is equal to itself alone
+
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()
         self.update(modules or {})
-
-    def update(self, modules: Mapping[str, Module]) -> None:
-        """Take in each module under its name."""
-        for name, module in modules.items():
-            self.register_module(name, module)
-
-    def items(self) -> list[tuple[str, Module]]:
-        """Names and modules."""
-        return [(k, v) for k, v in vars(self).items() if isinstance(v, Module)]
-
-    def keys(self) -> list[str]:
-        """The names."""
-        return [name for name, _ in self.items()]
-
-    def values(self) -> list[Module]:
-        """The modules."""
-        return [module for _, module in self.items()]
 
     def __getitem__(self, name: str) -> Module:
         return _named(self, name)
@@ -219,20 +203,25 @@ class ModuleDict(Module):
         delattr(self, name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.keys()
+        return isinstance(vars(self).get(str(name)), Module)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+        return (name for name, _ in _held(self, Module))
 
     def __len__(self) -> int:
-        return len(self.items())
+        return len(_held(self, Module))
 
     def __bool__(self) -> bool:
         return True
 
 
+def _held(row: Module, kind: type) -> list[tuple[str, Any]]:
+    # Unlike named_children, which gives a part with two names once.
+    return [(k, v) for k, v in vars(row).items() if isinstance(v, kind)]
+
+
 def _named(held_by: Module, name: str) -> Module:
-    every = {k: v for k, v in vars(held_by).items() if isinstance(v, Module)}
+    every = dict(_held(held_by, Module))
     if name not in every:
         raise SettingError(f"{type(held_by).__name__}: no module {name!r}; choose from "
                            f"{', '.join(every) or 'none yet'}")

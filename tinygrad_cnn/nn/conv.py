@@ -15,9 +15,9 @@ from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.containers import Sequential
 from tinygrad_cnn.nn.lazy import LazyModule, generator
 from tinygrad_cnn.nn.module import Array
-from tinygrad_cnn.nn.pool import OverOneRow, Padding, row_padding, window_padding
+from tinygrad_cnn.nn.pool import OverOneRow, row_padding, window_padding
 from tinygrad_cnn.settings import setting
-from tinygrad_cnn.shapes import Pair, Shape
+from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape
 
 __all__ = ["Conv1D", "Conv2D", "ConvTranspose1D", "ConvTranspose2D", "SeparableConv2D"]
 
@@ -25,7 +25,7 @@ __all__ = ["Conv1D", "Conv2D", "ConvTranspose1D", "ConvTranspose2D", "SeparableC
 class _Declared:
     """What each convolution declares at its own place in the order."""
 
-    dilation: int | Pair
+    dilation: PairLike
     groups: int
     has_bias: bool
 
@@ -35,17 +35,16 @@ class _Convolution(_Declared, LazyModule):
 
     in_channels: int | None = setting(checks.integer, optional=True, minimum=1)
     out_channels: int = setting(checks.integer, minimum=1)
-    kernel_size: int | Pair = setting(checks.pair, default=3, shown="always", minimum=1)
-    stride: int | Pair = setting(checks.pair, default=1, minimum=1)
-    padding: Padding = setting(window_padding, default=0)
+    kernel_size: PairLike = setting(checks.pair, default=3, shown="always", minimum=1)
+    stride: PairLike = setting(checks.pair, default=1, minimum=1)
+    padding: PaddingLike = setting(window_padding, default=0)
     rng: np.random.Generator | None = setting(generator, default=None, kw_only=True, shown="never")
 
-    def setup(self) -> None:
-        """Compare the settings, and make the parameters if the channels are known."""
+    def _setup(self) -> None:
         if self.out_channels % self.groups:
             raise SettingError(f"{type(self).__name__}: out_channels={self.out_channels} is not "
                                f"divisible by groups={self.groups}")
-        super().setup()
+        super()._setup()
 
     def _grouped(self, size: int) -> int:
         if size % self.groups:
@@ -65,13 +64,11 @@ class _Convolution(_Declared, LazyModule):
         return self._grouped(size), self.out_channels
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
-        """The filters, and O if there is a bias."""
         shapes: dict[str, Shape] = {"weight": (*self._window(), *self._filter_channels(size))}
         return shapes | ({"bias": (self.out_channels,)} if self.has_bias else {})
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
                        ) -> dict[str, Array]:
-        """He's normal filters and a bias of zeros."""
         assert self.in_channels is not None
         std = math.sqrt(2 / self._fan_in(self.in_channels))
         weight = init.normal(shapes["weight"], std=std, rng=rng, dtype=self.dtype)
@@ -149,13 +146,15 @@ class Conv2D(_Convolution):
 
     op = ops.conv2d
     pytorch_axes: ClassVar[Shape | None] = (2, 3, 1, 0)             # O C KH KW -> KH KW C O
-    dilation: int | Pair = setting(checks.pair, default=1, minimum=1)
+    dilation: PairLike = setting(checks.pair, default=1, minimum=1)
     groups: int = setting(checks.integer, default=1, minimum=1)
     has_bias: bool = setting(checks.flag, default=True, alias="bias")
 
 
 class ConvTranspose2D(_Convolution):
     """`tinygrad_cnn.conv_transpose2d` with learned filters: upsampling, the adjoint of `Conv2D`.
+
+    Dumoulin & Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285.
 
     Parameters
     ----------
@@ -172,10 +171,6 @@ class ConvTranspose2D(_Convolution):
     bias : Parameter or None, shape (O,)
         Zeros at first.
 
-    References
-    ----------
-    Dumoulin & Visin, *A guide to convolution arithmetic for deep learning*, arXiv:1603.07285.
-
     Examples
     --------
     >>> ConvTranspose2D(8, 3, 2, stride=2)(np.zeros((2, 16, 16, 8), np.float32)).shape
@@ -184,10 +179,10 @@ class ConvTranspose2D(_Convolution):
 
     op = ops.conv_transpose2d
     pytorch_axes: ClassVar[Shape | None] = (2, 3, 0, 1)             # C O KH KW -> KH KW C O
-    output_padding: int | Pair = setting(checks.pair, default=0, minimum=0)
+    output_padding: PairLike = setting(checks.pair, default=0, minimum=0)
     groups: int = setting(checks.integer, default=1, minimum=1)
     has_bias: bool = setting(checks.flag, default=True, alias="bias")
-    dilation: int | Pair = setting(checks.pair, default=1, minimum=1)
+    dilation: PairLike = setting(checks.pair, default=1, minimum=1)
 
     def _filter_channels(self, size: int) -> Pair:
         self._grouped(size)                             # refuses groups that do not divide C
@@ -241,19 +236,15 @@ class SeparableConv2D(Sequential):
 
     Parameters are those of `Conv2D`; its parts are ``depthwise`` and ``pointwise``.
 
-    References
-    ----------
     Howard et al., *MobileNets*, arXiv:1704.04861.
 
-    Examples
-    --------
     >>> model = SeparableConv2D(16, 32, 3, padding=1)
     >>> sum(p.size for p in model.parameters())         # 3 · 3 · 16 + 16 · 32 + 32; Conv2D: 4,640
     688
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Pair = 3,
-                 stride: int | Pair = 1, padding: Padding = 0, dilation: int | Pair = 1,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: PairLike = 3,
+                 stride: PairLike = 1, padding: PaddingLike = 0, dilation: PairLike = 1,
                  bias: bool = True, *, rng: np.random.Generator | None = None,
                  dtype: DTypeLike = np.float32) -> None:
         super().__init__({

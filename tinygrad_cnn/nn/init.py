@@ -56,6 +56,8 @@ def fans(shape: Sequence[int], *, owner: str = "fans") -> tuple[int, int]:
 def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """Normal with variance 2 / fan_in, for layers that a relu follows, which halves it.
 
+    He et al., *Delving deep into rectifiers*, arXiv:1502.01852.
+
     Parameters
     ----------
     shape : sequence of int
@@ -63,10 +65,6 @@ def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.fl
     rng : numpy.random.Generator, optional
         The default generator if not given.
     dtype : dtype, default float32
-
-    References
-    ----------
-    He et al., *Delving deep into rectifiers*, arXiv:1502.01852.
 
     Examples
     --------
@@ -86,8 +84,6 @@ def he_uniform(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.f
 def glorot_normal(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """Normal with variance 2 / (fan_in + fan_out), a compromise of both directions, for tanh.
 
-    References
-    ----------
     Glorot & Bengio, *Understanding the difficulty of training deep feedforward neural networks*,
     AISTATS 2010.
     """
@@ -105,8 +101,6 @@ def glorot_uniform(shape: Sequence[int], *, rng: Rng = None,
 def lecun_normal(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.float32) -> Array:
     """Normal with variance 1 / fan_in, which keeps the variance of a layer without activation.
 
-    References
-    ----------
     LeCun et al., *Efficient BackProp*, 1998.
     """
     std = math.sqrt(1 / fans(shape, owner="lecun_normal")[0])
@@ -153,13 +147,9 @@ def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
     factorization of a normal matrix, with the signs of R's diagonal moved into Q, so that no
     orthogonal matrix is preferred to another.
 
-    References
-    ----------
     Saxe, McClelland & Ganguli, *Exact solutions to the nonlinear dynamics of learning in deep
     linear neural networks*, arXiv:1312.6120.
 
-    Examples
-    --------
     >>> w = orthogonal((6, 3), rng=np.random.default_rng(0), dtype=np.float64)
     >>> np.allclose(w.T @ w, np.eye(3))
     True

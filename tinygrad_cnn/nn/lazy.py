@@ -53,8 +53,7 @@ class LazyModule(_Held, Layer):
         """The name of the setting that the first call may tell."""
         return next(iter(self.declared))
 
-    def setup(self) -> None:
-        """Make the parameters if the input size is known, or keep the generator until it is."""
+    def _setup(self) -> None:
         self._rng = default_generator(vars(self).pop("rng", None))
         size = vars(self)[self.lazy_setting]
         vars(self)[self.lazy_setting] = None

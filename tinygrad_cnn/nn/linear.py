@@ -73,13 +73,11 @@ class Linear(LazyModule):
     rng: np.random.Generator | None = setting(generator, default=None, kw_only=True, shown="never")
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
-        """I O, and O if there is a bias."""
         shapes: dict[str, Shape] = {"weight": (size, self.out_features)}
         return shapes | ({"bias": (self.out_features,)} if self.has_bias else {})
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
                        ) -> dict[str, Array]:
-        """Small uniform weights, and a bias of zeros."""
         bound = 1 / math.sqrt(shapes["weight"][0])
         weight = init.uniform(shapes["weight"], low=-bound, high=bound, rng=rng, dtype=self.dtype)
         return super().initial_values(shapes, rng) | {"weight": weight}
@@ -111,8 +109,6 @@ class Flatten(Layer):
 
     ``start_dim`` and ``end_dim`` are the first and the last of the axes that become one.
 
-    Examples
-    --------
     >>> Flatten()(np.zeros((2, 4, 4, 3))).shape
     (2, 48)
     >>> Flatten(1, 2)(np.zeros((2, 4, 4, 3))).shape
@@ -176,5 +172,4 @@ class Lambda(Layer):
         return vars(self)["function"](*inputs)
 
     def extra_repr(self) -> str:
-        """The name of the function."""
         return getattr(self.function, "__name__", repr(self.function))

@@ -40,7 +40,7 @@ from tinygrad_cnn.shapes import Shape
 if TYPE_CHECKING:
     from tinygrad_cnn.viz import Figure
 
-__all__ = ["Array", "HookHandle", "Layer", "Module", "evaluating", "training"]
+__all__ = ["Array", "HookHandle", "Layer", "Module", "OpLayer", "evaluating", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
@@ -188,8 +188,6 @@ class Module:
         they were registered; one that is registered during a call runs from the next call on.  The
         handle removes the hook, with ``remove()`` or as a context manager.
 
-        Examples
-        --------
         >>> layer = nn.ReLU()
         >>> with layer.register_forward_hook(lambda module, inputs, out: print(out.shape)):
         ...     y = layer(np.zeros((2, 3)))
@@ -211,8 +209,6 @@ class Module:
         Both are tuples of tensors, with None for what has no gradient.  A gradient that the hook
         returns, alone or in a tuple, replaces that of the one input that has one.
 
-        Examples
-        --------
         >>> layer, x = nn.ReLU(), Tensor([-1.0, 2.0], requires_grad=True)
         >>> handle = layer.register_full_backward_hook(
         ...     lambda module, back, ct: print(ct[0].data, "->", back[0].data))
@@ -346,7 +342,9 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = vars(self).get(name)
-        if isinstance(value, Parameter):
+        if name == "training":
+            value = checks.flag(type(self).__name__, name, value)
+        elif isinstance(value, Parameter):
             self._check_name(name)
             value.name = value.name or name
         elif isinstance(value, Module):
@@ -618,6 +616,18 @@ class Layer(Declared, Module):
         return show(self)
 
 
+class OpLayer(Layer):
+    """An op as a layer, called with the settings of the layer; it has the docstring of the op."""
+
+    op: ClassVar[Callable[..., Tensor]]
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if cls.__doc__ is None and "op" in vars(cls):
+            cls.__doc__ = (f"{(cls.op.__doc__ or '').partition(chr(10) * 2)[0]}\n\n"
+                           f"    The settings are those of `tinygrad_cnn.{cls.op.__name__}`.\n    ")
+
+
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 
 
@@ -634,8 +644,6 @@ def evaluating(model: Module) -> Iterator[None]:
 
     Afterwards each part has its own mode again, also after an error.
 
-    Examples
-    --------
     >>> model = nn.Sequential(nn.BatchNorm1D(2).eval(), nn.Dropout())
     >>> with nn.evaluating(model):
     ...     [part.training for part in model]

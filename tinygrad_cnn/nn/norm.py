@@ -25,13 +25,11 @@ class _Norm(LazyModule):
     """Scale and shift, in a shape that the input tells."""
 
     def parameter_shapes(self, size: Any) -> dict[str, Shape]:
-        """Scale and shift."""
         shape = size if isinstance(size, tuple) else (size,)
         return {"weight": shape, "bias": shape}
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
                        ) -> dict[str, Array]:
-        """Ones for scale and variance, zeros for shift and mean."""
         return {name: (init.ones if name in ("weight", "running_var") else init.zeros)(
                     shape, dtype=self.dtype) for name, shape in shapes.items()}
 
@@ -51,25 +49,21 @@ class _BatchNorm(_Norm):
                                      maximum=1)
     affine: bool = setting(checks.flag, default=True)
 
-    def setup(self) -> None:
-        """Register the running statistics."""
+    def _setup(self) -> None:
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
-        super().setup()
+        super()._setup()
 
     def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
-        """Scale 1, shift 0, and running statistics of no batch."""
         super().reset_parameters(rng)
         self.num_batches_tracked[...] = 0
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
-        """Scale and shift, unless the layer has none, and running statistics."""
         own = super().parameter_shapes(size) if self.affine else {}
         return own | {"running_mean": (size,), "running_var": (size,)}
 
     def infer_size(self, shapes: Mapping[str, Shape]) -> int | None:
-        """The channels, from the running statistics."""
         shape = shapes.get("running_mean", ())
         return shape[0] if len(shape) == 1 else None
 
@@ -106,6 +100,8 @@ class BatchNorm2D(_BatchNorm):
     batch over N, H and W; in evaluation (`Module.eval`) with running averages of both:
     running ← (1 − momentum) · running + momentum · batch, where the variance is the unbiased one.
 
+    Ioffe & Szegedy, *Batch normalization*, arXiv:1502.03167.
+
     Parameters
     ----------
     num_features : int or None, default None
@@ -131,10 +127,6 @@ class BatchNorm2D(_BatchNorm):
     ------
     SettingError, ShapeError, DTypeError
         As `Linear`; in training also if there is one value for each channel.
-
-    References
-    ----------
-    Ioffe & Szegedy, *Batch normalization*, arXiv:1502.03167.
 
     Examples
     --------
@@ -167,6 +159,8 @@ class BatchNorm1D(_BatchNorm):
 class LayerNorm(_Norm):
     """Standardize each row over its last axes, then scale and shift each entry.
 
+    Ba, Kiros & Hinton, *Layer normalization*, arXiv:1607.06450.
+
     Parameters
     ----------
     normalized_shape : int, tuple of int or None, default None
@@ -190,10 +184,6 @@ class LayerNorm(_Norm):
     SettingError, ShapeError, DTypeError
         As `Linear`.
 
-    References
-    ----------
-    Ba, Kiros & Hinton, *Layer normalization*, arXiv:1607.06450.
-
     Examples
     --------
     >>> LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).data.round(3)
@@ -209,7 +199,6 @@ class LayerNorm(_Norm):
     has_bias: bool = setting(checks.flag, default=True, alias="bias")
 
     def parameter_shapes(self, size: Shape) -> dict[str, Shape]:
-        """Scale and shift, as far as they are learned."""
         names = ("weight", "bias")[:self.elementwise_affine * (1 + self.has_bias)]
         return dict.fromkeys(names, size)
 
@@ -237,6 +226,8 @@ class Dropout(Layer):
 
     In evaluation the input passes unchanged.
 
+    Srivastava et al., *Dropout*, JMLR 15 (2014), 1929-1958.
+
     Parameters
     ----------
     p : float, default 0.5
@@ -248,10 +239,6 @@ class Dropout(Layer):
     ------
     SettingError
         If ``p`` is out of its range or ``rng`` is not a generator.
-
-    References
-    ----------
-    Srivastava et al., *Dropout*, JMLR 15 (2014), 1929-1958.
 
     Examples
     --------
@@ -279,12 +266,8 @@ class Dropout(Layer):
 class Dropout2D(Dropout):
     """`Dropout` of whole channels of images N H W C.
 
-    References
-    ----------
     Tompson et al., *Efficient object localization using convolutional networks*, arXiv:1411.4280.
 
-    Examples
-    --------
     >>> layer = Dropout2D(rng=np.random.default_rng(3))
     >>> layer(np.ones((1, 2, 2, 2), np.float32)).data[0].tolist()
     [[[2.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [2.0, 0.0]]]
@@ -308,12 +291,8 @@ class Dropout1D(Dropout2D):
 class DropPath(Dropout):
     """`Dropout` of whole rows of the batch, for the residual branch of a block.
 
-    References
-    ----------
     Huang et al., *Deep networks with stochastic depth*, arXiv:1603.09382.
 
-    Examples
-    --------
     >>> DropPath(0.5, rng=np.random.default_rng(3))(np.ones((2, 2), np.float32)).data.tolist()
     [[2.0, 2.0], [0.0, 0.0]]
     """

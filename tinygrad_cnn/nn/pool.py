@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
-from tinygrad_cnn.nn.module import Layer, Module
+from tinygrad_cnn.nn.module import Module, OpLayer
 from tinygrad_cnn.settings import setting
-from tinygrad_cnn.shapes import Pair, Sides
+from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Sides
 
 __all__ = ["AvgPool1D", "AvgPool2D", "GlobalAvgPool2D", "MaxPool1D", "MaxPool2D", "Pad2D",
            "ZeroPad2D"]
-
-Padding = int | Pair | Sides | str
 
 #: What the settings of a window are along the one row of a sequence.
 _ALONG_H = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
@@ -33,13 +30,10 @@ def row_padding(owner: str, name: str, value: Any) -> Any:
     return value
 
 
-class _Images(Layer):
+class _Images(OpLayer):
     """An op of images, called with the settings of the layer."""
 
-    op: ClassVar[Callable[..., Tensor]]
-
     def forward(self, x: TensorLike) -> Tensor:
-        """N H W C -> N OH OW C."""
         return type(self).op(self._images(x), **self._settings())
 
 
@@ -89,9 +83,9 @@ class MaxPool2D(_Images):
     """
 
     op = ops.max_pool2d
-    kernel_size: int | Pair = setting(checks.pair, default=2, shown="value", minimum=1)
-    stride: int | Pair | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
-    padding: Padding = setting(window_padding, default=0)
+    kernel_size: PairLike = setting(checks.pair, default=2, shown="value", minimum=1)
+    stride: PairLike | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
+    padding: PaddingLike = setting(window_padding, default=0)
     ties: str = setting(checks.choice, default="first", kw_only=True,
                         options=("first", "split", "all"))
 
@@ -114,9 +108,9 @@ class AvgPool2D(_Images):
     """
 
     op = ops.avg_pool2d
-    kernel_size: int | Pair = setting(checks.pair, default=2, shown="value", minimum=1)
-    stride: int | Pair | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
-    padding: Padding = setting(window_padding, default=0)
+    kernel_size: PairLike = setting(checks.pair, default=2, shown="value", minimum=1)
+    stride: PairLike | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
+    padding: PaddingLike = setting(window_padding, default=0)
     count_include_pad: bool = setting(checks.flag, default=True, kw_only=True)
 
 
@@ -147,12 +141,8 @@ class AvgPool1D(OverOneRow, AvgPool2D):
 class GlobalAvgPool2D(_Images):
     """The mean of each channel over the whole image: N H W C -> N C, or N 1 1 C.
 
-    References
-    ----------
     Lin, Chen & Yan, *Network in network*, arXiv:1312.4400.
 
-    Examples
-    --------
     >>> GlobalAvgPool2D()(np.ones((2, 4, 4, 3))).shape
     (2, 3)
     >>> GlobalAvgPool2D(keepdims=True)(np.ones((2, 4, 4, 3))).shape

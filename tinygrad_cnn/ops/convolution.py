@@ -5,7 +5,7 @@ conv2d and its two adjoints, conv2d_input and conv2d_weight, belong to one trili
     T(x, w, y) = Σ conv2d(x, w) · y,
 
 so the rules of each are the other two, and derivatives of every order stay in the family.  The
-optional bias rides along, so that a kernel can add it while the block is in cache.
+optional bias is an input, so that a kernel can add it while the block is in cache.
 conv_transpose2d is conv2d_input with the channels of its filters named the other way round.
 """
 
@@ -23,7 +23,7 @@ from tinygrad_cnn.core.op import Array, ErrorInput, Op, OpTest, dyadic, register
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
 from tinygrad_cnn.ops.declare import each, geometry
-from tinygrad_cnn.ops.reduction import sum_to
+from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, pad
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape, Sides, effective_kernel_size
 
@@ -77,7 +77,7 @@ CONV2D = register(Op(
             CONV2D_INPUT, ct, w, image_size=x.shape[1:3], **settings),
          "w": lambda ct, out, x, w, b=None, **settings: apply(
             CONV2D_WEIGHT, x, ct, kernel_size=w.shape[:2], **settings),
-         "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
+         "b": lambda ct, out, x, w, b=None, **settings: apply(SUM_TO, ct, shape=b.shape)},
     test=OpTest(
         samples=each(_biased, lambda rng, x, w, settings, bias: (
             (dyadic(rng, *x), dyadic(rng, *w), dyadic(rng, w[3]) if bias else None), settings)),
@@ -171,7 +171,7 @@ def conv2d_weight(x: TensorLike, y: TensorLike, *, kernel_size: Pair, stride: Pa
 
 
 @register_function()
-def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, *, stride: PairLike = 1,
+def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, stride: PairLike = 1,
            padding: PaddingLike = 0, dilation: PairLike = 1, groups: int = 1) -> Tensor:
     """Slide the filters ``w`` over the images ``x`` and sum the products.
 
@@ -232,7 +232,8 @@ def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, *, stride:
       x (N H W C) = (1, 3, 3, 1)
       w (KH KW C/groups O) = (2, 2, 3, 1)
     """
-    x, w = as_tensor(x, "conv2d"), as_tensor(w, "conv2d", "w")
+    x = x if isinstance(x, Tensor) else as_tensor(x, "conv2d")
+    w = w if isinstance(w, Tensor) else as_tensor(w, "conv2d", "w")
     steps = checks.pair("conv2d", "stride", stride, minimum=1)
     spread = checks.pair("conv2d", "dilation", dilation, minimum=1)
     # Wrong ranks are refused by the axes of the op, which show both inputs.
@@ -283,7 +284,7 @@ CONV_TRANSPOSE2D = register(Op(
             CONV2D, ct, _turned(w), **settings),
          "w": lambda ct, out, x, w, b=None, *, image_size, **settings: _turned(apply(
             CONV2D_WEIGHT, ct, x, kernel_size=w.shape[:2], **settings)),
-         "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
+         "b": lambda ct, out, x, w, b=None, **settings: apply(SUM_TO, ct, shape=b.shape)},
     test=OpTest(
         samples=each(_biased, lambda rng, x, w, settings, bias: (
             (dyadic(rng, *_result(x, w, settings)), dyadic(rng, w[0], w[1], w[3], w[2]),
@@ -298,9 +299,9 @@ CONV_TRANSPOSE2D = register(Op(
 
 
 @register_function()
-def conv_transpose2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, *,
+def conv_transpose2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None,
                      stride: PairLike = 1, padding: PaddingLike = 0, output_padding: PairLike = 0,
-                     dilation: PairLike = 1, groups: int = 1) -> Tensor:
+                     groups: int = 1, dilation: PairLike = 1) -> Tensor:
     """Spread each pixel of ``x`` over a window of the result: the adjoint of `conv2d`, upsampling.
 
     y[n, i·s + u·d − top, j·s + v·d − left, o] += x[n, i, j, c] · w[u, v, c, o], plus b[o].

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
-from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import products, reference
-from tinygrad_cnn.ops.reduction import sum_to
-from tinygrad_cnn.ops.shape import reshape, squeeze, transpose
+from tinygrad_cnn.ops.declare import each
+from tinygrad_cnn.ops.reduction import SUM_TO
+from tinygrad_cnn.ops.shape import TRANSPOSE, reshape, squeeze
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["linear", "matmul"]
-
-
-def _swap(x: Tensor) -> Tensor:
-    """The last two axes exchanged."""
-    return transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
 def _matmul_shape(a: Shape, b: Shape) -> Shape:
@@ -36,28 +32,26 @@ def _matmul_shape(a: Shape, b: Shape) -> Shape:
                          f"broadcast\n  a (... M K) = {a}\n  b (... K N) = {b}") from None
 
 
-def _matmul_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for name, a, b in (("matrices", (2, 3), (3, 4)), ("batches", (2, 2, 3), (2, 3, 4)),
-                       ("batches stretched", (2, 1, 2, 3), (3, 3, 2)),
-                       ("one matrix for a batch", (2, 3, 4), (4, 2)),
-                       ("square", (3, 3), (3, 3)), ("square batch", (2, 2, 2), (2, 2, 2))):
-        yield Sample(name, (dyadic(rng, *a), dyadic(rng, *b)))
+_CASES = (("matrices", (2, 3), (3, 4)), ("batches", (2, 2, 3), (2, 3, 4)),
+          ("batches stretched", (2, 1, 2, 3), (3, 3, 2)),
+          ("one matrix for a batch", (2, 3, 4), (4, 2)), ("square", (3, 3), (3, 3)),
+          ("square batch", (2, 2, 2), (2, 2, 2)))
 
 
-def _matmul_vjp_a(ct: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return matmul(ct, _swap(b))
+def _swap(x: Any) -> Any:
+    """The last two axes exchanged."""
+    return apply(TRANSPOSE, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-def _matmul_vjp_b(ct: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return matmul(_swap(a), ct)
-
-
-MATMUL = register(Op(
+MATMUL: Op = register(Op(
     name="matmul", shape=_matmul_shape,
     kernels={"array": products.matmul, "reference": reference.matmul},
-    vjp={"a": _matmul_vjp_a, "b": _matmul_vjp_b},
+    vjp={"a": lambda ct, out, a, b: apply(MATMUL, ct, _swap(b)),
+         "b": lambda ct, out, a, b: apply(MATMUL, _swap(a), ct)},
     test=OpTest(
-        samples=_matmul_samples, exact_in=("a", "b"),
+        samples=each(lambda rng: _CASES, lambda rng, a, b: (
+            (dyadic(rng, *a), dyadic(rng, *b)), {})),
+        exact_in=("a", "b"),
         error_inputs=(ErrorInput("inner sizes", ((2, 3), (4, 5)), {}, "K is 3 in a but 4 in b"),)),
     saved=("a", "b"), broadcasts=True, family="linear",
     flops=lambda a, b, *, out_shape: 2 * math.prod(out_shape) * a[-1]))
@@ -108,20 +102,19 @@ def _linear_array(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> 
     return y
 
 
-def _linear_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("bias", (dyadic(rng, 4, 3), dyadic(rng, 3, 2), dyadic(rng, 2)))
-    yield Sample("no bias", (dyadic(rng, 2, 3), dyadic(rng, 3, 4), None))
-    yield Sample("square", (dyadic(rng, 3, 3), dyadic(rng, 3, 3), dyadic(rng, 3)))
-
-
 LINEAR = register(Op(
     name="linear", axes="N I, I O, O -> N O", shape=lambda x, w, b=None: (x[0], w[1]),
     kernels={"array": _linear_array, "reference": reference.linear},
-    vjp={"x": lambda ct, out, x, w, b=None: matmul(ct, _swap(w)),
-         "w": lambda ct, out, x, w, b=None: matmul(_swap(x), ct),
-         "b": lambda ct, out, x, w, b=None: sum_to(ct, shape=b.shape)},
+    vjp={"x": lambda ct, out, x, w, b=None: apply(MATMUL, ct, w.T),
+         "w": lambda ct, out, x, w, b=None: apply(MATMUL, x.T, ct),
+         "b": lambda ct, out, x, w, b=None: apply(SUM_TO, ct, shape=b.shape)},
     test=OpTest(
-        samples=_linear_samples, exact_in=("x", "w", "b"),
+        samples=each(
+            lambda rng: [("bias", 4, 3, 2, True), ("no bias", 2, 3, 4, False),
+                         ("square", 3, 3, 3, True)],
+            lambda rng, n, i, o, bias: ((dyadic(rng, n, i), dyadic(rng, i, o),
+                                         dyadic(rng, o) if bias else None), {})),
+        exact_in=("x", "w", "b"),
         error_inputs=(
             ErrorInput("inputs", ((2, 3), (4, 5), None), {}, "I is 3 in x but 4 in w"),
             ErrorInput("bias", ((2, 3), (3, 5), (4,)), {}, "O is 5 in w but 4 in b"),)),
@@ -156,7 +149,7 @@ def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0], [10.0]]), Tensor([100.0])).data
     array([[121.]], dtype=float32)
     """
-    x = as_tensor(x, "linear")
+    x = x if isinstance(x, Tensor) else as_tensor(x, "linear")
     if x.ndim <= 2:
         return apply(LINEAR, x, w, b)
     y = apply(LINEAR, reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), w, b)

@@ -22,7 +22,7 @@ from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
 from tinygrad_cnn.ops.hooks import register_hook, retain_grad
 from tinygrad_cnn.ops.reduction import broadcast_to
-from tinygrad_cnn.ops.shape import expand_dims, flatten, reshape, transpose
+from tinygrad_cnn.ops.shape import expand_dims, reshape, transpose
 
 __all__: list[str] = []
 
@@ -84,7 +84,6 @@ _OWN: dict[str, Callable[..., Any]] = {
     "t": lambda x: transpose(x), "unsqueeze": lambda x, axis: expand_dims(x, axis),
     "expand_as": lambda x, other: broadcast_to(x, other.shape),
     "clone": lambda x: reshape(x, x.shape), "copy": lambda x: reshape(x, x.shape),
-    "flatten": lambda x, start_dim=0, end_dim=-1: flatten(x, start_dim=start_dim, end_dim=end_dim),
     "rsqrt": lambda x: x ** -0.5, "where": lambda x, condition, other: where(condition, x, other),
     "movedim": lambda x, source, destination: FUNCTIONS[np.moveaxis](
         x, source, destination),
@@ -152,6 +151,9 @@ def install() -> None:
     for name, kind in Tensor.__annotations__.items():
         if kind.endswith("Method") and (function := _method(name)) is not None:
             setattr(Tensor, name, function)
+    for operator, name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"),
+                           ("pow", "power"), ("matmul", "matmul")):
+        setattr(Tensor, f"__{operator}__", FUNCTIONS[name])     # a Python call less than by name
     for name in (*CURES["Tensor"], *(f for f in FUNCTIONS if isinstance(f, str))):
         if not hasattr(Tensor, name):
             setattr(Tensor, name, _Missing(name))

@@ -7,7 +7,6 @@ they are computed once; a rule that must differentiate them works them out again
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from tinygrad_cnn.core import (
     Tensor,
     TensorLike,
     apply,
-    apply_with_residuals,
     as_array,
     as_setting,
     as_tensor,
@@ -28,6 +26,7 @@ from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, registe
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
 from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.ops.elementwise import expm1
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
 from tinygrad_cnn.shapes import Axis, Shape
@@ -40,7 +39,7 @@ Axes = tuple[int, ...]
 
 # ---- softmax
 
-def _softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
+def _softmax_vjp(ct: Any, out: Any, x: Any, *, axis: int) -> Any:
     # The same number taken from a whole row of ct changes nothing, so it counts as a constant; that
     # of the most probable entry leaves no large terms that cancel where its probability is near 1.
     best = np.expand_dims(as_array(out).argmax(axis=axis), axis)
@@ -48,45 +47,31 @@ def _softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
     return out * (ct - sum(out * ct, axis=axis, keepdims=True))
 
 
-def _log_softmax_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int) -> Tensor:
+def _log_softmax_vjp(ct: Any, out: Any, x: Any, *, axis: int) -> Any:
     # ct − p Σ ct, with the share of an entry's own cotangent in one factor: 1 − p = −expm1(log p).
     # Of p = exp(out), far below 0, as many digits would be lost as out has before the point.
     total = sum(ct, axis=axis, keepdims=True)
     return -(ct * expm1(out)) - softmax(x, axis) * (total - ct)
 
 
-def _softmax_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("classes", (rng.normal(size=(2, 3)),), {"axis": 1})
-    yield Sample("rows of an image", (rng.normal(size=(2, 3, 2, 2)),), {"axis": 1})
-
-
-def _same(op: str) -> Any:
+def _declare_softmax(name: str, kernel: Any, loops: Any, vjp: Any, saved: tuple[str, ...]) -> Op:
     def shape(x: Shape, *, axis: int) -> Shape:
         if not x[axis]:
-            raise ShapeError(f"{op}: axis {axis} of {x} is empty")
+            raise ShapeError(f"{name}: axis {axis} of {x} is empty")
         return x
-    return shape
+
+    return register(Op(
+        name=name, shape=shape, kernels={"array": kernel, "reference": loops}, vjp={"x": vjp},
+        test=OpTest(samples=lambda rng: [
+            Sample("classes", (rng.normal(size=(2, 3)),), {"axis": 1}),
+            Sample("rows of an image", (rng.normal(size=(2, 3, 2, 2)),), {"axis": 1})]),
+        saved=saved, couples=lambda x, *, axis: (axis,), family="activation",
+        flops=lambda x, *, out_shape, axis: 5 * math.prod(x)))
 
 
-def _along(x: Shape, *, axis: int) -> Axes:
-    return (axis,)
-
-
-def _softmax_flops(x: Shape, *, out_shape: Shape, axis: int) -> int:
-    return 5 * math.prod(x)
-
-
-SOFTMAX = register(Op(
-    name="softmax", shape=_same("softmax"),
-    kernels={"array": kernels.softmax, "reference": reference.softmax}, vjp={"x": _softmax_vjp},
-    test=OpTest(samples=_softmax_samples), saved=("out",), couples=_along, family="activation",
-    flops=_softmax_flops))
-
-LOG_SOFTMAX = register(Op(
-    name="log_softmax", shape=_same("log_softmax"),
-    kernels={"array": kernels.log_softmax, "reference": reference.log_softmax},
-    vjp={"x": _log_softmax_vjp}, test=OpTest(samples=_softmax_samples), saved=("x", "out"),
-    couples=_along, family="activation", flops=_softmax_flops))
+SOFTMAX = _declare_softmax("softmax", kernels.softmax, reference.softmax, _softmax_vjp, ("out",))
+LOG_SOFTMAX = _declare_softmax("log_softmax", kernels.log_softmax, reference.log_softmax,
+                               _log_softmax_vjp, ("x", "out"))
 
 
 @register_function()
@@ -148,32 +133,20 @@ def _standardize_shape(x: Shape, *, axis: Axes, eps: float) -> Shape:
     return x
 
 
-def _standardize_input_shape(g: Shape, x: Shape, *, axis: Axes, eps: float,
-                             center: np.ndarray | None, variance: np.ndarray | None) -> Shape:
+def _same_shape(op: str, g: Shape, x: Shape) -> Shape:
     if g != x:
-        raise ShapeError(f"standardize_input: g is {g} but x is {x}")
+        raise ShapeError(f"{op}: g is {g} but x is {x}")
     return x
 
 
-def _standardize_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, eps: float,
-                     center: np.ndarray, variance: np.ndarray) -> Tensor:
-    return apply(STANDARDIZE_INPUT, ct, x, axis=axis, eps=eps, center=center, variance=variance)
-
-
-def _standardize_input_vjp_g(ct: Tensor, out: Tensor, g: Tensor, x: Tensor,
-                             **settings: Any) -> Tensor:
-    return apply(STANDARDIZE_INPUT, ct, x, **settings)         # the Jacobian is symmetric
-
-
-def _standardize_input_vjp_x(ct: Tensor, out: Tensor, g: Tensor, x: Tensor, *, axis: Axes,
-                             eps: float, center: np.ndarray | None,
-                             variance: np.ndarray | None) -> Tensor:
+def _standardize_input_vjp_x(ct: Any, out: Any, g: Any, x: Any, *, axis: Axes, eps: float,
+                             **statistics: Any) -> Any:
     # Of Σ ct · J(x) g, where J = r (I − 1/n − x̂ x̂ᵀ/n), r = 1/√(var + eps), x̂ = r (x − mean).
     # ``center`` and ``variance`` are functions of x too: they are worked out again, recorded.
     r = (var(x, axis=axis, keepdims=True) + eps) ** -0.5
     x_hat = centered(x, axis) * r
 
-    def average(t: Tensor) -> Tensor:
+    def average(t: Any) -> Any:
         return mean(t, axis=axis, keepdims=True)
 
     ct_mean, g_mean = average(ct), average(g)
@@ -183,17 +156,8 @@ def _standardize_input_vjp_x(ct: Tensor, out: Tensor, g: Tensor, x: Tensor, *, a
     return -(r * r) * (x_hat * both + ct_along * g_rest + g_along * ct_rest)
 
 
-def _standardize_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("channels", (rng.normal(size=(2, 3, 2, 3)) + 1,), {"axis": (0, 1, 2), "eps": 1e-2})
-    yield Sample("rows", (rng.normal(size=(3, 5)) - 2,), {"axis": (1,), "eps": 1e-3})
-
-
-def _standardize_input_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for sample in _standardize_samples(rng):
-        x = sample.args[0]
-        assert x is not None
-        yield Sample(sample.id, (rng.normal(size=x.shape), x),
-                     {**sample.settings, "center": None, "variance": None})
+_ROWS = (("channels", (2, 3, 2, 3), (0, 1, 2), 1e-2), ("rows", (3, 5), (1,), 1e-3))
+_ANEW = {"center": None, "variance": None}      # statistics that a kernel works out itself
 
 
 def _norm_flops(*inputs: Any, out_shape: Shape, **settings: Any) -> int:
@@ -210,16 +174,22 @@ def _over_batch(x: Shape, *others: Shape | None, **settings: Any) -> Axes:
 
 STANDARDIZE = register(Op(
     name="standardize", shape=_standardize_shape, kernels={"array": kernels.standardize},
-    vjp={"x": _standardize_vjp}, test=OpTest(samples=_standardize_samples), saved=("x",),
-    couples=_over_axis, spoils=True, residuals=("center", "variance"), family="norm",
-    flops=_norm_flops))
+    vjp={"x": lambda ct, out, x, **settings: apply(STANDARDIZE_INPUT, ct, x, **settings)},
+    test=OpTest(samples=each(lambda rng: _ROWS, lambda rng, x, axis, eps: (
+        (rng.normal(size=x) + 1,), {"axis": axis, "eps": eps}))),
+    saved=("x",), couples=_over_axis, spoils=True, residuals=("center", "variance"),
+    constant_residuals=True, family="norm", flops=_norm_flops))
 
-STANDARDIZE_INPUT = register(Op(
-    name="standardize_input", shape=_standardize_input_shape,
+STANDARDIZE_INPUT: Op = register(Op(
+    name="standardize_input",
+    shape=lambda g, x, *, axis, eps, center, variance: _same_shape("standardize_input", g, x),
     kernels={"array": kernels.standardize_input},
-    vjp={"g": _standardize_input_vjp_g, "x": _standardize_input_vjp_x},
-    test=OpTest(samples=_standardize_input_samples, exact_in=("g",)), couples=_over_axis,
-    spoils=True, family="norm", flops=_norm_flops))
+    vjp={"g": lambda ct, out, g, x, **settings: apply(STANDARDIZE_INPUT, ct, x, **settings),
+         "x": _standardize_input_vjp_x},        # the first, since the Jacobian is symmetric
+    test=OpTest(samples=each(lambda rng: _ROWS, lambda rng, x, axis, eps: (
+        (rng.normal(size=x), rng.normal(size=x) + 1), {"axis": axis, "eps": eps, **_ANEW})),
+                exact_in=("g",)),
+    couples=_over_axis, spoils=True, family="norm", flops=_norm_flops))
 
 
 def standardize(x: TensorLike, axis: Axis = -1, *, eps: float = 1e-5) -> Tensor:
@@ -273,53 +243,33 @@ def _batch_norm_vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, ce
     return dx, apply(BATCH_NORM_WEIGHT, ct, x, **statistics), sum_to(ct, shape=b.shape)
 
 
-def _batch_norm_weight_shape(g: Shape, x: Shape, *, eps: float, center: np.ndarray | None,
-                             variance: np.ndarray | None) -> Shape:
-    if g != x:
-        raise ShapeError(f"batch_norm_weight: g is {g} but x is {x}")
-    return x[-1:]
-
-
-def _batch_norm_weight_vjp_g(ct: Tensor, out: Tensor, g: Tensor, x: Tensor, *, eps: float,
-                             **statistics: Any) -> Tensor:
-    return ct * standardize(x, tuple(range(x.ndim - 1)), eps=eps)
-
-
-def _batch_norm_weight_vjp_x(ct: Tensor, out: Tensor, g: Tensor, x: Tensor,
-                             **settings: Any) -> Tensor:
-    return apply(STANDARDIZE_INPUT, ct * g, x, axis=tuple(range(x.ndim - 1)), **settings)
-
-
-def _batch_norm_weight_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for shape in ((2, 3, 2, 3), (5, 2)):
-        yield Sample(f"{len(shape)} axes", (rng.normal(size=shape), rng.normal(size=shape) + 1),
-                     {"eps": 1e-2, "center": None, "variance": None})
-
-
-def _batch_norm_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("images", (rng.normal(size=(2, 3, 2, 3)) + 1, rng.normal(size=3),
-                            rng.normal(size=3)), {"eps": 1e-2})
-    yield Sample("rows", (rng.normal(size=(5, 2)), rng.normal(size=2), rng.normal(size=2)),
-                 {"eps": 1e-3})
-
-
-BATCH_NORM_WEIGHT = register(Op(
-    name="batch_norm_weight", shape=_batch_norm_weight_shape,
+BATCH_NORM_WEIGHT: Op = register(Op(
+    name="batch_norm_weight",
+    shape=lambda g, x, *, eps, center, variance: _same_shape("batch_norm_weight", g, x)[-1:],
     kernels={"array": kernels.batch_norm_weight},
-    vjp={"g": _batch_norm_weight_vjp_g, "x": _batch_norm_weight_vjp_x},
-    test=OpTest(samples=_batch_norm_weight_samples, exact_in=("g",)), couples=_over_batch,
-    spoils=True, family="norm", flops=_norm_flops))
+    vjp={"g": lambda ct, out, g, x, *, eps, **statistics: ct * standardize(
+            x, tuple(range(x.ndim - 1)), eps=eps),
+         "x": lambda ct, out, g, x, **settings: apply(
+            STANDARDIZE_INPUT, ct * g, x, axis=tuple(range(x.ndim - 1)), **settings)},
+    test=OpTest(samples=each(lambda rng: [("4 axes", (2, 3, 2, 3)), ("2 axes", (5, 2))],
+                             lambda rng, x: ((rng.normal(size=x), rng.normal(size=x) + 1),
+                                             {"eps": 1e-2, **_ANEW})),
+                exact_in=("g",)),
+    couples=_over_batch, spoils=True, family="norm", flops=_norm_flops))
 
 BATCH_NORM = register(Op(
     name="batch_norm", shape=_batch_norm_shape, kernels={"array": kernels.batch_norm},
     vjp={("x", "w", "b"): _batch_norm_vjp},
     test=OpTest(
-        samples=_batch_norm_samples, exact_in=("w", "b"),
+        samples=each(lambda rng: [("images", (2, 3, 2, 3), 1e-2), ("rows", (5, 2), 1e-3)],
+                     lambda rng, x, eps: ((rng.normal(size=x) + 1, rng.normal(size=x[-1]),
+                                           rng.normal(size=x[-1])), {"eps": eps})),
+        exact_in=("w", "b"),
         error_inputs=(
             ErrorInput("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
             ErrorInput("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"),)),
     saved=("x", "w"), couples=_over_batch, spoils=True, residuals=("center", "variance"),
-    family="norm", flops=_norm_flops))
+    constant_residuals=True, family="norm", flops=_norm_flops))
 
 
 def _affine_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:
@@ -329,25 +279,18 @@ def _affine_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) ->
     return x
 
 
-def _affine_vjp_w(ct: Tensor, out: Tensor, x: Tensor, w: Tensor, b: Tensor, *,
-                       center: np.ndarray | None) -> Tensor:
-    return sum_to(ct * (x if center is None else x - center), shape=w.shape)
-
-
-def _affine_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for shape in ((2, 3, 2, 3), (5, 2)):
-        yield Sample(f"{len(shape)} axes", (dyadic(rng, *shape), dyadic(rng, shape[-1]),
-                                            dyadic(rng, shape[-1])),
-                     {"center": dyadic(rng, shape[-1]) if len(shape) == 4 else None})
-
-
 AFFINE = register(Op(
     name="affine", shape=_affine_shape, kernels={"array": kernels.affine},
     vjp={"x": lambda ct, out, x, w, b, *, center: ct * w,
-         "w": _affine_vjp_w,
+         "w": lambda ct, out, x, w, b, *, center: sum_to(
+            ct * (x if center is None else x - center), shape=w.shape),
          "b": lambda ct, out, x, w, b, *, center: sum_to(ct, shape=b.shape)},
     test=OpTest(
-        samples=_affine_samples, exact_in=("x", "w", "b"),
+        samples=each(lambda rng: [("4 axes", (2, 3, 2, 3), True), ("2 axes", (5, 2), False)],
+                     lambda rng, x, centers: (
+                         (dyadic(rng, *x), dyadic(rng, x[-1]), dyadic(rng, x[-1])),
+                         {"center": dyadic(rng, x[-1]) if centers else None})),
+        exact_in=("x", "w", "b"),
         error_inputs=(
             ErrorInput("channels", ((2, 3), (2,), (2,)), {"center": None},
                        "one entry for each entry"),)),
@@ -383,8 +326,9 @@ def batch_norm_with_statistics(x: TensorLike, w: TensorLike, b: TensorLike, *,
 
     The statistics are float64.
     """
-    y, found = apply_with_residuals(BATCH_NORM, x, w, b,
-                                    eps=checks.number("batch_norm", "eps", eps, above=0))
+    found: dict[str, Any] = {}
+    y = apply(BATCH_NORM, x, w, b, by_products=found,
+              eps=checks.number("batch_norm", "eps", eps, above=0))
     return y, found["center"].reshape(-1), found["variance"].reshape(-1)
 
 

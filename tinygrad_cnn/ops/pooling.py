@@ -266,12 +266,12 @@ MAX_POOL2D_SHARED = register(Op(
                      lambda rng, x, settings: ((_distinct(rng, x),), settings)),
         piecewise_linear=True,
         subgradient=lambda *, ties, **settings: "even" if ties == "split" else "all"),
-    saved=(), residuals=("shares",), family="pool", flops=_flops))
+    saved=(), residuals=("shares",), constant_residuals=True, family="pool", flops=_flops))
 
 
 def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: PairLike | None,
                      padding: PaddingLike) -> tuple[Tensor, dict[str, Any]]:
-    x = as_tensor(x, op)
+    x = x if isinstance(x, Tensor) else as_tensor(x, op)
     size = checks.pair(op, "kernel_size", kernel_size, minimum=1)
     steps = size if stride is None else checks.pair(op, "stride", stride, minimum=1)
     border = checks.padding(op, padding, image=x.shape[1:3] if x.ndim == 4 else (1, 1),
@@ -280,8 +280,8 @@ def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: Pair
 
 
 @register_function()
-def max_pool2d(x: TensorLike, *, kernel_size: PairLike, stride: PairLike | None = None,
-               padding: PaddingLike = 0, ties: str = "first") -> Tensor:
+def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
+               padding: PaddingLike = 0, *, ties: str = "first") -> Tensor:
     """The largest pixel of each window, channel by channel.
 
     y[n, i, j, c] = max over (u, v) of x[n, i·s + u − top, j·s + v − left, c].
@@ -387,8 +387,8 @@ def avg_pool2d_input(y: TensorLike, *, image_size: Pair, kernel_size: Pair, stri
 
 
 @register_function()
-def avg_pool2d(x: TensorLike, *, kernel_size: PairLike, stride: PairLike | None = None,
-               padding: PaddingLike = 0, count_include_pad: bool = True) -> Tensor:
+def avg_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
+               padding: PaddingLike = 0, *, count_include_pad: bool = True) -> Tensor:
     """The mean of each window, channel by channel.
 
     Parameters

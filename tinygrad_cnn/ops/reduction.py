@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import update_wrapper
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -12,23 +13,27 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_tensor
 from tinygrad_cnn.core.op import (
     FUNCTIONS,
+    Array,
     ErrorInput,
     Op,
     OpTest,
     Sample,
     dyadic,
+    make_op,
     register,
     register_function,
 )
 from tinygrad_cnn.errors import DTypeError, ShapeError
 from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.ops.elementwise import where
-from tinygrad_cnn.ops.shape import reshape, transpose
+from tinygrad_cnn.ops.shape import RESHAPE, reshape, transpose
 from tinygrad_cnn.shapes import Axis, Shape, reduced
 
-__all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
+__all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to"]
 
 Axes = tuple[int, ...]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 # ---- sum_to and broadcast_to
@@ -51,36 +56,31 @@ def _stretches(small: Shape, large: Shape) -> bool:
     return lead >= 0 and all(n in (1, m) for n, m in zip(small, large[lead:], strict=True))
 
 
-def _sum_to_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
-    return broadcast_to(ct, shape=x.shape)
-
-
-def _broadcast_to_vjp(ct: Tensor, out: Tensor, x: Tensor, *, shape: Shape) -> Tensor:
-    return sum_to(ct, shape=x.shape)
-
-
-SUM_TO = register(Op(
-    name="sum_to", shape=_sum_to_shape, kernels={"array": kernels.sum_to}, vjp={"x": _sum_to_vjp},
+SUM_TO: Op = register(Op(
+    name="sum_to", shape=_sum_to_shape, kernels={"array": kernels.sum_to},
+    vjp={"x": lambda ct, out, x, *, shape: apply(BROADCAST_TO, ct, shape=x.shape)},
     test=OpTest(
-        samples=lambda rng: iter([Sample("to a row", (dyadic(rng, 2, 2, 3),), {"shape": (1, 3)}),
-                              Sample("to one", (dyadic(rng, 2, 3),), {"shape": ()}),
-                              Sample("to channels", (dyadic(rng, 2, 3, 4),), {"shape": (4,)})]),
+        samples=lambda rng: [Sample("to a row", (dyadic(rng, 2, 2, 3),), {"shape": (1, 3)}),
+                             Sample("to one", (dyadic(rng, 2, 3),), {"shape": ()}),
+                             Sample("to channels", (dyadic(rng, 2, 3, 4),), {"shape": (4,)})],
         exact_in=("x",),
         error_inputs=(
             ErrorInput("no broadcast", ((2, 3),), {"shape": (2,)},
                        "not what broadcasting makes"),)),
     saved=(), family="reduction", flops=lambda x, *, out_shape, shape: math.prod(x)))
 
-BROADCAST_TO = register(Op(
+BROADCAST_TO: Op = register(Op(
     name="broadcast_to", shape=_broadcast_to_shape,
-    kernels={"array": lambda x, *, shape: np.broadcast_to(x, shape)}, vjp={"x": _broadcast_to_vjp},
+    kernels={"array": lambda x, *, shape: np.broadcast_to(x, shape)},
+    vjp={"x": lambda ct, out, x, *, shape: apply(SUM_TO, ct, shape=x.shape)},
     test=OpTest(
-        samples=lambda rng: iter([Sample("from a row", (dyadic(rng, 1, 3),), {"shape": (2, 2, 3)}),
-                              Sample("from one", (dyadic(rng),), {"shape": (2, 2)})]),
+        samples=lambda rng: [Sample("from a row", (dyadic(rng, 1, 3),), {"shape": (2, 2, 3)}),
+                             Sample("from one", (dyadic(rng),), {"shape": (2, 2)})],
         exact_in=("x",),
         error_inputs=(
             ErrorInput("cannot stretch", ((2, 3),), {"shape": (4, 3)}, "cannot be stretched"),)),
     saved=(), family="shape", flops=lambda x, *, out_shape, shape: 0))
+
 
 def _sizes(op: str, shape: Any) -> Shape:
     several = shape if isinstance(shape, (tuple, list)) else (shape,)
@@ -135,137 +135,94 @@ def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
 
 # ---- reductions over axes
 
-def _reduced_shape(op: str) -> Any:
-    def shape(x: Shape, *, axis: Axes, keepdims: bool) -> Shape:
-        return reduced(x, axis, keepdims)
-
-    def full(x: Shape, *, axis: Axes, keepdims: bool) -> Shape:
-        if any(x[i] == 0 for i in axis):
-            raise ShapeError(f"{op}: axis {axis} of {x} is empty, and the {op} of nothing is not "
-                             "defined")
-        return shape(x, axis=axis, keepdims=keepdims)
-    return shape if op == "sum" else full
+_CASES = (("all", (2, 3), (0, 1), False), ("first", (4, 2, 3), (0,), False),
+          ("middle, kept", (2, 4, 3), (1,), True), ("two of three", (2, 4, 2), (0, 1), False),
+          ("last", (3, 8), (1,), False))
 
 
-def _kept(x: Tensor, axis: Axes) -> Shape:
+def _normal(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.normal(size=shape)
+
+
+def _distinct(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.permutation(math.prod(shape)).reshape(shape) / 2 - 4.0
+
+
+def reduction(kernel: Callable[..., Any], vjp: Callable[..., Any], draw: Callable[..., Array], *,
+              of_nothing: bool = False, flops: int = 1,
+              check: Callable[[Tensor], None] | None = None,
+              **fields: Any) -> Callable[[F], F]:
+    """Declare a reduction over axes, and make its public function ``(x, axis, keepdims)``.
+
+    As for `elementwise`, the body of the decorated function is its docstring.
+
+    Parameters
+    ----------
+    kernel : callable
+        ``(x, *, axis, keepdims)``, with a tuple of axes counted from the front.
+    vjp : callable
+        The rule of x.
+    draw : callable
+        ``(rng, *shape)`` -> entries of a sample.
+    of_nothing : bool, default False
+        Whether an empty axis may be reduced.
+    flops : int, default 1
+        Operations for each entry of x.
+    check : callable, optional
+        Refuses a tensor of integers that cannot hold the result.
+    **fields
+        Other fields of `Op` and `OpTest`.
+    """
+    def declare(declared: F) -> F:
+        name, (default, _) = declared.__name__, declared.__defaults__ or (None, False)
+
+        def shape(x: Shape, *, axis: Axes, keepdims: bool) -> Shape:
+            if not of_nothing and 0 in [x[i] for i in axis]:
+                raise ShapeError(f"{name}: axis {axis} of {x} is empty, and the {name} of nothing "
+                                 "is not defined")
+            return reduced(x, axis, keepdims)
+
+        op = register(make_op(**{
+            "name": name, "shape": shape, "kernels": {"array": kernel}, "vjp": {"x": vjp},
+            "samples": each(lambda rng: _CASES, lambda rng, x, axis, keepdims: (
+                (draw(rng, *x),), {"axis": axis, "keepdims": keepdims})),
+            "error_inputs": () if of_nothing else (
+                ErrorInput("nothing", ((0, 3),), {"axis": (0,), "keepdims": False}, "is empty"),),
+            "family": "reduction",
+            "flops": lambda x, *, out_shape, axis, keepdims: flops * math.prod(x), **fields}))
+
+        def function(x: Any, axis: Any = default, keepdims: bool = False) -> Tensor:
+            x = as_tensor(x, name)
+            if check is not None:
+                check(x)
+            return apply(op, x, axis=checks.axes_tuple(name, axis, x.shape),
+                         keepdims=checks.flag(name, "keepdims", keepdims))
+
+        return cast(F, register_function()(update_wrapper(function, declared)))
+    return declare
+
+
+def _kept(x: Any, axis: Axes) -> Shape:
     return reduced(x.shape, axis, True)
 
 
-def _spread_back(ct: Tensor, x: Tensor, axis: Axes) -> Tensor:
+def _broadcast_back(ct: Any, x: Any, axis: Axes) -> Any:
     """``ct`` with the reduced axes put back and stretched to the shape of ``x``."""
-    return broadcast_to(reshape(ct, _kept(x, axis)), shape=x.shape)
+    return apply(BROADCAST_TO, apply(RESHAPE, ct, shape=_kept(x, axis)), shape=x.shape)
 
 
-def _axis_samples(rng: np.random.Generator, draw: Any) -> Iterator[Sample]:
-    for name, shape, axis, keepdims in (
-            ("all", (2, 3), (0, 1), False), ("first", (4, 2, 3), (0,), False),
-            ("middle, kept", (2, 4, 3), (1,), True), ("two of three", (2, 4, 2), (0, 1), False),
-            ("last", (3, 8), (1,), False)):
-        yield Sample(name, (draw(rng, shape),), {"axis": axis, "keepdims": keepdims})
+def _over_axis(x: Shape, *, axis: Axes, keepdims: bool) -> Axes:
+    return axis
 
 
-def _dyadic_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield from _axis_samples(rng, lambda r, shape: dyadic(r, *shape))
+def _refuse_short_integers(x: Tensor) -> None:
+    if x.dtype.kind == "b" or (x.dtype.kind in "iu" and x.dtype.itemsize < 8):
+        raise DTypeError(f"sum: x is {x.dtype}, which cannot hold large sums; cast it: "
+                         "x.astype(np.float32), or add plain values: x.numpy().sum()")
 
 
-def _smooth_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield from _axis_samples(rng, lambda r, shape: r.normal(size=shape))
-
-
-def _distinct_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield from _axis_samples(
-        rng, lambda r, shape: r.permutation(math.prod(shape)).reshape(shape) / 2 - 4.0)
-
-
-def _flops(x: Shape, *, out_shape: Shape, axis: Axes, keepdims: bool) -> int:
-    return math.prod(x)
-
-
-SUM = register(Op(
-    name="sum", shape=_reduced_shape("sum"), kernels={"array": kernels.sum},
-    vjp={"x": lambda ct, out, x, *, axis, keepdims: _spread_back(ct, x, axis)},
-    test=OpTest(samples=_dyadic_samples, exact_in=("x",)), saved=(), family="reduction",
-    flops=_flops))
-
-
-def _mean_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
-    return _spread_back(ct / kernels.count(x.shape, axis), x, axis)
-
-
-MEAN = register(Op(
-    name="mean", shape=_reduced_shape("mean"), kernels={"array": kernels.mean},
-    vjp={"x": _mean_vjp},
-    test=OpTest(
-        samples=_dyadic_samples,
-        error_inputs=(
-            ErrorInput("nothing", ((0, 3),), {"axis": (0,), "keepdims": False}, "is empty"),)),
-    saved=(), family="reduction", flops=_flops))
-
-
-def centered(x: Tensor, axis: Axes) -> Tensor:
-    """x − mean(x): the mean of a large number is rounded, so what that leaves is taken off too."""
-    d = x - mean(x, axis=axis, keepdims=True)
-    return d - mean(d, axis=axis, keepdims=True)
-
-
-def _var_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
-    scale = 2.0 / kernels.count(x.shape, axis)
-    return reshape(ct * scale, _kept(x, axis)) * centered(x, axis)
-
-
-VAR = register(Op(
-    name="var", shape=_reduced_shape("var"), kernels={"array": kernels.var}, vjp={"x": _var_vjp},
-    test=OpTest(samples=_smooth_samples), saved=("x",), couples=lambda x, *, axis, keepdims: axis,
-    family="reduction", flops=lambda x, *, out_shape, axis, keepdims: 4 * math.prod(x)))
-
-
-def _extreme_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool,
-                 shares: np.ndarray) -> Tensor:
-    return where(shares > 0, reshape(ct, _kept(x, axis)), 0.0) * shares
-
-
-MAX = register(Op(
-    name="max", shape=_reduced_shape("max"), kernels={"array": kernels.max},
-    vjp={"x": _extreme_vjp},
-    test=OpTest(samples=_distinct_samples, piecewise_linear=True, subgradient="even"), saved=(),
-    residuals=("shares",), family="reduction", flops=_flops))
-
-MIN = register(Op(
-    name="min", shape=_reduced_shape("min"), kernels={"array": kernels.min},
-    vjp={"x": _extreme_vjp},
-    test=OpTest(samples=_distinct_samples, piecewise_linear=True, subgradient="even"), saved=(),
-    residuals=("shares",), family="reduction", flops=_flops))
-
-
-def _logsumexp_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
-    # Softmax, and 0 for a whole row of −inf, where that is 0 / 0.
-    others = tuple(i for i in range(x.ndim) if i not in axis)
-    order = (*others, *axis)
-    ahead = tuple(x.shape[i] for i in others)
-    rows = reshape(transpose(x, order), (*ahead, kernels.count(x.shape, axis)))
-    shares = FUNCTIONS["softmax"](rows)
-    nothing = np.isneginf(as_array(x).max(axis=axis)).reshape(*ahead, 1)
-    if nothing.any():
-        shares = where(nothing, 0.0, shares)
-    spread = shares * reshape(ct, (*ahead, 1))
-    back = tuple(order.index(i) for i in range(x.ndim))
-    return transpose(reshape(spread, (*ahead, *(x.shape[i] for i in axis))), back)
-
-
-LOGSUMEXP = register(Op(
-    name="logsumexp", shape=_reduced_shape("logsumexp"), kernels={"array": kernels.logsumexp},
-    vjp={"x": _logsumexp_vjp}, test=OpTest(samples=_smooth_samples), saved=("x",),
-    couples=lambda x, *, axis, keepdims: axis, family="reduction",
-    flops=lambda x, *, out_shape, axis, keepdims: 3 * math.prod(x)))
-
-
-def _reduce(op: Op, x: Any, axis: Any, keepdims: bool) -> Tensor:
-    x = as_tensor(x, op.name)
-    return apply(op, x, axis=checks.axes_tuple(op.name, axis, x.shape),
-                 keepdims=checks.flag(op.name, "keepdims", keepdims))
-
-
-@register_function()
+@reduction(kernels.sum, lambda ct, out, x, *, axis, keepdims: _broadcast_back(ct, x, axis), dyadic,
+           of_nothing=True, check=_refuse_short_integers, saved=(), exact_in=("x",))
 def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Σ x over the axes.
 
@@ -291,119 +248,86 @@ def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> sum(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0).data
     array([4., 6.], dtype=float32)
     """
-    x = as_tensor(x, "sum")
-    if x.dtype.kind == "b" or (x.dtype.kind in "iu" and x.dtype.itemsize < 8):
-        raise DTypeError(f"sum: x is {x.dtype}, which cannot hold large sums; cast it: "
-                         "x.astype(np.float32), or add plain values: x.numpy().sum()")
-    return _reduce(SUM, x, axis, keepdims)
 
 
-@register_function()
+def _mean_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
+    return _broadcast_back(ct / kernels.count(x.shape, axis), x, axis)
+
+
+@reduction(kernels.mean, _mean_vjp, dyadic, saved=())
 def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Σ x / n over the axes.
+    """Σ x / n over the axes; arguments as in `sum`, and an empty axis is a `ShapeError`.
 
-    Parameters
-    ----------
-    x, axis, keepdims
-        As in `sum`.
-
-    Raises
-    ------
-    ShapeError
-        If an axis does not exist or is empty.
-
-    Examples
-    --------
     >>> mean(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0).data
     array([2., 3.], dtype=float32)
     """
-    return _reduce(MEAN, x, axis, keepdims)
 
 
-@register_function()
+def centered(x: Any, axis: Axes) -> Any:
+    """x − mean(x): the mean of a large number is rounded, so what that leaves is taken off too."""
+    d = x - mean(x, axis=axis, keepdims=True)
+    return d - mean(d, axis=axis, keepdims=True)
+
+
+def _var_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
+    scale = 2.0 / kernels.count(x.shape, axis)
+    return apply(RESHAPE, ct * scale, shape=_kept(x, axis)) * centered(x, axis)
+
+
+@reduction(kernels.var, _var_vjp, _normal, flops=4, saved=("x",), couples=_over_axis)
 def var(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The biased variance Σ (x − mean)² / n over the axes.
+    """The biased variance Σ (x − mean)² / n over the axes; arguments as in `mean`.
 
-    Parameters
-    ----------
-    x, axis, keepdims
-        As in `sum`.
-
-    Raises
-    ------
-    ShapeError
-        If an axis does not exist or is empty.
-
-    Examples
-    --------
     >>> var(Tensor([1.0, 3.0])).item()
     1.0
     """
-    return _reduce(VAR, x, axis, keepdims)
 
 
-@register_function()
+def _extreme_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool, shares: Array) -> Any:
+    return where(shares > 0, apply(RESHAPE, ct, shape=_kept(x, axis)), 0.0) * shares
+
+
+@reduction(kernels.max, _extreme_vjp, _distinct, saved=(), residuals=("shares",),
+           constant_residuals=True, piecewise_linear=True, subgradient="even")
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The largest entry over the axes; a tie shares the gradient evenly.
+    """The largest entry over the axes; a tie shares the gradient evenly; arguments as in `mean`.
 
-    Parameters
-    ----------
-    x, axis, keepdims
-        As in `sum`.
-
-    Raises
-    ------
-    ShapeError
-        If an axis does not exist or is empty.
-
-    Examples
-    --------
     >>> max(Tensor([[1.0, 4.0], [3.0, 2.0]]), axis=1).data
     array([4., 3.], dtype=float32)
     """
-    return _reduce(MAX, x, axis, keepdims)
 
 
-@register_function()
+@reduction(kernels.min, _extreme_vjp, _distinct, saved=(), residuals=("shares",),
+           constant_residuals=True, piecewise_linear=True, subgradient="even")
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The smallest entry over the axes; a tie shares the gradient evenly.
+    """The smallest entry over the axes; a tie shares the gradient evenly; arguments as in `mean`.
 
-    Parameters
-    ----------
-    x, axis, keepdims
-        As in `sum`.
-
-    Raises
-    ------
-    ShapeError
-        If an axis does not exist or is empty.
-
-    Examples
-    --------
     >>> min(Tensor([[1.0, 4.0], [3.0, 2.0]]), axis=1).data
     array([1., 2.], dtype=float32)
     """
-    return _reduce(MIN, x, axis, keepdims)
 
 
-@register_function()
+def _logsumexp_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
+    # Softmax, and 0 for a whole row of −inf, where that is 0 / 0.
+    others = tuple(i for i in range(x.ndim) if i not in axis)
+    order = (*others, *axis)
+    ahead = tuple(x.shape[i] for i in others)
+    rows = reshape(transpose(x, order), (*ahead, kernels.count(x.shape, axis)))
+    shares = FUNCTIONS["softmax"](rows)
+    nothing = np.isneginf(as_array(x).max(axis=axis)).reshape(*ahead, 1)
+    if nothing.any():
+        shares = where(nothing, 0.0, shares)
+    parts = shares * reshape(ct, (*ahead, 1))
+    back = tuple(order.index(i) for i in range(x.ndim))
+    return transpose(reshape(parts, (*ahead, *(x.shape[i] for i in axis))), back)
+
+
+@reduction(kernels.logsumexp, _logsumexp_vjp, _normal, flops=3, saved=("x",), couples=_over_axis)
 def logsumexp(x: TensorLike, axis: Axis = -1, keepdims: bool = False) -> Tensor:
     """log Σ exp(x) over the axes, without overflow; its gradient is softmax(x).
 
-    Parameters
-    ----------
-    x : Tensor
-    axis : int or tuple of int, default -1
-    keepdims : bool, default False
+    Arguments as in `mean`.
 
-    Raises
-    ------
-    ShapeError
-        If an axis does not exist or is empty.
-
-    Examples
-    --------
     >>> logsumexp(Tensor([1000.0, 1000.0])).item()  # doctest: +ELLIPSIS
     1000.69...
     """
-    return _reduce(LOGSUMEXP, x, axis, keepdims)

@@ -96,38 +96,40 @@ def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
 
 
 @register_function()
-def flatten(x: TensorLike, *, start_dim: int = 1, end_dim: int = -1) -> Tensor:
-    """All axes but the first into one: (N, H, W, C) -> (N, H·W·C), in reading order.
+def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Several axes into one, in reading order; with ``start_dim`` 1 all but the batch.
 
     Parameters
     ----------
-    x : Tensor, shape (N, ...)
-    start_dim, end_dim : int, default 1 and -1
-        The first and the last of the axes that become one.  Rows (N) become (N, 1).
+    x : Tensor
+    start_dim, end_dim : int, default 0 and -1
+        The first and the last of the axes that become one.  With 1 and -1, (N) becomes (N, 1).
 
     Raises
     ------
     ShapeError
-        If ``x`` has no axes or lacks one of these, or the last comes before the first.
+        If ``x`` lacks one of these axes, or the last comes before the first.
     SettingError
         If an axis is not an integer.
 
     Examples
     --------
-    >>> flatten(Tensor(np.zeros((2, 4, 4, 3)))).shape
-    (2, 48)
+    >>> x = Tensor(np.zeros((2, 4, 4, 3)))
+    >>> flatten(x).shape, flatten(x, 1).shape
+    ((96,), (2, 48))
     """
-    x = as_tensor(x, "flatten")
-    if not x.ndim:
-        raise ShapeError("flatten: x needs at least one axis, got shape ()")
-    if x.ndim == 1 and (start_dim, end_dim) == (1, -1):
-        return reshape(x, (x.shape[0], 1))
+    x = x if isinstance(x, Tensor) else as_tensor(x, "flatten")
+    if not x.ndim and (start_dim, end_dim) == (0, -1):
+        return reshape(x, (1,))
+    if x.ndim and type(start_dim) is type(end_dim) is int and (start_dim, end_dim) == (1, -1):
+        return apply(RESHAPE, x, shape=(x.shape[0], math.prod(x.shape[1:])))
     first = checks.axis_index("flatten", start_dim, x.shape, name="start_dim")
     last = checks.axis_index("flatten", end_dim, x.shape, name="end_dim")
     if last < first:
         raise ShapeError(f"flatten: end_dim {end_dim} comes before start_dim {start_dim} in x "
                          f"{x.shape}")
-    return reshape(x, (*x.shape[:first], math.prod(x.shape[first:last + 1]), *x.shape[last + 1:]))
+    return apply(RESHAPE, x, shape=(*x.shape[:first], math.prod(x.shape[first:last + 1]),
+                                    *x.shape[last + 1:]))
 
 
 @register_function()
@@ -380,7 +382,7 @@ def crop(y: TensorLike, *, pad_width: PadWidth, mode: str) -> Tensor:
 
 
 @register_function()
-def pad(x: TensorLike, pad_width: int | Sequence[int] | Sequence[Sequence[int]], *,
+def pad(x: TensorLike, pad_width: int | Sequence[int] | Sequence[Sequence[int]],
         mode: str = "constant", value: float = 0.0) -> Tensor:
     """Put more entries around a tensor.
 

@@ -29,6 +29,9 @@ class SGD(Optimizer):
     g ← g + weight_decay · w;  v ← momentum · v + (1 − dampening) · g, from v = g;  then
     w ← w − lr · v, or with nesterov w ← w − lr · (g + momentum · v).
 
+    Sutskever et al., *On the importance of initialization and momentum in deep learning*,
+    ICML 2013.
+
     Parameters
     ----------
     params : iterable of Tensor, or of dict
@@ -45,11 +48,6 @@ class SGD(Optimizer):
         Nesterov's momentum; needs one above 0, and no dampening.
     maximize : bool, default False
         Go up instead of down.  Every optimizer has it.
-
-    References
-    ----------
-    Sutskever et al., *On the importance of initialization and momentum in deep learning*,
-    ICML 2013.
 
     Examples
     --------
@@ -68,14 +66,12 @@ class SGD(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"velocity": "momentum"}
 
     def check(self, group: Group) -> None:
-        """Refuse settings that are out of their range."""
         super().check(group)
         if group["nesterov"] and (not group["momentum"] or group["dampening"]):
             raise SettingError("SGD: nesterov needs a momentum above 0 and no dampening, got "
                                f"momentum={group['momentum']:g}, dampening={group['dampening']:g}")
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Two passes over ``w``, and two or three more with momentum."""
         if group["momentum"]:
             velocity = state["velocity"]
             velocity *= group["momentum"]
@@ -93,15 +89,14 @@ class SGD(Optimizer):
 
 
 class _Moments(Optimizer):
-    """Optimizers with a running mean m and a running mean square v of the gradient."""
+    """Optimizers with m ← β1 · m + (1 − β1) · g and v ← β2 · v + (1 − β2) · g²."""
 
     betas: tuple[float, float] = setting(fractions, default=(0.9, 0.999))
     eps: float = setting(non_negative, default=1e-8)
     weight_decay: float = setting(non_negative, default=0.0)
     state_arrays: ClassVar[dict[str, str | None]] = {"mean": None, "square": None}
 
-    def average(self, g: Array, state: State, s: Array, group: Group) -> None:
-        """m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²."""
+    def _average(self, g: Array, state: State, s: Array, group: Group) -> None:
         beta1, beta2 = group["betas"]
         mean, square = state["mean"], state["square"]
         np.subtract(g, mean, out=s)                     # m + (1 − β1)(g − m) saves a pass
@@ -119,6 +114,9 @@ class Adam(_Moments):
     g ← g + weight_decay · w;  m ← β1 · m + (1 − β1) · g;  v ← β2 · v + (1 − β2) · g²;  with
     m̂ = m / (1 − β1^t) and v̂ = v / (1 − β2^t) at step t,  w ← w − lr · m̂ / (√v̂ + eps).
 
+    Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980; amsgrad: Reddi,
+    Kale & Kumar, *On the convergence of Adam and beyond*, arXiv:1904.09237.
+
     Parameters
     ----------
     params : iterable of Tensor, or of dict
@@ -134,11 +132,6 @@ class Adam(_Moments):
     amsgrad : bool, default False
         Take the largest v so far instead of v, so that the step size never grows.
 
-    References
-    ----------
-    Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980; amsgrad: Reddi,
-    Kale & Kumar, *On the convergence of Adam and beyond*, arXiv:1904.09237.
-
     Examples
     --------
     >>> w = Parameter([1.0])
@@ -153,8 +146,7 @@ class Adam(_Moments):
     state_arrays: ClassVar[dict[str, str | None]] = {**_Moments.state_arrays, "largest": "amsgrad"}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece; the corrections of m and v are moved into the step size and eps."""
-        self.average(g, state, s, group)
+        self._average(g, state, s, group)
         beta1, beta2 = group["betas"]
         square = state["square"]
         if group["amsgrad"]:
@@ -172,16 +164,14 @@ class AdamW(Adam):
 
     In `Adam` the decay passes through m and v, so that weights with large gradients hardly decay.
 
+    Loshchilov & Hutter, *Decoupled weight decay regularization*, arXiv:1711.05101.
+
     Parameters
     ----------
     params, lr, betas, eps, amsgrad
         As in `Adam`.
     weight_decay : float, default 0.01
         Share of each weight that is taken off in a step, times lr.
-
-    References
-    ----------
-    Loshchilov & Hutter, *Decoupled weight decay regularization*, arXiv:1711.05101.
 
     Examples
     --------
@@ -203,8 +193,6 @@ class NAdam(_Moments):
     With μ_t = β1 · (1 − 0.96^(t · momentum_decay) / 2) and the product M_t of μ_1 ... μ_t,
     w ← w − lr · (μ_(t+1) · m / (1 − M_(t+1)) + (1 − μ_t) · g / (1 − M_t)) / (√v̂ + eps).
 
-    References
-    ----------
     Dozat, *Incorporating Nesterov momentum into Adam*, ICLR workshop 2016.
     """
 
@@ -218,13 +206,11 @@ class NAdam(_Moments):
         return beta * (1 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
 
     def advance(self, state: State, group: Group) -> None:
-        """Count the step, and multiply its momentum into the product of all."""
         super().advance(state, group)
         state["momentum_product"] *= self._momentum(group, state["step"])
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter, by the mean and by the gradient."""
-        self.average(g, state, s, group)
+        self._average(g, state, s, group)
         step, product = state["step"], state["momentum_product"]
         now, ahead = (self._momentum(group, t) for t in (step, step + 1))
         np.sqrt(state["square"], out=s)
@@ -242,16 +228,13 @@ class RAdam(_Moments):
     With ρ∞ = 2 / (1 − β2) − 1 and ρ = ρ∞ − 2 t · β2^t / (1 − β2^t):  if ρ > 5,
     w ← w − lr · r · m̂ / √v̂, r² = (ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ);  else w ← w − lr · m̂.
 
-    References
-    ----------
     Liu et al., *On the variance of the adaptive learning rate and beyond*, arXiv:1908.03265.
     """
 
     decoupled_weight_decay: bool = setting(checks.flag, default=False)
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
-        self.average(g, state, s, group)
+        self._average(g, state, s, group)
         (beta1, beta2), t = group["betas"], state["step"]
         rate, known = group["lr"] / (1 - beta1 ** t), 1 - beta2 ** t
         most = 2 / (1 - beta2) - 1
@@ -274,6 +257,9 @@ class RMSprop(Optimizer):
     variance v ← alpha · v + alpha · (1 − alpha) · (g − m)², then m ← m + (1 − alpha) · (g − m);
     d = g / (√v + eps);  b ← momentum · b + d;  w ← w − lr · b.
 
+    Tieleman & Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
+    Graves, arXiv:1308.0850.
+
     Parameters
     ----------
     params, lr, weight_decay
@@ -286,11 +272,6 @@ class RMSprop(Optimizer):
         Share of the last step that is kept.
     centered : bool, default False
         Divide by the deviation from the running mean instead.
-
-    References
-    ----------
-    Tieleman & Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
-    Graves, arXiv:1308.0850.
 
     Examples
     --------
@@ -312,7 +293,6 @@ class RMSprop(Optimizer):
         "square": None, "mean": "centered", "velocity": "momentum"}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         alpha, square = group["alpha"], state["square"]
         square *= alpha
         if group["centered"]:
@@ -345,6 +325,8 @@ class Adagrad(Optimizer):
     g ← g + weight_decay · w;  v ← v + g²;  at step t,
     w ← w − lr / (1 + (t − 1) · lr_decay) · g / (√v + eps).
 
+    Duchi, Hazan & Singer, *Adaptive subgradient methods*, JMLR 12 (2011), 2121-2159.
+
     Parameters
     ----------
     params, lr, weight_decay
@@ -353,10 +335,6 @@ class Adagrad(Optimizer):
         How fast the step size falls.
     eps : float, default 1e-10
         Keeps the root away from 0.
-
-    References
-    ----------
-    Duchi, Hazan & Singer, *Adaptive subgradient methods*, JMLR 12 (2011), 2121-2159.
 
     Examples
     --------
@@ -375,7 +353,6 @@ class Adagrad(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         square = state["square"]
         np.multiply(g, g, out=s)
         square += s
@@ -392,8 +369,6 @@ class Adadelta(Optimizer):
     v ← rho · v + (1 − rho) · g²;  d = g · √(u + eps) / √(v + eps);  u ← rho · u + (1 − rho) · d²;
     w ← w − lr · d.
 
-    References
-    ----------
     Zeiler, *ADADELTA: an adaptive learning rate method*, arXiv:1212.5701.
     """
 
@@ -404,7 +379,6 @@ class Adadelta(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None, "steps": None}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         rho, eps = group["rho"], group["eps"]
         square, steps = state["square"], state["steps"]
         square *= rho
@@ -423,8 +397,6 @@ class Lion(Optimizer):
     w ← w · (1 − lr · weight_decay);  w ← w − lr · sign(β1 · m + (1 − β1) · g);
     m ← β2 · m + (1 − β2) · g.  Usual rates are a tenth of those of `AdamW`.
 
-    References
-    ----------
     Chen et al., *Symbolic discovery of optimization algorithms*, arXiv:2302.06675.
     """
 
@@ -435,7 +407,6 @@ class Lion(Optimizer):
     decoupled_decay: ClassVar[bool] = True
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         (beta1, beta2), mean = group["betas"], state["mean"]
         change = g - mean
         np.add(mean, np.multiply(change, 1 - beta1, out=s), out=s)

@@ -25,6 +25,9 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
 
     The norm is √(Σ g²) over every entry of every gradient; call between backward and step.
 
+    Pascanu, Mikolov & Bengio, *On the difficulty of training recurrent neural networks*,
+    arXiv:1211.5063.
+
     Parameters
     ----------
     parameters : tensor, or iterable of tensors
@@ -45,11 +48,6 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
         If a gradient holds NaN or infinity; names the parameter.  Nothing is changed then.
     SettingError, DTypeError
         If ``max_norm`` is not above 0, there are no parameters, or one is not a tensor.
-
-    References
-    ----------
-    Pascanu, Mikolov & Bengio, *On the difficulty of training recurrent neural networks*,
-    arXiv:1211.5063.
 
     Examples
     --------

@@ -21,17 +21,15 @@ class EMA:
     The first `update` copies them; each later one makes
     average ← decay · average + (1 − decay) · w.
 
+    Polyak & Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control 30
+    (1992).
+
     Parameters
     ----------
     params : iterable of Tensor
         Such as ``model.parameters()``.
     decay : float, default 0.999
         Share of the past, from 0 to 1.
-
-    References
-    ----------
-    Polyak & Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control 30
-    (1992).
 
     Examples
     --------

@@ -70,8 +70,7 @@ class LRScheduler(Declared):
     needs_loss: ClassVar[bool] = False
     optimizer: Optimizer = setting(_optimizer, shown="never")
 
-    def setup(self) -> None:
-        """Note the first rates, and set those of the first step."""
+    def _setup(self) -> None:
         self.steps = 0
         self._first = self._found = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._set()
@@ -171,7 +170,6 @@ class StepLR(LRScheduler):
     gamma: float = setting(non_negative, default=0.1)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * self.gamma ** (t // self.step_size)
 
 
@@ -187,7 +185,6 @@ class MultiStepLR(LRScheduler):
     gamma: float = setting(non_negative, default=0.1)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * self.gamma ** bisect_right(self.milestones, t)
 
 
@@ -197,7 +194,6 @@ class ExponentialLR(LRScheduler):
     gamma: float = setting(non_negative)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * self.gamma ** t
 
 
@@ -208,7 +204,6 @@ class ConstantLR(LRScheduler):
     total_iters: int = setting(checks.integer, default=5, minimum=0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * self.factor if t < self.total_iters else first
 
 
@@ -225,7 +220,6 @@ class LinearLR(LRScheduler):
     total_iters: int = setting(checks.integer, default=5, minimum=1)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         part = min(t / self.total_iters, 1.0)
         return first * (self.start_factor + (self.end_factor - self.start_factor) * part)
 
@@ -237,7 +231,6 @@ class PolynomialLR(LRScheduler):
     power: float = setting(non_negative, default=1.0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * (1 - min(t / self.total_iters, 1.0)) ** self.power
 
 
@@ -258,12 +251,13 @@ class LambdaLR(LRScheduler):
     lr_lambda: Callable[[int], float] = setting(_function)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * non_negative(self._owner, f"lr_lambda({t})", vars(self)["lr_lambda"](t))
 
 
 class CosineAnnealingLR(LRScheduler):
     """lr = eta_min + (first − eta_min) / 2 · (1 + cos(π t / T_max)), then eta_min.
+
+    Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
 
     Parameters
     ----------
@@ -271,10 +265,6 @@ class CosineAnnealingLR(LRScheduler):
         Steps from the first rate to the last.
     eta_min : float, default 0.0
         The last rate.
-
-    References
-    ----------
-    Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
 
     Examples
     --------
@@ -287,7 +277,6 @@ class CosineAnnealingLR(LRScheduler):
     eta_min: float = setting(non_negative, default=0.0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return _between(first, self.eta_min, min(t / self.T_max, 1.0))
 
 
@@ -304,7 +293,6 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     eta_min: float = setting(non_negative, default=0.0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         length = self.T_0
         if self.T_mult == 1:
             t %= length
@@ -318,6 +306,8 @@ class OneCycleLR(LRScheduler):
 
     The rise ends at step pct_start · total_steps − 1, the fall at total_steps − 1, with the rate
     max_lr / (div_factor · final_div_factor), which then stays.
+
+    Smith & Topin, *Super-convergence*, arXiv:1708.07120.
 
     Parameters
     ----------
@@ -334,10 +324,6 @@ class OneCycleLR(LRScheduler):
     momentum : (float, float), optional
         Cycle the momentum (or the first beta) against the rate: low at the peak, high at both ends;
         given as (low, high).  Left alone if not given.
-
-    References
-    ----------
-    Smith & Topin, *Super-convergence*, arXiv:1708.07120.
 
     Examples
     --------
@@ -357,8 +343,7 @@ class OneCycleLR(LRScheduler):
     momentum: tuple[float, float] | None = setting(
         lambda owner, name, value: _low_and_high(owner, value), default=None, kw_only=True)
 
-    def setup(self) -> None:
-        """Compare the settings with the groups."""
+    def _setup(self) -> None:
         groups = self.optimizer.param_groups
         rates: Any = self.max_lr if isinstance(self.max_lr, tuple) else [self.max_lr] * len(groups)
         if len(rates) != len(groups):
@@ -379,7 +364,6 @@ class OneCycleLR(LRScheduler):
         return _between(peak, end, min((t - top) / (last - top), 1.0) if last > top else 1.0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps of a group whose highest rate is ``first``."""
         start = first / self.div_factor
         return self._along(t, start, first, start / self.final_div_factor)
 
@@ -430,8 +414,7 @@ class SequentialLR(LRScheduler):
         lambda owner, name, value: list(value))
     milestones: Sequence[int] = setting(_milestones)
 
-    def setup(self) -> None:
-        """Let each part start from the rates before any of them was made."""
+    def _setup(self) -> None:
         parts, self.steps = self.schedulers, 0
         if len(parts) != len(self.milestones) + 1:
             raise SettingError(f"{self._owner}: {len(parts)} schedulers need one milestone fewer, "
@@ -451,12 +434,10 @@ class SequentialLR(LRScheduler):
         parts[0]._set()
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps, where no part needs a loss."""
         i = bisect_right(self.milestones, t)
         return self.schedulers[i].get_lr(t - (0, *self.milestones)[i], first)
 
     def step(self, loss: Loss = None) -> None:
-        """Take a step of the part whose turn it is, or begin the next part."""
         self.steps += 1
         part = self.schedulers[bisect_right(self.milestones, self.steps)]
         if self.steps in self.milestones:
@@ -489,6 +470,8 @@ class LinearWarmup(SequentialLR):
     For t ≤ warm_steps, lr = first · (start_factor + (1 − start_factor) · t / warm_steps); then the
     other schedule takes its steps.
 
+    Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
+
     Parameters
     ----------
     after : LRScheduler or Optimizer
@@ -497,10 +480,6 @@ class LinearWarmup(SequentialLR):
         Steps until the full rate.
     start_factor : float, default 0.1
         Share of the rate at the first step, from 0 to 1.
-
-    References
-    ----------
-    Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
 
     Examples
     --------
@@ -566,18 +545,15 @@ class ReduceLROnPlateau(LRScheduler):
     cooldown: int = setting(checks.integer, default=0, minimum=0)
     min_lr: float = setting(non_negative, default=0.0)
 
-    def setup(self) -> None:
-        """Begin to count."""
+    def _setup(self) -> None:
         self._best = math.inf if self.mode == "min" else -math.inf
         self._bad = self._resting = self._drops = 0
-        super().setup()
+        super()._setup()
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after the drops so far; ``t`` does not matter."""
         return max(first * self.factor ** self._drops, min(self.min_lr, first))
 
     def step(self, loss: Loss = None) -> None:
-        """Note a loss, or another measure, which is a number, and drop the rate if it is time."""
         value = math.nan if loss is None else float(loss)
         if math.isnan(value):
             raise SettingError(f"ReduceLROnPlateau: step needs the loss as a number, got {loss!r}")
@@ -599,7 +575,6 @@ class ReduceLROnPlateau(LRScheduler):
         return sign * value < sign * self._best - margin
 
     def state_dict(self) -> State:
-        """The best value, and the counts of bad steps, of steps to rest and of drops."""
         return super().state_dict() | {"best": self._best, "bad": self._bad,
                                        "resting": self._resting, "drops": self._drops}
 

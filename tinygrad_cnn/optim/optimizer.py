@@ -113,8 +113,7 @@ class Optimizer(Declared):
         for name in cls._names_of_settings():
             setattr(cls, name, _OfGroups(name))
 
-    def keep(self, settings: Group) -> None:
-        """Make the groups."""
+    def _keep(self, settings: Group) -> None:
         given = _listed(self._owner, settings.pop("params"))
         self.defaults = settings
         self.param_groups: list[Group] = []

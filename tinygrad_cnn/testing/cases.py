@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -273,14 +273,15 @@ def derived(op: Op, samples: Sequence[Sample], rng: np.random.Generator,
     plain = [s for s in usable if not any(map(_holds_array, s.settings.values()))]
     few = len(samples) <= 2
     if number and plain:
-        ways = [_any_way] * number + ([_unlike, _settings, _single, _long, _settings, _empty] if few
-                                      else [[_single, _long, _empty][int(rng.integers(3))]])
-        for way in ways:
+        for way in [_any_way] * number + [_unlike, _settings, _settings] * few:
             yield from _first_that_runs(op, plain, way, rng)
+        every = [(base, size) for base in plain for size in (1, 3, 65, 0)]
+        for base, size in every if few else [every[int(rng.integers(len(every)))]]:
+            yield from islice(_one_axis(op, base, size, rng), None if few else 1)
     if number and usable:
-        several = list(_VALUES.items())
-        for name, change in several if few else [several[i] for i in
-                                                 rng.permutation(len(several))[:2]]:
+        order = rng.permutation(len(_VALUES))
+        for i in order if few else order[:2]:
+            name, change = list(_VALUES.items())[i]
             base = usable[int(rng.integers(len(usable)))]
             sample = _with_values(base, name, change, rng)
             if sample is not None and _runs(op, sample):
@@ -396,45 +397,32 @@ def _settings(op: Op, base: Sample, samples: Sequence[Sample],
     return _made(op, base, shapes, settings, rng, most=2 * _MOST_ENTRIES)
 
 
-def _single(op: Op, base: Sample, samples: Sequence[Sample],
-            rng: np.random.Generator) -> Sample | None:
-    """One axis of size 1, in one operand or in all that have it."""
-    return _one_axis(op, base, 1, rng)
+def _one_axis(op: Op, base: Sample, size: int, rng: np.random.Generator) -> Iterator[Sample]:
+    """Each axis with 1, 65 or no entries: wherever that size is, in all inputs, or alone.
 
-
-def _long(op: Op, base: Sample, samples: Sequence[Sample],
-          rng: np.random.Generator) -> Sample | None:
-    """One axis of 65 entries: one more than a block; the others small."""
-    return _one_axis(op, base, 65, rng)
-
-
-def _empty(op: Op, base: Sample, samples: Sequence[Sample],
-           rng: np.random.Generator) -> Sample | None:
-    """One axis without entries, as in an empty batch."""
-    return _one_axis(op, base, 0, rng)
-
-
-def _one_axis(op: Op, base: Sample, size: int, rng: np.random.Generator) -> Sample | None:
-    shapes = _shapes(base)
+    Of 3, for axes that have one: what is divided by 1, or summed over one, shows there.
+    """
+    shapes, seen = _shapes(base), []
     places = [(i, axis) for i, s in enumerate(shapes) for axis in range(len(s or ()))]
-    if not places:
-        return None
-    i, axis = places[int(rng.integers(len(places)))]
-    old = (shapes[i] or ())[axis]
-    alone, first = rng.random() < 0.4, rng.random() < 0.5
-
-    def changed(j: int, shape: Shape) -> Shape:
-        if alone:
-            return tuple(size if (j, a) == (i, axis) else n for a, n in enumerate(shape))
-        if first:
-            return tuple(size if a == axis and n == old else n for a, n in enumerate(shape))
-        return tuple(size if n == old else n for n in shape)
-
-    settings = dict(base.settings)
-    if isinstance(settings.get("shape"), tuple):
-        settings["shape"] = tuple(size if n == old else n for n in settings["shape"])
-    return _made(op, base, [None if s is None else changed(j, s) for j, s in enumerate(shapes)],
-                 settings, rng, "empty: " if not size else "", 400)
+    for i, axis in [places[j] for j in rng.permutation(len(places))]:
+        old, found = (shapes[i] or ())[axis], 0
+        if size == 3 and old != 1:
+            continue
+        for which in (lambda j, a, n: n == old, lambda j, a, n: a == axis,      # noqa: B023
+                      lambda j, a, n: (j, a) == (i, axis)):                     # noqa: B023
+            other = [None if s is None else tuple(size if which(j, a, n) else n
+                                                  for a, n in enumerate(s))
+                     for j, s in enumerate(shapes)]
+            settings = dict(base.settings)
+            if isinstance(settings.get("shape"), tuple):
+                settings["shape"] = tuple(size if n == old else n for n in settings["shape"])
+            sample = _made(op, base, other, settings, rng, "" if size else "empty: ", 400)
+            if sample is not None and other not in seen and _runs(op, sample):
+                seen.append(other)
+                found += 1
+                yield sample
+        if found and size == 65:
+            return                              # once: it takes long
 
 
 def _resized(op: Op, shapes: list[Shape | None], settings: dict[str, Any],
@@ -557,6 +545,7 @@ _VALUES: dict[str, Callable[[Array, np.random.Generator], Array]] = {
     "two equal": _planted(lambda x: float(x.flat[0])),
     "a constant row": _constant_row,
     "all equal": lambda x, rng: np.full_like(x, x.flat[0]),
+    "minus": lambda x, rng: -x,
     "four times": lambda x, rng: 4.0 * x,
     "a thousand times": lambda x, rng: 1e3 * x,
     "a thousandth": lambda x, rng: x / 1024,

@@ -21,7 +21,7 @@ import numpy as np
 from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.testing.cases import Case, OpCase
-from tinygrad_cnn.testing.linearization import Finding, Linearization
+from tinygrad_cnn.testing.linearization import Finding, Linearization, Stats
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -72,8 +72,16 @@ def diagnose(finding: Finding, most: int = 3) -> list[Diagnosis]:
         found.extend([_SECOND[finding.prop]] if finding.prop in _SECOND else [])
     else:
         if finding.got is not None and not np.isfinite(finding.got).all():
-            found.append(("not finite", "the gradient holds NaN or infinity"))
-        found.extend(_voted(finding))
+            place = tuple(int(i) for i in np.argwhere(~np.isfinite(finding.got))[0])
+            found.append(("not finite", f"the gradient is {finding.got[place]} at {place}: 0 / 0, "
+                                        "0 * inf or an overflow, where the function is finite"))
+        elif "float32" in finding.detail and finding.prop == "float32":
+            found.append(("dtype", f"the dtype of the input is not kept: {finding.detail}"))
+        elif "kink" in finding.detail or "that tie" in finding.detail:
+            found.append(("ties", "wrong at ties and kinks: entries that tie must share the slope "
+                                  "that they have together"))
+        if not found or found[0][0] == "ties":
+            found[:0] = [d for d in _voted(finding) if not found or d[0] in ("scale", "sign")]
         if finding.prop == "float32" and not found:
             found.append(("rounded", "wrong in float32 only: something is computed in less "
                                      "precision, or in another dtype"))
@@ -279,6 +287,8 @@ def gather(finding: Finding) -> Jacobians | None:
 
     try:
         got = np.array([pulled(unit) for unit in np.eye(rows)]).reshape(rows, columns)
+        if here.ties is None:                   # at a kink several slopes are right
+            got = np.where(here.measured(k).kinks, here.matrix(k), got)
         return Jacobians(here, k, here.matrix(k), got, pulled(np.zeros(rows)),
                          case if isinstance(case, OpCase) else None)
     except Exception:
@@ -291,6 +301,24 @@ def subsets(items: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 # ---- what the rule does with the cotangent
+
+def swapped(e: Jacobians) -> Diagnosis | None:
+    """What another input should get."""
+    for i in e.here.wanted:
+        if i != e.k and e.here.arrays[i].shape == e.shape and e.same(e.got, e.here.matrix(i)) \
+                and not np.array_equal(e.here.arrays[i], e.x):
+            return "swapped", (f"swapped: {e.here.subject.inputs[e.k]} gets the cotangent of "
+                               f"{e.here.subject.inputs[i]}")
+    return None
+
+
+def not_transposed(e: Jacobians) -> Diagnosis | None:
+    """J instead of its transpose."""
+    if e.right.shape[0] == e.right.shape[1] > 1 and e.same(e.got, e.right.T):
+        return "not transposed", ("the Jacobian is not transposed: the rule does to the cotangent "
+                                  "what the function does to its input")
+    return None
+
 
 def ignores_the_cotangent(e: Jacobians) -> Diagnosis | None:
     """The same for every cotangent."""
@@ -308,11 +336,12 @@ def adds_a_constant(e: Jacobians) -> Diagnosis | None:
 
 def not_linear(e: Jacobians) -> Diagnosis | None:
     """Single entries do not add up to the whole."""
-    ct = np.random.default_rng(0).normal(size=e.out.shape)
+    ct = np.random.default_rng(1234).normal(size=e.out.shape)
     whole = e.here.subject.pull(e.here.arrays, ct)[e.k]
     if e.offset.any() or whole is None:
         return None
     off = np.abs(whole.reshape(-1) - ct.reshape(-1) @ e.got)
+    off = off[~e.here.kinked(e.k).reshape(-1)]
     if (off > 0.01 * (np.abs(ct).reshape(-1) @ np.abs(e.got)).max(initial=0)).any():
         return "not linear", "the result is not linear in the cotangent"
     return None
@@ -340,6 +369,10 @@ def rounded(e: Jacobians) -> Diagnosis | None:
     if not error.size or not np.isfinite(error).all():
         return None
     worst = float(np.abs(error).max())
+    sums = (ct.reshape(-1) @ e.got).reshape(e.shape)[large]
+    if (np.abs(error) > 0.02 * worst).sum() < min(2, error.size) or \
+            np.abs(got[large] - sums).max() < 0.02 * np.abs(got - expected)[large].max():
+        return None                             # a formula is off: entry by entry, and linearly
     if not 1e-11 < worst < 5e-3 or (np.ptp(error) < 0.2 * worst and error.size > 1):
         return None
     name = min((("float16", 2.0 ** -11), ("bfloat16", 2.0 ** -8), ("float32", 2.0 ** -24)),
@@ -362,7 +395,9 @@ def constant_ratio(e: Jacobians) -> Diagnosis | None:
         if e.case is not None and whole and round(value) in counts:
             return key, (f"constant ratio {ratio:.6g}: {words}, {round(value)} = "
                          f"{counts[round(value)]}")
-    return "scale", f"constant ratio: every entry is {ratio:.6g} times what it should be"
+    shown = f"{ratio:.6g}" if abs(ratio - 1) > 1e-3 else \
+        f"1 {'-' if ratio < 1 else '+'} {abs(ratio - 1):.3g}"
+    return "scale", f"constant ratio: every entry is {shown} times what it should be"
 
 
 def steady_ratio(several: Sequence[Jacobians]) -> bool:
@@ -465,14 +500,16 @@ def _other_input(e: Jacobians, key: str,
     """Right if another input were something else."""
     some = np.flatnonzero(e.wrong.any(axis=0))[:4]
     for i in e.here.wanted:
-        if i == e.k or e.case is None:
+        if i == e.k:
             continue
         for axes, other in variants(e.here.arrays[i]):
             arrays = [other.copy() if j == i else a for j, a in enumerate(e.here.arrays)]
             # A few columns first: the whole Jacobian takes long.
-            few = _differences(e.case.forward, arrays, e.k, some)
+            few = _differences(e.here.subject.forward, arrays, e.k, some)
+            there = Linearization(e.here.subject, arrays, Stats(), affine=tuple(e.here.affine),
+                                  piecewise_linear=e.here.piecewise_linear)
             if np.allclose(few, e.got[:, some], rtol=0.05, atol=0.01 * e.scale) \
-                    and e.same(e.got, e.case.at(arrays, ties=False).matrix(e.k)):
+                    and e.same(e.got, there.matrix(e.k)):
                 return key, f"{key}: right if {e.here.subject.inputs[i]} were {words} {axes}"
     return None
 
@@ -589,6 +626,24 @@ def border_windows(e: Jacobians) -> Diagnosis | None:
     return None
 
 
+def left_out(e: Jacobians) -> Diagnosis | None:
+    """Some outputs send nothing; the others are right."""
+    matters = e.right.any(axis=1).reshape(e.out.shape)
+    lost = e.wrong_rows & e.silent
+    if lost.any() and np.array_equal(lost, e.wrong_rows) and (matters & ~lost).any():
+        places = ", ".join(str(tuple(int(i) for i in p)) for p in np.argwhere(lost)[:4])
+        return "left out", f"left out: outputs at {places} send nothing back, the others are right"
+    return None
+
+
+def one_entry(e: Jacobians) -> Diagnosis | None:
+    """A single entry of many is wrong."""
+    if e.wrong_columns.sum() == 1 and e.x.size > 3:
+        place = tuple(int(i) for i in np.argwhere(e.wrong_columns)[0])
+        return "one entry", f"one entry: only {place} is wrong, everything else is right"
+    return None
+
+
 def leftover(e: Jacobians) -> Diagnosis | None:
     """Entries that no output depends on get something."""
     reached = e.right.any(axis=0).reshape(e.shape)
@@ -603,7 +658,8 @@ def overwritten(e: Jacobians) -> Diagnosis | None:
     there, kept = (np.abs(m) > 1e-9 * e.scale for m in (e.right, e.got))
     several, wrong = there.sum(axis=0) > 1, e.wrong.any(axis=0)
     if wrong.any() and not (wrong & ~several).any() and not (kept & e.wrong).any() \
-            and np.asarray(kept.any(axis=0))[several].all():
+            and ((kept.sum(axis=0)[wrong] == 1).all() or (e.wrong_rows & ~e.silent).any()) \
+            and bool((kept.sum(axis=0) > 0)[several].all()):
         return "overwritten", ("overwritten overlaps: where several outputs meet in one entry only "
                                "one contribution is kept, use += instead of =")
     return None
@@ -612,7 +668,8 @@ def overwritten(e: Jacobians) -> Diagnosis | None:
 def region(e: Jacobians) -> Diagnosis | None:
     """Wrong above or below a value of the input."""
     wrong, name = e.wrong_columns, e.here.subject.inputs[e.k]
-    if wrong.any() and not wrong.all() and e.entry_by_entry:
+    large = np.abs(e.got - e.right).max(initial=0.0) > 1e-3 * e.scale
+    if large and wrong.any() and not wrong.all() and e.entry_by_entry:
         bad, good = e.x[wrong], e.x[~wrong]
         for where, low, high in (("below", bad.max(), good.min()), ("above", good.max(),
                                                                     bad.min())):
@@ -713,7 +770,7 @@ def _linked(matrix: Array, e: Jacobians) -> set[int]:
 def missing_term(e: Jacobians) -> Diagnosis | None:
     """The difference has a low rank, block by block."""
     difference, blocks = e.got - e.right, _blocks(e.right)
-    ranks, constant = set(), True
+    ranks, constant, rows_off = set(), True, int(e.wrong.any(axis=1).sum())
     for rows, columns in blocks:
         part = difference[np.ix_(rows, columns)]
         if (np.abs(part) > 1e-9 * e.scale).any():
@@ -724,7 +781,7 @@ def missing_term(e: Jacobians) -> Diagnosis | None:
         return "mean term", ("a term is missing that is the same for all entries of a group, such "
                              "as the mean of the cotangent or of the input")
     smallest = min((min(len(r), len(c)) for r, c in blocks), default=0)
-    if ranks and max(ranks) <= 2 and smallest > max(ranks) + 1:
+    if ranks and max(ranks) <= 2 and smallest > max(ranks) + 1 and rows_off > max(ranks) + 1:
         return "rank one term", (f"a term of rank {max(ranks)} is missing or wrong, such as a "
                                  "vector times its inner product with the cotangent")
     return None
@@ -755,8 +812,10 @@ def factor(e: Jacobians) -> Diagnosis | None:
         known = [r[~np.isnan(r)] for r in lines]
         if all(r.size == 0 or np.ptp(r) <= 1e-5 * max(np.abs(r).max(), 1e-9) for r in known):
             values = np.array([r[0] if r.size else np.nan for r in known]).reshape(shape)
-            return "factor", (f"a factor is wrong: each {what} is off by one of its own"
-                              + _formula(e, values))
+            formula = _formula(e, values)
+            if formula or min(ratio.shape) > 1:     # of one output, each entry has a ratio
+                return "factor", (f"a factor is wrong: each {what} is off by one of its own"
+                                  + formula)
     return None
 
 
@@ -789,10 +848,10 @@ def extra(e: Jacobians) -> Diagnosis | None:
 
 
 PATTERNS: dict[Callable[[Jacobians], Diagnosis | None], float] = {
-    **dict.fromkeys((ignores_the_cotangent, adds_a_constant, not_linear, dropped, rounded,
-                     constant_ratio, flipped, transposed, other_setting, region, one_slice_alone,
-                     border_windows, leftover, diagonal_only, overwritten, shifted, wrong_axis,
-                     spread_out), 1.0),
-    permuted: 0.5, one_slice_for_all: 0.5, wrong_place: 0.25, extra: 0.5, nearly: 0.5,
-    missing_term: 1.0, factor: 0.3}
+    **dict.fromkeys((ignores_the_cotangent, adds_a_constant, not_linear, dropped, swapped, rounded,
+                     constant_ratio, flipped, transposed, not_transposed, other_setting, region,
+                     one_slice_alone, border_windows, leftover, diagonal_only, overwritten,
+                     left_out, shifted, wrong_axis, spread_out), 1.0),
+    one_entry: 0.9, permuted: 0.5, one_slice_for_all: 0.5, wrong_place: 0.25, extra: 0.5,
+    nearly: 0.5, missing_term: 1.0, factor: 0.3}
 """From the most telling to the least, and what each counts: less if other mistakes have it too."""

@@ -99,7 +99,9 @@ class Report:
 
 def mismatch(finding: Finding) -> GradientMismatch:
     """The error that carries a finding to the user."""
-    return GradientMismatch(explain(finding))
+    error = GradientMismatch(explain(finding))
+    error.finding = finding
+    return error
 
 
 def headline(finding: Finding) -> str:

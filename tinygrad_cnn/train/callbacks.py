@@ -75,11 +75,6 @@ class EarlyStopping(_Watching):
         Which way is better.
     min_delta : float, default 0.0
         An improvement by at most this does not count.
-
-    Raises
-    ------
-    SettingError
-        If ``patience`` is below 1, ``min_delta`` below 0, or the mode is unknown.
     """
 
     def __init__(self, monitor: str = "validation loss", *, patience: int = 3, mode: str = "min",
@@ -106,11 +101,6 @@ class BestCheckpoint(_Watching):
         The figure.
     mode : {"min", "max"}, default "max"
         Which way is better.
-
-    Raises
-    ------
-    SettingError
-        If the mode is unknown.
     """
 
     def __init__(self, path: str | Path, monitor: str = "validation accuracy", *,

@@ -20,8 +20,6 @@ Row = dict[str, Any]
 class History(Table):
     """One row of figures for each epoch.
 
-    Examples
-    --------
     >>> from tinygrad_cnn.train import History
     >>> history = History()
     >>> history.append({"epoch": 1, "loss": 0.5})
@@ -75,18 +73,7 @@ class History(Table):
                 [tuple(_cell(row.get(name)) for name in head) for row in self.rows], "")
 
     def save(self, path: str | Path) -> Path:
-        """Write the table as comma-separated values.
-
-        Parameters
-        ----------
-        path : path
-            The file; replaced as a whole if it exists.
-
-        Raises
-        ------
-        CheckpointError
-            If the file cannot be written.
-        """
+        """Write the table as comma-separated values, in place of a file that exists as a whole."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -97,17 +84,7 @@ class History(Table):
 
     @classmethod
     def load(cls, path: str | Path) -> History:
-        """Read a table that `save` wrote.
-
-        Parameters
-        ----------
-        path : path
-
-        Raises
-        ------
-        DataError
-            If the file is missing or not such a table.
-        """
+        """Read a table that `save` wrote; a file that is none is a `DataError`."""
         try:
             with open(path, encoding="utf-8", newline="") as file:
                 rows = [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]

@@ -89,25 +89,10 @@ def accuracy(scores: TensorLike, labels: TensorLike) -> float:
 
 
 def top_k_accuracy(scores: TensorLike, labels: TensorLike, *, k: int = 5) -> float:
-    """The share of rows whose label is among the k highest scores.
+    """The share of rows whose label is among the k highest scores; arguments as of `accuracy`.
 
     Of equal scores the first counts as the highest, as in `accuracy`, which is k = 1.
 
-    Parameters
-    ----------
-    scores : array_like, shape (N, K)
-        Of K ≥ 2 classes.
-    labels : array_like of int, shape (N,), or of shape (N, K)
-        Classes 0..K−1, or one-hot or soft rows that sum to 1.
-    k : int, default 5
-
-    Raises
-    ------
-    ShapeError, DataError, SettingError, DTypeError
-        As `accuracy`, or if k is not from 1 to K.
-
-    Examples
-    --------
     >>> from tinygrad_cnn.train import top_k_accuracy
     >>> top_k_accuracy(np.array([[0.1, 0.5, 0.4]]), np.array([2]), k=2)
     1.0
@@ -122,26 +107,8 @@ def top_k_accuracy(scores: TensorLike, labels: TensorLike, *, k: int = 5) -> flo
 
 
 def confusion_matrix(scores: TensorLike, labels: TensorLike) -> NDArray[np.int64]:
-    """How often label i (row) was taken for class j (column).
+    """How often label i (row) was taken for class j (column); arguments as of `accuracy`.
 
-    Parameters
-    ----------
-    scores : array_like, shape (N, K)
-        Of K ≥ 2 classes.
-    labels : array_like of int, shape (N,), or of shape (N, K)
-        Classes 0..K−1, or one-hot or soft rows that sum to 1.
-
-    Returns
-    -------
-    ndarray of int64, shape (K, K)
-
-    Raises
-    ------
-    ShapeError, DataError, SettingError, DTypeError
-        As `accuracy`.
-
-    Examples
-    --------
     >>> from tinygrad_cnn.train import confusion_matrix
     >>> confusion_matrix(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     array([[0, 0],

@@ -109,16 +109,6 @@ def profile(model: Module, images: TensorLike, labels: TensorLike, *,
     steps : int, default 10
         How many, after one that is not counted.
 
-    Returns
-    -------
-    Profile
-        Seconds, and a row for each op, phase and shape.
-
-    Raises
-    ------
-    SettingError
-        If steps is below 1.
-
     Examples
     --------
     >>> from tinygrad_cnn.models import lenet

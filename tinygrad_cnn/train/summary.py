@@ -72,16 +72,6 @@ def summarize(model: Module, *input_shapes: Shape) -> Summary:
     *input_shapes : tuple of int
         Shape of one image, (H, W, C), or of one of each of the inputs.
 
-    Returns
-    -------
-    Summary
-        Layers with output shapes (N left out), parameters and forward FLOPs for one image.
-
-    Raises
-    ------
-    ShapeError, SettingError
-        What the model raises for such an image.
-
     Examples
     --------
     >>> from tinygrad_cnn.models import build

@@ -265,6 +265,8 @@ class Trainer:
 
         Afterwards the model and the optimizer are as before.
 
+        Smith, *Cyclical learning rates for training neural networks*, arXiv:1506.01186.
+
         Parameters
         ----------
         batches : iterable of (inputs, targets)
@@ -278,10 +280,6 @@ class Trainer:
         -------
         LRCurve
             Rates, losses, a suggestion and the curve: ``plot()``.
-
-        References
-        ----------
-        Smith, *Cyclical learning rates for training neural networks*, arXiv:1506.01186.
         """
         start = checks.number("find_lr", "start", start, above=0)
         end = checks.number("find_lr", "end", end, above=start)
@@ -313,22 +311,7 @@ class Trainer:
         return curve
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
-        """The mean loss and metrics over some batches, in evaluation mode and without a graph.
-
-        Parameters
-        ----------
-        batches : iterable of (inputs, targets)
-
-        Returns
-        -------
-        dict of str to float
-            The loss, and each metric.
-
-        Raises
-        ------
-        SettingError
-            If there are no batches.
-        """
+        """The mean loss and metrics over some batches, in evaluation mode and without a graph."""
         sums = _Sums()
         with evaluating(self.model), no_grad():
             for inputs, targets in _pairs(batches):
@@ -338,22 +321,9 @@ class Trainer:
         return sums.means("evaluate")
 
     def predict(self, images: TensorLike, *, batch_size: int = 256) -> NDArray[Any]:
-        """The scores of some images, in evaluation mode and without a graph.
+        """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
 
-        Parameters
-        ----------
-        images : array, shape (N, H, W, C)
-        batch_size : int, default 256
-            Images at a time.
-
-        Returns
-        -------
-        ndarray, shape (N, K)
-
-        Raises
-        ------
-        SettingError
-            If there are no images, or ``batch_size`` is below 1.
+        ``batch_size`` of them are taken at a time.
         """
         array = as_array(images)
         batch_size = checks.integer("predict", "batch_size", batch_size, minimum=1)
@@ -438,25 +408,6 @@ def fit(model: Module, batches: Batches, *, epochs: int, optimizer: Optimizer,
         validation: Batches | None = None, **settings: Any) -> History:
     """Train a model in one call: ``Trainer(model, optimizer, **settings).fit(...)``.
 
-    Parameters
-    ----------
-    model, optimizer, **settings
-        As in `Trainer`.
-    batches, epochs, validation
-        As in `Trainer.fit`.
-
-    Returns
-    -------
-    History
-        One row for each epoch.
-
-    Raises
-    ------
-    SettingError, GradientError
-        As `Trainer` and `Trainer.fit`.
-
-    Examples
-    --------
     >>> from tinygrad_cnn import nn, optim
     >>> from tinygrad_cnn.train import fit
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, rng=np.random.default_rng(0)))

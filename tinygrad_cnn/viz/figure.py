@@ -8,7 +8,6 @@ import html as html_text
 import json
 import math
 import os
-import secrets
 import types
 import typing
 import warnings
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.files import open_file, write_atomically
 from tinygrad_cnn.viz import dot, html, svg, text, textbook
 from tinygrad_cnn.viz.capture import Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
@@ -295,25 +295,10 @@ def write_file(path: str | os.PathLike[str], content: Callable[[], str | bytes])
     A VizError says that the folder cannot be written, before the content is made, or why the disk
     refuses.
     """
-    target = Path(path)
-    folder = target.parent
-    if target.is_dir():
-        raise VizError(f"save: {target} is a folder; give a file name")
-    if not folder.is_dir():
-        raise VizError(f"save: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK):
-        raise VizError(f"save: the folder {folder} cannot be written; choose another")
-    made = content()
-    draft = target.with_name(f".{target.name[:40]}-{secrets.token_hex(6)}")
-    try:
-        with draft.open("xb") as file:
-            file.write(made.encode() if isinstance(made, str) else made)
-        os.replace(draft, target)
-    except OSError as error:
-        raise VizError(f"save: {target} cannot be written: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)
-    return target
+    with write_atomically(path, lambda text: VizError(f"save: {text}")) as file:
+        made = content()
+        file.write(made.encode() if isinstance(made, str) else made)
+    return Path(path)
 
 
 # ---- reading back --------------------------------------------------------------------------------
@@ -324,12 +309,12 @@ def load(path: str | os.PathLike[str], **settings: Unpack[Settings]) -> Figure:
     A VizError says that the file cannot be read, is too large, or holds no graph.
     """
     file = Path(path)
+    with open_file(file, lambda text: VizError(f"load: {text}")) as stream:
+        raw = stream.read(_LARGEST + 1)
+    if len(raw) > _LARGEST:
+        raise VizError(f"load: {file} is larger than {_LARGEST} bytes; no figure is")
     try:
-        if file.stat().st_size > _LARGEST:
-            raise VizError(f"load: {file} is larger than {_LARGEST} bytes; no figure is")
-        content = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise VizError(f"load: {file} cannot be read: {error.strerror}") from None
+        content = raw.decode()
     except UnicodeDecodeError:
         raise VizError(f"load: {file} is not text; load a .json, .svg or .html") from None
     if file.suffix.lower() == ".json":

@@ -65,7 +65,7 @@ class Functions(Functional, Layers):
         return tc.global_avg_pool2d(x)
 
     def linear(self, x, w, b):
-        return tc.linear(tc.flatten(x), w, b)
+        return tc.linear(tc.flatten(x, 1), w, b)
 
 
 def open_library(variant, threads):
