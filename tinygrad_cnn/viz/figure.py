@@ -66,30 +66,23 @@ class Figure:
     recording : Recording
         The run.
     level : str, default "auto"
-        ``everything``, ``operators``, ``modules``, ``folded``, or the first that fits ``limit``.
-    color : str, default "grad"
-        What the bars show: ``grad``, ``time``, ``memory`` or ``flop``.
-    scale : str, default "decades"
-        Bins of the gradient: decades from 1e-4 to 0.1, or ``fit``, half-decades round the median.
+        ``everything``, ``operators``, ``modules``, ``folded``, or the first that fits ``limit``
+        cards (default 40).
+    color, scale : str
+        What the bars show: ``grad``, ``time``, ``memory`` or ``flop``; and in which bins gradients
+        do: ``decades`` from 1e-4 to 0.1, or ``fit``.
     open : str or iterable of str
         Modules that stay open, as they are named in the picture: ``"stage2[0]"``.
-    limit : int, default 40
-        Cards that ``auto`` aims for.
-    theme : str, default "auto"
-        ``light``, ``dark``, or what the reader prefers.
-    engine : str, optional
-        ``pure``, ``dot``, ``builtin``, or the path of a program; by default the first that
-        `engines` lists and that succeeds.
-    title : str, optional
-        Instead of the name of the outermost module.
+    theme, engine, title : str, optional
+        ``light``, ``dark``, or what the reader prefers; ``pure``, ``dot``, ``builtin``, or the path
+        of a program, instead of the first that succeeds; a name for the whole.
     style : str, default "auto"
         ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
         local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
     direction : str, default "TB"
         ``TB``, from top to bottom, or ``LR``, from left to right.
-    aspect : float, optional
-        Width over height of the page, as ``16/9``: rows are cut into columns to come near it.
-    density : str, default "normal"
+    aspect, density : float and str
+        Width over height of the page, as ``16/9``: rows are cut into columns to come near it;
         ``compact`` gives each card one line, and edges no words.
     for_ : str, optional
         ``slide``, ``paper`` or ``readme``: compact, with a limit, an aspect and a theme for that.
