@@ -115,7 +115,7 @@ def without_times(figure: viz.Figure, **settings) -> viz.Figure:
     """The same picture without what differs from run to run."""
     entries = tuple(replace(e, seconds=None) for e in figure.recording.entries)
     return viz.Figure(replace(figure.recording, entries=entries, title=figure.diagram.title),
-                      engine="builtin", **settings)
+                      **settings)
 
 
 def digits(part) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +187,7 @@ def graphs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     x1, x2, w1, w2, bias = (tc.Tensor(v, requires_grad=True) for v in (2.0, 0.0, -3.0, 1.0, 6.88))
     tc.tanh(x1 * w1 + x2 * w2 + bias).graph(title="one neuron").save(folder / "neuron.svg")
     old, new = (viz.graph_of_module(LeNet(f), x) for f in (tc.relu, tc.gelu))
-    viz.diff(old, new).figure(engine="builtin").save(folder / "difference.svg")
+    viz.diff(old, new).figure().save(folder / "difference.svg")
     (folder / "lenet.txt").write_text(step.canonical(batch="N"), encoding="utf-8")
 
 

@@ -52,7 +52,7 @@ def test_an_empty_tensor_can_be_loaded(nets, tmp_path):
 
 
 def test_a_large_picture_does_not_carry_its_graph(nets):
-    large, small = (viz.Figure(nets.chain(n), engine="builtin").svg() for n in (1000, 999))
+    large, small = (viz.Figure(nets.chain(n)).svg() for n in (1000, 999))
     assert "<metadata" not in large
     assert "<metadata" in small
 

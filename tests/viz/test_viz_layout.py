@@ -140,12 +140,6 @@ def test_a_small_edit_leaves_the_rows_above_where_they_are(nets):
     assert all(a[c.id].y == b[c.id].y for c in before.cards[:-1])
 
 
-def test_a_graph_with_many_lanes_is_left_to_an_engine(nets):
-    assert [(n, layout(draw(nets.wide(n))).lanes, layout(draw(nets.wide(n))).fits)
-            for n in (3, 4, 5, 9)] == [(3, 2, True), (4, 3, True), (5, 4, False), (9, 8, False)]
-    assert layout(draw(nets.resnet(9))).fits
-
-
 def test_an_empty_diagram_has_a_layout(nets):
     empty = Diagram("t", "s", "everything", (), (), (), draw(nets.lenet()).scale)
     places = layout(empty)
@@ -179,8 +173,7 @@ def test_tikz_puts_every_card_and_line_where_the_layout_does(nets):
     ("lenet", ".svg"), ("lenet", ".dot"), ("lenet", ".mmd"), ("lenet", ".txt"), ("resnet", ".svg"),
     ("resnet", ".txt"), ("branches", ".svg"), ("skips", ".svg")])
 def test_every_place_color_and_word_is_the_one_that_was_looked_at(nets, golden, name, suffix):
-    figure = Figure(nets.resnet(4) if name == "resnet" else getattr(nets, name)(), theme="light",
-                    engine="builtin")
+    figure = Figure(nets.resnet(4) if name == "resnet" else getattr(nets, name)(), theme="light")
     text = svg.drawn(figure.diagram, layout(figure.diagram), theme="light") \
         if suffix == ".svg" else figure._content(suffix)
     golden(name + suffix, text)
@@ -212,7 +205,7 @@ def test_the_svg_scopes_every_id_to_its_figure(nets):
 
 
 def test_light_and_dark_differ_and_auto_holds_both(nets):
-    light, dark, both = (Figure(nets.lenet(), theme=t, engine="builtin").svg()
+    light, dark, both = (Figure(nets.lenet(), theme=t).svg()
                          for t in ("light", "dark", "auto"))
     assert "prefers-color-scheme" in both
     assert "prefers-color-scheme" not in light + dark

@@ -124,6 +124,20 @@ def test_golden_text_does_not_depend_on_the_batch(model):
         assert "q.reshape = reshape() x -> 5N×8 float32" in text
 
 
+def test_a_model_that_holds_to_one_batch_keeps_its_numbers():
+    class Fixed(nn.Module):
+        def __init__(self):
+            self.layer = zoo.dense(6, 4)
+
+        def forward(self, x):
+            return tc.reshape(self.layer(x), (5, 2, 2)) * 2.0
+
+    text = Fixed().graph(zoo.rows(5)).canonical(batch="N")
+    assert "x = input -> N×6" in text
+    assert "reshape = reshape() layer.linear -> N×2×2" in text
+    assert not any(e.symbolic for e in Fixed().graph(zoo.rows(5)).recording.entries)
+
+
 @pytest.mark.parametrize("batch", [6, 8])
 def test_a_matrix_that_has_the_size_of_the_batch_by_chance_is_no_batch(batch):
     w, x = tc.Parameter(np.ones((8, 6), f32)), tc.Tensor(np.ones((batch, 6), f32))
@@ -154,6 +168,11 @@ def test_a_function_of_several_ops_is_one_group_and_one_card(in_a_module):
     cards = [c for c in folded.cards if c.title.startswith("mse_loss()")]
     assert len(cards) == calls
     assert all("sub, mul, mean" in [r.text for r in c.rows] for c in cards)
+
+
+def test_a_module_that_is_called_like_a_function_is_no_function():
+    groups = zoo.ZOO["attention"]().graph().diagram.groups
+    assert [g.title for g in groups if "norm" in g.title] == ["norm"]
 
 
 def test_equal_steps_over_time_fold_into_one_with_a_square_each():

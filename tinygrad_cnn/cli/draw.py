@@ -41,7 +41,6 @@ def add_options(sub: argparse.ArgumentParser,
     sub.add_argument("--level", default="auto",
                      help="auto, everything, operators, modules or folded; default auto")
     sub.add_argument("--open", nargs="*", default=(), help="modules to keep open")
-    sub.add_argument("--engine", help="pure, dot or builtin; default the first found")
     sub.add_argument("--theme", default="auto", help="auto, light or dark; default auto")
     sub.add_argument("--style", default="auto", help="cards or textbook; default auto")
     sub.add_argument("--direction", default="TB", help="TB or LR; default TB")
@@ -75,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
     if args.weights is not None:
         model.load_state_dict(load_weights(args.weights))
     figure = viz.graph_of_module(model, images, labels=labels if args.backward else None,
-                                 level=args.level, open=args.open, engine=args.engine,
-                                 theme=args.theme, style=args.style, direction=args.direction,
-                                 for_=args.for_, color=args.color, scale=args.scale,
-                                 limit=args.limit, title=args.title or args.model.split(":")[-1]
+                                 level=args.level, open=args.open, theme=args.theme,
+                                 style=args.style, direction=args.direction, for_=args.for_,
+                                 color=args.color, scale=args.scale, limit=args.limit,
+                                 title=args.title or args.model.split(":")[-1]
                                  + (f" on {args.data}" if args.data else ""))
     if args.out is None:
         print(figure.text())

@@ -10,7 +10,6 @@ import math
 import os
 import types
 import typing
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.files import open_file, write_atomically
-from tinygrad_cnn.viz import dot, html, svg, text, textbook
+from tinygrad_cnn.viz import html, svg, text, textbook
 from tinygrad_cnn.viz.capture import Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
@@ -46,7 +45,6 @@ class Settings(TypedDict, total=False):
     open: str | Iterable[str]
     limit: int
     theme: str
-    engine: str | None
     title: str | None
     style: str
     direction: str
@@ -73,9 +71,8 @@ class Figure:
         do: ``decades`` from 1e-4 to 0.1, or ``fit``.
     open : str or iterable of str
         Modules that stay open, as they are named in the picture: ``"stage2[0]"``.
-    theme, engine, title : str, optional
-        ``light``, ``dark``, or what the reader prefers; ``pure``, ``dot``, ``builtin``, or the path
-        of a program, instead of the first that succeeds; a name for the whole.
+    theme, title : str, optional
+        ``light``, ``dark``, or what the reader prefers; a name for the whole.
     style : str, default "auto"
         ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
         local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
@@ -92,7 +89,7 @@ class Figure:
 
     def __init__(self, recording: Recording, *, level: str = "auto", color: str = "grad",
                  scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
-                 theme: str = "auto", engine: str | None = None, title: str | None = None,
+                 theme: str = "auto", title: str | None = None,
                  style: str = "auto", direction: str = "TB", aspect: float = 0.0,
                  density: str = "normal", for_: str | None = None,
                  changes: Mapping[int, str] | None = None) -> None:
@@ -107,10 +104,10 @@ class Figure:
             if value not in known:
                 raise VizError(f"graph: {name} {value!r} is unknown; "
                                f"choose from {', '.join(known)}")
-        alone = level == "auto" and color == "grad" and not (changes or engine or for_ or aspect)
+        alone = level == "auto" and color == "grad" and not (changes or for_ or aspect)
         self._textbook = style == "textbook" or (style == "auto" and alone
                                                  and textbook.fits(recording))
-        self.recording, self.theme, self.engine = recording, theme, engine
+        self.recording, self.theme = recording, theme
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit, "direction": direction,
                                        "aspect": aspect, "density": density}
@@ -144,7 +141,7 @@ class Figure:
     @property
     def dot(self) -> str:
         """The picture in the language of Graphviz, as for ``graphviz.Source(fig.dot)``."""
-        return dot.to_dot(self.diagram, theme=self.theme)
+        return text.to_dot(self.diagram, theme=self.theme)
 
     def text(self) -> str:
         """The picture as text, for a terminal."""
@@ -191,28 +188,9 @@ class Figure:
         return textbook.steps(self.recording)
 
     def _drawn(self, theme: str) -> str:
-        """SVG text, placed by the first engine that succeeds; the built-in layout always does.
-
-        A trunk with few branches goes to the built-in layout first: its lines are straight, and the
-        picture is the same on every machine.
-        """
         if self._textbook:
             return textbook.drawn(self.recording, self.diagram.title, figure=self._id, theme=theme)
-        found = dot.candidates(self.engine)
-        if len(found) > 1 and (self._places.fits or self.diagram.aspect):
-            found = tuple(sorted(found, key=lambda e: e.name != "builtin"))
-        for candidate in found:
-            try:
-                places = self._places if candidate.name == "builtin" \
-                    else dot.place(candidate, self.diagram)
-            except VizError as error:
-                if candidate is found[-1]:
-                    raise
-                warnings.warn(f"{error}; drawing with the next engine", RuntimeWarning,
-                              stacklevel=5)
-            else:
-                return svg.drawn(self.diagram, places, figure=self._id, theme=theme)
-        raise AssertionError("the last engine draws or raises")
+        return svg.drawn(self.diagram, self._places, figure=self._id, theme=theme)
 
     def _raster(self, form: str, dpi: int) -> bytes:
         drawn = self._drawn("dark" if self.theme == "dark" else "light")
@@ -229,7 +207,7 @@ class Figure:
         Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html``,
         ``.txt`` and ``.tex`` (TikZ); ``dpi`` is that of a PNG, and 96 the size of the SVG.  A
         VizError says that the suffix is unknown, the path cannot be written, a PNG would be too
-        large, or a named engine is absent or fails.
+        large, or matplotlib is missing.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
