@@ -675,6 +675,7 @@ MODULES_OF_TORCH: dict[Any, dict[str, Any]] = {
     nn.LeakyReLU: {"LeakyReLU": (lambda negative_slope=0.01: nn.LeakyReLU(negative_slope),
                                  as_it_is)},
     nn.ELU: {"ELU": (nn.ELU, as_it_is)},
+    nn.GELU: {"GELU": (nn.GELU, as_it_is)},
     nn.SiLU: {"SiLU": (nn.SiLU, as_it_is)},
     nn.Softplus: {"Softplus": (make_softplus, as_it_is)},
     nn.Tanh: {"Tanh": (nn.Tanh, as_it_is)},

@@ -121,15 +121,18 @@ class _Inputs(NamedTuple):
 
 def composed(function: F) -> F:
     """Make a function that is composed of ops public: its tensors are converted in its own name."""
-    names = function.__code__.co_varnames[:function.__code__.co_argcount]
+    code = function.__code__
+    names = code.co_varnames[:code.co_argcount]
+    known = frozenset(code.co_varnames[:code.co_argcount + code.co_kwonlyargcount])
     takes = _Inputs(function.__name__, tuple(name for name in names
                                              if function.__annotations__[name] == "TensorLike"))
     places = {name: names.index(name) for name in takes.inputs}
 
     @functools.wraps(function)
     def call(*args: Any, **settings: Any) -> Any:
-        if any(i >= len(args) and name not in settings for name, i in places.items()):
-            return function(*args, **settings)      # one is missing, as Python will say
+        if not known.issuperset(settings) or any(
+                i >= len(args) and name not in settings for name, i in places.items()):
+            return function(*args, **settings)      # one is missing or unknown, as Python will say
         inputs = tuple(args[i] if i < len(args) else settings[name] for name, i in places.items())
         given = list(args)
         for name, x in zip(takes.inputs, as_tensors(takes, inputs), strict=True):
