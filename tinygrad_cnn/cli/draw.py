@@ -61,8 +61,6 @@ def add_options(sub: argparse.ArgumentParser,
 
 def run(args: argparse.Namespace) -> int:
     """Draw, save, and say where."""
-    if args.engine is not None and args.out is None:
-        raise SettingError("graph: --engine draws a picture: give its file too, --out graph.svg")
     rng = manual_seed(args.seed)
     if args.batch_size < 2 or args.classes < 1:
         raise SettingError(f"graph: needs a batch of at least 2 and a class, got {args.batch_size} "
