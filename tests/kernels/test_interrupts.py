@@ -343,7 +343,8 @@ def evaluation():
 
 
 def blocks():
-    with tc.no_grad(), tc.enable_grad(), graph.scope("part"), graph.observing(graph.Observer()):
+    with (tc.no_grad(), tc.enable_grad(), graph.changed(scope=("part",)),
+          graph.observing(graph.Observer())):
         W * W
 
 
@@ -416,9 +417,25 @@ def test_blocks_may_end_in_any_order():
     next(second, None)
     assert tc.is_grad_enabled()
     next(third := held())
-    with graph.scope("part"):
+    with graph.changed(scope=("part",)):
         next(third, None)
     assert tc.is_grad_enabled() and graph._state.get().scope == ()
+
+
+def test_a_block_may_end_or_begin_while_a_module_runs():
+    class Ends(nn.Module):
+        def forward(self, block):
+            next(block, None)
+
+    before = graph._state.get()
+    next(block := held())
+    Ends()(block)
+    assert tc.is_grad_enabled() and graph._state.get() == before
+    Ends()(block := held())
+    state = graph._state.get()
+    assert not tc.is_grad_enabled(), "the block holds on"
+    next(block, None)
+    assert tc.is_grad_enabled() and graph._state.get() == before, state
 
 
 def test_threads_that_share_a_block_do_not_see_each_other():
