@@ -291,12 +291,12 @@ softmax
 selu
 glu
 hard_tanh
-focal_loss ! recipes.md
+focal_loss
 logsoftmax ! log_softmax
 soft_sign ! softsign
 softmax_crossentropy ! cross_entropy
 negative_log_likelihood ! nll_loss
-multiclass_hinge ! hinge
+multiclass_hinge ! multi_margin_loss
 margin_ranking_loss ! maximum
 softmax_focal_loss ! focal_loss
 batchnorm ! batch_norm
