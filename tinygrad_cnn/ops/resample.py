@@ -253,8 +253,9 @@ def global_max_pool2d(x: TensorLike) -> Tensor:
 
 
 @composed
-def max_unpool2d(x: TensorLike, indices: ArrayLike, kernel_size: PairLike, stride: PairLike | None = None,
-                 padding: PairLike = 0, output_size: Sequence[int] | None = None) -> Tensor:
+def max_unpool2d(x: TensorLike, indices: ArrayLike, kernel_size: PairLike,
+                 stride: PairLike | None = None, padding: PairLike = 0,
+                 output_size: Sequence[int] | None = None) -> Tensor:
     """Each entry back at the place from which `max_pool2d` took it; 0 elsewhere.
 
     Parameters
