@@ -378,6 +378,8 @@ def test_padding_picture_has_two_panels_on_one_scale():
     assert np.array_equal(padded.get_array(), stepwise.zero_pad(X, 2)[1, :, :, 1])
     assert plain.get_clim() == padded.get_clim() == (min(0, X[1, :, :, 1].min()),
                                                      max(0, X[1, :, :, 1].max()))
+    frame, = figure.axes[1].patches                     # around the pixels 2 … 4, 2 … 5
+    assert frame.get_bbox().bounds == (1.5, 1.5, 4, 3)
 
 
 # ---- the exercise: layers ------------------------------------------------------------------------

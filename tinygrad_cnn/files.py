@@ -86,7 +86,7 @@ def write_atomically(path: str | os.PathLike[str],
             os.fsync(number)
         os.replace(draft, target)
         _sync_folder(target.parent)
-    except FileNotFoundError as failed:
+    except FileNotFoundError:
         raise error(f"{shown(path)} cannot be written: the folder {target.parent} does not exist; "
                     "create it first") from None
     except (OSError, UnicodeError) as failed:
