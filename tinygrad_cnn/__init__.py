@@ -31,10 +31,10 @@ from tinygrad_cnn.errors import (
     TinygradCnnError,
     VizError,
 )
+from tinygrad_cnn.kernels.autotune import autotune
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.kernels.memory import release_memory
-from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
-from tinygrad_cnn.kernels.tune import autotune
+from tinygrad_cnn.kernels.parallel import get_num_threads, set_num_threads
 from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.ops import *
 

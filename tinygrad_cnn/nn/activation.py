@@ -5,13 +5,18 @@ A layer is a line; settings stand in PyTorch's order.
 
 from __future__ import annotations
 
+import numpy as np
+
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
-from tinygrad_cnn.nn.module import OpLayer
+from tinygrad_cnn.nn.lazy import LazyModule
+from tinygrad_cnn.nn.module import Array, OpLayer
 from tinygrad_cnn.settings import setting
+from tinygrad_cnn.shapes import Shape
 
-__all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax",
-           "Softplus", "Tanh"]
+__all__ = ["CELU", "ELU", "GELU", "GLU", "SELU", "Hardsigmoid", "Hardswish", "Hardtanh",
+           "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "PReLU", "ReLU", "ReLU6", "SiLU",
+           "Sigmoid", "Softmax", "Softmin", "Softplus", "Softsign", "Tanh"]
 
 
 class _Activation(OpLayer):
@@ -23,6 +28,13 @@ class ReLU(_Activation): op = ops.relu
 class SiLU(_Activation): op = ops.silu
 class Sigmoid(_Activation): op = ops.sigmoid
 class Tanh(_Activation): op = ops.tanh
+class ReLU6(_Activation): op = ops.relu6
+class SELU(_Activation): op = ops.selu
+class Mish(_Activation): op = ops.mish
+class Hardswish(_Activation): op = ops.hard_swish
+class Hardsigmoid(_Activation): op = ops.hard_sigmoid
+class Softsign(_Activation): op = ops.softsign
+class LogSigmoid(_Activation): op = ops.log_sigmoid
 
 
 class LeakyReLU(_Activation):
@@ -33,6 +45,17 @@ class LeakyReLU(_Activation):
 class ELU(_Activation):
     op = ops.elu
     alpha: float = setting(checks.number, default=1.0)
+
+
+class CELU(_Activation):
+    op = ops.celu
+    alpha: float = setting(checks.number, default=1.0)
+
+
+class Hardtanh(_Activation):
+    op = ops.hard_tanh
+    min_val: float = setting(checks.number, default=-1.0)
+    max_val: float = setting(checks.number, default=1.0)
 
 
 class GELU(_Activation):
@@ -73,3 +96,36 @@ class Softmax(_Activation):
 class LogSoftmax(_Activation):
     op = ops.log_softmax
     axis: int = setting(checks.integer, default=-1)
+
+
+class Softmin(_Activation):
+    op = ops.softmin
+    axis: int = setting(checks.integer, default=-1)
+
+
+class GLU(_Activation):
+    op = ops.glu
+    axis: int = setting(checks.integer, default=-1)
+
+
+class PReLU(LazyModule):
+    """x above zero, w · x elsewhere, with a slope w that is learned: `tinygrad_cnn.prelu`.
+
+    ``num_parameters`` is 1 or the number of channels, ``init`` the first value of the slopes.
+
+    >>> PReLU()(Tensor([-2.0, 2.0])).data
+    array([-0.5,  2. ], dtype=float32)
+    """
+
+    num_parameters: int = setting(checks.integer, default=1, minimum=1)
+    init: float = setting(checks.number, default=0.25)
+
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+        return {"weight": (size,)}
+
+    def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
+                       ) -> dict[str, Array]:
+        return {"weight": np.full(shapes["weight"], self.init, self.dtype)}
+
+    def forward(self, x: TensorLike) -> Tensor:
+        return ops.prelu(self._input(x), self.weight)

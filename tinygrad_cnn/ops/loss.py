@@ -26,7 +26,7 @@ from tinygrad_cnn.core import (
 )
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.normalize import softmax

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_setting, as_tensor
@@ -204,7 +205,7 @@ def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None)
 # ---- places
 
 @composed
-def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
+def take_along_axis(x: TensorLike, indices: ArrayLike, axis: int | None = -1) -> Tensor:
     """The entries at these places of each line along an axis, as in NumPy.
 
     >>> take_along_axis(Tensor([[1.0, 2.0], [3.0, 4.0]]), [[1], [0]], axis=1).data
@@ -224,7 +225,7 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
 
 
 @composed
-def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
+def gather(x: TensorLike, axis: int, index: ArrayLike) -> Tensor:
     """The entries at these places of each line along an axis, as in PyTorch.
 
     Along the other axes ``index`` may be shorter than x.
@@ -251,7 +252,7 @@ def _within(owner: str, places: np.ndarray, size: int, axis: int) -> None:
 
 
 @composed
-def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
+def take(x: TensorLike, indices: ArrayLike, axis: int | None = None) -> Tensor:
     """The slices at these places along an axis; without one, of the tensor as one line.
 
     >>> take(Tensor([10.0, 20.0, 30.0]), [2, 0]).data
@@ -266,7 +267,7 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
 
 
 @composed
-def embedding(indices: TensorLike, w: TensorLike) -> Tensor:
+def embedding(indices: ArrayLike, w: TensorLike) -> Tensor:
     """Row ``w[i]`` for each integer i; the gradient of a row is the sum over its uses.
 
     >>> embedding([1, 1, 0], Tensor([[1.0, 2.0], [3.0, 4.0]])).data
@@ -283,7 +284,7 @@ def embedding(indices: TensorLike, w: TensorLike) -> Tensor:
     return w[places]
 
 
-def one_hot(labels: TensorLike, num_classes: int | None = None) -> np.ndarray:
+def one_hot(labels: ArrayLike, num_classes: int | None = None) -> np.ndarray:
     """1 at each label and 0 elsewhere, as float32: an array of one axis more.
 
     >>> one_hot([0, 2], 3)
