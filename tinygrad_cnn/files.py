@@ -39,7 +39,7 @@ def open_file(path: str | os.PathLike[str], error: Error) -> Iterator[BinaryIO]:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
                          | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise error(f"{path!s}: does not exist") from None
+        raise error(f"{path!s} does not exist") from None
     except (OSError, ValueError) as failed:             # ValueError: no name of a file at all
         raise error(f"{shown(path)}: cannot be read: {words(failed)}") from failed
     if not stat.S_ISREG(os.fstat(number).st_mode):

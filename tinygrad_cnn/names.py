@@ -60,7 +60,7 @@ device cuda backends: everything is in the memory of the CPU; leave it out
 float32 float64 float double int64 long bool int32: NumPy's dtype of that name, np.float32
 save: tc.io.save_checkpoint
 load: tc.io.load_checkpoint
-jit compile trace function: nothing is compiled ahead; a program records its graph as it runs
+jit compile function: nothing is compiled ahead; a program records its graph as it runs
 utils: the loader is tc.data.DataLoader
 autograd: tc.grad
 functional: the functions are in tinygrad_cnn itself: tc.relu(x)
@@ -140,6 +140,27 @@ zeros_: tc.nn.init.zeros
 ones_: tc.nn.init.ones
 orthogonal_: tc.nn.init.orthogonal
 """
+_MODULE = """
+cuda cpu xpu ipu share_memory: parameters are in the memory of the CPU; leave it out
+float: model.astype(np.float32)
+double: model.astype(np.float64)
+half bfloat16: parameters are float32 or float64: model.astype(np.float32)
+add_module: model.register_module(name, module)
+register_parameter add_weight: model.name = tc.nn.Parameter(array)
+get_submodule get_parameter get_layer: attributes and indices lead to it: model.features[0].weight
+weights trainable_weights trainable_variables variables: model.parameters()
+get_weights: model.state_dict()
+set_weights: model.load_state_dict(state)
+save save_weights: tc.io.save_weights(model, path)
+load load_weights: model.load_state_dict(tc.io.load_weights(path))
+fit compile train_on_batch: tc.train.Trainer
+evaluate: tc.train.Trainer.evaluate
+predict: model(images), with tc.no_grad() and in nn.evaluating(model)
+summary: tc.train.summarize(model, image_shape)
+register_backward_hook: model.register_full_backward_hook(hook)
+register_state_dict_pre_hook register_load_state_dict_pre_hook: change the state before it is loaded
+call: def forward(self, x)
+"""
 _OPTIM = """
 LBFGS: tc.optim.AdamW
 schedules: tc.optim.lr_scheduler
@@ -175,9 +196,9 @@ def _table(text: str) -> dict[str, str]:
 
 
 CURES = {"Tensor": _table(_TENSOR), "": _table(_CORE), "nn": _table(_NN), "nn.init": _table(_NN),
-         "optim": _table(_OPTIM), "optim.lr_scheduler": _table(_OPTIM), "data": _table(_DATA),
-         "train": _table(_TRAIN)}
-"""Module, or "Tensor" -> the name that does not exist -> what to write instead."""
+         "Module": _table(_MODULE), "optim": _table(_OPTIM), "optim.lr_scheduler": _table(_OPTIM),
+         "data": _table(_DATA), "train": _table(_TRAIN)}
+"""Module, "Tensor" or "Module" -> the name that does not exist -> what to write instead."""
 
 
 def plain(name: str) -> str:

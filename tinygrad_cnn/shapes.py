@@ -59,8 +59,9 @@ def _output_size(op: str, image: Sequence[int], kernel_size: Pair, stride: Pair,
         if min(value) < least:
             raise SettingError(f"{op}: {setting} must be at least {least} along each axis, "
                                f"got {value if setting != 'padding' else padding}")
-    out = tuple(output_size(n, k, s, p, d) for n, k, s, p, d in
-                zip(image, kernel_size, stride, padding, dilation, strict=True))
+    out = []
+    for n, k, s, p, d in zip(image, kernel_size, stride, padding, dilation, strict=True):
+        out.append((n + p[0] + p[1] - (k - 1) * d - 1) // s + 1)        # as `output_size`
     if min(out) < 1:
         padded = tuple(n + sum(p) for n, p in zip(image, padding, strict=True))
         spread = "" if dilation == (1, 1) else f" with dilation {dilation}"
@@ -220,7 +221,7 @@ def phases(n: int, taps: int, stride: int, pad: int, dilation: int) -> list[Phas
 def _pool(op: str, x: Shape, kernel_size: Pair, stride: Pair, padding: Sides) -> Shape:
     n, h, w, c = x
     out = _output_size(op, (h, w), kernel_size, stride, padding)
-    if any(p >= k for k, both in zip(kernel_size, padding, strict=True) for p in both):
+    if max(padding[0]) >= kernel_size[0] or max(padding[1]) >= kernel_size[1]:
         raise SettingError(f"{op}: padding {padding} leaves windows of {kernel_size} without a "
                            "single pixel of the image; padding must be smaller than kernel_size")
     return n, *out, c

@@ -135,5 +135,6 @@ def test_calls_are_counted_by_file_and_repeat():
         again = calls.count()
     assert forward.files["nn/module.py"] >= 6           # the model and its five layers
     assert forward.hops["the caller", "nn/module.py"] == 1
-    assert forward.total > 100 and backward.total > 100
+    # With NumPy's kernels; a way that gets longer again should be noticed.
+    assert 100 < forward.total < 215 and 100 < backward.total < 240
     assert [forward.total, backward.total] == [c.total for c in again]

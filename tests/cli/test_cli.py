@@ -107,7 +107,6 @@ def test_a_model_of_ones_own_is_drawn_in_a_format(tmp_path, capsys):
 @pytest.mark.parametrize("words, message", [
     (["train", "--data", "nowhere"], "nowhere"),
     (["eval", "--data", "digits", "--weights", "none.npz"], "none.npz does not exist"),
-    (["graph", "--image-shape", "12"], "not HxWxC"),
     (["graph", "--model", "alexnet"], "model 'alexnet' cannot be loaded"),
     (["graph", "--model", "nowhere:Net"], "No module named 'nowhere'"),
     (["graph", "--model", "math:tau"], "math:tau"),

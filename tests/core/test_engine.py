@@ -167,6 +167,34 @@ def test_a_rule_that_gives_the_data_is_refused(create_graph, words):
         apply(op, leaf([1.0])).sum().backward(create_graph=create_graph)
 
 
+def cube_with_residual(given, **declared):
+    """x³, whose kernel hands something to the rule besides."""
+    return make_op(name="cube_for_a_test", shape=lambda x: x,
+                   kernels={"array": lambda x: (x * x * x, {"more": given(x)})},
+                   vjp={"x": lambda ct, out, x, *, more: ct * 3.0 * x * x}, residuals=("more",),
+                   samples=lambda rng: iter(()), **declared)
+
+
+@pytest.mark.parametrize(("given", "kind"), [
+    (lambda x: x * x, "float64"), (lambda x: float(x[0]), "float"), (lambda x: (x, x), "tuple")])
+def test_a_residual_that_may_depend_on_the_inputs_is_no_constant_in_a_recorded_pass(given, kind):
+    x = leaf(np.array([2.0]))
+    y = apply(cube_with_residual(given), x)
+    assert grad(y, x, retain_graph=True)[0].data.tolist() == [12.0]
+    with pytest.raises(tc.GradientError, match=rf"cube_for_a_test: .*'more' \({kind}\).*compute "
+                                               "it in the rule.*constant_residuals=True"):
+        grad(y, x, create_graph=True)
+
+
+@pytest.mark.parametrize(("given", "declared"), [
+    (lambda x: x > 0, {}), (lambda x: np.argsort(x), {}), (lambda x: 3, {}), (lambda x: None, {}),
+    (lambda x: np.sign(x), {"constant_residuals": True})])
+def test_a_residual_that_is_constant_between_jumps_is_one_in_a_recorded_pass(given, declared):
+    x = leaf(np.array([2.0]))
+    first, = grad(apply(cube_with_residual(given, **declared), x), x, create_graph=True)
+    assert grad(first, x)[0].data.tolist() == [12.0]
+
+
 def test_an_error_in_a_rule_names_the_op():
     @custom_op(shape=lambda x: x, vjp={"x": lambda ct, out, x: 1 / 0},
                samples=lambda rng: iter(()))

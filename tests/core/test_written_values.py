@@ -660,3 +660,43 @@ def test_a_rule_that_asks_an_array_for_what_tensors_have_is_told():
     with pytest.raises(AttributeError) as caught:
         apply(op, Tensor([1.0], requires_grad=True)).backward()
     assert "which is given arrays, or tensors under create_graph" in caught.value.__notes__[0]
+
+
+# ---- writes while an op reads, as another thread may do
+
+def interrupted(function):
+    """A square whose kernel is overtaken by ``function``, between its two looks at ``x``."""
+    def square(x):
+        first = x * 1.0
+        function()
+        return first * x
+
+    return make_op(name="square_for_a_test", shape=lambda x: x, kernels={"array": square},
+                   vjp={"x": lambda ct, out, x: ct * 2.0 * x},
+                   samples=lambda rng: [Sample("row", (rng.normal(size=2),))])
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_what_is_written_while_an_op_reads_reaches_neither_its_result_nor_its_gradient(
+        early):
+    x = Tensor([2.0, 3.0], requires_grad=True)
+    array = x.data if early else None
+
+    def write():
+        (x.data if array is None else array)[...] = 100.0
+
+    y = apply(interrupted(write), x)
+    assert y.data.tolist() == [4.0, 9.0]
+    y.sum().backward()
+    assert x.grad.data.tolist() == [4.0, 6.0]
+    assert x.data.tolist() == [100.0, 100.0]
+
+
+def test_values_are_copied_only_while_the_user_holds_them():
+    for op in (lambda x: x * x, tc.exp, lambda x: tc.clip(x, 0.0, 9.0)):
+        x = Tensor([2.0, 3.0], requires_grad=True)
+        array = x.data
+        y = op(x)
+        assert y.node.values[0] is not x._data
+        del array, y
+        assert op(x).node.values[0] is x._data

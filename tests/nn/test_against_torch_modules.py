@@ -141,6 +141,13 @@ class Flat(there.Module):
         return x.movedim(1, -1).flatten(1) if x.ndim > 2 else x
 
 
+class Sixth(there.Module):
+    """PyTorch's Hardsigmoid takes 1/6 in float32 on the way back, in float64 too."""
+
+    def forward(self, x):
+        return there.functional.relu6(x + 3) / 6
+
+
 LAYERS: dict[type, list[Pair]] = {
     nn.Conv2D: [
         Pair(lambda: nn.Conv2D(3, 4, 3), lambda: there.Conv2d(3, 4, 3), (2, 6, 5, 3)),
@@ -239,7 +246,18 @@ LAYERS: dict[type, list[Pair]] = {
     nn.LeakyReLU: same(nn.LeakyReLU, there.LeakyReLU)
     + same(lambda: nn.LeakyReLU(0.3), lambda: there.LeakyReLU(0.3)),
     nn.ELU: same(nn.ELU, there.ELU) + same(lambda: nn.ELU(0.6), lambda: there.ELU(0.6)),
-    nn.GELU: same(nn.GELU, lambda: there.GELU(approximate="tanh")),
+    nn.GELU: same(nn.GELU, there.GELU)
+    + same(lambda: nn.GELU("tanh"), lambda: there.GELU(approximate="tanh")),
+    **{getattr(nn, name): same(getattr(nn, name), getattr(there, name)) for name in (
+        "ReLU6", "SELU", "Mish", "Hardswish", "Softsign", "LogSigmoid")},
+    nn.Hardsigmoid: same(nn.Hardsigmoid, Sixth),
+    nn.CELU: same(nn.CELU, there.CELU) + same(lambda: nn.CELU(0.5), lambda: there.CELU(0.5)),
+    nn.Hardtanh: same(nn.Hardtanh, there.Hardtanh)
+    + same(lambda: nn.Hardtanh(-0.5, 0.2), lambda: there.Hardtanh(-0.5, 0.2)),
+    nn.PReLU: same(nn.PReLU, there.PReLU)
+    + same(lambda: nn.PReLU(5, 0.1), lambda: there.PReLU(5, 0.1), (2, 3, 4, 5)),
+    nn.GLU: same(nn.GLU, lambda: there.GLU(1), (4, 6), (2, 3, 4, 6)),
+    nn.Softmin: same(nn.Softmin, lambda: there.Softmin(1)),
     nn.SiLU: same(nn.SiLU, there.SiLU),
     # PyTorch's Softplus is the identity above the threshold.
     nn.Softplus: same(nn.Softplus, lambda: there.Softplus(threshold=1000)),
@@ -288,6 +306,7 @@ LAYERS: dict[type, list[Pair]] = {
 }
 
 LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.DropPath: "not in PyTorch",
+                        nn.Embedding: "takes no floats",
                         **dict.fromkeys((nn.ModuleList, nn.ModuleDict, nn.ParameterList),
                                         "has no forward")}
 
@@ -592,3 +611,15 @@ def test_settings_by_position_come_in_pytorch_s_order(ours, theirs):
 
 def test_most_layers_optimizers_and_schedules_have_a_twin_in_pytorch():
     assert len(BOTH) >= 59
+
+
+def test_an_embedding_agrees_with_pytorch():
+    rng = np.random.default_rng(0)
+    a, b = nn.Embedding(5, 3, dtype=np.float64), there.Embedding(5, 3)
+    a.load_state_dict({"weight": b.weight.numpy(force=True)})
+    indices = rng.integers(0, 5, (4, 6))
+    y, z = a(indices), b(torch.tensor(indices))
+    agree("value", y.data, z.numpy(force=True), np.float64)
+    (y * y).sum().backward()
+    (z * z).sum().backward()
+    agree("gradient", a.weight.grad.data, b.weight.grad.numpy(), np.float64)

@@ -63,7 +63,7 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it_and_the_class(name):
     elif inspect.Parameter.VAR_KEYWORD in kinds(thing) and not isinstance(thing, type):
         args, settings = first_sample(name)     # takes an op's inputs and settings as they are
     elif not isinstance(thing, type):
-        args = [None for p in inspect.signature(thing).parameters.values()
+        args = [np.ones((2, 2)) for p in inspect.signature(thing).parameters.values()
                 if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     with pytest.raises(TypeError, match=r"\bnonsense\b") as caught:
         thing(*args, **settings, nonsense=1)
@@ -207,10 +207,10 @@ def test_flatten_keeps_rows_and_refuses_axes_in_the_wrong_order():
         nn.Flatten(end_dim=5)(np.zeros((2, 3, 4)))
 
 
-def test_gelu_has_the_tanh_form_alone():
-    assert repr(nn.GELU(approximate="tanh")) == "GELU()"
-    with pytest.raises(tc.SettingError, match="GELU: approximate must be one of tanh, got 'none'"):
-        nn.GELU(approximate="none")
+def test_gelu_is_exact_or_has_the_tanh_form():
+    assert repr(nn.GELU("tanh")) == "GELU(approximate='tanh')"
+    with pytest.raises(tc.SettingError, match="GELU: approximate must be one of none, tanh, got"):
+        nn.GELU(approximate="erf")
 
 
 # ---- dtypes
@@ -220,7 +220,8 @@ NO_DTYPES = [None, "garbage", "cuda", "float23", "", "(2,", "2f4", "f4,f8", 5, (
              tc.Tensor([1.0])]
 WITH_DTYPE = {name: thing for name, thing in PUBLIC.items()
               if name.startswith("nn.") and "dtype" in inspect.signature(thing).parameters}
-NEEDED = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_features": 2, "shape": (2, 2)}
+NEEDED = {"num_embeddings": 4, "embedding_dim": 2, "in_channels": 2, "out_channels": 2,
+          "in_features": 3, "out_features": 2, "shape": (2, 2)}
 
 
 @pytest.mark.parametrize("name", WITH_DTYPE)

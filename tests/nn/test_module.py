@@ -182,6 +182,13 @@ def test_train_and_eval_reach_every_module_and_return_the_model():
     assert not model.train(False).block.norm.training
 
 
+def test_a_function_is_applied_to_every_part_from_the_inside_out():
+    net, seen = Net(), []
+    assert net.apply(lambda part: seen.append(type(part).__name__)) is net
+    assert seen == ["Conv2D", "Conv2D", "BatchNorm2D", "Block", "Flatten", "Linear", "Sequential",
+                    "Net"]
+
+
 def test_zero_grad_and_requires_grad():
     model = Net()
     model(images()).sum().backward()
@@ -406,7 +413,8 @@ def test_a_waiting_layer_draws_from_its_own_generator():
 
 
 LAYERS = [lambda: nn.Conv2D(3, 4, 3), lambda: nn.ConvTranspose2D(4, 2, 2, bias=False),
-          lambda: nn.Conv1D(3, 4), lambda: nn.ConvTranspose1D(4, 2, 2),
+          lambda: nn.PReLU(3), lambda: nn.Embedding(5, 2), lambda: nn.Conv1D(3, 4),
+          lambda: nn.ConvTranspose1D(4, 2, 2),
           lambda: nn.Linear(5, 3), lambda: nn.LayerNorm(5), lambda: nn.BatchNorm1D(5),
           lambda: nn.BatchNorm2D(3, affine=False)]
 
@@ -464,7 +472,7 @@ def test_forward_that_is_not_defined_is_said():
 
 def test_an_attribute_that_is_missing_gets_a_suggestion():
     with pytest.raises(AttributeError, match=r"Net has no attribute 'frist'; did you mean 'first'\?"
-                                             " Its parts are first, block, head"):
+                                             "; its parts are first, block, head"):
         Net().frist
 
 
@@ -495,7 +503,9 @@ def test_a_trained_tensor_that_is_no_parameter_is_refused():
     ("mean", tc.Tensor([1.0]), "the buffer mean must be an ndarray, got Tensor"),
     ("forward", nn.ReLU(), "'forward' is a name of Module's own"),
     ("parameters", tc.Parameter([1.0]), "'parameters' is a name of Module's own"),
-    ("training", nn.ReLU(), "'training' is a name of Module's own"),
+    ("training", nn.ReLU(), r"training must be True or False, got ReLU\(\)"),
+    ("training", "x", "Module: training must be True or False, got 'x'"),
+    ("training", 1, "training must be True or False, got 1"),
 ])
 def test_an_assignment_that_would_lose_something_is_refused(name, value, message):
     net = nn.Module()

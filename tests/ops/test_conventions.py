@@ -460,11 +460,50 @@ def test_dropout_divides_what_it_keeps_by_the_probability_to_keep():
     assert tc.dropout(x, p=0.2, training=False) is x
 
 
-def test_gelu_is_the_tanh_form():
-    exact = [x / 2 * (1 + math.erf(x / math.sqrt(2))) for x in (-1.0, 0.5, 2.0)]
-    y = tc.gelu(Tensor(np.array([-1.0, 0.5, 2.0]))).data
+def test_gelu_is_exact_unless_its_tanh_form_is_asked_for():
+    points = np.array([-1.0, 0.5, 2.0])
+    exact = [x / 2 * (1 + math.erf(x / math.sqrt(2))) for x in points]
+    np.testing.assert_allclose(tc.gelu(Tensor(points)).data, exact, rtol=1e-15)
+    y = tc.gelu(Tensor(points), approximate="tanh").data
     np.testing.assert_allclose(y, exact, atol=5e-4)
     assert abs(y - exact).max() > 1e-5                  # close to x · Φ(x), and not the same
+
+
+def test_erf_is_that_of_the_standard_library():
+    points = np.concatenate([np.linspace(-7, 7, 2001), [np.inf, -np.inf, 0.0, 1e-300]])
+    exact = [math.erf(x) for x in points]
+    np.testing.assert_allclose(tc.erf(Tensor(points)).data, exact, rtol=4e-16)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("zeros", [0, 1, 2])
+def test_products_are_differentiated_without_division(n, zeros):
+    values = np.arange(1.0, n + 1)
+    values[:zeros] = 0
+    x = Tensor(values, requires_grad=True)
+    tc.prod(x).backward()
+    others = [np.prod(np.delete(values, i)) for i in range(n)]
+    np.testing.assert_array_equal(x.grad.data, others)
+    np.testing.assert_array_equal(tc.cumprod(x).data, np.cumprod(values))
+
+
+def test_a_norm_neither_overflows_nor_has_a_gradient_at_zero():
+    for size in (1e200, 1e-200, 1.0):
+        x = Tensor(np.array([3.0, 4.0]) * size, requires_grad=True)
+        y = tc.norm(x)
+        y.backward()
+        np.testing.assert_allclose([y.item() / size, *x.grad.data], [5, 0.6, 0.8], rtol=1e-15)
+    x = Tensor(np.zeros(3), requires_grad=True)
+    (tc.norm(x) + tc.norm(x, 3) + tc.norm(x, 1)).backward()
+    assert x.grad.data.tolist() == [0, 0, 0]
+
+
+def test_sorted_entries_take_their_gradients_back():
+    x = Tensor(np.array([3.0, 1.0, 2.0]), requires_grad=True)
+    (tc.sort(x) * np.array([1.0, 10.0, 100.0])).sum().backward()
+    assert x.grad.data.tolist() == [100, 1, 10]
+    values, places = tc.topk(x, 2)
+    assert values.data.tolist() == [3, 2] and places.tolist() == [0, 2]
 
 
 def test_flatten_keeps_the_batch_and_reads_row_by_row():

@@ -32,8 +32,23 @@ ROW = array(3)
 CALLS = {
     "add sub mul div power maximum minimum": ({"a": MATRIX, "b": MATRIX}, {}),
     "neg exp expm1 log sqrt abs relu tanh sigmoid softplus silu gelu leaky_relu elu flatten "
-    "transpose permute softmax log_softmax logsumexp standardize sum mean var max min squeeze clip":
-        ({"x": MATRIX}, {}),
+    "transpose permute softmax log_softmax logsumexp standardize sum mean var max min squeeze clip "
+    "std norm prod cumsum cumprod sin cos tan arctan sinh cosh arcsinh exp2 log1p log2 log10 erf "
+    "square reciprocal sign floor ceil trunc rint round relu6 selu celu mish hard_sigmoid "
+    "hard_swish hard_tanh softsign log_sigmoid softmin flip sort median tril triu diag diagonal "
+    "trace diff": ({"x": MATRIX}, {}),
+    "arcsin arccos arctanh": ({"x": MATRIX / 2}, {}), "arccosh": ({"x": MATRIX + 1}, {}),
+    "hypot arctan2 logaddexp outer inner kron": ({"a": MATRIX, "b": MATRIX}, {}),
+    "dot": ({"a": MATRIX, "b": MATRIX.T.copy()}, {}),
+    "tensordot": ({"a": MATRIX, "b": MATRIX}, {"axes": 2}),
+    "einsum": ({"operands": (MATRIX, MATRIX)}, {"subscripts": "ij,ij->i"}),
+    "glu": ({"x": array(2, 4)}, {}), "prelu": ({"x": MATRIX - 1, "w": ROW}, {}),
+    "roll": ({"x": MATRIX}, {"shift": 1}), "tile": ({"x": MATRIX}, {"reps": 2}),
+    "repeat": ({"x": MATRIX}, {"repeats": 2}), "split": ({"x": MATRIX}, {"sections": 2}),
+    "chunk": ({"x": MATRIX}, {"chunks": 2}), "topk": ({"x": MATRIX}, {"k": 2}),
+    "take": ({"x": MATRIX}, {"indices": [0, 2]}), "embedding": ({"w": MATRIX}, {"indices": [1, 1]}),
+    "take_along_axis": ({"x": MATRIX}, {"indices": [[0], [1]]}),
+    "gather": ({"x": MATRIX}, {"axis": 1, "index": [[0], [1]]}),
     "dropout": ({"x": MATRIX}, {"rng": np.random.default_rng(0)}),
     "where": ({"condition": MATRIX > 1, "a": MATRIX, "b": MATRIX}, {}),
     "matmul": ({"a": MATRIX, "b": MATRIX.T.copy()}, {}),
@@ -75,6 +90,20 @@ def cases():
         yield name, name, *(exposed(name) if raw else CALLS[name])
         if "var" in inspect.signature(getattr(tc, name)).parameters:
             yield f"{name} in evaluation", name, CALLS[name][0], STATISTICS
+
+
+FIRST_OF = ("split", "chunk", "topk")           # give several, of which the first is a tensor
+
+
+def called(name, inputs, settings):
+    """What the function answers: inputs by name where it has the names, or else by position."""
+    function = getattr(tc, name)
+    takes = inspect.signature(function).parameters
+    if name == "einsum":
+        return tc.einsum(settings["subscripts"], *inputs["operands"])
+    by_name = name in CALLS and all(key in takes for key in inputs)
+    y = function(**inputs, **settings) if by_name else function(*inputs.values(), **settings)
+    return y[0] if name in FIRST_OF else y
 
 
 CASES = [pytest.param(*case, id=label) for label, *case in cases()]
@@ -119,20 +148,18 @@ def assert_refused_or_differentiated(who, call, values, depth, kind):
 
 @every_case
 def test_the_calls_of_the_walk_are_right(name, inputs, settings):
-    assert isinstance(getattr(tc, name)(*inputs.values(), **settings), Tensor)
+    assert isinstance(called(name, inputs, settings), Tensor)
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
 @pytest.mark.parametrize("depth", [1, 2])
 @every_case
 def test_a_list_of_tensors_is_refused_or_differentiated(name, inputs, settings, depth, kind):
-    function = getattr(tc, name)
     for key, values in inputs.items():
         several = isinstance(values, tuple)                 # of which one is tried
 
         def call(x, key=key, values=values, several=several):
-            return function(*(inputs | {key: (x, *values[1:]) if several else x}).values(),
-                            **settings)
+            return called(name, inputs | {key: (x, *values[1:]) if several else x}, settings)
 
         assert_refused_or_differentiated(name, call, values[0] if several else values, depth, kind)
 
@@ -141,9 +168,10 @@ def test_a_list_of_tensors_is_refused_or_differentiated(name, inputs, settings, 
 
 # Layer -> arguments that it cannot do without, by name.
 ARGUMENTS = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_features": 2,
-             "pad_width": 1}
+             "pad_width": 1, "dim": 1, "unflattened_size": (3, 1), "function": tc.relu}
 # These hold modules, not settings.
-CONTAINERS = (nn.Module, nn.ModuleList, nn.Sequential)
+CONTAINERS = (nn.Module, nn.ModuleDict, nn.ModuleList, nn.ParameterList, nn.Sequential)
+SEQUENCE = array(2, 4, 2)
 LAYERS = [made for name in nn.__all__ if isinstance(made := getattr(nn, name), type)
           and issubclass(made, nn.Module) and made not in CONTAINERS and made.__name__ == name]
 every_layer = pytest.mark.parametrize("made", LAYERS, ids=lambda made: made.__name__)
@@ -161,9 +189,10 @@ def ready(made, **settings):
 
 
 def inputs_of(made):
-    """The inputs of a layer by name: images if its name says so; a loss takes labels too."""
+    """The inputs of a layer by name: images or sequences if its name says so, labels of a loss."""
     names = list(inspect.signature(made.forward).parameters)[1:]
-    first = IMAGE if made.__name__.endswith("2D") else MATRIX
+    sequences = made.__name__.endswith("1D") and made is not nn.BatchNorm1D
+    first = IMAGE if made.__name__.endswith("2D") else SEQUENCE if sequences else MATRIX
     second = MATRIX / 2 if made in (nn.MSELoss, nn.BCEWithLogitsLoss) else np.array([0, 2])
     return dict(zip(names, (first, second), strict=False))
 
@@ -231,7 +260,7 @@ def test_a_tensor_as_a_setting_is_refused_by_name(name, inputs, settings):
              if n not in inputs and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     for setting, value in (takes | settings).items():
         def call(given, setting=setting):
-            return function(*inputs.values(), **settings | {setting: given})
+            return called(name, inputs, settings | {setting: given})
 
         assert_a_tensor_as_setting_is_refused(name, setting, call, value)
 
@@ -258,19 +287,29 @@ FIRST = {"params": lambda: [tc.Parameter([1.0])],
          "optimizer": lambda: optim.SGD([tc.Parameter([1.0])], 0.1), "total_steps": lambda: 5,
          "max_lr": lambda: 0.1, "max_norm": lambda: 1.0, "max_value": lambda: 1.0,
          "step_size": lambda: 2, "warm_steps": lambda: 2, "coefficient": lambda: 0.1,
-         "after": lambda: optim.SGD([tc.Parameter([1.0])], 0.1)}
+         "after": lambda: optim.SGD([tc.Parameter([1.0])], 0.1), "T_0": lambda: 2,
+         "T_max": lambda: 2, "gamma": lambda: 0.5, "lr_lambda": lambda: float,
+         "milestones": lambda: [2]}
 
 
 @pytest.mark.parametrize("function", OTHERS, ids=lambda function: function.__name__)
 def test_a_tensor_as_a_setting_of_a_recipe_is_refused_by_name(function):
     takes = inspect.signature(function).parameters
-    given = {name: FIRST[name]() for name, p in takes.items() if p.default is p.empty}
-    function(**given)
+
+    def given():
+        made = {name: FIRST[name]() for name, p in takes.items()
+                if p.default is p.empty and name != "schedulers"}
+        if "schedulers" in takes:
+            made["schedulers"] = [optim.lr_scheduler.ConstantLR(made["optimizer"])
+                                  for _ in range(2)]
+        return made
+
+    function(**given())
     for setting, parameter in takes.items():
-        if setting in ("params", "parameters", "optimizer", "after", "owner"):
+        if setting in ("params", "parameters", "optimizer", "after", "schedulers", "owner"):
             continue                            # tensors, or what holds them; a name
 
         def call(tensor, setting=setting):
-            return function(**given | {setting: tensor})
+            return function(**given() | {setting: tensor})
 
         assert_a_tensor_as_setting_is_refused(function.__name__, setting, call, parameter.default)

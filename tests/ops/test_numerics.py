@@ -72,10 +72,39 @@ def silu(x):
 def gelu(x):
     if abs(x) == inf:
         return (x, 1) if x > 0 else (0, 0)
+    phi = mp.erfc(-x / mp.sqrt(2)) / 2
+    return x * phi, phi + x * mp.exp(-x * x / 2) / mp.sqrt(2 * mp.pi)
+
+
+def gelu_tanh(x):
+    if abs(x) == inf:
+        return (x, 1) if x > 0 else (0, 0)
     c = 2 * mp.sqrt(2 / mp.pi)
     v = c * (x + A * x**3)
     s = logistic(v)
     return x * s, s * (1 + x * logistic(-v) * c * (1 + 3 * A * x**2))
+
+
+def clipped(x, low, high):
+    return (x, 1) if low <= x <= high else (mpf(low if x < low else high), 0)
+
+
+def hard_swish(x):
+    if not -3 < x < 3:
+        return (x, 1) if x > 0 else (0, 0)
+    return x * (x + 3) / 6, (2 * x + 3) / 6
+
+
+def mish(x):
+    if abs(x) == inf:
+        return (x, 1) if x > 0 else (0, 0)
+    s = softplus(x)[0]
+    t = mp.tanh(s)
+    return x * t, t + x * mp.sech(s) ** 2 * logistic(x)
+
+
+SELU = mpf("1.6732632423543772848170429916717")
+LAMBDA = mpf("1.0507009873554804934193349852946")
 
 
 def two_classes(x, label, *, own=(1, 1), even=0):
@@ -103,6 +132,26 @@ ELEMENTWISE = {
     "softplus": (tc.softplus, softplus),
     "silu": (tc.silu, silu),
     "gelu": (tc.gelu, gelu),
+    "gelu, tanh": (lambda x: tc.gelu(x, approximate="tanh"), gelu_tanh),
+    "softsign": (tc.softsign, lambda x: (x / (1 + abs(x)) if abs(x) < inf else mp.sign(x),
+                                         1 / (1 + abs(x)) ** 2)),
+    "glu": (lambda x: tc.glu(tc.stack([Tensor(np.ones(x.shape, x.dtype)), x], axis=-1))[:, 0],
+            sigmoid),
+    "prelu": (lambda x: tc.prelu(x, Tensor(np.asarray(0.25, x.dtype))),
+              lambda x: (x, 1) if x > 0 else (x / 4, mpf("0.25"))),
+    "relu6": (tc.relu6, lambda x: clipped(x, 0, 6)),
+    "hard_tanh": (tc.hard_tanh, lambda x: clipped(x, -1, 1)),
+    "hard_sigmoid": (tc.hard_sigmoid, lambda x: (clipped(x + 3, 0, 6)[0] / 6,
+                                                 clipped(x + 3, 0, 6)[1] / mpf(6))),
+    "hard_swish": (tc.hard_swish, hard_swish),
+    "selu": (tc.selu, lambda x: [LAMBDA * (mpf(v)) for v in (
+        (x, 1) if x > 0 else (SELU * mp.expm1(x), SELU * mp.exp(x)))]),
+    "celu": (lambda x: tc.celu(x, alpha=0.5), lambda x: (x, 1) if x > 0 else (
+        mp.expm1(2 * x) / 2, mp.exp(2 * x))),
+    "mish": (tc.mish, mish),
+    "log_sigmoid": (tc.log_sigmoid, log_sigmoid),
+    "softmin": (lambda x: tc.softmin(row(x))[:, 0],
+                lambda x: (logistic(-x), -logistic(x) * logistic(-x))),
     "softmax": (lambda x: tc.softmax(row(x))[:, 0], sigmoid),
     "softmax, the other class": (lambda x: tc.softmax(row(x))[:, 1],
                                  lambda x: (logistic(-x), -logistic(x) * logistic(-x))),

@@ -48,7 +48,8 @@ def test_no_public_signature_says_any(name):
     signature = inspect.signature(getattr(tc, name))
     for parameter in signature.parameters.values():
         assert not re.search(r"\b(Any|_empty)\b", str(parameter.annotation)), parameter
-    assert signature.return_annotation == "Tensor"
+    assert re.search(r"\bTensor\b", signature.return_annotation)
+    assert "Any" not in signature.return_annotation
 
 
 def test_a_type_checker_infers_the_type_of_a_call(tmp_path):

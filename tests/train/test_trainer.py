@@ -80,7 +80,7 @@ class Siamese(nn.Module):
         self.fc = nn.Linear(16, 2, rng=np.random.default_rng(0))
 
     def forward(self, left, right):
-        a, b = (self.fc(tc.flatten(x)) for x in (left, right))
+        a, b = (self.fc(tc.flatten(x, 1)) for x in (left, right))
         return a, ((a - b) ** 2).sum(axis=1)
 
 
@@ -209,6 +209,25 @@ def test_the_curve_of_rates_is_drawn():
     np.testing.assert_allclose(axis.lines[0].get_xydata(), [[0.01, 2], [0.1, 1], [1, 3]])
     assert curve.smoothed == pytest.approx([2.0, (0.9 * 2 + 1) / 1.9, (
         0.81 * 2 + 0.9 + 3) / 2.71])
+
+
+def test_a_saved_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+    def run():
+        model = steadied()
+        optimizer = optim.Adam(model.parameters(), 0.01)
+        return Trainer(model, optimizer, schedule=lr_scheduler.StepLR(optimizer, 7),
+                       progress=False)
+
+    first, second = run(), run()
+    first.fit(loader(), 2)
+    path = first.save(tmp_path / "run.npz")
+    second.resume(path)
+    for trainer in (first, second):
+        trainer.fit(loader(), 1)
+    assert first.history["loss"] == second.history["loss"]
+    assert first.history["epoch"] == second.history["epoch"] == [1, 2, 3]
+    np.testing.assert_equal(first.model.state_dict(), second.model.state_dict())
+    assert repr(first.schedule) == repr(second.schedule)
 
 
 def test_evaluation_leaves_mode_and_running_statistics_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from tinygrad_cnn.models import MODELS, build
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import manual_seed
 
-__all__ = ["add_options", "run", "step"]
+__all__ = ["add_options", "image_shape", "made_up", "run", "step"]
+
+_MOST = 1 << 24                     # values of an image; 4096 × 4096 gray pixels
 
 
 def add_options(sub: argparse.ArgumentParser,
@@ -32,7 +35,7 @@ def add_options(sub: argparse.ArgumentParser,
                      help=f"take the batch from {', '.join(data.NAMES)}, or a folder; "
                           "made-up images if not given")
     sub.add_argument("--root", type=Path, help="folder in which a named set is looked for")
-    sub.add_argument("--image-shape", default="28x28x1", metavar="HxWxC",
+    sub.add_argument("--image-shape", type=image_shape, default=(28, 28, 1), metavar="HxWxC",
                      help="of made-up images, default 28x28x1")
     sub.add_argument("--classes", type=int, default=10, help="with made-up images, default 10")
     sub.add_argument("--batch-size", type=int, default=8, help="default 8")
@@ -59,6 +62,8 @@ def add_options(sub: argparse.ArgumentParser,
 
 def run(args: argparse.Namespace) -> int:
     """Draw, save, and say where."""
+    if args.engine is not None and args.out is None:
+        raise SettingError("graph: --engine draws a picture: give its file too, --out graph.svg")
     rng = manual_seed(args.seed)
     if args.batch_size < 2 or args.classes < 1:
         raise SettingError(f"graph: needs a batch of at least 2 and a class, got {args.batch_size} "
@@ -69,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         images, labels = _first(train, test, recipe, args.batch_size)
         classes = len(train.classes)
     else:
-        images, labels, classes = _made_up(args, rng)
+        (images, labels), classes = made_up(args, rng), args.classes
     model = build(args.model, images.shape[1:], classes, rng=rng) if args.model in MODELS \
         else _loaded(args.model)
     if args.weights is not None:
@@ -114,15 +119,26 @@ def _first(train: data.Dataset, test: data.Dataset, recipe: Recipe,
     return images[:count], labels[:count]
 
 
-def _made_up(args: argparse.Namespace,
-             rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+def image_shape(text: str) -> tuple[int, int, int]:
+    """A type of argparse: the sizes of an image."""
     try:
-        h, w, c = (int(n) for n in args.image_shape.lower().replace("×", "x").split("x"))
+        h, w, c = (int(n) for n in text.lower().replace("×", "x").split("x"))
     except ValueError:
-        raise SettingError(f"--image-shape {args.image_shape!r} is not HxWxC, such as 28x28x1"
-                           ) from None
-    images = rng.normal(size=(args.batch_size, h, w, c)).astype(np.float32)
-    return images, rng.integers(0, args.classes, args.batch_size), args.classes
+        raise argparse.ArgumentTypeError(f"{text!r} is not HxWxC, such as 28x28x1") from None
+    if min(h, w, c) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: each size must be at least 1")
+    if h * w * c > _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: an image of more than {_MOST:,} values")
+    return h, w, c
+
+
+def made_up(args: argparse.Namespace, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a batch, drawn at random."""
+    shape = (args.batch_size, *args.image_shape)
+    if math.prod(shape) > 16 * _MOST:
+        raise SettingError(f"--batch-size {args.batch_size}: {math.prod(shape):,} values are more "
+                           f"than the {16 * _MOST:,} of the largest batch that is made up")
+    return rng.normal(size=shape).astype(np.float32), rng.integers(0, args.classes, args.batch_size)
 
 
 def step(model: Module, images: np.ndarray, labels: np.ndarray, stem: Path) -> Iterable[Path]:

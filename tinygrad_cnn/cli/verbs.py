@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -102,8 +106,7 @@ def _profile(args: argparse.Namespace) -> int:
     rng = manual_seed(args.seed)
     model = _own_model(args.model) if ":" in args.model else \
         build(args.model, args.image_shape, args.classes, rng=rng)
-    images = rng.normal(size=(args.batch_size, *args.image_shape)).astype(np.float32)
-    labels = rng.integers(0, args.classes, args.batch_size)
+    images, labels = draw.made_up(args, rng)
     with set_compiled(get_compiled() if args.compiled is None else args.compiled):
         print(f"{args.model}, batch {args.batch_size}, "
               f"{'compiled kernels' if get_compiled() else 'pure NumPy'}: "
@@ -139,16 +142,6 @@ def _data(args: argparse.Namespace) -> int:
         print(f"{train.name}: {len(train):,} + {len(test):,} images of {shape}, "
               f"{len(train.classes)} classes ({test.split})")
     return 0
-
-
-def _image_shape(text: str) -> tuple[int, int, int]:
-    try:
-        h, w, c = (int(n) for n in text.lower().replace("×", "x").split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HxWxC, such as 28x28x1") from None
-    if min(h, w, c) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: each size must be at least 1")
-    return h, w, c
 
 
 def _integer(minimum: int) -> Callable[[str], int]:
@@ -212,13 +205,14 @@ def parser() -> argparse.ArgumentParser:
 
     summary = verb("summary", _summary, "list the layers of a model")
     summary.add_argument("--model", choices=MODELS, default="lenet")
-    summary.add_argument("--image-shape", type=_image_shape, default=(28, 28, 1), metavar="HxWxC")
+    summary.add_argument("--image-shape", type=draw.image_shape, default=(28, 28, 1),
+                         metavar="HxWxC")
     summary.add_argument("--classes", type=_integer(1), default=10)
 
     cost = verb("profile", _profile, "tell where the time of a training step goes, op by op")
     cost.add_argument("--model", default="lenet", metavar="NAME|MODULE:CALLABLE",
                       help=f"{', '.join(MODELS)}, or what makes your model; default lenet")
-    cost.add_argument("--image-shape", type=_image_shape, default=(28, 28, 1), metavar="HxWxC",
+    cost.add_argument("--image-shape", type=draw.image_shape, default=(28, 28, 1), metavar="HxWxC",
                       help="of made-up images, default 28x28x1")
     cost.add_argument("--classes", type=_integer(1), default=10)
     cost.add_argument("--batch-size", type=_integer(1), default=64, help="default 64")
@@ -249,21 +243,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 if a result is below its minimum, or 2 for a call or a file that cannot be used.
+        0, or 1 if a result is below its minimum, or 2 for a call or a file that cannot be used, or
+        130 if it was interrupted, or 141 if nobody reads its output any more.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if words[:1] == ["gradtest"]:
-            from tinygrad_cnn.testing.cli import main as gradtest
-            return gradtest(words[1:])
-        args = parser().parse_args(words)
-        if args.threads is not None:
-            set_num_threads(args.threads)
-        status: int = args.run(args)
-    except TinygradCnnError as error:
-        print(f"tinygrad-cnn: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("tinygrad-cnn: interrupted", file=sys.stderr)
-        return 130
+    with _printable(sys.stdout), _printable(sys.stderr):
+        try:
+            try:
+                return _status(list(sys.argv[1:] if argv is None else argv))
+            finally:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            status, why = 130, "interrupted"
+        except TinygradCnnError as error:
+            status, why = 2, str(error)
+        except MemoryError as error:
+            status, why = 2, f"there is not enough memory: {error}"
+        except OSError as error:
+            status, why = (141, "") if isinstance(error, BrokenPipeError) else (
+                2, f"{error.filename or 'the output cannot be written'}: {error.strerror}")
+            _give_up_output()
+        with contextlib.suppress(OSError):
+            print(*["tinygrad-cnn: " + why] if why else [], end="\n" if why else "",
+                  file=sys.stderr, flush=True)
+        return status
+
+
+def _status(words: list[str]) -> int:
+    if words[:1] == ["gradtest"]:
+        from tinygrad_cnn.testing.cli import main as gradtest
+        return gradtest(words[1:])
+    args = parser().parse_args(words)
+    if args.threads is not None:
+        set_num_threads(args.threads)
+    status: int = args.run(args)
     return status
+
+
+@contextlib.contextmanager
+def _printable(stream: TextIO) -> Iterator[None]:
+    """Let the stream print "?" for what its encoding lacks, as × in ASCII."""
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            stream.reconfigure(errors="strict")
+
+
+def _give_up_output() -> None:
+    """Send the rest of the output nowhere, so that the interpreter's end does not complain."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,7 @@
 
 from tinygrad_cnn.core.apply import (
     apply,
-    apply_with_residuals,
+    as_tensors,
     binary,
     custom_op,
     make_function,
@@ -28,7 +28,8 @@ from tinygrad_cnn.core.tensor import (
 )
 from tinygrad_cnn.core.tensor import _wrap as _wrap
 
-__all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "apply", "apply_with_residuals",
-           "as_array", "as_dtype", "as_setting", "as_tensor", "binary", "custom_op", "grad",
-           "gradients", "is_grad_enabled", "make_function", "refuse_tensors_inside",
-           "shared", "source_of", "standing_for", "tensor", "unary", "writable"]
+__all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "apply",
+           "as_array", "as_dtype", "as_setting", "as_tensor", "as_tensors", "binary",
+           "custom_op", "grad", "gradients", "is_grad_enabled", "make_function",
+           "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
+           "unary", "writable"]

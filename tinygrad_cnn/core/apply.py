@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Node, State, _serial, _state, locked, placeholder
+from tinygrad_cnn.core.graph import EXPOSED, Node, State, _serial, _state, locked, placeholder
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
@@ -29,18 +29,17 @@ from tinygrad_cnn.core.tensor import (
     as_setting,
     held,
     refuse_tensors_inside,
-    shared,
     standing_for,
     with_own_dtype,
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 
-__all__ = ["apply", "apply_with_residuals", "binary", "custom_op", "make_function", "unary"]
+__all__ = ["apply", "as_tensors", "binary", "custom_op", "make_function", "unary"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_PACKAGE = __name__.partition(".")[0]
+_PACKAGE = __name__.partition(".")[0] + "."
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
 _KEEP_BYTES = 4096          # below this, a placeholder for unsaved values costs more than it saves
 _NOTHING: dict[str, Any] = {}
@@ -49,8 +48,11 @@ _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have t
 _HERE = globals()                                       # and those of a + 2.0 these too
 
 
-def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
-    """All inputs as tensors of one dtype, or an error that names the odd one."""
+def as_tensors(op: Any, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    """All inputs as tensors of one dtype, or an error that names the odd one.
+
+    ``op`` is an `Op`, or has its fields of that sense: a function that is composed of ops.
+    """
     inputs = tuple(map(with_own_dtype, inputs))
     _refuse_other_dtypes(op, inputs)
     dtype, stepping = _common_dtype(inputs)
@@ -74,7 +76,7 @@ def _as_tensors(op: Op, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
-def _refuse_other_dtypes(op: Op, inputs: tuple[Any, ...]) -> None:
+def _refuse_other_dtypes(op: Any, inputs: tuple[Any, ...]) -> None:
     """Refuse an array in whose dtype no tensor can be, where no float tensor decides."""
     if any(isinstance(x, Tensor) and x._data.dtype.kind in "fc" for x in inputs):
         return
@@ -114,15 +116,8 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
 
 
-def _outside(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame outside the package."""
-    while frame is not None and \
-            frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
-        frame = frame.f_back
-    return frame
-
-
-def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
+def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
+          **settings: Any) -> Tensor:
     """Check the inputs, run a kernel, and record a node if a gradient will be wanted.
 
     Parameters
@@ -132,6 +127,8 @@ def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
     *inputs : Tensor, array_like or None
         One for each input of the op; optional ones may be missing at the end.  What is no tensor
         takes the dtype of the tensors.
+    by_products : dict, optional
+        What the kernel makes besides goes here, such as the statistics of a batch.
     **settings
         The settings of the op, all of them, in their normalized form.
 
@@ -142,23 +139,15 @@ def apply(op: Op, *inputs: Any, **settings: Any) -> Tensor:
     DTypeError
         If float dtypes differ, or the kernel makes another dtype than its inputs have.
     """
-    return _applied(op, inputs, settings)[0]
-
-
-def apply_with_residuals(op: Op, *inputs: Any, **settings: Any) -> tuple[Tensor, dict[str, Any]]:
-    """`apply`, and the by-products of the kernel, such as the statistics of a batch."""
-    return _applied(op, inputs, settings)
-
-
-def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
-             ) -> tuple[Any, dict[str, Any]]:
     if len(inputs) < len(op.inputs) and not op.variadic:
         inputs += (None,) * (len(op.inputs) - len(inputs))
     state = _state.get()
     if state.plain:
         plain = inputs if _PLAIN.issuperset(map(type, inputs)) else _plain(inputs)
         y, residuals = op.run(*(map(locked, plain) if op.foreign else plain), **settings)
-        return y if type(y) is ndarray else np.asarray(y), residuals
+        if by_products is not None:
+            by_products.update(residuals)
+        return y if type(y) is ndarray else np.asarray(y)       # type: ignore[return-value]
     tensors, arrays, shapes, dtype, tracked = _read(op, inputs)
     if settings and dtype is not None and dtype.kind in "iub":
         _refuse_fractions(op, tensors, settings)
@@ -170,6 +159,12 @@ def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
         judge = infer_shape
         settings = {name: _unwritten(value) for name, value in settings.items()}
     expected = judge(*asked)
+    tracked = tracked and state.recording
+    if tracked or state.observer is not None:
+        for i, x in enumerate(tensors):
+            # What the user may write to, also in another thread, is read once and kept.
+            if x is not None and x._access == EXPOSED:
+                arrays[i] = x._data.copy()
     began = time.perf_counter() if state.observer is not None else 0.0
     try:
         y, residuals = op.run(*(map(locked, arrays) if op.foreign else arrays), **settings)
@@ -181,9 +176,10 @@ def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
         y = np.asarray(y)
     if y.shape != expected:
         raise ShapeError(f"{op.name}: the shape rule says {expected}, the kernel made {y.shape}")
-    for x in tensors:
+    for x, array in zip(tensors, arrays, strict=True):
         # A result that looks at memory which the user can write to gets memory of its own.
-        if x is not None and x._access and held(x) and np.may_share_memory(y, x._data):
+        if x is not None and x._access == EXPOSED and array is x._data \
+                and np.may_share_memory(y, array):
             y = y.copy()
     dtype = settings.get("dtype") or dtype or y.dtype
     if y.dtype != dtype:
@@ -191,10 +187,11 @@ def _applied(op: Op, inputs: tuple[Any, ...], settings: dict[str, Any]
             raise _leaves_the_integers(op, tensors)
         raise DTypeError(f"{op.name}: the kernel made {y.dtype} of {dtype}; allocate with "
                          "dtype=x.dtype")
-    tracked = tracked and state.recording
+    if by_products is not None:
+        by_products.update(residuals)
     if not tracked and state.observer is None:
-        return _wrap(y, False, None), residuals
-    return _record(op, tensors, settings, residuals, y, state, tracked, began), residuals
+        return _wrap(y, False, None)
+    return _record(op, tensors, arrays, settings, residuals, y, state, tracked, began)
 
 
 def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
@@ -205,6 +202,8 @@ def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
     shapes: list[Shape | None] = []
     dtype, tracked = None, False
     for i, x in enumerate(inputs):
+        if isinstance(x, Tensor) and x._access:
+            held(x)                             # may find that it is not, before it is read
         if isinstance(x, Tensor) and (again or (
                 x._data.dtype.kind == "f" if dtype is None else x._data.dtype is dtype)):
             array = x._data
@@ -216,7 +215,7 @@ def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
             arrays.append(None)
             shapes.append(None)
         else:                                   # the ones before it may be of another dtype
-            return _read(op, _as_tensors(op, inputs), again=True)
+            return _read(op, as_tensors(op, inputs), again=True)
     return inputs, arrays, tuple(shapes), dtype, tracked
 
 
@@ -269,20 +268,20 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
                       f"it: {name}.astype(np.float32)")
 
 
-def _record(op: Op, tensors: tuple[Tensor | None, ...], settings: dict[str, Any],
-            residuals: dict[str, Any], y: Array, state: State, tracked: bool, began: float
-            ) -> Tensor:
+def _record(op: Op, tensors: tuple[Tensor | None, ...], arrays: list[Array | None],
+            settings: dict[str, Any], residuals: dict[str, Any], y: Array, state: State,
+            tracked: bool, began: float) -> Tensor:
     """The result as a tensor, with a node if a gradient is wanted; an observer is told of it."""
-    kept: list[Any] = []
-    values: list[Any] = []
+    kept: list[Any] = list(tensors)
     for i, x in enumerate(tensors):
-        x = _placeholder(x) if i in op.unsaved else x
-        kept.append(x)
-        values.append(None if x is None else shared(x) if x._access else x._data)
+        if i in op.unsaved and x is not None and x._data.nbytes >= _KEEP_BYTES:
+            kept[i] = _placeholder(x)
+            if kept[i] is not x:
+                arrays[i] = kept[i]._data
     if op.foreign:
         residuals = {name: _unwritten(v) for name, v in residuals.items()}
-    result = _recorded(op, tuple(kept), tuple(values), y, state, _outside(sys._getframe(3)),
-                       settings, residuals)
+    result = _recorded(op, tuple(kept), tuple(arrays), y, state, sys._getframe(2), settings,
+                       residuals)
     if state.observer is not None:
         assert result.node is not None
         state.observer.forward(result.node, tensors, y, time.perf_counter() - began)
@@ -319,8 +318,10 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         state = _state.get()
         try:
             x, y = a._data, b._data             # which a masked array has as well
-            dtype, writable = x.dtype, a._access or b._access
-            if dtype is not y.dtype or state.observer is not None or x.size >= _LARGE:
+            dtype = x.dtype
+            if (dtype is not y.dtype or state.observer is not None or x.size >= _LARGE
+                    or (a._access | b._access) & EXPOSED):
+                del x, y                        # only the user may hold them
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
         except (AttributeError, ValueError):    # an array, a list, a number; shapes that do not fit
@@ -340,8 +341,6 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
         if unsaved and out.nbytes >= _KEEP_BYTES:
             inputs = tuple(_placeholder(t) if i in unsaved else t for i, t in enumerate(inputs))
             values = (inputs[0]._data, inputs[1]._data)
-        if writable:
-            values = tuple(map(shared, inputs))
         return _recorded(op, inputs, values, out, state, sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
@@ -366,12 +365,12 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
     node.settings = settings
     node.residuals = residuals
     node.out = out if op.saves_out else None
-    node.scope = state.scope
+    node.scope = scope = state.scope
     node.serial = next(_serial)
-    while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE):
+    far = scope or settings is not _NOTHING         # there may be other files of the package
+    while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE or (
+            far and place.get("__name__", "").startswith(_PACKAGE))):
         frame = frame.f_back
-    if state.scope:
-        frame = _outside(frame)
     if frame is None:
         node.code, node.instruction = None, 0
     else:
@@ -393,13 +392,17 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
         state = _state.get()
         if not isinstance(x, Tensor) or x._data.dtype.kind != "f" or state.observer is not None:
             return apply(op, x)
-        out = kernel(x._data)
+        value = x._data
+        if x._access == EXPOSED:
+            del value                           # only the user may hold it
+            return apply(op, x)
+        out = kernel(value)
         if type(out) is not ndarray:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:
             return _wrap(out, False, None)
         kept: Any = _placeholder(x) if unsaved else x
-        return _recorded(op, (kept,), (shared(kept) if x._access else kept._data,), out, state,
+        return _recorded(op, (kept,), (value if kept is x else kept._data,), out, state,
                          sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
@@ -415,6 +418,8 @@ def make_function(op: Op) -> Callable[[F], F]:
     known = frozenset(op.settings)
 
     def function(*inputs: Any, **settings: Any) -> Tensor:
+        if _state.get().plain:                  # called by a rule, which knows what it gives
+            return apply(op, *inputs, **settings)
         if not op.variadic and len(inputs) > len(op.inputs):
             raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
                             f"settings by name, but {len(inputs)} inputs were given")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heappushpop
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from tinygrad_cnn.core.cotangent import (
     prepared,
     retried,
 )
-from tinygrad_cnn.core.graph import changed, key_of, leading_to
+from tinygrad_cnn.core.graph import Node, changed, key_of, leading_to
 
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
@@ -52,13 +52,15 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
     known = ndarray if wrap is None else None           # tensors are always looked at
     done: dict[Any, Any] = {}
     found: dict[Any, Any] = {out.node: ct}
-    heap = [(-out.node.serial, out.node)]
+    heap: list[tuple[int, Node]] = []
+    entry: tuple[int, Node] | None = (-out.node.serial, out.node)       # often the only one
     # Derivatives may be infinite where nothing is asked of them, so NumPy's warnings are off.
     with (changed(recording=wrap is not None, plain=wrap is None) as state,
           np.errstate(all="ignore")):
         observer = state.observer
-        while heap:
-            node = heappop(heap)[1]
+        while entry or heap:
+            node = (heappushpop(heap, entry) if entry else heappop(heap))[1]
+            entry = None
             ct = found.pop(node)
             inputs = node.inputs
             if inputs is None:
@@ -99,7 +101,9 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
                 if before is None:
                     found[key] = part
                     if below is not None:
-                        heappush(heap, (-below.serial, below))
+                        if entry:
+                            heappush(heap, entry)
+                        entry = (-below.serial, below)
                 elif before.ndim and before.size < LARGE:
                     found[key] = before + part
                 else:

@@ -62,6 +62,7 @@ def prepared(node: Node, ct: Any, rules: Any, wrap: Callable[..., Any] | None) -
         rules = _called_once(op)
     if wrap is not None:
         refuse_changed(node)
+        _refuse_residuals(node)
         out = placeholder(ct.shape, ct.dtype) if node.out is None else node.out
         args: Any = (ct, wrap(out, True, node), *inputs)
         rules = [(i, partial(handed, rule)) for i, rule in rules]
@@ -70,6 +71,20 @@ def prepared(node: Node, ct: Any, rules: Any, wrap: Callable[..., Any] | None) -
         if op.foreign:
             args = tuple(map(locked, args))
     return rules, args, {**node.settings, **node.residuals}
+
+
+def _refuse_residuals(node: Node) -> None:
+    """Refuse to record a rule that would take for a constant what depends on the inputs."""
+    if not node.op.constant_residuals:
+        for name, value in node.residuals.items():
+            dtype = getattr(value, "dtype", None)
+            if not (value is None or isinstance(value, (int, str))
+                    or (dtype is not None and dtype.kind in "iub")):
+                raise GradientError(
+                    f"{node.op.name}: a recorded backward pass (create_graph=True) would take the "
+                    f"residual {name!r} ({dtype or type(value).__name__}) for a constant; compute "
+                    "it in the rule, from the inputs or the result; or declare "
+                    "constant_residuals=True, if its derivative is 0 wherever it exists")
 
 
 def _called_once(op: Op) -> list[tuple[int, Callable[..., Any]]]:

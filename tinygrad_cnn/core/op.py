@@ -180,6 +180,10 @@ class Op:
         Whether a cotangent may be summed to its input's shape, by the engine.
     residuals : tuple of str
         By-products that every kernel hands to the rules.
+    constant_residuals : bool
+        Whether a recorded pass may take floats among them for constants: their derivative is 0
+        wherever it exists, or the rules pass them on as settings to ops that know where they come
+        from.  Otherwise the pass is refused.  Integers and booleans are constants anyway.
     choose : callable, optional
         ``(*arrays, **settings)`` -> names of kernels to try first.
     family : str
@@ -216,6 +220,7 @@ class Op:
     spoils: bool = False
     broadcasts: bool = False
     residuals: tuple[str, ...] = ()
+    constant_residuals: bool = False
     choose: Callable[..., tuple[str, ...]] | None = None
     family: str = "elementwise"
     flops: Callable[..., int] | None = None
@@ -344,12 +349,17 @@ class Op:
         try:
             if self._only is not None:
                 result = self._only(*arrays, **settings)
+                if type(result) is np.ndarray and not self.residuals:
+                    return result, {}
                 if result is not NotImplemented:
                     return self._split(result)
-            forced = tuple(k for k in _forced.get() if k in self.kernels)
             chosen = self.choose(*arrays, **settings) if self.choose else ()
-            for name in dict.fromkeys((*forced, *chosen, *self.kernels)):
+            for name in dict.fromkeys((*_forced.get(), *chosen, *self.kernels)):
+                if name not in self.kernels:
+                    continue
                 result = self.kernels[name](*arrays, **settings)
+                if type(result) is np.ndarray and not self.residuals:
+                    return result, {}
                 if result is not NotImplemented:
                     return self._split(result)
         except KernelFailed:                    # it is not asked again

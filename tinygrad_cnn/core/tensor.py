@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array as buffer
 from collections import UserList, deque
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from sys import getrefcount
 from typing import Any, NoReturn, TypeAlias
 from weakref import ref
@@ -150,9 +151,11 @@ class Tensor:
         """The values, to read or to write in place."""
         if self._access == READ_ONLY:
             return self.numpy()
-        array = writable(self)
-        self._access = EXPOSED
-        return array
+        # Said before it is done: an op in another thread then copies the array, or is seen here.
+        before, self._access = self._access, EXPOSED
+        if before == SHARED and not (_alone(self) and self._data.flags.writeable):
+            self._data = self._data.copy()
+        return self._data
 
     @data.setter
     def data(self, values: Any) -> None:
@@ -577,6 +580,12 @@ class Tensor:
     tolist: ArrayMethod
 
 
+# Of all that programs ask, this is asked the most: an answer without a Python call.
+for _name in ("shape", "dtype", "ndim", "size"):
+    setattr(Tensor, _name, property(attrgetter(f"_data.{_name}"),
+                                    doc=getattr(Tensor, _name).__doc__))
+
+
 class Parameter(Tensor):
     """A leaf that is trained: ``requires_grad`` is True, and modules collect it.
 
@@ -683,6 +692,8 @@ def held(x: Tensor) -> bool:
     """Whether the user holds the array of ``x``, or a view of it, and may still write to it."""
     if x._access == EXPOSED and _alone(x):
         x._access = SHARED
+        if not _alone(x):                       # another thread has asked for it meanwhile
+            x._access = EXPOSED
     return x._access == EXPOSED
 
 

@@ -24,7 +24,7 @@ from tinygrad_cnn.data.formats import (
     load_idx,
     load_image_folder,
 )
-from tinygrad_cnn.data.safe_io import PUBLISHED
+from tinygrad_cnn.data.safe_io import PUBLISHED, reads_files
 from tinygrad_cnn.errors import DataError, SettingError
 
 __all__ = ["NAMES", "find", "load"]
@@ -53,6 +53,7 @@ _WAYS = {
 }
 
 
+@reads_files
 def find(name: str, *, root: str | Path | None = None) -> Path:
     """Look for a published data set on this machine; never downloads.
 
@@ -85,6 +86,7 @@ def find(name: str, *, root: str | Path | None = None) -> Path:
                     f"  or say where it is: root=…, or the environment variable {_VARIABLE}")
 
 
+@reads_files
 def load(name_or_path: str | Path, *, root: str | Path | None = None,
          size: tuple[int, int] | None = None, mode: str = "RGB") -> Splits:
     """Read a data set: ``train, test = load("digits")``.

@@ -47,6 +47,7 @@ from tinygrad_cnn.data.safe_io import (
     open_gzip,
     read_batch,
     read_whole,
+    reads_files,
     tar_members,
 )
 from tinygrad_cnn.errors import DataError, missing_extra
@@ -171,6 +172,7 @@ def idx_file(folder: Path, stem: str) -> Path | None:
     return None
 
 
+@reads_files
 def load_idx(folder: str | Path, *, name: str | None = None,
              digests: Mapping[str, str] | None = None) -> Splits:
     """Read the four IDX files of a folder: training and test, images and labels.
@@ -318,6 +320,7 @@ def _labels(labels: NDArray[np.uint8], path: str) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
+@reads_files
 def load_cifar10(path: str | Path, *, digests: Mapping[str, str] | None = None) -> Splits:
     """Read CIFAR-10 from a folder or from the archive as its authors publish it.
 
@@ -385,6 +388,7 @@ def is_image_folder(path: Path) -> bool:
                for sub in _subfolders(path))
 
 
+@reads_files
 def load_image_folder(root: str | Path, *, size: tuple[int, int] | None = None,
                       mode: str = "RGB") -> Splits:
     """Read pictures whose folder names their class.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -23,16 +24,19 @@ import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import DataError
-from tinygrad_cnn.files import open_file
+from tinygrad_cnn.files import open_file, shown, words
 
 __all__ = ["CLASSES", "GZIP_MAGIC", "PUBLISHED", "check_digest", "describe", "open_gzip",
-           "read_batch", "read_whole", "tar_members"]
+           "read_batch", "read_whole", "reads_files", "tar_members"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -59,13 +63,27 @@ def describe(head: bytes) -> str:
         return "an HTML page"
     if text.startswith((b"<?xml", b"<error", b"<")):
         return "an XML or HTML document"
-    for start, words in _KNOWN_STARTS:
+    for start, kind in _KNOWN_STARTS:
         if head.startswith(start):
-            return words
+            return kind
     sample = head[:24]
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in sample):
         return f"text that begins {sample.decode('ascii')!r}"
     return "bytes " + head[:8].hex(" ")
+
+
+def reads_files(function: Callable[P, T]) -> Callable[P, T]:
+    """A reader whose errors of the operating system, and of impossible paths, are a DataError."""
+    @functools.wraps(function)
+    def read(*args: P.args, **settings: P.kwargs) -> T:
+        try:
+            return function(*args, **settings)
+        except DataError:
+            raise
+        except (OSError, UnicodeError, RuntimeError) as failed:     # RuntimeError: of "~nobody"
+            path = getattr(failed, "filename", None) or [*args, *settings.values()][0]
+            raise DataError(f"{shown(str(path))}: cannot be read: {words(failed)}") from failed
+    return read
 
 
 def read_whole(path: Path, *, limit: int) -> bytes:

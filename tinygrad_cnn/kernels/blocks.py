@@ -58,8 +58,9 @@ class borrowed:  # noqa: N801 - used as a function in a with statement
         if memory is None or len(memory) < need:
             memory = aligned(max(need, _LEAST), np.uint8)
         self._memory = memory
-        self._arrays: list[Array] = [np.ndarray(tuple(shape), kind, memory.data, start)
-                                     for shape, start in zip(several, starts, strict=True)]
+        self._arrays: list[Array] = []
+        for shape, start in zip(several, starts, strict=True):
+            self._arrays.append(np.ndarray(tuple(shape), kind, memory.data, start))
 
     def __enter__(self) -> list[Array]:
         return self._arrays

@@ -89,7 +89,7 @@ class set_compiled:  # noqa: N801 - a function that can also be used in a with s
 
 def module(name: str, dtype: np.dtype[Any]) -> Any:
     """A file of compiled passes if they are chosen and serve the dtype, else None."""
-    return _module(name) if dtype in _DTYPES and get_compiled() else None
+    return _module(name) if dtype in _DTYPES and _Setting.on is not False else None
 
 
 def _module(name: str) -> ModuleType | None:

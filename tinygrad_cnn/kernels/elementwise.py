@@ -19,9 +19,10 @@ from tinygrad_cnn.kernels.blocks import long_lines
 from tinygrad_cnn.kernels.memory import empty
 from tinygrad_cnn.kernels.threads import parallel, spread
 
-__all__ = ["LARGE", "add", "clip", "div", "elu", "gelu", "gelu_slope", "keep", "leaky_relu", "mul",
+__all__ = ["LARGE", "add", "clip", "div", "elu", "erf", "gelu", "gelu_slope", "gelu_tanh",
+           "gelu_tanh_slope", "keep", "leaky_relu", "mish", "mish_slope", "mul",
            "power", "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu",
-           "silu_slope", "softplus", "sub", "where"]
+           "silu_slope", "softplus", "softsign", "sub", "where"]
 
 Array = NDArray[Any]
 
@@ -174,7 +175,7 @@ def elu(x: Array, *, alpha: float) -> Array:
 
 # ---- the logistic family, through exp(−|x|), which keeps the digits of a tail
 
-_FLAT = 40.0                        # from here on gelu(x) is x, or 0
+_FLAT = 40.0                        # from here on gelu(x) is x, or 0, in both forms
 _NOTHING = 1e3                      # exp(−x) is 0 from here on, in float64 too
 _TAIL = {4: 87.0, 8: 600.0}         # by item size: from here on exp(−x) comes near to subnormals
 _K, _K_REST = 1.5957691216057308, -9.96930880911092e-17                 # 2 √(2/π)
@@ -270,7 +271,7 @@ def silu_slope(x: Array) -> Array:
 
 
 @_in_blocks
-def gelu(x: Array) -> Array:
+def gelu_tanh(x: Array) -> Array:
     """x · sigmoid(v), v = 2 √(2/π) (x + 0.044715 x³); the same as x/2 · (1 + tanh(v / 2)).
 
     exp(−|v|) has as many digits less than v as v has in front of the point, so v is worked out in
@@ -287,8 +288,8 @@ def gelu(x: Array) -> Array:
 
 
 @_in_blocks
-def gelu_slope(x: Array) -> Array:
-    """σ(v) + x σ(v) σ(−v) v′, the derivative of gelu."""
+def gelu_tanh_slope(x: Array) -> Array:
+    """σ(v) + x σ(v) σ(−v) v′, the derivative of gelu_tanh."""
     if x.dtype.kind == "c":
         v = x * (_K + _KA * (x * x))
         return np.asarray(sigmoid(v) * (1 + x * sigmoid(-v) * (_K + 3 * _KA * (x * x))))
@@ -377,3 +378,123 @@ def _halves(a: Array) -> tuple[Array, Array]:
     scaled = a * 134217729.0                                # 2²⁷ + 1
     upper = scaled - (scaled - a)
     return upper, a - upper
+
+
+def softsign(x: Array) -> Array:
+    """x / (1 + |x|), which is ±1 at ±∞."""
+    y = 1 + np.abs(x)
+    return np.asarray(np.where(np.isinf(y), np.sign(x), x / np.where(np.isinf(y), 1, y)), x.dtype)
+
+
+def _mish_parts(x: Array) -> tuple[Array, Array, Array]:
+    """x within ±1e3, tanh(softplus(x)) and its derivative, in float64, through exp(−|x|)."""
+    if x.dtype.kind == "c":
+        raise TypeError("mish has no complex form")
+    near = np.clip(x, -_NOTHING, _NOTHING).astype(np.float64)
+    above, e = near > 0, np.exp(-np.abs(near))
+    below = np.where(above, (1 + e) ** 2 + e * e, (1 + e) ** 2 + 1)
+    value = np.where(above, 1 + 2 * e, e * (e + 2)) / below
+    return near, value, 4 * np.where(above, e * e, e) * (1 + e) / (below * below)
+
+
+@_in_blocks
+def mish(x: Array) -> Array:
+    """x · tanh(softplus(x))."""
+    _, value, _ = _mish_parts(x)
+    return np.asarray(np.maximum(x, -_NOTHING) * value, x.dtype)
+
+
+@_in_blocks
+def mish_slope(x: Array) -> Array:
+    """The derivative of mish."""
+    near, value, slope = _mish_parts(x)
+    return np.asarray(value + near * slope, x.dtype)
+
+
+# ---- the Gaussian family, through erfcx(z) = exp(z²) erfc(z), which keeps the digits of a tail
+
+# log(erfcx(z) / t) with t = 2 / (2 + z) is smooth in t: its Chebyshev series of degree 28 and 11,
+# worked out with 60 digits, as polynomials in 2 t − 1; they are exact to 2 ulp of float64 and to
+# 1e-8, which is all of float32.
+_ERFCX = {8: (
+    -0.6717940840566923, 0.6726432239776567, 0.04734330684190441, -0.0468956102311753,
+    -0.00987268936638871, 0.008824938557060591, 0.001758933557767052, -0.00234581250048239,
+    -0.0001462468629510846, 0.0006736787955767686, -9.373503458657679e-05, -0.00017430294718882093,
+    7.140103183032207e-05, 3.174517972098971e-05, -3.0187946824822888e-05, 1.3772663673280304e-07,
+    8.56277606541374e-06, -2.9479867043292697e-06, -1.2725754599507078e-06, 1.2500272088729108e-06,
+    -1.6817871990021388e-07, -2.4958266160108534e-07, 1.5307783547043712e-07,
+    1.4443826255000341e-09, -3.902730840585988e-08, 1.1172560777959965e-08, 4.0145835792903665e-09,
+    -1.8902689533303106e-09, 6.622772591938553e-12), 4: (
+    -0.6717940916807759, 0.672643154774543, 0.047343887612987114, -0.04689364055996262,
+    -0.009880019324020219, 0.008808825369385997, 0.0017940662497394027, -0.0022887652385930124,
+    -0.00022791096599906547, 0.0005737663720050536, 8.00073816169841e-06, -8.728381021688712e-05)}
+# erf(x) / x − 1 for |x| < 0.84375 as a fraction in x², from FreeBSD's msun (s_erf.c).
+_ERF_ABOVE = (1.28379167095512558561e-01, -3.25042107247001499370e-01, -2.84817495755985104766e-02,
+              -5.77027029648944159157e-03, -2.37630166566501626084e-05)
+_ERF_BELOW = (1.0, 3.97917223959155352819e-01, 6.50222499887672944485e-02,
+              5.08130628187576562776e-03, 1.32494738004321644526e-04, -3.96022827877536812320e-06)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    y = np.full_like(x, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        y *= x
+        y += c
+    return y
+
+
+def _erfcx(z: Array, itemsize: int) -> Array:
+    """exp(z²) erfc(z) for z of at least 0, in float64, with the digits of that item size."""
+    t = 2 / (2 + z)
+    y = _polynomial(_ERFCX[itemsize], 2 * t - 1)
+    np.exp(y, out=y)
+    y *= t
+    return y
+
+
+def _gauss(x: Array, itemsize: int) -> Array:
+    """exp(−x²/2) in float64; the square of a float64 in two parts, that of a float32 is exact."""
+    if itemsize == 4:
+        return np.asarray(np.exp(-0.5 * x * x))
+    upper = _halves(x)[0]
+    return np.asarray(np.exp(-0.5 * upper * upper) * np.exp(-0.5 * (x - upper) * (x + upper)))
+
+
+def _normal(x: Array) -> tuple[Array, Array, Array]:
+    """x within ±40 in float64, exp(−x²/2), and Φ(x), of the standard normal distribution."""
+    if x.dtype.kind == "c":
+        raise TypeError("the Gaussian family has no complex form")
+    near = np.clip(x, -_FLAT, _FLAT).astype(np.float64)
+    decay = _gauss(near, x.itemsize)
+    phi = _erfcx(np.abs(near) * math.sqrt(0.5), x.itemsize)
+    phi *= decay
+    phi *= 0.5
+    return near, decay, np.where(near > 0, 1 - phi, phi)
+
+
+@_in_blocks
+def gelu(x: Array) -> Array:
+    """x · Φ(x)."""
+    near, _, phi = _normal(x)
+    near = np.maximum(x, -_FLAT)                        # 0 · ∞ is no number
+    return np.asarray(near * phi, x.dtype)
+
+
+@_in_blocks
+def gelu_slope(x: Array) -> Array:
+    """Φ(x) + x φ(x), the derivative of gelu."""
+    near, decay, phi = _normal(x)
+    return np.asarray(phi + near * decay * (1 / math.sqrt(2 * math.pi)), x.dtype)
+
+
+@_in_blocks
+def erf(x: Array) -> Array:
+    """2/√π ∫ exp(−t²) dt from 0 to x."""
+    if x.dtype.kind == "c":
+        raise TypeError("erf has no complex form")
+    near = np.clip(x, -_FLAT, _FLAT).astype(np.float64)
+    square = near * near
+    small = np.minimum(square, 1.0)
+    inside = near * (1 + _polynomial(_ERF_ABOVE, small) / _polynomial(_ERF_BELOW, small))
+    outside = np.copysign(1 - np.exp(-square) * _erfcx(np.abs(near), 8), near)
+    return np.asarray(np.where(square < 0.7, inside, outside), x.dtype)

@@ -40,7 +40,7 @@ def aligned(size: int, dtype: DTypeLike) -> Array:
     """Fresh memory that begins with a cache line."""
     kind = np.dtype(dtype)
     raw = np.empty(size * kind.itemsize + _ALIGN, np.uint8)
-    start = -raw.ctypes.data % _ALIGN
+    start = -raw.__array_interface__["data"][0] % _ALIGN    # as raw.ctypes.data, and quicker
     return raw[start:start + size * kind.itemsize].view(kind)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
                         image, best, place_, kernel_size, stride):
                     _careful_max(x[part], best, place_, taps, kernel_size)
 
-    parallel(len(cut), work)
+    parallel(len(cut), work, products=False)
     return y, {"argmax_indices": argmax_indices}
 
 
@@ -189,7 +190,8 @@ def scatter_max(y: Array, *, argmax_indices: Array, image_size: Pair, kernel_siz
 def _images(out: tuple[int, ...]) -> list[slice]:
     """Images of a batch in groups whose results make up a block."""
     n, oh, ow, c = out
-    return [images for images, _, _ in blocks(n, 1, oh * ow * c, _BUDGET, get_num_threads())]
+    cut = blocks(n, 1, oh * ow * c, _BUDGET, get_num_threads())
+    return list(map(itemgetter(0), cut))
 
 
 def unfold(x: Array, *, kernel_size: Pair, stride: Pair, padding: Sides, fill: float) -> Array:

@@ -29,9 +29,11 @@ def matmul(a: Array, b: Array) -> Array:
         return np.asarray(np.matmul(a, b))
     out = empty((a.shape[0], b.shape[1]), np.result_type(a, b))
     if len(a) >= b.shape[1]:
-        parallel(len(a), lambda low, high: np.matmul(a[low:high], b, out=out[low:high]))
+        parallel(len(a), lambda low, high: np.matmul(a[low:high], b, out=out[low:high]),
+                 products=False)                # whose thread holds BLAS already
     else:
-        parallel(b.shape[1], lambda low, high: np.matmul(a, b[:, low:high], out=out[:, low:high]))
+        parallel(b.shape[1], lambda low, high: np.matmul(a, b[:, low:high], out=out[:, low:high]),
+                 products=False)
     return out
 
 
@@ -45,7 +47,7 @@ def add_rows(x: Array) -> Array:
     def work(low: int, high: int) -> Array:
         return np.asarray(np.ones(high - low, x.dtype) @ x[low:high])
 
-    parts = parallel(len(x), work, least=max(1, _ROWS // max(1, x.shape[1])))
+    parts = parallel(len(x), work, least=max(1, _ROWS // max(1, x.shape[1])), products=False)
     total: Array = parts[0]
     for part in parts[1:]:
         total += part

@@ -41,8 +41,11 @@ def sum_to(x: Array, *, shape: Shape) -> Array:
     if x.shape == shape:
         return x
     lead = x.ndim - len(shape)
-    axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 != x.shape[lead + i]))
-    return sum(x, axis=axes, keepdims=True).reshape(shape)
+    axes = list(range(lead))
+    for i, n in enumerate(shape, lead):
+        if n == 1 != x.shape[i]:
+            axes.append(i)
+    return sum(x, axis=tuple(axes), keepdims=True).reshape(shape)
 
 
 def mean(x: Array, *, axis: Axes, keepdims: bool) -> Array:

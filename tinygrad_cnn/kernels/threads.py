@@ -153,7 +153,10 @@ class _Blas:
             self.regions.add(region)
             if first:
                 if self._before is None:        # else an interrupt has kept it from being set back
-                    self._before = [get() for get, _ in self._libraries]
+                    before = []
+                    for get, _ in self._libraries:
+                        before.append(get())
+                    self._before = before
                 for _, put in self._libraries:
                     put(1)
 
@@ -185,7 +188,7 @@ def one_blas_thread(function: Callable[..., T]) -> Callable[..., T]:
     """
     @wraps(function)
     def held(*args: Any, **settings: Any) -> T:
-        blas, region = _Shared.blas(), object()
+        blas, region = _Shared.limit or _Shared.blas(), object()
         try:
             blas.hold(region)
             return function(*args, **settings)
@@ -404,10 +407,8 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
     ...     parallel(10, lambda low, high: high - low)
     [10]
     """
-    return (_held if products else _parallel)(count, work, least)
-
-
-def _parallel(count: int, work: Callable[[int, int], Any], least: int) -> list[Any]:
+    if products:
+        return _held(count, work, least=least, products=False)
     parts = max(1, min(_Setting.count, count // least))
     if parts == 1:
         return [work(0, count)]
@@ -416,7 +417,7 @@ def _parallel(count: int, work: Callable[[int, int], Any], least: int) -> list[A
                           for low, high in zip(cuts, cuts[1:], strict=False)])
 
 
-_held = one_blas_thread(_parallel)
+_held = one_blas_thread(parallel)
 
 
 def spread(function: Callable[..., Any], out: NDArray[Any], *arrays: NDArray[Any]) -> NDArray[Any]:

@@ -1,83 +1,66 @@
-"""Activations as layers; each is the op of the same name, applied to every entry."""
+"""Activations as layers; each is the op of the same name, whose docstring it has, and its settings.
+
+A layer is a line; settings stand in PyTorch's order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+import numpy as np
 
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
-from tinygrad_cnn.nn.module import Layer
+from tinygrad_cnn.nn.lazy import LazyModule
+from tinygrad_cnn.nn.module import Array, OpLayer
 from tinygrad_cnn.settings import setting
+from tinygrad_cnn.shapes import Shape
 
-__all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax",
-           "Softplus", "Tanh"]
+__all__ = ["CELU", "ELU", "GELU", "GLU", "SELU", "Hardsigmoid", "Hardswish", "Hardtanh",
+           "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "PReLU", "ReLU", "ReLU6", "SiLU",
+           "Sigmoid", "Softmax", "Softmin", "Softplus", "Softsign", "Tanh"]
 
 
-class _Activation(Layer):
-    """An op of one input, called with the settings of the layer."""
-
-    op: ClassVar[Callable[..., Tensor]]
-
+class _Activation(OpLayer):
     def forward(self, x: TensorLike) -> Tensor:
-        """The op of ``x``, in the shape of ``x``."""
         return type(self).op(x, **self._settings())
 
 
-class ReLU(_Activation):
-    """max(x, 0).
-
-    >>> ReLU()([-1.0, 2.0]).data
-    array([0., 2.], dtype=float32)
-    """
-
-    op = ops.relu
+class ReLU(_Activation): op = ops.relu
+class SiLU(_Activation): op = ops.silu
+class Sigmoid(_Activation): op = ops.sigmoid
+class Tanh(_Activation): op = ops.tanh
+class ReLU6(_Activation): op = ops.relu6
+class SELU(_Activation): op = ops.selu
+class Mish(_Activation): op = ops.mish
+class Hardswish(_Activation): op = ops.hard_swish
+class Hardsigmoid(_Activation): op = ops.hard_sigmoid
+class Softsign(_Activation): op = ops.softsign
+class LogSigmoid(_Activation): op = ops.log_sigmoid
 
 
 class LeakyReLU(_Activation):
-    """x above zero, negative_slope · x elsewhere.
-
-    >>> LeakyReLU(0.5)([-1.0, 2.0]).data
-    array([-0.5,  2. ], dtype=float32)
-    """
-
     op = ops.leaky_relu
     negative_slope: float = setting(checks.number, default=0.01)
 
 
 class ELU(_Activation):
-    """x above zero, alpha · (exp(x) − 1) elsewhere, which is −alpha far below zero.
-
-    >>> ELU()([-1000.0, 2.0]).data
-    array([-1.,  2.], dtype=float32)
-    """
-
     op = ops.elu
     alpha: float = setting(checks.number, default=1.0)
 
 
+class CELU(_Activation):
+    op = ops.celu
+    alpha: float = setting(checks.number, default=1.0)
+
+
+class Hardtanh(_Activation):
+    op = ops.hard_tanh
+    min_val: float = setting(checks.number, default=-1.0)
+    max_val: float = setting(checks.number, default=1.0)
+
+
 class GELU(_Activation):
-    """x · Φ(x) in its tanh form, the only one there is; see `tinygrad_cnn.gelu`.
-
-    >>> GELU()([0.0, 10.0]).data
-    array([ 0., 10.], dtype=float32)
-    """
-
     op = ops.gelu
-    approximate: str = setting(checks.choice, default="tanh", options=("tanh",))
-
-    def _settings(self) -> dict[str, Any]:
-        return {}
-
-
-class SiLU(_Activation):
-    """x · sigmoid(x).
-
-    >>> SiLU()([0.0, 100.0]).data
-    array([  0., 100.], dtype=float32)
-    """
-
-    op = ops.silu
+    approximate: str = setting(checks.choice, default="none", options=("none", "tanh"))
 
 
 class Softplus(_Activation):
@@ -92,30 +75,9 @@ class Softplus(_Activation):
     beta: float = setting(checks.number, default=1.0, above=0)
 
     def forward(self, x: TensorLike) -> Tensor:
-        """Entry by entry."""
         if self.beta == 1.0:
             return ops.softplus(x)
         return ops.div(ops.softplus(ops.mul(x, self.beta)), self.beta)
-
-
-class Tanh(_Activation):
-    """The hyperbolic tangent.
-
-    >>> Tanh()([0.0, 100.0]).data
-    array([0., 1.], dtype=float32)
-    """
-
-    op = ops.tanh
-
-
-class Sigmoid(_Activation):
-    """1 / (1 + exp(−x)).
-
-    >>> Sigmoid()([-1000.0, 0.0]).data
-    array([0. , 0.5], dtype=float32)
-    """
-
-    op = ops.sigmoid
 
 
 class Softmax(_Activation):
@@ -131,11 +93,39 @@ class Softmax(_Activation):
     axis: int = setting(checks.integer, default=-1)
 
 
-class LogSoftmax(Softmax):
-    """x − log Σ exp(x) along an axis: the logarithm of `Softmax`, for `NLLLoss`.
+class LogSoftmax(_Activation):
+    op = ops.log_softmax
+    axis: int = setting(checks.integer, default=-1)
 
-    >>> LogSoftmax()([[0.0, 1000.0]]).data
-    array([[-1000.,     0.]], dtype=float32)
+
+class Softmin(_Activation):
+    op = ops.softmin
+    axis: int = setting(checks.integer, default=-1)
+
+
+class GLU(_Activation):
+    op = ops.glu
+    axis: int = setting(checks.integer, default=-1)
+
+
+class PReLU(LazyModule):
+    """x above zero, w · x elsewhere, with a slope w that is learned: `tinygrad_cnn.prelu`.
+
+    ``num_parameters`` is 1 or the number of channels, ``init`` the first value of the slopes.
+
+    >>> PReLU()(Tensor([-2.0, 2.0])).data
+    array([-0.5,  2. ], dtype=float32)
     """
 
-    op = ops.log_softmax
+    num_parameters: int = setting(checks.integer, default=1, minimum=1)
+    init: float = setting(checks.number, default=0.25)
+
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+        return {"weight": (size,)}
+
+    def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
+                       ) -> dict[str, Array]:
+        return {"weight": np.full(shapes["weight"], self.init, self.dtype)}
+
+    def forward(self, x: TensorLike) -> Tensor:
+        return ops.prelu(self._input(x), self.weight)

@@ -64,13 +64,11 @@ class _Convolution(_Declared, LazyModule):
         return self._grouped(size), self.out_channels
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
-        """The filters, and O if there is a bias."""
         shapes: dict[str, Shape] = {"weight": (*self._window(), *self._filter_channels(size))}
         return shapes | ({"bias": (self.out_channels,)} if self.has_bias else {})
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
                        ) -> dict[str, Array]:
-        """He's normal filters and a bias of zeros."""
         assert self.in_channels is not None
         std = math.sqrt(2 / self._fan_in(self.in_channels))
         weight = init.normal(shapes["weight"], std=std, rng=rng, dtype=self.dtype)

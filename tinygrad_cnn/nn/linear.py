@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
@@ -17,7 +18,7 @@ from tinygrad_cnn.nn.module import Array, Layer, Module
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
 
-__all__ = ["Flatten", "Identity", "Lambda", "Linear", "Unflatten"]
+__all__ = ["Embedding", "Flatten", "Identity", "Lambda", "Linear", "Unflatten"]
 
 
 class Linear(LazyModule):
@@ -73,13 +74,11 @@ class Linear(LazyModule):
     rng: np.random.Generator | None = setting(generator, default=None, kw_only=True, shown="never")
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
-        """I O, and O if there is a bias."""
         shapes: dict[str, Shape] = {"weight": (size, self.out_features)}
         return shapes | ({"bias": (self.out_features,)} if self.has_bias else {})
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
                        ) -> dict[str, Array]:
-        """Small uniform weights, and a bias of zeros."""
         bound = 1 / math.sqrt(shapes["weight"][0])
         weight = init.uniform(shapes["weight"], low=-bound, high=bound, rng=rng, dtype=self.dtype)
         return super().initial_values(shapes, rng) | {"weight": weight}
@@ -104,6 +103,31 @@ class Linear(LazyModule):
         return ShapeError(f"Linear: x has {shape[-1]} features but the layer takes "
                           f"{self.in_features}\n  x ({'N ' + '... ' * (len(shape) > 2)}I) = {shape}"
                           f"\n  cure: {cure}")
+
+
+class Embedding(LazyModule):
+    """A learned row for each index: `tinygrad_cnn.embedding`.
+
+    The rows are standard normal at first; ``rng`` and ``dtype`` as in `Linear`.
+
+    >>> Embedding(10, 3)([[1, 2, 4], [4, 3, 2]]).shape
+    (2, 3, 3)
+    """
+
+    num_embeddings: int = setting(checks.integer, minimum=1)
+    embedding_dim: int = setting(checks.integer, minimum=1)
+    rng: np.random.Generator | None = setting(generator, default=None, kw_only=True, shown="never")
+
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+        return {"weight": (size, self.embedding_dim)}
+
+    def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
+                       ) -> dict[str, Array]:
+        return {"weight": init.normal(shapes["weight"], rng=rng, dtype=self.dtype)}
+
+    def forward(self, indices: ArrayLike) -> Tensor:
+        """Integers (...) -> (..., embedding_dim)."""
+        return ops.embedding(indices, self.weight)
 
 
 class Flatten(Layer):
@@ -174,5 +198,4 @@ class Lambda(Layer):
         return vars(self)["function"](*inputs)
 
     def extra_repr(self) -> str:
-        """The name of the function."""
         return getattr(self.function, "__name__", repr(self.function))

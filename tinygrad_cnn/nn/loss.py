@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike, as_setting
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Array, Layer
+from tinygrad_cnn.nn.module import Array, OpLayer
 from tinygrad_cnn.ops.loss import REDUCTIONS
 from tinygrad_cnn.settings import setting
 
@@ -21,14 +21,12 @@ def _weights(owner: str, name: str, value: Any) -> Array:
     return np.array(as_setting(value, owner, name))
 
 
-class _Loss(Layer):
+class _Loss(OpLayer):
     """An op of a prediction and a target, and how its terms become one number."""
 
-    op: ClassVar[Callable[..., Tensor]]
     reduction: str = setting(checks.choice, default="mean", kw_only=True, options=REDUCTIONS)
 
     def forward(self, prediction: TensorLike, target: TensorLike) -> Tensor:
-        """The loss: () unless the reduction is "none"."""
         return type(self).op(prediction, target, **self._settings())
 
 
@@ -60,38 +58,12 @@ class CrossEntropyLoss(_Loss):
 
 
 class NLLLoss(_Loss):
-    """The negative log-likelihood of log-probabilities; see `tinygrad_cnn.nll_loss`.
-
-    The settings ``weight`` and ``reduction`` are those of `CrossEntropyLoss`.
-
-    >>> NLLLoss()(Tensor([[-0.5, -2.0]]), np.array([0])).item()
-    0.5
-    """
-
     op = ops.nll_loss
     weight: TensorLike | None = setting(_weights, default=None)
 
 
-class MSELoss(_Loss):
-    """The mean of (prediction − target)²; see `tinygrad_cnn.mse_loss`.
-
-    >>> MSELoss()(Tensor([1.0, 2.0]), Tensor([1.0, 4.0])).item()
-    2.0
-    """
-
-    op = ops.mse_loss
-
-
-class BCEWithLogitsLoss(_Loss):
-    """The cross-entropy of sigmoid(scores) against probabilities, without overflow.
-
-    See `tinygrad_cnn.binary_cross_entropy_with_logits`.
-
-    >>> BCEWithLogitsLoss()(Tensor([1000.0, -1000.0]), [1, 0]).item()
-    0.0
-    """
-
-    op = ops.binary_cross_entropy_with_logits
+class MSELoss(_Loss): op = ops.mse_loss
+class BCEWithLogitsLoss(_Loss): op = ops.binary_cross_entropy_with_logits
 
 
 def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Tensor:

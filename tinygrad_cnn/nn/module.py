@@ -32,6 +32,7 @@ from tinygrad_cnn.errors import (
     ShapeError,
     TinygradCnnError,
 )
+from tinygrad_cnn.names import CURES
 from tinygrad_cnn.nn import state
 from tinygrad_cnn.ops.hooks import HookHandle, with_hook
 from tinygrad_cnn.settings import Declared, show
@@ -40,7 +41,7 @@ from tinygrad_cnn.shapes import Shape
 if TYPE_CHECKING:
     from tinygrad_cnn.viz import Figure
 
-__all__ = ["Array", "HookHandle", "Layer", "Module", "evaluating", "training"]
+__all__ = ["Array", "HookHandle", "Layer", "Module", "OpLayer", "evaluating", "training"]
 
 Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
@@ -342,7 +343,9 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         held = vars(self).get(name)
-        if isinstance(value, Parameter):
+        if name == "training":
+            value = checks.flag(type(self).__name__, name, value)
+        elif isinstance(value, Parameter):
             self._check_name(name)
             value.name = value.name or name
         elif isinstance(value, Module):
@@ -373,11 +376,13 @@ class Module:
         what = type(self).__name__
         if name.startswith("__"):                       # protocols such as copying ask for these
             raise AttributeError(f"{what} has no attribute {name!r}")
-        near = difflib.get_close_matches(name, [*vars(self), *dir(type(self))], n=1)
+        known = [k for k in (*vars(self), *dir(type(self))) if not k.startswith("_")]
+        near = difflib.get_close_matches(name, known, n=1)
+        cure = CURES["Module"].get(name) or (f"did you mean {near[0]!r}?" if near else "")
         parts = ", ".join(k for k, v in vars(self).items() if isinstance(v, (Module, Parameter)))
-        raise AttributeError(
-            f"{what} has no attribute {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            + (f" Its parts are {parts}." if parts else ""), name=name, obj=self)
+        raise AttributeError("; ".join(filter(None, (
+            f"{what} has no attribute {name!r}", cure, parts and f"its parts are {parts}"))),
+            name=name, obj=self)
 
     def _check_name(self, name: Any) -> None:
         if not isinstance(name, str) or not name or "." in name:
@@ -420,6 +425,22 @@ class Module:
             for _, parameter in module._own_parameters():
                 parameter.grad = (None if set_to_none or parameter.grad is None
                                   else Tensor(np.zeros_like(parameter.grad._data)))
+
+    def apply(self, function: Callable[[Module], object]) -> Self:
+        """Call a function of one module for every part, and for this module last.
+
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU()).apply(lambda part: print(part))
+        Linear(2, 2)
+        ReLU()
+        Sequential(
+          (0): Linear(2, 2)
+          (1): ReLU()
+        )
+        """
+        for module in self.children():
+            module.apply(function)
+        function(self)
+        return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze (False) or unfreeze (True) every parameter here and below."""
@@ -612,6 +633,18 @@ class Layer(Declared, Module):
     def extra_repr(self) -> str:
         """The settings as a call writes them."""
         return show(self)
+
+
+class OpLayer(Layer):
+    """An op as a layer, called with the settings of the layer; it has the docstring of the op."""
+
+    op: ClassVar[Callable[..., Tensor]]
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if cls.__doc__ is None and "op" in vars(cls):
+            cls.__doc__ = (f"{(cls.op.__doc__ or '').partition(chr(10) * 2)[0]}\n\n"
+                           f"    The settings are those of `tinygrad_cnn.{cls.op.__name__}`.\n    ")
 
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)

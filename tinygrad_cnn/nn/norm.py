@@ -25,13 +25,11 @@ class _Norm(LazyModule):
     """Scale and shift, in a shape that the input tells."""
 
     def parameter_shapes(self, size: Any) -> dict[str, Shape]:
-        """Scale and shift."""
         shape = size if isinstance(size, tuple) else (size,)
         return {"weight": shape, "bias": shape}
 
     def initial_values(self, shapes: dict[str, Shape], rng: np.random.Generator
                        ) -> dict[str, Array]:
-        """Ones for scale and variance, zeros for shift and mean."""
         return {name: (init.ones if name in ("weight", "running_var") else init.zeros)(
                     shape, dtype=self.dtype) for name, shape in shapes.items()}
 
@@ -58,17 +56,14 @@ class _BatchNorm(_Norm):
         super()._setup()
 
     def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
-        """Scale 1, shift 0, and running statistics of no batch."""
         super().reset_parameters(rng)
         self.num_batches_tracked[...] = 0
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
-        """Scale and shift, unless the layer has none, and running statistics."""
         own = super().parameter_shapes(size) if self.affine else {}
         return own | {"running_mean": (size,), "running_var": (size,)}
 
     def infer_size(self, shapes: Mapping[str, Shape]) -> int | None:
-        """The channels, from the running statistics."""
         shape = shapes.get("running_mean", ())
         return shape[0] if len(shape) == 1 else None
 
@@ -204,7 +199,6 @@ class LayerNorm(_Norm):
     has_bias: bool = setting(checks.flag, default=True, alias="bias")
 
     def parameter_shapes(self, size: Shape) -> dict[str, Shape]:
-        """Scale and shift, as far as they are learned."""
         names = ("weight", "bias")[:self.elementwise_affine * (1 + self.has_bias)]
         return dict.fromkeys(names, size)
 

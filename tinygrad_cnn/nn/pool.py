@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
-from tinygrad_cnn.nn.module import Layer, Module
+from tinygrad_cnn.nn.module import Module, OpLayer
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Sides
 
@@ -31,13 +30,10 @@ def row_padding(owner: str, name: str, value: Any) -> Any:
     return value
 
 
-class _Images(Layer):
+class _Images(OpLayer):
     """An op of images, called with the settings of the layer."""
 
-    op: ClassVar[Callable[..., Tensor]]
-
     def forward(self, x: TensorLike) -> Tensor:
-        """N H W C -> N OH OW C."""
         return type(self).op(self._images(x), **self._settings())
 
 

@@ -23,7 +23,7 @@ from tinygrad_cnn.core.op import Array, ErrorInput, Op, OpTest, dyadic, register
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
 from tinygrad_cnn.ops.declare import each, geometry
-from tinygrad_cnn.ops.reduction import sum_to
+from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, pad
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape, Sides, effective_kernel_size
 
@@ -77,7 +77,7 @@ CONV2D = register(Op(
             CONV2D_INPUT, ct, w, image_size=x.shape[1:3], **settings),
          "w": lambda ct, out, x, w, b=None, **settings: apply(
             CONV2D_WEIGHT, x, ct, kernel_size=w.shape[:2], **settings),
-         "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
+         "b": lambda ct, out, x, w, b=None, **settings: apply(SUM_TO, ct, shape=b.shape)},
     test=OpTest(
         samples=each(_biased, lambda rng, x, w, settings, bias: (
             (dyadic(rng, *x), dyadic(rng, *w), dyadic(rng, w[3]) if bias else None), settings)),
@@ -232,7 +232,8 @@ def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, stride: Pa
       x (N H W C) = (1, 3, 3, 1)
       w (KH KW C/groups O) = (2, 2, 3, 1)
     """
-    x, w = as_tensor(x, "conv2d"), as_tensor(w, "conv2d", "w")
+    x = x if isinstance(x, Tensor) else as_tensor(x, "conv2d")
+    w = w if isinstance(w, Tensor) else as_tensor(w, "conv2d", "w")
     steps = checks.pair("conv2d", "stride", stride, minimum=1)
     spread = checks.pair("conv2d", "dilation", dilation, minimum=1)
     # Wrong ranks are refused by the axes of the op, which show both inputs.
@@ -283,7 +284,7 @@ CONV_TRANSPOSE2D = register(Op(
             CONV2D, ct, _turned(w), **settings),
          "w": lambda ct, out, x, w, b=None, *, image_size, **settings: _turned(apply(
             CONV2D_WEIGHT, ct, x, kernel_size=w.shape[:2], **settings)),
-         "b": lambda ct, out, x, w, b=None, **settings: sum_to(ct, shape=b.shape)},
+         "b": lambda ct, out, x, w, b=None, **settings: apply(SUM_TO, ct, shape=b.shape)},
     test=OpTest(
         samples=each(_biased, lambda rng, x, w, settings, bias: (
             (dyadic(rng, *_result(x, w, settings)), dyadic(rng, w[0], w[1], w[3], w[2]),

@@ -5,16 +5,23 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, binary, unary
+from tinygrad_cnn.core import Tensor, apply, as_tensors, binary, unary
 from tinygrad_cnn.core.op import Op, Sample, dyadic, make_op, register, register_function
 from tinygrad_cnn.shapes import Shape, broadcast
 
-__all__ = ["broadcasting", "each", "elementwise", "geometry", "matrices", "smooth_matrices"]
+__all__ = ["broadcasting", "composed", "each", "elementwise", "geometry", "matrices",
+           "smooth_matrices"]
+
+if TYPE_CHECKING:
+    # A composed function takes what is TensorLike and finds a Tensor: mypy has no type for both.
+    TensorLike = Any
+else:
+    from tinygrad_cnn.core import TensorLike as TensorLike
 
 F = TypeVar("F", bound=Callable[..., Any])
 Interval = tuple[float, float]
@@ -100,6 +107,43 @@ def _with(settings: Sequence[Mapping[str, float]], draw: Samples) -> Samples:
     return samples
 
 
+class _Inputs(NamedTuple):
+    """The tensors that a function takes, as `as_tensors` asks for them."""
+
+    name: str
+    inputs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    variadic: bool = False
+
+    def input_name(self, i: int) -> str:
+        return self.inputs[i]
+
+
+def composed(function: F) -> F:
+    """Make a function that is composed of ops public: its tensors are converted in its own name."""
+    code = function.__code__
+    names = code.co_varnames[:code.co_argcount]
+    known = frozenset(code.co_varnames[:code.co_argcount + code.co_kwonlyargcount])
+    takes = _Inputs(function.__name__, tuple(name for name in names
+                                             if function.__annotations__[name] == "TensorLike"))
+    places = {name: names.index(name) for name in takes.inputs}
+
+    @functools.wraps(function)
+    def call(*args: Any, **settings: Any) -> Any:
+        if not known.issuperset(settings) or any(
+                i >= len(args) and name not in settings for name, i in places.items()):
+            return function(*args, **settings)      # one is missing or unknown, as Python will say
+        inputs = tuple(args[i] if i < len(args) else settings[name] for name, i in places.items())
+        given = list(args)
+        for name, x in zip(takes.inputs, as_tensors(takes, inputs), strict=True):
+            if places[name] < len(args):
+                given[places[name]] = x
+            else:
+                settings[name] = x
+        return function(*given, **settings)
+    return cast(F, register_function()(call))
+
+
 # ---- elementwise ops -----------------------------------------------------------------------------
 
 def elementwise(kernel: Callable[..., Any], *rules: Callable[..., Any], domain: Any = None,
@@ -144,8 +188,9 @@ def elementwise(kernel: Callable[..., Any], *rules: Callable[..., Any], domain: 
         code, name = declared.__code__, declared.__name__
         names = code.co_varnames[:code.co_argcount]
         inputs = names[:len(rules)]
-        defaults: dict[str, float] = dict(zip(names[len(rules):], declared.__defaults__ or (),
-                                              strict=True))
+        defaults: dict[str, float] = {
+            **dict(zip(names[len(rules):], declared.__defaults__ or (), strict=True)),
+            **(declared.__kwdefaults__ or {})}
         two = len(inputs) == 2
         samples = (broadcasting(*(domain or ())) if two else
                    smooth_matrices(*domain) if domain else matrices)
@@ -180,6 +225,7 @@ def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tenso
             if name not in defaults:
                 raise TypeError(f"{op.name}() got an unexpected keyword argument {name!r}; its "
                                 f"settings are {', '.join(defaults)}")
-        return apply(op, x, **{name: checks.number(op.name, name, given.get(name, default))
-                               for name, default in defaults.items()})
+        settings: dict[str, Any] = {name: checks.number(op.name, name, given.get(name, default))
+                                    for name, default in defaults.items()}
+        return apply(op, x, **settings)
     return function

@@ -12,7 +12,7 @@ from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, dyadic, register, regis
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import products, reference
 from tinygrad_cnn.ops.declare import each
-from tinygrad_cnn.ops.reduction import sum_to
+from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, reshape, squeeze
 from tinygrad_cnn.shapes import Shape, broadcast
 
@@ -105,9 +105,9 @@ def _linear_array(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> 
 LINEAR = register(Op(
     name="linear", axes="N I, I O, O -> N O", shape=lambda x, w, b=None: (x[0], w[1]),
     kernels={"array": _linear_array, "reference": reference.linear},
-    vjp={"x": lambda ct, out, x, w, b=None: apply(MATMUL, ct, _swap(w)),
-         "w": lambda ct, out, x, w, b=None: apply(MATMUL, _swap(x), ct),
-         "b": lambda ct, out, x, w, b=None: sum_to(ct, shape=b.shape)},
+    vjp={"x": lambda ct, out, x, w, b=None: apply(MATMUL, ct, w.T),
+         "w": lambda ct, out, x, w, b=None: apply(MATMUL, x.T, ct),
+         "b": lambda ct, out, x, w, b=None: apply(SUM_TO, ct, shape=b.shape)},
     test=OpTest(
         samples=each(
             lambda rng: [("bias", 4, 3, 2, True), ("no bias", 2, 3, 4, False),
@@ -149,7 +149,7 @@ def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0], [10.0]]), Tensor([100.0])).data
     array([[121.]], dtype=float32)
     """
-    x = as_tensor(x, "linear")
+    x = x if isinstance(x, Tensor) else as_tensor(x, "linear")
     if x.ndim <= 2:
         return apply(LINEAR, x, w, b)
     y = apply(LINEAR, reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), w, b)

@@ -151,6 +151,9 @@ def install() -> None:
     for name, kind in Tensor.__annotations__.items():
         if kind.endswith("Method") and (function := _method(name)) is not None:
             setattr(Tensor, name, function)
+    for operator, name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"),
+                           ("pow", "power"), ("matmul", "matmul")):
+        setattr(Tensor, f"__{operator}__", FUNCTIONS[name])     # a Python call less than by name
     for name in (*CURES["Tensor"], *(f for f in FUNCTIONS if isinstance(f, str))):
         if not hasattr(Tensor, name):
             setattr(Tensor, name, _Missing(name))

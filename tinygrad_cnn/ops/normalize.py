@@ -17,7 +17,6 @@ from tinygrad_cnn.core import (
     Tensor,
     TensorLike,
     apply,
-    apply_with_residuals,
     as_array,
     as_setting,
     as_tensor,
@@ -178,8 +177,8 @@ STANDARDIZE = register(Op(
     vjp={"x": lambda ct, out, x, **settings: apply(STANDARDIZE_INPUT, ct, x, **settings)},
     test=OpTest(samples=each(lambda rng: _ROWS, lambda rng, x, axis, eps: (
         (rng.normal(size=x) + 1,), {"axis": axis, "eps": eps}))),
-    saved=("x",), couples=_over_axis, spoils=True, residuals=("center", "variance"), family="norm",
-    flops=_norm_flops))
+    saved=("x",), couples=_over_axis, spoils=True, residuals=("center", "variance"),
+    constant_residuals=True, family="norm", flops=_norm_flops))
 
 STANDARDIZE_INPUT: Op = register(Op(
     name="standardize_input",
@@ -270,7 +269,7 @@ BATCH_NORM = register(Op(
             ErrorInput("channels", ((2, 3), (2,), (2,)), {"eps": 1e-5}, "one entry for each entry"),
             ErrorInput("one value", ((1, 3), (3,), (3,)), {"eps": 1e-5}, "a variance needs two"),)),
     saved=("x", "w"), couples=_over_batch, spoils=True, residuals=("center", "variance"),
-    family="norm", flops=_norm_flops))
+    constant_residuals=True, family="norm", flops=_norm_flops))
 
 
 def _affine_shape(x: Shape, w: Shape, b: Shape, *, center: np.ndarray | None) -> Shape:
@@ -327,8 +326,9 @@ def batch_norm_with_statistics(x: TensorLike, w: TensorLike, b: TensorLike, *,
 
     The statistics are float64.
     """
-    y, found = apply_with_residuals(BATCH_NORM, x, w, b,
-                                    eps=checks.number("batch_norm", "eps", eps, above=0))
+    found: dict[str, Any] = {}
+    y = apply(BATCH_NORM, x, w, b, by_products=found,
+              eps=checks.number("batch_norm", "eps", eps, above=0))
     return y, found["center"].reshape(-1), found["variance"].reshape(-1)
 
 

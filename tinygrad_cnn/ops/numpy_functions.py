@@ -15,7 +15,6 @@ A ufunc is answered by what `register_function` names it for; otherwise the same
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -25,10 +24,27 @@ import numpy as np
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS, register_function
-from tinygrad_cnn.errors import SettingError, TinygradCnnError
-from tinygrad_cnn.ops.elementwise import clip, mul, sqrt, where
-from tinygrad_cnn.ops.linear import matmul
-from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum, var
+from tinygrad_cnn.errors import TinygradCnnError
+from tinygrad_cnn.ops.einsum import dot, einsum, inner, kron, outer, tensordot
+from tinygrad_cnn.ops.elementwise import clip, div, mul, sub, where
+from tinygrad_cnn.ops.math import round
+from tinygrad_cnn.ops.rearrange import (
+    diag,
+    diagonal,
+    diff,
+    flip,
+    median,
+    repeat,
+    roll,
+    sort,
+    take,
+    take_along_axis,
+    tile,
+    trace,
+    tril,
+    triu,
+)
+from tinygrad_cnn.ops.reduction import broadcast_to, max, mean, min, sum
 from tinygrad_cnn.ops.shape import (
     astype,
     concatenate,
@@ -39,6 +55,7 @@ from tinygrad_cnn.ops.shape import (
     stack,
     transpose,
 )
+from tinygrad_cnn.ops.statistics import cumprod, cumsum, norm, prod, std, var
 
 __all__: list[str] = []
 
@@ -202,40 +219,14 @@ def _values(value: Any) -> Any:
 
 # ---- functions of NumPy that are made of ops -----------------------------------------------------
 
-def _square(x: Any) -> Tensor:
-    small = astype(x, np.int8) if as_array(x).dtype.kind == "b" else x      # as NumPy does
-    return mul(small, small)
-
-
-FUNCTIONS[np.square] = _square
-
-
-def _variance(what: str, a: Any, axis: Any = None, keepdims: bool = False, ddof: float = 0,
-              correction: float | None = None) -> Tensor:
-    if ddof and correction is not None:
-        raise TypeError(f"{what}: ddof= and correction= are the same argument; give one")
-    lost = ddof if correction is None else correction
-    count = math.prod(a.shape[i] for i in checks.axes_tuple(what, axis, a.shape))
-    y = var(a, axis, keepdims)
-    if not lost:
-        return y
-    if count <= lost:
-        raise SettingError(f"{what}: ddof is {lost}, which must be below the number of entries, "
-                           f"{count}")
-    return y * (count / (count - lost))
-
-
-def _deviation(**given: Any) -> Tensor:
-    y = _variance("np.std", **given)
-    flat = as_array(y) == 0                     # where the root has no slope, equal entries get 0
-    return where(flat, 0.0, sqrt(where(flat, 1.0, y)))
-
-
-def _dot(a: Any, b: Any) -> Tensor:
-    if np.ndim(as_array(b)) > 2:
-        raise TypeError(f"np.dot: b has {np.ndim(as_array(b))} axes; on a tensor it takes at most "
-                        "2: use np.matmul")
-    return matmul(a, b)
+def _deviation(f: NumpyFunction) -> NumpyFunction:
+    """`var` or `std` with the two names that NumPy has for one argument."""
+    def answer(what: str, a: Any, ddof: float = 0, correction: float | None = None,
+               **settings: Any) -> Tensor:
+        if ddof and correction is not None:
+            raise TypeError(f"{what}: ddof= and correction= are the same argument; give one")
+        return f(a, correction=ddof if correction is None else correction, **settings)
+    return partial(answer, f"np.{f.__name__}")
 
 
 def _moved(function: NumpyFunction) -> NumpyFunction:
@@ -246,9 +237,73 @@ def _moved(function: NumpyFunction) -> NumpyFunction:
     return answer
 
 
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
+    axes = checks.axes_tuple("np.linalg.norm", axis, x.shape)
+    if ord is not None and len(axes) != 1 and not (ord == "fro" and len(axes) == 2):
+        raise TypeError(f"np.linalg.norm: ord={ord!r} of a matrix is not supported on a tensor; "
+                        "give axis=, or leave ord out for the Frobenius norm")
+    return norm(x, 2 if ord in (None, "fro") else ord, axes, keepdims)
+
+
+def _average(a: Any, axis: Any = None, weights: Any = None, keepdims: bool = False) -> Tensor:
+    if weights is None:
+        return mean(a, axis, keepdims)
+    shares = as_setting(weights, "np.average", "weights")
+    if np.ndim(shares) == 1 and isinstance(axis, int) and a.ndim > 1:
+        shares = np.reshape(shares, [-1 if i == axis % a.ndim else 1 for i in range(a.ndim)])
+    if np.shape(shares) != a.shape and np.ndim(shares) != a.ndim:
+        raise TypeError(f"np.average: weights {np.shape(shares)} do not fit a {a.shape}")
+    whole = np.broadcast_to(shares, a.shape)
+    return div(sum(mul(a, whole), axis, keepdims),
+               np.sum(whole, axis if axis is None else tuple(np.atleast_1d(axis)),
+                      keepdims=keepdims))
+
+
+def _cross(a: Any, b: Any, axis: int | None = -1) -> Tensor:
+    axis = -1 if axis is None else axis
+    if np.shape(as_array(a))[axis] != 3 or np.shape(as_array(b))[axis] != 3:
+        raise TypeError("np.cross: vectors of a tensor must have three entries")
+    return sub(mul(roll(a, -1, axis), roll(b, -2, axis)), mul(roll(a, -2, axis), roll(b, -1, axis)))
+
+
+def _nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None,
+                neginf: float | None = None) -> Tensor:
+    values = as_array(x)
+    plain = np.nan_to_num(values, nan=nan, posinf=posinf, neginf=neginf)
+    return where(np.isfinite(values), x, plain)
+
+
+def _parts(function: NumpyFunction, along: int | None) -> NumpyFunction:
+    """The parts into which ``function`` cuts a line of numbers; None: along the second axis."""
+    def answer(ary: Any, sections: Any, axis: int = 0) -> list[Tensor]:
+        fixed = (1 if ary.ndim > 1 else 0) if along is None else along
+        axis = checks.axis_index(f"np.{function.__name__}", fixed or axis, ary.shape)
+        places = function(np.arange(ary.shape[axis]), sections)
+        return [take(ary, part, axis) for part in places]
+    return answer
+
+
+def _joined(function: NumpyFunction, axis: int, columns: bool = False) -> NumpyFunction:
+    """`concatenate` after giving each the axes that ``function`` gives them."""
+    def answer(tup: Any) -> Tensor:
+        shaped = []
+        for x in tup:
+            values = as_array(x)
+            shape = function(np.empty(values.shape)).shape
+            shaped.append(reshape(x, shape[::-1] if columns and values.ndim < 2 else shape))
+        return concatenate(shaped, axis if shaped[0].ndim > axis else 0)
+    return answer
+
+
+def _turned(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
+    # Sizes stay apart: the places of all entries say where each has come from.
+    places = np.rot90(np.arange(m.size).reshape(m.shape), k, axes)
+    return reshape(m, -1)[np.ascontiguousarray(places)]
+
+
 def _concatenate(xs: Any, axis: int | None = 0) -> Tensor:
     if axis is None:
-        return concatenate([reshape(x, -1) for x in xs])
+        return concatenate([reshape(x, -1) if isinstance(x, Tensor) else np.ravel(x) for x in xs])
     return concatenate(xs, axis)
 
 
@@ -284,6 +339,7 @@ def _row(numpy: NumpyFunction, ours: NumpyFunction, arrays: str, settings: str =
 _SIGNATURES: dict[Any, NumpyFunction] = {
     np.concatenate: lambda arrays, /, axis=0, out=None, *, dtype=None, casting="same_kind": None,
     np.dot: lambda a, b, out=None: None,
+    np.inner: lambda a, b, /: None,
     np.where: lambda condition, x=None, y=None, /: None,
 }
 
@@ -293,11 +349,10 @@ for _twin in (np.max, np.amax):
     _row(_twin, max, "a=x", "axis keepdims")
 for _twin in (np.min, np.amin):
     _row(_twin, min, "a=x", "axis keepdims")
-_row(np.var, partial(_variance, "np.var"), "a", "axis keepdims ddof correction")
-_row(np.std, _deviation, "a", "axis keepdims ddof correction")
+_row(np.var, _deviation(var), "a", "axis keepdims ddof correction")
+_row(np.std, _deviation(std), "a", "axis keepdims ddof correction")
 _row(np.clip, clip, "a=x", "a_min=min a_max=max min max")
 _row(np.where, where, "x=a y=b", "condition")
-_row(np.dot, _dot, "a b")
 _row(np.reshape, reshape, "a=x", "shape newshape=shape")
 _row(np.ravel, lambda a: reshape(a, -1), "a")
 _row(np.copy, lambda a: reshape(a, a.shape), "a")
@@ -310,14 +365,78 @@ _row(np.broadcast_to, broadcast_to, "array=x", "shape")
 _row(np.concatenate, _concatenate, "arrays=xs", "axis")
 _row(np.stack, stack, "arrays=xs", "axis")
 _row(np.pad, _pad, "array", "pad_width mode constant_values")
+_row(np.cumsum, cumsum, "a=x", "axis")
+_row(np.cumprod, cumprod, "a=x", "axis")
+_row(np.prod, prod, "a=x", "axis keepdims")
+_row(np.linalg.norm, _norm, "x", "ord axis keepdims")
+_row(np.sort, sort, "a=x", "axis")
+_row(np.median, median, "a=x", "axis keepdims")
+_row(np.average, _average, "a", "axis weights keepdims")
+_row(np.flip, flip, "m=x", "axis")
+_row(np.fliplr, lambda m: flip(m, 1), "m")
+_row(np.flipud, lambda m: flip(m, 0), "m")
+_row(np.rot90, _turned, "m", "k axes")
+_row(np.roll, roll, "a=x", "shift axis")
+_row(np.rollaxis, _moved(np.rollaxis), "a", "axis start")
+_row(np.tile, tile, "A=x", "reps")
+_row(np.repeat, repeat, "a=x", "repeats axis")
+_row(np.take, take, "a=x", "indices axis")
+_row(np.take_along_axis, take_along_axis, "arr=x", "indices axis")
+_row(np.tril, tril, "m=x", "k")
+_row(np.triu, triu, "m=x", "k")
+_row(np.diagonal, diagonal, "a=x", "offset axis1 axis2")
+_row(np.diag, diag, "v=x", "k")
+_row(np.trace, trace, "a=x", "offset")
+_row(np.diff, diff, "a=x", "n axis")
+_row(np.cross, _cross, "a b", "axis")
+_row(np.tensordot, tensordot, "a b", "axes")
+_row(np.outer, outer, "a b")
+_row(np.inner, inner, "a b")
+_row(np.dot, dot, "a b")
+_row(np.kron, kron, "a b")
+_row(np.nan_to_num, _nan_to_num, "x", "nan posinf neginf")
+for _rounding in (np.round, np.around):
+    _row(_rounding, round, "a=x", "decimals")
+for _cut in (np.split, np.array_split):
+    _row(_cut, _parts(_cut, 0), "ary", "indices_or_sections=sections axis")
+for _along, _axis in ((np.hsplit, None), (np.vsplit, 0), (np.dsplit, 2)):
+    _row(_along, _parts(np.split, _axis), "ary", "indices_or_sections=sections")
+_row(np.hstack, _joined(np.atleast_1d, 1), "tup")
+_row(np.vstack, _joined(np.atleast_2d, 0), "tup")
+_row(np.dstack, _joined(np.atleast_3d, 2), "tup")
+_row(np.column_stack, _joined(np.atleast_2d, 1, columns=True), "tup")
+_row(np.append, lambda arr, values, axis=None: _concatenate((arr, values), axis), "arr values",
+     "axis")
+
+
+def _several(function: NumpyFunction) -> NumpyFunction:
+    """`reshape` to the shape that ``function`` gives each of its arguments."""
+    def answer(*xs: Any) -> Any:
+        made = [reshape(x, function(np.empty(x.shape)).shape) if isinstance(x, Tensor)
+                else function(x) for x in xs]
+        return made[0] if len(made) == 1 else tuple(made)
+    return answer
+
+
+for _raised in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
+    FUNCTIONS[_raised] = _several(_raised)
+
+
+def _einsum(*operands: Any, optimize: Any = False, **settings: Any) -> Tensor:
+    for name, value in settings.items():
+        if value is not None:
+            raise _not_supported("np.einsum", name, ("optimize",))
+    return einsum(*operands)
+
+
+FUNCTIONS[np.einsum] = _einsum
 
 # Functions whose derivative is zero or undefined by nature.  Where an argument does carry a
 # gradient, the table names it.
 _PLAIN: dict[Any, tuple[str, ...]] = dict.fromkeys((
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal, np.logical_and,
     np.logical_or, np.logical_xor, np.logical_not, np.isfinite, np.isnan, np.isinf, np.signbit,
-    np.sign, np.floor, np.ceil, np.trunc, np.rint, np.floor_divide,
-    np.round, np.around, np.fix,
+    np.floor_divide, np.fix,
     np.any, np.all, np.isclose, np.allclose, np.array_equal, np.array_equiv, np.isin,
     np.isposinf, np.isneginf, np.isreal, np.iscomplex, np.isrealobj, np.iscomplexobj,
     np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.argsort, np.argpartition, np.lexsort,

@@ -266,12 +266,12 @@ MAX_POOL2D_SHARED = register(Op(
                      lambda rng, x, settings: ((_distinct(rng, x),), settings)),
         piecewise_linear=True,
         subgradient=lambda *, ties, **settings: "even" if ties == "split" else "all"),
-    saved=(), residuals=("shares",), family="pool", flops=_flops))
+    saved=(), residuals=("shares",), constant_residuals=True, family="pool", flops=_flops))
 
 
 def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: PairLike | None,
                      padding: PaddingLike) -> tuple[Tensor, dict[str, Any]]:
-    x = as_tensor(x, op)
+    x = x if isinstance(x, Tensor) else as_tensor(x, op)
     size = checks.pair(op, "kernel_size", kernel_size, minimum=1)
     steps = size if stride is None else checks.pair(op, "stride", stride, minimum=1)
     border = checks.padding(op, padding, image=x.shape[1:3] if x.ndim == 4 else (1, 1),

@@ -5,16 +5,16 @@ Random numbers are drawn in the public function: the op gets the mask as a setti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
-from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels.elementwise import keep
+from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["default_generator", "dropout", "manual_seed"]
@@ -82,20 +82,14 @@ def _dropout_array(x: np.ndarray, *, kept: np.ndarray, scale: float) -> np.ndarr
     return y
 
 
-def _dropout_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    yield Sample("half", (dyadic(rng, 4, 3),), {"kept": rng.random((4, 3)) < 0.5, "scale": 2.0})
-    yield Sample("a third", (dyadic(rng, 2, 3, 2),),
-                 {"kept": rng.random((2, 3, 2)) > 1 / 3, "scale": 1.5})
-
-
-def _dropout_vjp(ct: Tensor, out: Tensor, x: Tensor, **settings: Any) -> Tensor:
-    return apply(DROPOUT, ct, **settings)
-
-
-DROPOUT = register(Op(
+DROPOUT: Op = register(Op(
     name="dropout", shape=_dropout_shape, kernels={"array": _dropout_array},
-    vjp={"x": _dropout_vjp}, test=OpTest(samples=_dropout_samples, exact_in=("x",)), saved=(),
-    family="random"))
+    vjp={"x": lambda ct, out, x, **settings: apply(DROPOUT, ct, **settings)},
+    test=OpTest(samples=each(lambda rng: [("half", (4, 3), 0.5), ("a third", (2, 3, 2), 1 / 3)],
+                             lambda rng, x, p: ((dyadic(rng, *x),), {
+                                 "kept": rng.random(x) >= p, "scale": 2.0 if p == 0.5 else 1.5})),
+                exact_in=("x",)),
+    saved=(), family="random"))
 
 
 @register_function()

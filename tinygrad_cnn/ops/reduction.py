@@ -30,7 +30,7 @@ from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.shape import RESHAPE, reshape, transpose
 from tinygrad_cnn.shapes import Axis, Shape, reduced
 
-__all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to", "var"]
+__all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to"]
 
 Axes = tuple[int, ...]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -288,7 +288,7 @@ def _extreme_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool, share
 
 
 @reduction(kernels.max, _extreme_vjp, _distinct, saved=(), residuals=("shares",),
-           piecewise_linear=True, subgradient="even")
+           constant_residuals=True, piecewise_linear=True, subgradient="even")
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest entry over the axes; a tie shares the gradient evenly; arguments as in `mean`.
 
@@ -298,7 +298,7 @@ def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 @reduction(kernels.min, _extreme_vjp, _distinct, saved=(), residuals=("shares",),
-           piecewise_linear=True, subgradient="even")
+           constant_residuals=True, piecewise_linear=True, subgradient="even")
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest entry over the axes; a tie shares the gradient evenly; arguments as in `mean`.
 

@@ -118,17 +118,18 @@ def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     >>> flatten(x).shape, flatten(x, 1).shape
     ((96,), (2, 48))
     """
-    x = as_tensor(x, "flatten")
+    x = x if isinstance(x, Tensor) else as_tensor(x, "flatten")
     if not x.ndim and (start_dim, end_dim) == (0, -1):
         return reshape(x, (1,))
-    if x.ndim == 1 and (start_dim, end_dim) == (1, -1):
-        return reshape(x, (x.shape[0], 1))
+    if x.ndim and type(start_dim) is type(end_dim) is int and (start_dim, end_dim) == (1, -1):
+        return apply(RESHAPE, x, shape=(x.shape[0], math.prod(x.shape[1:])))
     first = checks.axis_index("flatten", start_dim, x.shape, name="start_dim")
     last = checks.axis_index("flatten", end_dim, x.shape, name="end_dim")
     if last < first:
         raise ShapeError(f"flatten: end_dim {end_dim} comes before start_dim {start_dim} in x "
                          f"{x.shape}")
-    return reshape(x, (*x.shape[:first], math.prod(x.shape[first:last + 1]), *x.shape[last + 1:]))
+    return apply(RESHAPE, x, shape=(*x.shape[:first], math.prod(x.shape[first:last + 1]),
+                                    *x.shape[last + 1:]))
 
 
 @register_function()

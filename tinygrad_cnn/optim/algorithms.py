@@ -66,14 +66,12 @@ class SGD(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"velocity": "momentum"}
 
     def check(self, group: Group) -> None:
-        """Refuse settings that are out of their range."""
         super().check(group)
         if group["nesterov"] and (not group["momentum"] or group["dampening"]):
             raise SettingError("SGD: nesterov needs a momentum above 0 and no dampening, got "
                                f"momentum={group['momentum']:g}, dampening={group['dampening']:g}")
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Two passes over ``w``, and two or three more with momentum."""
         if group["momentum"]:
             velocity = state["velocity"]
             velocity *= group["momentum"]
@@ -148,7 +146,6 @@ class Adam(_Moments):
     state_arrays: ClassVar[dict[str, str | None]] = {**_Moments.state_arrays, "largest": "amsgrad"}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece; the corrections of m and v are moved into the step size and eps."""
         self._average(g, state, s, group)
         beta1, beta2 = group["betas"]
         square = state["square"]
@@ -209,12 +206,10 @@ class NAdam(_Moments):
         return beta * (1 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
 
     def advance(self, state: State, group: Group) -> None:
-        """Count the step, and multiply its momentum into the product of all."""
         super().advance(state, group)
         state["momentum_product"] *= self._momentum(group, state["step"])
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter, by the mean and by the gradient."""
         self._average(g, state, s, group)
         step, product = state["step"], state["momentum_product"]
         now, ahead = (self._momentum(group, t) for t in (step, step + 1))
@@ -239,7 +234,6 @@ class RAdam(_Moments):
     decoupled_weight_decay: bool = setting(checks.flag, default=False)
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         self._average(g, state, s, group)
         (beta1, beta2), t = group["betas"], state["step"]
         rate, known = group["lr"] / (1 - beta1 ** t), 1 - beta2 ** t
@@ -299,7 +293,6 @@ class RMSprop(Optimizer):
         "square": None, "mean": "centered", "velocity": "momentum"}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         alpha, square = group["alpha"], state["square"]
         square *= alpha
         if group["centered"]:
@@ -360,7 +353,6 @@ class Adagrad(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         square = state["square"]
         np.multiply(g, g, out=s)
         square += s
@@ -387,7 +379,6 @@ class Adadelta(Optimizer):
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None, "steps": None}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         rho, eps = group["rho"], group["eps"]
         square, steps = state["square"], state["steps"]
         square *= rho
@@ -416,7 +407,6 @@ class Lion(Optimizer):
     decoupled_decay: ClassVar[bool] = True
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
-        """Move one piece of a parameter."""
         (beta1, beta2), mean = group["betas"], state["mean"]
         change = g - mean
         np.add(mean, np.multiply(change, 1 - beta1, out=s), out=s)

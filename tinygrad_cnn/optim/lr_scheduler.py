@@ -170,7 +170,6 @@ class StepLR(LRScheduler):
     gamma: float = setting(non_negative, default=0.1)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * self.gamma ** (t // self.step_size)
 
 
@@ -186,7 +185,6 @@ class MultiStepLR(LRScheduler):
     gamma: float = setting(non_negative, default=0.1)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * self.gamma ** bisect_right(self.milestones, t)
 
 
@@ -196,7 +194,6 @@ class ExponentialLR(LRScheduler):
     gamma: float = setting(non_negative)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * self.gamma ** t
 
 
@@ -207,7 +204,6 @@ class ConstantLR(LRScheduler):
     total_iters: int = setting(checks.integer, default=5, minimum=0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * self.factor if t < self.total_iters else first
 
 
@@ -224,7 +220,6 @@ class LinearLR(LRScheduler):
     total_iters: int = setting(checks.integer, default=5, minimum=1)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         part = min(t / self.total_iters, 1.0)
         return first * (self.start_factor + (self.end_factor - self.start_factor) * part)
 
@@ -236,7 +231,6 @@ class PolynomialLR(LRScheduler):
     power: float = setting(non_negative, default=1.0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * (1 - min(t / self.total_iters, 1.0)) ** self.power
 
 
@@ -257,7 +251,6 @@ class LambdaLR(LRScheduler):
     lr_lambda: Callable[[int], float] = setting(_function)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return first * non_negative(self._owner, f"lr_lambda({t})", vars(self)["lr_lambda"](t))
 
 
@@ -284,7 +277,6 @@ class CosineAnnealingLR(LRScheduler):
     eta_min: float = setting(non_negative, default=0.0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         return _between(first, self.eta_min, min(t / self.T_max, 1.0))
 
 
@@ -301,7 +293,6 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     eta_min: float = setting(non_negative, default=0.0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps."""
         length = self.T_0
         if self.T_mult == 1:
             t %= length
@@ -373,7 +364,6 @@ class OneCycleLR(LRScheduler):
         return _between(peak, end, min((t - top) / (last - top), 1.0) if last > top else 1.0)
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps of a group whose highest rate is ``first``."""
         start = first / self.div_factor
         return self._along(t, start, first, start / self.final_div_factor)
 
@@ -444,12 +434,10 @@ class SequentialLR(LRScheduler):
         parts[0]._set()
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after ``t`` steps, where no part needs a loss."""
         i = bisect_right(self.milestones, t)
         return self.schedulers[i].get_lr(t - (0, *self.milestones)[i], first)
 
     def step(self, loss: Loss = None) -> None:
-        """Take a step of the part whose turn it is, or begin the next part."""
         self.steps += 1
         part = self.schedulers[bisect_right(self.milestones, self.steps)]
         if self.steps in self.milestones:
@@ -563,11 +551,9 @@ class ReduceLROnPlateau(LRScheduler):
         super()._setup()
 
     def get_lr(self, t: int, first: float) -> float:
-        """The rate after the drops so far; ``t`` does not matter."""
         return max(first * self.factor ** self._drops, min(self.min_lr, first))
 
     def step(self, loss: Loss = None) -> None:
-        """Note a loss, or another measure, which is a number, and drop the rate if it is time."""
         value = math.nan if loss is None else float(loss)
         if math.isnan(value):
             raise SettingError(f"ReduceLROnPlateau: step needs the loss as a number, got {loss!r}")
@@ -589,7 +575,6 @@ class ReduceLROnPlateau(LRScheduler):
         return sign * value < sign * self._best - margin
 
     def state_dict(self) -> State:
-        """The best value, and the counts of bad steps, of steps to rest and of drops."""
         return super().state_dict() | {"best": self._best, "bad": self._bad,
                                        "resting": self._resting, "drops": self._drops}
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import ExitStack
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, writable
 from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.errors import GradientError, SettingError
+from tinygrad_cnn.io import load_checkpoint, save_checkpoint
 from tinygrad_cnn.nn import CrossEntropyLoss, Module, NLLLoss, evaluating
 from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy, nll_loss
@@ -309,6 +311,18 @@ class Trainer:
             self.optimizer.load_state_dict(state)
             self._zero_grad()
         return curve
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+
+    def save(self, path: str | Path) -> Path:
+        """Write a checkpoint: model, optimizer, schedule and history; see `io.save_checkpoint`."""
+        return save_checkpoint(path, **self._parts(), history=self.history.rows)
+
+    def resume(self, path: str | Path) -> None:
+        """Take over what `save` wrote; `fit` goes on counting from there."""
+        self.history = History(load_checkpoint(path, **self._parts())["history"])
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """The mean loss and metrics over some batches, in evaluation mode and without a graph."""

@@ -88,7 +88,7 @@ def _forward(x: Array, w: Array, b: Array | None, y: Array, stride: Pair, origin
     """Convolution into ``y``, which may be every so many pixels of an image."""
     if _in_strips(x, w.shape[0], y, stride, dilation) and y.flags.c_contiguous and tame(w):
         m, bad = _forward_strips(x, w, b, y, origin)
-        for images, first, last in regions(bad.T, m, y.shape[1]):
+        for images, first, last in regions(bad.T, m, y.shape[1]) if bad.any() else ():
             _forward_direct(x[images], w, b, y[images, first:last], stride,
                             (origin[0] - first, origin[1]), dilation)
     else:
@@ -158,7 +158,9 @@ def _group(each: int, shared: int) -> int:
 def _together(ow: int, o: int) -> int:
     """How many pixels of a row to make with one window, so that their results fill a vector."""
     most = max(1, min(4, lanes(4) // o))
-    return next(g for g in range(most, 0, -1) if ow % g == 0)
+    while ow % most:
+        most -= 1
+    return most
 
 
 def _forward_strips(x: Array, w: Array, b: Array | None, y: Array,
@@ -178,7 +180,9 @@ def _forward_strips(x: Array, w: Array, b: Array | None, y: Array,
     columns = ow + kw - 1
     line, row = columns * c, ow * o
     group = _group(products * (line + row), filters.size)
-    bias = np.zeros(row, np.float32) if b is None else np.tile(b.astype(np.float32, copy=False), ow)
+    bias = np.zeros(row, np.float32)
+    if b is not None:
+        bias.reshape(ow, o)[...] = b
     zeros = np.zeros(max(line, width * 4), np.float32)
 
     def work(low: int, high: int) -> None:

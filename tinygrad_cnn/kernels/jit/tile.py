@@ -46,6 +46,7 @@ def _registers() -> tuple[int, int]:
     return 16, 32 if features.get("neon") else 16
 
 
+@cache
 def lanes(itemsize: int) -> int:
     """Entries of a vector."""
     return _registers()[0] // itemsize

@@ -1,0 +1,49 @@
+"""``python .ci/coverage/gate.py FILES``: lines and branches executed, by folder, and the bar."""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import slipcover
+
+LINES, BRANCHES = 97.0, 92.0
+# Bodies that numba compiles are executed, but not by Python.
+NOT_MEASURED = ("kernels/jit/",)
+
+
+def main() -> int:
+    """Merge what the processes measured, print it by folder, and fail below the bar."""
+    merged = None
+    for file in sorted(Path(sys.argv[1]).glob("*.json")):
+        one = json.loads(file.read_text())
+        merged = one if merged is None else slipcover.merge_coverage(merged, one)
+    if merged is None:
+        print("nothing was measured")
+        return 1
+    folders = defaultdict(lambda: [0, 0, 0, 0])
+    missing = defaultdict(list)
+    for path, found in sorted(merged["files"].items()):
+        name = path.partition("tinygrad_cnn/")[2]
+        if name.startswith(NOT_MEASURED):
+            continue
+        folder = name.partition("/")[0] if "/" in name else "(top)"
+        for i, key in enumerate(("executed_lines", "missing_lines", "executed_branches",
+                                 "missing_branches")):
+            folders[folder][i] += len(found[key])
+        missing[folder] += [f"{name}:{line}" for line in found["missing_lines"]]
+    failed = False
+    print(f"{'folder':<12} {'lines':>7} {'branches':>9}")
+    for folder, (lines, no_lines, branches, no_branches) in sorted(folders.items()):
+        line = 100 * lines / max(lines + no_lines, 1)
+        branch = 100 * branches / max(branches + no_branches, 1)
+        low = line < LINES or (branches + no_branches and branch < BRANCHES)
+        failed |= bool(low)
+        print(f"{folder:<12} {line:>6.1f}% {branch:>8.1f}%" + ("  below the bar" if low else ""))
+        if low or "-v" in sys.argv:
+            print("    not executed:", " ".join(missing[folder]))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,132 @@
+"""Tensors made of nothing: zeros, ranges, random numbers.  float32, unless a dtype is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygrad_cnn import checks
+from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_dtype
+from tinygrad_cnn.ops.random import default_generator
+from tinygrad_cnn.shapes import Shape
+
+__all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand",
+           "rand_like", "randn", "randn_like", "zeros", "zeros_like"]
+
+
+def _shape(owner: str, shape: tuple[Any, ...]) -> Shape:
+    """``f(2, 3)`` and ``f((2, 3))`` alike."""
+    sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
+    return tuple(checks.integer(owner, "shape", n, minimum=0) for n in sizes)
+
+
+def _made(array: Any, owner: str, dtype: Any, requires_grad: bool) -> Tensor:
+    return Tensor(np.asarray(array, np.float32 if dtype is None else as_dtype(dtype, owner)),
+                  requires_grad=requires_grad)
+
+
+def zeros(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of a shape: ``zeros(2, 3)`` or ``zeros((2, 3))``.
+
+    >>> zeros(2).data
+    array([0., 0.], dtype=float32)
+    """
+    return _made(np.zeros(_shape("zeros", shape)), "zeros", dtype, requires_grad)
+
+
+def ones(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of a shape.
+
+    >>> ones(2).data
+    array([1., 1.], dtype=float32)
+    """
+    return _made(np.ones(_shape("ones", shape)), "ones", dtype, requires_grad)
+
+
+def full(shape: int | Shape, fill_value: float, *, dtype: Any = None,
+         requires_grad: bool = False) -> Tensor:
+    """One value in a shape.
+
+    >>> full((2,), 0.5).data
+    array([0.5, 0.5], dtype=float32)
+    """
+    return _made(np.full(_shape("full", (shape,)), fill_value), "full", dtype, requires_grad)
+
+
+def arange(start: float, stop: float | None = None, step: float = 1, *, dtype: Any = None,
+           requires_grad: bool = False) -> Tensor:
+    """Numbers from start up to and without stop; integers if all three are, as in NumPy.
+
+    >>> arange(3).data
+    array([0, 1, 2])
+    """
+    values = np.arange(start, step=step) if stop is None else np.arange(start, stop, step)
+    whole = values.dtype.kind in "iu"
+    return _made(values, "arange", values.dtype if dtype is None and whole else dtype,
+                 requires_grad)
+
+
+def linspace(start: float, stop: float, num: int = 50, *, dtype: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """``num`` numbers from start to stop, both included, at equal distances.
+
+    >>> linspace(0, 1, 3).data
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return _made(np.linspace(start, stop, num), "linspace", dtype, requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """The identity matrix.
+
+    >>> eye(2).data
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
+    return _made(np.eye(n, m), "eye", dtype, requires_grad)
+
+
+def randn(*shape: Any, rng: np.random.Generator | None = None, dtype: Any = None,
+          requires_grad: bool = False) -> Tensor:
+    """Standard normal numbers, from ``rng`` or the generator that `manual_seed` restarts.
+
+    >>> randn(2, 3, rng=np.random.default_rng(0)).shape
+    (2, 3)
+    """
+    return _made(default_generator(rng).standard_normal(_shape("randn", shape)), "randn", dtype,
+                 requires_grad)
+
+
+def rand(*shape: Any, rng: np.random.Generator | None = None, dtype: Any = None,
+         requires_grad: bool = False) -> Tensor:
+    """Numbers drawn evenly from [0, 1), from ``rng`` or the generator of `manual_seed`.
+
+    >>> rand(2, 3, rng=np.random.default_rng(0)).shape
+    (2, 3)
+    """
+    made = default_generator(rng).random(_shape("rand", shape))
+    if dtype is None or as_dtype(dtype, "rand") == np.float32:
+        made = np.minimum(made, 1 - 2 ** -24)           # what rounds up to 1 is not below it
+    return _made(made, "rand", dtype, requires_grad)
+
+
+def _like(make: Callable[..., Tensor], value: str = "") -> Callable[..., Tensor]:
+    """``make`` with the shape and the dtype of a tensor."""
+    def like(x: TensorLike, *args: Any, dtype: Any = None, requires_grad: bool = False,
+             **settings: Any) -> Tensor:
+        array = as_array(x)
+        return make(array.shape, *args, dtype=array.dtype if dtype is None else dtype,
+                    requires_grad=requires_grad, **settings)
+    like.__name__ = like.__qualname__ = f"{make.__name__}_like"
+    like.__doc__ = f"""As `{make.__name__}`, with the shape and the dtype of a tensor.
+
+    >>> {like.__name__}(Tensor([1.0, 2.0]){value}).shape
+    (2,)
+    """
+    return like
+
+
+zeros_like, ones_like, full_like = _like(zeros), _like(ones), _like(full, ", 3.0")
+randn_like, rand_like = _like(randn), _like(rand)
