@@ -35,16 +35,18 @@ MAY_IMPORT = {
     "testing": ("*",), "cli": ("*",), "__main__": ("*",), "__init__": ("*",),
 }
 # Files that may not know others of their layer, or of those below.
-NEVER = {"kernels.reference": ("kernels.blas", "kernels.winograd", "kernels.pooling",
-                               "kernels.elementwise", "kernels.reduction", "kernels.layout"),
+NEVER = {"kernels.reference": ("kernels.conv", "kernels.direct", "kernels.winograd", "kernels.pool",
+                               "kernels.elementwise", "kernels.reduce", "kernels.norm",
+                               "kernels.shape", "kernels.memory", "kernels.parallel"),
          "ops": ("core.backward",), "nn": ("core.backward",),
          "testing.check": ("testing.plugin",)}
 # Folders whose files import earlier ones only.
 ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
                   "__init__"],
          "ops": ["declare", "elementwise", "activation", "math", "shape", "reduction", "statistics",
-                 "rearrange", "linear", "einsum", "convolution", "pooling", "normalize", "loss",
-                 "random", "creation", "numpy_functions", "hooks", "methods", "__init__"]}
+                 "rearrange", "linear", "einsum", "convolution", "pooling", "resample", "normalize",
+                 "loss", "distance", "random", "creation", "numpy_functions", "hooks", "methods",
+                 "__init__"]}
 # The one import upwards: tensor.graph() and Module.graph() import viz when called.
 EXCEPTIONS = {("core", "viz"), ("nn", "viz"), ("train", "viz")}
 # The gradient tester runs a program that it has just written itself, a rule with a planted slip.
