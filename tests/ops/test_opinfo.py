@@ -601,7 +601,8 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
         ("square", "square"), ("reciprocal", "reciprocal"), ("arctan2", "atan2"), ("sign", "sign"),
         ("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc"), ("rint", "round"),
         ("inner", "inner"), ("outer", "outer"), ("kron", "kron"), ("dot", "dot"),
-        ("trace", "trace"))},
+        ("trace", "trace"), ("logaddexp2", "logaddexp2"), ("deg2rad", "deg2rad"),
+        ("rad2deg", "rad2deg"), ("remainder", "remainder"))},
     "hypot": {"hypot": hypot}, "round": {"round/decimals_3": tc.round},
     "cumsum": {"cumsum": over(tc.cumsum)}, "cumprod": {"cumprod": over(tc.cumprod)},
     "prod": {"prod": prod},
@@ -707,6 +708,7 @@ OPS_OF_TORCH: dict[str, dict[str, Any]] = {
 }
 
 WITHOUT_JUDGE = {
+    "cbrt": "not in PyTorch; judged by NumPy in test_numpy_functions.py",
     "crop": "the gradient of pad, judged with it",
     "conv2d_input": "the gradient of conv2d, judged with it",
     "conv2d_weight": "the gradient of conv2d, judged with it",
