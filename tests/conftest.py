@@ -13,7 +13,6 @@ import tinygrad_cnn as tc
 from tinygrad_cnn.core import graph, op
 from tinygrad_cnn.ops import random
 
-
 # ---- tests of optional packages: noted where they are skipped, and run where the packages are
 
 def pytest_addoption(parser):
