@@ -87,7 +87,7 @@ logsoftmax: tc.log_softmax
 softmax_crossentropy softmax_cross_entropy sparse_categorical_crossentropy: tc.cross_entropy
 categorical_crossentropy: tc.cross_entropy
 negative_log_likelihood: tc.nll_loss
-binary_cross_entropy binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
+ binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
 mean_squared_error: tc.mse_loss
 swish: tc.silu
 batchnorm: tc.batch_norm
