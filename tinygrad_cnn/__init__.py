@@ -31,10 +31,10 @@ from tinygrad_cnn.errors import (
     TinygradCnnError,
     VizError,
 )
+from tinygrad_cnn.kernels.autotune import autotune
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.kernels.memory import release_memory
-from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
-from tinygrad_cnn.kernels.tune import autotune
+from tinygrad_cnn.kernels.parallel import get_num_threads, set_num_threads
 from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.ops import *
 
@@ -61,24 +61,30 @@ __all__ = [
     "no_grad", "register", "release_memory", "set_compiled", "set_num_threads", "tensor",
     "use_kernels",
     # the functions of ops, which type checkers look for here
-    "abs", "add", "affine", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
-    "arctanh", "astype", "avg_pool2d", "avg_pool2d_input", "batch_norm",
-    "binary_cross_entropy_with_logits", "broadcast_to", "ceil", "celu", "chunk", "clip",
-    "concatenate", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d", "cos", "cosh",
-    "crop", "cross_entropy", "cumprod", "cumsum", "default_generator", "diag", "diagonal", "diff",
-    "div", "dot", "dropout", "einsum", "elu", "embedding", "erf", "exp", "exp2", "expand_dims",
-    "expm1", "eye", "flatten", "flip", "floor", "fold", "full", "full_like", "gather", "gather_max",
-    "gelu", "getitem", "global_avg_pool2d", "glu", "hard_sigmoid", "hard_swish", "hard_tanh",
-    "hypot", "inner", "kron", "layer_norm", "leaky_relu", "linear", "linspace", "log", "log10",
-    "log1p", "log2", "log_sigmoid", "log_softmax", "logaddexp", "logsumexp", "manual_seed",
-    "matmul", "max", "max_pool2d", "maximum", "mean", "median", "min", "minimum", "mish",
-    "mse_loss", "mul", "neg", "nll_loss", "norm", "one_hot", "ones", "ones_like", "outer", "pad",
-    "permute", "power", "prelu", "prod", "rand", "rand_like", "randn", "randn_like", "reciprocal",
-    "relu", "relu6", "repeat", "reshape", "rint", "roll", "round", "scatter_add", "scatter_max",
-    "selu", "sigmoid", "sign", "silu", "sin", "sinh", "softmax", "softmin", "softplus", "softsign",
+    "abs", "adaptive_avg_pool2d", "adaptive_max_pool2d", "add", "affine", "arange", "arccos",
+    "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "astype", "avg_pool2d",
+    "avg_pool2d_input", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "broadcast_to", "cbrt", "ceil", "celu", "chunk", "clip", "concatenate", "conv2d",
+    "conv2d_input", "conv2d_weight", "conv_transpose2d", "cos", "cosh", "cosine_embedding_loss",
+    "cosine_similarity", "crop", "cross_entropy", "cumprod", "cumsum", "default_generator",
+    "deg2rad", "diag", "diagonal", "dice_loss", "diff", "div", "dot", "dropout", "einsum", "elu",
+    "embedding", "erf", "exp", "exp2", "expand_dims", "expm1", "eye", "flatten", "flip", "floor",
+    "focal_loss", "fold", "full", "full_like", "gather", "gather_max", "gelu", "getitem",
+    "global_avg_pool2d", "global_max_pool2d", "glu", "group_norm", "hard_sigmoid", "hard_swish",
+    "hard_tanh", "hinge_loss", "huber_loss", "hypot", "inner", "instance_norm", "interpolate",
+    "kl_div", "kron", "l1_loss", "layer_norm", "leaky_relu", "linear", "linspace",
+    "local_response_norm", "log", "log10", "log1p", "log2", "log_sigmoid", "log_softmax",
+    "logaddexp", "logaddexp2", "logsumexp", "manual_seed", "matmul", "max", "max_pool2d",
+    "max_unpool2d", "maximum", "mean", "median", "min", "minimum", "mish", "mse_loss", "mul",
+    "multi_margin_loss", "neg", "nll_loss", "norm", "one_hot", "ones", "ones_like", "outer", "pad",
+    "permute", "pixel_shuffle", "pixel_unshuffle", "power", "prelu", "prod", "rad2deg", "rand",
+    "rand_like", "randn", "randn_like", "reciprocal", "relu", "relu6", "remainder", "repeat",
+    "reshape", "rint", "rms_norm", "roll", "round", "scatter_add", "scatter_max", "selu", "sigmoid",
+    "sign", "silu", "sin", "sinh", "smooth_l1_loss", "softmax", "softmin", "softplus", "softsign",
     "sort", "split", "sqrt", "square", "squeeze", "stack", "standardize", "std", "sub", "sum",
     "sum_to", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "trace",
-    "transpose", "tril", "triu", "trunc", "unfold", "var", "where", "zeros", "zeros_like",
+    "transpose", "tril", "triplet_margin_loss", "triu", "trunc", "unfold", "upsample2d", "var",
+    "where", "zeros", "zeros_like",
 ]
 
 on_first_use(__name__)

@@ -47,8 +47,6 @@ apply_ map_ apply: write it with ops; tc.custom_op makes one of a NumPy function
 values: x.numpy()
 assign assign_add assign_sub: under no_grad(): x -= lr * x.grad
 reshape_as view_as: x.reshape(y.shape)
-sort: np.sort(x)
-median: np.median(x)
 """
 _CORE = """
 cat concat hcat: tc.concatenate
@@ -84,10 +82,18 @@ unsqueeze: tc.expand_dims
 view: tc.reshape
 expand expand_as: tc.broadcast_to
 logsoftmax: tc.log_softmax
+softmax_focal_loss: tc.focal_loss
+multiclass_hinge: tc.multi_margin_loss
+contrastive_loss: a few lines of ops; see docs/recipes.md
+margin_ranking_loss: tc.maximum(0, margin - y * scores).mean()
+gru lstm rnn: a loop over a step of ops; see docs/recipes.md
+add_sequence: tc.sum(tc.stack(xs), 0)
+multiply_sequence: tc.prod(tc.stack(xs), 0)
+soft_sign: tc.softsign
 softmax_crossentropy softmax_cross_entropy sparse_categorical_crossentropy: tc.cross_entropy
 categorical_crossentropy: tc.cross_entropy
 negative_log_likelihood: tc.nll_loss
- binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
+binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
 mean_squared_error: tc.mse_loss
 swish: tc.silu
 batchnorm: tc.batch_norm

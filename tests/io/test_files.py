@@ -32,7 +32,7 @@ def history(path):
 
 
 def picture(path):
-    return (tc.Tensor([1.0], requires_grad=True) * 2).sum().graph(engine="builtin").save(path)
+    return (tc.Tensor([1.0], requires_grad=True) * 2).sum().graph().save(path)
 
 
 # Everything that writes a file: the call, the suffix, and the error that its users know.
@@ -129,7 +129,7 @@ def test_a_device_is_not_replaced_by_a_file():
 
 @posix
 def test_the_tuned_choices_do_not_wait_for_a_pipe(tmp_path):
-    from tinygrad_cnn.kernels import tune
+    from tinygrad_cnn.kernels import autotune as tune
     os.mkfifo(tmp_path / tune._file_name())
     words = "is not a regular file; it is ignored"
     with pytest.warns(RuntimeWarning, match=words), tc.autotune(tmp_path):

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from tests.kernels.conftest import CASES, PLAIN, SAME, arrays, calls, scattered, within_the_bound
-from tinygrad_cnn.kernels import blas, reference, tiles, winograd
-from tinygrad_cnn.kernels.threads import get_num_threads, set_num_threads
+from tinygrad_cnn.kernels import conv, reference
+from tinygrad_cnn.kernels import winograd as filtering
+from tinygrad_cnn.kernels.parallel import get_num_threads, set_num_threads
+
+blas, winograd = conv.BACKENDS["blas"], conv.BACKENDS["winograd"]
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -81,16 +84,17 @@ def test_winograd_at_every_remainder(rows, columns, kernel_size):
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (4, 4), (7, 6), (9, 8), (12, 16)])
 @pytest.mark.parametrize("kernel_size", [(3, 3), (2, 4), (5, 5)])
-def test_tiles_in_both_directions_at_every_remainder(size, kernel_size):
+def test_tiles_in_both_directions_at_every_remainder(size, kernel_size, monkeypatch):
     rng = np.random.default_rng(6)
     (kh, kw), (c, o) = kernel_size, (5, 6)
     settings = PLAIN | {"padding": ((kh - 1, 1), (1, kw - 1))}
     x, w, b, y = arrays(rng, ((3, *size, c), (kh, kw, c, o), settings), np.float32)
     exact = dict(calls(blas, *(a.astype(np.float64) for a in (x, w, b, y)), settings))
-    result = tiles.correlate(x, w, b, y.shape, settings["padding"])
+    monkeypatch.setattr(filtering, "_cut", filtering._Tiles)
+    result = winograd.conv2d(x, w, b, **settings)
     largest = np.abs(exact["conv2d"]).max()
     np.testing.assert_allclose(result, exact["conv2d"], rtol=0, atol=2e-5 * largest)
-    result = tiles.correlate_weight(x, y, kernel_size, settings["padding"])
+    result = winograd.conv2d_weight(x, y, kernel_size=kernel_size, **settings)
     largest = np.abs(exact["conv2d_weight"]).max()
     np.testing.assert_allclose(result, exact["conv2d_weight"], rtol=0, atol=2e-5 * largest)
 
@@ -109,7 +113,7 @@ def test_float32_stays_within_5e_5_of_the_largest_result(n, size, c, k, o):
     for kernels in (blas, winograd):
         for name, result in calls(kernels, x, w, b, y, settings):
             error = np.abs(result - exact[name]).max() / np.abs(exact[name]).max()
-            assert error < 5e-5, f"{kernels.__name__} {name}: {error:.1e}"
+            assert error < 5e-5, f"{name}: {error:.1e}"
 
 
 @pytest.mark.parametrize("kernels", [blas, winograd], ids=["blas", "winograd"])
@@ -164,4 +168,4 @@ def test_a_large_batch_does_not_take_memory_for_all_its_patches():
         kernels.conv2d(x, w, **settings)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert peak < 2 * x.nbytes, f"{kernels.__name__}: {peak} bytes at the peak"
+        assert peak < 2 * x.nbytes, f"{peak} bytes at the peak"

@@ -25,9 +25,10 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn, viz
 from tinygrad_cnn.core import graph, op
-from tinygrad_cnn.kernels import memory, threads
-from tinygrad_cnn.kernels.blocks import borrowed
-from tinygrad_cnn.kernels.threads import apart, get_num_threads, one_blas_thread, parallel
+from tinygrad_cnn.kernels import memory
+from tinygrad_cnn.kernels import parallel as threads
+from tinygrad_cnn.kernels.memory import borrowed
+from tinygrad_cnn.kernels.parallel import apart, get_num_threads, one_blas_thread, parallel
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = str(ROOT / "tinygrad_cnn")
@@ -275,7 +276,7 @@ def test_what_runs_apart_ends_though_the_wait_for_it_is_interrupted():
 
 # ---- memory
 
-def test_the_shelf_keeps_its_books_wherever_it_is_interrupted():
+def test_the_pool_keeps_its_books_wherever_it_is_interrupted():
     size = 1 << 20
     kept = []
 
@@ -297,10 +298,10 @@ def test_the_shelf_keeps_its_books_wherever_it_is_interrupted():
         del a, alive
         kept.clear()
         memory.held_memory()
-        shelf = memory._SHELF
-        assert shelf.used == 0 and not shelf.lent, f"place {place}: lent to nobody"
-        assert shelf.idle == sum(len(m) for lot in shelf.free.values() for m in lot)
-        assert shelf.idle <= shelf.most
+        pool = memory._POOL
+        assert pool.used == 0 and not pool.lent, f"place {place}: lent to nobody"
+        assert pool.idle == sum(len(m) for lot in pool.free.values() for m in lot)
+        assert pool.idle <= pool.most
     memory.release_memory()
 
 
@@ -342,7 +343,8 @@ def evaluation():
 
 
 def blocks():
-    with tc.no_grad(), tc.enable_grad(), graph.scope("part"), graph.observing(graph.Observer()):
+    with (tc.no_grad(), tc.enable_grad(), graph.changed(scope=("part",)),
+          graph.observing(graph.Observer())):
         W * W
 
 
@@ -380,7 +382,7 @@ def test_no_block_outlasts_an_interrupt(program, tmp_path):
     call()
     before = {name: variable.get(None) for name, variable in VARIABLES.items()}
     own = [p._access for p in (*MODEL.parameters(), W, V)], [m.training for m in MODEL.modules()]
-    parts = ("core/graph.py", "core/op.py", "nn/module.py", "viz/capture.py", "kernels/tune.py")
+    parts = ("core/graph.py", "core/op.py", "nn/module.py", "viz/capture.py", "kernels/autotune.py")
     files = (*(f"{PACKAGE}/{part}" for part in parts), contextlib.__file__)
     for place in every_place(call, files=files):
         after = {name: variable.get(None) for name, variable in VARIABLES.items()}
@@ -415,9 +417,25 @@ def test_blocks_may_end_in_any_order():
     next(second, None)
     assert tc.is_grad_enabled()
     next(third := held())
-    with graph.scope("part"):
+    with graph.changed(scope=("part",)):
         next(third, None)
     assert tc.is_grad_enabled() and graph._state.get().scope == ()
+
+
+def test_a_block_may_end_or_begin_while_a_module_runs():
+    class Ends(nn.Module):
+        def forward(self, block):
+            next(block, None)
+
+    before = graph._state.get()
+    next(block := held())
+    Ends()(block)
+    assert tc.is_grad_enabled() and graph._state.get() == before
+    Ends()(block := held())
+    state = graph._state.get()
+    assert not tc.is_grad_enabled(), "the block holds on"
+    next(block, None)
+    assert tc.is_grad_enabled() and graph._state.get() == before, state
 
 
 def test_threads_that_share_a_block_do_not_see_each_other():
@@ -514,8 +532,8 @@ def test_a_compiler_that_cannot_compile_gives_way(first, compiler, tmp_path):
 def test_without_a_folder_that_can_be_written_to_code_is_not_kept(compiler):
     lines = convolve(before="from numba.core import caching\n"
                             "caching.CompileResultCacheImpl._locator_classes = []",
-                     after="from tinygrad_cnn.kernels.jit import loops\n"
-                           "assert loops.frame.signatures, 'it was compiled all the same'")
+                     after="from tinygrad_cnn.kernels.jit import conv\n"
+                           "assert conv.frame.signatures, 'it was compiled all the same'")
     assert lines[0] == "1", lines
     assert "set NUMBA_CACHE_DIR to a folder that can be written to" in lines[1]
 

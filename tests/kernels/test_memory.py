@@ -20,7 +20,7 @@ MEGA = 1 << 20                          # bytes, as entries of uint8: well above
 
 @pytest.fixture(autouse=True)
 def nothing_waits():
-    """Begin with an empty shelf, whatever other tests have left there."""
+    """Begin with an empty pool, whatever other tests have left there."""
     gc.collect()
     release_memory()
     assert held_memory() == 0
@@ -130,7 +130,7 @@ def test_threads_that_take_and_return_at_once_never_meet():
     for thread in threads:
         thread.join(timeout=60)
     assert not wrong
-    assert held_memory() > 0 and memory._SHELF.used == 0
+    assert held_memory() > 0 and memory._POOL.used == 0
 
 
 def test_memory_comes_back_from_a_cycle_that_is_collected():
@@ -146,16 +146,16 @@ def test_memory_comes_back_from_a_cycle_that_is_collected():
     assert held_memory() == MEGA
 
 
-def test_the_shelf_and_what_is_in_use_never_exceed_what_was_in_use_at_once():
+def test_the_pool_and_what_is_in_use_never_exceed_what_was_in_use_at_once():
     rng = np.random.default_rng(1)
-    shelf, alive, most = memory._SHELF, [], 0
+    pool, alive, most = memory._POOL, [], 0
     for _ in range(200):
         alive = [a for a in alive if rng.random() < 0.6]
         alive.append(empty((int(rng.integers(1, 9)) * (MEGA // 3),), np.uint8))
         in_use = sum(len(a.base._memory) for a in alive)
         most = max(most, in_use)
-        waiting = sum(len(m) for lot in shelf.free.values() for m in lot)
-        assert shelf.used == in_use
+        waiting = sum(len(m) for lot in pool.free.values() for m in lot)
+        assert pool.used == in_use
         assert held_memory() == waiting
         assert in_use + waiting <= most
     del alive
@@ -247,7 +247,7 @@ def test_memory_that_the_system_refuses_is_not_counted(monkeypatch):
     with pytest.raises(MemoryError, match="on purpose"):
         empty((4 * MEGA,), np.uint8)
     monkeypatch.undo()
-    assert memory._SHELF.used == memory._SHELF.most == 0
+    assert memory._POOL.used == memory._POOL.most == 0
     assert held_memory() == 0, "what waits is given back before the system is asked again"
 
 
@@ -265,7 +265,7 @@ def test_a_second_try_follows_when_what_waits_is_given_back(monkeypatch):
     monkeypatch.setattr(memory, "aligned", refuses_once)
     b = empty((MEGA // 2,), np.uint8)
     assert len(asked) == 2 and asked[-1] == 0
-    assert len(b) == memory._SHELF.used == MEGA // 2
+    assert len(b) == memory._POOL.used == MEGA // 2
 
 
 def test_a_result_beyond_memory_says_op_shape_need_and_what_is_free():
@@ -277,14 +277,14 @@ def test_a_result_beyond_memory_says_op_shape_need_and_what_is_free():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_finds_an_open_shelf_and_changes_nothing_of_its_parents():
+def test_a_forked_child_finds_an_open_pool_and_changes_nothing_of_its_parents():
     kept, gone = filled(5), filled(6)
     del gone
-    with memory._SHELF.lock:                                # as another thread might hold it
+    with memory._POOL.lock:                                # as another thread might hold it
         child = os.fork()
         if child == 0:
             a = filled(8)
-            ok = (kept == 5).all() and (a == 8).all() and memory._SHELF.lock is not None
+            ok = (kept == 5).all() and (a == 8).all() and memory._POOL.lock is not None
             del a
             os._exit(0 if ok and held_memory() == MEGA else 1)
     _, status = os.waitpid(child, 0)
@@ -303,9 +303,9 @@ def test_a_training_step_asks_for_no_more_memory_once_it_has_run():
         w.grad = b.grad = None
 
     step()
-    most = memory._SHELF.most
+    most = memory._POOL.most
     assert most > 0, "the results of this step are large enough to be used again"
     for _ in range(5):
         step()
-    assert memory._SHELF.most == most
-    assert held_memory() > 0 and memory._SHELF.used == 0
+    assert memory._POOL.most == most
+    assert held_memory() > 0 and memory._POOL.used == 0

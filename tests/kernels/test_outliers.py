@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
 from tests.kernels.conftest import PLAIN, SAME, arrays
-from tinygrad_cnn.kernels import blas, compiled, outliers, tiles, winograd
+from tinygrad_cnn.kernels import conv, direct
+from tinygrad_cnn.kernels import winograd as filtering
+from tinygrad_cnn.kernels.compiled import load
 
 BOUND = 5e-5            # of the largest result that does not see the pixel: see docs/performance.md
 
@@ -25,6 +25,7 @@ SHAPES = {
     "tiles of six": ((2, 17, 17, 64), (3, 3, 64, 65), PLAIN),
     "tiles of 5x5": ((4, 12, 12, 64), (5, 5, 64, 64), PLAIN | {"padding": ((2, 2), (2, 2))}),
 }
+blas, winograd, compiled = (conv.BACKENDS[name] for name in ("blas", "winograd", "compiled"))
 KERNELS = {"numpy": winograd} | ({"compiled": compiled} if tc.get_compiled() else {})
 PIXELS = [np.nan, np.inf, -np.inf, 10.0, 30.0, 100.0, 300.0, 1e3, -1e4, 1e8, 1e19, 1e38]
 PLACES = [(0.0, 0.0), (0.5, 0.5), (1.0, 0.3), (0.6, 1.0)]      # down and across, of the image
@@ -44,7 +45,7 @@ def faces(case):
             lambda k, y: k.conv2d_weight(x, y, kernel_size=kernel_size, **settings), y)}
 
 
-def run(call, kernels: ModuleType, array):
+def run(call, kernels, array):
     """What the op gives: a kernel that declines leaves the call to the direct one."""
     found = call(kernels, array)
     return call(blas, array) if found is NotImplemented else found
@@ -90,7 +91,7 @@ def test_images_looked_at_in_blocks_or_in_one_go_are_judged_alike(case, face, mo
         given = spoiled(array, value, PLACES[1:3])
         results = []
         for at_once in (0, array.size):
-            monkeypatch.setattr(outliers, "_AT_ONCE", at_once)
+            monkeypatch.setattr(filtering, "_AT_ONCE", at_once)
             results.append(run(call, winograd, given))
         np.testing.assert_array_equal(*results)
 
@@ -156,9 +157,9 @@ def test_ordinary_images_are_filtered_whole(kernels, name, data, monkeypatch):
     def never(*args):
         raise AssertionError("computed directly")
 
-    monkeypatch.setattr(blas, "correlate", never)
+    monkeypatch.setattr(direct, "forward", never)
     if kernels is compiled:
-        jit = compiled._module("convolution")
+        jit = load("conv")
         monkeypatch.setattr(jit, "_forward_direct", never)
         monkeypatch.setattr(jit, "_weight_direct", never)
     settings = case[2]
@@ -175,15 +176,15 @@ def test_only_strips_that_hold_the_pixel_are_made_directly(name, monkeypatch):
     x, w, b, _ = arrays(np.random.default_rng(5), case, np.float32)
     x[1, 8, 4, 2] = np.nan
     made = []
-    direct = blas.correlate
+    forward = direct.forward
 
-    def note(x, w, b, y, *settings):
+    def note(problem, x, w, b, y):
         made.append(y.shape[:2])
-        direct(x, w, b, y, *settings)
+        forward(problem, x, w, b, y)
 
-    monkeypatch.setattr(blas, "correlate", note)
+    monkeypatch.setattr(direct, "forward", note)
     winograd.conv2d(x, w, b, **case[2])
-    strip = (winograd.rows_together(19, 3) if name == "strips" else tiles._together(15, 3))
+    strip = filtering.fewest_products(*((19, 3, 10) if name == "strips" else (15, 3, 8)))
     (images, rows), = made
     assert images == 1 and rows <= 2 * strip
 
@@ -194,6 +195,6 @@ def test_regions_cover_what_is_marked_and_no_more(seed):
     bad = rng.random((6, 9)) < [0.1, 0.5, 0.9, 0.0, 1.0][seed]
     step, rows = 4, 22
     covered = np.zeros((9, rows), int)
-    for images, first, last in outliers.regions(bad, step, rows):
+    for images, first, last in filtering.regions(bad, step, rows):
         covered[images, first:last] += 1
     np.testing.assert_array_equal(covered, bad.T.repeat(step, 1)[:, :rows])

@@ -1,4 +1,4 @@
-"""The door to the compiled kernels: who may pass, and what is chosen when it is shut."""
+"""Where compiled kernels are chosen, and what is chosen where they are not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn.kernels import compiled, select
+from tinygrad_cnn.kernels import compiled, conv
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 
 ROOT = Path(__file__).parents[2]
@@ -85,11 +85,11 @@ def test_a_call_sets_it_for_good(installed):
 
 def test_compiled_kernels_are_tried_first_where_they_are_chosen(installed):
     installed(True)
-    assert select.conv2d(IMAGES, FILTERS, **PLAIN)[0] == "compiled"
+    assert conv.choose("conv2d")(IMAGES, FILTERS, **PLAIN)[0] == "compiled"
     with set_compiled(False):
-        assert "compiled" not in select.conv2d(IMAGES, FILTERS, **PLAIN)
+        assert "compiled" not in conv.choose("conv2d")(IMAGES, FILTERS, **PLAIN)
     installed(False)
-    assert "compiled" not in select.conv2d(IMAGES, FILTERS, **PLAIN)
+    assert "compiled" not in conv.choose("conv2d")(IMAGES, FILTERS, **PLAIN)
 
 
 @pytest.mark.parametrize("images, filters, why", [
@@ -98,16 +98,18 @@ def test_compiled_kernels_are_tried_first_where_they_are_chosen(installed):
 ])
 def test_some_shapes_are_left_to_numpy(images, filters, why, installed):
     installed(True)
-    names = select.conv2d(np.ones(images, np.float32), np.ones(filters, np.float32), **PLAIN)
+    names = conv.choose("conv2d")(np.ones(images, np.float32), np.ones(filters, np.float32),
+                                  **PLAIN)
     assert "compiled" not in names, why
 
 
 def test_without_the_compiler_every_face_is_declined(installed):
     installed(False)
     y = np.ones((8, 16, 16, 4), np.float32)
-    assert compiled.conv2d(IMAGES, FILTERS, **PLAIN) is NotImplemented
-    assert compiled.conv2d_input(y, FILTERS, image_size=(16, 16), **PLAIN) is NotImplemented
-    assert compiled.conv2d_weight(IMAGES, y, kernel_size=(3, 3), **PLAIN) is NotImplemented
+    kernels = conv.BACKENDS["compiled"]
+    assert kernels.conv2d(IMAGES, FILTERS, **PLAIN) is NotImplemented
+    assert kernels.conv2d_input(y, FILTERS, image_size=(16, 16), **PLAIN) is NotImplemented
+    assert kernels.conv2d_weight(IMAGES, y, kernel_size=(3, 3), **PLAIN) is NotImplemented
     assert compiled.module("passes", np.dtype(np.float32)) is None
 
 

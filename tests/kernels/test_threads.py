@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.kernels import threads
-from tinygrad_cnn.kernels.blocks import blocks, borrowed, place
-from tinygrad_cnn.kernels.memory import allocate
-from tinygrad_cnn.kernels.threads import get_num_threads, parallel, set_num_threads
+from tinygrad_cnn.kernels import parallel as threads
+from tinygrad_cnn.kernels.memory import allocate, blocks, borrowed, place
+from tinygrad_cnn.kernels.parallel import get_num_threads, parallel, set_num_threads
 
 MOST = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 several = pytest.mark.skipif(MOST < 2, reason="needs two CPUs")

@@ -14,7 +14,8 @@ import pytest
 
 import tinygrad_cnn as tc
 from tests.kernels.conftest import CASES, PLAIN, SAME, arrays
-from tinygrad_cnn.kernels import blas, select, tune, winograd
+from tinygrad_cnn.kernels import autotune as tune
+from tinygrad_cnn.kernels import conv
 
 ROOT = Path(__file__).parents[2]
 X, W, B = np.ones((2, 6, 5, 3), np.float32), np.ones((3, 3, 3, 4), np.float32), np.ones(4)
@@ -331,7 +332,7 @@ def test_a_relative_cache_directory_does_not_count(tmp_path, monkeypatch):
 
 def test_without_a_block_nothing_is_timed_read_or_written(tmp_path):
     code = ("import numpy as np, tinygrad_cnn as tc\n"
-            "from tinygrad_cnn.kernels import tune\n"
+            "from tinygrad_cnn.kernels import autotune as tune\n"
             "def never(*args): raise AssertionError(args)\n"
             "tune._clock = tune._read = tune._write = tune._machine = tune._key = never\n"
             "x, w = tc.Tensor(np.ones((2, 6, 5, 3))), tc.Parameter(np.ones((3, 3, 3, 4)))\n"
@@ -354,24 +355,24 @@ def test_each_face_asks_for_its_own_kernels_and_tries_the_winner_first(tmp_path,
         asked.append((name, kernels, arrays, settings))
         return "blas"
 
-    monkeypatch.setattr(select, "fastest", answer)
+    monkeypatch.setattr(conv, "fastest", answer)
     with tc.set_compiled(False):
-        by_rule = getattr(select, op)(*inputs, **SAME, **more)
+        by_rule = conv.choose(op)(*inputs, **SAME, **more)
         with tc.autotune(tmp_path):
-            by_time = getattr(select, op)(*inputs, **SAME, **more)
+            by_time = conv.choose(op)(*inputs, **SAME, **more)
     assert (by_rule, by_time) == (("winograd", "blas"), ("blas", "winograd"))
-    kernels = {"winograd": getattr(winograd, op), "blas": getattr(blas, op)}
+    kernels = {name: conv.kernels(op)[name] for name in ("winograd", "blas")}
     ((name, candidates, arrays, settings),) = asked
     assert (name, candidates, settings) == (op, kernels, SAME | more)
     assert all(a is b for a, b in zip(arrays, inputs, strict=True))
 
 
 def test_compiled_kernels_compete_where_they_are_chosen(tmp_path, monkeypatch):
-    monkeypatch.setattr(select, "get_compiled", lambda: True)
+    monkeypatch.setattr(conv, "get_compiled", lambda: True)
     seen = []
-    monkeypatch.setattr(select, "fastest", lambda op, kernels, *call: seen.extend(kernels))
+    monkeypatch.setattr(conv, "fastest", lambda op, kernels, *call: seen.extend(kernels))
     with tc.autotune(tmp_path):
-        assert select.conv2d(X, W, **SAME) == ("winograd", "blas"), "too small for the rule"
+        assert conv.choose("conv2d")(X, W, **SAME) == ("winograd", "blas"), "too small for the rule"
     assert seen == ["compiled", "winograd", "blas"]
 
 

@@ -21,7 +21,7 @@ from mutation import CATALOG, Mutant, mutant, right_rules
 from mutation.public_bugs import BUGS
 from tinygrad_cnn import GradientMismatch
 from tinygrad_cnn.core.op import OPS
-from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.diagnose import diagnose

@@ -91,7 +91,7 @@ def workloads() -> dict[str, Callable[[], Any]]:
 def findings(works: dict[str, Callable[[], Any]]) -> dict[str, str]:
     """Results, each as a digest of its bytes, and the state of everything that is shared."""
     import tinygrad_cnn as tc
-    from tinygrad_cnn.kernels import threads
+    from tinygrad_cnn.kernels import parallel as threads
 
     found = {}
     for name, work in works.items():

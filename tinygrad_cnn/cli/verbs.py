@@ -22,7 +22,7 @@ from tinygrad_cnn.cli.recipes import OPTIMIZERS, RECIPES, Recipe, recipe_for, ru
 from tinygrad_cnn.errors import SettingError, TinygradCnnError
 from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
-from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.models import MODELS, build
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import cross_entropy, manual_seed

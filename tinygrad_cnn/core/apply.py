@@ -15,7 +15,16 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import EXPOSED, Node, State, _serial, _state, locked, placeholder
+from tinygrad_cnn.core.graph import (
+    EXPOSED,
+    NOTHING,
+    Node,
+    State,
+    _order,
+    _state,
+    locked,
+    placeholder,
+)
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
@@ -42,7 +51,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PACKAGE = __name__.partition(".")[0] + "."
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
 _KEEP_BYTES = 4096          # below this, a placeholder for unsaved values costs more than it saves
-_NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({ndarray, type(None)})
 _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have these globals,
 _HERE = globals()                                       # and those of a + 2.0 these too
@@ -355,8 +363,8 @@ def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callabl
 
 
 def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
-              state: State, frame: FrameType | None, settings: dict[str, Any] = _NOTHING,
-              residuals: dict[str, Any] = _NOTHING) -> Tensor:
+              state: State, frame: FrameType | None, settings: dict[str, Any] = NOTHING,
+              residuals: dict[str, Any] = NOTHING) -> Tensor:
     """A tensor and its node, field by field: this runs for each op of a program."""
     node = _new(Node)
     node.op = op
@@ -366,8 +374,8 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
     node.residuals = residuals
     node.out = out if op.saves_out else None
     node.scope = scope = state.scope
-    node.serial = next(_serial)
-    far = scope or settings is not _NOTHING         # there may be other files of the package
+    node.order = next(_order)
+    far = scope or settings is not NOTHING         # there may be other files of the package
     while frame is not None and ((place := frame.f_globals) is _OPERATORS or place is _HERE or (
             far and place.get("__name__", "").startswith(_PACKAGE))):
         frame = frame.f_back

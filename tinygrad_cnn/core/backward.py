@@ -27,7 +27,7 @@ from tinygrad_cnn.core.cotangent import (
     prepared,
     retried,
 )
-from tinygrad_cnn.core.graph import Node, changed, key_of, leading_to
+from tinygrad_cnn.core.graph import NOTHING, Node, changed, key_of, leading_to
 
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
@@ -53,7 +53,7 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
     done: dict[Any, Any] = {}
     found: dict[Any, Any] = {out.node: ct}
     heap: list[tuple[int, Node]] = []
-    entry: tuple[int, Node] | None = (-out.node.serial, out.node)       # often the only one
+    entry: tuple[int, Node] | None = (out.node.order, out.node)       # often the only one
     # Derivatives may be infinite where nothing is asked of them, so NumPy's warnings are off.
     with (changed(recording=wrap is not None, plain=wrap is None) as state,
           np.errstate(all="ignore")):
@@ -103,7 +103,7 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
                     if below is not None:
                         if entry:
                             heappush(heap, entry)
-                        entry = (-below.serial, below)
+                        entry = (below.order, below)
                 elif before.ndim and before.size < LARGE:
                     found[key] = before + part
                 else:
@@ -112,5 +112,6 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
                 observer.backward(node, getattr(ct, "_data", ct), sent,
                                   time.perf_counter() - began)
             if not keeps:
-                node.free()
+                node.inputs = node.out = None
+                node.values, node.residuals = (), NOTHING
     return done | found

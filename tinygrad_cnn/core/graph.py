@@ -202,8 +202,10 @@ _awaited = coroutine(_steps)
 
 
 
-def no_grad() -> _Recording:
+def no_grad(function: Callable[..., Any] | None = None) -> Any:
     """Do not record ops inside the block, or inside the decorated function.
+
+    As a decorator it goes with brackets or without.
 
     The flag is per thread and per asynchronous task: a thread that is started inside the block
     records.  A decorated generator or ``async`` function does not record while its own body runs;
@@ -221,11 +223,11 @@ def no_grad() -> _Recording:
     >>> predict(x).requires_grad
     False
     """
-    return _Recording(False)
+    return _recording("no_grad", False, function)
 
 
-def enable_grad() -> _Recording:
-    """Record ops inside the block, even within `no_grad`.
+def enable_grad(function: Callable[..., Any] | None = None) -> Any:
+    """Record ops inside the block or the decorated function, even within `no_grad`.
 
     Examples
     --------
@@ -234,7 +236,16 @@ def enable_grad() -> _Recording:
     ...     (x * 2).requires_grad
     True
     """
-    return _Recording(True)
+    return _recording("enable_grad", True, function)
+
+
+def _recording(name: str, on: bool, function: Any) -> Any:
+    if function is None:
+        return _Recording(on)
+    if not callable(function):
+        raise TypeError(f"{name}: it decorates a function, or begins a block: with {name}(): ...; "
+                        f"got {function!r}")
+    return _Recording(on)(function)
 
 
 def is_grad_enabled() -> bool:
@@ -257,10 +268,8 @@ def observing(observer: Observer) -> Iterator[None]:
 
 # ---- nodes ---------------------------------------------------------------------------------------
 
-_serial = itertools.count()
-
-
-_NOTHING: dict[str, Any] = {}
+_order = itertools.count(0, -1)
+NOTHING: dict[str, Any] = {}
 
 
 class Node:
@@ -279,16 +288,16 @@ class Node:
         The settings of the call, and the by-products of the kernel.
     out : ndarray or None
         The values of the result, kept only if a rule reads them.
-    serial : int
-        Creation order.
+    order : int
+        0, −1, −2, ... in the order of creation: the youngest node comes first.
     scope : tuple of str
         The path of the modules that were running, such as ``("LeNet", "conv1")``.
     code, instruction : code, int
         Of the line that applied the op; never the frame, which would keep the user's arrays.
     """
 
-    __slots__ = ("__weakref__", "code", "inputs", "instruction", "op", "out", "residuals", "scope",
-                 "serial", "settings", "values")
+    __slots__ = ("__weakref__", "code", "inputs", "instruction", "op", "order", "out", "residuals",
+                 "scope", "settings", "values")
 
     op: Op
     inputs: tuple[Tensor | None, ...] | None
@@ -297,7 +306,7 @@ class Node:
     residuals: dict[str, Any]
     out: Array | None
     scope: tuple[str, ...]
-    serial: int
+    order: int
     code: CodeType | None
     instruction: int
 
@@ -321,12 +330,10 @@ class Node:
             raise self.freed_error()
         return next(x.dtype for x in self.inputs if x is not None)
 
-    def free(self) -> None:
-        """Let go of everything that only a backward pass needs."""
-        self.inputs = None
-        self.values = ()
-        self.residuals = _NOTHING
-        self.out = None
+    @property
+    def serial(self) -> int:
+        """How many nodes were created before this one."""
+        return -self.order
 
     @property
     def origin(self) -> tuple[CodeType, int] | None:
@@ -368,7 +375,7 @@ def leading_to(out: Node, targets: set[Any]) -> set[Any]:
         reached |= below
         stack.extend(below)
     useful = set(targets)
-    for node in sorted(reached, key=lambda n: n.serial):            # in creation order
+    for node in sorted(reached, key=lambda n: n.serial):            # the oldest first
         if any(x is not None and x.requires_grad and key_of(x) in useful
                for x in node.inputs or ()):
             useful.add(node)

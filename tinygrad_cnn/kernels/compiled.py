@@ -1,4 +1,4 @@
-"""Compiled kernels, where the extra ``fast`` is installed: the door to the folder ``jit``.
+"""Compiled kernels, where the extra ``fast`` is installed: lazy import of the numba backend.
 
 Nothing here imports the compiler before a compiled kernel is first asked for.  Without it, where it
 fails, or with ``set_compiled(False)``, every kernel declines and the op takes its next one.
@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.errors import SettingError, missing_extra
-from tinygrad_cnn.kernels.blocks import Array
-from tinygrad_cnn.kernels.threads import apart
+from tinygrad_cnn.kernels.parallel import apart
 
-__all__ = ["conv2d", "conv2d_input", "conv2d_weight", "get_compiled", "give_up", "module",
-           "set_compiled"]
+__all__ = ["get_compiled", "give_up", "load", "module", "set_compiled"]
 
 _DTYPES = (np.float32, np.float64)
 
@@ -89,11 +87,11 @@ class set_compiled:  # noqa: N801 - a function that can also be used in a with s
 
 def module(name: str, dtype: np.dtype[Any]) -> Any:
     """A file of compiled passes if they are chosen and serve the dtype, else None."""
-    return _module(name) if dtype in _DTYPES and _Setting.on is not False else None
+    return load(name) if dtype in _DTYPES and _Setting.on is not False else None
 
 
-def _module(name: str) -> ModuleType | None:
-    """A file of the folder ``jit``, which needs the compiler: imported when first asked for."""
+def load(name: str) -> ModuleType | None:
+    """A file of the folder ``jit``, imported when first asked for; None without the compiler."""
     if _Setting.failed or not _installed():
         return None
     try:
@@ -117,21 +115,3 @@ def give_up(error: Exception) -> None:
             f"compiled kernels are left out, because numba fails: {type(error).__name__}: {error}; "
             'NumPy\'s kernels serve instead; pip install --force-reinstall "tinygrad-cnn[fast]" '
             "may mend it, set_compiled(False) chooses them", RuntimeWarning, stacklevel=2)
-
-
-def conv2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
-    """N H W C, KH KW C O, O -> N OH OW O."""
-    jit = _module("convolution")
-    return NotImplemented if jit is None else jit.conv2d(x, w, b, **settings)
-
-
-def conv2d_input(y: Array, w: Array, **settings: Any) -> Any:
-    """N OH OW O, KH KW C O -> N H W C."""
-    jit = _module("convolution")
-    return NotImplemented if jit is None else jit.conv2d_input(y, w, **settings)
-
-
-def conv2d_weight(x: Array, y: Array, **settings: Any) -> Any:
-    """N H W C, N OH OW O -> KH KW C O."""
-    jit = _module("convolution")
-    return NotImplemented if jit is None else jit.conv2d_weight(x, y, **settings)

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.kernels import compiled
-from tinygrad_cnn.kernels.blocks import long_lines
-from tinygrad_cnn.kernels.memory import empty
-from tinygrad_cnn.kernels.threads import parallel, spread
+from tinygrad_cnn.kernels.memory import empty, long_lines
+from tinygrad_cnn.kernels.parallel import parallel, parallel_ufunc
 
 __all__ = ["LARGE", "add", "clip", "div", "elu", "erf", "gelu", "gelu_slope", "gelu_tanh",
            "gelu_tanh_slope", "keep", "leaky_relu", "mish", "mish_slope", "mul",
@@ -39,7 +38,7 @@ def _large(function: Any, a: Array, b: Array) -> Array:
     if a.size < LARGE or a.dtype != b.dtype or not a.flags.c_contiguous:
         return np.asarray(function(a, b))
     if a.shape == b.shape:
-        return spread(function, empty(a.shape, a.dtype), a, b)
+        return parallel_ufunc(function, empty(a.shape, a.dtype), a, b)
     if b.shape != a.shape[-1:]:
         return np.asarray(function(a, b))
     lines = long_lines(a, _LONG)                            # a number for each channel
@@ -106,7 +105,7 @@ def keep(x: Array, condition: Array) -> Array:
     bits = _BITS.get(x.dtype)
     if x.size < _FEW and bits is not None:
         return np.asarray(x.view(bits) * condition).view(x.dtype)
-    return spread(_select, empty(x.shape, x.dtype), x, condition)
+    return parallel_ufunc(_select, empty(x.shape, x.dtype), x, condition)
 
 
 def _select(x: Array, condition: Array, out: Array) -> None:
@@ -122,7 +121,7 @@ def where(a: Array, b: Array, *, condition: Array) -> Array:
         return keep(a, condition)
     # b, and on it the difference in bits, if the condition holds: five times as quick as np.where.
     shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
-    return spread(_choose, empty(shape, a.dtype), a, b, condition)
+    return parallel_ufunc(_choose, empty(shape, a.dtype), a, b, condition)
 
 
 def _choose(a: Array, b: Array, condition: Array, out: Array) -> None:
@@ -140,7 +139,7 @@ def clip(x: Array, *, min: float, max: float) -> Array:
 
 def relu(x: Array) -> Array:
     """max(x, 0)."""
-    return spread(np.maximum, empty(x.shape, x.dtype), x, x.dtype.type(0))
+    return parallel_ufunc(np.maximum, empty(x.shape, x.dtype), x, x.dtype.type(0))
 
 
 def relu_input(ct: Array, out: Array) -> Array:
@@ -151,7 +150,7 @@ def relu_input(ct: Array, out: Array) -> Array:
     passes = compiled.module("passes", ct.dtype)
     if passes is None or ct.size % _LINE or not (
             ct.flags.c_contiguous and out.flags.c_contiguous and ct.dtype == out.dtype):
-        return spread(lambda part, y, out: select(part, y > 0, out), x, ct, out)
+        return parallel_ufunc(lambda part, y, out: select(part, y > 0, out), x, ct, out)
     lines = [a.reshape(-1, _LINE) for a in (ct, out, x)]
     parallel(len(lines[0]), lambda low, high: passes.mask(*lines, low, high), least=_LEAST,
              products=False)

@@ -1,13 +1,16 @@
-"""Memory for large results, used again as soon as its last array is gone.
+"""Memory for large results, used again as soon as its last array is gone; blocks and work space.
 
 A step of training makes the same large arrays as the step before.  The system hands out fresh
 memory page by page and fills it with zeros first, which costs as much as the arithmetic of an
 elementwise op; memory that has been used before costs nothing.  So the memory of a large result
-goes back to a shelf when the array and all of its views are gone, and the next result of about
+goes back to a pool when the array and all of its views are gone, and the next result of about
 that size takes it from there.
 
-The shelf and the arrays in use together never hold more than the arrays in use have held at one
+The pool and the arrays in use together never hold more than the arrays in use have held at one
 time; what has lain there longest goes first.
+
+A kernel cuts its work into blocks that fit the second-level cache of a core, and keeps what it
+makes on the way in borrowed buffers that stay warm from block to block and call to call.
 """
 
 from __future__ import annotations
@@ -17,22 +20,27 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["aligned", "allocate", "empty", "held_memory", "release_memory"]
+__all__ = ["Array", "Block", "aligned", "allocate", "blocks", "borrowed", "empty", "held_memory",
+           "long_lines", "move", "multiply", "place", "release_memory", "view"]
 
 Array = NDArray[Any]
+Block = tuple[slice, int, int]          # images, first row, row after the last
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _FROM = 1 << 18         # bytes: smaller arrays come from memory that the system keeps mapped
 _ALIGN = 64             # bytes: a cache line, and the widest vector register
 _LARGE = 1 << 30        # bytes of a result, from which free memory is looked up
+_BUFFER = 1 << 22                       # bytes: from here on NumPy asks for large memory pages
+_ALONE = 1 << 14        # entries of work that end sooner than another thread would wake
+_SMALL = 1_000_000      # OpenBLAS multiplies matrices up to M·N·K of this without packing them
 _Memory = NDArray[np.uint8]
 
 
@@ -44,7 +52,7 @@ def aligned(size: int, dtype: DTypeLike) -> Array:
     return raw[start:start + size * kind.itemsize].view(kind)
 
 
-class _Lease:
+class _MemoryBlock:
     """Owns the memory of one result; arrays and their views keep it alive."""
 
     __slots__ = ("__array_interface__", "__weakref__", "_memory")
@@ -56,10 +64,10 @@ class _Lease:
                                     "typestr": kind.str, "version": 3}
 
 
-class _End(weakref.ref[_Lease]):
-    """Notes in a deque that a lease has ended, and has its memory.
+class _End(weakref.ref[_MemoryBlock]):
+    """Notes in a deque that a block has ended, and has its memory.
 
-    A lease can end in any thread and at any line: so this takes no lock, and is compiled code
+    A block can end in any thread and at any line: so this takes no lock, and is compiled code
     throughout, into which no signal handler can raise.
     """
 
@@ -67,7 +75,7 @@ class _End(weakref.ref[_Lease]):
     memory: _Memory
 
 
-class _Shelf:
+class _Pool:
     """Memory that no result uses, by size, the size that came back last at the end."""
 
     def __init__(self) -> None:
@@ -77,15 +85,15 @@ class _Shelf:
         self.lent: set[_End] = set()
         self.ended: deque[_End] = deque()
 
-    def lend(self, size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _Lease:
+    def lend(self, size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _MemoryBlock:
         memory = self._take(size)
         if memory is None:
             memory = self._fresh(size)
-        lease = _Lease(memory, shape, kind)
-        end = _End(lease, self.ended.append)
+        block = _MemoryBlock(memory, shape, kind)
+        end = _End(block, self.ended.append)
         end.memory = memory
         self.lent.add(end)                              # a reference that is gone notes nothing
-        return lease
+        return block
 
     def _take(self, size: int) -> _Memory | None:
         with self.lock:
@@ -108,7 +116,7 @@ class _Shelf:
         return aligned(size, np.uint8)
 
     def collect(self) -> None:
-        """Take back the memory of ended leases."""
+        """Take back the memory of ended blocks."""
         while self.ended:
             end = self.ended.popleft()
             self.lent.discard(end)
@@ -136,25 +144,25 @@ class _Shelf:
         return given
 
 
-_SHELF = _Shelf()
+_POOL = _Pool()
 
 
 def _whole(step: Callable[P, T]) -> Callable[P, T]:
     """Begin with an empty pool after a step that an error or an interrupt has left half done."""
     @wraps(step)
     def guarded(*args: P.args, **settings: P.kwargs) -> T:
-        global _SHELF
+        global _POOL
         try:
             return step(*args, **settings)
         except BaseException:
-            _SHELF = _Shelf()               # leases of the old one give their memory to the system
+            _POOL = _Pool()               # blocks of the old one give their memory to the system
             raise
     return guarded
 
 
 @_whole
-def _lend(size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _Lease:
-    return _SHELF.lend(size, shape, kind)
+def _lend(size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _MemoryBlock:
+    return _POOL.lend(size, shape, kind)
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -176,9 +184,9 @@ def held_memory() -> int:
     >>> held_memory() >= 0
     True
     """
-    with _SHELF.lock:
-        _SHELF.collect()
-        return _SHELF.idle
+    with _POOL.lock:
+        _POOL.collect()
+        return _POOL.idle
 
 
 @_whole
@@ -196,7 +204,7 @@ def release_memory() -> int:
     >>> release_memory()
     0
     """
-    return _SHELF.release()
+    return _POOL.release()
 
 
 def allocate(op: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -227,8 +235,137 @@ def _free_memory() -> float:
 
 def _forget() -> None:
     """A forked child finds the lock in an unknown state."""
-    _SHELF.lock = threading.Lock()
+    _POOL.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
+
+
+# ---- work space, and blocks
+
+class _Space(threading.local):
+    """Buffers of this thread that nobody has borrowed."""
+
+    def __init__(self) -> None:
+        self.free: list[_Memory] = []
+
+
+_SPACE = _Space()
+
+
+class borrowed:  # noqa: N801 - used as a function in a with statement
+    """Uninitialized arrays of these shapes, side by side in one buffer that is used again.
+
+    The buffer belongs to the thread while the ``with`` block runs; a call from inside the block
+    gets another one, so kernels may call kernels.  After an error it is not lent again: it goes
+    when the last array in it does, whoever still looks there.
+    """
+
+    __slots__ = ("_arrays", "_memory")
+
+    def __init__(self, dtype: DTypeLike, *several: Sequence[int]) -> None:
+        kind = np.dtype(dtype)
+        starts, need = [], 0
+        for shape in several:
+            starts.append(need)
+            need += -(-math.prod(shape) * kind.itemsize // _ALIGN) * _ALIGN
+        memory = _SPACE.free.pop() if _SPACE.free else None
+        if memory is None or len(memory) < need:
+            memory = aligned(max(need, _BUFFER), np.uint8)
+        self._memory = memory
+        self._arrays: list[Array] = []
+        for shape, start in zip(several, starts, strict=True):
+            self._arrays.append(np.ndarray(tuple(shape), kind, memory.data, start))
+
+    def __enter__(self) -> list[Array]:
+        return self._arrays
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            _SPACE.free.append(self._memory)
+
+
+def view(x: Array, shape: tuple[int, ...], strides: tuple[int, ...], start: int = 0) -> Array:
+    """Entries of a contiguous array in another arrangement, from byte ``start`` on.
+
+    This is ``as_strided`` at a tenth of its cost, which counts where blocks take microseconds, and
+    it refuses to leave the array.
+    """
+    return np.ndarray(shape, x.dtype, x.data, start, strides)
+
+
+def move(out: Array, x: Array) -> None:
+    """``out[...] = x`` for images of few channels: pixels move as wholes, not channel by channel.
+
+    NumPy copies a run of numbers by a call per run; as one item of many bytes, a pixel costs less
+    than half as much.
+    """
+    size = x.shape[-1] * x.itemsize
+    if (x.dtype == out.dtype and 0 < size <= 256 and x.shape == out.shape
+            and x.strides[-1] == x.itemsize and out.strides[-1] == out.itemsize):
+        pixel = np.dtype((np.void, size))
+        np.copyto(out.view(pixel), x.view(pixel))
+    else:
+        np.copyto(out, x)
+
+
+def place(out: Array, x: Array, row: int, column: int, fill: float = 0) -> None:
+    """Make ``out[n, i, j]`` the pixel ``x[n, row + i, column + j]``, ``fill`` outside of ``x``."""
+    (_, rows, columns, _), (_, h, w, _) = out.shape, x.shape
+    top, bottom = min(rows, max(0, -row)), min(rows, h - row)
+    left, right = min(columns, max(0, -column)), min(columns, w - column)
+    if top >= bottom or left >= right:
+        out[...] = fill
+        return
+    out[:, :top] = fill
+    out[:, bottom:] = fill
+    out[:, top:bottom, :left] = fill
+    out[:, top:bottom, right:] = fill
+    move(out[:, top:bottom, left:right],
+         x[:, row + top:row + bottom, column + left:column + right])
+
+
+def long_lines(x: Array, most: int) -> Array:
+    """A contiguous array as lines of at most ``most`` numbers, each of whole pixels."""
+    channels = x.shape[-1]
+    pixels, together = x.size // channels, 1
+    while pixels % (2 * together) == 0 and 2 * together * channels <= most:
+        together *= 2
+    return x.reshape(-1, together * channels)
+
+
+def blocks(n: int, rows: int, cost: int, budget: int, parts: int) -> list[Block]:
+    """Cut ``n`` images of ``rows`` rows into blocks that cost about ``budget`` each.
+
+    ``cost`` is that of one row.  Blocks hold several images or part of one; there are at least
+    ``parts`` of them where that is possible, and a multiple of ``parts`` where they hold images.
+    """
+    if not n or not rows:
+        return []
+    if n * rows * cost < _ALONE:
+        return [(slice(0, n), 0, rows)]
+    affordable = max(1, budget // max(1, cost))             # rows
+    if n >= parts and affordable >= rows:
+        pieces = -(-n // (affordable // rows))
+        pieces = min(n, -(-pieces // parts) * parts)
+        cuts = [n * i // pieces for i in range(pieces + 1)]
+        return [(slice(a, b), 0, rows) for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = max(-(-rows // affordable), min(rows, -(-parts // n)))
+    cuts = [rows * i // pieces for i in range(pieces + 1)]
+    return [(slice(i, i + 1), a, b) for i in range(n)
+            for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def multiply(a: Array, b: Array, out: Array) -> None:
+    """``out[i] = a[i] @ b[i]``, in pieces small enough for OpenBLAS to skip packing."""
+    rows = _SMALL // max(1, b.shape[1] * b.shape[2])
+    if rows < 32 or a.shape[1] <= rows:
+        np.matmul(a, b, out=out)
+        return
+    rows -= rows % 16
+    whole = a.shape[1] // rows * rows
+    np.matmul(a[:, :whole].reshape(len(a), -1, rows, a.shape[2]), b[:, None],
+              out=out[:, :whole].reshape(len(a), -1, rows, out.shape[2]))
+    if whole < a.shape[1]:
+        np.matmul(a[:, whole:], b, out=out[:, whole:])

@@ -21,7 +21,7 @@ from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor, make_function
 from tinygrad_cnn.core.op import Array, ErrorInput, Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.kernels import blas, compiled, reference, select, winograd
+from tinygrad_cnn.kernels import conv, reference
 from tinygrad_cnn.ops.declare import each, geometry
 from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, pad
@@ -70,9 +70,7 @@ def _conv2d_flops(x: Shape, w: Shape, b: Shape | None = None, *, out_shape: Shap
 
 CONV2D = register(Op(
     name="conv2d", axes="N H W C, KH KW C/groups O, O -> N OH OW O", shape=shapes.conv2d,
-    kernels={"winograd": winograd.conv2d, "blas": blas.conv2d, "compiled": compiled.conv2d,
-             "reference": reference.conv2d},
-    choose=select.conv2d,
+    kernels=conv.kernels("conv2d") | {"reference": reference.conv2d}, choose=conv.choose("conv2d"),
     vjp={"x": lambda ct, out, x, w, b=None, **settings: apply(
             CONV2D_INPUT, ct, w, image_size=x.shape[1:3], **settings),
          "w": lambda ct, out, x, w, b=None, **settings: apply(
@@ -100,9 +98,8 @@ CONV2D = register(Op(
 
 CONV2D_INPUT: Op = register(Op(
     name="conv2d_input", axes="N OH OW O, KH KW C/groups O -> N H W C", shape=shapes.conv2d_input,
-    kernels={"winograd": winograd.conv2d_input, "blas": blas.conv2d_input,
-             "compiled": compiled.conv2d_input, "reference": reference.conv2d_input},
-    choose=select.conv2d_input,
+    kernels=conv.kernels("conv2d_input") | {"reference": reference.conv2d_input},
+    choose=conv.choose("conv2d_input"),
     vjp={"y": lambda ct, out, y, w, *, image_size, **settings: apply(CONV2D, ct, w, **settings),
          "w": lambda ct, out, y, w, *, image_size, **settings: apply(
             CONV2D_WEIGHT, ct, y, kernel_size=w.shape[:2], **settings)},
@@ -119,9 +116,8 @@ CONV2D_INPUT: Op = register(Op(
 
 CONV2D_WEIGHT: Op = register(Op(
     name="conv2d_weight", axes="N H W C, N OH OW O -> KH KW C/groups O", shape=shapes.conv2d_weight,
-    kernels={"winograd": winograd.conv2d_weight, "blas": blas.conv2d_weight,
-             "compiled": compiled.conv2d_weight, "reference": reference.conv2d_weight},
-    choose=select.conv2d_weight,
+    kernels=conv.kernels("conv2d_weight") | {"reference": reference.conv2d_weight},
+    choose=conv.choose("conv2d_weight"),
     vjp={"x": lambda ct, out, x, y, *, kernel_size, **settings: apply(
             CONV2D_INPUT, y, ct, image_size=x.shape[1:3], **settings),
          "y": lambda ct, out, x, y, *, kernel_size, **settings: apply(CONV2D, x, ct, **settings)},
@@ -276,10 +272,13 @@ def _transposed(kernel: Any) -> Any:
     return conv_transpose2d
 
 
+_choose_input = conv.choose("conv2d_input")
+
 CONV_TRANSPOSE2D = register(Op(
     name="conv_transpose2d", shape=_conv_transpose2d_shape,
-    kernels={"winograd": _transposed(winograd.conv2d_input), "blas": _transposed(blas.conv2d_input),
-             "reference": _transposed(reference.conv2d_input)},
+    kernels={name: _transposed(kernel) for name, kernel in CONV2D_INPUT.kernels.items()},
+    choose=lambda x, w, b=None, **settings: _choose_input(
+        x, w.transpose(0, 1, 3, 2), **settings),
     vjp={"x": lambda ct, out, x, w, b=None, *, image_size, **settings: apply(
             CONV2D, ct, _turned(w), **settings),
          "w": lambda ct, out, x, w, b=None, *, image_size, **settings: _turned(apply(

@@ -243,8 +243,7 @@ def multi_margin_loss(scores: TensorLike, labels: ArrayLike, *, p: int = 1, marg
     if scores.ndim != 2 or y.shape != scores.shape[:1] or y.dtype.kind not in "iu":
         raise ShapeError(f"{owner}: scores must be (N, K) and labels integers (N,), got "
                          f"{scores.shape} and {y.shape} of {y.dtype}")
-    if p not in (1, 2):
-        raise SettingError(f"{owner}: p must be 1 or 2, got {p!r}")
+    p = checks.integer(owner, "p", p, minimum=1, maximum=2)
     rows, classes = scores.shape
     _alike(owner, scores=scores)
     if not 0 <= y.min() <= y.max() < classes:
@@ -340,6 +339,7 @@ def cosine_similarity(a: TensorLike, b: TensorLike, axis: int = -1, *, eps: floa
     0.96
     """
     eps = checks.number("cosine_similarity", "eps", eps, above=0)
+    _alike("cosine_similarity", a=a, b=b)
     axis = checks.axis_index("cosine_similarity", axis, a.shape)
     return sum((a / maximum(norm(a, 2, axis, True), eps))
                * (b / maximum(norm(b, 2, axis, True), eps)), axis)

@@ -124,7 +124,7 @@ def _divide(x: Tensor) -> None:
         raise node.freed_error()
     below = copy.copy(node)
     # After its inputs, before all that was made later.
-    below.serial = node.serial - 0.5                    # type: ignore[assignment]
+    below.order = node.order + 0.5                      # type: ignore[assignment]
     unread = placeholder(x.shape, x.dtype)
     node.op, node.inputs, node.values = _HOOKS, (_wrap(unread, True, below),), (unread,)
     node.settings, node.residuals, node.out = {"hooks": {}}, {}, None

@@ -10,7 +10,7 @@ import numpy as np
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
-from tinygrad_cnn.kernels import products, reference
+from tinygrad_cnn.kernels import reduce, reference
 from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, reshape, squeeze
@@ -45,7 +45,7 @@ def _swap(x: Any) -> Any:
 
 MATMUL: Op = register(Op(
     name="matmul", shape=_matmul_shape,
-    kernels={"array": products.matmul, "reference": reference.matmul},
+    kernels={"array": reduce.matmul, "reference": reference.matmul},
     vjp={"a": lambda ct, out, a, b: apply(MATMUL, ct, _swap(b)),
          "b": lambda ct, out, a, b: apply(MATMUL, _swap(a), ct)},
     test=OpTest(
@@ -96,7 +96,7 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
 
 
 def _linear_array(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
-    y: np.ndarray = products.matmul(x, w)
+    y: np.ndarray = reduce.matmul(x, w)
     if b is not None:
         y += b
     return y

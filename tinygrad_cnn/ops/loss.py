@@ -26,7 +26,7 @@ from tinygrad_cnn.core import (
 )
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.normalize import softmax
@@ -124,12 +124,13 @@ def _kept(op: str, scores: Tensor, labels: Any, ignored: int) -> np.ndarray | No
     kept = np.asarray(plain != ignored)
     if kept.all():
         return None
-    if not kept.any():
-        raise SettingError(f"{op}: every label is {ignored}, which ignore_index leaves out")
     return kept
 
 
-def _only(scores: Tensor, labels: Any, kept: np.ndarray) -> tuple[Tensor, np.ndarray]:
+def _only(op: str, scores: Tensor, labels: Any, kept: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    if not kept.any():
+        raise SettingError(f"{op}: every label is left out by ignore_index, so their mean is not "
+                           "defined")
     return scores[kept], as_array(labels)[kept]
 
 
@@ -288,8 +289,10 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
                               maximum=1)
     logits = as_tensor(logits, "cross_entropy", "logits")
     if (kept := _kept("cross_entropy", logits, labels, ignore_index)) is not None:
-        part = cross_entropy(*_only(logits, labels, kept), label_smoothing=smoothing,
-                             weight=weight, reduction=reduction)
+        if not kept.any() and reduction != "mean":
+            return _reduce(where(kept, logits[..., 0], 0.0), reduction)
+        part = cross_entropy(*_only("cross_entropy", logits, labels, kept), weight=weight,
+                             label_smoothing=smoothing, reduction=reduction)
         return _placed(part, kept) if reduction == "none" else part
     settings = _targets("cross_entropy", logits, labels, weight, smoothing, reduction)
     rows = logits if logits.ndim == 2 else reshape(logits, (-1, logits.shape[-1]))
@@ -324,7 +327,10 @@ def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
     scores = log_probabilities
     scores = as_tensor(scores, "nll_loss", "log_probabilities")
     if (kept := _kept("nll_loss", scores, labels, ignore_index)) is not None:
-        part = nll_loss(*_only(scores, labels, kept), weight=weight, reduction=reduction)
+        if not kept.any() and reduction != "mean":
+            return _reduce(where(kept, scores[..., 0], 0.0), reduction)
+        part = nll_loss(*_only("nll_loss", scores, labels, kept), weight=weight,
+                        reduction=reduction)
         return _placed(part, kept) if reduction == "none" else part
     settings = _targets("nll_loss", scores, labels, weight, 0.0, reduction)
     target, own, divisor = (settings[name] for name in ("target", "own", "divisor"))

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
-    TensorLike,
     apply,
     as_array,
     as_setting,
@@ -24,9 +23,9 @@ from tinygrad_cnn.core import (
 )
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
-from tinygrad_cnn.kernels import reference
-from tinygrad_cnn.ops.declare import composed, each
+from tinygrad_cnn.kernels import norm as kernels
+from tinygrad_cnn.kernels import reduce, reference
+from tinygrad_cnn.ops.declare import TensorLike, composed, each
 from tinygrad_cnn.ops.elementwise import expm1, sqrt
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
@@ -71,8 +70,8 @@ def _declare_softmax(name: str, kernel: Any, loops: Any, vjp: Any, saved: tuple[
         flops=lambda x, *, out_shape, axis: 5 * math.prod(x)))
 
 
-SOFTMAX = _declare_softmax("softmax", kernels.softmax, reference.softmax, _softmax_vjp, ("out",))
-LOG_SOFTMAX = _declare_softmax("log_softmax", kernels.log_softmax, reference.log_softmax,
+SOFTMAX = _declare_softmax("softmax", reduce.softmax, reference.softmax, _softmax_vjp, ("out",))
+LOG_SOFTMAX = _declare_softmax("log_softmax", reduce.log_softmax, reference.log_softmax,
                                _log_softmax_vjp, ("x", "out"))
 
 

@@ -25,7 +25,7 @@ from tinygrad_cnn.core.op import (
     register_function,
 )
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.kernels import pooling, reference
+from tinygrad_cnn.kernels import pool, reference
 from tinygrad_cnn.ops.declare import each, geometry
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.reduction import mean
@@ -75,7 +75,7 @@ def _distinct(rng: np.random.Generator, shape: Shape) -> Array:
 
 def _with_indices(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, dict[str, Any]]]:
     for name, x, settings in _cases(rng):
-        indices = pooling.max_pool2d(_distinct(rng, x), **settings)[1]["argmax_indices"]
+        indices = pool.max_pool2d(_distinct(rng, x), **settings)[1]["argmax_indices"]
         yield name, x, indices.shape, {"argmax_indices": indices, **settings}
 
 
@@ -98,7 +98,7 @@ def _max_pool2d_vjp(ct: Any, out: Any, x: Any, **settings: Any) -> Any:
 
 MAX_POOL2D = register(Op(
     name="max_pool2d", axes="N H W C -> N OH OW C", shape=shapes.max_pool2d,
-    kernels={"array": pooling.max_pool2d, "reference": reference.max_pool2d},
+    kernels={"array": pool.max_pool2d, "reference": reference.max_pool2d},
     vjp={"x": _max_pool2d_vjp},
     test=OpTest(
         samples=each(_cases, lambda rng, x, settings: ((_distinct(rng, x),), settings)),
@@ -115,7 +115,7 @@ MAX_POOL2D = register(Op(
 GATHER_MAX = register(Op(
     name="gather_max", axes="N H W C -> N OH OW C",
     shape=lambda x, *, argmax_indices, kernel_size, stride, padding: argmax_indices.shape,
-    kernels={"array": pooling.gather_max, "reference": reference.gather_max},
+    kernels={"array": pool.gather_max, "reference": reference.gather_max},
     vjp={"x": _max_pool2d_vjp},
     test=OpTest(samples=each(_with_indices, lambda rng, x, y, settings: ((dyadic(rng, *x),),
                                                                          settings)),
@@ -124,7 +124,7 @@ GATHER_MAX = register(Op(
 
 SCATTER_MAX = register(Op(
     name="scatter_max", axes="N OH OW C -> N H W C", shape=_scatter_max_shape,
-    kernels={"array": pooling.scatter_max, "reference": reference.scatter_max},
+    kernels={"array": pool.scatter_max, "reference": reference.scatter_max},
     vjp={"y": lambda ct, out, y, *, image_size, **settings: apply(GATHER_MAX, ct, **settings)},
     test=OpTest(
         samples=each(_with_indices, lambda rng, x, y, settings: (
@@ -186,7 +186,7 @@ def _fold_shape(y: Shape, *, image_size: Pair, stride: Pair, padding: Sides) -> 
 
 UNFOLD = register(Op(
     name="unfold", axes="N H W C -> N OH OW C KH KW", shape=_unfold_shape,
-    kernels={"array": pooling.unfold, "reference": reference.unfold},
+    kernels={"array": pool.unfold, "reference": reference.unfold},
     vjp={"x": lambda ct, out, x, *, kernel_size, fill, **settings: apply(
         FOLD, ct, image_size=x.shape[1:3], **settings)},
     test=OpTest(samples=each(_cases, lambda rng, x, settings: ((dyadic(rng, *x),),
@@ -196,7 +196,7 @@ UNFOLD = register(Op(
 
 FOLD: Op = register(Op(
     name="fold", axes="N OH OW C KH KW -> N H W C", shape=_fold_shape,
-    kernels={"array": pooling.fold, "reference": reference.fold},
+    kernels={"array": pool.fold, "reference": reference.fold},
     vjp={"y": lambda ct, out, y, *, image_size, **settings: apply(
         UNFOLD, ct, kernel_size=y.shape[4:], fill=0.0, **settings)},
     test=OpTest(
@@ -240,8 +240,8 @@ def _shared_shape(x: Shape, *, ties: str, kernel_size: Pair, stride: Pair, paddi
 
 
 def _shared_array(x: Array, *, ties: str, **settings: Any) -> tuple[Array, dict[str, Array]]:
-    view = pooling.unfold(x, fill=-math.inf, **settings)      # N OH OW C KH KW
-    inside = pooling.unfold(np.ones((1, *x.shape[1:3], 1)), fill=0.0, **settings)
+    view = pool.unfold(x, fill=-math.inf, **settings)      # N OH OW C KH KW
+    inside = pool.unfold(np.ones((1, *x.shape[1:3], 1)), fill=0.0, **settings)
     y = view.max(axis=(4, 5))                                 # N OH OW C
     top = y[..., None, None]
     mask = ((view == top) | ((view != view) & (top != top))) & (inside > 0)
@@ -429,7 +429,7 @@ def _avg_cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, dict[str,
 
 AVG_POOL2D = register(Op(
     name="avg_pool2d", axes="N H W C -> N OH OW C", shape=shapes.avg_pool2d,
-    kernels={"array": pooling.avg_pool2d, "reference": reference.avg_pool2d},
+    kernels={"array": pool.avg_pool2d, "reference": reference.avg_pool2d},
     vjp={"x": lambda ct, out, x, **settings: apply(
         AVG_POOL2D_INPUT, ct, image_size=x.shape[1:3], **settings)},
     test=OpTest(
@@ -441,7 +441,7 @@ AVG_POOL2D = register(Op(
 
 AVG_POOL2D_INPUT: Op = register(Op(
     name="avg_pool2d_input", axes="N OH OW C -> N H W C", shape=_avg_pool2d_input_shape,
-    kernels={"array": pooling.avg_pool2d_input, "reference": reference.avg_pool2d_input},
+    kernels={"array": pool.avg_pool2d_input, "reference": reference.avg_pool2d_input},
     vjp={"y": lambda ct, out, y, *, image_size, **settings: apply(AVG_POOL2D, ct, **settings)},
     test=OpTest(
         samples=each(_avg_cases, lambda rng, x, settings: (

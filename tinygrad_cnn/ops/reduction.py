@@ -24,7 +24,8 @@ from tinygrad_cnn.core.op import (
     register_function,
 )
 from tinygrad_cnn.errors import DTypeError, ShapeError
-from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import norm
+from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.shape import RESHAPE, reshape, transpose
@@ -274,7 +275,7 @@ def _var_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
     return apply(RESHAPE, ct * scale, shape=_kept(x, axis)) * centered(x, axis)
 
 
-@reduction(kernels.var, _var_vjp, _normal, flops=4, saved=("x",), couples=_over_axis)
+@reduction(norm.var, _var_vjp, _normal, flops=4, saved=("x",), couples=_over_axis)
 def var(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The biased variance Σ (x − mean)² / n over the axes; arguments as in `mean`.
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_setting
@@ -252,8 +253,9 @@ def global_max_pool2d(x: TensorLike) -> Tensor:
 
 
 @composed
-def max_unpool2d(x: TensorLike, indices: Any, kernel_size: PairLike, stride: PairLike | None = None,
-                 padding: PairLike = 0, output_size: Sequence[int] | None = None) -> Tensor:
+def max_unpool2d(x: TensorLike, indices: ArrayLike, kernel_size: PairLike,
+                 stride: PairLike | None = None, padding: PairLike = 0,
+                 output_size: Sequence[int] | None = None) -> Tensor:
     """Each entry back at the place from which `max_pool2d` took it; 0 elsewhere.
 
     Parameters
@@ -296,8 +298,9 @@ def max_unpool2d(x: TensorLike, indices: Any, kernel_size: PairLike, stride: Pai
         h, w = ((m - 1) * s - 2 * p + k for m, s, p, k in
                 zip((oh, ow), step, border, kernel, strict=True))
     else:
-        sizes = output_size[1:3] if len(output_size) == 4 else output_size
-        h, w = checks.pair(owner, "output_size", tuple(sizes), minimum=1)
+        whole_shape = tuple(as_setting(output_size, owner, "output_size").tolist())
+        sizes = whole_shape[1:3] if len(whole_shape) == 4 else whole_shape
+        h, w = checks.pair(owner, "output_size", sizes, minimum=1)
     if places.size and not 0 <= places.min() <= places.max() < h * w:
         worst = places.min() if places.min() < 0 else places.max()
         raise ShapeError(f"{owner}: index {worst} is outside images of {h}×{w}; give output_size=")

@@ -27,8 +27,8 @@ from tinygrad_cnn.core import (
 )
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.kernels import layout as kernels
 from tinygrad_cnn.kernels import reference
+from tinygrad_cnn.kernels import shape as kernels
 from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.shapes import Axis, Pair, Shape
 

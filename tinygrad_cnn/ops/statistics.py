@@ -10,7 +10,7 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array
 from tinygrad_cnn.core.op import Array, Op, OpTest, Sample, dyadic, register
 from tinygrad_cnn.errors import DTypeError, SettingError
-from tinygrad_cnn.kernels import reduction as kernels
+from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.elementwise import abs, sqrt, where
 from tinygrad_cnn.ops.reduction import max, sum

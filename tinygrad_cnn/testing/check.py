@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from tinygrad_cnn.core import Tensor, apply
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, ErrorInput, Op, Sample
 from tinygrad_cnn.errors import GradientError, MissingExtraError, SettingError, TinygradCnnError
-from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import DERIVED, Case, OpCase, samples_of
 from tinygrad_cnn.testing.contract import EVERYWHERE, PROPERTIES, properties_of, run_property
 from tinygrad_cnn.testing.functions import (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core.op import OPS, Op, Sample
-from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import OpCase, derived, samples_of
 from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.linearization import Stats

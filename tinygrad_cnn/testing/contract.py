@@ -18,7 +18,7 @@ from tinygrad_cnn.core import Tensor, grad, gradients
 from tinygrad_cnn.core.graph import changed, no_grad, placeholder
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op, Sample
 from tinygrad_cnn.errors import GraphFreedError
-from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import Case, OpCase, forced, kind_of
 from tinygrad_cnn.testing.linearization import CheckFailed, odd_integers, tied
 from tinygrad_cnn.testing.numeric import along, differences, grain_of, is_dyadic, slopes_along

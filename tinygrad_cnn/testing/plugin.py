@@ -17,7 +17,7 @@ import pytest
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.errors import GradientMismatch
-from tinygrad_cnn.kernels.threads import set_num_threads
+from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.check import (
     check_gradients,

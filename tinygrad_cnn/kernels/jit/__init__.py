@@ -1,1 +1,83 @@
-"""Kernels in compiled code; the one place that imports numba.  ``kernels.compiled`` is the door."""
+"""The numba backend: kernels in compiled code, kept on disk from process to process.
+
+Each function holds no lock, and writes to nothing but what it is given.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+from numba.extending import overload
+
+from tinygrad_cnn.errors import KernelFailed
+from tinygrad_cnn.kernels.compiled import give_up
+from tinygrad_cnn.kernels.parallel import apart
+
+__all__ = ["compiled", "inline"]
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Compiled code on disk, where a file that fails is a file that is not there."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """None if there is none that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:                       # damaged, or not for us to read
+            with suppress(Exception):
+                self.flush()                    # so that what is compiled now can be kept
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep it, if the disk lets us."""
+        with suppress(Exception):
+            super().save_overload(sig, data)
+
+
+def compiled(function: Any = None, **options: Any) -> Any:
+    """Compile once, keep on disk where there is a place, and let go of the interpreter lock."""
+    if function is None:
+        return partial(compiled, **options)
+    run = numba.njit(nogil=True, error_model="numpy", **options)(function)
+    try:
+        run._cache = _Cache(function)
+    except Exception:                           # RuntimeError: no locator available
+        _tell()
+    # Half compiled, a function would leave the compiler in an unknown state: see ``apart``.
+    run._compile_for_args = partial(_compile, run._compile_for_args)
+    return run
+
+
+def _compile(compile_for: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return apart(partial(compile_for, *args))
+    except Exception as error:
+        give_up(error)
+        raise KernelFailed from error
+
+
+@cache
+def _tell() -> None:
+    warnings.warn("compiled kernels are compiled anew in every process, because numba finds no "
+                  "folder to keep them in; set NUMBA_CACHE_DIR to a folder that can be written to",
+                  RuntimeWarning, stacklevel=2)
+
+
+def inline(choose: Any) -> Any:
+    """Make a function of compiled code, of which the first arguments are constants.
+
+    ``choose`` is called with the types of the arguments and returns what to compile.  A compiled
+    function that a maker below held as its own would be found on disk by no other process: numba
+    files a closure under what it holds, and tells two compiled functions apart by a random number.
+    """
+    def stub(*args: Any) -> Any:
+        raise AssertionError(f"{choose.__name__} is only called from compiled code")
+
+    overload(stub, prefer_literal=True, jit_options={"error_model": "numpy"})(choose)
+    return stub

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.kernels.jit.loops import compiled
+from tinygrad_cnn.kernels.jit import compiled
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 
 # mypy: disable-error-code="untyped-decorator"
 
-__all__ = ["lanes", "tile", "tile_rows", "tile_vectors", "wide_vectors"]
+__all__ = ["clear", "copy", "lanes", "tile", "tile_rows", "tile_vectors", "wide_vectors"]
 
 _INT = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -220,3 +220,34 @@ class _Writer:
             ir.FunctionType(ir.VoidType(), [self.vector, place.type, _I32, self.mask.type]),
             f"llvm.masked.store.{self.suffix}.p0")
         self.builder.call(function, [value, place, ir.Constant(_I32, self.bytes), self.mask])
+
+
+# ---- copying and clearing runs of entries, which the system's own routines do best
+
+def _data(target: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+    data = target.make_array(kind)(target, builder, array).data
+    return builder.gep(data, [at])
+
+
+@intrinsic
+def copy(context: Any, out: Any, out_at: Any, x: Any, at: Any, count: Any) -> Any:
+    """``out[out_at:out_at + count] = x[at:at + count]``, of arrays that share no memory."""
+    def generate(target: Any, builder: Any, sig: Any, args: Any) -> Any:
+        to = _data(target, builder, sig.args[0], args[0], args[1])
+        source = _data(target, builder, sig.args[2], args[2], args[3])
+        cgutils.raw_memcpy(builder, to, source, args[4], sig.args[0].dtype.bitwidth // 8)
+        return target.get_dummy_value()
+
+    return types.void(out, types.intp, x, types.intp, types.intp), generate
+
+
+@intrinsic
+def clear(context: Any, out: Any, at: Any, count: Any) -> Any:
+    """``out[at:at + count] = 0``."""
+    def generate(target: Any, builder: Any, sig: Any, args: Any) -> Any:
+        to = _data(target, builder, sig.args[0], args[0], args[1])
+        size = builder.mul(args[2], ir.Constant(ir.IntType(64), sig.args[0].dtype.bitwidth // 8))
+        cgutils.memset(builder, to, size, 0)
+        return target.get_dummy_value()
+
+    return types.void(out, types.intp, types.intp), generate

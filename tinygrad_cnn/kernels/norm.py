@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.kernels import compiled
-from tinygrad_cnn.kernels.blocks import Array, borrowed, long_lines
-from tinygrad_cnn.kernels.memory import empty
-from tinygrad_cnn.kernels.threads import parallel
+from tinygrad_cnn.kernels.memory import Array, borrowed, empty, long_lines
+from tinygrad_cnn.kernels.parallel import parallel
+from tinygrad_cnn.kernels.reduce import Axes, mean, sum, sum_to
 
-__all__ = ["affine", "moments", "served", "standardize_input", "totals"]
+__all__ = ["affine", "batch_norm", "batch_norm_cotangents", "batch_norm_weight", "standardize",
+           "standardize_input", "statistics", "var"]
 
 _LINE = 2048            # numbers in a line, at most
 _SHORT = 512            # of compiled loops, which only need whole vectors
@@ -31,7 +32,7 @@ _BLOCK = 1 << 16        # numbers in a block: three arrays of them fit into L2
 _LEAST = 1 << 14        # numbers, from which blocks pay
 
 
-def served(x: Array, axis: tuple[int, ...]) -> bool:
+def _served(x: Array, axis: tuple[int, ...]) -> bool:
     """Is this a case for the kernels below?"""
     return (x.size >= _LEAST and axis == tuple(range(x.ndim - 1)) and x.flags.c_contiguous
             and x.dtype.kind == "f")
@@ -58,7 +59,7 @@ def _sum(part: Array, channels: int) -> Array:
     return np.asarray(part.reshape(-1, channels).sum(0))
 
 
-def moments(x: Array) -> tuple[Array, Array]:
+def _moments(x: Array) -> tuple[Array, Array]:
     """Mean and biased variance of each channel in float64, with the axes kept.
 
     In one pass: each block has moments of its own, and those of all blocks are put together as
@@ -118,7 +119,7 @@ def _split(center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     return rounded, center.reshape(-1) - rounded
 
 
-def affine(x: Array, center: Array, factor: Array, offset: Array | float = 0) -> Array:
+def _affine(x: Array, center: Array, factor: Array, offset: Array | float = 0) -> Array:
     """(x − center) · factor + offset, a number for each channel."""
     lines = _lines(x)
     out = empty(lines.shape, x.dtype)
@@ -141,7 +142,7 @@ def affine(x: Array, center: Array, factor: Array, offset: Array | float = 0) ->
     return out.reshape(x.shape)
 
 
-def totals(g: Array, x: Array, center: Array) -> Array:
+def _totals(g: Array, x: Array, center: Array) -> Array:
     """Σ g and Σ g · (x − center) of each channel: 2 C, in float64."""
     lines, given = _lines(x), _lines(np.ascontiguousarray(g))
     center, rest = _split(center, x.dtype)
@@ -164,13 +165,14 @@ def totals(g: Array, x: Array, center: Array) -> Array:
                 sums[1] += ones @ d
         return sums
 
-    found = np.asarray(sum(parallel(len(lines), work, products=passes is None)), np.float64)
+    parts = parallel(len(lines), work, products=passes is None)
+    found = np.asarray(np.sum(parts, axis=0), np.float64)
     found = found.reshape(2, -1, x.shape[-1]).sum(1)
     found[1] -= rest * found[0]
     return found
 
 
-def standardize_input(g: Array, x: Array, center: Array, scale: Array, sums: Array,
+def _standardize_input(g: Array, x: Array, center: Array, scale: Array, sums: Array,
                       weight: Array | None = None) -> Array:
     """scale · (g − mean(g) − x̂ · mean(g · x̂)) · weight, where x̂ = scale · (x − center).
 
@@ -204,3 +206,113 @@ def standardize_input(g: Array, x: Array, center: Array, scale: Array, sums: Arr
 
     parallel(len(lines), work, products=passes is None)
     return out.reshape(x.shape)
+
+
+def statistics(x: Array, axis: Axes) -> tuple[Array, Array]:
+    """Mean and biased variance over ``axis`` in float64 or wider, with the axes kept."""
+    if _served(x, axis):
+        return _moments(x)
+    # The first entry is taken off before anything is added up, so that constants are exact; then
+    # the mean, as far as the dtype of x can hold it, and what that leaves.
+    wide = np.result_type(x.dtype, np.float64)
+    first = x[tuple(slice(0, 1) if i in axis else slice(None) for i in range(x.ndim))]
+    d = x - first
+    middle = d.mean(axis=axis, keepdims=True, dtype=wide).astype(x.dtype)
+    d -= middle
+    rest = d.mean(axis=axis, keepdims=True, dtype=wide)
+    d *= d
+    return first + (middle + rest), d.mean(axis=axis, keepdims=True, dtype=wide) - rest * rest
+
+
+def var(x: Array, *, axis: Axes, keepdims: bool) -> Array:
+    """Σ (x − mean)² / n over ``axis``."""
+    variance = statistics(x, axis)[1]
+    if x.dtype.kind in "fc":                            # that of integers is none, and refused
+        variance = variance.astype(x.dtype)
+    return np.asarray(variance if keepdims else variance.squeeze(axis))
+
+
+def _scale(variance: Array, eps: float) -> Array:
+    return np.asarray(1 / np.sqrt(variance + eps))
+
+
+def _standardized(x: Array, center: Array, scale: Array) -> Array:
+    """(x − center) · scale, with a center of more digits than the dtype of x holds."""
+    rounded = center.astype(x.dtype)
+    y = x - rounded
+    y -= (center - rounded).astype(x.dtype)
+    y *= scale.astype(x.dtype)
+    return np.asarray(y)
+
+
+def standardize(x: Array, *, axis: Axes, eps: float) -> tuple[Array, dict[str, Array]]:
+    """(x − mean) / √(var + eps) over ``axis``, and the statistics."""
+    center, variance = statistics(x, axis)
+    scale, found = _scale(variance, eps), {"center": center, "variance": variance}
+    if _served(x, axis):
+        return _affine(x, center, scale), found
+    return _standardized(x, center, scale), found
+
+
+def standardize_input(g: Array, x: Array, *, axis: Axes, eps: float, center: Array | None,
+                      variance: Array | None) -> Array:
+    """scale · (g − mean(g) − x̂ · mean(g · x̂)): the cotangent of x under `standardize`."""
+    if center is None or variance is None:
+        center, variance = statistics(x, axis)
+    scale = _scale(variance, eps)
+    if _served(x, axis):
+        return _standardize_input(g, x, center, scale, _totals(g, x, center))
+    y = _standardized(x, center, scale)                      # x̂
+    y *= -mean(g * y, axis=axis, keepdims=True)
+    y += g
+    y -= mean(g, axis=axis, keepdims=True)
+    y *= scale.astype(y.dtype)
+    return np.asarray(y)
+
+
+def batch_norm_weight(g: Array, x: Array, *, eps: float, center: Array | None,
+                      variance: Array | None) -> Array:
+    """Σ g · x̂ over all axes but the last: the cotangent of w under `batch_norm`."""
+    axis = tuple(range(x.ndim - 1))
+    if center is None or variance is None:
+        center, variance = statistics(x, axis)
+    scale = _scale(variance, eps)
+    if _served(x, axis):
+        return (_totals(g, x, center)[1] * scale.reshape(-1)).astype(x.dtype)
+    return sum(_standardized(x, center, scale) * g, axis=axis, keepdims=False)
+
+
+def batch_norm(x: Array, w: Array, b: Array, *, eps: float) -> tuple[Array, dict[str, Array]]:
+    """w · x̂ + b over all axes but the last, in two passes, and the statistics."""
+    axis = tuple(range(x.ndim - 1))
+    center, variance = statistics(x, axis)
+    scale, found = _scale(variance, eps) * w, {"center": center, "variance": variance}
+    if _served(x, axis):
+        return _affine(x, center, scale, b), found
+    y = _standardized(x, center, scale)
+    y += b
+    return y, found
+
+
+def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, center: Array,
+                          variance: Array) -> tuple[Array, Array, Array]:
+    """The cotangents of x, w and b under `batch_norm`, which share their sums over the batch."""
+    axis = tuple(range(x.ndim - 1))
+    if _served(x, axis):
+        scale = _scale(variance, eps)
+        sums = _totals(ct, x, center)
+        return (_standardize_input(ct, x, center, scale, sums, w),
+                (sums[1] * scale.reshape(-1)).astype(x.dtype), sums[0].astype(x.dtype))
+    of_x = standardize_input(ct, x, axis=axis, eps=eps, center=center, variance=variance)
+    of_x *= w
+    return (of_x, batch_norm_weight(ct, x, eps=eps, center=center, variance=variance),
+            sum_to(ct, shape=w.shape))
+
+
+def affine(x: Array, w: Array, b: Array, *, center: Array | None) -> Array:
+    """(x − center) · w + b, with a number for each entry of the last axis."""
+    if _served(x, tuple(range(x.ndim - 1))):
+        return _affine(x, np.zeros_like(w) if center is None else center, w, b)
+    y = x * w if center is None else _standardized(x, center, w)
+    y += b
+    return np.asarray(y)

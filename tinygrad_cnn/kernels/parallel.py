@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import SettingError
 
-__all__ = ["apart", "get_num_threads", "one_blas_thread", "parallel", "set_num_threads", "spread"]
+__all__ = ["apart", "get_num_threads", "one_blas_thread", "parallel", "parallel_ufunc",
+           "set_num_threads"]
 
 T = TypeVar("T")
 
@@ -420,7 +421,8 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
 _held = one_blas_thread(parallel)
 
 
-def spread(function: Callable[..., Any], out: NDArray[Any], *arrays: NDArray[Any]) -> NDArray[Any]:
+def parallel_ufunc(function: Callable[..., Any], out: NDArray[Any],
+                   *arrays: NDArray[Any]) -> NDArray[Any]:
     """Call ``function(*arrays, out=out)`` in parts, side by side, where there is enough to do.
 
     Parameters
@@ -434,7 +436,7 @@ def spread(function: Callable[..., Any], out: NDArray[Any], *arrays: NDArray[Any
 
     Examples
     --------
-    >>> spread(np.add, np.empty(3), np.ones(3), np.arange(3.0))
+    >>> parallel_ufunc(np.add, np.empty(3), np.ones(3), np.arange(3.0))
     array([1., 2., 3.])
     """
     if out.size < _ENOUGH or not out.flags.c_contiguous or any(

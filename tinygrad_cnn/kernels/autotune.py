@@ -1,6 +1,6 @@
 """Kernels chosen by their times on this machine, where that is asked for.
 
-Inside a block of ``autotune``, ``select`` asks ``fastest`` for each call.  A call of a kind that
+Inside a block of ``autotune``, ``conv`` asks ``fastest`` for each call.  A call of a kind that
 was not met before runs every kernel that takes it, on its own arrays; the quickest is remembered,
 and kept in a file between processes.  Outside of such a block nothing is timed, read or written.
 
@@ -32,9 +32,9 @@ import numpy as np
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.files import open_file, words, write_atomically
-from tinygrad_cnn.kernels.blocks import Array
 from tinygrad_cnn.kernels.compiled import get_compiled
-from tinygrad_cnn.kernels.threads import get_num_threads
+from tinygrad_cnn.kernels.memory import Array
+from tinygrad_cnn.kernels.parallel import get_num_threads
 
 __all__ = ["autotune", "fastest", "is_tuning"]
 

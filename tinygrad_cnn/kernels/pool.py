@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import compiled
-from tinygrad_cnn.kernels.blocks import blocks, borrowed, move, place
 from tinygrad_cnn.kernels.elementwise import select
-from tinygrad_cnn.kernels.memory import empty
-from tinygrad_cnn.kernels.threads import get_num_threads, parallel
+from tinygrad_cnn.kernels.memory import blocks, borrowed, empty, move, place
+from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
 __all__ = ["avg_pool2d", "avg_pool2d_input", "fold", "gather_max", "max_pool2d",

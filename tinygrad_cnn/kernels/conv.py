@@ -1,0 +1,210 @@
+"""conv2d and its two adjoints: the problem, worked out once, and the backends that solve it.
+
+A `Problem` is a forward convolution.  conv2d_input is one of the cotangent with turned filters, for
+each set of pixels that see the same taps; conv2d_weight is the adjoint of one in its filters.  A
+backend is a module of three functions, which know of nothing else:
+
+    applies(problem)               whether it serves these shapes, steps and dtypes
+    forward(problem, x, w, b, y)   write the results into y, or decline with NotImplemented
+    weight(problem, x, y)          the gradient of the filters, or NotImplemented
+
+The order in which they are asked is a rule of thumb, and says what was measured.  A wrong choice
+costs time, never correctness.  Inside a block of ``autotune``, times on this machine come first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygrad_cnn import shapes
+from tinygrad_cnn.kernels import compiled, direct, winograd
+from tinygrad_cnn.kernels.autotune import fastest, is_tuning
+from tinygrad_cnn.kernels.compiled import get_compiled
+from tinygrad_cnn.kernels.memory import Array, allocate
+from tinygrad_cnn.shapes import Pair, Shape, Sides
+
+__all__ = ["BACKENDS", "Backend", "Problem", "choose", "kernels"]
+
+_SMALL = 1 << 16            # products, below which calling compiled code costs more than it saves
+_WIDE = 1 << 13             # filters of C·O channels, from which tiles beat compiled strips
+
+_Dtypes = tuple[np.dtype[Any], np.dtype[Any]]       # of the two arrays that a kernel reads
+
+
+@dataclass(frozen=True, eq=False)       # compared by identity: there is one for each kind of call
+class Problem:
+    """A forward convolution: shapes, steps between pixels, and dtype."""
+
+    images: Shape                       # N H W C
+    filters: Shape                      # KH KW C/groups O
+    results: Shape                      # N OH OW O
+    stride: Pair
+    origin: Pair                        # rows above and columns left of the images, may be negative
+    dilation: Pair
+    groups: int
+    dtypes: _Dtypes
+    whole: bool = True                  # else the results are every so many pixels of an array
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the results."""
+        return np.result_type(*self.dtypes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether windows are dense, side by side, and of all channels."""
+        return self.stride == self.dilation == (1, 1) and self.groups == 1 and self.whole
+
+
+class _Part(NamedTuple):
+    """Pixels that see the same taps; no problem if they see none."""
+
+    pixels: tuple[slice, slice]
+    taps: tuple[slice, slice]           # of the turned filters
+    problem: Problem | None
+
+
+@lru_cache(maxsize=1024)
+def _problem(x: Shape, w: Shape, y: Shape | None, dtypes: _Dtypes, stride: Pair, padding: Sides,
+             dilation: Pair, groups: int) -> Problem:
+    """That of conv2d, or of conv2d_weight if there are results already, and of w only its size."""
+    settings: Any = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if y is None:
+        y = shapes.conv2d(x, w, **settings)
+    else:
+        w = shapes.conv2d_weight(x, y, kernel_size=(w[0], w[1]), **settings)
+    return Problem(x, w, y, stride, (padding[0][0], padding[1][0]), dilation, groups, dtypes)
+
+
+@lru_cache(maxsize=1024)
+def _parts(y: Shape, w: Shape, dtypes: _Dtypes, image_size: Pair, stride: Pair, padding: Sides,
+           dilation: Pair, groups: int) -> tuple[Shape, tuple[_Part, ...]]:
+    """The images that conv2d_input makes, and the problems that make them."""
+    out = shapes.conv2d_input(y, w, image_size=image_size, stride=stride, padding=padding,
+                              dilation=dilation, groups=groups)
+    found = []
+    for rows, columns in itertools.product(*(
+            shapes.phases(*axis) for axis in zip(image_size, w[:2], stride, (
+                padding[0][0], padding[1][0]), dilation, strict=True))):
+        pixels, taps = (rows.pixels, columns.pixels), (rows.taps, columns.taps)
+        sizes = [len(range(n)[part]) for n, part in zip((*image_size, *w[:2]), (*pixels, *taps),
+                                                        strict=True)]
+        filters = (sizes[2], sizes[3], w[3] // groups, out[3])
+        problem = Problem(y, filters, (out[0], sizes[0], sizes[1], out[3]), (1, 1),
+                          (rows.padding, columns.padding), (rows.dilation, columns.dilation),
+                          groups, dtypes, whole=stride == (1, 1))
+        found.append(_Part(pixels, taps, problem if all(sizes) else None))
+    return out, tuple(found)
+
+
+class Backend(NamedTuple):
+    """The kernels that a module serves."""
+
+    conv2d: Callable[..., Any]
+    conv2d_input: Callable[..., Any]
+    conv2d_weight: Callable[..., Any]
+
+
+def _backend(find: Callable[[], ModuleType | None]) -> Backend:
+    """The kernels of a module that is found when it is first asked."""
+    def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
+               dilation: Pair, groups: int) -> Any:
+        """N H W C, KH KW C/groups O, O -> N OH OW O."""
+        problem = _problem(x.shape, w.shape, None, (x.dtype, w.dtype), stride, padding, dilation,
+                           groups)
+        module = find()
+        if module is None or not module.applies(problem):
+            return NotImplemented
+        y = allocate("conv2d", problem.results, problem.dtype)
+        return y if module.forward(problem, x, w, b, y) is not NotImplemented else NotImplemented
+
+    def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,
+                     dilation: Pair, groups: int) -> Any:
+        """N OH OW O, KH KW C/groups O -> N H W C."""
+        out, parts = _parts(y.shape, w.shape, (y.dtype, w.dtype), image_size, stride, padding,
+                            dilation, groups)
+        module = find()
+        if module is None or not all(part.problem is None or module.applies(part.problem)
+                                     for part in parts):
+            return NotImplemented
+        x = allocate("conv2d_input", out, np.result_type(y, w))
+        kh, kw, c, o = w.shape
+        turned = w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1]
+        turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
+        for (rows, columns), taps, problem in parts:
+            pixels = x[:, rows, columns]
+            if problem is None:
+                pixels[...] = 0                             # no window reaches these pixels
+            elif module.forward(problem, y, turned[taps], None, pixels) is NotImplemented:
+                return NotImplemented
+        return x
+
+    def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
+                      dilation: Pair, groups: int) -> Any:
+        """N H W C, N OH OW O -> KH KW C/groups O."""
+        problem = _problem(x.shape, kernel_size, y.shape, (x.dtype, y.dtype), stride, padding,
+                           dilation, groups)
+        module = find()
+        if module is None or not module.applies(problem):
+            return NotImplemented
+        return module.weight(problem, x, y)
+
+    return Backend(conv2d, conv2d_input, conv2d_weight)
+
+
+BACKENDS = {"winograd": _backend(lambda: winograd), "blas": _backend(lambda: direct),
+            "compiled": _backend(partial(compiled.load, "conv"))}
+
+
+def kernels(op: str) -> dict[str, Callable[..., Any]]:
+    """The kernels of conv2d, conv2d_input or conv2d_weight, by name."""
+    return {name: getattr(backend, op) for name, backend in BACKENDS.items()}
+
+
+def choose(op: str) -> Callable[..., tuple[str, ...]]:
+    """A function of the arguments of the op: names of kernels in the order in which to ask them."""
+    found = kernels(op)
+
+    def ordered(first: Array, second: Array, *bias: Array | None,
+                **settings: Any) -> tuple[str, ...]:
+        names = _order(op, first.shape, second.shape, (first.dtype, second.dtype), get_compiled(),
+                       **settings)
+        if not is_tuning():
+            return names
+        rivals = {name: found[name] for name in ("compiled", "winograd", "blas")
+                  if name != "compiled" or get_compiled()}
+        best = fastest(op, rivals, (first, second, *bias), settings)
+        return names if best is None else (best, *(name for name in names if name != best))
+
+    return ordered
+
+
+@lru_cache(maxsize=1024)
+def _order(op: str, first: Shape, second: Shape, dtypes: _Dtypes, compiled: bool, *,
+           image_size: Pair | None = None, kernel_size: Pair | None = None,
+           **settings: Any) -> tuple[str, ...]:
+    """Names of kernels in the order in which to ask them."""
+    if image_size is not None:
+        parts = _parts(first, second, dtypes, image_size, **settings)[1]
+        problems = [part.problem for part in parts if part.problem is not None]
+    elif kernel_size is not None:
+        problems = [_problem(first, kernel_size, second, dtypes, **settings)]
+    else:
+        problems = [_problem(first, second, None, dtypes, **settings)]
+    # Wherever it applies, Winograd took 0.4 to 0.9 of the time of patches: least where a layer has
+    # hundreds of channels, most where it has one.
+    filtered = all(map(winograd.applies, problems))
+    names = ("winograd", "blas") if filtered else ("blas",)
+    # Compiled, a convolution took 0.4 to 0.9 of NumPy's time: least at large strides and where
+    # channels are few.  Layers of hundreds of channels save more by tiles, in both directions.
+    wide = filtered and any(math.prod(p.filters[2:]) >= _WIDE for p in problems)
+    products = sum(math.prod(p.images[:3]) * math.prod(p.filters) for p in problems)
+    return names if not compiled or wide or products < _SMALL else ("compiled", *names)

@@ -1,0 +1,509 @@
+"""Convolutions in compiled code: direct, or Winograd's filtering down the rows.
+
+`tile` does the arithmetic.  Shapes become numbers of entries, work space is borrowed, and bands of
+rows are handed to the threads; the loops at the end go through the images.
+
+Winograd's filtering (see ``kernels.winograd``) is for float32, stride 1 and filters of 2 to 5 rows.
+It mixes the rows of a strip; where one holds an infinity, a NaN, or a pixel far above the rest, the
+direct kernel takes over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinygrad_cnn.kernels.jit import compiled, inline
+from tinygrad_cnn.kernels.jit.tile import (
+    clear,
+    copy,
+    lanes,
+    tile,
+    tile_rows,
+    tile_vectors,
+    wide_vectors,
+)
+from tinygrad_cnn.kernels.memory import Array, aligned, borrowed
+from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
+from tinygrad_cnn.kernels.winograd import (
+    LARGEST,
+    SPREAD,
+    fewest_products,
+    gather,
+    matrices,
+    regions,
+    repeat,
+    tame,
+)
+from tinygrad_cnn.shapes import Pair
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.kernels.conv import Problem
+
+# mypy: disable-error-code="no-untyped-def"
+
+__all__ = ["applies", "forward", "weight"]
+
+_FRAME = 1 << 16            # entries of a frame: 256 KB of float32
+_SPACE = 1 << 17            # entries of the transforms of strips: 512 KB
+_FEW = 1 << 13              # entries of filters that stay in the first-level cache
+_MOST = 8                   # products of a strip
+_STRIP = 4                  # rows of a strip: more cost digits and save little
+
+
+def applies(problem: Problem) -> bool:
+    """float32 and float64, windows of all channels whose pixels lie side by side."""
+    kw = problem.filters[1]
+    return (problem.groups == 1 and (problem.dilation[1] == 1 or kw == 1)
+            and problem.dtypes[0] == problem.dtypes[1]
+            and problem.dtypes[0] in (np.float32, np.float64)       # in the order of this machine
+            and all(problem.images) and all(problem.filters) and all(problem.results))
+
+
+@cache
+def _strip(rows: int, taps: int) -> int:
+    """Rows of results that are made together."""
+    return fewest_products(rows, taps, min(_MOST, min(_STRIP, rows) + taps - 1))
+
+
+def _in_strips(problem: Problem) -> bool:
+    """Whether Winograd's filtering serves, and saves anything."""
+    return (problem.dtype == np.float32 and problem.plain and 2 <= problem.filters[0] <= 5
+            and _strip(problem.results[1], problem.filters[0]) >= 2)
+
+
+def forward(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> None:
+    """N H W C, KH KW C O, O -> N OH OW O, into ``y``, perhaps every so many pixels of an image."""
+    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    if not (_in_strips(problem) and tame(w)):
+        _forward_direct(problem, x, w, b, y)
+        return
+    m, bad = _forward_strips(problem, x, w, b, y)
+    for images, first, last in regions(bad.T, m, y.shape[1]) if bad.any() else ():
+        part = replace(problem, origin=(problem.origin[0] - first, problem.origin[1]))
+        _forward_direct(part, x[images], w, b, y[images, first:last])
+
+
+def _forward_direct(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> None:
+    n, oh, ow, o = y.shape
+    kh, kw, c, _ = w.shape
+    stride, origin, dilation = problem.stride, problem.origin, problem.dilation
+    vectors = tile_vectors(o, x.itemsize)
+    width = lanes(x.itemsize)
+    run = _correlate_loops(tile_rows(ow, vectors), vectors, width, o % width != 0)
+    columns = (ow - 1) * stride[1] + kw
+    bands, band = _bands(n, oh, columns * c * stride[0], _FRAME)
+    bias = np.zeros(o, x.dtype) if b is None else np.ascontiguousarray(b, x.dtype)
+    filters = _aligned(w)
+    flat, begin = _flat(y)
+    places = (begin, *(s // y.itemsize for s in y.strides[:3]))
+    size = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * c
+
+    def work(low: int, high: int) -> None:
+        with borrowed(x.dtype, (size,)) as (space,):
+            run(x.reshape(-1), filters, bias, flat, space, low, high, bands, band,
+                x.shape[1:], y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns,
+                places)
+
+    parallel(n * bands, work, products=False)
+
+
+def _aligned(w: Array) -> Array:
+    """Flat, and each vector in one line of the cache."""
+    out = aligned(w.size, w.dtype)
+    out[...] = w.reshape(-1)
+    return out
+
+
+def _flat(y: Array) -> tuple[Array, int]:
+    """All the memory under a view, flat, and the entry at which the view begins."""
+    base = y
+    while isinstance(base.base, np.ndarray) and not base.flags.c_contiguous:
+        base = base.base
+    start = y.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    return base.reshape(-1), start // y.itemsize
+
+
+def _bands(n: int, rows: int, cost: int, budget: int) -> Pair:
+    """Bands of an image, and rows of a band: small enough, and enough for all threads."""
+    affordable = max(1, budget // max(1, cost))
+    needed = max(-(-rows // affordable), min(rows, -(-get_num_threads() // max(1, n))))
+    band = -(-rows // needed)
+    return -(-rows // band), band
+
+
+def _group(each: int, shared: int) -> int:
+    """How many strips to transform together: more where the filters, ``shared``, are larger."""
+    budget = _SPACE if shared > _FEW else _SPACE // 4
+    return max(1, budget // each)
+
+
+def _together(ow: int, o: int) -> int:
+    """How many pixels of a row to make with one window, so that their results fill a vector."""
+    most = max(1, min(4, lanes(4) // o))
+    while ow % most:
+        most -= 1
+    return most
+
+
+def _forward_strips(problem: Problem, x: Array, w: Array, b: Array | None,
+                    y: Array) -> tuple[int, Array]:
+    """Rows of a strip, and which strips (N S) are uneven: their results are to be made directly."""
+    n, oh, ow, o = y.shape
+    kh, kw, c, _ = w.shape
+    m = _strip(oh, kh)
+    bad = np.zeros((n, -(-oh // m)), bool)
+    products = m + kh - 1
+    to_products, to_filter, to_results = matrices(m, kh)
+    g = _together(ow, o)
+    filters = _aligned(repeat(np.matmul(to_filter, w.reshape(kh, -1)), kw, c, g))
+    vectors, width = tile_vectors(g * o, 4), lanes(4)
+    run = _correlate_strips_loops(tile_rows(ow // g, vectors), vectors, width, g * o % width != 0,
+                                 m, products, wide_vectors(products), wide_vectors(m))
+    columns = ow + kw - 1
+    line, row = columns * c, ow * o
+    group = _group(products * (line + row), filters.size)
+    bias = np.zeros(row, np.float32)
+    if b is not None:
+        bias.reshape(ow, o)[...] = b
+    zeros = np.zeros(max(line, width * 4), np.float32)
+
+    def work(low: int, high: int) -> None:
+        several = min(group, high - low)
+        with borrowed(np.float32, (products * line,), (several * products * line,),
+                      (max(several * products * row, width * 4),)) as (space, pixels, made):
+            run(x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
+                to_products.reshape(-1), to_results.reshape(-1), low, high, group, x.shape[1:],
+                (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), problem.origin, columns,
+                bad.reshape(-1))
+
+    parallel(bad.size, work, products=False)
+    return m, bad
+
+
+def weight(problem: Problem, x: Array, y: Array) -> Array:
+    """N H W C, N OH OW O -> KH KW C O."""
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    made = _weight_strips(problem, x, y) if _in_strips(problem) else None
+    return _weight_direct(problem, x, y) if made is None else made
+
+
+def _weight_direct(problem: Problem, x: Array, y: Array) -> Array:
+    n, oh, ow, o = y.shape
+    kh, kw, c, _ = problem.filters
+    stride, origin, dilation = problem.stride, problem.origin, problem.dilation
+    vectors, width = tile_vectors(o, x.itemsize), lanes(x.itemsize)
+    rows = tile_rows(kw * c, vectors)
+    run = _weight_loops(rows, vectors, width, o % width != 0)
+    columns = (ow - 1) * stride[1] + kw
+    bands, band = _bands(n, oh, columns * c * stride[0], _FRAME)
+    lines = -(-kw * c // rows) * rows
+    size = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * c + rows
+
+    def work(low: int, high: int) -> Array:
+        total = np.zeros(kh * lines * o, x.dtype)
+        with borrowed(x.dtype, (size,)) as (space,):
+            space[-rows:] = 0                           # a last tile reads on into these
+            run(x.reshape(-1), y.reshape(-1), total, space, low, high, bands, band, x.shape[1:],
+                y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns)
+        return total
+
+    total: Array = sum(parallel(n * bands, work, products=False))
+    return np.ascontiguousarray(total.reshape(kh, lines, o)[:, :kw * c]).reshape(kh, kw, c, o)
+
+
+def _weight_strips(problem: Problem, x: Array, y: Array) -> Array | None:
+    """None if a strip of pixels or results is uneven."""
+    n, oh, ow, o = y.shape
+    kh, kw, c, _ = problem.filters
+    m = _strip(oh, kh)
+    products = m + kh - 1
+    to_products, to_filter, to_results = matrices(m, kh)
+    g = _together(ow, o)
+    length = (kw + g - 1) * c
+    vectors, width = tile_vectors(g * o, 4), lanes(4)
+    rows = tile_rows(length, vectors)
+    run = _weight_strips_loops(rows, vectors, width, g * o % width != 0, m, products,
+                              wide_vectors(products))
+    columns = ow + kw - 1
+    line, row = columns * c, ow * o
+    group = max(1, _SPACE // (products * (line + row)))
+    lines = -(-length // rows) * rows
+    zeros = np.zeros(max(line, row), np.float32)
+    spread = np.ascontiguousarray(to_results.T).reshape(-1)
+
+    def work(low: int, high: int) -> Array | None:
+        total = np.zeros(products * lines * g * o, np.float32)
+        several = min(group, high - low)
+        with borrowed(np.float32, (products * line,), (several * products * line + rows,),
+                      (several * products * row,)) as (space, pixels, results):
+            pixels[-rows:] = 0                          # a last tile reads on into these
+            even = run(x.reshape(-1), y.reshape(-1), total, zeros, space, pixels, results,
+                       to_products.reshape(-1), spread, low, high, group, x.shape[1:],
+                       (oh, ow // g, g * o), (kh, length, g * c), problem.origin, columns)
+        return total if even else None
+
+    found = parallel(n * -(-oh // m), work, products=False)
+    if any(part is None for part in found):
+        return None
+    total: Array = sum(part for part in found if part is not None)
+    total = gather(total.reshape(products, lines, g * o)[:, :length], kw, c, g)
+    w: Array = np.matmul(to_filter.T, total)
+    return w.reshape(kh, kw, c, o)
+
+
+# ---- loops: everything is one-dimensional, arrays are flat, and geometry comes as numbers of
+# ---- entries; each maker below makes a compiled function for a size of tile, which works on a
+# ---- range of units, such as bands of rows of one image
+
+@compiled
+def frame(x, at, h, w, c, out, rows, columns, top, left):
+    """Copy the pixels from (top, left) on to ``rows`` by ``columns``, zero outside the image."""
+    run = columns * c
+    first, last = max(0, -left), min(columns, w - left)
+    for i in range(rows):
+        row, begin = top + i, i * run
+        if row < 0 or row >= h or last <= first:
+            clear(out, begin, run)
+            continue
+        clear(out, begin, first * c)
+        copy(out, begin + first * c, x, at + (row * w + left + first) * c, (last - first) * c)
+        clear(out, begin + last * c, run - last * c)
+
+
+@compiled(fastmath={"reassoc", "contract"})
+def square(x):
+    """Σ x², in any order, so that it fills vectors."""
+    total = x.dtype.type(0)
+    for k in range(len(x)):
+        total += x[k] * x[k]
+    return total
+
+
+@compiled
+def carry(squares, rows, step):
+    """Keep what the next strip, ``step`` rows further, shares with this one; how many rows."""
+    for i in range(rows - step):
+        squares[i] = squares[i + step]
+    return rows - step
+
+
+@compiled
+def uneven(x, rows, row, width, window, squares, known):
+    """Whether an entry of a strip is far above the rest, or not finite: see ``kernels.winograd``.
+
+    ``squares`` has a place for each row, and holds those of the first ``known`` rows.
+    """
+    most, least, tame = np.float32(0), np.float32(np.inf), True
+    for i in range(rows):
+        if i >= known:
+            squares[i] = square(x[i * row:(i + 1) * row])
+        value = squares[i]
+        tame &= value <= LARGEST
+        most = max(most, value)
+        least = min(least, value if value > 0 else np.float32(np.inf))
+    if not tame:
+        return True
+    if most <= SPREAD / width * least or seen(squares, rows, most * row / SPREAD, window):
+        return False                                # an entry is less than its row
+    top = np.float32(0)
+    for k in range(rows * row):
+        top = max(top, abs(x[k]))
+    return not seen(squares, rows, top * top * row / SPREAD, window)
+
+
+@compiled
+def seen(squares, rows, least, window):
+    """Whether of what is not zero, a window sees so much at least, or the lower median is more."""
+    zeros, below = 0, 0
+    for i in range(rows):
+        zeros += squares[i] == 0
+        below += 0 < squares[i] < least
+    return below <= min((rows - zeros - 1) // 2, window - 1)
+
+
+@cache
+def _correlate_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
+    """Windows times filters, at any stride."""
+    together = vectors * width
+
+    @compiled
+    def run(x, w, bias, y, space, low, high, bands, band, image, out, filters, steps,
+            origin, columns, places):
+        # image h w c, out oh ow o, filters kh (kw·c), steps (down, across, dilation), origin
+        # (top, left), columns of the frame, places: of y's first entry, per image, row, pixel
+        h, wide, c = image
+        oh, ow, o = out
+        kh, length = filters
+        down, across, apart = steps
+        for unit in range(low, high):
+            i, first = unit // bands, unit % bands * band
+            last = min(oh, first + band)
+            frame(x, i * h * wide * c, h, wide, c, space, (last - first - 1) * down
+                  + (kh - 1) * apart + 1, columns, first * down - origin[0], -origin[1])
+            for channel in range(0, o, together):
+                valid = min(width, o - channel - together + width)
+                for row in range(first, last):
+                    for q in range(0, ow, rows):
+                        q = min(q, ow - rows)
+                        tile(rows, vectors, width, tail, y, places[0] + i * places[1]
+                             + row * places[2] + q * places[3] + channel, places[3],
+                             space, ((row - first) * down * columns + q * across) * c,
+                             across * c, apart * columns * c, 1,
+                             w, channel, length * o, o, kh, length, bias, channel, 0, valid)
+    return run
+
+
+@cache
+def _weight_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
+    """Pixels against results: ``total`` KH (KW·C, up to whole tiles) O is added to."""
+    together = vectors * width
+
+    @compiled
+    def run(x, g, total, space, low, high, bands, band, image, out, filters, steps,
+            origin, columns):
+        h, wide, c = image
+        oh, ow, o = out
+        kh, length = filters
+        down, across, apart = steps
+        lines = -(-length // rows) * rows
+        for unit in range(low, high):
+            i, first = unit // bands, unit % bands * band
+            last = min(oh, first + band)
+            frame(x, i * h * wide * c, h, wide, c, space, (last - first - 1) * down
+                  + (kh - 1) * apart + 1, columns, first * down - origin[0], -origin[1])
+            for u in range(kh):
+                for j in range(0, length, rows):
+                    for channel in range(0, o, together):
+                        valid = min(width, o - channel - together + width)
+                        at = (u * lines + j) * o + channel
+                        tile(rows, vectors, width, tail, total, at, o,
+                             space, u * apart * columns * c + j, 1, down * columns * c, across * c,
+                             g, (i * oh + first) * ow * o + channel, ow * o, o,
+                             last - first, ow, total, at, o, valid)
+    return run
+
+
+@inline
+def combine(rows, vectors, width, y, y_at, y_row, matrix, terms, x, x_at, x_row, length, count,
+            start, start_at):
+    """A small matrix times rows of any length: the transforms of Winograd's filtering.
+
+    y[i, :] = start + Σ_k matrix[i, k] · x[k, :], over the first ``terms`` of ``count``.
+    """
+    high, wide, lanes = (constant.literal_value for constant in (rows, vectors, width))
+    together = wide * lanes
+
+    def run(rows, vectors, width, y, y_at, y_row, matrix, terms, x, x_at, x_row, length, count,
+            start, start_at):
+        done = 0
+        while done + together <= length:
+            tile(high, wide, lanes, False, y, y_at + done, y_row, matrix, 0, count, 0, 1,
+                 x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0, lanes)
+            done += together
+        while done < length:
+            tile(high, 1, lanes, True, y, y_at + done, y_row, matrix, 0, count, 0, 1,
+                 x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0,
+                 min(lanes, length - done))
+            done += lanes
+    return run
+
+
+@cache
+def _correlate_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int, n: int,
+                     wide_n: int, wide_m: int) -> Any:
+    """Winograd's filtering down the rows: strips of ``m`` rows of results, ``n`` products each.
+
+    A unit is a strip.  Several are transformed together, so that the filters of one product are
+    read once for all of them.  ``filters`` is (kh, entries of a window, entries from one window to
+    the next); a window may be that of several pixels, whose results then count as channels.
+    """
+    together = vectors * width
+
+    @compiled
+    def run(x, w, bias, zeros, y, space, pixels, products, to_products, from_products, low, high,
+            group, image, out, filters, origin, columns, bad):
+        h, wide, c = image
+        oh, ow, o = out
+        kh, length, step = filters
+        line, row, strips = columns * c, ow * o, -(-oh // m)
+        squares, before = np.empty(n, np.float32), 0
+        for begin in range(low, high, group):
+            end = min(high, begin + group)
+            for unit in range(begin, end):
+                i, strip = unit // strips, min(unit % strips * m, oh - m)
+                frame(x, i * h * wide * c, h, wide, c, space, n, columns, strip - origin[0],
+                      -origin[1])
+                known = carry(squares, n, strip - before) if unit > low and strip else 0
+                bad[unit] = uneven(space, n, line, columns, kh, squares, known)
+                before = strip
+                combine(n, wide_n, width, pixels, (unit - begin) * n * line, line, to_products, n,
+                        space, 0, line, line, n, zeros, 0)
+            for k in range(n):
+                for channel in range(0, o, together):
+                    valid = min(width, o - channel - together + width)
+                    for s in range(end - begin):
+                        for q in range(0, ow, rows):
+                            q = min(q, ow - rows)
+                            tile(rows, vectors, width, tail,
+                                 products, (s * n + k) * row + q * o + channel, o,
+                                 pixels, (s * n + k) * line + q * step, step, 0, 1,
+                                 w, k * length * o + channel, 0, o, 1, length, zeros, 0, 0, valid)
+            for unit in range(begin, end):
+                # The last strip of an image overlaps the one before it, which another thread may
+                # write: it writes the rows that are its own.
+                i, strip = unit // strips, min(unit % strips * m, oh - m)
+                skip, at = unit % strips * m - strip, (unit - begin) * n * row
+                mine, place = (m - skip) * row, (i * oh + strip + skip) * row
+                made, to = (products, at) if skip else (y, place)
+                combine(m, wide_m, width, made, to, row, from_products, n, products, at, row, row,
+                        n, bias, 0)
+                if skip:
+                    copy(y, place, products, at + skip * row, mine)
+    return run
+
+
+@cache
+def _weight_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int, n: int,
+                  wide_n: int) -> Any:
+    """The filter gradient, transformed: ``total`` n (KW·C, up to whole tiles) O is added to."""
+    together = vectors * width
+
+    @compiled
+    def run(x, g, total, zeros, space, pixels, results, to_products, to_results, low, high, group,
+            image, out, filters, origin, columns):
+        h, wide, c = image
+        oh, ow, o = out
+        kh, length, step = filters
+        line, row, strips = columns * c, ow * o, -(-oh // m)
+        lines = -(-length // rows) * rows
+        squares, of_results = np.empty(n, np.float32), np.empty(m, np.float32)
+        for begin in range(low, high, group):
+            end = min(high, begin + group)
+            for unit in range(begin, end):
+                i, strip, place = unit // strips, unit % strips * m, (unit - begin) * n
+                rest, at = min(m, oh - strip), (i * oh + strip) * row
+                frame(x, i * h * wide * c, h, wide, c, space, n, columns, strip - origin[0],
+                      -origin[1])
+                known = carry(squares, n, m) if unit > low and strip else 0
+                if (uneven(space, n, line, columns, kh, squares, known)
+                        or uneven(g[at:], rest, row, ow, m, of_results, 0)):
+                    return False
+                combine(n, wide_n, width, pixels, place * line, line, to_products, n, space, 0,
+                        line, line, n, zeros, 0)
+                combine(n, wide_n, width, results, place * row, row, to_results, rest, g, at, row,
+                        row, m, zeros, 0)
+            for k in range(n):
+                for channel in range(0, o, together):
+                    valid = min(width, o - channel - together + width)
+                    for j in range(0, length, rows):
+                        at = (k * lines + j) * o + channel
+                        tile(rows, vectors, width, tail, total, at, o,
+                             pixels, k * line + j, 1, n * line, step,
+                             results, k * row + channel, n * row, o, end - begin, ow,
+                             total, at, o, valid)
+        return True
+    return run
