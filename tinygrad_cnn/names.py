@@ -85,7 +85,6 @@ logsoftmax: tc.log_softmax
 softmax_focal_loss: tc.focal_loss
 multiclass_hinge: tc.multi_margin_loss
 contrastive_loss: a few lines of ops; see docs/recipes.md
-margin_ranking_loss: tc.maximum(0, margin - y * scores).mean()
 gru lstm rnn: a loop over a step of ops; see docs/recipes.md
 add_sequence: tc.sum(tc.stack(xs), 0)
 multiply_sequence: tc.prod(tc.stack(xs), 0)
