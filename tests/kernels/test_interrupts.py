@@ -342,6 +342,9 @@ def evaluation():
         pass
 
 
+PART = tc.nn.ReLU()
+
+
 def blocks():
     with (tc.no_grad(), tc.enable_grad(), graph.changed(scope=("part",)),
           graph.observing(graph.Observer())):
