@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import data, nn, optim, viz
+from tinygrad_cnn import data, models, nn, optim, viz
 from tinygrad_cnn.viz import plots
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -75,10 +75,47 @@ class ResNet(nn.Module):
         return self.fc(tc.global_avg_pool2d(h))
 
 
+class RNN(nn.Module):
+    """The rows of an image, one after another, through one cell."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.of_x, self.of_h = nn.Linear(28, 16, rng=rng), nn.Linear(16, 16, rng=rng)
+        self.head = nn.Linear(16, 10, rng=rng)
+
+    def forward(self, x):                                                   # N 28 28
+        h = tc.tanh(self.of_x(x[:, 0]))
+        for t in range(1, x.shape[1]):
+            h = tc.tanh(self.of_x(x[:, t]) + self.of_h(h))
+        return self.head(h)
+
+
+class UNet(nn.Module):
+    """Down twice and up twice, with skips across."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        for name, a, b in (("down1", 1, 8), ("down2", 8, 16), ("middle", 16, 32),
+                           ("merge2", 32, 16), ("merge1", 16, 8)):
+            setattr(self, name, nn.Conv2D(a, b, 3, padding=1, rng=rng))
+        self.up2 = nn.ConvTranspose2D(32, 16, 2, stride=2, rng=rng)
+        self.up1 = nn.ConvTranspose2D(16, 8, 2, stride=2, rng=rng)
+        self.head = nn.Conv2D(8, 1, 1, rng=rng)
+
+    def forward(self, x):                                                   # N H W 1
+        a = tc.relu(self.down1(x))
+        b = tc.relu(self.down2(tc.max_pool2d(a, kernel_size=2)))
+        h = tc.relu(self.middle(tc.max_pool2d(b, kernel_size=2)))
+        h = tc.relu(self.merge2(tc.concatenate([self.up2(h), b], axis=-1)))
+        h = tc.relu(self.merge1(tc.concatenate([self.up1(h), a], axis=-1)))
+        return self.head(h)
+
+
 def without_times(figure: viz.Figure, **settings) -> viz.Figure:
     """The same picture without what differs from run to run."""
     entries = tuple(replace(e, seconds=None) for e in figure.recording.entries)
-    return viz.Figure(replace(figure.recording, entries=entries), engine="builtin", **settings)
+    return viz.Figure(replace(figure.recording, entries=entries, title=figure.diagram.title),
+                      **settings)
 
 
 def digits(part) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +156,38 @@ def graphs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     viz.animate(without_times(step), folder / "backward.svg")
     big = viz.graph_of_module(ResNet(), x, labels=y)
     without_times(big, scale="fit").save(folder / "resnet.svg")
+    lenet = models.build("lenet", (28, 28, 1), 10, rng=np.random.default_rng(0))
+    resnet20 = models.build("resnet20", (32, 32, 3), 10, rng=np.random.default_rng(0))
+    rng = np.random.default_rng(3)
+    digits28, colors, masks = (rng.normal(size=(8, *shape)).astype(np.float32) for shape in (
+        (28, 28, 1), (32, 32, 3), (16, 16, 1)))
+    labels = np.arange(8)
+    small = viz.graph_of_module(lenet, digits28, labels=labels, title="LeNet")
+    twenty = viz.graph_of_module(resnet20, colors, labels=labels, title="ResNet-20")
+    without_times(small, direction="LR", level="operators").save(folder / "lenet_right.svg")
+    without_times(small, for_="paper").save(folder / "lenet_paper.svg")
+    without_times(small, for_="slide").save(folder / "lenet_slide.svg")
+    without_times(small, level="operators", color="flop").save(folder / "lenet_flop.svg")
+    without_times(small, level="operators", color="memory").save(folder / "lenet_memory.svg")
+    without_times(twenty, for_="slide").save(folder / "resnet20_slide.svg")
+    without_times(twenty, for_="slide", theme="dark").save(folder / "resnet20_dark.svg")
+    without_times(twenty, level="modules").save(folder / "resnet20_modules.svg")
+    steps = viz.graph_of_module(RNN(), digits28[..., 0], labels=labels)
+    without_times(steps, scale="fit").save(folder / "rnn.svg")
+    without_times(tc.mse_loss(UNet()(masks), masks).graph(title="U-Net"),
+                  for_="slide").save(folder / "unet.svg")
+    sick = LeNet()
+    sick.conv2.weight.data[..., :4] = 0.0
+    sick.conv2.bias.data[:4] = -1.0
+    without_times(viz.graph_of_module(sick, np.repeat(x, 4, axis=0), labels=np.repeat(y, 4)),
+                  level="operators").save(folder / "unhealthy.svg")
+    a, b, c = (tc.Tensor(v, requires_grad=True) for v in (2.0, -3.0, 10.0))
+    for theme in ("light", "dark"):
+        (a * b + c).graph(title="a · b + c", theme=theme).save(folder / f"expression_{theme}.svg")
+    x1, x2, w1, w2, bias = (tc.Tensor(v, requires_grad=True) for v in (2.0, 0.0, -3.0, 1.0, 6.88))
+    tc.tanh(x1 * w1 + x2 * w2 + bias).graph(title="one neuron").save(folder / "neuron.svg")
     old, new = (viz.graph_of_module(LeNet(f), x) for f in (tc.relu, tc.gelu))
-    viz.diff(old, new).figure(engine="builtin").save(folder / "difference.svg")
+    viz.diff(old, new).figure().save(folder / "difference.svg")
     (folder / "lenet.txt").write_text(step.canonical(batch="N"), encoding="utf-8")
 
 
@@ -134,6 +201,18 @@ def drawings(folder: Path, train, test) -> None:
     plots.learning_curves(history).savefig(folder / "learning_curves.png", **settings)
     plots.confusion_matrix(labels, model(images)).savefig(folder / "confusion.png", **settings)
     plots.grad_cam(model, images, "conv2").savefig(folder / "grad_cam.png", **settings)
+    plots.saliency(model, images).savefig(folder / "saliency.png", **settings)
+    plots.most_confused(images, labels, model(images)).savefig(folder / "most_confused.png",
+                                                               **settings)
+    fresh, runs = LeNet(), []
+    optimizer = optim.Adam(list(fresh.parameters()), lr=3e-3)
+    for k in range(0, 1200, 50):
+        loss = tc.cross_entropy(fresh(digits(train)[0][k:k + 50]), digits(train)[1][k:k + 50])
+        runs.append(viz.describe(loss))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    plots.gradient_flow(runs, ratio=True).savefig(folder / "gradient_flow.png", **settings)
     plots.loss_surface(model, images[:64], labels[:64], points=15).savefig(
         folder / "loss_surface.png", **settings)
 

@@ -47,8 +47,6 @@ apply_ map_ apply: write it with ops; tc.custom_op makes one of a NumPy function
 values: x.numpy()
 assign assign_add assign_sub: under no_grad(): x -= lr * x.grad
 reshape_as view_as: x.reshape(y.shape)
-sort: np.sort(x)
-median: np.median(x)
 """
 _CORE = """
 cat concat hcat: tc.concatenate
@@ -84,10 +82,18 @@ unsqueeze: tc.expand_dims
 view: tc.reshape
 expand expand_as: tc.broadcast_to
 logsoftmax: tc.log_softmax
+softmax_focal_loss: tc.focal_loss
+multiclass_hinge: tc.multi_margin_loss
+contrastive_loss: a few lines of ops; see docs/recipes.md
+margin_ranking_loss: tc.maximum(0, margin - y * scores).mean()
+gru lstm rnn: a loop over a step of ops; see docs/recipes.md
+add_sequence: tc.sum(tc.stack(xs), 0)
+multiply_sequence: tc.prod(tc.stack(xs), 0)
+soft_sign: tc.softsign
 softmax_crossentropy softmax_cross_entropy sparse_categorical_crossentropy: tc.cross_entropy
 categorical_crossentropy: tc.cross_entropy
 negative_log_likelihood: tc.nll_loss
-binary_cross_entropy binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
+binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
 mean_squared_error: tc.mse_loss
 swish: tc.silu
 batchnorm: tc.batch_norm
@@ -174,14 +180,23 @@ swa_utils AveragedModel ExponentialMovingAverage: tc.optim.EMA
 Nadam: tc.optim.NAdam
 """
 _DATA = """
-TensorDataset ImageDataset: tc.data.Dataset
-Subset: dataset.subset(mask), and data.load(name) gives train and test
+TensorDataset ImageDataset: DataLoader(arrays, targets) takes arrays as they are
+Subset: dataset[mask] or dataset[:100]; data.load(name) gives train and test
+ConcatDataset: np.concatenate the arrays
 MNIST FashionMNIST CIFAR10: data.load("fashion-mnist", path); docs/data.md tells where files go
 datasets: tc.data.load
 ImageFolder image_dataset_from_directory: tc.data.load_image_folder
-ToTensor: tc.data.ToFloat
+ToTensor ToDtype Rescaling: tc.data.ToFloat
 RandomHorizontalFlip: tc.data.RandomFlip
-Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
+RandomVerticalFlip: RandomFlip(axis="vertical")
+RandomTranslation: tc.data.RandomShift
+RandomZoom ImageDataGenerator: tc.data.RandomAffine
+RandomBrightness RandomContrast: tc.data.ColorJitter
+Resize CenterCrop: load_image_folder(path, size=(H, W)) resizes; arrays are cropped by slices
+Sampler RandomSampler SequentialSampler: DataLoader(shuffle=True, seed=0)
+SubsetRandomSampler: DataLoader(dataset[indices], shuffle=True)
+StratifiedKFold StratifiedShuffleSplit: k_fold and random_split take stratify=True
+train_test_split: tc.data.random_split
 """
 _TRAIN = """
 ModelCheckpoint Checkpoint: tc.train.BestCheckpoint

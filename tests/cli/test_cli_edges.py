@@ -55,8 +55,6 @@ def test_a_terminal_of_few_letters_shows_question_marks(verb, encoding):
     (["train", "--data", "digits", "--out", "/dev/null/x"], "--out /dev/null/x cannot be made"),
     (["eval", "--data", "digits", "--weights", "/dev/null"], "/dev/null: is not a regular file"),
     (["eval", "--data", "digits", "--weights", "a\0b"], "cannot be read"),
-    (["graph", "--engine", "nope"], "--engine draws a picture"),
-    (["graph", "--engine", "nope", "--out", "g.svg"], "engine 'nope' is unknown"),
     (["graph", "--batch-size", "999999999"], "values are more than the 268,435,456"),
     (["profile", "--batch-size", "999999999"], "values are more than the 268,435,456"),
 ])

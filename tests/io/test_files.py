@@ -32,7 +32,7 @@ def history(path):
 
 
 def picture(path):
-    return (tc.Tensor([1.0], requires_grad=True) * 2).sum().graph(engine="builtin").save(path)
+    return (tc.Tensor([1.0], requires_grad=True) * 2).sum().graph().save(path)
 
 
 # Everything that writes a file: the call, the suffix, and the error that its users know.

@@ -109,7 +109,8 @@ def test_a_difference_lists_what_was_added_removed_and_changed():
     assert [line.split(" = ")[0] for line in difference.added] == ["tanh"]
     assert difference.removed == ()
     assert [new.split(" = ")[0] for _, new in difference.changed] == [
-        "first.weight", "first.bias", "first.linear", "relu", "second.weight", "second.linear"]
+        "first.weight", "first.bias", "first.linear", "second.weight", "second.linear"]
+    assert difference.follow == ("relu: 2×4 → 2×5",)
     old, new = difference.changed[0]
     assert (old, new) == ("first.weight = parameter -> 6×4 float32",
                           "first.weight = parameter -> 6×5 float32")
@@ -119,6 +120,48 @@ def test_an_inserted_op_does_not_rename_those_after_it():
     difference = viz.diff(net(4, tc.relu, tc.relu), net(4, tc.relu, tc.tanh, tc.relu))
     assert [line.split(" = ")[0] for line in difference.added] == ["tanh"]
     assert [new.split(" = ")[0] for _, new in difference.changed] == ["relu#2"]
+
+
+def test_a_cause_stands_before_the_shapes_that_follow():
+    def strided(stride):
+        class Net(nn.Module):
+            def __init__(self):
+                self.conv = nn.Conv2D(1, 2, 3, stride=stride, padding=1)
+
+            def forward(self, x):
+                return tc.relu(tc.max_pool2d(tc.relu(self.conv(x)), kernel_size=2))
+
+        return Net().graph(np.ones((1, 16, 16, 1), np.float32))
+
+    difference = viz.diff(strided(1), strided(2))
+    assert str(difference).splitlines() == [
+        "1 changed, 3 shapes follow",
+        "- conv.conv2d = conv2d(3×3, stride 1, pad 1, 1→2 channels) x conv.weight conv.bias -> "
+        "1×16×16×2 float32",
+        "+ conv.conv2d = conv2d(3×3, stride 2, pad 1, 1→2 channels) x conv.weight conv.bias -> "
+        "1×8×8×2 float32",
+        "~ relu: 1×16×16×2 → 1×8×8×2", "~ max_pool2d: 1×8×8×2 → 1×4×4×2",
+        "~ relu#2: 1×8×8×2 → 1×4×4×2"]
+
+
+def test_a_renamed_module_is_recognized():
+    def named(name):
+        class Net(nn.Module):
+            def __init__(self):
+                setattr(self, name, nn.Conv2D(1, 2, 3))
+
+            def forward(self, x):
+                return tc.relu(getattr(self, name)(x))
+
+        return Net().graph(np.ones((1, 8, 8, 1), np.float32))
+
+    difference = viz.diff(named("c1"), named("stem"))
+    assert difference
+    assert str(difference).splitlines() == [
+        "3 renamed", "~ c1.weight → stem.weight", "~ c1.bias → stem.bias",
+        "~ c1.conv2d → stem.conv2d"]
+    notes = [e.note for e in difference.merged.entries]
+    assert "renamed c1.conv2d → stem.conv2d" in notes
 
 
 def test_what_an_op_reads_instead_is_said():

@@ -274,6 +274,11 @@ def test_the_scale_fits_the_gradients_on_request(nets, gradient, edges, ends):
     scale = draw(recording, scale="fit").scale
     assert scale.edges == pytest.approx(edges)
     assert (scale.low, scale.high) == ends
+    n = len(recording.entries)
+    fading = replace(recording, entries=tuple(
+        replace(e, gradient=Statistics(10.0 ** (-12 * i / n))) if e.op else e
+        for i, e in enumerate(recording.entries)))
+    assert draw(fading, scale="fit").scale.edges == (1e-9, 1e-7, 1e-5, 1e-3)
     half = len(recording.entries) // 2
     infinite = changed(recording, lambda i, e: i < half, gradient=Statistics(math.inf))
     assert draw(infinite, scale="fit").scale == scale

@@ -21,8 +21,8 @@ def figure(nets):
 
 
 @pytest.mark.parametrize("suffix, begins", [
-    (".svg", "<?xml"), (".dot", "digraph"), (".mmd", "flowchart TD"), (".json", "{"),
-    (".html", "<!doctype html>"), (".txt", "LeNet\n")])
+    (".svg", "<?xml"), (".dot", "digraph"), (".mmd", "flowchart TB"), (".json", "{"),
+    (".html", "<!doctype html>"), (".txt", "LeNet\n"), (".tex", "\\definecolor{net")])
 def test_a_figure_saves_in_the_format_of_the_suffix_and_twice_the_same(figure, nets, tmp_path,
                                                                        suffix, begins):
     path = figure.save(tmp_path / f"graph{suffix}")
@@ -52,7 +52,7 @@ def test_an_empty_tensor_can_be_loaded(nets, tmp_path):
 
 
 def test_a_large_picture_does_not_carry_its_graph(nets):
-    large, small = (viz.Figure(nets.chain(n), engine="builtin").svg() for n in (1000, 999))
+    large, small = (viz.Figure(nets.chain(n)).svg() for n in (1000, 999))
     assert "<metadata" not in large
     assert "<metadata" in small
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -10,6 +11,7 @@ from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.diagram import Card, Diagram, Row, draw
 from tinygrad_cnn.viz.labels import width
 from tinygrad_cnn.viz.layout import Box, layout, measure
+from tinygrad_cnn.viz.text import to_tikz
 
 
 @pytest.fixture(params=["lenet", "resnet folded", "resnet", "branches", "skips"])
@@ -138,17 +140,31 @@ def test_a_small_edit_leaves_the_rows_above_where_they_are(nets):
     assert all(a[c.id].y == b[c.id].y for c in before.cards[:-1])
 
 
-def test_a_graph_with_many_lanes_is_left_to_an_engine(nets):
-    assert [(n, layout(draw(nets.wide(n))).lanes, layout(draw(nets.wide(n))).fits)
-            for n in (3, 4, 5, 9)] == [(3, 2, True), (4, 3, True), (5, 4, False), (9, 8, False)]
-    assert layout(draw(nets.resnet(9))).fits
-
-
 def test_an_empty_diagram_has_a_layout(nets):
     empty = Diagram("t", "s", "everything", (), (), (), draw(nets.lenet()).scale)
     places = layout(empty)
     assert (places.cards, places.width, places.height) == ({}, 64, 64)
     ElementTree.fromstring(svg.drawn(empty, places))
+
+
+def test_tikz_puts_every_card_and_line_where_the_layout_does(nets):
+    diagram = draw(nets.lenet())
+    places = layout(diagram)
+    text = to_tikz(diagram, places)
+    for card in diagram.cards:
+        box = places.cards[card.id]
+        assert f"] at ({box.x + box.w // 2},{box.y + box.h // 2}) {{\\textbf{{" in text
+    for edge in diagram.edges:
+        route = next(r for r in places.routes if r.edge == edge.id)
+        way = " -- ".join(f"({x},{y})" for x, y in route.points)
+        assert f"{way};" in text
+        back = " -- ".join(f"({x},{y})" for x, y in route.points[::-1])
+        assert (f"netramp{edge.level}, rounded corners=4pt" in text) == (edge.level >= 0)
+        assert (f"{back};" in text) == (edge.level >= 0)
+    defined = set(re.findall(r"definecolor\{(\w+)\}", text))
+    assert set(re.findall(r"(?:draw|fill)=(\w+)", text)) <= defined
+    assert "5$\\times$5 $\\cdot$ stride 1 $\\cdot$ 1$\\to$8 channels" in text
+    assert "\\textbf{max\\_pool2d} \\#5" in text
 
 
 # ---- SVG -----------------------------------------------------------------------------------------
@@ -157,8 +173,7 @@ def test_an_empty_diagram_has_a_layout(nets):
     ("lenet", ".svg"), ("lenet", ".dot"), ("lenet", ".mmd"), ("lenet", ".txt"), ("resnet", ".svg"),
     ("resnet", ".txt"), ("branches", ".svg"), ("skips", ".svg")])
 def test_every_place_color_and_word_is_the_one_that_was_looked_at(nets, golden, name, suffix):
-    figure = Figure(nets.resnet(4) if name == "resnet" else getattr(nets, name)(), theme="light",
-                    engine="builtin")
+    figure = Figure(nets.resnet(4) if name == "resnet" else getattr(nets, name)(), theme="light")
     text = svg.drawn(figure.diagram, layout(figure.diagram), theme="light") \
         if suffix == ".svg" else figure._content(suffix)
     golden(name + suffix, text)
@@ -190,7 +205,7 @@ def test_the_svg_scopes_every_id_to_its_figure(nets):
 
 
 def test_light_and_dark_differ_and_auto_holds_both(nets):
-    light, dark, both = (Figure(nets.lenet(), theme=t, engine="builtin").svg()
+    light, dark, both = (Figure(nets.lenet(), theme=t).svg()
                          for t in ("light", "dark", "auto"))
     assert "prefers-color-scheme" in both
     assert "prefers-color-scheme" not in light + dark

@@ -351,6 +351,12 @@ def test_the_page_of_a_big_network_stays_below_two_megabytes(nets):
     assert text.count('<div id="view-') > 3
 
 
+def test_a_page_of_one_large_picture_stays_below_two_megabytes_too(nets):
+    text = Figure(nets.resnet(22), level="everything", limit=2000).html()
+    assert text.count('<div id="view-') >= 1
+    assert len(text.encode()) < 2_000_000
+
+
 def test_the_policy_allows_the_style_and_the_script_alone(nets):
     text = Figure(nets.lenet()).html()
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text).group(1)

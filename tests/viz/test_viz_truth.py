@@ -5,6 +5,8 @@ import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import models, nn, viz
+from tinygrad_cnn.viz import svg
+from tinygrad_cnn.viz.layout import layout
 from viz import zoo
 
 f32 = np.float32
@@ -122,6 +124,20 @@ def test_golden_text_does_not_depend_on_the_batch(model):
         assert "q.reshape = reshape() x -> 5N×8 float32" in text
 
 
+def test_a_model_that_holds_to_one_batch_keeps_its_numbers():
+    class Fixed(nn.Module):
+        def __init__(self):
+            self.layer = zoo.dense(6, 4)
+
+        def forward(self, x):
+            return tc.reshape(self.layer(x), (5, 2, 2)) * 2.0
+
+    text = Fixed().graph(zoo.rows(5)).canonical(batch="N")
+    assert "x = input -> N×6" in text
+    assert "reshape = reshape() layer.linear -> N×2×2" in text
+    assert not any(e.symbolic for e in Fixed().graph(zoo.rows(5)).recording.entries)
+
+
 @pytest.mark.parametrize("batch", [6, 8])
 def test_a_matrix_that_has_the_size_of_the_batch_by_chance_is_no_batch(batch):
     w, x = tc.Parameter(np.ones((8, 6), f32)), tc.Tensor(np.ones((batch, 6), f32))
@@ -154,6 +170,11 @@ def test_a_function_of_several_ops_is_one_group_and_one_card(in_a_module):
     assert all("sub, mul, mean" in [r.text for r in c.rows] for c in cards)
 
 
+def test_a_module_that_is_called_like_a_function_is_no_function():
+    groups = zoo.ZOO["attention"]().graph().diagram.groups
+    assert [g.title for g in groups if "norm" in g.title] == ["norm"]
+
+
 def test_equal_steps_over_time_fold_into_one_with_a_square_each():
     figure = zoo.ZOO["rnn"]().graph()
     stack, = (c for c in figure.diagram.cards if c.kind == "stack")
@@ -162,3 +183,11 @@ def test_equal_steps_over_time_fold_into_one_with_a_square_each():
     assert len(squares.levels) == 27
     assert squares.levels[0] <= squares.levels[-1]      # the gradient fades toward the past
     assert len(figure.diagram.cards) <= 8
+    x = zoo.rng(4).normal(size=(4, 28, 8)).astype(f32)
+    indexed = zoo.RNN().graph(x, labels=zoo.classes(4)).diagram     # x[:, t] is an op here
+    stack, = (c for c in indexed.cards if c.kind == "stack")
+    assert stack.title.endswith("× 27")
+    assert [c.title for c in indexed.cards if c.kind in ("input", "label")] == ["x", "h", "y"]
+    drawn = svg.drawn(indexed, layout(indexed))
+    pieces = {c.id: drawn.split(f'id="f1-{c.id}"')[1].split("</g>")[0] for c in indexed.cards}
+    assert [n for n, piece in pieces.items() if "<polygon" in piece] == [stack.id]  # the way back

@@ -44,7 +44,6 @@ def add_options(sub: argparse.ArgumentParser,
     sub.add_argument("--level", default="auto",
                      help="auto, everything, operators, modules or folded; default auto")
     sub.add_argument("--open", nargs="*", default=(), help="modules to keep open")
-    sub.add_argument("--engine", help="pure, dot or builtin; default the first found")
     sub.add_argument("--theme", default="auto", help="auto, light or dark; default auto")
     sub.add_argument("--style", default="auto", help="cards or textbook; default auto")
     sub.add_argument("--direction", default="TB", help="TB or LR; default TB")
@@ -56,14 +55,12 @@ def add_options(sub: argparse.ArgumentParser,
     sub.add_argument("--dpi", type=int, default=144, help="of a .png; default 144")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path,
-                     help="by suffix: .svg .png .pdf .dot .mmd .json .html .txt; "
+                     help="by suffix: .svg .png .pdf .dot .mmd .json .html .txt .tex; "
                      "text on the terminal if not given")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, save, and say where."""
-    if args.engine is not None and args.out is None:
-        raise SettingError("graph: --engine draws a picture: give its file too, --out graph.svg")
     rng = manual_seed(args.seed)
     if args.batch_size < 2 or args.classes < 1:
         raise SettingError(f"graph: needs a batch of at least 2 and a class, got {args.batch_size} "
@@ -80,10 +77,10 @@ def run(args: argparse.Namespace) -> int:
     if args.weights is not None:
         model.load_state_dict(load_weights(args.weights))
     figure = viz.graph_of_module(model, images, labels=labels if args.backward else None,
-                                 level=args.level, open=args.open, engine=args.engine,
-                                 theme=args.theme, style=args.style, direction=args.direction,
-                                 for_=args.for_, color=args.color, scale=args.scale,
-                                 limit=args.limit, title=args.title or args.model.split(":")[-1]
+                                 level=args.level, open=args.open, theme=args.theme,
+                                 style=args.style, direction=args.direction, for_=args.for_,
+                                 color=args.color, scale=args.scale, limit=args.limit,
+                                 title=args.title or args.model.split(":")[-1]
                                  + (f" on {args.data}" if args.data else ""))
     if args.out is None:
         print(figure.text())

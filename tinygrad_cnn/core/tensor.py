@@ -555,7 +555,6 @@ class Tensor:
     view: Method
     where: Method
     chunk: ListMethod
-    split: ListMethod
     unbind: ListMethod
     all: ArrayMethod
     allclose: ArrayMethod
@@ -578,21 +577,24 @@ class Tensor:
     retain_grad: ArrayMethod
     numel: ArrayMethod
     tolist: ArrayMethod
+    topk: ArrayMethod
 
 
 # Of all that programs ask, this is asked the most: an answer without a Python call.
-for _name in ("shape", "dtype", "ndim", "size"):
+for _name in ("shape", "dtype", "ndim"):
     setattr(Tensor, _name, property(attrgetter(f"_data.{_name}"),
                                     doc=getattr(Tensor, _name).__doc__))
 
 
 class Parameter(Tensor):
-    """A leaf that is trained: ``requires_grad`` is True, and modules collect it.
+    """A leaf that is trained; modules collect it.
 
     Parameters
     ----------
     data : array_like
         Initial values, float32 or float64; copied.
+    requires_grad : bool, default True
+        False for one that is frozen.
     name : str, optional
         What drawings and errors call it.
 
@@ -609,8 +611,8 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, name: str | None = None) -> None:
-        super().__init__(data, requires_grad=True, name=name)
+    def __init__(self, data: Any, requires_grad: bool = True, name: str | None = None) -> None:
+        super().__init__(data, requires_grad, name)
 
 
 def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,

@@ -124,21 +124,25 @@ def composed(function: F) -> F:
     code = function.__code__
     names = code.co_varnames[:code.co_argcount]
     known = frozenset(code.co_varnames[:code.co_argcount + code.co_kwonlyargcount])
-    takes = _Inputs(function.__name__, tuple(name for name in names
-                                             if function.__annotations__[name] == "TensorLike"))
-    places = {name: names.index(name) for name in takes.inputs}
+    kinds = {name: kind for name in names
+             if (kind := function.__annotations__[name]).startswith("TensorLike")}
+    optional = tuple(name for name, kind in kinds.items() if kind.endswith("None"))
+    takes = _Inputs(function.__name__, tuple(kinds), optional)
+    places = {name: names.index(name) for name in kinds}
+    needed = {name: i for name, i in places.items() if name not in optional}
 
     @functools.wraps(function)
     def call(*args: Any, **settings: Any) -> Any:
         if not known.issuperset(settings) or any(
-                i >= len(args) and name not in settings for name, i in places.items()):
+                i >= len(args) and name not in settings for name, i in needed.items()):
             return function(*args, **settings)      # one is missing or unknown, as Python will say
-        inputs = tuple(args[i] if i < len(args) else settings[name] for name, i in places.items())
+        inputs = tuple(args[i] if i < len(args) else settings.get(name)
+                       for name, i in places.items())
         given = list(args)
         for name, x in zip(takes.inputs, as_tensors(takes, inputs), strict=True):
             if places[name] < len(args):
                 given[places[name]] = x
-            else:
+            elif x is not None:
                 settings[name] = x
         return function(*given, **settings)
     return cast(F, register_function()(call))

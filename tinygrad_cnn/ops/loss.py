@@ -31,7 +31,7 @@ from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
-from tinygrad_cnn.ops.shape import reshape
+from tinygrad_cnn.ops.shape import reshape, scatter_add
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
@@ -113,6 +113,30 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
             array.flags.writeable = False       # so that recording it takes no copy
     return {"target": target, "own": own, "even": even,
             "divisor": {"mean": total, "sum": 1.0, "none": None}[reduction]}
+
+
+def _kept(op: str, scores: Tensor, labels: Any, ignored: int) -> np.ndarray | None:
+    """Which rows are part of the loss; None: all."""
+    ignored = checks.integer(op, "ignore_index", ignored)
+    plain = as_setting(labels, op, "labels")
+    if plain.dtype.kind not in "iu" or plain.shape != scores.shape[:-1] or scores.ndim < 2:
+        return None
+    kept = np.asarray(plain != ignored)
+    if kept.all():
+        return None
+    return kept
+
+
+def _only(op: str, scores: Tensor, labels: Any, kept: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    if not kept.any():
+        raise SettingError(f"{op}: every label is left out by ignore_index, so their mean is not "
+                           "defined")
+    return scores[kept], as_array(labels)[kept]
+
+
+def _placed(terms: Tensor, kept: np.ndarray) -> Tensor:
+    """The terms of the rows that are kept, and 0 at the others."""
+    return scatter_add(terms, index=np.nonzero(kept), shape=kept.shape)
 
 
 def _class_weights(op: str, weight: Any, classes: int) -> np.ndarray:
@@ -214,7 +238,8 @@ CROSS_ENTROPY_INPUT = register(Op(
 
 @register_function()
 def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: float = 0.0,
-                  weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
+                  weight: ArrayLike | None = None, ignore_index: int = -100,
+                  reduction: str = "mean") -> Tensor:
     """The cross-entropy of softmax(logits) against the labels.
 
     loss[n] = −Σ_k weight[k] · t[n, k] · log softmax(logits)[n, k], where t is the label as a row of
@@ -230,6 +255,8 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
         s, from 0 to 1.
     weight : array_like, shape (K,), optional
         Of each class.
+    ignore_index : int, default -100
+        Rows with this label are no part of the loss.
     reduction : {"mean", "sum", "none"}, default "mean"
         A weighted mean divides by the sum of the labels' weights.
 
@@ -261,6 +288,12 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
     smoothing = checks.number("cross_entropy", "label_smoothing", label_smoothing, minimum=0,
                               maximum=1)
     logits = as_tensor(logits, "cross_entropy", "logits")
+    if (kept := _kept("cross_entropy", logits, labels, ignore_index)) is not None:
+        if not kept.any() and reduction != "mean":
+            return _reduce(where(kept, logits[..., 0], 0.0), reduction)
+        part = cross_entropy(*_only("cross_entropy", logits, labels, kept), weight=weight,
+                             label_smoothing=smoothing, reduction=reduction)
+        return _placed(part, kept) if reduction == "none" else part
     settings = _targets("cross_entropy", logits, labels, weight, smoothing, reduction)
     rows = logits if logits.ndim == 2 else reshape(logits, (-1, logits.shape[-1]))
     loss = apply(CROSS_ENTROPY, rows, **settings)
@@ -269,14 +302,15 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
 
 @register_function()
 def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
-             weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
+             weight: ArrayLike | None = None, ignore_index: int = -100,
+             reduction: str = "mean") -> Tensor:
     """The negative log-likelihood: `cross_entropy` for scores that are log-probabilities already.
 
     Parameters
     ----------
     log_probabilities : Tensor, shape (N, ..., K)
         Such as `log_softmax` makes.
-    labels, weight, reduction
+    labels, weight, ignore_index, reduction
         As in `cross_entropy`.
 
     Raises
@@ -292,6 +326,12 @@ def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
     checks.choice("nll_loss", "reduction", reduction, REDUCTIONS)
     scores = log_probabilities
     scores = as_tensor(scores, "nll_loss", "log_probabilities")
+    if (kept := _kept("nll_loss", scores, labels, ignore_index)) is not None:
+        if not kept.any() and reduction != "mean":
+            return _reduce(where(kept, scores[..., 0], 0.0), reduction)
+        part = nll_loss(*_only("nll_loss", scores, labels, kept), weight=weight,
+                        reduction=reduction)
+        return _placed(part, kept) if reduction == "none" else part
     settings = _targets("nll_loss", scores, labels, weight, 0.0, reduction)
     target, own, divisor = (settings[name] for name in ("target", "own", "divisor"))
     rows = scores if scores.ndim == 2 else reshape(scores, (-1, scores.shape[-1]))
@@ -360,10 +400,12 @@ def mse_loss(prediction: TensorLike, target: TensorLike, *,
 
 @register_function()
 def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
+                                     weight: ArrayLike | None = None,
+                                     pos_weight: ArrayLike | None = None,
                                      reduction: str = "mean") -> Tensor:
     """The cross-entropy of sigmoid(logits) against probabilities, without overflow.
 
-    loss = t · log(1 + exp(−x)) + (1 − t) · log(1 + exp(x)).
+    loss = weight · (pos_weight · t · log(1 + exp(−x)) + (1 − t) · log(1 + exp(x))).
 
     Parameters
     ----------
@@ -371,6 +413,8 @@ def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
         Scores x of any shape.
     labels : array_like
         t of the same shape, from 0 to 1.
+    weight, pos_weight : array_like, optional
+        Of each entry, and of label 1; they broadcast to the shape of the logits.
     reduction : {"mean", "sum", "none"}, default "mean"
 
     Raises
@@ -404,4 +448,23 @@ def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
     # A term of weight 0 is no part of the loss, even where it is infinite.
     on = where(plain != 0, softplus(-logits), 0.0) * plain
     off = where(plain != 1, softplus(logits), 0.0) * (1 - plain)
-    return _reduce(on + off, reduction)
+    if pos_weight is not None:
+        on = on * _entry_weights(op, "pos_weight", pos_weight, logits)
+    terms = on + off
+    if weight is not None:
+        terms = terms * _entry_weights(op, "weight", weight, logits)
+    return _reduce(terms, reduction)
+
+
+def fits(small: Shape, large: Shape) -> bool:
+    """Whether the one broadcasts to the other."""
+    lead = len(large) - len(small)
+    return lead >= 0 and all(n in (1, m) for n, m in zip(small, large[lead:], strict=True))
+
+
+def _entry_weights(op: str, name: str, weight: Any, x: Tensor) -> np.ndarray:
+    plain = as_setting(weight, op, name)
+    if not fits(plain.shape, x.shape):
+        raise ShapeError(f"{op}: {name} {plain.shape} does not broadcast to the shape of the "
+                         f"logits, {x.shape}")
+    return plain.astype(x.dtype)

@@ -15,8 +15,9 @@ A ufunc is answered by what `register_function` names it for; otherwise the same
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +27,20 @@ from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_en
 from tinygrad_cnn.core.op import FUNCTIONS, register_function
 from tinygrad_cnn.errors import TinygradCnnError
 from tinygrad_cnn.ops.einsum import dot, einsum, inner, kron, outer, tensordot
-from tinygrad_cnn.ops.elementwise import clip, div, mul, sub, where
-from tinygrad_cnn.ops.math import round
+from tinygrad_cnn.ops.elementwise import (
+    abs,
+    add,
+    clip,
+    div,
+    maximum,
+    minimum,
+    mul,
+    power,
+    sub,
+    where,
+)
+from tinygrad_cnn.ops.linear import matmul
+from tinygrad_cnn.ops.math import round, sin
 from tinygrad_cnn.ops.rearrange import (
     diag,
     diagonal,
@@ -301,6 +314,60 @@ def _turned(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
     return reshape(m, -1)[np.ascontiguousarray(places)]
 
 
+def _floats(what: str, x: Any) -> Any:
+    if x.dtype.kind != "f":
+        raise TypeError(f"{what}: {x.dtype} becomes floats in NumPy; cast the tensor: "
+                        "x.astype(np.float32)")
+    return x
+
+
+def _itself(x: Any) -> Tensor:
+    return reshape(x, x.shape)
+
+
+def _sinc(x: Any) -> Tensor:
+    """sin(πx) / (πx); near 0 its series, whose derivatives of every order are right as well."""
+    near = np.abs(as_array(_floats("np.sinc", x))) < 0.25
+    y = mul(x, math.pi)
+    square = power(where(near, y, 0.0), 2)
+    series: Any = mul(square, 0.0)
+    for k in range(9, 0, -1):
+        series = mul(add(series, 1.0), mul(square, -1 / (2 * k * (2 * k + 1))))
+    far = where(near, 1.0, y)
+    return where(near, add(series, 1.0), div(sin(far), far))
+
+
+def _without_nan(pick: NumpyFunction) -> NumpyFunction:
+    """``pick`` of two values, of which a NaN is taken for the other."""
+    def answer(a: Any, b: Any) -> Tensor:
+        return pick(*(where(np.isnan(as_array(x)), other, x) for x, other in ((a, b), (b, a))))
+    return answer
+
+
+def _partition(a: Any, kth: Any, axis: int | None = -1) -> Tensor:
+    return take_along_axis(a, np.argpartition(as_array(a), as_setting(kth, "np.partition", "kth"),
+                                              axis), axis)
+
+
+def _gradient(f: Any, axis: Any = None) -> Any:
+    """Half the difference of both neighbors; at the ends the difference to the one."""
+    found = []
+    for i in checks.axes_tuple("np.gradient", axis, f.shape):
+        if f.shape[i] < 2:
+            raise TypeError(f"np.gradient: axis {i} of {f.shape} needs at least two entries")
+        slope = diff(_floats("np.gradient", f), axis=i)
+        ends = [take(slope, [k], i) for k in (0, -1)]
+        inner = [] if f.shape[i] == 2 else [mul(_neighbors(slope, i), 0.5)]
+        found.append(concatenate([ends[0], *inner, ends[1]], i))
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _neighbors(x: Any, axis: int) -> Tensor:
+    """x[i] + x[i + 1] along an axis."""
+    places = np.arange(x.shape[axis])
+    return add(take(x, places[:-1], axis), take(x, places[1:], axis))
+
+
 def _concatenate(xs: Any, axis: int | None = 0) -> Tensor:
     if axis is None:
         return concatenate([reshape(x, -1) if isinstance(x, Tensor) else np.ravel(x) for x in xs])
@@ -431,12 +498,23 @@ def _einsum(*operands: Any, optimize: Any = False, **settings: Any) -> Tensor:
 
 FUNCTIONS[np.einsum] = _einsum
 
+FUNCTIONS |= {np.degrees: FUNCTIONS["rad2deg"], np.radians: FUNCTIONS["deg2rad"],
+              np.positive: _itself, np.conjugate: lambda x: _itself(_floats("np.conjugate", x)),
+              np.fabs: lambda x: abs(_floats("np.fabs", x)),
+              np.fmax: _without_nan(maximum), np.fmin: _without_nan(minimum)}
+_row(np.sinc, _sinc, "x")
+_row(np.real, _itself, "val=x")
+_row(np.real_if_close, _itself, "a=x")
+_row(np.partition, _partition, "a", "kth axis")
+_row(np.gradient, _gradient, "f", "axis")
+_row(np.linalg.multi_dot, lambda arrays: reduce(matmul, arrays), "arrays")
+
 # Functions whose derivative is zero or undefined by nature.  Where an argument does carry a
 # gradient, the table names it.
 _PLAIN: dict[Any, tuple[str, ...]] = dict.fromkeys((
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal, np.logical_and,
     np.logical_or, np.logical_xor, np.logical_not, np.isfinite, np.isnan, np.isinf, np.signbit,
-    np.floor_divide, np.fix,
+    np.floor_divide, np.fix, np.imag, np.angle,
     np.any, np.all, np.isclose, np.allclose, np.array_equal, np.array_equiv, np.isin,
     np.isposinf, np.isneginf, np.isreal, np.iscomplex, np.isrealobj, np.iscomplexobj,
     np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.argsort, np.argpartition, np.lexsort,

@@ -22,15 +22,15 @@ from tinygrad_cnn.viz.capture import Recording, Watch, describe, describe_module
 from tinygrad_cnn.viz.compare import GraphDifference, assert_graph_unchanged, diff
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram
-from tinygrad_cnn.viz.dot import Engine, engines, to_dot
 from tinygrad_cnn.viz.figure import Figure, Settings, load
+from tinygrad_cnn.viz.text import to_dot
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
 
-__all__ = ["Diagram", "Engine", "Figure", "GraphDifference", "Problem", "Recording", "Watch",
-           "animate", "assert_graph_unchanged", "describe", "describe_module", "diff", "engines",
-           "graph", "graph_of_module", "load", "problems", "to_dot", "watch"]
+__all__ = ["Diagram", "Figure", "GraphDifference", "Problem", "Recording", "Watch",
+           "animate", "assert_graph_unchanged", "describe", "describe_module", "diff", "graph",
+           "graph_of_module", "load", "problems", "to_dot", "watch"]
 
 on_first_use(__name__)
 

@@ -6,7 +6,6 @@ after its graph is freed; of a leaf it keeps a weak reference, to read its weigh
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 import itertools
@@ -402,7 +401,7 @@ class Watch(Observer):
         for k in keys:
             origin, scope = self.ops[k].origin, self.ops[k].facts["scope"]
             name, line = called_name(origin)
-            known = name in FUNCTIONS and name not in OPS
+            known = name in FUNCTIONS and name not in OPS and name not in scope[-1:]
             line = line or (before[2] if before[:2] == (name, scope) else 0)
             if run and (not known or before not in ((name, scope, line), (name, scope, 0))):
                 run = []
@@ -656,19 +655,6 @@ def _as_input(value: TensorLike, name: str) -> Tensor:
                   else array.astype(np.float32), name=name)
 
 
-class _Shapes(Observer):
-    """Op names and shapes of a run, and nothing else."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, list[tuple[int, ...]]]] = []
-
-    def forward(self, node: Node, inputs: tuple[Tensor | None, ...], out: Array,
-                seconds: float) -> None:
-        if is_grad_enabled():
-            self.seen.append((node.op.name, [*(x.shape for x in inputs if x is not None),
-                                             out.shape]))
-
-
 def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, order: list[int],
                    found: Recording) -> tuple[Entry, ...]:
     """The entries with their shapes for a batch of N: what changes in a run with another batch.
@@ -680,17 +666,18 @@ def _for_any_batch(model: Module, batch: list[Tensor], seen: Watch, order: list[
         return found.entries
     other = 2 if n != 2 else 3
     rows = [Tensor(np.resize(x._data, (other, *x.shape[1:])), name=x.name) for x in batch]
-    shapes = _Shapes()
-    with contextlib.suppress(Exception), np.errstate(all="ignore"), observing(shapes):
-        copy.deepcopy(model)(*rows)         # a user's code: whatever it raises, it cannot be told
-    serials = list(seen.ops)
-    if [name for name, _ in shapes.seen] != [
-            seen.ops[k].facts["op"] for k in serials[:len(shapes.seen)]]:
+    try:
+        with np.errstate(all="ignore"), observing(again := Watch()):
+            copy.deepcopy(model)(*rows)
+    except Exception:                       # a user's code, which may hold to one batch
         return found.entries
     second: dict[int, tuple[int, ...]] = {}
-    for k, (_, sizes) in zip(serials, shapes.seen, strict=False):
-        second.update(zip(seen.ops[k].inputs, sizes[:-1], strict=False))
-        second[k] = sizes[-1]
+    for (k, one), two in zip(seen.ops.items(), again.ops.values(), strict=False):
+        if one.facts["op"] != two.facts["op"]:
+            return found.entries
+        second[k] = two.facts["shape"]
+        second.update((a, again.leaves[b].facts["shape"])
+                      for a, b in zip(one.inputs, two.inputs, strict=False) if b < 0)
     return tuple(replace(e, symbolic=tuple(
         _dimension(a, b, n, other) for a, b in zip(e.shape, second[k], strict=True)))
         if second.get(k, e.shape) != e.shape and len(second[k]) == len(e.shape) else e

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
@@ -55,21 +55,26 @@ class GraphDifference:
 
     added: tuple[str, ...]                  # lines of canonical text
     removed: tuple[str, ...]
-    changed: tuple[tuple[str, str], ...]    # old and new lines
+    changed: tuple[tuple[str, str], ...]    # old and new lines, without those of
+    renamed: tuple[str, ...]                # "old → new" of what is the same under another name
+    follow: tuple[str, ...]                 # and of what has another shape for a change before it
     merged: Recording = field(repr=False)   # both graphs in one
     marks: dict[int, str] = field(repr=False)   # added, removed or changed, for its entries
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
+        return bool(self.added or self.removed or self.changed or self.renamed)
 
     def __str__(self) -> str:
         if not self:
             return "the graphs are equal"
-        counts = [f"{len(v)} {k}" for k, v in (("added", self.added), ("removed", self.removed),
-                                               ("changed", self.changed)) if v]
+        counts = [f"{len(v)} {k}" for k, v in (
+            ("added", self.added), ("removed", self.removed), ("renamed", self.renamed),
+            ("changed", self.changed), (f"shape{'s' * (len(self.follow) > 1)} follow"
+                                        + "s" * (len(self.follow) == 1), self.follow)) if v]
         return "\n".join([", ".join(counts), *(f"- {line}" for line in self.removed),
                           *(f"+ {line}" for line in self.added),
-                          *(f"- {old}\n+ {new}" for old, new in self.changed)])
+                          *(f"- {old}\n+ {new}" for old, new in self.changed),
+                          *(f"~ {line}" for line in (*self.renamed, *self.follow))])
 
     def figure(self, **settings: Unpack[Settings]) -> Figure:
         """The two graphs in one picture: new cards with +, old ones with −, changed ones marked."""
@@ -104,7 +109,7 @@ def diff(old: Figure | Recording, new: Figure | Recording) -> GraphDifference:
     at_new = {b: i for i, (_, b) in enumerate(pairs) if b is not None}
     old_names, new_names = entry_names(old), entry_names(new)
     entries, marks = [], {}
-    added, removed, changed = [], [], []
+    added, removed, changed, renamed, follow = [], [], [], [], []
     for i, (a, b) in enumerate(pairs):
         before = "" if a is None else canonical_line(old, a, old_names)
         if b is None:
@@ -119,27 +124,48 @@ def diff(old: Figure | Recording, new: Figure | Recording) -> GraphDifference:
             marks[i] = "added"
             added.append(after)
             continue
-        note = _changes(old.entries[a], e, to_new, old_names, new_names)
+        was = old.entries[a]
+        note = _changes(was, e, to_new, old_names, new_names)
+        if was.path != e.path:
+            renamed.append(f"{old_names[a]} → {new_names[b]}")
+            note = note or f"renamed {renamed[-1]}"
         if note:
+            shape = f"{shape_text(was.shape)} → {shape_text(e.shape)}"
             marks[i] = "changed"
-            changed.append((before, after))
+            if note == shape and any(at_new[j] in marks for j in e.inputs):
+                follow.append(f"{new_names[b]}: {shape}")
+            elif not note.startswith("renamed"):
+                changed.append((before, after))
             entries[-1] = replace(entries[-1], note=note)
     title = old.title if old.title == new.title else f"{old.title} → {new.title}"
     merged = Recording(f"{title}: what changed", tuple(entries), at_new[new.output])
-    return GraphDifference(tuple(added), tuple(removed), tuple(changed), merged, marks)
+    return GraphDifference(tuple(added), tuple(removed), tuple(changed), tuple(renamed),
+                           tuple(follow), merged, marks)
 
 
 def _aligned(old: Recording, new: Recording) -> list[tuple[int | None, int | None]]:
-    """Entries of both in one order: pairs of the same name, or one side alone."""
-    tokens = [[(e.role, e.path) for e in r.entries] for r in (old, new)]
+    """Entries of both in one order: pairs of one name, or of one kind at one place, or alone."""
+    def by_name(e: Entry) -> object:
+        return e.role, e.path
+
+    def by_kind(e: Entry) -> object:
+        return e.role, e.op, e.settings, e.shape, e.dtype, bool(e.scope)
+
     pairs: list[tuple[int | None, int | None]] = []
-    for tag, a1, a2, b1, b2 in difflib.SequenceMatcher(
-            None, tokens[0], tokens[1], autojunk=False).get_opcodes():
-        if tag == "equal":
-            pairs.extend(zip(range(a1, a2), range(b1, b2), strict=True))
-        else:
-            pairs.extend((a, None) for a in range(a1, a2))
-            pairs.extend((None, b) for b in range(b1, b2))
+
+    def match(a1: int, a2: int, b1: int, b2: int, tell: Callable[[Entry], object]) -> None:
+        tokens = [tell(e) for e in old.entries[a1:a2]], [tell(e) for e in new.entries[b1:b2]]
+        for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(
+                None, *tokens, autojunk=False).get_opcodes():
+            if tag == "equal":
+                pairs.extend(zip(range(a1 + i1, a1 + i2), range(b1 + j1, b1 + j2), strict=True))
+            elif tag == "replace" and tell is by_name:
+                match(a1 + i1, a1 + i2, b1 + j1, b1 + j2, by_kind)
+            else:
+                pairs.extend((a, None) for a in range(a1 + i1, a1 + i2))
+                pairs.extend((None, b) for b in range(b1 + j1, b1 + j2))
+
+    match(0, len(old.entries), 0, len(new.entries), by_name)
     return pairs
 
 

@@ -165,6 +165,7 @@ _MOST_SQUARES = 32
 _MOST_PARALLEL = 2                          # more values between two cards become one edge
 _MOST_WARNINGS = 3
 _HOT_SHARE = 0.25
+_WIDE_SPAN = 3.0                            # decades, beyond which half-decades hide the rest
 _LONGEST_TAG = 28                           # beside the title of a compact card
 _LEAST_FLOPS = 90_000                       # fewer are not worth a word
 _BADGES = {"input": "x", "label": "y", "loss": "L", "constant": "c"}
@@ -195,9 +196,10 @@ def _compact(diagram: Diagram) -> Diagram:
     """One line for each card, and no words on edges; findings stay."""
     cards = []
     for card in diagram.cards:
-        first = next((r.text for r in card.rows if r.kind == "text" and r.text), "")
-        parts = [p for p in first.split(" · ") if p != "stride 1" and not p.startswith("keeps")]
-        short = " · ".join([p for p in parts if p.startswith("loss")] or parts[:2])
+        rows = [r.text for r in card.rows if r.kind == "text" and r.text]
+        parts = [p for p in " · ".join(rows).split(" · ") if p.startswith("loss ")] or [
+            p for p in (rows or [""])[0].split(" · ") if p != "stride 1" and p[:5] != "keeps"]
+        short = " · ".join(parts[:2])
         tag = card.change or (short if len(short) <= _LONGEST_TAG else "")
         cards.append(replace(card, tag=tag, rows=tuple(
             r for r in card.rows if r.kind == "warning")))
@@ -354,6 +356,11 @@ class _Writer:
                         and 0 < g.rms < math.inf)
         if scale == "decades" or not values:
             return _DECADES
+        low, high = (math.log10(values[k * (len(values) - 1) // 10]) for k in (1, 9))
+        if high - low > _WIDE_SPAN:         # the colors part all of it, in whole decades
+            first, step = math.floor(low), max(1, round((high - low) / 5))
+            edges = tuple(10.0 ** (first + step * (i + 1)) for i in range(4))
+            return Scale("gradient RMS", edges, _edge_text(edges[0]), _edge_text(edges[-1]))
         k = math.floor(2 * math.log10(values[len(values) // 2]))
         edges = tuple((1 if i % 2 == 0 else 3) * 10.0 ** (i // 2) for i in range(k - 1, k + 3))
         return Scale("gradient RMS", edges, _edge_text(edges[0]), _edge_text(edges[-1]))

@@ -10,7 +10,6 @@ import math
 import os
 import types
 import typing
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.files import open_file, write_atomically
-from tinygrad_cnn.viz import dot, html, svg, text, textbook
+from tinygrad_cnn.viz import html, svg, text, textbook
 from tinygrad_cnn.viz.capture import Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
@@ -26,7 +25,7 @@ from tinygrad_cnn.viz.layout import Layout, layout
 
 __all__ = ["SUFFIXES", "Figure", "Settings", "dumps", "load", "loads", "write_file"]
 
-SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt")
+SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt", ".tex")
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
@@ -46,7 +45,6 @@ class Settings(TypedDict, total=False):
     open: str | Iterable[str]
     limit: int
     theme: str
-    engine: str | None
     title: str | None
     style: str
     direction: str
@@ -66,30 +64,22 @@ class Figure:
     recording : Recording
         The run.
     level : str, default "auto"
-        ``everything``, ``operators``, ``modules``, ``folded``, or the first that fits ``limit``.
-    color : str, default "grad"
-        What the bars show: ``grad``, ``time``, ``memory`` or ``flop``.
-    scale : str, default "decades"
-        Bins of the gradient: decades from 1e-4 to 0.1, or ``fit``, half-decades round the median.
+        ``everything``, ``operators``, ``modules``, ``folded``, or the first that fits ``limit``
+        cards (default 40).
+    color, scale : str
+        What the bars show: ``grad``, ``time``, ``memory`` or ``flop``; and in which bins gradients
+        do: ``decades`` from 1e-4 to 0.1, or ``fit``.
     open : str or iterable of str
         Modules that stay open, as they are named in the picture: ``"stage2[0]"``.
-    limit : int, default 40
-        Cards that ``auto`` aims for.
-    theme : str, default "auto"
-        ``light``, ``dark``, or what the reader prefers.
-    engine : str, optional
-        ``pure``, ``dot``, ``builtin``, or the path of a program; by default the first that
-        `engines` lists and that succeeds.
-    title : str, optional
-        Instead of the name of the outermost module.
+    theme, title : str, optional
+        ``light``, ``dark``, or what the reader prefers; a name for the whole.
     style : str, default "auto"
         ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
         local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
     direction : str, default "TB"
         ``TB``, from top to bottom, or ``LR``, from left to right.
-    aspect : float, optional
-        Width over height of the page, as ``16/9``: rows are cut into columns to come near it.
-    density : str, default "normal"
+    aspect, density : float and str
+        Width over height of the page, as ``16/9``: rows are cut into columns to come near it;
         ``compact`` gives each card one line, and edges no words.
     for_ : str, optional
         ``slide``, ``paper`` or ``readme``: compact, with a limit, an aspect and a theme for that.
@@ -99,7 +89,7 @@ class Figure:
 
     def __init__(self, recording: Recording, *, level: str = "auto", color: str = "grad",
                  scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
-                 theme: str = "auto", engine: str | None = None, title: str | None = None,
+                 theme: str = "auto", title: str | None = None,
                  style: str = "auto", direction: str = "TB", aspect: float = 0.0,
                  density: str = "normal", for_: str | None = None,
                  changes: Mapping[int, str] | None = None) -> None:
@@ -114,10 +104,10 @@ class Figure:
             if value not in known:
                 raise VizError(f"graph: {name} {value!r} is unknown; "
                                f"choose from {', '.join(known)}")
-        alone = level == "auto" and color == "grad" and not (changes or engine or for_ or aspect)
+        alone = level == "auto" and color == "grad" and not (changes or for_ or aspect)
         self._textbook = style == "textbook" or (style == "auto" and alone
                                                  and textbook.fits(recording))
-        self.recording, self.theme, self.engine = recording, theme, engine
+        self.recording, self.theme = recording, theme
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit, "direction": direction,
                                        "aspect": aspect, "density": density}
@@ -151,7 +141,7 @@ class Figure:
     @property
     def dot(self) -> str:
         """The picture in the language of Graphviz, as for ``graphviz.Source(fig.dot)``."""
-        return dot.to_dot(self.diagram, theme=self.theme)
+        return text.to_dot(self.diagram, theme=self.theme)
 
     def text(self) -> str:
         """The picture as text, for a terminal."""
@@ -198,28 +188,9 @@ class Figure:
         return textbook.steps(self.recording)
 
     def _drawn(self, theme: str) -> str:
-        """SVG text, placed by the first engine that succeeds; the built-in layout always does.
-
-        A trunk with few branches goes to the built-in layout first: its lines are straight, and the
-        picture is the same on every machine.
-        """
         if self._textbook:
             return textbook.drawn(self.recording, self.diagram.title, figure=self._id, theme=theme)
-        found = dot.candidates(self.engine)
-        if len(found) > 1 and (self._places.fits or self.diagram.aspect):
-            found = tuple(sorted(found, key=lambda e: e.name != "builtin"))
-        for candidate in found:
-            try:
-                places = self._places if candidate.name == "builtin" \
-                    else dot.place(candidate, self.diagram)
-            except VizError as error:
-                if candidate is found[-1]:
-                    raise
-                warnings.warn(f"{error}; drawing with the next engine", RuntimeWarning,
-                              stacklevel=5)
-            else:
-                return svg.drawn(self.diagram, places, figure=self._id, theme=theme)
-        raise AssertionError("the last engine draws or raises")
+        return svg.drawn(self.diagram, self._places, figure=self._id, theme=theme)
 
     def _raster(self, form: str, dpi: int) -> bytes:
         drawn = self._drawn("dark" if self.theme == "dark" else "light")
@@ -233,10 +204,10 @@ class Figure:
     def save(self, path: str | os.PathLike[str], *, dpi: int = 144) -> Path:
         """Write the picture in the format of the suffix; the file is whole or not there.
 
-        Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html`` and
-        ``.txt``; ``dpi`` is that of a PNG, and 96 the size of the SVG.  A VizError says that the
-        suffix is unknown, the path cannot be written, a PNG would be too large, or a named engine
-        is absent or fails.
+        Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html``,
+        ``.txt`` and ``.tex`` (TikZ); ``dpi`` is that of a PNG, and 96 the size of the SVG.  A
+        VizError says that the suffix is unknown, the path cannot be written, a PNG would be too
+        large, or matplotlib is missing.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
@@ -256,7 +227,8 @@ class Figure:
             ".json": lambda: json.dumps({"format": text.FORMAT,
                                          "recording": to_plain(self.recording)},
                                         ensure_ascii=False, indent=1, allow_nan=False) + "\n",
-            ".html": self.html, ".txt": self.text}
+            ".html": self.html, ".txt": self.text,
+            ".tex": lambda: text.to_tikz(self.diagram, self._places)}
         return writers[suffix]()
 
     def animate(self, path: str | os.PathLike[str]) -> Path:

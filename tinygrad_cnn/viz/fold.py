@@ -7,9 +7,11 @@ The parts form a tree of modules; folding closes branches of it until the pictur
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -360,7 +362,7 @@ class _Folder:
                 tuple(self._described(p, read) for p in range(start, stop)))
         return found
 
-    def _described(self, p: int, read: Callable[[int, int], object]) -> object:
+    def _described(self, p: int, read: Callable[[int, int], object]) -> tuple[Any, ...]:
         """Op, settings, shape and reads of one op; ``read`` describes what is no parameter."""
         e = self.entries[self.ops[p]]
         reads: list[object] = []
@@ -374,7 +376,7 @@ class _Folder:
         """Like `_signature`, but with the distance to what is read outside.
 
         What follows an input and what follows the op before count as the same, so that a pattern
-        begins with the first of its kind.
+        begins with the first of its kind; and so do the numbers of an index, which count steps.
         """
         if part.open and part.stop - part.start == 1:       # a module of one op repeats as the op
             part = Part("op", part.start, part.stop, part.path)
@@ -382,8 +384,11 @@ class _Folder:
             return self._intern(("open", part.start))
         if part.kind != "op":
             return self._intern((part.kind, self._signature(*part.interval)))
-        return self._intern(self._described(
-            part.start, lambda p, j: p - self.position.get(j, p - 1)))
+        op, settings, *rest = self._described(
+            part.start, lambda p, j: p - self.position.get(j, p - 1))
+        if op == "getitem":
+            settings = tuple(re.sub(r"\d+", "", s) for s in settings)
+        return self._intern((op, settings, *rest))
 
     def _intern(self, described: object) -> int:
         return self.interned.setdefault(described, len(self.interned))

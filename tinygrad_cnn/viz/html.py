@@ -67,14 +67,17 @@ def page(recording: Recording, first: Diagram, carried: str, **settings: Any) ->
     for k, state in enumerate(_states(recording, first, settings)):
         figure = f"v{k}"
         drawn = svg.drawn(state.diagram, layout(state.diagram), figure=figure, theme="light")
-        size += len(drawn.encode())
-        if k and size > _MOST_BYTES:
+        if k and size + len(drawn) > _MOST_BYTES:
             break
+        size += len(drawn)
         picture = re.sub(r"<style>.*?</style>", "", drawn, count=1, flags=re.DOTALL)
         picture = picture.replace('role="img"', 'role="group"', 1)
         hidden = " hidden" if k else ""
         frames.append(f'<div id="view-{figure}"{hidden}>{picture}</div>')
         data.append(_facts(state, figure, names))
+    if len(frames) == 1 and size > _MOST_BYTES // 2:        # large: its facts show in the panel
+        frames = [re.sub(r"<title>.*?</title>", "", frame) for frame in frames]
+        carried = ""
     return _assembled(first, frames, data, carried)
 
 

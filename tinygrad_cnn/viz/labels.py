@@ -233,7 +233,8 @@ def source_line(code: CodeType, instruction: int) -> str:
 
 # Callables that take a tensor and make others: their arguments name nothing inside them.
 _PACKAGE = __file__.rpartition("viz")[0]
-_NOT_OPS = {"backward", "grad", "gradients", "hessian", "jacobian", "jvp", "value_and_grad", "vjp"}
+_NOT_OPS = {"backward", "describe_module", "grad", "gradients", "graph", "graph_of_module",
+            "hessian", "jacobian", "jvp", "value_and_grad", "vjp"}
 
 
 Origin = tuple[CodeType, int] | None       # code object and instruction that applied an op

@@ -31,7 +31,6 @@ _LANE_GAP = 42
 _LABEL_ROOM = 34                            # height between rows that edge labels need
 _BOX_PAD, _BOX_TITLE = 16, 30
 MARGIN = 32
-_MOST_LANES = 3
 _MOST_COLUMNS = 6
 ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21}
 
@@ -84,13 +83,7 @@ class Layout:
     cards: dict[str, Box]
     groups: dict[str, Box]
     routes: tuple[Route, ...]
-    lanes: int                              # columns beside the trunk
     unboxed: tuple[str, ...] = ()           # modules whose box would cut through another card
-
-    @property
-    def fits(self) -> bool:
-        """Whether the graph is what this layout is made for: a trunk with few branches."""
-        return self.lanes <= _MOST_LANES and not self.unboxed
 
     def moved(self, dx: int, dy: int, width: int, height: int) -> Layout:
         """The same places on another page."""
@@ -98,7 +91,7 @@ class Layout:
                       {k: b.moved(dx, dy) for k, b in self.groups.items()},
                       tuple(Route(r.edge, tuple((x + dx, y + dy) for x, y in r.points),
                                   (r.label[0] + dx, r.label[1] + dy), r.anchor)
-                            for r in self.routes), self.lanes, self.unboxed)
+                            for r in self.routes), self.unboxed)
 
 
 def layout(diagram: Diagram) -> Layout:
@@ -214,7 +207,7 @@ class _Builder:
 
     def place(self) -> Layout:
         if not self.blocks:
-            return Layout(2 * MARGIN, 2 * MARGIN, {}, {}, (), 0)
+            return Layout(2 * MARGIN, 2 * MARGIN, {}, {}, ())
         self._rows()
         self._lanes()
         ways = self._ways()
@@ -523,7 +516,7 @@ class _Builder:
         first, last = min([bodies.y, *ys]), max([bodies.bottom, *ys])
         placed = Layout(0, 0, self.cards, {g.id: groups[g.id] for g in self.diagram.groups
                                            if g.id in groups}, tuple(routes),
-                        max(block.lane for block in self.blocks.values()), unboxed)
+                        unboxed)
         return placed.moved(MARGIN - low, MARGIN - first, high - low + 2 * MARGIN,
                             last - first + 2 * MARGIN)
 

@@ -205,6 +205,10 @@ def _card(card: Card, box: Box) -> str:
     if card.kind == "stack":                # two borders around the card's own
         parts = [_rectangle(x + k, y + k, w - 2 * k, h - 2 * k, "card", "fold_line", 18 - k)
                  for k in (0, 4)]
+        if not card.path:                   # steps over time: the last leads back to the first
+            right = x + w
+            parts.insert(0, _arrow([(right, y + h - 16), (right + 18, y + h - 16),
+                                    (right + 18, y + 16), (right, y + 16)], "line"))
         x, y, w, h, line = x + 8, y + 8, w - 16, h - 16, "fold_line"
     parts.append(_rectangle(x, y, w, h, fill, line, 10, 2.2 if card.change else 1.2,
                             dashed=card.broken))

@@ -1,14 +1,16 @@
-"""A graph as text: lines for a terminal, a Mermaid flow chart, canonical text for tests."""
+"""A graph as text: for a terminal, Mermaid, LaTeX and Graphviz, and canonical text for tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tinygrad_cnn.viz.capture import Recording, entry_names
-from tinygrad_cnn.viz.diagram import Card, Diagram
-from tinygrad_cnn.viz.labels import LIGHT, clean, shape_text
+from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Group
+from tinygrad_cnn.viz.labels import LIGHT, RAMP, clean, escape, shape_text, to_dark
+from tinygrad_cnn.viz.layout import EDGE_SIZE, GROUP_SIZE, ROW_SIZE, Layout, measure
 
-__all__ = ["FORMAT", "canonical", "canonical_line", "to_mermaid", "to_text"]
+__all__ = ["FORMAT", "canonical", "canonical_line", "to_dot", "to_mermaid", "to_text",
+           "to_tikz"]
 
 FORMAT = "tinygrad_cnn graph 1"
 _HEIGHTS = "▁▃▅▆█"
@@ -118,7 +120,7 @@ def to_mermaid(diagram: Diagram) -> str:
     for g in reversed(diagram.groups):
         body = [f"  {line}" for line in inside[g.id]]
         inside[g.parent] += [f'subgraph {g.id}["{_mermaid(g.title)}"]', *body, "end"]
-    lines = ["flowchart TD", *(f"  {line}" for line in inside[""])]
+    lines = [f"flowchart {diagram.direction}", *(f"  {line}" for line in inside[""])]
     for e in diagram.edges:
         label = " · ".join(filter(None, (e.text, f"grad {e.gradient}" if e.gradient else "")))
         arrow = f'-->|"{_mermaid(label)}"|' if label else "-->"
@@ -146,3 +148,122 @@ def _mermaid(text: str) -> str:
     """Letters, digits and a few harmless signs as they are; everything else as an entity."""
     return "".join(c if c.isalnum() or c in " .,_-+×·→…%µ()" else f"#{ord(c)};"
                    for c in clean(text))
+
+
+# ---- LaTeX ---------------------------------------------------------------------------------------
+
+_TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+        "×": "$\\times$", "·": "$\\cdot$", "→": "$\\to$", "…": "\\dots{}", "−": "$-$",
+        "µ": "$\\mu$", "²": "$^2$", "<": "$<$", ">": "$>$", "\u00a0": "~",
+        **{c: f"\\{c}" for c in "{}$&#_%"}}
+
+
+def to_tikz(diagram: Diagram, places: Layout) -> str:
+    """A ``tikzpicture`` for a paper, a pixel as 0.75 points; it needs the package tikz alone."""
+    used = {role: LIGHT[role] for card in diagram.cards for role in card.colors}
+    used |= {"line": LIGHT["line"], **{f"ramp{k}": color for k, color in enumerate(RAMP)}}
+    lines = [f"\\definecolor{{{_color(role)}}}{{HTML}}{{{color[1:].upper()}}}"
+             for role, color in used.items()]
+    lines.append("\\begin{tikzpicture}[x=0.75pt, y=-0.75pt, font=\\sffamily\\fontsize{8}{9.5}"
+                 "\\selectfont]")
+    for g in diagram.groups:
+        if g.id in places.groups:
+            b = places.groups[g.id]
+            lines.append(f"\\draw[rounded corners=8pt, gray!60] ({b.x},{b.y}) rectangle "
+                         f"({b.right},{b.bottom});\n\\node[anchor=north west] at ({b.x},{b.y}) "
+                         f"{{\\textbf{{{_tex(g.title)}}}}};")
+    edges = {e.id: e for e in diagram.edges}
+    for route in places.routes:
+        level = edges[route.edge].level
+        for points, color in ((route.points, "line"), (route.points[::-1], f"ramp{level}")):
+            if color != "ramp-1":
+                way = " -- ".join(f"({x},{y})" for x, y in points)
+                shift = "" if level < 0 else ", transform canvas={shift={(1.2pt,1.2pt)}}" \
+                    if color == "line" else ", transform canvas={shift={(-1.2pt,-1.2pt)}}"
+                lines.append(f"\\draw[->, {_color(color)}, rounded corners=4pt{shift}] {way};")
+    for card in diagram.cards:
+        b = places.cards[card.id]
+        fill, line = (_color(role) for role in card.colors)
+        rows = [_tex(r.text + r.hot + r.after) for r in card.rows]
+        head = f"\\textbf{{{_tex(card.title)}}}" + (f" {_tex(card.tag)}" if card.tag else "")
+        lines.append(
+            f"\\node[draw={line}, fill={fill}, rounded corners=3pt, align=left, minimum width="
+            f"{b.w * 0.75:.0f}pt, minimum height={b.h * 0.75:.0f}pt] at ({b.x + b.w // 2},"
+            f"{b.y + b.h // 2}) {{" + " \\\\ ".join(filter(None, (head, *rows))) + "};")
+    return "\n".join([*lines, "\\end{tikzpicture}", ""])
+
+
+def _color(role: str) -> str:
+    return f"net{role.replace('_', '')}"    # no name of TikZ or of a package
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in clean(text))
+
+
+# ---- Graphviz ------------------------------------------------------------------------------------
+
+def to_dot(diagram: Diagram, *, theme: str = "light") -> str:
+    """Write a diagram in the language of Graphviz; equal diagrams give equal text.
+
+    The theme ``dark`` gives dark colors.  Each card is a box with its lines as plain text, and no
+    name or id in it is a user's word.
+    """
+    lines = ["digraph {",
+             f'  graph [rankdir={diagram.direction}, bgcolor="{LIGHT["page"]}", fontname="Arial", '
+             f'fontcolor="{LIGHT["ink"]}", nodesep=0.45, ranksep=0.40, splines=true, labelloc=t, '
+             f"label={_quoted(f'{diagram.title}: {diagram.subtitle}')}];",
+             f'  node [shape=box, style="rounded,filled", fixedsize=true, fontname="Arial", '
+             f'fontsize={ROW_SIZE * 0.75:.1f}, fontcolor="{LIGHT["ink"]}"];',
+             f'  edge [fontname="Arial", fontsize={EDGE_SIZE * 0.75:.1f}, arrowsize=0.6];',
+             *_cards_in_groups(diagram), *map(_dot_edge, diagram.edges)]
+    text = "\n".join([*lines, "}", ""])
+    return to_dark(text) if theme == "dark" else text
+
+
+def _quoted(text: str, limit: int = 300) -> str:
+    return f'"{escape(text, limit)}"'
+
+
+def _dot_card(card: Card) -> str:
+    w, h = measure(card)
+    rows = (("! " if r.kind == "warning" else "") + r.text + r.hot + r.after for r in card.rows)
+    title = " ".join(filter(None, (card.badge, card.title, card.tag)))
+    label = "".join(escape(line) + "\\l" for line in (title, *rows))
+    fill, line = card.colors
+    shape = ", peripheries=3" if card.kind == "stack" else ""
+    return (f'{card.id} [width={w / 96:.2f}, height={h / 96:.2f}, fillcolor="{LIGHT[fill]}", '
+            f'color="{LIGHT[line]}", tooltip={_quoted(card.tip)}, label="{label}"{shape}];')
+
+
+def _cards_in_groups(diagram: Diagram) -> Iterable[str]:
+    """Node statements and ranks inside the clusters of their modules; each is opened once."""
+    held: dict[str, list[str]] = {"": [], **{group.id: [] for group in diagram.groups}}
+    beside: dict[str, list[str]] = {}
+    for card in diagram.cards:
+        held[card.group].append("    " + _dot_card(card))
+        if card.beside:
+            beside.setdefault(card.beside, []).append(card.id)
+    for card in diagram.cards:                  # a rank outside its cluster would empty the cluster
+        if card.id in beside:
+            row = "; ".join([card.id, *beside[card.id]])
+            held[card.group].append(f"    {{ rank=same; {row}; }}")
+    for group in reversed(diagram.groups):     # inner groups come after the ones around them
+        lines = held[group.id]
+        held[group.parent] += [_cluster(group), *lines, "  }"]
+    return held[""]
+
+
+def _cluster(group: Group) -> str:
+    role = "module_inner" if group.parent else "module"
+    return (f'  subgraph cluster_{group.id} {{ labeljust=l; style="rounded,filled"; '
+            f'fillcolor="{LIGHT[role]}"; color="{LIGHT["module_line"]}"; margin=12; '
+            f"fontsize={GROUP_SIZE * 0.75:.1f}; label={_quoted(group.title, 72)};")
+
+
+def _dot_edge(edge: Edge) -> str:
+    words = filter(None, (edge.text, edge.gradient and edge.text and f"grad {edge.gradient}"))
+    label = "\\n".join(escape(w) for w in words)
+    color = LIGHT["line"] if edge.level < 0 else f"{LIGHT['line']}:{RAMP[edge.level]}"
+    return (f'  {edge.source} -> {edge.target} [id="{edge.id}", weight={60 if edge.trunk else 1}, '
+            f'color="{color}", tooltip={_quoted(edge.tip)}, label="{label}"];')
