@@ -85,7 +85,6 @@ logsoftmax: tc.log_softmax
 softmax_focal_loss: tc.focal_loss
 multiclass_hinge: tc.multi_margin_loss
 contrastive_loss: a few lines of ops; see docs/recipes.md
-margin_ranking_loss: tc.maximum(0, margin - y * scores).mean()
 gru lstm rnn: a loop over a step of ops; see docs/recipes.md
 add_sequence: tc.sum(tc.stack(xs), 0)
 multiply_sequence: tc.prod(tc.stack(xs), 0)
@@ -185,14 +184,23 @@ swa_utils AveragedModel ExponentialMovingAverage: tc.optim.EMA
 Nadam: tc.optim.NAdam
 """
 _DATA = """
-TensorDataset ImageDataset: tc.data.Dataset
-Subset: dataset.subset(mask), and data.load(name) gives train and test
+TensorDataset ImageDataset: DataLoader(arrays, targets) takes arrays as they are
+Subset: dataset[mask] or dataset[:100]; data.load(name) gives train and test
+ConcatDataset: np.concatenate the arrays
 MNIST FashionMNIST CIFAR10: data.load("fashion-mnist", path); docs/data.md tells where files go
 datasets: tc.data.load
 ImageFolder image_dataset_from_directory: tc.data.load_image_folder
-ToTensor: tc.data.ToFloat
+ToTensor ToDtype Rescaling: tc.data.ToFloat
 RandomHorizontalFlip: tc.data.RandomFlip
-Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
+RandomVerticalFlip: RandomFlip(axis="vertical")
+RandomTranslation: tc.data.RandomShift
+RandomZoom ImageDataGenerator: tc.data.RandomAffine
+RandomBrightness RandomContrast: tc.data.ColorJitter
+Resize CenterCrop: load_image_folder(path, size=(H, W)) resizes; arrays are cropped by slices
+Sampler RandomSampler SequentialSampler: DataLoader(shuffle=True, seed=0)
+SubsetRandomSampler: DataLoader(dataset[indices], shuffle=True)
+StratifiedKFold StratifiedShuffleSplit: k_fold and random_split take stratify=True
+train_test_split: tc.data.random_split
 """
 _TRAIN = """
 ModelCheckpoint Checkpoint: tc.train.BestCheckpoint
