@@ -21,6 +21,7 @@ from functools import cache, partial, reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
@@ -368,6 +369,11 @@ def _neighbors(x: Any, axis: int) -> Tensor:
     return add(take(x, places[:-1], axis), take(x, places[1:], axis))
 
 
+def _sliding(x: Any, window_shape: Any, axis: Any = None) -> Tensor:
+    places = np.arange(x.size).reshape(x.shape)
+    return reshape(x, -1)[sliding_window_view(places, window_shape, axis).copy()]
+
+
 def _concatenate(xs: Any, axis: int | None = 0) -> Tensor:
     if axis is None:
         return concatenate([reshape(x, -1) if isinstance(x, Tensor) else np.ravel(x) for x in xs])
@@ -502,6 +508,7 @@ FUNCTIONS |= {np.degrees: FUNCTIONS["rad2deg"], np.radians: FUNCTIONS["deg2rad"]
               np.positive: _itself, np.conjugate: lambda x: _itself(_floats("np.conjugate", x)),
               np.fabs: lambda x: abs(_floats("np.fabs", x)),
               np.fmax: _without_nan(maximum), np.fmin: _without_nan(minimum)}
+_row(sliding_window_view, _sliding, "x", "window_shape axis")
 _row(np.sinc, _sinc, "x")
 _row(np.real, _itself, "val=x")
 _row(np.real_if_close, _itself, "a=x")
