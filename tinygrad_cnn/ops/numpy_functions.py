@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, partial, reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
-from tinygrad_cnn.core.op import FUNCTIONS, register_function
+from tinygrad_cnn.core.op import FUNCTIONS, Function, Settings, register_function
 from tinygrad_cnn.errors import TinygradCnnError
 from tinygrad_cnn.ops.einsum import dot, einsum, inner, kron, outer, tensordot
 from tinygrad_cnn.ops.elementwise import (
@@ -73,7 +73,7 @@ from tinygrad_cnn.ops.statistics import cumprod, cumsum, norm, prod, std, var
 
 __all__: list[str] = []
 
-NumpyFunction = Callable[..., Any]
+NumpyFunction: TypeAlias = Function
 
 
 # ---- calls that NumPy hands over -----------------------------------------------------------------
@@ -89,7 +89,7 @@ class _Row(NamedTuple):
 
 @register_function()
 def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
-                settings: dict[str, Any]) -> Any:
+                settings: Settings) -> Any:
     """Answer ``ufunc.method(*inputs, **settings)``, or refuse it."""
     known = getattr(np, ufunc.__name__, None) is ufunc
     what = f"np.{ufunc.__name__}" if known else ufunc.__name__
@@ -113,7 +113,7 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
 
 
 @register_function()
-def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: Settings) -> Any:
     """Answer ``function(*args, **settings)``, a function of NumPy without an op, or refuse it."""
     carries: Any = (args, settings)
     if (names := _PLAIN.get(function)) is not None:
@@ -129,7 +129,7 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
     what = _name(row.numpy)
     defaults = _parameters(row.numpy).parameters
     dtype = given.pop("dtype", None)
-    call: dict[str, Any] = {}
+    call: Settings = {}
     for name, value in given.items():
         ours = row.arrays.get(name) or row.settings.get(name)
         if ours in call:
@@ -149,7 +149,7 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
         raise type(error)(f"{what}: {error}") from None
 
 
-def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any],
+def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: Settings,
            carries: Any) -> Any:
     """What NumPy answers for the plain values, unless that cuts the graph or writes to them."""
     if is_grad_enabled() and any(x.requires_grad for x in _tensors(carries)):
@@ -179,7 +179,7 @@ def _parameters(function: NumpyFunction) -> inspect.Signature:
 
 
 def _given(function: NumpyFunction, args: tuple[Any, ...],
-           settings: dict[str, Any]) -> dict[str, Any]:
+           settings: Settings) -> Settings:
     """What the caller gave, by NumPy's names."""
     try:
         found = dict(_parameters(function).bind(*args, **settings).arguments)
