@@ -157,7 +157,8 @@ def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
             by_products.update(residuals)
         return y if type(y) is ndarray else np.asarray(y)       # type: ignore[return-value]
     tensors, arrays, shapes, dtype, tracked = _read(op, inputs)
-    if settings and dtype is not None and dtype.kind in "iub":
+    if dtype is not None and dtype.kind in "iub":
+        _refuse_integers(op, tensors, dtype)
         _refuse_fractions(op, tensors, settings)
     asked: Any = (op, shapes, *settings.items())
     judge: Any = _remembered
@@ -269,6 +270,16 @@ def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
                              f"no integer; cast it: {name}.astype(np.float32)")
 
 
+def _refuse_integers(op: Op, tensors: tuple[Tensor | None, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse integers where the formula is one of real numbers, and short ones where sums are."""
+    if op.family in ("loss", "norm"):
+        raise _leaves_the_integers(op, tensors)
+    if op.family in ("linear", "conv") and dtype.itemsize < 8:
+        name = op.input_name(0)
+        raise DTypeError(f"{op.name}: {name} is {dtype}, which cannot hold large sums; cast it: "
+                         f"{name}.astype(np.float32)")
+
+
 def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeError:
     i, x = next((i, x) for i, x in enumerate(tensors) if x is not None)
     name = op.input_name(i)
@@ -332,7 +343,7 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
                 del x, y                        # only the user may hold them
                 return apply(op, a, b)          # whose kernel has threads
             out = ufunc(x, y)
-        except (AttributeError, ValueError):    # an array, a list, a number; shapes that do not fit
+        except (AttributeError, TypeError, ValueError):    # no tensor, booleans, shapes that differ
             out = None
         if out is None:                         # outside, where no error is shown after another
             if type(b) is float and isinstance(a, Tensor) and a._data.dtype.kind == "f":

@@ -21,7 +21,7 @@ from tinygrad_cnn.kernels.parallel import parallel, parallel_ufunc
 __all__ = ["LARGE", "add", "clip", "div", "elu", "erf", "gelu", "gelu_slope", "gelu_tanh",
            "gelu_tanh_slope", "keep", "leaky_relu", "mish", "mish_slope", "mul",
            "power", "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu",
-           "silu_slope", "softplus", "softsign", "sub", "where"]
+           "silu_slope", "reciprocal", "softplus", "softsign", "sub", "where"]
 
 Array = NDArray[Any]
 
@@ -186,6 +186,8 @@ def _in_blocks(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """The same function of many steps, on large arrays block by block and on all threads."""
     @functools.wraps(function)
     def blockwise(x: Array) -> Array:
+        if x.dtype.kind not in "fc":
+            raise TypeError(f"{function.__name__} of integers is no integer")
         if x.size <= 2 * _BLOCK or not x.flags.c_contiguous:
             return function(x)
         out = empty(x.shape, x.dtype)
@@ -379,10 +381,15 @@ def _halves(a: Array) -> tuple[Array, Array]:
     return upper, a - upper
 
 
+def reciprocal(x: Array) -> Array:
+    """1 / x, also of integers, which have none that is an integer."""
+    return np.asarray(1 / x)
+
+
 def softsign(x: Array) -> Array:
     """x / (1 + |x|), which is ±1 at ±∞."""
     y = 1 + np.abs(x)
-    return np.asarray(np.where(np.isinf(y), np.sign(x), x / np.where(np.isinf(y), 1, y)), x.dtype)
+    return np.asarray(np.where(np.isinf(y), np.sign(x), x / np.where(np.isinf(y), 1, y)))
 
 
 def _mish_parts(x: Array) -> tuple[Array, Array, Array]:

@@ -367,7 +367,8 @@ def conv_transpose2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None,
         if e >= max(s, d):
             raise SettingError(f"{op}: output_padding {extra} must be smaller than stride {steps} "
                                f"or dilation {spread}")
-    if padding == "same" and any(extra):
+    same = isinstance(padding, str) and padding == "same"
+    if same and any(extra):
         raise SettingError(f"{op}: output_padding {extra} does not go with padding 'same', which "
                            "makes OH = H · stride; give the padding in numbers")
     further = tuple(e // s for e, s in zip(extra, steps, strict=True))
@@ -377,14 +378,14 @@ def conv_transpose2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None,
     image, kernel = x.shape[1:3], (w.shape[0], w.shape[1])
     if min(w.shape) < 1:
         raise ShapeError(f"{op}: w {w.shape} (KH KW C O) holds no filter")
-    if padding == "same":
+    if same:
         grown = tuple(n * s for n, s in zip(image, steps, strict=True))
         border = shapes.same_padding(grown, kernel, steps, spread)
     else:
         border = checks.padding(op, padding)
     size = tuple((n - 1) * s - sum(p) + effective_kernel_size(k, d) + e for n, s, p, k, d, e in
                  zip(image, steps, border, kernel, spread, extra, strict=True))
-    if padding == "same":
+    if same:
         size = tuple(n * s for n, s in zip(image, steps, strict=True))
     if min(size) < 1:
         raise ShapeError(f"{op}: padding {border} cuts off the whole result, which would be {size} "

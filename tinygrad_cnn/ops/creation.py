@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_dtype
+from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_dtype, as_setting
+from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.ops.random import default_generator
 from tinygrad_cnn.shapes import Shape
 
@@ -18,13 +19,27 @@ __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like"
 
 def _shape(owner: str, shape: tuple[Any, ...]) -> Shape:
     """``f(2, 3)`` and ``f((2, 3))`` alike."""
-    sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
-    return tuple(checks.integer(owner, "shape", n, minimum=0) for n in sizes)
+    one = shape[0] if len(shape) == 1 else shape
+    return checks.sizes(owner, "shape", one.tolist() if isinstance(one, np.ndarray) else one)
 
 
 def _made(array: Any, owner: str, dtype: Any, requires_grad: bool) -> Tensor:
-    return Tensor(np.asarray(array, np.float32 if dtype is None else as_dtype(dtype, owner)),
-                  requires_grad=requires_grad)
+    wanted = np.dtype(np.float32) if dtype is None else as_dtype(dtype, owner)
+    with np.errstate(invalid="ignore"):
+        made = np.asarray(array, wanted)
+    if wanted.kind in "iub" and not np.array_equal(made, array):
+        raise DTypeError(f"{owner}: {wanted} cannot hold these numbers; make floats and cast "
+                         f"them: {owner}(...).astype(np.{wanted})")
+    return Tensor(made, requires_grad=requires_grad)
+
+
+def _ends(owner: str, **named: Any) -> list[Any]:
+    """Finite numbers, integers among them as they are."""
+    plain = [as_setting(value, owner, name) for name, value in named.items()]
+    for (name, value), number in zip(named.items(), plain, strict=True):
+        if number.ndim or number.dtype.kind not in "iuf" or not np.isfinite(number):
+            raise SettingError(f"{owner}: {name} must be a finite number, got {value!r}")
+    return [number.item() for number in plain]
 
 
 def zeros(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -52,7 +67,10 @@ def full(shape: int | Shape, fill_value: float, *, dtype: Any = None,
     >>> full((2,), 0.5).data
     array([0.5, 0.5], dtype=float32)
     """
-    return _made(np.full(_shape("full", (shape,)), fill_value), "full", dtype, requires_grad)
+    value = as_setting(fill_value, "full", "fill_value")
+    if value.ndim or value.dtype.kind not in "iufb":
+        raise SettingError(f"full: fill_value must be a number, got {fill_value!r}")
+    return _made(np.full(_shape("full", (shape,)), value), "full", dtype, requires_grad)
 
 
 def arange(start: float, stop: float | None = None, step: float = 1, *, dtype: Any = None,
@@ -62,7 +80,11 @@ def arange(start: float, stop: float | None = None, step: float = 1, *, dtype: A
     >>> arange(3).data
     array([0, 1, 2])
     """
-    values = np.arange(start, step=step) if stop is None else np.arange(start, stop, step)
+    start, stop = (0, start) if stop is None else (start, stop)
+    start, stop, step = _ends("arange", start=start, stop=stop, step=step)
+    if not step:
+        raise SettingError("arange: step must not be 0, got 0")
+    values = np.arange(start, stop, step)
     whole = values.dtype.kind in "iu"
     return _made(values, "arange", values.dtype if dtype is None and whole else dtype,
                  requires_grad)
@@ -75,7 +97,9 @@ def linspace(start: float, stop: float, num: int = 50, *, dtype: Any = None,
     >>> linspace(0, 1, 3).data
     array([0. , 0.5, 1. ], dtype=float32)
     """
-    return _made(np.linspace(start, stop, num), "linspace", dtype, requires_grad)
+    low, high = _ends("linspace", start=start, stop=stop)
+    return _made(np.linspace(low, high, checks.integer("linspace", "num", num, minimum=0)),
+                 "linspace", dtype, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -85,7 +109,9 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, requires_grad: bool 
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    return _made(np.eye(n, m), "eye", dtype, requires_grad)
+    n = checks.integer("eye", "n", n, minimum=0)
+    return _made(np.eye(n, n if m is None else checks.integer("eye", "m", m, minimum=0)), "eye",
+                 dtype, requires_grad)
 
 
 def randn(*shape: Any, rng: np.random.Generator | None = None, dtype: Any = None,

@@ -12,6 +12,8 @@ import numpy as np
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_tensors, binary, unary
 from tinygrad_cnn.core.op import (
+    FUNCTIONS,
+    OPS,
     Function,
     Op,
     Sample,
@@ -21,6 +23,7 @@ from tinygrad_cnn.core.op import (
     register,
     register_function,
 )
+from tinygrad_cnn.errors import DTypeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["broadcasting", "composed", "each", "elementwise", "geometry", "matrices",
@@ -153,8 +156,26 @@ def composed(function: F) -> F:
                 given[places[name]] = x
             elif x is not None:
                 settings[name] = x
-        return function(*given, **settings)
+        try:
+            return function(*given, **settings)
+        except TinygradCnnError as error:
+            raise _in_the_name_of(takes, inputs, error) from None
     return cast(F, register_function()(call))
+
+
+def _in_the_name_of(takes: _Inputs, inputs: tuple[Any, ...],
+                    error: TinygradCnnError) -> TinygradCnnError:
+    """The error of a function within, in words of the function that was called."""
+    owner, colon, rest = str(error).partition(": ")
+    if owner == takes.name or not colon or not (owner in FUNCTIONS or owner in OPS):
+        return error
+    kinds = [(name, x.dtype) for name, x in zip(takes.inputs, inputs, strict=True)
+             if isinstance(x, Tensor)]
+    if isinstance(error, DTypeError) and kinds and all(dtype.kind in "iub" for _, dtype in kinds):
+        name, dtype = kinds[0]
+        rest = (f"{name} is {dtype}, and {takes.name} needs floats; cast it: "
+                f"{name}.astype(np.float32)")
+    return type(error)(f"{takes.name}: {rest}")
 
 
 # ---- elementwise ops -----------------------------------------------------------------------------

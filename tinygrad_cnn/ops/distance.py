@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_setting
-from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.elementwise import abs, exp, log, maximum, where
-from tinygrad_cnn.ops.loss import REDUCTIONS, binary_cross_entropy_with_logits, fits
+from tinygrad_cnn.ops.loss import REDUCTIONS, binary_cross_entropy_with_logits, entry_weights
 from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.ops.statistics import norm
 
@@ -26,8 +26,9 @@ __all__ = ["binary_cross_entropy", "cosine_embedding_loss", "cosine_similarity",
 
 
 def _alike(owner: str, **named: Tensor) -> None:
-    """Refuse tensors of different shapes, and of no entries."""
+    """Refuse integers, tensors of different shapes, and tensors of no entries."""
     (first, a), *others = named.items()
+    checks.floats(owner, first, a.dtype)
     for name, b in others:
         if a.shape != b.shape:
             raise ShapeError(f"{owner}: {first} has shape {a.shape} but {name} {b.shape}; a loss "
@@ -132,30 +133,22 @@ def binary_cross_entropy(probabilities: TensorLike, labels: ArrayLike, *,
     array([0.6931, 0.    ], dtype=float32)
     """
     owner = "binary_cross_entropy"
-    t = _probabilities(owner, labels, probabilities.shape).astype(probabilities.dtype)
     _alike(owner, probabilities=probabilities)
+    t = _probabilities(owner, labels, probabilities.shape).astype(probabilities.dtype)
     plain = as_array(probabilities)
     if plain.dtype.kind == "f" and not ((plain >= 0) & (plain <= 1)).all():
         raise SettingError(f"{owner}: probabilities must be from 0 to 1, got {plain.min()} to "
                            f"{plain.max()}; of scores take binary_cross_entropy_with_logits")
     terms = _log_above(probabilities) * -t - _log_above(1.0 - probabilities) * (1 - t)
-    return _reduced(owner, _weighted(owner, terms, weight), reduction)
+    if weight is not None:
+        terms = terms * entry_weights(owner, "weight", weight, terms)
+    return _reduced(owner, terms, reduction)
 
 
 def _log_above(p: Tensor) -> Tensor:
     """log p, or −100 where that is less."""
     enough = as_array(p) > math.exp(-100)
     return where(enough, log(where(enough, p, 1.0)), -100.0)
-
-
-def _weighted(owner: str, terms: Tensor, weight: Any) -> Tensor:
-    if weight is None:
-        return terms
-    plain = as_setting(weight, owner, "weight").astype(terms.dtype)
-    if not fits(plain.shape, terms.shape):
-        raise ShapeError(f"{owner}: weight {plain.shape} does not broadcast to the shape of the "
-                         f"predictions, {terms.shape}")
-    return terms * plain
 
 
 @composed
@@ -189,7 +182,7 @@ def kl_div(log_probabilities: TensorLike, target: TensorLike, *, reduction: str 
         some = as_array(target) > 0             # 0 log 0 is 0
         terms = where(some, target * (log(where(some, target, 1.0)) - log_probabilities), 0.0)
     if reduction == "batchmean":
-        return sum(terms) / len(as_array(terms))
+        return sum(terms) / (terms.shape[0] if terms.ndim else 1)
     return _reduced("kl_div", terms, reduction)
 
 
@@ -294,6 +287,7 @@ def focal_loss(logits: TensorLike, labels: ArrayLike, *, gamma: float = 2.0,
     >>> focal_loss(Tensor([0.0]), [1], alpha=None).item()           # log 2 / 4
     0.1732
     """
+    _alike("focal_loss", logits=logits)
     t = _probabilities("focal_loss", labels, logits.shape).astype(logits.dtype)
     gamma = checks.number("focal_loss", "gamma", gamma, minimum=0)
     signed = logits * (1 - 2 * t)
@@ -331,9 +325,9 @@ def dice_loss(probabilities: TensorLike, labels: ArrayLike, *, smooth: float = 1
     >>> dice_loss(Tensor([[1.0, 1.0, 0.0]]), [[1, 1, 0]]).item()
     0.0
     """
+    _alike("dice_loss", probabilities=probabilities)
     t = _probabilities("dice_loss", labels, probabilities.shape).astype(probabilities.dtype)
     smooth = checks.number("dice_loss", "smooth", smooth, minimum=0)
-    _alike("dice_loss", probabilities=probabilities)
     axes = tuple(range(1, probabilities.ndim))
     both = sum(probabilities * t, axes) * 2.0 + smooth
     return _reduced("dice_loss", 1.0 - both / (sum(probabilities, axes) + (t.sum(axes) + smooth)),
@@ -403,8 +397,6 @@ def triplet_margin_loss(anchor: TensorLike, positive: TensorLike, negative: Tens
     owner = "triplet_margin_loss"
     _alike(owner, anchor=anchor, positive=positive, negative=negative)
     margin, eps = checks.number(owner, "margin", margin), checks.number(owner, "eps", eps)
-    if anchor.dtype.kind not in "fc":
-        raise DTypeError(f"{owner}: anchor is {anchor.dtype}; cast it: anchor.astype(np.float32)")
     p = checks.number(owner, "p", p, minimum=1)
     near = norm(anchor - positive + eps, p, -1)
     return _reduced(owner, maximum(near - norm(anchor - negative + eps, p, -1) + margin, 0.0),

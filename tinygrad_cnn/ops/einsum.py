@@ -176,6 +176,9 @@ def tensordot(a: TensorLike, b: TensorLike,
     if isinstance(axes, (int, np.integer)):
         n = checks.integer("tensordot", "axes", axes, minimum=0, maximum=min(a.ndim, b.ndim))
         pairs = list(zip(range(a.ndim - n, a.ndim), range(n), strict=True))
+    elif not isinstance(axes, (tuple, list)):
+        raise SettingError("tensordot: axes must be a number or two lists of equal length, got "
+                           f"{axes!r}")
     else:
         sides = [[side] if isinstance(side, (int, np.integer)) else list(side) for side in axes]
         if len(sides) != 2 or len(sides[0]) != len(sides[1]):
@@ -184,6 +187,8 @@ def tensordot(a: TensorLike, b: TensorLike,
         pairs = [(checks.axis_index("tensordot", i, a.shape),
                   checks.axis_index("tensordot", j, b.shape))
                  for i, j in zip(*sides, strict=True)]
+    if any(len(set(side)) != len(side) for side in zip(*pairs, strict=True)):
+        raise SettingError(f"tensordot: axes {axes!r} names an axis twice")
     for i, j in pairs:
         if a.shape[i] != b.shape[j]:
             raise ShapeError(f"tensordot: axis {i} of a is {a.shape[i]} but axis {j} of b is "

@@ -75,9 +75,9 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
              reduction: str) -> Settings:
     """The settings of the op `cross_entropy`: targets, and what their sum is divided by."""
     plain = as_setting(labels, op, "labels")
-    if scores.ndim < 2 or scores.dtype.kind not in "fc":      # complex: gradient tests step there
-        raise ShapeError(f"{op}: the scores need a float dtype and axes (N ... K), got shape "
-                         f"{scores.shape} of {scores.dtype}")
+    if scores.ndim < 2:
+        raise ShapeError(f"{op}: the scores need axes (N ... K), got shape {scores.shape}")
+    checks.floats(op, "logits" if op == "cross_entropy" else "log_probabilities", scores.dtype)
     classes = scores.shape[-1]
     if not classes:
         raise ShapeError(f"{op}: the scores {scores.shape} hold no class: their last axis is 0")
@@ -360,6 +360,7 @@ def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> Tensor:
     a = as_tensor(a, op, names[0])
     refuse_tensors_inside(b, f"{op}: {names[1]}")
     shape = np.shape(as_array(b))
+    checks.floats(op, names[0], a.dtype)
     if a.shape != shape:
         raise ShapeError(f"{op}: {names[0]} has shape {a.shape} but {names[1]} {shape}; a loss "
                          "does not broadcast: reshape one to the other")
@@ -458,10 +459,10 @@ def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
     on = where(plain != 0, softplus(-logits), 0.0) * plain
     off = where(plain != 1, softplus(logits), 0.0) * (1 - plain)
     if pos_weight is not None:
-        on = on * _entry_weights(op, "pos_weight", pos_weight, logits)
+        on = on * entry_weights(op, "pos_weight", pos_weight, logits)
     terms = on + off
     if weight is not None:
-        terms = terms * _entry_weights(op, "weight", weight, logits)
+        terms = terms * entry_weights(op, "weight", weight, logits)
     return _reduce(terms, reduction)
 
 
@@ -471,9 +472,12 @@ def fits(small: Shape, large: Shape) -> bool:
     return lead >= 0 and all(n in (1, m) for n, m in zip(small, large[lead:], strict=True))
 
 
-def _entry_weights(op: str, name: str, weight: Any, x: Tensor) -> np.ndarray:
+def entry_weights(op: str, name: str, weight: Any, x: Tensor) -> np.ndarray:
+    """A number for each entry, which has no gradient."""
     plain = as_setting(weight, op, name)
+    if plain.dtype.kind not in "iufb":
+        raise SettingError(f"{op}: {name} must hold numbers, got {plain.dtype}")
     if not fits(plain.shape, x.shape):
         raise ShapeError(f"{op}: {name} {plain.shape} does not broadcast to the shape of the "
-                         f"logits, {x.shape}")
+                         f"predictions, {x.shape}")
     return plain.astype(x.dtype)

@@ -225,7 +225,8 @@ def square(x: TensorLike) -> Tensor:
     """
 
 
-@of_out(np.reciprocal, lambda ct, out, x: -ct * out * out, domain=(0.5, 2.0))
+@of_out(kernels.reciprocal, lambda ct, out, x: -ct * out * out, ufunc=np.reciprocal,
+        domain=(0.5, 2.0))
 def reciprocal(x: TensorLike) -> Tensor:
     """1 / x; its derivative is −1 / x².
 
@@ -259,11 +260,21 @@ def hypot(a: TensorLike, b: TensorLike) -> Tensor:
     """
 
 
-@elementwise(np.arctan2, lambda ct, out, a, b: ct * (b / (a * a + b * b)),
-             lambda ct, out, a, b: ct * (-a / (a * a + b * b)), saved=("a", "b"),
+def _turn(ct: Any, a: Any, b: Any) -> Any:
+    """ct · b / (a² + b²), where no square overflows; 0 at (0, 0)."""
+    r = hypot(a, b)
+    at_zero = as_array(r) == 0
+    r = where(at_zero, 1.0, r) if at_zero.any() else r
+    return keep(~at_zero, ct) * (b / r / r)
+
+
+@elementwise(np.arctan2, lambda ct, out, a, b: _turn(ct, a, b),
+             lambda ct, out, a, b: _turn(-ct, b, a), saved=("a", "b"),
              domain=((0.5, 2.0), (-2.0, -0.5)))
 def arctan2(a: TensorLike, b: TensorLike) -> Tensor:
     """The angle of the point (b, a), from −π to π; ∂/∂a = b / (a² + b²), ∂/∂b = −a / (a² + b²).
+
+    At (0, 0) both are 0.
 
     >>> arctan2(Tensor([0.0]), Tensor([1.0])).data
     array([0.], dtype=float32)
@@ -336,6 +347,9 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     if decimals and x.dtype.kind != "f":
         raise DTypeError(f"round: x is {x.dtype}, which decimals={decimals} cannot round; cast it: "
                          "x.astype(np.float32)")
+    if not decimals and x.dtype.kind in "iu":
+        return x
+    decimals = builtins.max(-300, builtins.min(decimals, 300))
     unit = 10.0 ** builtins.abs(decimals)           # 0.1 is no binary number, 10 is
     if decimals > 0:
         return rint(x * unit) / unit

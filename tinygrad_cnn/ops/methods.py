@@ -30,7 +30,7 @@ __all__: list[str] = []
 # PyTorch's name -> the function that does it.
 _SAME = {"add": "add", "amax": "max", "amin": "min", "div": "div", "mul": "mul", "neg": "neg",
          "pow": "power", "sub": "sub", "repeat_interleave": "repeat"}
-_RENAMED = (("dim", "axis"), ("keepdim", "keepdims"))
+_RENAMED = (("dim", "axis"), ("dims", "axis"), ("keepdim", "keepdims"))
 
 
 def _one(given: tuple[Any, ...]) -> Any:
@@ -121,7 +121,7 @@ def _method(name: str) -> Function | None:
         theirs = getattr(np, called, None)
         # NumPy's own also takes ddof= and the like, and is answered by an op.
         own = FUNCTIONS.get(called)
-        function = theirs if own is None or (theirs in FUNCTIONS and called == "var") else own
+        function = theirs if own is None or called in ("std", "var") else own
     code = getattr(inspect.unwrap(function), "__code__", None)
     return _with_pytorchs_names(function) if function is not None and (
         code is None or "axis" in code.co_varnames) else function

@@ -444,6 +444,7 @@ def layer_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, eps: float = 1e-5
         if np.shape(as_array(value)) != x.shape[-1:]:
             raise ShapeError(f"layer_norm: {name} is {np.shape(as_array(value))}, the last axis of "
                              f"x {x.shape} needs {x.shape[-1:]}")
+    checks.floats("layer_norm", "x", x.dtype)
     eps = checks.number("layer_norm", "eps", eps, above=0)
     return apply(STANDARDIZE, x, axis=(x.ndim - 1,), eps=eps) * w + b
 
@@ -526,6 +527,7 @@ def rms_norm(x: TensorLike, w: TensorLike | None = None, *, eps: float | None = 
     """
     if not x.ndim or not x.shape[-1]:
         raise ShapeError(f"rms_norm: x needs a last axis with entries (... C), got {x.shape}")
+    checks.floats("rms_norm", "x", x.dtype)
     small = float(np.finfo(x.dtype).eps) if eps is None else checks.number("rms_norm", "eps", eps,
                                                                           above=0)
     return _scaled("rms_norm", x / sqrt(mean(x * x, -1, True) + small), w, None)
@@ -547,6 +549,7 @@ def local_response_norm(x: TensorLike, size: int, alpha: float = 1e-4, beta: flo
                       (("alpha", alpha), ("beta", beta), ("k", k)))
     if x.ndim < 2 or not x.shape[-1]:
         raise ShapeError(f"{owner}: x needs channels (N ... C), got {x.shape}")
+    checks.floats(owner, "x", x.dtype)
     c = x.shape[-1]
     near = np.arange(c) - np.arange(c)[:, None]                 # channel j from channel i
     window = (near >= -((size - 1) // 2)) & (near <= size // 2)

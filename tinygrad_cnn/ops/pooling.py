@@ -392,7 +392,7 @@ def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
     apart = checks.pair("max_pool2d", "dilation", dilation, minimum=1)
     cut = checks.flag("max_pool2d", "ceil_mode", ceil_mode)
     if checks.flag("max_pool2d", "return_indices", return_indices) or apart != (1, 1):
-        if ties != "first":
+        if isinstance(ties, str) and ties != "first":
             raise SettingError(f"max_pool2d: ties={ties!r} takes no dilation and no "
                                "return_indices; leave ties out")
         # The shape rule knows no dilation: a window of the pixels that it spans.
@@ -405,7 +405,8 @@ def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
         return (y, indices) if return_indices else y
     if cut and x.ndim == 4:
         settings = _ceiling(x, settings)
-    if ties == "first" or (x.dtype.kind in "iub" and ties in _TIES):    # no gradient to share
+    checks.choice("max_pool2d", "ties", ties, ("first", *_TIES))
+    if ties == "first" or x.dtype.kind in "iub":                        # no gradient to share
         return apply(MAX_POOL2D, x, **settings)
     return apply(MAX_POOL2D_SHARED, x, **settings, ties=ties)
 
@@ -554,4 +555,5 @@ def global_avg_pool2d(x: TensorLike, *, keepdims: bool = False) -> Tensor:
     shapes.bind_axes("global_avg_pool2d", "N H W C", {"x": x.shape}, {})
     if 0 in x.shape[1:3]:
         raise ShapeError(f"global_avg_pool2d: the images of x {x.shape} (N H W C) have no pixel")
+    checks.floats("global_avg_pool2d", "x", x.dtype)
     return mean(x, axis=(1, 2), keepdims=keepdims)

@@ -35,6 +35,23 @@ def _whole(owner: str, name: str, values: Any) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def _list(owner: str, name: str, values: Any) -> np.ndarray:
+    """A setting that is an integer or a list of them, as a list."""
+    array = _whole(owner, name, values)
+    if array.ndim > 1:
+        raise SettingError(f"{owner}: {name} must be an integer or a list of them, got {values!r}")
+    return np.atleast_1d(array)
+
+
+def _order(x: Tensor, axis: int, descending: bool) -> np.ndarray:
+    """The places of the entries in order; equal ones keep theirs, and NaN is the largest."""
+    values = as_array(x)
+    if not descending:
+        return np.argsort(values, axis, kind="stable")
+    back = np.argsort(np.flip(values, axis), axis, kind="stable")
+    return np.flip(values.shape[axis] - 1 - back, axis)
+
+
 # ---- order
 
 @composed
@@ -60,11 +77,13 @@ def roll(x: TensorLike, shift: int | Sequence[int],
     """
     if axis is None:
         line = reshape(x, -1)
-        for n in np.atleast_1d(_whole("roll", "shift", shift)):
+        for n in _list("roll", "shift", shift):
             line = roll(line, int(n), 0)
         return reshape(line, x.shape)
-    shifts, axes = np.broadcast_arrays(np.atleast_1d(_whole("roll", "shift", shift)),
-                                       np.atleast_1d(_whole("roll", "axis", axis)))
+    shifts, axes = _list("roll", "shift", shift), _list("roll", "axis", axis)
+    if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
+        raise SettingError(f"roll: shift {shift!r} and axis {axis!r} must have one length")
+    shifts, axes = np.broadcast_arrays(shifts, axes)
     for n, i in zip(shifts.tolist(), axes.tolist(), strict=True):
         i = checks.axis_index("roll", i, x.shape)
         if x.shape[i] and n % x.shape[i]:
@@ -75,7 +94,7 @@ def roll(x: TensorLike, shift: int | Sequence[int],
 
 @composed
 def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tensor:
-    """The entries in rising order along an axis; equal ones keep their order.
+    """The entries in rising order along an axis; equal ones keep their order, NaN is the largest.
 
     >>> sort(Tensor([3.0, 1.0, 2.0])).data
     array([1., 2., 3.], dtype=float32)
@@ -83,14 +102,14 @@ def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tens
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("sort", axis, x.shape)
-    descending = checks.flag("sort", "descending", descending)
-    order = np.argsort(as_array(x), axis, kind="stable")
-    return take_along_axis(x, np.flip(order, axis) if descending else order, axis)
+    return take_along_axis(x, _order(x, axis, checks.flag("sort", "descending", descending)), axis)
 
 
 @composed
 def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, np.ndarray]:
     """The k largest (or smallest) entries along an axis, in order, and where they stand.
+
+    NaN is the largest, as in PyTorch.
 
     >>> values, places = topk(Tensor([1.0, 3.0, 2.0]), 2)
     >>> values.data, places
@@ -101,15 +120,13 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
     if k > x.shape[axis]:
         raise SettingError(f"topk: k is {k}, and axis {axis} of {x.shape} has {x.shape[axis]} "
                            "entries")
-    values, largest = as_array(x), checks.flag("topk", "largest", largest)
-    order = np.argsort(-values if largest else values, axis, kind="stable")
-    places = order[_at(axis, slice(0, k))]
+    places = _order(x, axis, checks.flag("topk", "largest", largest))[_at(axis, slice(0, k))]
     return take_along_axis(x, places, axis), places
 
 
 @composed
 def median(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """The middle entry in order, or the mean of the two in the middle, as in NumPy.
+    """The middle entry in order, or the mean of the two in the middle; NaN if one entry is NaN.
 
     >>> median(Tensor([3.0, 1.0, 2.0, 10.0])).item()
     2.5
@@ -122,8 +139,12 @@ def median(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     size = x.shape[axis]
     if not size:
         raise ShapeError(f"median: axis {axis} of {x.shape} is empty")
-    middle = sort(x, axis)[_at(axis, slice((size - 1) // 2, size // 2 + 1))]
-    y = mean(middle, axis, keepdims)
+    checks.floats("median", "x", x.dtype)
+    order = _order(x, axis, False)
+    places = order[_at(axis, slice((size - 1) // 2, size // 2 + 1))]
+    last = order[_at(axis, slice(-1, None))]                    # where NaN would stand
+    undefined = np.isnan(np.take_along_axis(as_array(x), last, axis))
+    y = mean(take_along_axis(x, np.where(undefined, last, places), axis), axis, keepdims)
     return reshape(y, shape) if keepdims and x.ndim != len(shape) else y
 
 
@@ -147,7 +168,7 @@ def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[T
                              f"divisible by sections={parts}; chunk cuts into unequal parts")
         cuts = [size // parts * i for i in range(1, parts)]
     else:
-        cuts = _whole("split", "sections", sections).tolist()
+        cuts = _list("split", "sections", sections).tolist()
     edges = [0, *cuts, size]
     return [x[_at(axis, slice(low, high))] for low, high in zip(edges, edges[1:], strict=False)]
 
@@ -171,8 +192,8 @@ def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     >>> tile(Tensor([1.0, 2.0]), 2).data
     array([1., 2., 1., 2.], dtype=float32)
     """
-    times = [checks.integer("tile", "reps", int(n), minimum=0)
-             for n in np.atleast_1d(_whole("tile", "reps", reps))]
+    times = [checks.integer("tile", "reps", n, minimum=0)
+             for n in _list("tile", "reps", reps).tolist()]
     times = [1] * (x.ndim - len(times)) + times
     shape = (1,) * (len(times) - x.ndim) + x.shape
     apart = [n for size in shape for n in (1, size)]
@@ -193,7 +214,7 @@ def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None)
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("repeat", axis, x.shape)
-    times = _whole("repeat", "repeats", repeats)
+    times = _list("repeat", "repeats", repeats)
     if times.size and times.min() < 0:
         raise SettingError(f"repeat: repeats must be 0 or more, got {repeats!r}")
     if times.size not in (1, x.shape[axis]):
@@ -298,7 +319,9 @@ def one_hot(labels: ArrayLike, num_classes: int | None = None) -> np.ndarray:
     if places.size and (places.min() < 0 or least > classes):
         worst = places.min() if places.min() < 0 else places.max()
         raise SettingError(f"one_hot: label {worst} is none of the classes 0 to {classes - 1}")
-    return np.eye(classes, dtype=np.float32)[places]
+    rows = np.zeros((*places.shape, classes), np.float32)
+    np.put_along_axis(rows, places[..., None], 1, -1)
+    return rows
 
 
 # ---- diagonals and triangles

@@ -110,6 +110,8 @@ def sum_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     >>> sum_to(Tensor(np.ones((2, 3))), (1, 3)).data
     array([[2., 2., 2.]])
     """
+    x = as_tensor(x, "sum_to")
+    _refuse_short_integers(x, "sum_to")
     return apply(SUM_TO, x, shape=_sizes("sum_to", shape))
 
 
@@ -218,9 +220,9 @@ def _over_axis(x: Shape, *, axis: Axes, keepdims: bool) -> Axes:
     return axis
 
 
-def _refuse_short_integers(x: Tensor) -> None:
+def _refuse_short_integers(x: Tensor, owner: str = "sum") -> None:
     if x.dtype.kind == "b" or (x.dtype.kind in "iu" and x.dtype.itemsize < 8):
-        raise DTypeError(f"sum: x is {x.dtype}, which cannot hold large sums; cast it: "
+        raise DTypeError(f"{owner}: x is {x.dtype}, which cannot hold large sums; cast it: "
                          "x.astype(np.float32), or add plain values: x.numpy().sum()")
 
 

@@ -33,8 +33,9 @@ def images(owner: str, x: Tensor) -> None:
         raise ShapeError(f"{owner}: x must hold images with pixels (N H W C), got {x.shape}")
 
 
-def _resampled(x: Tensor, rows: Array, columns: Array) -> Tensor:
+def _resampled(owner: str, x: Tensor, rows: Array, columns: Array) -> Tensor:
     """N H W C -> N I J C by the matrices I H and J W."""
+    checks.floats(owner, "x", x.dtype)
     n, h, w, c = x.shape
     y = matmul(rows.astype(x.dtype), reshape(x, (n, h, w * c)))                   # N I WC
     y = matmul(columns.astype(x.dtype), reshape(y, (n * len(rows), w, c)))        # NI J C
@@ -124,7 +125,7 @@ def interpolate(x: TensorLike, size: PairLike | None = None,
             raise SettingError(f"interpolate: scale_factor {scale_factor!r} leaves no pixel of "
                                f"{x.shape[1]}×{x.shape[2]}")
     if mode == "bilinear":
-        return _resampled(x, *(_linear(n, m, s, align_corners) for n, m, s in
+        return _resampled("interpolate", x, *(_linear(n, m, s, align_corners) for n, m, s in
                                zip(x.shape[1:3], wanted, scales, strict=True)))
     rows, columns = (_nearest(n, m, s) for n, m, s in
                      zip(x.shape[1:3], wanted, scales, strict=True))
@@ -222,7 +223,7 @@ def adaptive_avg_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) 
         first, last = _edges(size, wanted)
         inside = (np.arange(size) >= first[:, None]) & (np.arange(size) < last[:, None])
         matrices.append(inside / (last - first)[:, None])
-    return _resampled(x, *matrices)
+    return _resampled("adaptive_avg_pool2d", x, *matrices)
 
 
 @composed
@@ -298,7 +299,7 @@ def max_unpool2d(x: TensorLike, indices: ArrayLike, kernel_size: PairLike,
         h, w = ((m - 1) * s - 2 * p + k for m, s, p, k in
                 zip((oh, ow), step, border, kernel, strict=True))
     else:
-        whole_shape = tuple(as_setting(output_size, owner, "output_size").tolist())
+        whole_shape = tuple(np.atleast_1d(as_setting(output_size, owner, "output_size")).tolist())
         sizes = whole_shape[1:3] if len(whole_shape) == 4 else whole_shape
         h, w = checks.pair(owner, "output_size", sizes, minimum=1)
     if places.size and not 0 <= places.min() <= places.max() < h * w:

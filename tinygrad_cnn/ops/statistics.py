@@ -99,7 +99,8 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
     >>> norm(Tensor([3.0, 4.0])).item(), norm(Tensor([3.0, -4.0]), 1).item()
     (5.0, 7.0)
     """
-    if ord == math.inf:
+    checks.floats("norm", "x", x.dtype)
+    if isinstance(ord, float) and ord == math.inf:
         return max(abs(x), axis, keepdims)
     if checks.number("norm", "ord", ord) < 1:
         raise SettingError(f"norm: ord must be at least 1, got {ord!r}")
@@ -107,6 +108,7 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
         return sum(abs(x), axis, keepdims)
     # In units of the largest entry, so that nothing overflows; the unit is a constant.
     axes = checks.axes_tuple("norm", axis, x.shape)
+    keepdims = checks.flag("norm", "keepdims", keepdims)
     unit = np.asarray(np.abs(as_array(x)).max(axis=axes, keepdims=True, initial=0))
     unit[(unit == 0) | ~np.isfinite(unit)] = 1
     outside = unit if keepdims else unit.reshape(reduced(x.shape, axes, False))
