@@ -86,6 +86,18 @@ def test_a_compact_card_has_one_line_and_keeps_its_findings(recordings):
     assert any(r.kind == "warning" for c in with_nan.cards for r in c.rows)
 
 
+def test_cards_and_edges_carry_words_of_ones_own(recordings):
+    plain = draw(recordings["lenet"], level="operators")
+    own = draw(recordings["lenet"], level="operators", edge=lambda a, b: f"{a.op}>{b.op}",
+               card=lambda e: f"{e.size} values" if e.family == "conv" else "")
+    at = recordings["lenet"].entries
+    for before, after in zip(plain.cards, own.cards, strict=True):
+        entry = at[after.entries[-1]]
+        added = [f"{entry.size} values"] if entry.family == "conv" else []
+        assert [r.text for r in after.rows[len(before.rows):]] == added
+    assert {e.text for e in own.edges if e.trunk} >= {">conv2d", "conv2d>relu", "relu>max_pool2d"}
+
+
 def test_columns_are_chosen_for_the_aspect(nets):
     recording = nets.chain(20, ("conv2d", "flatten"))
     sizes = [(p.width, p.height) for a in (0.25, 1.0, 4.0)

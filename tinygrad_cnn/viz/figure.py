@@ -18,7 +18,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.files import open_file, write_atomically
 from tinygrad_cnn.viz import html, svg, text, textbook
-from tinygrad_cnn.viz.capture import Recording
+from tinygrad_cnn.viz.capture import Entry, Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
 from tinygrad_cnn.viz.layout import Layout, layout
@@ -51,6 +51,8 @@ class Settings(TypedDict, total=False):
     aspect: float
     density: str
     for_: str | None
+    card: Callable[[Entry], str] | None
+    edge: Callable[[Entry, Entry], str] | None
 
 
 class Figure:
@@ -83,6 +85,9 @@ class Figure:
         ``compact`` gives each card one line, and edges no words.
     for_ : str, optional
         ``slide``, ``paper`` or ``readme``: compact, with a limit, an aspect and a theme for that.
+    card, edge : callable, optional
+        A line of your own for the card of an `Entry`; and the words of the edge from one to
+        another, instead of the shape.
     changes : mapping of int to str, optional
         ``added``, ``removed`` or ``changed`` for entries, in the picture of a difference.
     """
@@ -92,6 +97,8 @@ class Figure:
                  theme: str = "auto", title: str | None = None,
                  style: str = "auto", direction: str = "TB", aspect: float = 0.0,
                  density: str = "normal", for_: str | None = None,
+                 card: Callable[[Entry], str] | None = None,
+                 edge: Callable[[Entry, Entry], str] | None = None,
                  changes: Mapping[int, str] | None = None) -> None:
         if for_ is not None:
             if for_ not in MEDIA:
@@ -110,7 +117,8 @@ class Figure:
         self.recording, self.theme = recording, theme
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit, "direction": direction,
-                                       "aspect": aspect, "density": density}
+                                       "aspect": aspect, "density": density, "card": card,
+                                       "edge": edge}
         self.diagram: Diagram = draw(recording, level=level, open=open, changes=changes,
                                      **self._style)
 
