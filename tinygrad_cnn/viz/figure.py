@@ -17,7 +17,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.files import open_file, write_atomically
-from tinygrad_cnn.viz import html, svg, text, textbook
+from tinygrad_cnn.viz import blocks, html, svg, text, textbook
 from tinygrad_cnn.viz.capture import Entry, Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
@@ -30,7 +30,7 @@ _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
 _MOST_PIXELS = 30_000_000
-STYLES = ("auto", "cards", "textbook")
+STYLES = ("auto", "cards", "textbook", "blocks")
 MEDIA = {"slide": (30, 16 / 9, "auto"), "paper": (24, 0.0, "light"), "readme": (20, 1.0, "auto")}
 
 T = TypeVar("T")
@@ -78,6 +78,7 @@ class Figure:
     style : str, default "auto"
         ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
         local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
+        ``blocks`` draws the layers as boxes with the sides H, W and C, as papers do.
     direction : str, default "TB"
         ``TB``, from top to bottom, or ``LR``, from left to right.
     aspect, density : float and str
@@ -112,8 +113,9 @@ class Figure:
                 raise VizError(f"graph: {name} {value!r} is unknown; "
                                f"choose from {', '.join(known)}")
         alone = level == "auto" and color == "grad" and not (changes or for_ or aspect)
-        self._textbook = style == "textbook" or (style == "auto" and alone
-                                                 and textbook.fits(recording))
+        if style == "auto" and alone and textbook.fits(recording):
+            style = "textbook"
+        self._other = {"textbook": textbook.drawn, "blocks": blocks.drawn}.get(style)
         self.recording, self.theme = recording, theme
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit, "direction": direction,
@@ -196,8 +198,8 @@ class Figure:
         return textbook.steps(self.recording)
 
     def _drawn(self, theme: str) -> str:
-        if self._textbook:
-            return textbook.drawn(self.recording, self.diagram.title, figure=self._id, theme=theme)
+        if self._other is not None:
+            return self._other(self.recording, self.diagram.title, figure=self._id, theme=theme)
         return svg.drawn(self.diagram, self._places, figure=self._id, theme=theme)
 
     def _raster(self, form: str, dpi: int) -> bytes:

@@ -427,7 +427,7 @@ def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, in
                 linestyle=(0, (5, 4)) if "stroke-dasharray" in a else "-", **look))
         elif tag == "polygon":
             points = [tuple(map(float, p.split(","))) for p in a["points"].split()]
-            axes.add_patch(patches.Polygon(points, **look))
+            axes.add_patch(patches.Polygon(points, alpha=float(a.get("fill-opacity", 1)), **look))
         elif tag == "path":
             steps = re.findall(r"([MLQ])([^MLQ]*)", a["d"])
             numbers = [float(v) for _, values in steps for v in values.split()]
