@@ -57,7 +57,7 @@ def drawn(recording: Recording, title: str, *, figure: str, theme: str) -> str:
                       svg._text(x + room / 2, middle - 9, name, _SIZE, "muted", anchor="middle")]
             x += room
         top, bottom = middle - tall / 2, middle + tall / 2
-        color, edge = LIGHT[STRIPS[e.family]], LIGHT["ink"]
+        color, edge = LIGHT[STRIPS[e.family or e.role]], LIGHT["ink"]
         far, right = x + thick, x + thick + deep
         faces = (((x, top), (x + deep, top - deep), (right, top - deep), (far, top)),
                  ((far, top), (right, top - deep), (right, bottom - deep), (far, bottom)),

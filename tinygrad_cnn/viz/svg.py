@@ -1,8 +1,7 @@
-"""SVG text: written from a diagram and its layout, or finished from what Graphviz wrote.
+"""SVG text, written from a diagram and its layout; PNG and PDF are the same, drawn by matplotlib.
 
-Either way there is no script, event, link or URL in it, and no fixed size; the colors are
-presentation attributes in the light theme, which rules in a style sheet turn dark for a reader who
-prefers that.  PNG and PDF without Graphviz are the same SVG, drawn by matplotlib.
+There is no script, event, link or URL in it, and no fixed size; the colors are presentation
+attributes in the light theme, which a style sheet turns dark for a reader who prefers that.
 """
 
 from __future__ import annotations
