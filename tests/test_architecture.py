@@ -44,8 +44,9 @@ NEVER = {"kernels.reference": ("kernels.conv", "kernels.direct", "kernels.winogr
 ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "autograd",
                   "__init__"],
          "ops": ["declare", "elementwise", "activation", "math", "shape", "reduction", "statistics",
-                 "rearrange", "linear", "einsum", "convolution", "pooling", "normalize", "loss",
-                 "random", "creation", "numpy_functions", "hooks", "methods", "__init__"]}
+                 "rearrange", "linear", "einsum", "convolution", "pooling", "resample", "normalize",
+                 "loss", "distance", "random", "creation", "numpy_functions", "hooks", "methods",
+                 "__init__"]}
 # The one import upwards: tensor.graph() and Module.graph() import viz when called.
 EXCEPTIONS = {("core", "viz"), ("nn", "viz"), ("train", "viz")}
 # The gradient tester runs a program that it has just written itself, a rule with a planted slip.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import Tensor, names
+from tinygrad_cnn import Tensor, names, ops
 
 ROOT = Path(__file__).parents[1]
 x = Tensor(np.ones((2, 3), np.float32), requires_grad=True)
@@ -54,6 +54,10 @@ def test_each_cure_stands_for_a_name_that_is_missing_and_tells_one_that_exists(w
 def test_a_name_is_found_in_another_place_or_spelling(path, words):
     with pytest.raises(AttributeError, match=re.escape(words)):
         eval(path)
+
+
+def test_every_function_of_the_ops_is_public_in_the_package():
+    assert set(ops.__all__) <= set(tc.__all__), "list them in tinygrad_cnn/__init__.py"
 
 
 def test_names_that_protocols_ask_for_fail_quickly_and_without_advice():

@@ -378,6 +378,8 @@ def test_padding_picture_has_two_panels_on_one_scale():
     assert np.array_equal(padded.get_array(), stepwise.zero_pad(X, 2)[1, :, :, 1])
     assert plain.get_clim() == padded.get_clim() == (min(0, X[1, :, :, 1].min()),
                                                      max(0, X[1, :, :, 1].max()))
+    frame, = figure.axes[1].patches                     # around the pixels 2 … 4, 2 … 5
+    assert frame.get_bbox().bounds == (1.5, 1.5, 4, 3)
 
 
 # ---- the exercise: layers ------------------------------------------------------------------------
@@ -744,7 +746,8 @@ POOL_CACHE = stepwise.pool_forward(X4, {"f": 2, "stride": 2})[1]
      "class_count is 4"),
     (lambda: MSELoss()(np.ones((2, 3)), np.ones((2, 1))), errors.ShapeError,
      "y_pred is (2, 1) but y_true is (2, 3)"),
-    (lambda: stepwise.padding_picture(X4, 1, channel=3), errors.SettingError, "channel must lie"),
+    (lambda: stepwise.padding_picture(X4, 1, channel=3), errors.SettingError,
+     "channel must lie in 0 … 2, got 3"),
 ])
 def test_a_mistake_is_refused_with_words_that_name_it(call, error, words):
     with pytest.raises(error) as caught:

@@ -41,7 +41,7 @@ def open_file(path: str | os.PathLike[str], error: Error) -> Iterator[BinaryIO]:
     except FileNotFoundError:
         raise error(f"{path!s} does not exist") from None
     except (OSError, ValueError) as failed:             # ValueError: no name of a file at all
-        raise error(f"{shown(path)}: cannot be read: {words(failed)}") from failed
+        raise error(f"{shown(path)}: cannot be read: {words(failed)}") from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise error(f"{path!s}: is not a regular file")
@@ -49,7 +49,7 @@ def open_file(path: str | os.PathLike[str], error: Error) -> Iterator[BinaryIO]:
         try:
             yield file
         except OSError as failed:
-            raise error(f"{path!s}: cannot be read: {words(failed)}") from failed
+            raise error(f"{path!s}: cannot be read: {words(failed)}") from None
 
 
 @contextlib.contextmanager
@@ -86,15 +86,15 @@ def write_atomically(path: str | os.PathLike[str],
             os.fsync(number)
         os.replace(draft, target)
         _sync_folder(target.parent)
-    except FileNotFoundError as failed:
+    except FileNotFoundError:
         raise error(f"{shown(path)} cannot be written: the folder {target.parent} does not exist; "
-                    "create it first") from failed
+                    "create it first") from None
     except (OSError, UnicodeError) as failed:
-        raise error(f"{shown(path)} cannot be written: {words(failed)}") from failed
+        raise error(f"{shown(path)} cannot be written: {words(failed)}") from None
     except ValueError as failed:                        # a NUL in the name; or of the block
         if draft is not None:
             raise
-        raise error(f"{shown(path)} cannot be written: {words(failed)}") from failed
+        raise error(f"{shown(path)} cannot be written: {words(failed)}") from None
     finally:
         if draft is not None:
             with contextlib.suppress(OSError):

@@ -47,8 +47,6 @@ apply_ map_ apply: write it with ops; tc.custom_op makes one of a NumPy function
 values: x.numpy()
 assign assign_add assign_sub: under no_grad(): x -= lr * x.grad
 reshape_as view_as: x.reshape(y.shape)
-sort: np.sort(x)
-median: np.median(x)
 """
 _CORE = """
 cat concat hcat: tc.concatenate
@@ -84,10 +82,17 @@ unsqueeze: tc.expand_dims
 view: tc.reshape
 expand expand_as: tc.broadcast_to
 logsoftmax: tc.log_softmax
+softmax_focal_loss: tc.focal_loss
+multiclass_hinge: tc.multi_margin_loss
+contrastive_loss: a few lines of ops; see docs/recipes.md
+gru lstm rnn: a loop over a step of ops; see docs/recipes.md
+add_sequence: tc.sum(tc.stack(xs), 0)
+multiply_sequence: tc.prod(tc.stack(xs), 0)
+soft_sign: tc.softsign
 softmax_crossentropy softmax_cross_entropy sparse_categorical_crossentropy: tc.cross_entropy
 categorical_crossentropy: tc.cross_entropy
 negative_log_likelihood: tc.nll_loss
-binary_cross_entropy binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
+binary_crossentropy bce_loss: tc.binary_cross_entropy_with_logits
 mean_squared_error: tc.mse_loss
 swish: tc.silu
 batchnorm: tc.batch_norm
@@ -108,13 +113,15 @@ LazyConv2d Convolution2D Conv: tc.nn.Conv2D
 Conv2DTranspose: tc.nn.ConvTranspose2D
 MaxPooling2D MaxPool: tc.nn.MaxPool2D
 AveragePooling2D: tc.nn.AvgPool2D
-AdaptiveAvgPool2d GlobalAveragePooling2D: tc.nn.GlobalAvgPool2D
-GlobalMaxPooling2D: x.max(axis=(1, 2))
+GlobalAveragePooling2D: tc.nn.GlobalAvgPool2D
+GlobalMaxPooling2D: tc.nn.GlobalMaxPool2D
 BatchNormalization BatchNorm: tc.nn.BatchNorm2D
 LayerNormalization: tc.nn.LayerNorm
 Activation: tc.nn.ReLU
-L1Loss HuberLoss SmoothL1Loss KLDivLoss: write it with ops: (a - b).abs().mean()
-BCELoss BinaryCrossentropy: tc.nn.BCEWithLogitsLoss
+MeanAbsoluteError: tc.nn.L1Loss
+KLDivergence: tc.nn.KLDivLoss
+TripletLoss: tc.nn.TripletMarginLoss
+BinaryCrossentropy: tc.nn.BCELoss
 CategoricalCrossentropy SparseCategoricalCrossentropy: tc.nn.CrossEntropyLoss
 MeanSquaredError: tc.nn.MSELoss
 ReflectionPad2d ReplicationPad2d ZeroPadding2D CircularPad2d: tc.nn.Pad2D
@@ -123,7 +130,10 @@ MultiheadAttention Transformer: softmax(q @ k.T) @ v is written with ops
 DataParallel: kernels use the threads of set_num_threads already
 parameter ParameterDict: one attribute for each, or nn.ParameterList
 Swish: tc.nn.SiLU
-Upsample UpsamplingNearest2d UpSampling2D: broadcast_to and reshape
+UpsamplingNearest2d UpsamplingBilinear2d UpSampling2D: tc.nn.Upsample
+GroupNormalization: tc.nn.GroupNorm
+InstanceNorm: tc.nn.InstanceNorm2D
+Depth2Space DepthToSpace: tc.nn.PixelShuffle
 Reshape: tc.nn.Unflatten
 SpatialDropout2D: tc.nn.Dropout2D
 StochasticDepth: tc.nn.DropPath
@@ -174,14 +184,23 @@ swa_utils AveragedModel ExponentialMovingAverage: tc.optim.EMA
 Nadam: tc.optim.NAdam
 """
 _DATA = """
-TensorDataset ImageDataset: tc.data.Dataset
-Subset: dataset.subset(mask), and data.load(name) gives train and test
+TensorDataset ImageDataset: DataLoader(arrays, targets) takes arrays as they are
+Subset: dataset[mask] or dataset[:100]; data.load(name) gives train and test
+ConcatDataset: np.concatenate the arrays
 MNIST FashionMNIST CIFAR10: data.load("fashion-mnist", path); docs/data.md tells where files go
 datasets: tc.data.load
 ImageFolder image_dataset_from_directory: tc.data.load_image_folder
-ToTensor: tc.data.ToFloat
+ToTensor ToDtype Rescaling: tc.data.ToFloat
 RandomHorizontalFlip: tc.data.RandomFlip
-Sampler RandomSampler: DataLoader(shuffle=True, seed=0)
+RandomVerticalFlip: RandomFlip(axis="vertical")
+RandomTranslation: tc.data.RandomShift
+RandomZoom ImageDataGenerator: tc.data.RandomAffine
+RandomBrightness RandomContrast: tc.data.ColorJitter
+Resize CenterCrop: load_image_folder(path, size=(H, W)) resizes; arrays are cropped by slices
+Sampler RandomSampler SequentialSampler: DataLoader(shuffle=True, seed=0)
+SubsetRandomSampler: DataLoader(dataset[indices], shuffle=True)
+StratifiedKFold StratifiedShuffleSplit: k_fold and random_split take stratify=True
+train_test_split: tc.data.random_split
 """
 _TRAIN = """
 ModelCheckpoint Checkpoint: tc.train.BestCheckpoint

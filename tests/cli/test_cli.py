@@ -101,7 +101,7 @@ def test_a_model_of_ones_own_is_drawn_in_a_format(tmp_path, capsys):
     assert ">Net</text>" in out.read_text()
     assert main(["graph", "--model", "tinygrad_cnn.models:resnet20", "--image-shape",
                  "32x32x3"]) == 0
-    assert "stage1[0…2] × 3" in capsys.readouterr().out
+    assert "stage1[1…2] × 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words, message", [

@@ -211,6 +211,10 @@ def test_where_no_part_fits_the_largest_of_an_allowed_shape_is_taken_from_the_mi
     assert np.array_equal(out, x[:, :, 4:8])                # 2 × 4 of 2 × 12
     out = RandomResizedCrop((4, 2), scale=(1, 1), ratio=(0.5, 2))(x.reshape(1, 12, 2, 1), rng())
     assert np.array_equal(out, x.reshape(1, 12, 2, 1)[:, 4:8])
+    # Even where no whole pixel has an allowed shape, one row or column is taken.
+    for shape, ratio, size in (((9, 1), (4, 5), (1, 1)), ((1, 9), (0.1, 0.2), (1, 1))):
+        x = np.arange(9.0).reshape(1, *shape, 1)
+        assert RandomResizedCrop(size, (1, 1), ratio)(x, rng()).item() == 4.0
 
 
 # ---- color ---------------------------------------------------------------------------------------

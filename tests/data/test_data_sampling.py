@@ -62,6 +62,9 @@ def test_parts_depend_on_the_seed_alone():
     first, again, other = ([part.images.tobytes() for part in random_split(toy(), [51, 50], seed=s)]
                            for s in (0, 0, 1))
     assert first == again != other
+    assert first == [part.images.tobytes() for part in random_split(toy(), [51, 50])]
+    assert ([test.images.tobytes() for _, test in k_fold(toy(), 2)]
+            == [test.images.tobytes() for _, test in k_fold(toy(), 2, seed=0)])
 
 
 def test_tuples_and_dicts_of_arrays_are_divided_alike():

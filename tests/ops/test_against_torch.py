@@ -211,3 +211,99 @@ def test_nll_loss(reduction):
     compare(lambda x: tc.nll_loss(tc.log_softmax(x), labels, weight=weight, reduction=reduction),
             lambda x: functional.nll_loss(torch.log_softmax(x, 1), torch.tensor(labels),
                                           torch.tensor(weight), reduction=reduction), [x], 0)
+
+
+# ---- losses whose labels have no gradient here, and pools by position ----------------------------
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_of_labels(reduction):
+    rng = np.random.default_rng(0)
+    p, t = rng.uniform(0.05, 0.95, (4, 3)), rng.uniform(0, 1, (4, 3))
+    weight = rng.uniform(0.5, 2, 3)
+    compare(lambda x: tc.binary_cross_entropy(x, t, weight=weight, reduction=reduction),
+            lambda x: functional.binary_cross_entropy(
+                x, torch.tensor(t), torch.tensor(np.broadcast_to(weight, (4, 3)).copy()),
+                reduction=reduction), [p], 0)
+    compare(lambda x: tc.binary_cross_entropy_with_logits(
+                x, t, weight=weight, pos_weight=weight, reduction=reduction),
+            lambda x: functional.binary_cross_entropy_with_logits(
+                x, torch.tensor(t), torch.tensor(weight), pos_weight=torch.tensor(weight),
+                reduction=reduction), [rng.normal(size=(4, 3))], 1)
+    sides = np.array([1, -1, 1, -1])
+    labels = np.tile(sides[:, None], 3)
+    compare(lambda a, b: tc.margin_ranking_loss(a, b, labels, margin=0.5, reduction=reduction),
+            lambda a, b: functional.margin_ranking_loss(
+                a, b, torch.tensor(labels), margin=0.5, reduction=reduction),
+            [rng.normal(size=(4, 3)) for _ in range(2)], 2)
+    compare(lambda a, b: tc.cosine_embedding_loss(a, b, sides, margin=-0.5, reduction=reduction),
+            lambda a, b: functional.cosine_embedding_loss(
+                a, b, torch.tensor(sides), margin=-0.5, reduction=reduction),
+            [rng.normal(size=(4, 3)) for _ in range(2)], 2)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("p", [1, 2])
+def test_multi_margin_loss(p, reduction):
+    scores = np.random.default_rng(0).normal(size=(4, 5))
+    labels = np.array([0, 3, 4, 1])
+    x, y = tc.Tensor(scores, requires_grad=True), torch.tensor(scores, requires_grad=True)
+    ours = tc.multi_margin_loss(x, labels, p=p, margin=0.5, reduction=reduction)
+    theirs = functional.multi_margin_loss(y, torch.tensor(labels), p=p, margin=0.5,
+                                          reduction=reduction)
+    np.testing.assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-12)
+    ours.sum().backward()
+    theirs.sum().backward()
+    np.testing.assert_allclose(x.grad.data, y.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("gamma, alpha", [(2.0, 0.25), (0.0, None), (1.5, 0.75)])
+def test_focal_loss_is_cross_entropy_times_a_power_of_what_is_missed(gamma, alpha):
+    rng = np.random.default_rng(0)
+    t = rng.integers(0, 2, (4, 3)).astype(float)
+
+    def theirs(x):
+        p, y = torch.sigmoid(x), torch.tensor(t)
+        missed = torch.where(y == 1, 1 - p, p) ** gamma
+        share = 1.0 if alpha is None else torch.where(y == 1, alpha, 1 - alpha)
+        return (share * missed * functional.binary_cross_entropy_with_logits(
+            x, y, reduction="none")).mean()
+
+    compare(lambda x: tc.focal_loss(x, t, gamma=gamma, alpha=alpha), theirs,
+            [rng.normal(size=(4, 3))], 0)
+
+
+def test_dice_and_hinge_loss_by_hand():
+    t = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    p = np.array([[0.5, 0.25, 1.0], [0.1, 0.0, 0.2]])
+    expected = 1 - (2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)
+    np.testing.assert_allclose(tc.dice_loss(tc.Tensor(p), t, reduction="none").data, expected)
+    y = tc.hinge_loss(tc.Tensor([0.5, -2.0, 3.0]), [1, 1, -1], margin=1.5, reduction="none")
+    assert y.data.tolist() == [1.0, 3.5, 4.5]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_max_pool2d_with_indices_goes_there_and_back(seed):
+    rng = np.random.default_rng(seed)
+    k, s = (int(n) for n in rng.integers(1, 4, 2))
+    padding = int(rng.integers(0, k // 2 + 1))
+    dilation, ceil = int(rng.integers(1, 3)), bool(rng.integers(2))
+    x = rng.permutation(2 * 9 * 8 * 2).reshape(2, 9, 8, 2) / 7.0
+    y, indices = tc.max_pool2d(tc.Tensor(x), k, s, padding, dilation, ceil, True)
+    z, places = functional.max_pool2d(images(torch.tensor(x)), k, s, padding, dilation, ceil, True)
+    np.testing.assert_array_equal(y.data, back(z).numpy())
+    np.testing.assert_array_equal(indices, back(places).numpy())
+    plain = tc.max_pool2d(tc.Tensor(x), k, s, padding, dilation, ceil)
+    np.testing.assert_array_equal(plain.data, y.data)
+
+
+def test_max_unpool2d_puts_each_back():
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 3))
+    y, indices = tc.max_pool2d(tc.Tensor(x), 2, return_indices=True)
+    compare(lambda a: tc.max_unpool2d(a, indices, 2),
+            lambda a: back(functional.max_unpool2d(
+                images(a), torch.tensor(indices).permute(0, 3, 1, 2), 2)), [y.data], 0)
+    with pytest.raises(tc.SettingError, match="two entries stand at one place"):
+        tc.max_unpool2d(*tc.max_pool2d(tc.Tensor(np.eye(3).reshape(1, 3, 3, 1)), 2, 1,
+                                       return_indices=True), 2, 1)
+    whole = tc.global_max_pool2d(tc.Tensor(x))
+    np.testing.assert_array_equal(whole.data, x.max((1, 2)))

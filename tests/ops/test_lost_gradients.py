@@ -24,6 +24,7 @@ def array(*shape):
 
 
 IMAGE = array(1, 4, 4, 2)
+SEQUENCE = array(2, 4, 2)
 FILTERS = array(3, 3, 2, 2)
 MATRIX = array(2, 3)
 ROW = array(3)
@@ -42,6 +43,27 @@ CALLS = {
     "dot": ({"a": MATRIX, "b": MATRIX.T.copy()}, {}),
     "tensordot": ({"a": MATRIX, "b": MATRIX}, {"axes": 2}),
     "einsum": ({"operands": (MATRIX, MATRIX)}, {"subscripts": "ij,ij->i"}),
+    "l1_loss smooth_l1_loss huber_loss": ({"prediction": MATRIX, "target": MATRIX + 1}, {}),
+    "kl_div": ({"log_probabilities": MATRIX, "target": MATRIX / 2}, {}),
+    "binary_cross_entropy dice_loss": ({"probabilities": MATRIX / 2}, {"labels": MATRIX / 2}),
+    "focal_loss": ({"logits": MATRIX}, {"labels": MATRIX / 2}),
+    "margin_ranking_loss": ({"a": MATRIX, "b": MATRIX + 1},
+                            {"labels": np.where(MATRIX > 1, 1, -1)}),
+    "hinge_loss": ({"scores": MATRIX}, {"labels": np.where(MATRIX > 1, 1, -1)}),
+    "multi_margin_loss": ({"scores": MATRIX}, {"labels": np.array([0, 2])}),
+    "cosine_similarity": ({"a": MATRIX, "b": MATRIX[::-1].copy()}, {}),
+    "cosine_embedding_loss": ({"a": MATRIX, "b": MATRIX[::-1].copy()},
+                              {"labels": np.array([1, -1])}),
+    "triplet_margin_loss": ({"anchor": MATRIX, "positive": MATRIX + 1, "negative": MATRIX - 1}, {}),
+    "interpolate": ({"x": IMAGE}, {"size": 3}), "upsample2d global_max_pool2d": ({"x": IMAGE}, {}),
+    "pixel_shuffle": ({"x": array(1, 2, 2, 4)}, {"upscale_factor": 2}),
+    "pixel_unshuffle": ({"x": IMAGE}, {"downscale_factor": 2}),
+    "adaptive_avg_pool2d adaptive_max_pool2d": ({"x": IMAGE}, {"output_size": 3}),
+    "max_unpool2d": ({"x": array(1, 2, 2, 1)},
+                     {"indices": np.arange(4).reshape(1, 2, 2, 1) * 3, "kernel_size": 2}),
+    "group_norm": ({"x": array(2, 4), "w": array(4), "b": array(4)}, {"num_groups": 2}),
+    "instance_norm": ({"x": SEQUENCE, "w": array(2), "b": array(2)}, {}),
+    "rms_norm": ({"x": MATRIX, "w": ROW}, {}), "local_response_norm": ({"x": MATRIX}, {"size": 2}),
     "glu": ({"x": array(2, 4)}, {}), "prelu": ({"x": MATRIX - 1, "w": ROW}, {}),
     "roll": ({"x": MATRIX}, {"shift": 1}), "tile": ({"x": MATRIX}, {"reps": 2}),
     "repeat": ({"x": MATRIX}, {"repeats": 2}), "split": ({"x": MATRIX}, {"sections": 2}),
@@ -171,7 +193,6 @@ ARGUMENTS = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_feature
              "pad_width": 1, "dim": 1, "unflattened_size": (3, 1), "function": tc.relu}
 # These hold modules, not settings.
 CONTAINERS = (nn.Module, nn.ModuleDict, nn.ModuleList, nn.ParameterList, nn.Sequential)
-SEQUENCE = array(2, 4, 2)
 LAYERS = [made for name in nn.__all__ if isinstance(made := getattr(nn, name), type)
           and issubclass(made, nn.Module) and made not in CONTAINERS and made.__name__ == name]
 every_layer = pytest.mark.parametrize("made", LAYERS, ids=lambda made: made.__name__)

@@ -202,8 +202,10 @@ _awaited = coroutine(_steps)
 
 
 
-def no_grad() -> _Recording:
+def no_grad(function: Callable[..., Any] | None = None) -> Any:
     """Do not record ops inside the block, or inside the decorated function.
+
+    As a decorator it goes with brackets or without.
 
     The flag is per thread and per asynchronous task: a thread that is started inside the block
     records.  A decorated generator or ``async`` function does not record while its own body runs;
@@ -221,11 +223,11 @@ def no_grad() -> _Recording:
     >>> predict(x).requires_grad
     False
     """
-    return _Recording(False)
+    return _recording("no_grad", False, function)
 
 
-def enable_grad() -> _Recording:
-    """Record ops inside the block, even within `no_grad`.
+def enable_grad(function: Callable[..., Any] | None = None) -> Any:
+    """Record ops inside the block or the decorated function, even within `no_grad`.
 
     Examples
     --------
@@ -234,7 +236,16 @@ def enable_grad() -> _Recording:
     ...     (x * 2).requires_grad
     True
     """
-    return _Recording(True)
+    return _recording("enable_grad", True, function)
+
+
+def _recording(name: str, on: bool, function: Any) -> Any:
+    if function is None:
+        return _Recording(on)
+    if not callable(function):
+        raise TypeError(f"{name}: it decorates a function, or begins a block: with {name}(): ...; "
+                        f"got {function!r}")
+    return _Recording(on)(function)
 
 
 def is_grad_enabled() -> bool:

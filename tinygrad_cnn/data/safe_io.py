@@ -82,7 +82,7 @@ def reads_files(function: Callable[P, T]) -> Callable[P, T]:
             raise
         except (OSError, UnicodeError, RuntimeError) as failed:     # RuntimeError: of "~nobody"
             path = getattr(failed, "filename", None) or [*args, *settings.values()][0]
-            raise DataError(f"{shown(str(path))}: cannot be read: {words(failed)}") from failed
+            raise DataError(f"{shown(str(path))}: cannot be read: {words(failed)}") from None
     return read
 
 

@@ -107,7 +107,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             raise
         # A file that is not what it should be can raise anything in the readers of zip and npy.
         except Exception as error:
-            raise CheckpointError(f"{source} is not a file of weights: {error}") from error
+            raise CheckpointError(f"{source} is not a file of weights: {error}") from None
 
 
 def _entries(archive: zipfile.ZipFile, file: BinaryIO, source: Path) -> list[zipfile.ZipInfo]:

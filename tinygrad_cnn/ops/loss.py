@@ -24,14 +24,23 @@ from tinygrad_cnn.core import (
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, register, register_function
+from tinygrad_cnn.core.op import (
+    ErrorInput,
+    Op,
+    OpTest,
+    Sample,
+    Settings,
+    Value,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
-from tinygrad_cnn.ops.shape import reshape
+from tinygrad_cnn.ops.shape import reshape, scatter_add
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
@@ -63,7 +72,7 @@ def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
 
 
 def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float,
-             reduction: str) -> dict[str, Any]:
+             reduction: str) -> Settings:
     """The settings of the op `cross_entropy`: targets, and what their sum is divided by."""
     plain = as_setting(labels, op, "labels")
     if scores.ndim < 2 or scores.dtype.kind not in "fc":      # complex: gradient tests step there
@@ -115,6 +124,30 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
             "divisor": {"mean": total, "sum": 1.0, "none": None}[reduction]}
 
 
+def _kept(op: str, scores: Tensor, labels: Any, ignored: int) -> np.ndarray | None:
+    """Which rows are part of the loss; None: all."""
+    ignored = checks.integer(op, "ignore_index", ignored)
+    plain = as_setting(labels, op, "labels")
+    if plain.dtype.kind not in "iu" or plain.shape != scores.shape[:-1] or scores.ndim < 2:
+        return None
+    kept = np.asarray(plain != ignored)
+    if kept.all():
+        return None
+    return kept
+
+
+def _only(op: str, scores: Tensor, labels: Any, kept: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    if not kept.any():
+        raise SettingError(f"{op}: every label is left out by ignore_index, so their mean is not "
+                           "defined")
+    return scores[kept], as_array(labels)[kept]
+
+
+def _placed(terms: Tensor, kept: np.ndarray) -> Tensor:
+    """The terms of the rows that are kept, and 0 at the others."""
+    return scatter_add(terms, index=np.nonzero(kept), shape=kept.shape)
+
+
 def _class_weights(op: str, weight: Any, classes: int) -> np.ndarray:
     """One weight for each class, checked."""
     plain = as_setting(weight, op, "weight")
@@ -134,8 +167,8 @@ def _cross_entropy_shape(logits: Shape, *, target: np.ndarray, own: np.ndarray |
     return () if divisor is not None else logits[:1]
 
 
-def _cross_entropy_vjp(ct: Any, out: Any, logits: Any, *, divisor: float | None,
-                       **targets: Any) -> Any:
+def _cross_entropy_vjp(ct: Value, out: Value, logits: Value, *, divisor: float | None,
+                       **targets: Any) -> Value:
     rows = ct.reshape(-1, 1) if divisor is None else (ct / divisor).reshape(1, 1)
     return apply(CROSS_ENTROPY_INPUT, logits, rows, **targets)
 
@@ -148,9 +181,9 @@ def _cross_entropy_input_shape(logits: Shape, g: Shape, *, target: np.ndarray,
     return logits
 
 
-def _cross_entropy_input_vjp_logits(ct: Tensor, out: Tensor, logits: Tensor, g: Tensor, *,
+def _cross_entropy_input_vjp_logits(ct: Value, out: Value, logits: Value, g: Value, *,
                                     target: np.ndarray, own: np.ndarray | None,
-                                    even: np.ndarray | None) -> Tensor:
+                                    even: np.ndarray | None) -> Value:
     # The targets are constant: what is left is the derivative of softmax.
     if target.ndim == 2:
         whole = target.sum(axis=1, keepdims=True)
@@ -161,15 +194,15 @@ def _cross_entropy_input_vjp_logits(ct: Tensor, out: Tensor, logits: Tensor, g: 
     return p * (given - sum(p * given, axis=-1, keepdims=True))
 
 
-def _cross_entropy_input_vjp_g(ct: Tensor, out: Tensor, logits: Tensor, g: Tensor,
-                               **targets: Any) -> Tensor:
+def _cross_entropy_input_vjp_g(ct: Value, out: Value, logits: Value, g: Value,
+                               **targets: Any) -> Value:
     one = Tensor(np.ones((1, 1), g.dtype))
     return sum(ct * apply(CROSS_ENTROPY_INPUT, logits, one, **targets), axis=-1, keepdims=True)
 
 
 def _cross_entropy_samples(rng: np.random.Generator) -> Iterator[Sample]:
     rows = rng.dirichlet(np.ones(3), 4) * [0.5, 1.0, 2.0]
-    plain: dict[str, Any] = {"own": None, "even": None}
+    plain: Settings = {"own": None, "even": None}
     yield Sample("classes, mean", (rng.normal(size=(4, 3)),),
                  {"target": np.array([0, 2, 1, 2]), **plain, "divisor": 4.0})
     yield Sample("weighted and smoothed classes", (rng.normal(size=(3, 4)),),
@@ -214,7 +247,8 @@ CROSS_ENTROPY_INPUT = register(Op(
 
 @register_function()
 def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: float = 0.0,
-                  weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
+                  weight: ArrayLike | None = None, ignore_index: int = -100,
+                  reduction: str = "mean") -> Tensor:
     """The cross-entropy of softmax(logits) against the labels.
 
     loss[n] = −Σ_k weight[k] · t[n, k] · log softmax(logits)[n, k], where t is the label as a row of
@@ -230,6 +264,8 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
         s, from 0 to 1.
     weight : array_like, shape (K,), optional
         Of each class.
+    ignore_index : int, default -100
+        Rows with this label are no part of the loss.
     reduction : {"mean", "sum", "none"}, default "mean"
         A weighted mean divides by the sum of the labels' weights.
 
@@ -261,6 +297,12 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
     smoothing = checks.number("cross_entropy", "label_smoothing", label_smoothing, minimum=0,
                               maximum=1)
     logits = as_tensor(logits, "cross_entropy", "logits")
+    if (kept := _kept("cross_entropy", logits, labels, ignore_index)) is not None:
+        if not kept.any() and reduction != "mean":
+            return _reduce(where(kept, logits[..., 0], 0.0), reduction)
+        part = cross_entropy(*_only("cross_entropy", logits, labels, kept), weight=weight,
+                             label_smoothing=smoothing, reduction=reduction)
+        return _placed(part, kept) if reduction == "none" else part
     settings = _targets("cross_entropy", logits, labels, weight, smoothing, reduction)
     rows = logits if logits.ndim == 2 else reshape(logits, (-1, logits.shape[-1]))
     loss = apply(CROSS_ENTROPY, rows, **settings)
@@ -269,14 +311,15 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
 
 @register_function()
 def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
-             weight: ArrayLike | None = None, reduction: str = "mean") -> Tensor:
+             weight: ArrayLike | None = None, ignore_index: int = -100,
+             reduction: str = "mean") -> Tensor:
     """The negative log-likelihood: `cross_entropy` for scores that are log-probabilities already.
 
     Parameters
     ----------
     log_probabilities : Tensor, shape (N, ..., K)
         Such as `log_softmax` makes.
-    labels, weight, reduction
+    labels, weight, ignore_index, reduction
         As in `cross_entropy`.
 
     Raises
@@ -292,6 +335,12 @@ def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
     checks.choice("nll_loss", "reduction", reduction, REDUCTIONS)
     scores = log_probabilities
     scores = as_tensor(scores, "nll_loss", "log_probabilities")
+    if (kept := _kept("nll_loss", scores, labels, ignore_index)) is not None:
+        if not kept.any() and reduction != "mean":
+            return _reduce(where(kept, scores[..., 0], 0.0), reduction)
+        part = nll_loss(*_only("nll_loss", scores, labels, kept), weight=weight,
+                        reduction=reduction)
+        return _placed(part, kept) if reduction == "none" else part
     settings = _targets("nll_loss", scores, labels, weight, 0.0, reduction)
     target, own, divisor = (settings[name] for name in ("target", "own", "divisor"))
     rows = scores if scores.ndim == 2 else reshape(scores, (-1, scores.shape[-1]))
@@ -360,10 +409,12 @@ def mse_loss(prediction: TensorLike, target: TensorLike, *,
 
 @register_function()
 def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
+                                     weight: ArrayLike | None = None,
+                                     pos_weight: ArrayLike | None = None,
                                      reduction: str = "mean") -> Tensor:
     """The cross-entropy of sigmoid(logits) against probabilities, without overflow.
 
-    loss = t · log(1 + exp(−x)) + (1 − t) · log(1 + exp(x)).
+    loss = weight · (pos_weight · t · log(1 + exp(−x)) + (1 − t) · log(1 + exp(x))).
 
     Parameters
     ----------
@@ -371,6 +422,8 @@ def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
         Scores x of any shape.
     labels : array_like
         t of the same shape, from 0 to 1.
+    weight, pos_weight : array_like, optional
+        Of each entry, and of label 1; they broadcast to the shape of the logits.
     reduction : {"mean", "sum", "none"}, default "mean"
 
     Raises
@@ -404,4 +457,23 @@ def binary_cross_entropy_with_logits(logits: TensorLike, labels: TensorLike, *,
     # A term of weight 0 is no part of the loss, even where it is infinite.
     on = where(plain != 0, softplus(-logits), 0.0) * plain
     off = where(plain != 1, softplus(logits), 0.0) * (1 - plain)
-    return _reduce(on + off, reduction)
+    if pos_weight is not None:
+        on = on * _entry_weights(op, "pos_weight", pos_weight, logits)
+    terms = on + off
+    if weight is not None:
+        terms = terms * _entry_weights(op, "weight", weight, logits)
+    return _reduce(terms, reduction)
+
+
+def fits(small: Shape, large: Shape) -> bool:
+    """Whether the one broadcasts to the other."""
+    lead = len(large) - len(small)
+    return lead >= 0 and all(n in (1, m) for n, m in zip(small, large[lead:], strict=True))
+
+
+def _entry_weights(op: str, name: str, weight: Any, x: Tensor) -> np.ndarray:
+    plain = as_setting(weight, op, name)
+    if not fits(plain.shape, x.shape):
+        raise ShapeError(f"{op}: {name} {plain.shape} does not broadcast to the shape of the "
+                         f"logits, {x.shape}")
+    return plain.astype(x.dtype)

@@ -15,15 +15,17 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core.op import Value
 from tinygrad_cnn.errors import DTypeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.activation import sigmoid
 from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
 from tinygrad_cnn.ops.elementwise import exp, keep, sqrt, where
 
-__all__ = ["arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "ceil", "cos",
-           "cosh", "erf", "exp2", "floor", "hypot", "log10", "log1p", "log2", "logaddexp",
-           "reciprocal", "rint", "round", "sign", "sin", "sinh", "square", "tan", "trunc"]
+__all__ = ["arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt",
+           "ceil", "cos", "cosh", "deg2rad", "erf", "exp2", "floor", "hypot", "log10", "log1p",
+           "log2", "logaddexp", "logaddexp2", "rad2deg", "reciprocal", "remainder", "rint", "round",
+           "sign", "sin", "sinh", "square", "tan", "trunc"]
 
 _LN2 = math.log(2)
 of_x = functools.partial(elementwise, saved=("x",), domain=(-2.0, 2.0))
@@ -192,6 +194,17 @@ def logaddexp(a: TensorLike, b: TensorLike) -> Tensor:
     """
 
 
+@elementwise(np.logaddexp2, lambda ct, out, a, b: ct * sigmoid((a - b) * _LN2),
+             lambda ct, out, a, b: ct * sigmoid((b - a) * _LN2), saved=("a", "b"),
+             domain=((-2.0, 2.0), (-2.0, 2.0)))
+def logaddexp2(a: TensorLike, b: TensorLike) -> Tensor:
+    """log2(2^a + 2^b), where nothing overflows.
+
+    >>> logaddexp2(Tensor([3.0]), Tensor([3.0])).data
+    array([4.], dtype=float32)
+    """
+
+
 @of_x(kernels.erf, lambda ct, out, x: ct * exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 def erf(x: TensorLike) -> Tensor:
     """The error function 2/√π ∫ exp(−t²) dt from 0 to x; its derivative is 2/√π exp(−x²).
@@ -221,7 +234,16 @@ def reciprocal(x: TensorLike) -> Tensor:
     """
 
 
-def _hypot_vjp(ct: Any, out: Any, leg: Any) -> Any:
+@of_out(np.cbrt, lambda ct, out, x: ct / (3.0 * out * out), domain=(0.5, 2.0))
+def cbrt(x: TensorLike) -> Tensor:
+    """The cube root; its derivative is 1 / (3 y²).
+
+    >>> cbrt(Tensor([-8.0])).data
+    array([-2.], dtype=float32)
+    """
+
+
+def _hypot_vjp(ct: Value, out: Value, leg: Value) -> Value:
     at_zero = as_array(out) == 0                # at (0, 0) any slope between −1 and 1 is right: 0
     return keep(~at_zero, ct) * (leg / where(at_zero, 1.0, out) if at_zero.any() else leg / out)
 
@@ -250,7 +272,7 @@ def arctan2(a: TensorLike, b: TensorLike) -> Tensor:
 
 # ---- steps
 
-def _flat(ct: Any, out: Any, x: Any) -> Any:
+def _flat(ct: Value, out: Value, x: Value) -> Value:
     return keep(np.zeros(x.shape, bool), ct)
 
 
@@ -318,3 +340,34 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     if decimals > 0:
         return rint(x * unit) / unit
     return rint(x / unit) * unit if decimals else rint(x)
+
+
+# ---- angles and remainders
+
+@elementwise(np.deg2rad, lambda ct, out, x: ct * (math.pi / 180), saved=(), domain=(-2.0, 2.0))
+def deg2rad(x: TensorLike) -> Tensor:
+    """Degrees as radians.
+
+    >>> deg2rad(Tensor([180.0])).data
+    array([3.1416], dtype=float32)
+    """
+
+
+@elementwise(np.rad2deg, lambda ct, out, x: ct * (180 / math.pi), saved=(), domain=(-2.0, 2.0))
+def rad2deg(x: TensorLike) -> Tensor:
+    """Radians as degrees.
+
+    >>> rad2deg(Tensor([np.pi])).data
+    array([180.], dtype=float32)
+    """
+
+
+@elementwise(np.remainder, lambda ct, out, a, b: ct,
+             lambda ct, out, a, b: ct * -rint((a - out) / b),
+             domain=((0.6, 0.9), (0.35, 0.55)))
+def remainder(a: TensorLike, b: TensorLike) -> Tensor:
+    """a modulo b, with the sign of b: a − ⌊a / b⌋ b; between its jumps it is linear.
+
+    >>> remainder(Tensor([5.5, -1.0]), 2.0).data
+    array([1.5, 1. ], dtype=float32)
+    """

@@ -8,7 +8,7 @@ Names that PyTorch has and that are not needed here answer with what is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
 from functools import wraps
 from types import FunctionType
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, as_array
-from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.core.op import FUNCTIONS, Function
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
 from tinygrad_cnn.ops.hooks import register_hook, retain_grad
+from tinygrad_cnn.ops.rearrange import repeat
 from tinygrad_cnn.ops.reduction import broadcast_to
 from tinygrad_cnn.ops.shape import expand_dims, reshape, transpose
 
@@ -63,6 +64,15 @@ def _expand(x: Tensor, *shape: int) -> Tensor:
     return broadcast_to(x, wanted)
 
 
+def _repeat(x: Tensor, *repeats: Any, axis: int | None = None) -> Tensor:
+    """Each entry several times; see `tinygrad_cnn.repeat`."""
+    if len(repeats) != 1:
+        raise SettingError(f"repeat: give an axis by name, as in x.repeat({repeats[0]}, axis=0), "
+                           "to repeat entries as NumPy does; x.tile(reps) repeats the whole, as "
+                           "PyTorch's repeat does" if repeats else "repeat: repeats must be given")
+    return repeat(x, repeats[0], axis)
+
+
 def _masked_fill(x: Tensor, mask: Any, value: Any) -> Tensor:
     """``value`` where the mask is true."""
     return where(mask, value, x)
@@ -78,9 +88,10 @@ def _clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     return clip(x, min, max)
 
 
-_OWN: dict[str, Callable[..., Any]] = {
+_OWN: dict[str, Function] = {
     "reshape": _view, "view": _view, "transpose": _transpose, "permute": _permute,
     "expand": _expand, "masked_fill": _masked_fill, "unbind": _unbind,
+    "repeat": _repeat,
     "t": lambda x: transpose(x), "unsqueeze": lambda x, axis: expand_dims(x, axis),
     "expand_as": lambda x, other: broadcast_to(x, other.shape),
     "clone": lambda x: reshape(x, x.shape), "copy": lambda x: reshape(x, x.shape),
@@ -97,13 +108,13 @@ _OWN: dict[str, Callable[..., Any]] = {
 }
 
 
-def _method(name: str) -> Callable[..., Any] | None:
+def _method(name: str) -> Function | None:
     """The function behind a method; one with an axis takes PyTorch's names as well."""
     function: Any = _OWN.get(name)
     if function is not None:
         base = function
         function = FunctionType(base.__code__, base.__globals__, name, base.__defaults__)
-        function.__qualname__ = name
+        function.__qualname__, function.__kwdefaults__ = name, base.__kwdefaults__
         function.__doc__ = base.__doc__ or f"See `tinygrad_cnn.{_SAME.get(name, name)}`."
     else:
         called = _SAME.get(name, name)
@@ -111,12 +122,12 @@ def _method(name: str) -> Callable[..., Any] | None:
         # NumPy's own also takes ddof= and the like, and is answered by an op.
         own = FUNCTIONS.get(called)
         function = theirs if own is None or (theirs in FUNCTIONS and called == "var") else own
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
     return _with_pytorchs_names(function) if function is not None and (
         code is None or "axis" in code.co_varnames) else function
 
 
-def _with_pytorchs_names(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_pytorchs_names(function: Function) -> Function:
     @wraps(function)
     def method(x: Tensor, *args: Any, **settings: Any) -> Any:
         for theirs, ours in _RENAMED:

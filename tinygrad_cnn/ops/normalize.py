@@ -15,31 +15,42 @@ from numpy.typing import ArrayLike
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
-    TensorLike,
     apply,
     as_array,
     as_setting,
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import (
+    ErrorInput,
+    Op,
+    OpTest,
+    Sample,
+    Settings,
+    Value,
+    dyadic,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import norm as kernels
 from tinygrad_cnn.kernels import reduce, reference
-from tinygrad_cnn.ops.declare import each
-from tinygrad_cnn.ops.elementwise import expm1
+from tinygrad_cnn.ops.declare import TensorLike, composed, each
+from tinygrad_cnn.ops.elementwise import expm1, sqrt
+from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
+from tinygrad_cnn.ops.shape import reshape
 from tinygrad_cnn.shapes import Axis, Shape
 
-__all__ = ["batch_norm", "layer_norm", "log_softmax", "affine", "softmax",
-           "standardize"]
+__all__ = ["affine", "batch_norm", "group_norm", "instance_norm", "layer_norm",
+           "local_response_norm", "log_softmax", "rms_norm", "softmax", "standardize"]
 
 Axes = tuple[int, ...]
 
 
 # ---- softmax
 
-def _softmax_vjp(ct: Any, out: Any, x: Any, *, axis: int) -> Any:
+def _softmax_vjp(ct: Value, out: Value, x: Value, *, axis: int) -> Value:
     # The same number taken from a whole row of ct changes nothing, so it counts as a constant; that
     # of the most probable entry leaves no large terms that cancel where its probability is near 1.
     best = np.expand_dims(as_array(out).argmax(axis=axis), axis)
@@ -47,7 +58,7 @@ def _softmax_vjp(ct: Any, out: Any, x: Any, *, axis: int) -> Any:
     return out * (ct - sum(out * ct, axis=axis, keepdims=True))
 
 
-def _log_softmax_vjp(ct: Any, out: Any, x: Any, *, axis: int) -> Any:
+def _log_softmax_vjp(ct: Value, out: Value, x: Value, *, axis: int) -> Value:
     # ct − p Σ ct, with the share of an entry's own cotangent in one factor: 1 − p = −expm1(log p).
     # Of p = exp(out), far below 0, as many digits would be lost as out has before the point.
     total = sum(ct, axis=axis, keepdims=True)
@@ -139,8 +150,8 @@ def _same_shape(op: str, g: Shape, x: Shape) -> Shape:
     return x
 
 
-def _standardize_input_vjp_x(ct: Any, out: Any, g: Any, x: Any, *, axis: Axes, eps: float,
-                             **statistics: Any) -> Any:
+def _standardize_input_vjp_x(ct: Value, out: Value, g: Value, x: Value, *, axis: Axes, eps: float,
+                             **statistics: Any) -> Value:
     # Of Σ ct · J(x) g, where J = r (I − 1/n − x̂ x̂ᵀ/n), r = 1/√(var + eps), x̂ = r (x − mean).
     # ``center`` and ``variance`` are functions of x too: they are worked out again, recorded.
     r = (var(x, axis=axis, keepdims=True) + eps) ** -0.5
@@ -234,9 +245,10 @@ def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
     return x
 
 
-def _batch_norm_vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, center: np.ndarray,
+def _batch_norm_vjp(ct: Value, out: Value, x: Value, w: Value, b: Value, *, eps: float,
+                    center: np.ndarray,
                     variance: np.ndarray) -> tuple[Any, ...]:
-    statistics: dict[str, Any] = {"eps": eps, "center": center, "variance": variance}
+    statistics: Settings = {"eps": eps, "center": center, "variance": variance}
     if isinstance(ct, np.ndarray):              # the three share their sums over the batch
         return kernels.batch_norm_cotangents(ct, x, w, **statistics)
     dx = apply(STANDARDIZE_INPUT, ct * w, x, axis=tuple(range(x.ndim - 1)), **statistics)
@@ -326,7 +338,7 @@ def batch_norm_with_statistics(x: TensorLike, w: TensorLike, b: TensorLike, *,
 
     The statistics are float64.
     """
-    found: dict[str, Any] = {}
+    found: Settings = {}
     y = apply(BATCH_NORM, x, w, b, by_products=found,
               eps=checks.number("batch_norm", "eps", eps, above=0))
     return y, found["center"].reshape(-1), found["variance"].reshape(-1)
@@ -434,3 +446,109 @@ def layer_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, eps: float = 1e-5
                              f"x {x.shape} needs {x.shape[-1:]}")
     eps = checks.number("layer_norm", "eps", eps, above=0)
     return apply(STANDARDIZE, x, axis=(x.ndim - 1,), eps=eps) * w + b
+
+
+# ---- norms composed of the above
+
+def _scaled(owner: str, y: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
+    """y w + b with a number for each channel, the last axis."""
+    for name, value in (("w", w), ("b", b)):
+        if value is not None and value.shape != y.shape[-1:]:
+            raise ShapeError(f"{owner}: {name} is {value.shape}, the channels of x {y.shape} need "
+                             f"{y.shape[-1:]}")
+    y = y if w is None else y * w
+    return y if b is None else y + b
+
+
+@composed
+def group_norm(x: TensorLike, num_groups: int, w: TensorLike | None = None,
+               b: TensorLike | None = None, *, eps: float = 1e-5) -> Tensor:
+    """Standardize each image over each group of its channels, then scale and shift each channel.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, ..., C)
+    num_groups : int
+        A divisor of C.
+    w, b : Tensor, shape (C,), optional
+        Scale and shift.
+    eps : float, default 1e-5
+        Keeps the root away from 0.
+
+    Raises
+    ------
+    ShapeError
+        If C is not divisible by num_groups, or w or b is not (C,).
+
+    References
+    ----------
+    Wu & He, *Group normalization*, arXiv:1803.08494.
+
+    Examples
+    --------
+    >>> group_norm(Tensor([[1.0, 3.0, 10.0, 30.0]]), 2, eps=1e-12).data
+    array([[-1.,  1., -1.,  1.]], dtype=float32)
+    """
+    groups = checks.integer("group_norm", "num_groups", num_groups, minimum=1)
+    if x.ndim < 2 or x.shape[-1] % groups:
+        raise ShapeError(f"group_norm: the channels of x {x.shape} (N ... C) are not divisible by "
+                         f"num_groups={groups}")
+    n, c = x.shape[0], x.shape[-1]
+    y = reshape(x, (n, math.prod(x.shape[1:-1]), groups, c // groups))
+    return _scaled("group_norm", reshape(standardize(y, (1, 3), eps=eps), x.shape), w, b)
+
+
+@composed
+def instance_norm(x: TensorLike, w: TensorLike | None = None, b: TensorLike | None = None, *,
+                  eps: float = 1e-5) -> Tensor:
+    """Standardize each channel of each image, then scale and shift it.
+
+    Ulyanov, Vedaldi & Lempitsky, *Instance normalization*, arXiv:1607.08022.
+
+    >>> instance_norm(Tensor(np.array([[[1.0], [3.0]]])), eps=1e-12).data.ravel()
+    array([-1.,  1.])
+    """
+    if x.ndim < 3:
+        raise ShapeError(f"instance_norm: x needs axes between the batch and the channels "
+                         f"(N ... C), got {x.shape}")
+    return _scaled("instance_norm", standardize(x, tuple(range(1, x.ndim - 1)), eps=eps), w, b)
+
+
+@composed
+def rms_norm(x: TensorLike, w: TensorLike | None = None, *, eps: float | None = None) -> Tensor:
+    """x / √(mean x² + eps) over the last axis, times w.
+
+    ``eps`` is the spacing of the dtype at 1 if not given.  Zhang & Sennrich, *Root mean square
+    layer normalization*, arXiv:1910.07467.
+
+    >>> rms_norm(Tensor([3.0, 3.0])).data
+    array([1., 1.], dtype=float32)
+    """
+    if not x.ndim or not x.shape[-1]:
+        raise ShapeError(f"rms_norm: x needs a last axis with entries (... C), got {x.shape}")
+    small = float(np.finfo(x.dtype).eps) if eps is None else checks.number("rms_norm", "eps", eps,
+                                                                          above=0)
+    return _scaled("rms_norm", x / sqrt(mean(x * x, -1, True) + small), w, None)
+
+
+@composed
+def local_response_norm(x: TensorLike, size: int, alpha: float = 1e-4, beta: float = 0.75,
+                        k: float = 1.0) -> Tensor:
+    """x / (k + alpha · mean of x² over ``size`` neighboring channels)^beta.
+
+    Krizhevsky, Sutskever & Hinton, *ImageNet classification with deep CNNs*, NIPS 2012.
+
+    >>> local_response_norm(Tensor(np.ones((1, 1, 1, 3))), 1, alpha=1.0, beta=1.0).data.ravel()
+    array([0.5, 0.5, 0.5])
+    """
+    owner = "local_response_norm"
+    size = checks.integer(owner, "size", size, minimum=1)
+    alpha, beta, k = (checks.number(owner, name, value) for name, value in
+                      (("alpha", alpha), ("beta", beta), ("k", k)))
+    if x.ndim < 2 or not x.shape[-1]:
+        raise ShapeError(f"{owner}: x needs channels (N ... C), got {x.shape}")
+    c = x.shape[-1]
+    near = np.arange(c) - np.arange(c)[:, None]                 # channel j from channel i
+    window = (near >= -((size - 1) // 2)) & (near <= size // 2)
+    squares = matmul(reshape(x * x, (-1, c)), window.astype(x.dtype) / size)
+    return x / (reshape(squares, x.shape) * alpha + k) ** beta

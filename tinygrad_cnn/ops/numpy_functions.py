@@ -15,19 +15,33 @@ A ufunc is answered by what `register_function` names it for; otherwise the same
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, partial
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial, reduce
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
-from tinygrad_cnn.core.op import FUNCTIONS, register_function
+from tinygrad_cnn.core.op import FUNCTIONS, Function, Settings, register_function
 from tinygrad_cnn.errors import TinygradCnnError
 from tinygrad_cnn.ops.einsum import dot, einsum, inner, kron, outer, tensordot
-from tinygrad_cnn.ops.elementwise import clip, div, mul, sub, where
-from tinygrad_cnn.ops.math import round
+from tinygrad_cnn.ops.elementwise import (
+    abs,
+    add,
+    clip,
+    div,
+    maximum,
+    minimum,
+    mul,
+    power,
+    sub,
+    where,
+)
+from tinygrad_cnn.ops.linear import matmul
+from tinygrad_cnn.ops.math import round, sin
 from tinygrad_cnn.ops.rearrange import (
     diag,
     diagonal,
@@ -59,7 +73,7 @@ from tinygrad_cnn.ops.statistics import cumprod, cumsum, norm, prod, std, var
 
 __all__: list[str] = []
 
-NumpyFunction = Callable[..., Any]
+NumpyFunction: TypeAlias = Function
 
 
 # ---- calls that NumPy hands over -----------------------------------------------------------------
@@ -75,7 +89,7 @@ class _Row(NamedTuple):
 
 @register_function()
 def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
-                settings: dict[str, Any]) -> Any:
+                settings: Settings) -> Any:
     """Answer ``ufunc.method(*inputs, **settings)``, or refuse it."""
     known = getattr(np, ufunc.__name__, None) is ufunc
     what = f"np.{ufunc.__name__}" if known else ufunc.__name__
@@ -99,7 +113,7 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
 
 
 @register_function()
-def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: Settings) -> Any:
     """Answer ``function(*args, **settings)``, a function of NumPy without an op, or refuse it."""
     carries: Any = (args, settings)
     if (names := _PLAIN.get(function)) is not None:
@@ -115,7 +129,7 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
     what = _name(row.numpy)
     defaults = _parameters(row.numpy).parameters
     dtype = given.pop("dtype", None)
-    call: dict[str, Any] = {}
+    call: Settings = {}
     for name, value in given.items():
         ours = row.arrays.get(name) or row.settings.get(name)
         if ours in call:
@@ -135,7 +149,7 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
         raise type(error)(f"{what}: {error}") from None
 
 
-def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any],
+def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: Settings,
            carries: Any) -> Any:
     """What NumPy answers for the plain values, unless that cuts the graph or writes to them."""
     if is_grad_enabled() and any(x.requires_grad for x in _tensors(carries)):
@@ -165,7 +179,7 @@ def _parameters(function: NumpyFunction) -> inspect.Signature:
 
 
 def _given(function: NumpyFunction, args: tuple[Any, ...],
-           settings: dict[str, Any]) -> dict[str, Any]:
+           settings: Settings) -> Settings:
     """What the caller gave, by NumPy's names."""
     try:
         found = dict(_parameters(function).bind(*args, **settings).arguments)
@@ -301,6 +315,65 @@ def _turned(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
     return reshape(m, -1)[np.ascontiguousarray(places)]
 
 
+def _floats(what: str, x: Any) -> Any:
+    if x.dtype.kind != "f":
+        raise TypeError(f"{what}: {x.dtype} becomes floats in NumPy; cast the tensor: "
+                        "x.astype(np.float32)")
+    return x
+
+
+def _itself(x: Any) -> Tensor:
+    return reshape(x, x.shape)
+
+
+def _sinc(x: Any) -> Tensor:
+    """sin(πx) / (πx); near 0 its series, whose derivatives of every order are right as well."""
+    near = np.abs(as_array(_floats("np.sinc", x))) < 0.25
+    y = mul(x, math.pi)
+    square = power(where(near, y, 0.0), 2)
+    series: Any = mul(square, 0.0)
+    for k in range(9, 0, -1):
+        series = mul(add(series, 1.0), mul(square, -1 / (2 * k * (2 * k + 1))))
+    far = where(near, 1.0, y)
+    return where(near, add(series, 1.0), div(sin(far), far))
+
+
+def _without_nan(pick: NumpyFunction) -> NumpyFunction:
+    """``pick`` of two values, of which a NaN is taken for the other."""
+    def answer(a: Any, b: Any) -> Tensor:
+        return pick(*(where(np.isnan(as_array(x)), other, x) for x, other in ((a, b), (b, a))))
+    return answer
+
+
+def _partition(a: Any, kth: Any, axis: int | None = -1) -> Tensor:
+    return take_along_axis(a, np.argpartition(as_array(a), as_setting(kth, "np.partition", "kth"),
+                                              axis), axis)
+
+
+def _gradient(f: Any, axis: Any = None) -> Any:
+    """Half the difference of both neighbors; at the ends the difference to the one."""
+    found = []
+    for i in checks.axes_tuple("np.gradient", axis, f.shape):
+        if f.shape[i] < 2:
+            raise TypeError(f"np.gradient: axis {i} of {f.shape} needs at least two entries")
+        slope = diff(_floats("np.gradient", f), axis=i)
+        ends = [take(slope, [k], i) for k in (0, -1)]
+        inner = [] if f.shape[i] == 2 else [mul(_neighbors(slope, i), 0.5)]
+        found.append(concatenate([ends[0], *inner, ends[1]], i))
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _neighbors(x: Any, axis: int) -> Tensor:
+    """x[i] + x[i + 1] along an axis."""
+    places = np.arange(x.shape[axis])
+    return add(take(x, places[:-1], axis), take(x, places[1:], axis))
+
+
+def _sliding(x: Any, window_shape: Any, axis: Any = None) -> Tensor:
+    places = np.arange(x.size).reshape(x.shape)
+    return reshape(x, -1)[sliding_window_view(places, window_shape, axis).copy()]
+
+
 def _concatenate(xs: Any, axis: int | None = 0) -> Tensor:
     if axis is None:
         return concatenate([reshape(x, -1) if isinstance(x, Tensor) else np.ravel(x) for x in xs])
@@ -431,12 +504,24 @@ def _einsum(*operands: Any, optimize: Any = False, **settings: Any) -> Tensor:
 
 FUNCTIONS[np.einsum] = _einsum
 
+FUNCTIONS |= {np.degrees: FUNCTIONS["rad2deg"], np.radians: FUNCTIONS["deg2rad"],
+              np.positive: _itself, np.conjugate: lambda x: _itself(_floats("np.conjugate", x)),
+              np.fabs: lambda x: abs(_floats("np.fabs", x)),
+              np.fmax: _without_nan(maximum), np.fmin: _without_nan(minimum)}
+_row(sliding_window_view, _sliding, "x", "window_shape axis")
+_row(np.sinc, _sinc, "x")
+_row(np.real, _itself, "val=x")
+_row(np.real_if_close, _itself, "a=x")
+_row(np.partition, _partition, "a", "kth axis")
+_row(np.gradient, _gradient, "f", "axis")
+_row(np.linalg.multi_dot, lambda arrays: reduce(matmul, arrays), "arrays")
+
 # Functions whose derivative is zero or undefined by nature.  Where an argument does carry a
 # gradient, the table names it.
 _PLAIN: dict[Any, tuple[str, ...]] = dict.fromkeys((
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal, np.logical_and,
     np.logical_or, np.logical_xor, np.logical_not, np.isfinite, np.isnan, np.isinf, np.signbit,
-    np.floor_divide, np.fix,
+    np.floor_divide, np.fix, np.imag, np.angle,
     np.any, np.all, np.isclose, np.allclose, np.array_equal, np.array_equiv, np.isin,
     np.isposinf, np.isneginf, np.isreal, np.iscomplex, np.isrealobj, np.iscomplexobj,
     np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.argsort, np.argpartition, np.lexsort,

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from tinygrad_cnn import checks, shapes
-from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor, make_function
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_tensor, make_function
 from tinygrad_cnn.core.op import (
     Array,
     ErrorInput,
     Op,
     OpTest,
+    Settings,
+    Value,
     dyadic,
     register,
     register_function,
 )
-from tinygrad_cnn.errors import ShapeError
+from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import pool, reference
 from tinygrad_cnn.ops.declare import each, geometry
 from tinygrad_cnn.ops.elementwise import where
@@ -40,11 +42,11 @@ _TIES = ("split", "all")        # who shares the gradient of a tie, if not the f
 
 # ---- samples
 
-def _settings(kernel_size: Pair, stride: Pair, padding: Sides = ((0, 0), (0, 0))) -> dict[str, Any]:
+def _settings(kernel_size: Pair, stride: Pair, padding: Sides = ((0, 0), (0, 0))) -> Settings:
     return {"kernel_size": kernel_size, "stride": stride, "padding": padding}
 
 
-_CASES: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
+_CASES: tuple[tuple[str, Shape, Settings], ...] = (
     ("overlapping", (2, 5, 4, 3), _settings((3, 2), (1, 1))),
     ("tiling", (2, 4, 6, 3), _settings((2, 2), (2, 2))),
     ("a row and a column left over", (1, 5, 8, 2), _settings((2, 3), (2, 2))),
@@ -56,7 +58,7 @@ _TWO = _settings((2, 2), (2, 2))
 _ALL_PADDING = {**_TWO, "padding": ((2, 0), (0, 0))}
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, dict[str, Any]]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Settings]]:
     """The cases above, and some that are drawn."""
     yield from _CASES
     for name in ("drawn", "drawn again"):
@@ -73,7 +75,7 @@ def _distinct(rng: np.random.Generator, shape: Shape) -> Array:
     return (rng.permutation(n).reshape(shape) - n // 2 + 0.5) / 2
 
 
-def _with_indices(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, dict[str, Any]]]:
+def _with_indices(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, Settings]]:
     for name, x, settings in _cases(rng):
         indices = pool.max_pool2d(_distinct(rng, x), **settings)[1]["argmax_indices"]
         yield name, x, indices.shape, {"argmax_indices": indices, **settings}
@@ -92,7 +94,7 @@ def _scatter_max_shape(y: Shape, *, argmax_indices: Array, image_size: Pair, ker
     return y[0], *image_size, y[3]
 
 
-def _max_pool2d_vjp(ct: Any, out: Any, x: Any, **settings: Any) -> Any:
+def _max_pool2d_vjp(ct: Value, out: Value, x: Value, **settings: Any) -> Value:
     return apply(SCATTER_MAX, ct, image_size=x.shape[1:3], **settings)
 
 
@@ -251,8 +253,8 @@ def _shared_array(x: Array, *, ties: str, **settings: Any) -> tuple[Array, dict[
     return y, {"shares": shares}
 
 
-def _shared_vjp(ct: Any, out: Any, x: Any, *, kernel_size: Pair, ties: str, shares: Array,
-                **settings: Any) -> Any:
+def _shared_vjp(ct: Value, out: Value, x: Value, *, kernel_size: Pair, ties: str, shares: Array,
+                **settings: Any) -> Value:
     chosen = where(shares > 0, reshape(ct, (*ct.shape, 1, 1)), 0.0)
     return apply(FOLD, chosen * shares, image_size=x.shape[1:3], **settings)
 
@@ -270,7 +272,7 @@ MAX_POOL2D_SHARED = register(Op(
 
 
 def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: PairLike | None,
-                     padding: PaddingLike) -> tuple[Tensor, dict[str, Any]]:
+                     padding: PaddingLike) -> tuple[Tensor, Settings]:
     x = x if isinstance(x, Tensor) else as_tensor(x, op)
     size = checks.pair(op, "kernel_size", kernel_size, minimum=1)
     steps = size if stride is None else checks.pair(op, "stride", stride, minimum=1)
@@ -279,9 +281,70 @@ def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: Pair
     return x, {"kernel_size": size, "stride": steps, "padding": border}
 
 
+def _ceiling(x: Tensor, settings: Settings) -> Settings:
+    """The settings with padding for the windows that begin in the image and end outside."""
+    more = []
+    for n, k, s, (low, high) in zip(x.shape[1:3], settings["kernel_size"], settings["stride"],
+                                    settings["padding"], strict=True):
+        last = -(-(n + low + high - k) // s)
+        if last * s >= n + low:
+            last -= 1                           # it would begin in the padding at the end
+        more.append((low, max(high, last * s + k - n - low)))
+    return settings | {"padding": tuple(more)}
+
+
+def largest(x: Tensor, rows: Array, columns: Array) -> tuple[Tensor, Array]:
+    """The largest pixels of windows given by position, and where they stand in the image.
+
+    ``rows`` is (OH, KH) and ``columns`` is (OW, KW); −1 stands for a place outside the image.  Of
+    equal pixels the first counts, and NaN counts as the largest.
+    """
+    values = as_array(x)
+    n, _, w, c = x.shape
+    (oh, kh), (ow, kw) = rows.shape, columns.shape
+    windows = values[:, rows[:, :, None, None], columns]                        # N OH KH OW KW C
+    outside = (rows < 0)[:, :, None, None] | (columns < 0)
+    least = -np.inf if values.dtype.kind == "f" else np.iinfo(values.dtype).min \
+        if values.dtype.kind in "iu" else False
+    windows = np.where(outside[..., None], np.asarray(least, values.dtype), windows)
+    flat = windows.transpose(0, 1, 3, 5, 2, 4).reshape(n, oh, ow, c, kh * kw)
+    best = flat.argmax(-1)                                                      # N OH OW C
+    # A window of nothing but −inf: the first place inside it.
+    inside = ~outside.transpose(0, 2, 1, 3).reshape(oh, ow, kh * kw)
+    best = np.where(np.take_along_axis(np.broadcast_to(inside[None, :, :, None], flat.shape),
+                                       best[..., None], -1)[..., 0],
+                    best, inside.argmax(-1)[None, :, :, None])
+    i, j = np.arange(oh)[:, None, None], np.arange(ow)[:, None]
+    row, column = rows[i, best // kw], columns[j, best % kw]
+    image, channel = np.arange(n)[:, None, None, None], np.arange(c)
+    return x[image, row, column, channel], row * w + column
+
+
+def _positions(n: int, kernel: int, stride: int, padding: Pair, dilation: int,
+               ceil_mode: bool) -> Array:
+    """The places of the pixels of each window along an axis; −1 outside."""
+    span = shapes.effective_kernel_size(kernel, dilation)
+    room = n + sum(padding) - span
+    windows = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (windows - 1) * stride >= n + padding[0]:
+        windows -= 1
+    places = np.arange(windows)[:, None] * stride - padding[0] + np.arange(kernel) * dilation
+    return np.where((places >= 0) & (places < n), places, -1)
+
+
+@overload
+def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
+               padding: PaddingLike = 0, dilation: PairLike = 1, ceil_mode: bool = False,
+               return_indices: Literal[False] = False, *, ties: str = "first") -> Tensor: ...
+@overload
+def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
+               padding: PaddingLike = 0, dilation: PairLike = 1, ceil_mode: bool = False, *,
+               return_indices: Literal[True], ties: str = "first") -> tuple[Tensor, Array]: ...
 @register_function()
 def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
-               padding: PaddingLike = 0, *, ties: str = "first") -> Tensor:
+               padding: PaddingLike = 0, dilation: PairLike = 1, ceil_mode: bool = False,
+               return_indices: bool = False, *,
+               ties: str = "first") -> Tensor | tuple[Tensor, Array]:
     """The largest pixel of each window, channel by channel.
 
     y[n, i, j, c] = max over (u, v) of x[n, i·s + u − top, j·s + v − left, c].
@@ -296,6 +359,12 @@ def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
         Distance between window positions; ``kernel_size`` if not given.
     padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
         Around the images; smaller than the window.  Padding never wins.
+    dilation : int or (int, int), default 1
+        Distance of the pixels of a window.
+    ceil_mode : bool, default False
+        Also take the windows that begin in the image and end outside.
+    return_indices : bool, default False
+        Give (y, indices): row · W + column of each largest pixel, for `max_unpool2d`.
     ties : {"first", "split", "all"}, default "first"
         Who gets the gradient of a tie: the first pixel in reading order; all, evenly; all, each
         the whole, as in the teaching notebooks (not a subgradient).
@@ -320,6 +389,22 @@ def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
            [13., 15.]])
     """
     x, settings = _window_settings("max_pool2d", x, kernel_size, stride, padding)
+    apart = checks.pair("max_pool2d", "dilation", dilation, minimum=1)
+    cut = checks.flag("max_pool2d", "ceil_mode", ceil_mode)
+    if checks.flag("max_pool2d", "return_indices", return_indices) or apart != (1, 1):
+        if ties != "first":
+            raise SettingError(f"max_pool2d: ties={ties!r} takes no dilation and no "
+                               "return_indices; leave ties out")
+        # The shape rule knows no dilation: a window of the pixels that it spans.
+        spans = tuple(map(shapes.effective_kernel_size, settings["kernel_size"], apart))
+        shapes.max_pool2d(x.shape, **settings | {"kernel_size": spans})
+        places = [_positions(n, k, s, p, d, cut) for n, k, s, p, d in zip(
+            x.shape[1:3], settings["kernel_size"], settings["stride"], settings["padding"], apart,
+            strict=True)]
+        y, indices = largest(x, *places)
+        return (y, indices) if return_indices else y
+    if cut and x.ndim == 4:
+        settings = _ceiling(x, settings)
     if ties == "first" or (x.dtype.kind in "iub" and ties in _TIES):    # no gradient to share
         return apply(MAX_POOL2D, x, **settings)
     return apply(MAX_POOL2D_SHARED, x, **settings, ties=ties)
@@ -337,7 +422,7 @@ def _avg_pool2d_input_shape(y: Shape, *, image_size: Pair, kernel_size: Pair, st
     return x
 
 
-def _avg_cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, dict[str, Any]]]:
+def _avg_cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Settings]]:
     for name, x, settings in _cases(rng):
         yield name, x, {**settings, "count_include_pad": True}
         if name == "padded":
@@ -388,7 +473,8 @@ def avg_pool2d_input(y: TensorLike, *, image_size: Pair, kernel_size: Pair, stri
 
 @register_function()
 def avg_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
-               padding: PaddingLike = 0, *, count_include_pad: bool = True) -> Tensor:
+               padding: PaddingLike = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+               divisor_override: int | None = None) -> Tensor:
     """The mean of each window, channel by channel.
 
     Parameters
@@ -397,8 +483,13 @@ def avg_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
         Images.
     kernel_size, stride, padding
         As in `max_pool2d`; padding holds zeros.
+    ceil_mode : bool, default False
+        Also take the windows that begin in the image and end outside.
     count_include_pad : bool, default True
-        Divide by KH · KW everywhere; if False, by the pixels of the image under the window.
+        Divide by KH · KW everywhere, but for what ``ceil_mode`` adds; if False, by the pixels of
+        the image under the window.
+    divisor_override : int, optional
+        Divide by this instead.
 
     Returns
     -------
@@ -417,8 +508,22 @@ def avg_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
            [10.5, 12.5]])
     """
     x, settings = _window_settings("avg_pool2d", x, kernel_size, stride, padding)
-    return apply(AVG_POOL2D, x, **settings, count_include_pad=checks.flag(
-        "avg_pool2d", "count_include_pad", count_include_pad))
+    whole = checks.flag("avg_pool2d", "count_include_pad", count_include_pad)
+    cut = checks.flag("avg_pool2d", "ceil_mode", ceil_mode)
+    given = None if divisor_override is None else checks.integer(
+        "avg_pool2d", "divisor_override", divisor_override, minimum=1)
+    wider = _ceiling(x, settings) if cut and x.ndim == 4 else settings
+    y = apply(AVG_POOL2D, x, **wider, count_include_pad=whole or given is not None)
+    pixels = math.prod(settings["kernel_size"])
+    if given is not None:
+        return y * (pixels / given)
+    if whole and wider != settings:
+        # What was added for the last windows does not count.
+        under = [np.minimum(np.arange(m) * s + k, n + sum(p)) - np.arange(m) * s for m, n, k, s, p
+                 in zip(y.shape[1:3], x.shape[1:3], settings["kernel_size"], settings["stride"],
+                        settings["padding"], strict=True)]
+        return y * (pixels / np.multiply.outer(*under))[:, :, None].astype(y.dtype)
+    return y
 
 
 @register_function()
