@@ -1,8 +1,7 @@
 """HTML: the self-contained interactive page, and the tables of tensors and modules in notebooks.
 
-A page holds finished pictures of several fold states, a style, a script and no request: its content
-security policy allows nothing but the style and the script in the file, each by its hash.  Without
-a script the first picture still shows.
+A page holds finished pictures of several fold states, a style and a script; its content security
+policy allows nothing else.  Without a script the first picture still shows.
 """
 
 from __future__ import annotations

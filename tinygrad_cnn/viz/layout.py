@@ -92,7 +92,7 @@ class Layout:
 
 
 def layout(diagram: Diagram) -> Layout:
-    """Give every card, module and edge its place; each edge goes from an earlier card to a later."""
+    """Give every card, module and edge of a diagram its place."""
     return _Builder(diagram).place()
 
 

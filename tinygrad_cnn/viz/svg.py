@@ -157,33 +157,27 @@ def _group(g: Group, places: Layout) -> str:
     """The box, its title off the lines that run through its head, and its note where it fits."""
     box, title, note = places.groups[g.id], clean(g.title), clean(g.note)
     long = width(title, layout.GROUP_SIZE, bold=True)
-    lines = _lines_through(places, box.y + 17)
-    starts = [box.x + 14, *(x + 10 for x in sorted(set(lines)) if box.x < x < box.right)]
-    start = next((x for x in starts if _clear(lines, x, x + long, 4)), starts[0])
+    lines = {ax for route in places.routes
+             for (ax, ay), (_, by) in zip(route.points, route.points[1:], strict=False)
+             if ay != by and min(ay, by) <= box.y + 17 <= max(ay, by)}
+
+    def clear(low: float, high: float, near: float) -> bool:
+        return not any(low - near <= x <= high + near for x in lines)
+
+    starts = [box.x + 14, *(x + 10 for x in sorted(lines) if box.x < x < box.right)]
+    start = next((x for x in starts if clear(x, x + long, 4)), starts[0])
     first = start + 12 + long
     words = ""
     for text in (note, note.rpartition(" · ")[2]):
         wide = width(text, layout.ROW_SIZE)
         place = next((x for x in (first, box.right - 14 - wide)
-                      if x >= first and _clear(lines, x, x + wide, 14)), None)
+                      if x >= first and clear(x, x + wide, 14)), None)
         if text and place is not None:
             words = _text(place, box.y + 21, text, layout.ROW_SIZE, "muted")
             break
     return (_rectangle(box.x, box.y, box.w, box.h, "module_inner" if g.parent else "module",
                        "module_line", 14)
             + _text(start, box.y + 21, title, layout.GROUP_SIZE, "ink", bold=True) + words)
-
-
-def _lines_through(places: Layout, y: int) -> list[float]:
-    """Where edges run down through the height ``y``."""
-    return [ax + (bx - ax) * (y - ay) / (by - ay) for route in places.routes
-            for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False)
-            if ay != by and min(ay, by) <= y <= max(ay, by)]
-
-
-def _clear(lines: Iterable[float], low: float, high: float, near: float) -> bool:
-    """Whether no line comes near the words between ``low`` and ``high``."""
-    return not any(low - near <= x <= high + near for x in lines)
 
 
 def _bare_title(g: Group, diagram: Diagram, places: Layout) -> str:

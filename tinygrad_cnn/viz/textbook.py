@@ -106,8 +106,6 @@ class Step:
 class Steps(tuple[Step, ...]):
     """The lines in the order of the engine; ``print`` lists them, a notebook sets them."""
 
-    __slots__ = ()
-
     def __str__(self) -> str:
         return "\n".join(step.text for step in self)
 
