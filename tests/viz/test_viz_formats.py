@@ -69,6 +69,14 @@ def test_text_on_a_slide_has_at_least_fourteen_pixels(recordings, name):
     assert 1 <= w / h <= 3
 
 
+def test_a_limit_that_is_given_holds_for_a_slide_too(recordings):
+    few, own = (viz.Figure(recordings["resnet20"], for_="slide", **more).diagram
+                for more in ({}, {"limit": 8}))
+    assert len(few.cards) == len(viz.Figure(recordings["resnet20"], density="compact",
+                                            limit=30).diagram.cards) > 8
+    assert len(own.cards) <= 8
+
+
 def test_a_lenet_for_paper_is_small(recordings):
     w, h = svg.size(viz.Figure(recordings["lenet"], for_="paper").svg())
     assert w * h < 1.25 * 262 * 1152        # what torchview takes for a LeNet
