@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tinygrad_cnn import OPS
 from tinygrad_cnn.testing import cli, pytest_entry
@@ -23,6 +26,15 @@ def cube_of_mine(x):
 @custom_op(shape=lambda x: x, vjp={"x": lambda ct, out, x: ct}, samples=lambda rng: [])
 def untested_of_mine(x):
     return x.copy()
+'''
+WRONG_OP = '''
+@custom_op(shape=lambda x: x, vjp={"x": lambda ct, out, x: ct * 3.0 * x},
+           samples=lambda rng: [Sample("row", (rng.normal(size=3),))])
+def wrong_of_mine(x):
+    return x * x * x
+'''
+FAILING_TEST = '''
+def test_bad(gradtest): gradtest.pair(lambda x: x * x, lambda ct, x: ct * x, np.ones(3))
 '''
 TEST = '''
 import numpy as np
@@ -45,16 +57,18 @@ PLUGIN = [] if INSTALLED else ["-p", "tinygrad_cnn.testing.pytest_entry"]
 def run_pytest(folder, *arguments):
     (folder / "pytest.ini").write_text("[pytest]\n")       # else one in a folder above counts
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *PLUGIN, "-p",
-         "no:cacheprovider", "--rootdir", str(folder), *arguments],
+        [sys.executable, "-m", "pytest", *PLUGIN,
+         *(() if "cacheprovider" in arguments else ("-p", "no:cacheprovider")),
+         "--rootdir", str(folder), *arguments],
         cwd=folder, capture_output=True, text=True, check=False, timeout=120,
         env={"PYTHONPATH": f"{ROOT}", "PATH": "", "OPENBLAS_NUM_THREADS": "1"})
 
 
 def test_each_op_case_and_property_is_a_test_with_a_name_that_reads(tmp_path):
     done = run_pytest(tmp_path, "--gradtest-only", "--gradtest-op", "relu", "--collect-only", "-q")
-    assert "gradtest::relu[matrix]: gradient" in done.stdout
-    assert "gradtest::relu[matrix]: zero gives zero" in done.stdout
+    place = (ROOT / "tinygrad_cnn" / "ops" / "activation.py").as_posix()
+    assert f"{place}::relu-matrix-gradient" in done.stdout
+    assert f"{place}::relu-matrix-zero_gives_zero" in done.stdout
     assert "conv2d" not in done.stdout
 
 
@@ -66,10 +80,65 @@ def test_ops_of_the_user_are_tested_and_one_without_samples_fails(tmp_path):
     assert done.returncode == 1, done.stdout + done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert len(failed) == 1
-    assert "untested_of_mine: has samples" in failed[0]
+    assert "my_ops.py::untested_of_mine-has_samples" in failed[0]
     assert "the op has no samples" in done.stdout
     assert "Traceback" not in done.stdout
     assert "comparisons" in done.stdout
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A foreign project: an op that is right, one that is wrong, and a test that fails."""
+    (tmp_path / "my_ops.py").write_text(MY_OPS + WRONG_OP)
+    (tmp_path / "test_mine.py").write_text("import my_ops\nimport numpy as np\n" + FAILING_TEST)
+    return tmp_path
+
+
+def outcome(done):
+    return done.stdout.strip().splitlines()[-1].split(" in ")[0]
+
+
+def test_a_foreign_project_s_own_ops_are_tested_and_one_mistake_is_one_red_test(project):
+    done = run_pytest(project, "--gradtest", "-q", "--deselect", "test_mine.py::test_bad", "-rfs",
+                      "-k", "not untested")
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert [line.split(" - ")[0] for line in failed] \
+        == ["FAILED my_ops.py::wrong_of_mine-row-gradient"]
+    assert "wrong_of_mine is wrong already: my_ops.py::wrong_of_mine-row-gradient" in done.stdout
+    assert "relu" not in done.stdout
+
+
+@pytest.mark.parametrize("node, code", [("cube_of_mine-row-gradient", 0),
+                                        ("wrong_of_mine-row-gradient", 1)])
+def test_a_node_id_can_be_run(project, node, code):
+    done = run_pytest(project, "--gradtest", "-q", f"my_ops.py::{node}")
+    assert done.returncode == code, done.stdout
+    assert outcome(done) == ("1 failed" if code else "1 passed")
+
+
+def test_the_last_failures_are_those_that_run_again(project):
+    cache = ("-p", "cacheprovider")
+    run_pytest(project, "--gradtest", "-q", *cache)
+    again = run_pytest(project, "--gradtest", "-q", "--lf", *cache)
+    assert outcome(again) == "3 failed"
+
+
+def test_workers_are_counted_and_names_suit_reports(project):
+    pytest.importorskip("xdist")
+    done = run_pytest(project, "--gradtest-only", "--gradtest-import", "my_ops", "-q", "-n", "2",
+                      "--junitxml", "report.xml")
+    count = int(done.stdout.partition("gradtest: ")[2].split()[0])
+    assert count > 1000
+    names = re.findall(r'testcase[^>]* name="([^"]*)"', (project / "report.xml").read_text())
+    assert names
+    assert all(re.fullmatch(r"[\w-]+", name) for name in names)
+
+
+def test_a_failure_shows_the_line_of_the_user_and_none_of_the_checker_s(project):
+    done = run_pytest(project, "-q", "test_mine.py")
+    assert "test_mine.py:4: GradientMismatch" in done.stdout
+    assert "check.py" not in done.stdout
+    assert "lambda at test_mine.py:4" in done.stdout
 
 
 def test_without_the_flag_nothing_is_collected_or_imported(tmp_path):

@@ -447,11 +447,14 @@ def make_function(op: Op) -> Callable[[F], F]:
     return declare
 
 
-def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
+def custom_op(*, replace: bool = False, **declaration: Any
+              ) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
     """Declare an op of your own: the decorated function is the kernel.
 
     Parameters
     ----------
+    replace : bool, default False
+        As in `register`: an op of that name may be declared elsewhere.
     **declaration
         The other fields of `Op` and those of `OpTest`: at least ``shape``, ``vjp`` and ``samples``.
 
@@ -463,7 +466,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     Raises
     ------
     DeclarationError
-        If the signatures disagree, or the name is taken.
+        If the signatures disagree, or an op of that name is declared elsewhere.
 
     Examples
     --------
@@ -479,6 +482,7 @@ def custom_op(**declaration: Any) -> Callable[[Callable[..., Array]], Callable[.
     12.0
     """
     def build(kernel: Callable[..., Any]) -> Callable[..., Tensor]:
-        op = register(make_op(name=kernel.__name__, kernels={"array": kernel}, **declaration))
+        op = register(make_op(name=kernel.__name__, kernels={"array": kernel}, **declaration),
+                      replace=replace)
         return make_function(op)(kernel)
     return build

@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
+from os.path import isfile
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -65,6 +66,16 @@ class Sample:
     id: str
     args: tuple[Array | None, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        args: Any = self.args
+        if isinstance(args, np.ndarray):                # of an op with one input
+            args = (args,)
+        if not isinstance(args, (tuple, list)):
+            raise DeclarationError(f"Sample {self.id!r}: args is {type(args).__name__}, expected a "
+                                   "tuple of arrays")
+        object.__setattr__(self, "args", tuple(None if a is None else np.asarray(a)
+                                               for a in args))
 
 
 @dataclass(frozen=True)
@@ -442,6 +453,8 @@ def _inspected(f: Callable[..., Any]) -> _Signature:
 def make_op(**fields: Any) -> Op:
     """An `Op` from its fields and those of its `OpTest` in one list; it is not registered.
 
+    ``samples`` may be a list, and ``vjp`` the one rule of an op with one input.
+
     Examples
     --------
     >>> make_op(name="double", shape=lambda x: x, kernels={"array": lambda x: x + x},
@@ -449,6 +462,19 @@ def make_op(**fields: Any) -> Op:
     OpTest(samples=..., exact_in=('x',), ...)
     """
     tests = {name: fields.pop(name) for name in OpTest.__dataclass_fields__ if name in fields}
+    if isinstance(tests.get("samples"), (list, tuple)):
+        several = tuple(tests["samples"])
+        tests["samples"] = lambda rng: several
+    for name, what in (("samples", tests.get("samples")), ("shape", fields.get("shape"))):
+        if not callable(what):
+            raise DeclarationError(f"{fields.get('name')}: {name} is {type(what).__name__}, "
+                                   "expected a function")
+    if callable(fields.get("vjp")):
+        inputs = _signature(fields["shape"]).arrays
+        if len(inputs) != 1:
+            raise DeclarationError(f"{fields.get('name')}: vjp is one function for the inputs "
+                                   f"{inputs}; name the rule of each: vjp={{'{inputs[0]}': ...}}")
+        fields["vjp"] = {inputs[0].strip("*").removesuffix("=None"): fields["vjp"]}
     return Op(test=OpTest(**tests), **fields)
 
 
@@ -471,12 +497,17 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 _forced: ContextVar[tuple[str, ...]] = ContextVar("forced", default=())
 
 
-def register(op: Op) -> Op:
+def register(op: Op, *, replace: bool = False) -> Op:
     """Make ``op`` known to tests, drawings and docs.
+
+    A declaration that runs again, as in a cell of a notebook or a module that is reloaded, takes
+    the place of the old one.
 
     Parameters
     ----------
     op : Op
+    replace : bool, default False
+        Whether it may take the place of an op of that name that is declared elsewhere.
 
     Returns
     -------
@@ -486,19 +517,29 @@ def register(op: Op) -> Op:
     Raises
     ------
     DeclarationError
-        If an op of that name is registered already.
+        If an op of that name is declared elsewhere.
 
     Examples
     --------
     >>> register(OPS["relu"])
     Traceback (most recent call last):
         ...
-    tinygrad_cnn.DeclarationError: relu is already registered
+    tinygrad_cnn.DeclarationError: relu is already registered, by ...; choose another name, or ...
     """
-    if op.name in OPS:
-        raise DeclarationError(f"{op.name} is already registered")
+    old = OPS.get(op.name)
+    if old is not None and not replace and (old is op or _place(old) != _place(op)):
+        raise DeclarationError(f"{op.name} is already registered, by {_place(old)[0]}; choose "
+                               "another name, or pass replace=True")
     OPS[op.name] = op
     return op
+
+
+def _place(op: Op) -> tuple[str, str, str]:
+    """Where an op is declared: module, name and file, if it is one; cells of a notebook are not."""
+    f = next((f for f in (*op.kernels.values(), *op.vjp.values()) if hasattr(f, "__code__")), None)
+    file = "" if f is None else f.__code__.co_filename
+    return (getattr(f, "__module__", "") or "", getattr(f, "__qualname__", op.name),
+            file if isfile(file) else "")
 
 
 def register_function(*ufuncs: np.ufunc) -> Callable[[F], F]:

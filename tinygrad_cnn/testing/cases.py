@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count, islice
 from typing import Any
@@ -49,11 +50,21 @@ def forced(*kernels: str) -> Iterator[None]:
         op_module._forced.set(outer)
 
 
+@dataclass(frozen=True)
+class Call:
+    """How a user asked for the test of functions."""
+
+    owner: str
+    functions: tuple[Callable[..., object], ...]
+    values: Sequence[Any]
+    settings: Mapping[str, object]
+
+
 class Case:
     """A subject at one set of arrays; ``seed`` is that of the random cotangents."""
 
     id = ""
-    call: object = None         # how a user asked for the test
+    call: Call | None = None
     kernels: tuple[tuple[str, ...], ...] = ((),)        # which to force, in turn
 
     def __init__(self, subject: Subject, arrays: Sequence[Array], *, seed: int = 0,

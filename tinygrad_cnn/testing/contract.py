@@ -154,8 +154,9 @@ def _exact_kinks(case: OpCase, arrays: list[Array], purpose: int) -> bool:
         for k in there.wanted:
             # A third is not a binary fraction.
             rounded = case.ties in (None, "even")
-            there.compare(k, found[k], ct,
-                          there.rounding(k, ct) if rounded else np.zeros(arrays[k].shape))
+            bound = there.rounding(k, ct)
+            there.compare(k, found[k], ct, bound if rounded else
+                          np.where(np.isfinite(bound), 0.0, np.inf))
         there.compare_together(found, ct)
     return True
 
@@ -200,6 +201,7 @@ def second_order(case: OpCase) -> None:
         expected += here.matrix(k) @ line
         if not here.exact(k):
             slack += 1e-9 * (np.abs(here.matrix(k)) @ np.abs(line)).max(initial=0.0)
+            slack += (4 * here.measured(k).error * np.abs(line)).sum(axis=-1)
     case.stats.comparisons += expected.size
     if not (np.abs(of_ct.reshape(-1) - expected) <= slack).all():
         raise case.failed("the recorded rule has the wrong derivative in the cotangent", got=of_ct,

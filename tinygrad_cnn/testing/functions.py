@@ -25,7 +25,7 @@ from tinygrad_cnn.ops import concatenate, default_generator
 from tinygrad_cnn.testing.linearization import Subject
 
 __all__ = ["TensorFunction", "arguments", "in_dtype", "jax_function", "name_of", "pair",
-           "torch_function"]
+           "plain", "torch_function"]
 
 
 def name_of(fn: object, owner: str) -> str:
@@ -98,7 +98,7 @@ def arguments(owner: str, values: Sequence[Any], dtype: np.dtype | type, prefix:
         like.append(value if nested else None)
         for name, leaf in _leaves(value, f"{prefix}{i}") if nested else [(f"{prefix}{i}", value)]:
             try:
-                array = np.array(_plain(leaf))
+                array = np.array(plain(leaf))
             except (ValueError, TypeError) as error:
                 raise GradientError(f"{owner}: {name} is {type(leaf).__name__} that makes no array "
                                     f"({error})") from None
@@ -113,7 +113,7 @@ def arguments(owner: str, values: Sequence[Any], dtype: np.dtype | type, prefix:
     return Arguments(like, tuple(names), arrays)
 
 
-def _plain(leaf: Any) -> Any:
+def plain(leaf: Any) -> Any:
     """The values of a tensor of ours, or of PyTorch's."""
     if isinstance(leaf, Tensor):
         return leaf._data

@@ -247,7 +247,8 @@ class Linearization:
     def exact(self, k: int) -> bool:
         """Whether input ``k`` is compared with ``==``."""
         return not self.large and self.measured(k).method == "exact" and (
-            self.measured(k).left is None or self.ties is not None)
+            self.measured(k).left is None or self.ties is not None) \
+            and not np.any(self.measured(k).error)
 
     @property
     def all_exact(self) -> bool:

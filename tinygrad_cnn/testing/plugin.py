@@ -1,11 +1,13 @@
 """The part of the pytest plugin that knows the package: one test for each op, case and property.
 
-It is loaded by ``pytest_entry`` when ``--gradtest`` or the fixture ``gradtest`` is used.
+It is loaded by ``pytest_entry`` when ``--gradtest`` or the fixture ``gradtest`` is used.  A test
+belongs to the file that declares the op, so its node id runs: ``my_ops.py::op-case-gradient``.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -21,7 +23,9 @@ from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.check import (
     check_gradients,
+    check_jax,
     check_op,
+    check_torch,
     check_vjp_pair,
     drawn,
     run_error_input,
@@ -32,6 +36,10 @@ from tinygrad_cnn.testing.linearization import CheckFailed, Stats
 from tinygrad_cnn.testing.report import Report, mismatch
 
 __all__ = ["GradTest"]
+
+_PACKAGE = Path(__file__).parents[1]
+_HUB = Path(__file__)               # stands for all gradient tests among the arguments of pytest
+_FILES = "gradtest/files"           # in the cache: where ops were declared
 
 
 class GradTest:
@@ -45,47 +53,79 @@ class GradTest:
             gradtest(my_layer, np.ones((2, 3)), order=2)
             gradtest.op(my_op)
             gradtest.pair(forward, backward, np.ones((2, 3)))
+            gradtest.torch(MyFunction.apply, torch.ones(2, 3))
     """
+
+    op = staticmethod(check_op)
+    pair = staticmethod(check_vjp_pair)
+    torch = staticmethod(check_torch)
+    jax = staticmethod(check_jax)
 
     def __call__(self, fn: Callable[..., Tensor], *inputs: Any, **settings: Any) -> Report:
         """`check_gradients`."""
+        __tracebackhide__ = True
         return check_gradients(fn, *inputs, **settings)
-
-    def op(self, op: Op | str | Callable[..., Tensor], **settings: Any) -> Report:
-        """`check_op`."""
-        return check_op(op, **settings)
-
-    def pair(self, forward: Callable[..., Any], vjp: Callable[..., Any], *arrays: Any,
-             **settings: Any) -> Report:
-        """`check_vjp_pair`."""
-        return check_vjp_pair(forward, vjp, *arrays, **settings)
 
 
 # ---- collection
 
-class GradCollector(pytest.Collector):
-    """Stands for all gradient tests in the tree of pytest."""
+class GradHub(pytest.Collector):
+    """All gradient tests: a file for each that declares ops."""
 
-    total = Stats()
+    def collect(self) -> Iterable[pytest.Collector]:
+        """The files of the ops that are asked for."""
+        config, cache = self.config, getattr(self.config, "cache", None)
+        if config.getoption("lf", False) and cache is not None:
+            for file in cache.get(_FILES, []):
+                _import_file(Path(file), config)
+        files: dict[Path, list[Op]] = {}
+        for op in _selected(config):
+            files.setdefault(_file_of(op), []).append(op)
+        if cache is not None:
+            cache.set(_FILES, [str(f) for f in files if _PACKAGE not in f.parents])
+        for path, ops in files.items():
+            nodeid: Any = None if config.rootpath in path.parents else path.as_posix()
+            yield GradFile.from_parent(self.session, path=path, ops=ops, nodeid=nodeid)
+
+
+class GradFile(pytest.File):
+    """The gradient tests of the ops that a file declares."""
+
+    def __init__(self, *, ops: list[Op] | None = None, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.ops = ops
 
     def collect(self) -> Iterable[pytest.Item]:
         """One item for each op, case and property."""
-        seed = self.config.getoption("gradtest_seed")
-        for op in _selected(self.config):
-            yield from self._items(op, seed)
+        if self.ops is None:
+            _import_file(self.path, self.config)
+            self.ops = [op for op in OPS.values() if _file_of(op) == self.path]
+        seen: dict[str, int] = {}
+        for op in self.ops:
+            for name, check in _checks(op, self.config.getoption("gradtest_seed")):
+                seen[name] = seen.get(name, 0) + 1
+                unique = name if seen[name] == 1 else f"{name}_{seen[name]}"
+                yield GradItem.from_parent(self, name=unique, check=check, op=op)
 
-    def _items(self, op: Op, seed: int) -> Iterator[pytest.Item]:
-        try:
-            samples = drawn(op, seed)
-        except CheckFailed:
-            yield _item(self, op, "", "has samples", lambda stats: drawn(op, seed))
-            return
-        for sample in samples:
-            shared = _Shared(op, sample, seed)
-            for name in properties_of(op, sample):
-                yield _item(self, op, sample.id, name, partial(shared.check, name))
-        for call in op.test.error_inputs:
-            yield _item(self, op, call.id, "refused", partial(run_error_input, op, call))
+
+def _checks(op: Op, seed: int) -> Iterator[tuple[str, Callable[[Stats], Any]]]:
+    """The name of each test of an op, and the test."""
+    try:
+        samples = drawn(op, seed)
+    except CheckFailed:
+        yield _slug(op.name, "has samples"), lambda stats: drawn(op, seed)
+        return
+    for sample in samples:
+        shared = _Shared(op, sample, seed)
+        for name in properties_of(op, sample):
+            yield _slug(op.name, sample.id, name), partial(shared.check, name)
+    for call in op.test.error_inputs:
+        yield _slug(op.name, call.id, "refused"), partial(run_error_input, op, call)
+
+
+def _slug(*parts: str) -> str:
+    """A name without characters that node ids, shells and reports read in their own way."""
+    return "-".join(re.sub(r"\W+", "_", part).strip("_") for part in parts)
 
 
 class _Shared:
@@ -104,20 +144,31 @@ class _Shared:
         stats.comparisons += self.case.stats.comparisons - before
 
 
-class GradItem(pytest.Item):
-    """One property of one op on one case."""
+_WRONG: dict[Op, str] = {}          # ops of this run that were found wrong, and by which test
 
-    def __init__(self, *, check: Callable[[Stats], Any], **rest: Any) -> None:
+
+class GradItem(pytest.Item):
+    """One property of one op on one case; skipped where the op was found wrong before."""
+
+    def __init__(self, *, check: Callable[[Stats], Any], op: Op, **rest: Any) -> None:
         super().__init__(**rest)
         self.check = check
+        self.op = op
 
     def runtest(self) -> None:
         """Check the property."""
+        __tracebackhide__ = True
+        if self.op in _WRONG:
+            pytest.skip(f"{self.op.name} is wrong already: {_WRONG[self.op]}")
+        stats = Stats()
         try:
             with set_num_threads(1):
-                self.check(GradCollector.total)
+                self.check(stats)
         except CheckFailed as failed:
+            _WRONG[self.op] = self.nodeid
             raise mismatch(failed.finding) from failed.finding.error
+        # Reports travel from the workers of xdist; objects do not.
+        self.user_properties.append(("gradtest comparisons", stats.comparisons))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """The report itself, without a traceback through the checker."""
@@ -127,25 +178,27 @@ class GradItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """What pytest shows in its headings."""
-        return self.config.rootpath, None, self.name
+        return self.path, None, self.name
 
 
-def _item(parent: GradCollector, op: Op, case: str, prop: str,
-          check: Callable[[Stats], Any]) -> GradItem:
-    name = f"{op.name}[{case}]: {prop}" if case else f"{op.name}: {prop}"
-    item: GradItem = GradItem.from_parent(parent, name=name, check=check)
-    return item
-
+# ---- which ops
 
 def _selected(config: Any) -> list[Op]:
-    """The ops to test, after importing the modules that declare more."""
-    for module in (*config.getini("gradtest_modules"), *config.getoption("gradtest_import")):
-        _import(module, config)
-    wanted = config.getoption("gradtest_op")
-    if unknown := [name for name in wanted if name not in OPS]:
-        raise pytest.UsageError(f"--gradtest-op: no op is called {', '.join(unknown)}; choose from "
-                                f"{', '.join(sorted(OPS))}")
-    return [op for name, op in OPS.items() if not wanted or name in wanted]
+    """The ops to test: those that are named, else the project's own, else all in the package's."""
+    if wanted := config.getoption("gradtest_op"):
+        return [OPS[name] for name in dict.fromkeys(wanted) if name in OPS]
+    if _PACKAGE.parent == config.rootpath:
+        return list(OPS.values())
+    return [op for op in OPS.values() if _PACKAGE not in _file_of(op).parents]
+
+
+def _file_of(op: Op) -> Path:
+    """The file whose module declares an op."""
+    for f in (*op.vjp.values(), *op.kernels.values()):
+        code = getattr(f, "__code__", None)
+        if code is not None and Path(code.co_filename).is_file():
+            return Path(code.co_filename).resolve()
+    return _HUB
 
 
 def _import(module: str, config: Any) -> None:
@@ -164,23 +217,66 @@ def _import(module: str, config: Any) -> None:
             sys.path.remove(str(config.invocation_params.dir))
 
 
+def _import_file(path: Path, config: Any) -> None:
+    """Import a file, unless a module of it is there already."""
+    if path.is_file() and not any(getattr(m, "__file__", None) == str(path)
+                                  for m in list(sys.modules.values())):
+        sys.path.insert(0, str(path.parent))
+        try:
+            importlib.import_module(path.stem)
+        finally:
+            sys.path.remove(str(path.parent))
+
+
 # ---- hooks
 
-def pytest_ignore_collect(collection_path: Path, config: Any) -> bool | None:
-    """With ``--gradtest-only`` no file is collected."""
-    return True if config.getoption("gradtest_only") else None
+def pytest_configure(config: Any) -> None:
+    """Collect the gradient tests after everything else, unless single tests are named."""
+    if config.getoption("gradtest_only"):
+        config.args[:] = [arg for arg in config.args if "::" in str(arg)]
+    if not any("::" in str(arg) for arg in config.args) and str(_HUB) not in config.args:
+        config.args.append(str(_HUB))
+    _WRONG.clear()
+    _COUNTED.clear()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(session: pytest.Session, config: Any,
-                                  items: list[pytest.Item]) -> None:
-    """Add the gradient tests, before -k and -m choose among all."""
-    GradCollector.total = Stats()
-    collector = GradCollector.from_parent(session, name="gradtest", nodeid="gradtest")
-    items.extend(collector.collect())
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the modules that declare more ops."""
+    config = session.config
+    for module in (*config.getini("gradtest_modules"), *config.getoption("gradtest_import")):
+        _import(module, config)
+
+
+def pytest_collection_modifyitems(config: Any) -> None:
+    """Refuse names of ops that nothing has declared by now."""
+    if unknown := [name for name in config.getoption("gradtest_op") if name not in OPS]:
+        raise pytest.UsageError(f"--gradtest-op: no op is called {', '.join(unknown)}; choose from "
+                                f"{', '.join(sorted(OPS))}")
+
+
+def pytest_collect_file(file_path: Path, parent: Any) -> pytest.Collector | None:
+    """The gradient tests stand for one file; a file that is named with a test of it has its own."""
+    if file_path == _HUB:
+        hub: GradHub = GradHub.from_parent(parent, name="gradtest", nodeid="gradtest",
+                                           path=file_path)
+        return hub
+    named = [Path(str(arg).partition("::")[0]) for arg in parent.config.args if "::" in str(arg)]
+    here = parent.config.invocation_params.dir
+    if any((here / path).resolve() == file_path for path in named):
+        file: GradFile = GradFile.from_parent(parent, path=file_path)
+        return file
+    return None
+
+
+_COUNTED: list[int] = []
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Count the comparisons, whichever process made them."""
+    if report.when == "call":
+        _COUNTED.extend(n for key, n in report.user_properties if key == "gradtest comparisons")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how much was compared."""
-    total = GradCollector.total.comparisons
-    terminalreporter.write_line(f"gradtest: {total} comparisons")
+    terminalreporter.write_line(f"gradtest: {sum(_COUNTED)} comparisons")

@@ -7,25 +7,31 @@ down as a program of at most 12 lines.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import math
 import sys
 import time
 from collections.abc import Iterator
 from itertools import chain
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
+from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.op import OPS, Array, Op, Sample
 from tinygrad_cnn.shapes import Shape, bind_axes
-from tinygrad_cnn.testing.cases import OpCase
+from tinygrad_cnn.testing.cases import Call, Case, OpCase
 from tinygrad_cnn.testing.contract import run_property
 from tinygrad_cnn.testing.linearization import CheckFailed, Finding
+from tinygrad_cnn.testing.source_mutants import _source
 
 __all__ = ["reproducer", "shrink"]
 
 _SECONDS = 3.0
+_MOST_WRITTEN = 400         # entries that a program of functions may hold
 _PLAIN = {"stride": 1, "dilation": 1, "kernel_size": 1, "padding": 0, "pad_width": 0}
 
 
@@ -215,6 +221,8 @@ def reproducer(finding: Finding, named: tuple[list[str], str] | None = None) -> 
     given, the op is looked for in the registry and in the module of its rules.
     """
     case = finding.context
+    if isinstance(case, Case) and case.call is not None:
+        return _of_functions(case.call, case.seed)
     if not isinstance(case, OpCase):
         return ""
     imports, op = named or _named(case.op)
@@ -230,6 +238,63 @@ def reproducer(finding: Finding, named: tuple[list[str], str] | None = None) -> 
     else:
         lines = _by_property(finding, case, op)
     return "\n".join(["import numpy as np", *imports, *lines])
+
+
+def _of_functions(call: Call, seed: int) -> str:
+    """The same check of the same functions, with their source; empty where that cannot be had."""
+    arrays = [a._data if isinstance(a, Tensor) else a for a in call.values]
+    if sum(np.size(a) for a in arrays) > _MOST_WRITTEN:
+        return ""
+    lines: dict[str, None] = {}
+    names = ("function",) if len(call.functions) == 1 else ("forward", "vjp")
+    try:
+        for name, function in zip(names, call.functions, strict=True):
+            _write_down(name, function, lines, set())
+        given = ", ".join(literal(np.asarray(a)) for a in arrays)
+    except (LookupError, ValueError, TypeError):
+        return ""
+    settings = "".join(f", {k}={v!r}" for k, v in (*call.settings.items(), ("seed", seed)) if v)
+    return "\n".join(["import numpy as np", f"from tinygrad_cnn.testing import {call.owner}",
+                      *lines, f"{call.owner}({', '.join(names)}, {given}{settings})"])
+
+
+def _write_down(name: str, value: Any, lines: dict[str, None], seen: set[int]) -> None:
+    """Lines that define a name as it is in the user's program; `LookupError` if there are none."""
+    if isinstance(value, ModuleType):
+        if name != "np":                        # it is imported already
+            lines[f"import {value.__name__} as {name}"] = None
+        return
+    if isinstance(value, (int, float, str, tuple, np.ndarray, np.generic)) or value is None:
+        lines[f"{name} = {literal(value)}"] = None
+        return
+    tree = _source(value) if isinstance(value, FunctionType) and not _installed(value) else None
+    if tree is not None and id(value) not in seen:
+        seen.add(id(value))
+        inside = inspect.getclosurevars(value)
+        for other, held in {**inside.globals, **inside.nonlocals}.items():
+            _write_down(other, held, lines, seen)
+        if isinstance(tree, ast.FunctionDef):
+            tree.decorator_list = []
+        text = ast.unparse(tree)
+        named = isinstance(tree, ast.FunctionDef)
+        lines[text if named else f"{name} = {text}"] = None
+        if isinstance(tree, ast.FunctionDef) and tree.name != name:
+            lines[f"{name} = {tree.name}"] = None
+    elif id(value) not in seen:
+        module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+        found: Any = sys.modules.get(module or "")
+        for part in path.split("."):
+            found = getattr(found, part, None)
+        if found is not value or module == "__main__":
+            raise LookupError(name)
+        lines[f"from {module} import {path.partition('.')[0]}"] = None
+        if name != path:
+            lines[f"{name} = {path}"] = None
+
+
+def _installed(function: FunctionType) -> bool:
+    """Whether a function is part of a package, and not of the user's program."""
+    return function.__module__.partition(".")[0] in ("tinygrad_cnn", "numpy", "torch", "jax")
 
 
 def _by_numbers(finding: Finding, case: OpCase, op: str) -> list[str]:

@@ -15,6 +15,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from tinygrad_cnn.core.op import Op
@@ -102,7 +103,11 @@ def _compiled(rule: Callable[..., Any], node: ast.FunctionDef | ast.Lambda) -> A
                 argument.annotation = None
         body = [node, ast.Return(ast.Name(node.name, ast.Load()))]
     outer = ast.FunctionDef(name="_outer", args=arguments, body=body, decorator_list=[])
-    module = ast.fix_missing_locations(ast.Module([outer], []))
+    # Python compiles calls of what a module has imported in another way.
+    imports: list[ast.stmt] = [ast.Import([ast.alias(value.__name__, name)]) for name, value in
+                               rule.__globals__.items() if isinstance(value, ModuleType)
+                               and name in rule.__code__.co_names]
+    module = ast.fix_missing_locations(ast.Module([*imports, outer], []))
     scope: dict[str, Any] = {}
     try:
         with warnings.catch_warnings():
