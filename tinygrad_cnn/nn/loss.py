@@ -160,20 +160,8 @@ def l2_penalty(parameters: Tensor | Iterable[Tensor], coefficient: float) -> Ten
 
     Its gradient is coefficient · w, the same as ``weight_decay`` of `optim.SGD` adds.
 
-    Parameters
-    ----------
-    parameters : tensor, or iterable of tensors
-        Such as ``model.parameters()``; the biases are often left out.
-    coefficient : float
-        At least 0.
+    ``parameters`` are such as ``model.parameters()``; the biases are often left out.
 
-    Raises
-    ------
-    SettingError
-        If the coefficient is below 0 or not finite, or there are no parameters.
-
-    Examples
-    --------
     >>> l2_penalty([Tensor([1.0, 2.0]), Tensor([[3.0]])], 0.5).item()  # 0.5 / 2 · 14
     3.5
     """

@@ -212,11 +212,6 @@ class LayerNorm(_LastAxes):
     weight, bias : Parameter or None, of the normalized shape
         Scale (1 at first) and shift (0 at first).
 
-    Raises
-    ------
-    SettingError, ShapeError, DTypeError
-        As `Linear`.
-
     Examples
     --------
     >>> LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).data.round(3)
@@ -332,20 +327,8 @@ class Dropout(Layer):
 
     Srivastava et al., *Dropout*, JMLR 15 (2014), 1929-1958.
 
-    Parameters
-    ----------
-    p : float, default 0.5
-        Probability to drop an entry, from 0 up to, not including, 1.
-    rng : numpy.random.Generator, optional
-        Where the masks are drawn from; the default generator (`manual_seed`) if not given.
+    Masks are drawn from ``rng``, or from the default generator (`manual_seed`).
 
-    Raises
-    ------
-    SettingError
-        If ``p`` is out of its range or ``rng`` is not a generator.
-
-    Examples
-    --------
     >>> layer = Dropout(0.5, rng=np.random.default_rng(0))
     >>> layer([1.0, 1.0, 1.0, 1.0]).data
     array([2., 2., 2., 0.], dtype=float32)

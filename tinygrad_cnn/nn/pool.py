@@ -83,13 +83,6 @@ class MaxPool2D(_Images):
     ties : {"first", "split", "all"}, default "first"
         Which of equal pixels gets the gradient.
 
-    Raises
-    ------
-    SettingError
-        If a setting is out of its range.
-    ShapeError
-        When called, if the input is not N H W C, or a window does not fit.
-
     Examples
     --------
     >>> MaxPool2D(2)(np.zeros((2, 28, 28, 8))).shape
@@ -234,13 +227,6 @@ class Pad2D(_Images):
         A value; the mirror image without the border itself; the border; the other end.
     value : float, default 0.0
         Of mode "constant".
-
-    Raises
-    ------
-    SettingError
-        If a width is below 0, the mode is unknown, or the value is not a number.
-    ShapeError
-        When called, if the input is not N H W C.
 
     Examples
     --------
