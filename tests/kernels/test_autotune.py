@@ -333,7 +333,8 @@ def test_without_a_block_nothing_is_timed_read_or_written(tmp_path):
     code = ("import numpy as np, tinygrad_cnn as tc\n"
             "from tinygrad_cnn.kernels import autotune\n"
             "def never(*args): raise AssertionError(args)\n"
-            "for name in '_clock', '_read', '_write', '_machine', '_key': setattr(autotune, name, never)\n"
+            "for name in ('_clock', '_read', '_write', '_machine', '_key'):\n"
+            "    setattr(autotune, name, never)\n"
             "x, w = tc.Tensor(np.ones((2, 6, 5, 3))), tc.Parameter(np.ones((3, 3, 3, 4)))\n"
             "with tc.set_compiled(False): tc.conv2d(x, w).sum().backward()\n"
             "print(w.grad.shape)")
