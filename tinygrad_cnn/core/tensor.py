@@ -806,7 +806,8 @@ def as_setting(value: Any, op: str, name: str) -> Array:
     if isinstance(value, Tensor):
         if value.requires_grad:
             raise GradientError(f"{op}: {name} is not differentiable, but the tensor given "
-                                f"requires a gradient; pass {name}.detach()")
+                                f"requires a gradient; pass {name}.detach()"
+                                + ", or the scores first if they are swapped" * (name == "labels"))
         return value._data
     refuse_tensors_inside(value, f"{op}: {name}")
     return np.asarray(value)

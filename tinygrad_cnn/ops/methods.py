@@ -130,7 +130,7 @@ def _method(name: str) -> Function | None:
 def _with_pytorchs_names(function: Function) -> Function:
     @wraps(function)
     def method(x: Tensor, *args: Any, **settings: Any) -> Any:
-        for theirs, ours in _RENAMED:
+        for theirs, ours in _RENAMED if settings else ():
             if theirs in settings:
                 if ours in settings:
                     raise TypeError(f"{function.__name__}: {theirs}= and {ours}= are the same "
