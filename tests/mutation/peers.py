@@ -17,8 +17,8 @@ import numpy as np
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from mutation.public_bugs import BUGS, Bug  # noqa: E402
-from tinygrad_cnn import TinygradCnnError  # noqa: E402
+from mutation.public_bugs import BUGS, Bug
+from tinygrad_cnn import TinygradCnnError
 
 __all__ = ["PEERS", "kills", "main"]
 
