@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,43 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn.core import graph, op
 from tinygrad_cnn.ops import random
+
+# ---- tests of optional packages: noted where they are skipped, and run where the packages are
+
+def pytest_addoption(parser):
+    parser.addoption("--note-skipped", metavar="FILE", help="write which tests were skipped")
+    parser.addoption("--skipped-before", metavar="FILE",
+                     help="run only the tests of that list, and those of tests/kernels")
+
+
+_skipped = set()
+
+
+def pytest_collectreport(report):
+    if report.skipped:                      # a file that begins with importorskip
+        _skipped.add(report.nodeid)
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped:
+        _skipped.add(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    if file := session.config.getoption("--note-skipped"):
+        Path(file).write_text("\n".join(sorted(_skipped)), encoding="utf-8")
+
+
+def pytest_collection_modifyitems(config, items):
+    if file := config.getoption("--skipped-before"):
+        noted = set(Path(file).read_text(encoding="utf-8").splitlines())
+        wanted, others = [], []
+        for item in items:
+            path = item.nodeid.partition("::")[0]
+            again = path.startswith("tests/kernels/") or not noted.isdisjoint((path, item.nodeid))
+            (wanted if again else others).append(item)
+        config.hook.pytest_deselected(items=others)
+        items[:] = wanted
 
 
 def _global_state() -> dict[str, object]:

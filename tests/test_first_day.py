@@ -281,6 +281,7 @@ swapaxes(t, 0, 1); transpose(t); atleast_1d(s); atleast_2d(v); atleast_3d(t)
 broadcast_to(v, (2, 3)); expand_dims(t, 0); squeeze(t[None]); concatenate([t, t]); stack([t, t])
 repeat(t, 2, axis=0); matmul(t, t.T); linalg.multi_dot([t, t.T, t]); einsum("ij,kj->ik", t, t)
 linalg.norm(t); where(a > 1, t, 0.0)
+lib.stride_tricks.sliding_window_view(t, 2, axis=1)
 """
 MYGRAD_OWN = """
 relu
@@ -297,13 +298,12 @@ soft_sign ! softsign
 softmax_crossentropy ! cross_entropy
 negative_log_likelihood ! nll_loss
 multiclass_hinge ! multi_margin_loss
-margin_ranking_loss ! maximum
+margin_ranking_loss
 softmax_focal_loss ! focal_loss
 batchnorm ! batch_norm
 conv_nd ! conv2d
 max_pool ! max_pool2d
 gru ! docs/recipes.md
-sliding_window_view ! tc.unfold
 add_sequence ! sum
 multiply_sequence ! prod
 """

@@ -147,19 +147,14 @@ def test_rows_agree_with_the_formulas_on_whole_arrays():
         sums = np.exp(x).sum(axis, keepdims=True)
         np.testing.assert_allclose(reference.softmax(x, axis=axis), np.exp(x) / sums)
         np.testing.assert_allclose(reference.log_softmax(x, axis=axis), x - np.log(sums))
-        np.testing.assert_allclose(reference.logsumexp(x, axis=axis), np.log(sums).squeeze(axis))
     a, b, bias = normal(2, 1, 4, 5), normal(3, 5, 2, seed=1), normal(2)
     np.testing.assert_allclose(reference.matmul(a, b), a @ b, atol=1e-12)
     np.testing.assert_allclose(reference.linear(a[0, 0], b[0], bias), a[0, 0] @ b[0] + bias)
-    mean, var = reference.batch_statistics(x)
-    np.testing.assert_allclose(mean, x.mean((0, 1)))
-    np.testing.assert_allclose(var, x.var((0, 1)))
 
 
 def test_rows_with_huge_entries_stay_finite():
     x = np.array([[1000.0, 0.0, -np.inf]])
     assert reference.softmax(x, axis=1).tolist() == [[1.0, 0.0, 0.0]]
-    assert reference.logsumexp(x, axis=1).tolist() == [1000.0]
     targets = np.array([[0.0, 1.0, 0.0]])
     assert reference.cross_entropy(x, targets=targets).tolist() == [1000.0]
 
@@ -179,8 +174,7 @@ def test_every_kernel_keeps_the_dtype(dtype):
         reference.spread_maxima(p, x, **pool),
         reference.avg_pool2d(x, count_include_pad=True, **pool),
         reference.unfold(x, fill=0.0, **pool), reference.softmax(x, axis=3),
-        reference.log_softmax(x, axis=3), reference.logsumexp(x, axis=3),
-        reference.matmul(x, x.swapaxes(2, 3)), *reference.batch_statistics(x),
+        reference.log_softmax(x, axis=3), reference.matmul(x, x.swapaxes(2, 3)),
         reference.pad(x, pad_width=((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect", value=0.0),
     ]
     assert {r.dtype for r in results} == {np.dtype(dtype)}

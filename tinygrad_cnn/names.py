@@ -85,7 +85,6 @@ logsoftmax: tc.log_softmax
 softmax_focal_loss: tc.focal_loss
 multiclass_hinge: tc.multi_margin_loss
 contrastive_loss: a few lines of ops; see docs/recipes.md
-margin_ranking_loss: tc.maximum(0, margin - y * scores).mean()
 gru lstm rnn: a loop over a step of ops; see docs/recipes.md
 add_sequence: tc.sum(tc.stack(xs), 0)
 multiply_sequence: tc.prod(tc.stack(xs), 0)
@@ -114,13 +113,15 @@ LazyConv2d Convolution2D Conv: tc.nn.Conv2D
 Conv2DTranspose: tc.nn.ConvTranspose2D
 MaxPooling2D MaxPool: tc.nn.MaxPool2D
 AveragePooling2D: tc.nn.AvgPool2D
-AdaptiveAvgPool2d GlobalAveragePooling2D: tc.nn.GlobalAvgPool2D
-GlobalMaxPooling2D: x.max(axis=(1, 2))
+GlobalAveragePooling2D: tc.nn.GlobalAvgPool2D
+GlobalMaxPooling2D: tc.nn.GlobalMaxPool2D
 BatchNormalization BatchNorm: tc.nn.BatchNorm2D
 LayerNormalization: tc.nn.LayerNorm
 Activation: tc.nn.ReLU
-L1Loss HuberLoss SmoothL1Loss KLDivLoss: write it with ops: (a - b).abs().mean()
-BCELoss BinaryCrossentropy: tc.nn.BCEWithLogitsLoss
+MeanAbsoluteError: tc.nn.L1Loss
+KLDivergence: tc.nn.KLDivLoss
+TripletLoss: tc.nn.TripletMarginLoss
+BinaryCrossentropy: tc.nn.BCELoss
 CategoricalCrossentropy SparseCategoricalCrossentropy: tc.nn.CrossEntropyLoss
 MeanSquaredError: tc.nn.MSELoss
 ReflectionPad2d ReplicationPad2d ZeroPadding2D CircularPad2d: tc.nn.Pad2D
@@ -129,7 +130,10 @@ MultiheadAttention Transformer: softmax(q @ k.T) @ v is written with ops
 DataParallel: kernels use the threads of set_num_threads already
 parameter ParameterDict: one attribute for each, or nn.ParameterList
 Swish: tc.nn.SiLU
-Upsample UpsamplingNearest2d UpSampling2D: broadcast_to and reshape
+UpsamplingNearest2d UpsamplingBilinear2d UpSampling2D: tc.nn.Upsample
+GroupNormalization: tc.nn.GroupNorm
+InstanceNorm: tc.nn.InstanceNorm2D
+Depth2Space DepthToSpace: tc.nn.PixelShuffle
 Reshape: tc.nn.Unflatten
 SpatialDropout2D: tc.nn.Dropout2D
 StochasticDepth: tc.nn.DropPath

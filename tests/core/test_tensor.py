@@ -87,7 +87,7 @@ def test_an_array_on_the_left_gives_a_tensor():
         assert y.requires_grad
 
 
-@pytest.mark.parametrize("function", [np.cbrt, np.ediff1d])
+@pytest.mark.parametrize("function", [np.i0, np.ediff1d])
 def test_a_numpy_function_without_a_rule_takes_plain_values_only(function):
     x = Tensor(np.ones(2), requires_grad=True)
     with pytest.raises(TypeError, match=r"not differentiable here.*tensor\.numpy\(\)"):

@@ -18,6 +18,7 @@ from tests.kernels.conftest import (
 )
 from tinygrad_cnn.kernels import conv, elementwise, norm, pool, reduce, reference
 from tinygrad_cnn.kernels.compiled import load, set_compiled
+from tinygrad_cnn.kernels.compiled import module as passes_module
 from tinygrad_cnn.kernels.parallel import get_num_threads, set_num_threads
 
 pytest.importorskip("numba", reason="the extra fast is not installed: there is nothing to compile")
@@ -421,6 +422,6 @@ def test_add_rows_compiled_adds_every_row_and_keeps_its_digits(shape, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.complex64, np.int64, np.longdouble])
 def test_passes_decline_what_they_do_not_serve(dtype):
-    assert compiled.module("passes", np.dtype(dtype)) is None
+    assert passes_module("passes", np.dtype(dtype)) is None
     with set_compiled(False):
-        assert compiled.module("passes", np.dtype(np.float32)) is None
+        assert passes_module("passes", np.dtype(np.float32)) is None

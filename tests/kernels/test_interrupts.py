@@ -27,7 +27,7 @@ from tinygrad_cnn import nn, viz
 from tinygrad_cnn.core import graph, op
 from tinygrad_cnn.kernels import memory
 from tinygrad_cnn.kernels import parallel as threads
-from tinygrad_cnn.kernels.memory import borrowed
+from tinygrad_cnn.kernels.memory import workspace
 from tinygrad_cnn.kernels.parallel import apart, get_num_threads, one_blas_thread, parallel
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def test_an_answer_that_was_waited_for_in_vain_is_not_that_of_the_next_call():
 def test_two_interrupts_in_a_row_never_let_a_worker_write_into_memory_that_is_used_again():
     """The second comes while the call waits because of the first, at every place of that."""
     def call():
-        with borrowed(np.float32, (4096,)) as (scratch,):
+        with workspace(np.float32, (4096,)) as (scratch,):
             parallel(2, lambda low, high: (time.sleep(0.002 * low), scratch.fill(7)))
 
     probe = Interrupts(0)
@@ -191,7 +191,7 @@ def test_two_interrupts_in_a_row_never_let_a_worker_write_into_memory_that_is_us
     for first in range(probe.seen // 2, probe.seen, 7):
         for second in range(first + 1, first + 25, 3):
             Interrupts(first, second).run(call)
-            with borrowed(np.float32, (4096,)) as (mine,):
+            with workspace(np.float32, (4096,)) as (mine,):
                 mine[...] = 0
                 time.sleep(0.004)
                 assert (mine == 0).all(), f"places {first} and {second}: a worker wrote here"
@@ -299,7 +299,7 @@ def test_the_pool_keeps_its_books_wherever_it_is_interrupted():
         kept.clear()
         memory.held_memory()
         pool = memory._POOL
-        assert pool.used == 0 and not pool.lent, f"place {place}: lent to nobody"
+        assert pool.used == 0 and not pool.in_use, f"place {place}: lent to nobody"
         assert pool.idle == sum(len(m) for lot in pool.free.values() for m in lot)
         assert pool.idle <= pool.most
     memory.release_memory()
@@ -340,6 +340,9 @@ def second_order():
 def evaluation():
     with nn.evaluating(MODEL):
         pass
+
+
+PART = tc.nn.ReLU()
 
 
 def blocks():

@@ -11,7 +11,7 @@ import pytest
 
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.kernels import parallel as threads
-from tinygrad_cnn.kernels.memory import allocate, blocks, borrowed, place
+from tinygrad_cnn.kernels.memory import allocate, blocks, place, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel, set_num_threads
 
 MOST = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -141,10 +141,10 @@ def test_a_forked_child_makes_workers_of_its_own():
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_borrowed_arrays_are_aligned_apart_and_not_lent_twice():
-    with borrowed(np.float32, (3, 5), (7,)) as (a, b):
+def test_arrays_of_a_workspace_are_aligned_apart_and_not_given_twice():
+    with workspace(np.float32, (3, 5), (7,)) as (a, b):
         a[...], b[...] = 1, 2
-        with borrowed(np.float64, (4,)) as (c,):
+        with workspace(np.float64, (4,)) as (c,):
             c[...] = 3
             assert not np.shares_memory(a, c) and not np.shares_memory(b, c)
         assert not np.shares_memory(a, b)
@@ -152,21 +152,21 @@ def test_borrowed_arrays_are_aligned_apart_and_not_lent_twice():
         assert (a == 1).all() and (b == 2).all()
 
 
-def test_a_borrowed_buffer_comes_back_but_not_after_an_error():
+def test_a_buffer_of_a_workspace_comes_back_but_not_after_an_error():
     """A worker may still write there, if the call was interrupted twice."""
-    with borrowed(np.float32, (9,)) as (a,):
+    with workspace(np.float32, (9,)) as (a,):
         address = a.ctypes.data
     kept = []
 
     def fail():
-        with borrowed(np.float32, (9,)) as (b,):
+        with workspace(np.float32, (9,)) as (b,):
             assert b.ctypes.data == address
             kept.append(b)
             raise ValueError("on purpose")
 
     with pytest.raises(ValueError, match="on purpose"):
         fail()
-    with borrowed(np.float32, (9,)) as (c,):
+    with workspace(np.float32, (9,)) as (c,):
         assert not np.shares_memory(c, kept[0])
 
 

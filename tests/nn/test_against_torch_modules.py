@@ -83,7 +83,7 @@ def in_our_order(model, arrays):
 def states(model):
     """Its state dict; class weights, which a loss keeps there, are settings of ours."""
     return {k: np.asarray(v.numpy(force=True)) for k, v in model.state_dict().items()
-            if not isinstance(model, there.modules.loss._WeightedLoss)}
+            if not isinstance(model, there.modules.loss._Loss)}
 
 
 def gradients(model):
@@ -203,20 +203,61 @@ LAYERS: dict[type, list[Pair]] = {
         Pair(lambda: nn.LayerNorm(5), lambda: there.LayerNorm(5), (4, 5)),
         *(Pair(lambda a=a: nn.LayerNorm(*a), lambda a=a: there.LayerNorm(*a), (2, 3, 5),
                layout=False) for a in ((5, 1e-2, True, False), ((3, 5),), ([3, 5], 1e-5, False)))],
+    nn.RMSNorm: [
+        Pair(lambda: nn.RMSNorm(5), lambda: there.RMSNorm(5), (4, 5)),
+        Pair(lambda: nn.RMSNorm((3, 5), 1e-2), lambda: there.RMSNorm((3, 5), 1e-2), (2, 3, 5),
+             layout=False),
+        Pair(lambda: nn.RMSNorm(5, None, False), lambda: there.RMSNorm(5, None, False), (4, 5))],
+    nn.GroupNorm: [
+        Pair(lambda: nn.GroupNorm(2, 6), lambda: there.GroupNorm(2, 6), (3, 4, 5, 6)),
+        Pair(lambda: nn.GroupNorm(3, None, 1e-2), lambda: there.GroupNorm(3, 6, 1e-2), (3, 6)),
+        Pair(lambda: nn.GroupNorm(1, 6, 1e-5, False), lambda: there.GroupNorm(1, 6, 1e-5, False),
+             (3, 4, 6))],
+    nn.InstanceNorm2D: [
+        Pair(lambda: nn.InstanceNorm2D(3), lambda: there.InstanceNorm2d(3), (2, 4, 5, 3)),
+        Pair(lambda: nn.InstanceNorm2D(3, 1e-2, affine=True),
+             lambda: there.InstanceNorm2d(3, 1e-2, affine=True), (2, 4, 5, 3))],
+    nn.LocalResponseNorm: [
+        Pair(lambda: nn.LocalResponseNorm(3), lambda: there.LocalResponseNorm(3), (2, 4, 5, 7)),
+        Pair(lambda: nn.LocalResponseNorm(2, 0.1, 0.5, 2.0),
+             lambda: there.LocalResponseNorm(2, 0.1, 0.5, 2.0), (2, 4, 5, 7))],
+    nn.AdaptiveAvgPool2D: [
+        Pair(lambda: nn.AdaptiveAvgPool2D((3, 2)), lambda: there.AdaptiveAvgPool2d((3, 2)),
+             (2, 7, 5, 3)),
+        Pair(lambda: nn.AdaptiveAvgPool2D((None, 1)), lambda: there.AdaptiveAvgPool2d((None, 1)),
+             (2, 7, 5, 3))],
+    nn.AdaptiveMaxPool2D: [Pair(lambda: nn.AdaptiveMaxPool2D(3),
+                                lambda: there.AdaptiveMaxPool2d(3), (2, 7, 5, 3))],
+    nn.GlobalMaxPool2D: [
+        Pair(nn.GlobalMaxPool2D,
+             lambda: there.Sequential(there.AdaptiveMaxPool2d(1), there.Flatten()), (2, 4, 5, 3))],
+    nn.Upsample: [
+        Pair(lambda a=a: nn.Upsample(*a), lambda a=a: there.Upsample(*a), (2, 3, 4, 3))
+        for a in ((None, 2), ((5, 9),), ((5, 9), None, "bilinear"), (None, 2, "bilinear", True))],
+    nn.PixelShuffle: [Pair(lambda: nn.PixelShuffle(2), lambda: there.PixelShuffle(2),
+                           (2, 3, 4, 8))],
+    nn.PixelUnshuffle: [Pair(lambda: nn.PixelUnshuffle(2), lambda: there.PixelUnshuffle(2),
+                             (2, 6, 4, 3))],
     nn.MaxPool1D: [
-        Pair(lambda: nn.MaxPool1D(3, 2, 1), lambda: there.MaxPool1d(3, 2, 1), (2, 7, 3))],
+        Pair(lambda: nn.MaxPool1D(3, 2, 1), lambda: there.MaxPool1d(3, 2, 1), (2, 7, 3)),
+        Pair(lambda: nn.MaxPool1D(2, 2, 0, 2, False, True),
+             lambda: there.MaxPool1d(2, 2, 0, 2, False, True), (2, 8, 3))],
     nn.AvgPool1D: [
         Pair(lambda: nn.AvgPool1D(3, 2, 1), lambda: there.AvgPool1d(3, 2, 1), (2, 7, 3))],
     nn.MaxPool2D: [
         Pair(nn.MaxPool2D, lambda: there.MaxPool2d(2), (2, 6, 7, 3)),
         Pair(lambda: nn.MaxPool2D((3, 2), (2, 1), padding=1),
-             lambda: there.MaxPool2d((3, 2), (2, 1), padding=1), (2, 6, 7, 3))],
+             lambda: there.MaxPool2d((3, 2), (2, 1), padding=1), (2, 6, 7, 3)),
+        Pair(lambda: nn.MaxPool2D(3, 2, 1, (2, 1), False, True),
+             lambda: there.MaxPool2d(3, 2, 1, (2, 1), False, True), (2, 8, 7, 3))],
     nn.AvgPool2D: [
         Pair(nn.AvgPool2D, lambda: there.AvgPool2d(2), (2, 6, 7, 3)),
         Pair(lambda: nn.AvgPool2D((3, 2), (2, 1), padding=1),
              lambda: there.AvgPool2d((3, 2), (2, 1), padding=1), (2, 6, 7, 3)),
         Pair(lambda: nn.AvgPool2D(3, padding=1, count_include_pad=False),
-             lambda: there.AvgPool2d(3, padding=1, count_include_pad=False), (2, 6, 7, 3))],
+             lambda: there.AvgPool2d(3, padding=1, count_include_pad=False), (2, 6, 7, 3)),
+        Pair(lambda: nn.AvgPool2D(3, 2, 1, True, True, 5),
+             lambda: there.AvgPool2d(3, 2, 1, True, True, 5), (2, 6, 7, 3))],
     nn.GlobalAvgPool2D: [
         Pair(nn.GlobalAvgPool2D,
              lambda: there.Sequential(there.AdaptiveAvgPool2d(1), there.Flatten()), (2, 4, 5, 3)),
@@ -302,11 +343,28 @@ LAYERS: dict[type, list[Pair]] = {
     nn.BCEWithLogitsLoss: [
         Pair(lambda r=r: nn.BCEWithLogitsLoss(reduction=r),
              lambda r=r: there.BCEWithLogitsLoss(reduction=r), (4, 3), between(4, 3))
-        for r in REDUCTIONS],
+        for r in REDUCTIONS] + [
+        Pair(lambda: nn.BCEWithLogitsLoss(WEIGHT, pos_weight=2 * WEIGHT),
+             lambda: there.BCEWithLogitsLoss(torch.tensor(WEIGHT),
+                                             pos_weight=torch.tensor(2 * WEIGHT)), (3, 4),
+             between(3, 4))],
+    **{getattr(nn, name): [
+        Pair(lambda r=r, n=name, s=s: getattr(nn, n)(reduction=r, **s),
+             lambda r=r, n=name, s=s: getattr(there, n)(reduction=r, **s), (4, 3), between(4, 3))
+        for r in REDUCTIONS for s in ({}, more)] for name, more in (
+            ("L1Loss", {}), ("SmoothL1Loss", {"beta": 0.5}), ("HuberLoss", {"delta": 0.5}),
+            ("KLDivLoss", {"log_target": True}))},
+    nn.MultiMarginLoss: [Pair(lambda a=a: nn.MultiMarginLoss(*a),
+                              lambda a=a: there.MultiMarginLoss(*a), (6, 4), classes(4, 6))
+                         for a in ((), (2, 0.5))],
 }
 
 LAYERS_WITHOUT_JUDGE = {nn.Module: "what layers are made of", nn.DropPath: "not in PyTorch",
-                        nn.Embedding: "takes no floats",
+                        nn.Embedding: "takes no floats", nn.MaxUnpool2D: "takes indices",
+                        **dict.fromkeys((nn.BCELoss, nn.CosineSimilarity, nn.CosineEmbeddingLoss,
+                                         nn.TripletMarginLoss), "takes other inputs; see below"),
+                        **dict.fromkeys((nn.FocalLoss, nn.DiceLoss, nn.HingeLoss),
+                                        "not in PyTorch"),
                         **dict.fromkeys((nn.ModuleList, nn.ModuleDict, nn.ParameterList),
                                         "has no forward")}
 
@@ -358,6 +416,61 @@ def test_a_layer_agrees_with_pytorch_over_twenty_steps(pair, dtype):
         assert list(state) == list(expected)
         for name, array in state.items():
             agree(name, array, expected[name], dtype)
+
+
+@pytest.mark.parametrize("ours, theirs, signs", [
+    (nn.CosineSimilarity, lambda: there.CosineSimilarity(dim=-1), None),
+    (lambda: nn.CosineEmbeddingLoss(0.3), lambda: there.CosineEmbeddingLoss(0.3), (4,)),
+    (lambda: nn.TripletMarginLoss(2.0), lambda: there.TripletMarginLoss(2.0), (4, 3)),
+    (lambda: nn.TripletMarginLoss(0.5, 1.0, reduction="sum"),
+     lambda: there.TripletMarginLoss(0.5, 1.0, reduction="sum"), (4, 3))])
+def test_a_loss_of_several_inputs_agrees_with_pytorch(ours, theirs, signs):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(4, 3)) for _ in range(2)]
+    third = () if signs is None else (
+        rng.normal(size=signs) if len(signs) > 1 else rng.choice([-1, 1], signs),)
+    a = [tc.Tensor(v, requires_grad=True) for v in arrays]
+    b = [torch.tensor(v, requires_grad=True) for v in arrays]
+    y, z = ours()(*a, *third), theirs()(*b, *map(torch.tensor, third))
+    agree("value", y.data, z.numpy(force=True), np.float64)
+    (y * y).sum().backward()
+    (z * z).sum().backward()
+    for p, q in zip(a, b, strict=True):
+        agree("gradient", p.grad.data, q.grad.numpy(), np.float64)
+
+
+@pytest.mark.parametrize("settings", [{}, {"weight": WEIGHT}, {"reduction": "sum"}], ids=str)
+def test_the_binary_cross_entropy_of_probabilities_agrees_with_pytorch(settings):
+    rng = np.random.default_rng(0)
+    p, labels = rng.uniform(0.01, 0.99, (3, 4)), rng.uniform(0, 1, (3, 4))
+    x, t = tc.Tensor(p, requires_grad=True), torch.tensor(p, requires_grad=True)
+    y = nn.BCELoss(**settings)(x, labels)
+    z = there.BCELoss(**{k: torch.tensor(v) if k == "weight" else v for k, v in settings.items()})(
+        t, torch.tensor(labels))
+    y.backward()
+    z.backward()
+    agree("value", y.data, z.numpy(force=True), np.float64)
+    agree("gradient", x.grad.data, t.grad.numpy(), np.float64)
+
+
+def test_labels_that_do_not_count_agree_with_pytorch():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(6, 4)), np.array([0, 3, -100, 1, -100, 2])
+    weight = torch.tensor(WEIGHT)
+    for ours, theirs in ((nn.CrossEntropyLoss(WEIGHT), there.CrossEntropyLoss(weight)),
+                         (nn.NLLLoss(), there.NLLLoss())):
+        agree("value", ours(scores, labels).data,
+              theirs(torch.tensor(scores), torch.tensor(labels)).numpy(), np.float64)
+
+
+def test_unpooling_agrees_with_pytorch():
+    x = np.random.default_rng(0).normal(size=(2, 6, 8, 3))
+    y, indices = nn.MaxPool2D(2, return_indices=True)(tc.Tensor(x))
+    z, places = there.MaxPool2d(2, return_indices=True)(to_torch(x))
+    agree("unpooled", nn.MaxUnpool2D(2)(y, indices).data,
+          from_torch(there.MaxUnpool2d(2)(z, places)), np.float64)
+    z, places = nn.MaxPool1D(2, return_indices=True)(tc.Tensor(x[:, 0]))
+    assert z.shape == places.shape == (2, 4, 3)
 
 
 def test_every_layer_has_a_judge_or_a_reason():
@@ -604,7 +717,7 @@ BOTH = [(ours, getattr(theirs, name)) for mine, theirs in (
 def test_settings_by_position_come_in_pytorch_s_order(ours, theirs):
     own = [RENAMED.get(name, name) for name in by_position(ours)]
     other = by_position(theirs)
-    assert own == other[:len(own)]
+    assert own[:len(other)] == other[:len(own)]
     after = other[len(own)] if len(own) < len(other) else None
     assert after not in inspect.signature(ours).parameters
 

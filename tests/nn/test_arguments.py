@@ -143,9 +143,8 @@ class Decorated(nn.Module):
     (lambda: Grown(1, dept=2), "Grown: there is no setting 'dept'"),
     (lambda: Mixed(colour="blue"), "Mixed: there is no setting 'colour'; did you mean 'color'?"),
     (lambda: Declared(1, 2, 3), "Declared: takes 2 arguments by position (size, depth), got 3"),
-    (lambda: nn.MaxPool2D(2, 2, 0, "all"), "MaxPool2D: takes 3 arguments by position (kernel_size, "
-                                           "stride, padding), got 4; give the others by name: "
-                                           "ties="),
+    (lambda: nn.MSELoss("sum"), "MSELoss: takes 0 arguments by position, got 1; give the others by "
+                                "name: reduction="),
     (lambda: nn.LogSoftmax(dim=1), "LogSoftmax: there is no setting 'dim'; LogSoftmax takes axis"),
 ])
 def test_a_module_names_itself_when_it_is_made_wrongly(make, message):
@@ -220,8 +219,8 @@ NO_DTYPES = [None, "garbage", "cuda", "float23", "", "(2,", "2f4", "f4,f8", 5, (
              tc.Tensor([1.0])]
 WITH_DTYPE = {name: thing for name, thing in PUBLIC.items()
               if name.startswith("nn.") and "dtype" in inspect.signature(thing).parameters}
-NEEDED = {"num_embeddings": 4, "embedding_dim": 2, "in_channels": 2, "out_channels": 2,
-          "in_features": 3, "out_features": 2, "shape": (2, 2)}
+NEEDED = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_features": 2, "shape": (2, 2),
+          "num_groups": 2, "num_channels": 4, "num_embeddings": 4, "embedding_dim": 2}
 
 
 @pytest.mark.parametrize("name", WITH_DTYPE)

@@ -413,8 +413,9 @@ def test_a_waiting_layer_draws_from_its_own_generator():
 
 
 LAYERS = [lambda: nn.Conv2D(3, 4, 3), lambda: nn.ConvTranspose2D(4, 2, 2, bias=False),
-          lambda: nn.PReLU(3), lambda: nn.Embedding(5, 2), lambda: nn.Conv1D(3, 4),
-          lambda: nn.ConvTranspose1D(4, 2, 2),
+          lambda: nn.GroupNorm(2, 4), lambda: nn.InstanceNorm2D(3, affine=True),
+          lambda: nn.RMSNorm(5), lambda: nn.PReLU(3), lambda: nn.Embedding(5, 2),
+          lambda: nn.Conv1D(3, 4), lambda: nn.ConvTranspose1D(4, 2, 2),
           lambda: nn.Linear(5, 3), lambda: nn.LayerNorm(5), lambda: nn.BatchNorm1D(5),
           lambda: nn.BatchNorm2D(3, affine=False)]
 

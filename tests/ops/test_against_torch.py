@@ -230,6 +230,11 @@ def test_losses_of_labels(reduction):
                 x, torch.tensor(t), torch.tensor(weight), pos_weight=torch.tensor(weight),
                 reduction=reduction), [rng.normal(size=(4, 3))], 1)
     sides = np.array([1, -1, 1, -1])
+    labels = np.tile(sides[:, None], 3)
+    compare(lambda a, b: tc.margin_ranking_loss(a, b, labels, margin=0.5, reduction=reduction),
+            lambda a, b: functional.margin_ranking_loss(
+                a, b, torch.tensor(labels), margin=0.5, reduction=reduction),
+            [rng.normal(size=(4, 3)) for _ in range(2)], 2)
     compare(lambda a, b: tc.cosine_embedding_loss(a, b, sides, margin=-0.5, reduction=reduction),
             lambda a, b: functional.cosine_embedding_loss(
                 a, b, torch.tensor(sides), margin=-0.5, reduction=reduction),

@@ -291,8 +291,8 @@ def test_a_wrong_call_is_answered_in_words(call, error, words):
 
 @pytest.mark.parametrize("call", [
     "tc.conv2d(x)", "tc.conv2d(x, w, b, 1, 0, 1, 1, 1)", "tc.conv2d(x, w, kernel_size=3)",
-    "tc.max_pool2d(x)", "tc.max_pool2d(x, 2, 2, 0, True)", "tc.conv2d_input(x, w, (8, 8))",
-    "tc.crop(m, ((1, 1), (0, 0)))",
+    "tc.max_pool2d(x)", "tc.max_pool2d(x, 2, 2, 0, 1, False, False, 1)",
+    "tc.conv2d_input(x, w, (8, 8))", "tc.crop(m, ((1, 1), (0, 0)))",
 ])
 def test_a_call_of_the_wrong_form_is_a_type_error_that_names_the_function(call):
     name = re.match(r"tc\.(\w+)", call)[1]

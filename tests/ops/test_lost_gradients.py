@@ -47,6 +47,8 @@ CALLS = {
     "kl_div": ({"log_probabilities": MATRIX, "target": MATRIX / 2}, {}),
     "binary_cross_entropy dice_loss": ({"probabilities": MATRIX / 2}, {"labels": MATRIX / 2}),
     "focal_loss": ({"logits": MATRIX}, {"labels": MATRIX / 2}),
+    "margin_ranking_loss": ({"a": MATRIX, "b": MATRIX + 1},
+                            {"labels": np.where(MATRIX > 1, 1, -1)}),
     "hinge_loss": ({"scores": MATRIX}, {"labels": np.where(MATRIX > 1, 1, -1)}),
     "multi_margin_loss": ({"scores": MATRIX}, {"labels": np.array([0, 2])}),
     "cosine_similarity": ({"a": MATRIX, "b": MATRIX[::-1].copy()}, {}),

@@ -16,6 +16,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import Tensor
@@ -129,6 +130,7 @@ NEEDS |= {
     np.rollaxis: [{"a": a, "axis": i} for a in ONE for i in (0, -1, 1)],
     np.tile: [{"A": a, "reps": n} for a in ONE for n in (2, (2, 1), (2, 1, 3), 0)],
     np.repeat: [{"a": a, "repeats": n} for a in ONE for n in (2, (1, 2, 0), 0)],
+    sliding_window_view: [{"x": a, "window_shape": n} for a in ONE for n in (1, 2, (1, 2))],
     np.partition: [{"a": a, "kth": n} for a in ONE for n in (0, 1, -1, [0, 1])],
     np.linalg.multi_dot: [{"arrays": Marked([floats(2, 3), floats(3, 2)])},
                           {"arrays": Marked([floats(3), floats(3, 2), floats(2)])},
@@ -164,6 +166,7 @@ OWN = {
     np.linalg.norm: {"ord": [None, 1, 2, np.inf, "fro", 0]},
     np.nan_to_num: {"nan": [0.0, 1.0], "posinf": [None, 9.0], "neginf": [None, -9.0]},
     np.rot90: {"k": [1, 2, -1], "axes": [(0, 1), (1, 0)]},
+    sliding_window_view: {"writeable": [False, True]},
     np.real_if_close: {"tol": [100, 10]}, np.gradient: {"edge_order": [1, 2]},
     np.partition: {"kind": ["introselect"], "order": [None]},
     np.rollaxis: {"start": [0, 1]}, np.take: {"mode": ["raise", "wrap"]},

@@ -724,7 +724,7 @@ WITHOUT_JUDGE = {
     "mish_slope": "the gradient of mish, judged with it",
     **dict.fromkeys(("dice_loss", "focal_loss", "hinge_loss"), "PyTorch has none"),
     **dict.fromkeys(("global_max_pool2d", "max_unpool2d", "binary_cross_entropy",
-                     "multi_margin_loss", "cosine_embedding_loss"),
+                     "multi_margin_loss", "margin_ranking_loss", "cosine_embedding_loss"),
                     "no sample that both take; test_against_torch.py judges it"),
     "hard_sigmoid": "PyTorch has no second order of it; test_numerics.py judges it",
     "median": "PyTorch takes the lower of two; test_numpy_functions.py judges it",

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from os.path import isfile
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,11 @@ __all__ = ["FAMILIES", "FUNCTIONS", "OPS", "SUBGRADIENTS", "ErrorInput", "Op", "
 
 _OWN_OPS = __name__.partition(".")[0] + ".ops."
 Array = NDArray[Any]
+Value: TypeAlias = Any
+"""What a rule takes and gives: arrays in a first-order pass, tensors in a recorded one."""
+Rule: TypeAlias = Callable[..., Value]
+Function: TypeAlias = Callable[..., Any]
+Settings: TypeAlias = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 FAMILIES = ("conv", "linear", "activation", "pool", "norm", "elementwise", "reduction", "shape",

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeAlias
 from weakref import ref
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
@@ -34,6 +34,8 @@ __all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "as_array", "as_dtyp
            "with_own_dtype", "writable"]
 
 Array = NDArray[Any]
+DType: TypeAlias = np.dtype[Any]
+Index: TypeAlias = Any                          # what NumPy takes between brackets
 Method = Callable[..., "Tensor"]
 ListMethod = Callable[..., "list[Tensor]"]
 ArrayMethod = Callable[..., Any]                # what has no gradient gives plain values
@@ -136,7 +138,8 @@ class Tensor:
     __slots__ = ("__weakref__", "_access", "_data", "_grad", "_hooks", "_requires_grad", "_source",
                  "name", "node")
 
-    def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
+    def __init__(self, data: TensorLike, requires_grad: bool = False,
+                 name: str | None = None) -> None:
         self._data: Array = _new_array(data, None, "Tensor")
         self._access = SHARED
         self._requires_grad = _may_require(self._data, requires_grad, "Tensor", "data")
@@ -158,7 +161,7 @@ class Tensor:
         return self._data
 
     @data.setter
-    def data(self, values: Any) -> None:
+    def data(self, values: TensorLike) -> None:
         if values is self._data:                # what `x.data -= y` ends with
             return
         if self._access == READ_ONLY:
@@ -207,7 +210,7 @@ class Tensor:
         return self._data.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """The dtype of the values."""
         return self._data.dtype
 
@@ -312,7 +315,7 @@ class Tensor:
 
     # ---- leaving and entering the graph
 
-    def backward(self, gradient: Any = None, *, retain_graph: bool = False,
+    def backward(self, gradient: TensorLike | None = None, *, retain_graph: bool = False,
                  create_graph: bool = False) -> None:
         """Add the gradients of this tensor to ``grad`` of every leaf that it depends on.
 
@@ -390,7 +393,7 @@ class Tensor:
 
     # ---- NumPy
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if dtype is not None and np.dtype(dtype) != self._data.dtype:
             if copy is False:
                 raise ValueError(f"a view as {np.dtype(dtype)} of a tensor of {self._data.dtype} "
@@ -419,47 +422,48 @@ class Tensor:
 
     # ---- operators
 
-    def __add__(self, other: Any) -> Tensor: return FUNCTIONS["add"](self, other)
-    def __radd__(self, other: Any) -> Tensor: return FUNCTIONS["add"](other, self)
-    def __sub__(self, other: Any) -> Tensor: return FUNCTIONS["sub"](self, other)
-    def __rsub__(self, other: Any) -> Tensor: return FUNCTIONS["sub"](other, self)
-    def __mul__(self, other: Any) -> Tensor: return FUNCTIONS["mul"](self, other)
-    def __rmul__(self, other: Any) -> Tensor: return FUNCTIONS["mul"](other, self)
-    def __truediv__(self, other: Any) -> Tensor: return FUNCTIONS["div"](self, other)
-    def __rtruediv__(self, other: Any) -> Tensor: return FUNCTIONS["div"](other, self)
-    def __pow__(self, other: Any) -> Tensor: return FUNCTIONS["power"](self, other)
-    def __rpow__(self, other: Any) -> Tensor: return FUNCTIONS["power"](other, self)
-    def __matmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](self, other)
-    def __rmatmul__(self, other: Any) -> Tensor: return FUNCTIONS["matmul"](other, self)
+    def __add__(self, other: TensorLike) -> Tensor: return FUNCTIONS["add"](self, other)
+    def __radd__(self, other: TensorLike) -> Tensor: return FUNCTIONS["add"](other, self)
+    def __sub__(self, other: TensorLike) -> Tensor: return FUNCTIONS["sub"](self, other)
+    def __rsub__(self, other: TensorLike) -> Tensor: return FUNCTIONS["sub"](other, self)
+    def __mul__(self, other: TensorLike) -> Tensor: return FUNCTIONS["mul"](self, other)
+    def __rmul__(self, other: TensorLike) -> Tensor: return FUNCTIONS["mul"](other, self)
+    def __truediv__(self, other: TensorLike) -> Tensor: return FUNCTIONS["div"](self, other)
+    def __rtruediv__(self, other: TensorLike) -> Tensor: return FUNCTIONS["div"](other, self)
+    def __pow__(self, other: TensorLike) -> Tensor: return FUNCTIONS["power"](self, other)
+    def __rpow__(self, other: TensorLike) -> Tensor: return FUNCTIONS["power"](other, self)
+    def __matmul__(self, other: TensorLike) -> Tensor: return FUNCTIONS["matmul"](self, other)
+    def __rmatmul__(self, other: TensorLike) -> Tensor: return FUNCTIONS["matmul"](other, self)
     def __neg__(self) -> Tensor: return FUNCTIONS["neg"](self)
     def __pos__(self) -> Tensor: return self
-    def __mod__(self, other: Any) -> Tensor: return np.remainder(self, other)
-    def __rmod__(self, other: Any) -> Tensor: return np.remainder(other, self)
-    def __floordiv__(self, other: Any) -> Any: return np.floor_divide(self, other)
-    def __rfloordiv__(self, other: Any) -> Any: return np.floor_divide(other, self)
+    def __mod__(self, other: TensorLike) -> Any: return np.remainder(self, other)
+    def __rmod__(self, other: TensorLike) -> Any: return np.remainder(other, self)
+    def __floordiv__(self, other: TensorLike) -> Any: return np.floor_divide(self, other)
+    def __rfloordiv__(self, other: TensorLike) -> Any: return np.floor_divide(other, self)
     def __abs__(self) -> Tensor: return FUNCTIONS["abs"](self)
-    def __getitem__(self, index: Any) -> Tensor: return FUNCTIONS["getitem"](self, index)
+    def __getitem__(self, index: Index) -> Tensor: return FUNCTIONS["getitem"](self, index)
 
     # Comparisons have no gradient: they give plain boolean arrays.
     def __eq__(self, other: Any) -> Any: return _compare(np.equal, self, other)
     def __ne__(self, other: Any) -> Any: return _compare(np.not_equal, self, other)
-    def __lt__(self, other: Any) -> Any: return _compare(np.less, self, other)
-    def __le__(self, other: Any) -> Any: return _compare(np.less_equal, self, other)
-    def __gt__(self, other: Any) -> Any: return _compare(np.greater, self, other)
-    def __ge__(self, other: Any) -> Any: return _compare(np.greater_equal, self, other)
+    def __lt__(self, other: TensorLike) -> Any: return _compare(np.less, self, other)
+    def __le__(self, other: TensorLike) -> Any: return _compare(np.less_equal, self, other)
+    def __gt__(self, other: TensorLike) -> Any: return _compare(np.greater, self, other)
+    def __ge__(self, other: TensorLike) -> Any: return _compare(np.greater_equal, self, other)
 
     __hash__ = object.__hash__
 
     # A leaf that collects a gradient changes in place, and only where nothing is recorded; every
     # other tensor becomes a new one.
-    def __iadd__(self, other: Any) -> Tensor: return _in_place("add", "+=", self, other)
-    def __isub__(self, other: Any) -> Tensor: return _in_place("sub", "-=", self, other)
-    def __imul__(self, other: Any) -> Tensor: return _in_place("mul", "*=", self, other)
-    def __itruediv__(self, other: Any) -> Tensor: return _in_place("div", "/=", self, other)
-    def __ipow__(self, other: Any) -> Tensor: return _in_place("power", "**=", self, other)
-    def __imatmul__(self, other: Any) -> Tensor: return _in_place("matmul", "@=", self, other)
+    def __iadd__(self, other: TensorLike) -> Tensor: return _in_place("add", "+=", self, other)
+    def __isub__(self, other: TensorLike) -> Tensor: return _in_place("sub", "-=", self, other)
+    def __imul__(self, other: TensorLike) -> Tensor: return _in_place("mul", "*=", self, other)
+    def __itruediv__(self, other: TensorLike) -> Tensor: return _in_place("div", "/=", self, other)
+    def __ipow__(self, other: TensorLike) -> Tensor: return _in_place("power", "**=", self, other)
+    def __imatmul__(self, other: TensorLike) -> Tensor:
+        return _in_place("matmul", "@=", self, other)
 
-    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+    def __setitem__(self, index: Index, value: Any) -> NoReturn:
         raise GradientError("in-place assignment is not supported, since it has no gradient: build "
                             "a new tensor with where(), concatenate() or pad(); to change the "
                             "values of a leaf, write tensor.data[index] = value")
@@ -611,11 +615,12 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, requires_grad: bool = True, name: str | None = None) -> None:
+    def __init__(self, data: TensorLike, requires_grad: bool = True,
+                 name: str | None = None) -> None:
         super().__init__(data, requires_grad, name)
 
 
-def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
+def tensor(data: TensorLike, *, dtype: DTypeLike | None = None, requires_grad: bool = False,
            name: str | None = None) -> Tensor:
     """Make a tensor from a copy of ``data``.
 
@@ -769,7 +774,7 @@ def _exposed(array: Array) -> Tensor:
     return tensor
 
 
-def as_dtype(value: Any, op: str) -> np.dtype[Any]:
+def as_dtype(value: DTypeLike, op: str) -> DType:
     """``value`` as a dtype, or an error that names the op."""
     try:
         # NumPy takes None for float64, and a pair, or what has a dtype, for a dtype too.
@@ -801,7 +806,8 @@ def as_setting(value: Any, op: str, name: str) -> Array:
     if isinstance(value, Tensor):
         if value.requires_grad:
             raise GradientError(f"{op}: {name} is not differentiable, but the tensor given "
-                                f"requires a gradient; pass {name}.detach()")
+                                f"requires a gradient; pass {name}.detach()"
+                                + ", or the scores first if they are swapped" * (name == "labels"))
         return value._data
     refuse_tensors_inside(value, f"{op}: {name}")
     return np.asarray(value)
@@ -848,7 +854,7 @@ def _sum(a: Tensor, b: Tensor, create_graph: bool) -> Tensor:
     return _call("add", a, b) if create_graph else _wrap(np.asarray(a._data + b._data), False, None)
 
 
-def _converted(value: Any, dtype: np.dtype[Any], op: str, name: str) -> Array:
+def _converted(value: Any, dtype: DType, op: str, name: str) -> Array:
     """A value that is no tensor, in ``dtype``; other float arrays are refused."""
     refuse_tensors_inside(value, f"{op}: {name}")
     value = with_own_dtype(value)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn.kernels import compiled
-from tinygrad_cnn.kernels.memory import Array, Block, blocks, borrowed, move, multiply, place
+from tinygrad_cnn.kernels.memory import Array, Block, blocks, move, multiply, place, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.shapes import Shape, effective_kernel_size
 
@@ -68,7 +68,7 @@ def _forward(patches: _Patches, w: Array, b: Array | None, y: Array) -> None:
         for block in patches.blocks[low:high]:
             images, first, last = block
             part = y[images, first:last]
-            with borrowed(y.dtype, patches.shape(block), part.shape) as (memory, results):
+            with workspace(y.dtype, patches.shape(block), part.shape) as (memory, results):
                 direct = part.flags.c_contiguous
                 target = part if direct else results
                 rows = patches.take(block, memory)
@@ -105,7 +105,7 @@ def _weight(patches: _Patches, y: Array) -> Array:
         total = np.zeros((patches.length, o), dtype)
         for block in patches.blocks[low:high]:
             images, first, last = block
-            with borrowed(dtype, patches.shape(block), total.shape) as (memory, products):
+            with workspace(dtype, patches.shape(block), total.shape) as (memory, products):
                 rows = y[images, first:last].reshape(-1, o)
                 np.matmul(patches.take(block, memory).T, rows, out=products)
                 np.add(total, products, out=total)
@@ -211,7 +211,7 @@ def _forward_taps(problem: Problem, x: Array, w: Array, b: Array | None, y: Arra
         for block in cut[low:high]:
             images, first, last = block
             part = y[images, first:last]
-            with borrowed(y.dtype, _padded(problem, block, c), part.shape, part.shape) as (
+            with workspace(y.dtype, _padded(problem, block, c), part.shape, part.shape) as (
                     padded, total, product):
                 place(padded, x[images], down * first - problem.origin[0], -problem.origin[1])
                 if passes is not None:
@@ -243,7 +243,7 @@ def _weight_taps(problem: Problem, x: Array, y: Array) -> Array:
         for block in cut[low:high]:
             images, first, last = block
             part = y[images, first:last]
-            with borrowed(dtype, _padded(problem, block, c), part.shape) as (padded, product):
+            with workspace(dtype, _padded(problem, block, c), part.shape) as (padded, product):
                 place(padded, x[images], down * first - problem.origin[0], -problem.origin[1])
                 if passes is not None:
                     passes.add_tap_products(_rows(padded), _rows(part), along, down, apart)

@@ -10,7 +10,7 @@ The pool and the arrays in use together never hold more than the arrays in use h
 time; what has lain there longest goes first.
 
 A kernel cuts its work into blocks that fit the second-level cache of a core, and keeps what it
-makes on the way in borrowed buffers that stay warm from block to block and call to call.
+makes on the way in a workspace whose buffers stay warm from block to block and call to call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "Block", "aligned", "allocate", "blocks", "borrowed", "empty", "held_memory",
+__all__ = ["Array", "Block", "aligned", "allocate", "blocks", "workspace", "empty", "held_memory",
            "long_lines", "move", "multiply", "place", "release_memory", "view"]
 
 Array = NDArray[Any]
@@ -64,7 +64,7 @@ class _MemoryBlock:
                                     "typestr": kind.str, "version": 3}
 
 
-class _End(weakref.ref[_MemoryBlock]):
+class _Finalizer(weakref.ref[_MemoryBlock]):
     """Notes in a deque that a block has ended, and has its memory.
 
     A block can end in any thread and at any line: so this takes no lock, and is compiled code
@@ -82,17 +82,17 @@ class _Pool:
         self.lock = threading.Lock()
         self.free: dict[int, list[_Memory]] = {}
         self.used = self.idle = self.most = 0           # bytes; the largest ``used`` so far
-        self.lent: set[_End] = set()
-        self.ended: deque[_End] = deque()
+        self.in_use: set[_Finalizer] = set()
+        self.ended: deque[_Finalizer] = deque()
 
-    def lend(self, size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _MemoryBlock:
+    def allocate(self, size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _MemoryBlock:
         memory = self._take(size)
         if memory is None:
             memory = self._fresh(size)
         block = _MemoryBlock(memory, shape, kind)
-        end = _End(block, self.ended.append)
+        end = _Finalizer(block, self.ended.append)
         end.memory = memory
-        self.lent.add(end)                              # a reference that is gone notes nothing
+        self.in_use.add(end)                              # a reference that is gone notes nothing
         return block
 
     def _take(self, size: int) -> _Memory | None:
@@ -119,7 +119,7 @@ class _Pool:
         """Take back the memory of ended blocks."""
         while self.ended:
             end = self.ended.popleft()
-            self.lent.discard(end)
+            self.in_use.discard(end)
             size = len(end.memory)
             waiting = self.free.pop(size, [])
             waiting.append(end.memory)
@@ -161,8 +161,8 @@ def _whole(step: Callable[P, T]) -> Callable[P, T]:
 
 
 @_whole
-def _lend(size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _MemoryBlock:
-    return _POOL.lend(size, shape, kind)
+def _hand_out(size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _MemoryBlock:
+    return _POOL.allocate(size, shape, kind)
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -172,7 +172,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     if need < _FROM or kind.hasobject:
         return np.empty(shape, kind)
     step = 1 << (need.bit_length() - 4)                 # sizes are at most an eighth apart
-    return np.asarray(_lend(-(-need // step) * step, shape, kind))
+    return np.asarray(_hand_out(-(-need // step) * step, shape, kind))
 
 
 @_whole
@@ -245,7 +245,7 @@ if hasattr(os, "register_at_fork"):
 # ---- work space, and blocks
 
 class _Space(threading.local):
-    """Buffers of this thread that nobody has borrowed."""
+    """Buffers of this thread that are not in use."""
 
     def __init__(self) -> None:
         self.free: list[_Memory] = []
@@ -254,7 +254,7 @@ class _Space(threading.local):
 _SPACE = _Space()
 
 
-class borrowed:  # noqa: N801 - used as a function in a with statement
+class workspace:  # noqa: N801 - used as a function in a with statement
     """Uninitialized arrays of these shapes, side by side in one buffer that is used again.
 
     The buffer belongs to the thread while the ``with`` block runs; a call from inside the block

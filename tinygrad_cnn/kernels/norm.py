@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.kernels import compiled
-from tinygrad_cnn.kernels.memory import Array, borrowed, empty, long_lines
+from tinygrad_cnn.kernels.memory import Array, empty, long_lines, workspace
 from tinygrad_cnn.kernels.parallel import parallel
 from tinygrad_cnn.kernels.reduce import Axes, mean, sum, sum_to
 
@@ -105,7 +105,7 @@ def _block_moments(block: Array) -> tuple[int, Array, Array]:
     """
     count = len(block)
     ones = np.ones(count, block.dtype)
-    with borrowed(block.dtype, block.shape) as (d,):
+    with workspace(block.dtype, block.shape) as (d,):
         np.subtract(block, block[0], out=d)
         total = (ones @ d).astype(np.float64)
         np.multiply(d, d, out=d)
@@ -158,7 +158,7 @@ def _totals(g: Array, x: Array, center: Array) -> Array:
         for part in _blocks(low, high, lines):
             block = given[part]
             ones = np.ones(len(block), lines.dtype)
-            with borrowed(lines.dtype, block.shape) as (d,):
+            with workspace(lines.dtype, block.shape) as (d,):
                 np.subtract(lines[part], center, out=d)
                 np.multiply(d, block, out=d)
                 sums[0] += ones @ block

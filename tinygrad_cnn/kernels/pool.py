@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.elementwise import select
-from tinygrad_cnn.kernels.memory import blocks, borrowed, empty, move, place
+from tinygrad_cnn.kernels.memory import blocks, empty, move, place, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
 
@@ -77,7 +77,7 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
     def work(low: int, high: int) -> None:
         for part in cut[low:high]:
             image, best, place_ = x[part], y[part], argmax_indices[part]
-            with borrowed(x.dtype, (len(image), *padded) if surrounded else (0,)) as (memory,):
+            with workspace(x.dtype, (len(image), *padded) if surrounded else (0,)) as (memory,):
                 if surrounded:
                     place(memory, image, -top, -left, -math.inf)
                     image = memory
@@ -100,9 +100,9 @@ def _quick_max(image: Array, best: Array, argmax_indices: Array, kernel_size: Pa
     if passes is not None and argmax_indices.dtype == np.uint8 and best.size >= _FEW:
         return bool(passes.pool(*kernel_size)(image, best, argmax_indices, *stride, 0, len(best)))
     _, oh, ow, _ = best.shape
-    with (borrowed(best.dtype, best.shape) as (candidate,),
-          borrowed(np.bool_, best.shape) as (wins,),
-          borrowed(argmax_indices.dtype, best.shape) as (mark,)):
+    with (workspace(best.dtype, best.shape) as (candidate,),
+          workspace(np.bool_, best.shape) as (wins,),
+          workspace(argmax_indices.dtype, best.shape) as (mark,)):
         for u in range(kernel_size[0]):
             rows = slice(u, u + (oh - 1) * stride[0] + 1, stride[0])
             for v in range(kernel_size[1]):
@@ -174,7 +174,7 @@ def scatter_max(y: Array, *, argmax_indices: Array, image_size: Pair, kernel_siz
             values_, places, image = values[part], argmax_indices[part], x[part]
             if not covered:
                 image[...] = 0
-            with borrowed(y.dtype, values_.shape) as (chosen,):
+            with workspace(y.dtype, values_.shape) as (chosen,):
                 for u, v, where, pixels in taps:
                     select(values_, places == u * kernel_size[1] + v, chosen)
                     if apart:

@@ -23,11 +23,10 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 
-__all__ = ["avg_pool2d", "avg_pool2d_input", "batch_statistics", "conv2d", "conv2d_input",
-           "conv2d_weight", "crop", "cross_entropy", "equal_share", "fold", "gather_max", "linear",
-           "log_softmax", "logsumexp", "mask_of_maxima", "matmul", "max_pool2d", "pad",
-           "remove_padding", "scatter_max", "single_step", "softmax", "span", "spread_maxima",
-           "unfold", "zero_pad"]
+__all__ = ["avg_pool2d", "avg_pool2d_input", "conv2d", "conv2d_input", "conv2d_weight", "crop",
+           "cross_entropy", "equal_share", "fold", "gather_max", "linear", "log_softmax",
+           "mask_of_maxima", "matmul", "max_pool2d", "pad", "remove_padding", "scatter_max",
+           "single_step", "softmax", "span", "spread_maxima", "unfold", "zero_pad"]
 
 Array = NDArray[Any]
 
@@ -326,16 +325,6 @@ def softmax(x: Array, *, axis: int) -> Array:
     return np.moveaxis(y, -1, axis)
 
 
-def logsumexp(x: Array, *, axis: int) -> Array:
-    """Take log Σ_j exp(x_j), row by row; the largest entry is taken out first.  The axis goes."""
-    rows = np.moveaxis(x, axis, -1)
-    y = np.zeros(rows.shape[:-1], dtype=x.dtype)
-    for at in np.ndindex(*y.shape):
-        largest = _largest(rows[at])
-        y[at] = largest + np.log(np.sum(np.exp(rows[at] - largest)))
-    return y
-
-
 def log_softmax(x: Array, *, axis: int) -> Array:
     """x_k − log Σ_j exp(x_j), row by row: the exact logarithm, however small the probability."""
     rows = np.moveaxis(x, axis, -1)
@@ -360,15 +349,3 @@ def cross_entropy(x: Array, *, targets: Array) -> Array:
         if targets[n, k] != 0:                          # 0 · log 0 counts as 0
             y[n] -= targets[n, k] * log_p[n, k]
     return y
-
-
-def batch_statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of each channel, over all axes but the last: two arrays of C."""
-    mean = np.zeros(x.shape[-1], dtype=x.dtype)
-    var = np.zeros(x.shape[-1], dtype=x.dtype)
-    for c in range(x.shape[-1]):
-        values = x[..., c]
-        mean[c] = np.sum(values) / values.size
-        off = values - mean[c]
-        var[c] = np.sum(off * off) / values.size
-    return mean, var

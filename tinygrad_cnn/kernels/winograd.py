@@ -46,15 +46,15 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn.kernels import direct
-from tinygrad_cnn.kernels.memory import Array, Block, blocks, borrowed, multiply, place, view
+from tinygrad_cnn.kernels.memory import Array, Block, blocks, multiply, place, view, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.shapes import Pair, Shape
 
 if TYPE_CHECKING:
     from tinygrad_cnn.kernels.conv import Problem
 
-__all__ = ["LARGEST", "SPREAD", "applies", "fewest_products", "forward", "gather", "matrices",
-           "regions", "repeat", "tame", "weight"]
+__all__ = ["LARGEST", "SPREAD", "applies", "fewest_products", "finite_filters", "forward", "gather",
+           "matrices", "regions", "repeat", "weight"]
 
 _POINTS = tuple(map(Fraction, ("0", "1", "-1", "2", "-1/2", "1/2", "-2", "1/4", "-4")))
 _MOST = len(_POINTS) + 1        # products of a strip; the last point is infinity
@@ -76,7 +76,7 @@ def applies(problem: Problem) -> bool:
 @one_blas_thread
 def forward(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> Any:
     """N H W C, KH KW C O, O -> N OH OW O, into ``y``; declined if filters are not finite."""
-    if not tame(w):
+    if not finite_filters(w):
         return NotImplemented
     cut = _cut(problem, get_num_threads(), _TILES)
     filters, squares = cut.filters(w), cut.squares(x)
@@ -85,7 +85,7 @@ def forward(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> 
         for block in cut.blocks[low:high]:
             cut.forward(x, block, filters, b, y, squares)
 
-    with silent():
+    with no_warnings():
         parallel(len(cut.blocks), work, products=False)
     bad = cut.uneven(squares)
     for images, first, last in () if bad is None else regions(bad, cut.step[0], y.shape[1]):
@@ -106,7 +106,7 @@ def weight(problem: Problem, x: Array, y: Array) -> Any:
             cut.add_products(x, y, block, total, of_x, of_y)
         return total
 
-    with silent():
+    with no_warnings():
         total = np.asarray(sum(parallel(len(cut.blocks), work, products=False)), np.float32)
     if cut.uneven(of_x) is not None or cut.uneven_results(of_y) is not None:
         return NotImplemented
@@ -166,7 +166,7 @@ class _Strips:
     def forward(self, x: Array, block: Block, filters: Array, b: Array | None, y: Array,
                 squares: Squares) -> None:
         """Write the results of a block."""
-        with borrowed(np.float32, *self._space(block)) as (padded, pixels, results):
+        with workspace(np.float32, *self._space(block)) as (padded, pixels, results):
             self._transform_pixels(x, block, padded, pixels, squares)
             for windows, places in self._residues(pixels, results):
                 multiply(windows, filters, places)
@@ -181,7 +181,7 @@ class _Strips:
     def add_products(self, x: Array, y: Array, block: Block, total: Array, of_x: Squares,
                      of_y: Squares) -> None:
         """Add (Bᵀ d) ⊙ (A y) of a block."""
-        with borrowed(np.float32, *self._space(block), total.shape) as (
+        with workspace(np.float32, *self._space(block), total.shape) as (
                 padded, pixels, results, products):
             self._transform_pixels(x, block, padded, pixels, of_x)
             images, first, last = block
@@ -323,7 +323,7 @@ class _Tiles:
                 squares: Squares) -> None:
         """Write the results of a block."""
         size = (math.prod(self._buffer(block, max(self.c, self.o))),)
-        with borrowed(np.float32, size, size) as (one, other):
+        with workspace(np.float32, size, size) as (one, other):
             pixels = self._transform_pixels(x, block, other, one, squares)
             products = _flat(other, *self._buffer(block, self.o))
             multiply(pixels, filters, products)
@@ -336,7 +336,7 @@ class _Tiles:
                      of_y: Squares) -> None:
         """Add (Bᵀ d B) ⊙ (A y Aᵀ) of a block."""
         size = (math.prod(self._buffer(block, max(self.c, self.o))),)
-        with borrowed(np.float32, size, self._buffer(block, self.c), self._buffer(block, self.o),
+        with workspace(np.float32, size, self._buffer(block, self.c), self._buffer(block, self.o),
                       total.shape) as (spare, one, other, products):
             pixels = self._transform_pixels(x, block, spare, one, of_x)
             results = self._transform_results(y, block, spare, other, of_y)
@@ -506,7 +506,7 @@ _AT_ONCE = 1 << 17      # entries of images that stay in the cache as a whole
 LARGEST = 1e34          # sum of squares whose products cannot overflow on the way
 
 
-def silent() -> Any:
+def no_warnings() -> Any:
     """A block without warnings, of results that may be thrown away."""
     return np.errstate(over="ignore", invalid="ignore")
 
@@ -519,7 +519,7 @@ class Squares:
 
     def __init__(self, x: Array, parts: int) -> None:
         self.x, self.parts, self.done = x, parts, x.size <= _AT_ONCE
-        with silent():
+        with no_warnings():
             self.sums = self._of(x) if self.done else np.zeros((*x.shape[:2], parts), x.dtype)
 
     def _of(self, x: Array) -> Array:
@@ -595,7 +595,7 @@ def uneven_rows(squares: Squares, top: int, count: int, step: int, length: int,
         place(around.transpose(2, 0, 1)[..., None], rows.reshape(len(rows), -1, 1, 1), -top, 0)
         return _windows(around, (length, 1), (step, 1))[:, :, 0]
 
-    with silent():
+    with no_warnings():
         seen = strips(squares.sums[some])
         most, mean = seen.max(0), _small(seen, window) / (width * x.shape[3])
         even = most <= np.minimum(SPREAD / width * _least(seen), LARGEST)
@@ -622,7 +622,7 @@ def uneven_tiles(squares: Squares, origin: Pair, count: Pair, step: Pair, size: 
         return None
     around = np.zeros((*(n * s + k - s for n, s, k in zip(count, step, size, strict=True)),
                        some.size), x.dtype)
-    with silent():
+    with no_warnings():
         pixels = np.vecdot(x[some], x[some])[..., None]
         place(around.transpose(2, 0, 1)[..., None], pixels, -origin[0], -origin[1])
         tiles = _windows(around, size, step)
@@ -642,7 +642,7 @@ def _marked(even: Array, some: Array, n: int) -> Array | None:
     return bad
 
 
-def tame(w: Array) -> bool:
+def finite_filters(w: Array) -> bool:
     """Whether filters are finite, and so are their products on the way."""
     flat = w.ravel()
     return bool(np.dot(flat, flat) <= LARGEST)          # BLAS raises no warnings

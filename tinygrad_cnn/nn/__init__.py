@@ -4,83 +4,43 @@ A network is a `Module`; `Sequential` makes one from layers in a row.  Names tha
 with a small d, such as ``Conv2d``, are aliases; images are N H W C all the same.
 """
 
-from tinygrad_cnn.core import Parameter
-from tinygrad_cnn.names import on_first_use
-from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.activation import (
-    CELU,
-    ELU,
-    GELU,
-    GLU,
-    SELU,
-    Hardsigmoid,
-    Hardswish,
-    Hardtanh,
-    LeakyReLU,
-    LogSigmoid,
-    LogSoftmax,
-    Mish,
-    PReLU,
-    ReLU,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softmin,
-    Softplus,
-    Softsign,
-    Tanh,
-)
-from tinygrad_cnn.nn.containers import ModuleDict, ModuleList, ParameterList, Sequential
-from tinygrad_cnn.nn.conv import Conv1D, Conv2D, ConvTranspose1D, ConvTranspose2D, SeparableConv2D
-from tinygrad_cnn.nn.linear import Embedding, Flatten, Identity, Lambda, Linear, Unflatten
-from tinygrad_cnn.nn.loss import (
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    MSELoss,
-    NLLLoss,
-    l2_penalty,
-)
-from tinygrad_cnn.nn.module import HookHandle, Module, evaluating
-from tinygrad_cnn.nn.norm import (
-    BatchNorm1D,
-    BatchNorm2D,
-    Dropout,
-    Dropout1D,
-    Dropout2D,
-    DropPath,
-    LayerNorm,
-)
-from tinygrad_cnn.nn.pool import (
-    AvgPool1D,
-    AvgPool2D,
-    GlobalAvgPool2D,
-    MaxPool1D,
-    MaxPool2D,
-    Pad2D,
-    ZeroPad2D,
-)
-from tinygrad_cnn.nn.state import LoadReport
+from typing import TYPE_CHECKING
 
+from tinygrad_cnn.core import Parameter as Parameter
+from tinygrad_cnn.names import on_first_use
+from tinygrad_cnn.nn import activation as _1
+from tinygrad_cnn.nn import containers as _2
+from tinygrad_cnn.nn import conv as _3
+from tinygrad_cnn.nn import init as init
+from tinygrad_cnn.nn import linear as _4
+from tinygrad_cnn.nn import loss as _5
+from tinygrad_cnn.nn import norm as _6
+from tinygrad_cnn.nn import pool as _7
+from tinygrad_cnn.nn.activation import *
+from tinygrad_cnn.nn.containers import *
+from tinygrad_cnn.nn.conv import *
+from tinygrad_cnn.nn.linear import *
+from tinygrad_cnn.nn.loss import *
+from tinygrad_cnn.nn.module import HookHandle as HookHandle
+from tinygrad_cnn.nn.module import Module as Module
+from tinygrad_cnn.nn.module import evaluating as evaluating
+from tinygrad_cnn.nn.norm import *
+from tinygrad_cnn.nn.pool import *
+from tinygrad_cnn.nn.state import LoadReport as LoadReport
+
+AdaptiveAvgPool2d, AdaptiveMaxPool2d, MaxUnpool2d = (
+    AdaptiveAvgPool2D, AdaptiveMaxPool2D, MaxUnpool2D)
 AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d = AvgPool1D, AvgPool2D, MaxPool1D, MaxPool2D
 BatchNorm1d, BatchNorm2d, Conv1d, Conv2d = BatchNorm1D, BatchNorm2D, Conv1D, Conv2D
 ConvTranspose1d, ConvTranspose2d = ConvTranspose1D, ConvTranspose2D
-Dropout1d, Dropout2d, GlobalAvgPool2d = Dropout1D, Dropout2D, GlobalAvgPool2D
+Dropout1d, Dropout2d, InstanceNorm2d = Dropout1D, Dropout2D, InstanceNorm2D
+GlobalAvgPool2d, GlobalMaxPool2d = GlobalAvgPool2D, GlobalMaxPool2D
 SeparableConv2d, ZeroPad2d = SeparableConv2D, ZeroPad2D
 
-__all__ = [
-    "CELU", "ELU", "GELU", "GLU", "SELU", "AvgPool1D", "AvgPool1d", "AvgPool2D", "AvgPool2d",
-    "BCEWithLogitsLoss", "BatchNorm1D", "BatchNorm1d", "BatchNorm2D", "BatchNorm2d", "Conv1D",
-    "Conv1d", "Conv2D", "Conv2d", "ConvTranspose1D", "ConvTranspose1d", "ConvTranspose2D",
-    "ConvTranspose2d", "CrossEntropyLoss", "DropPath", "Dropout", "Dropout1D", "Dropout1d",
-    "Dropout2D", "Dropout2d", "Embedding", "Flatten", "GlobalAvgPool2D", "GlobalAvgPool2d",
-    "Hardsigmoid", "Hardswish", "Hardtanh", "HookHandle", "Identity", "Lambda", "LayerNorm",
-    "LeakyReLU",
-    "Linear", "LoadReport", "LogSigmoid", "LogSoftmax", "MSELoss", "MaxPool1D", "MaxPool1d",
-    "MaxPool2D", "MaxPool2d", "Mish", "Module", "ModuleDict", "ModuleList", "NLLLoss", "PReLU",
-    "Pad2D", "Parameter", "ParameterList", "ReLU", "ReLU6", "SeparableConv2D", "SeparableConv2d",
-    "Sequential", "SiLU", "Sigmoid", "Softmax", "Softmin", "Softplus", "Softsign", "Tanh",
-    "Unflatten", "ZeroPad2D", "ZeroPad2d", "evaluating", "init", "l2_penalty",
-]
+if not TYPE_CHECKING:                           # type checkers follow the stars
+    __all__ = sorted({"HookHandle", "LoadReport", "Module", "Parameter", "evaluating", "init",
+                      *(name for name in globals() if name[-2:] in ("1d", "2d")),
+                      *(name for module in (_1, _2, _3, _4, _5, _6, _7)
+                        for name in module.__all__ if not name.startswith("_"))})
 
 on_first_use(__name__)

@@ -58,16 +58,6 @@ def he_normal(shape: Sequence[int], *, rng: Rng = None, dtype: DTypeLike = np.fl
 
     He et al., *Delving deep into rectifiers*, arXiv:1502.01852.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        KH KW C O, or I O.
-    rng : numpy.random.Generator, optional
-        The default generator if not given.
-    dtype : dtype, default float32
-
-    Examples
-    --------
     >>> he_normal((3, 3, 16, 32), rng=np.random.default_rng(0)).std()  # √(2 / 144) = 0.1179
     np.float32(0.117...)
     """

@@ -12,13 +12,13 @@ from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.lazy import LazyModule, generator
-from tinygrad_cnn.nn.module import Array, Layer
+from tinygrad_cnn.nn.module import Array, Layer, OpLayer
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["BatchNorm1D", "BatchNorm2D", "DropPath", "Dropout", "Dropout1D", "Dropout2D",
-           "LayerNorm"]
+           "GroupNorm", "InstanceNorm2D", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
 
 
 class _Norm(LazyModule):
@@ -37,6 +37,16 @@ class _Norm(LazyModule):
         """Those that are no parameters are 1 and 0."""
         return (np.ones(shape, self.dtype) if self.weight is None else self.weight,
                 np.zeros(shape, self.dtype) if self.bias is None else self.bias)
+
+
+    def _of_channels(self, x: Tensor) -> Tensor:
+        """The input, if its last axis has as many entries as the layer takes."""
+        self.materialize(x.shape[-1])
+        size = vars(self)[self.lazy_setting]
+        if x.shape[-1] != size:
+            raise ShapeError(f"{type(self).__name__}: the last axis of x has {x.shape[-1]} entries "
+                             f"but the layer takes {size}\n  x = {x.shape}")
+        return x
 
 
 class _BatchNorm(_Norm):
@@ -72,11 +82,7 @@ class _BatchNorm(_Norm):
 
     def forward(self, x: TensorLike) -> Tensor:
         """By the batch's statistics, which update the running ones; in evaluation by those."""
-        x = self._checked(self._input(x))
-        self.materialize(x.shape[-1])
-        if x.shape[-1] != self.num_features:
-            raise ShapeError(f"{type(self).__name__}: the last axis of x has {x.shape[-1]} entries "
-                             f"but the layer takes {self.num_features}\n  x = {x.shape}")
+        x = self._of_channels(self._checked(self._input(x)))
         w, b = self._scale_and_shift(x.shape[-1:])
         if not self.training:
             return ops.batch_norm(x, w, b, mean=self.running_mean, var=self.running_var,
@@ -156,7 +162,34 @@ class BatchNorm1D(_BatchNorm):
         return x
 
 
-class LayerNorm(_Norm):
+class _LastAxes(_Norm):
+    """A norm of each row over its last axes; several are one for the op."""
+
+    normalized_shape: int | Shape | None = setting(checks.sizes, default=None, shown="value",
+                                                   minimum=1)
+
+    def _size_of(self, weight: Shape) -> Shape:
+        return weight
+
+    def _normalized(self, rows: Tensor, size: Shape) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: TensorLike) -> Tensor:
+        """(..., normalized shape) -> the same."""
+        x = self._input(x)
+        self.materialize(x.shape[-1:])
+        size: Any = self.normalized_shape
+        if not size or x.shape[-len(size):] != size:
+            raise ShapeError(f"{type(self).__name__}: the last axes of x are "
+                             f"{x.shape[-len(size or (1,)):]} but the layer takes {size}\n"
+                             f"  x = {x.shape}")
+        if len(size) == 1:
+            return self._normalized(x, size)
+        return ops.reshape(self._normalized(ops.reshape(x, (*x.shape[:-len(size)], -1)), size),
+                           x.shape)
+
+
+class LayerNorm(_LastAxes):
     """Standardize each row over its last axes, then scale and shift each entry.
 
     Ba, Kiros & Hinton, *Layer normalization*, arXiv:1607.06450.
@@ -179,11 +212,6 @@ class LayerNorm(_Norm):
     weight, bias : Parameter or None, of the normalized shape
         Scale (1 at first) and shift (0 at first).
 
-    Raises
-    ------
-    SettingError, ShapeError, DTypeError
-        As `Linear`.
-
     Examples
     --------
     >>> LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).data.round(3)
@@ -192,8 +220,6 @@ class LayerNorm(_Norm):
     (2, 8, 8, 3)
     """
 
-    normalized_shape: int | Shape | None = setting(checks.sizes, default=None, shown="value",
-                                                   minimum=1)
     eps: float = setting(checks.number, default=1e-5, above=0)
     elementwise_affine: bool = setting(checks.flag, default=True)
     has_bias: bool = setting(checks.flag, default=True, alias="bias")
@@ -202,23 +228,96 @@ class LayerNorm(_Norm):
         names = ("weight", "bias")[:self.elementwise_affine * (1 + self.has_bias)]
         return dict.fromkeys(names, size)
 
-    def _size_of(self, weight: Shape) -> Shape:
-        return weight
+    def _normalized(self, rows: Tensor, size: Shape) -> Tensor:
+        w, b = self._scale_and_shift(size)
+        return ops.layer_norm(rows, ops.reshape(w, -1), ops.reshape(b, -1), eps=self.eps)
+
+
+class RMSNorm(_LastAxes):
+    """`LayerNorm` without mean and shift: divide by √(mean of x² + eps), then scale.
+
+    Without ``eps`` it is the smallest step of the dtype.
+    Zhang & Sennrich, *Root mean square layer normalization*, arXiv:1910.07467.
+
+    >>> RMSNorm(2)(np.array([[3.0, 4.0]], np.float32)).data.round(3)
+    array([[0.849, 1.131]], dtype=float32)
+    """
+
+    eps: float | None = setting(checks.number, default=None, above=0)
+    elementwise_affine: bool = setting(checks.flag, default=True)
+
+    def parameter_shapes(self, size: Shape) -> dict[str, Shape]:
+        return {"weight": size} if self.elementwise_affine else {}
+
+    def _normalized(self, rows: Tensor, size: Shape) -> Tensor:
+        w = None if self.weight is None else ops.reshape(self.weight, -1)
+        return ops.rms_norm(rows, w, eps=self.eps)
+
+
+class _Affine:
+    affine: bool
+
+
+class _EachImage(_Affine, _Norm):
+    """A norm of each image on its own, with scale and shift for each channel if it is affine."""
+
+    def parameter_shapes(self, size: int) -> dict[str, Shape]:
+        return super().parameter_shapes(size) if self.affine else {}
+
+
+class GroupNorm(_EachImage):
+    """Standardize each image over the pixels and channels of a group: `tinygrad_cnn.group_norm`.
+
+    ``num_channels`` may be None, to be taken from the first call.
+    Wu & He, *Group normalization*, arXiv:1803.08494.
+
+    >>> GroupNorm(2, 4)(np.zeros((1, 8, 8, 4), np.float32)).shape
+    (1, 8, 8, 4)
+    """
+
+    num_groups: int = setting(checks.integer, minimum=1)
+    num_channels: int | None = setting(checks.integer, optional=True, minimum=1)
+    eps: float = setting(checks.number, default=1e-5, above=0)
+    affine: bool = setting(checks.flag, default=True)
+
+    @property
+    def lazy_setting(self) -> str:
+        return "num_channels"
 
     def forward(self, x: TensorLike) -> Tensor:
-        """(..., normalized shape) -> the same."""
-        x = self._input(x)
-        self.materialize(x.shape[-1:])
-        shape: Any = self.normalized_shape
-        if not shape or x.shape[-len(shape):] != shape:
-            raise ShapeError(f"LayerNorm: the last axes of x are {x.shape[-len(shape or (1,)):]} "
-                             f"but the layer takes {shape}\n  x = {x.shape}")
-        w, b = self._scale_and_shift(shape)
-        if len(shape) == 1:
-            return ops.layer_norm(x, w, b, eps=self.eps)
-        rows = ops.reshape(x, (*x.shape[:-len(shape)], -1))
-        y = ops.layer_norm(rows, ops.reshape(w, -1), ops.reshape(b, -1), eps=self.eps)
-        return ops.reshape(y, x.shape)
+        """(N, ..., C) -> the same."""
+        return ops.group_norm(self._of_channels(self._input(x)), self.num_groups, self.weight,
+                              self.bias, eps=self.eps)
+
+
+class InstanceNorm2D(_EachImage):
+    """Standardize each channel of each image on its own: `tinygrad_cnn.instance_norm`.
+
+    Ulyanov, Vedaldi & Lempitsky, *Instance normalization*, arXiv:1607.08022.
+
+    >>> InstanceNorm2D(4)(np.zeros((1, 8, 8, 4), np.float32)).shape
+    (1, 8, 8, 4)
+    """
+
+    num_features: int | None = setting(checks.integer, default=None, shown="value", minimum=1)
+    eps: float = setting(checks.number, default=1e-5, above=0)
+    affine: bool = setting(checks.flag, default=False, kw_only=True)
+
+    def forward(self, x: TensorLike) -> Tensor:
+        """N H W C -> the same."""
+        images = self._of_channels(self._images(self._input(x)))
+        return ops.instance_norm(images, self.weight, self.bias, eps=self.eps)
+
+
+class LocalResponseNorm(OpLayer):
+    op = ops.local_response_norm
+    size: int = setting(checks.integer, minimum=1)
+    alpha: float = setting(checks.number, default=1e-4)
+    beta: float = setting(checks.number, default=0.75)
+    k: float = setting(checks.number, default=1.0)
+
+    def forward(self, x: TensorLike) -> Tensor:
+        return ops.local_response_norm(x, **self._settings())
 
 
 class Dropout(Layer):
@@ -228,20 +327,8 @@ class Dropout(Layer):
 
     Srivastava et al., *Dropout*, JMLR 15 (2014), 1929-1958.
 
-    Parameters
-    ----------
-    p : float, default 0.5
-        Probability to drop an entry, from 0 up to, not including, 1.
-    rng : numpy.random.Generator, optional
-        Where the masks are drawn from; the default generator (`manual_seed`) if not given.
+    Masks are drawn from ``rng``, or from the default generator (`manual_seed`).
 
-    Raises
-    ------
-    SettingError
-        If ``p`` is out of its range or ``rng`` is not a generator.
-
-    Examples
-    --------
     >>> layer = Dropout(0.5, rng=np.random.default_rng(0))
     >>> layer([1.0, 1.0, 1.0, 1.0]).data
     array([2., 2., 2., 0.], dtype=float32)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
@@ -11,8 +14,9 @@ from tinygrad_cnn.nn.module import Module, OpLayer
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Sides
 
-__all__ = ["AvgPool1D", "AvgPool2D", "GlobalAvgPool2D", "MaxPool1D", "MaxPool2D", "Pad2D",
-           "ZeroPad2D"]
+__all__ = ["AdaptiveAvgPool2D", "AdaptiveMaxPool2D", "AvgPool1D", "AvgPool2D", "GlobalAvgPool2D",
+           "GlobalMaxPool2D", "MaxPool1D", "MaxPool2D", "MaxUnpool2D", "Pad2D", "PixelShuffle",
+           "PixelUnshuffle", "Upsample", "ZeroPad2D"]
 
 #: What the settings of a window are along the one row of a sequence.
 _ALONG_H = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
@@ -30,10 +34,14 @@ def row_padding(owner: str, name: str, value: Any) -> Any:
     return value
 
 
+def _as_given(owner: str, name: str, value: Any) -> Any:
+    return value                            # the op checks it, beside the size of the images
+
+
 class _Images(OpLayer):
     """An op of images, called with the settings of the layer."""
 
-    def forward(self, x: TensorLike) -> Tensor:
+    def forward(self, x: TensorLike) -> Any:
         return type(self).op(self._images(x), **self._settings())
 
 
@@ -45,14 +53,14 @@ class OverOneRow(Module):
                 if name in _ALONG_H and not isinstance(value, str) else value
                 for name, value in super()._settings().items()}      # type: ignore[misc]
 
-    def forward(self, x: TensorLike) -> Tensor:
+    def forward(self, x: TensorLike) -> Any:
         """N L C -> N OL C."""
         made = x if isinstance(x, Tensor) else Tensor(x)
         if made.ndim != 3:
             raise ShapeError(f"{type(self).__name__}: x must hold sequences (N L C), got "
                              f"{made.ndim} axes: {made.shape}")
-        y: Tensor = super().forward(ops.expand_dims(made, 1))
-        return ops.squeeze(y, 1)
+        y = super().forward(ops.expand_dims(made, 1))
+        return ops.squeeze(y, 1) if isinstance(y, Tensor) else (ops.squeeze(y[0], 1), y[1][:, 0])
 
 
 class MaxPool2D(_Images):
@@ -66,15 +74,14 @@ class MaxPool2D(_Images):
         Distance between window positions; ``kernel_size`` if not given.
     padding : int, (int, int), ((int, int), (int, int)), "same" or "valid", pixels, default 0
         Around the images; smaller than the window.  A padded pixel is never the largest.
+    dilation : int or (int, int), pixels, default 1
+        Distance between the pixels under one window.
+    return_indices : bool, default False
+        Give the place of each maximum too, for `MaxUnpool2D`.
+    ceil_mode : bool, default False
+        Count windows that stand over the edge.
     ties : {"first", "split", "all"}, default "first"
         Which of equal pixels gets the gradient.
-
-    Raises
-    ------
-    SettingError
-        If a setting is out of its range.
-    ShapeError
-        When called, if the input is not N H W C, or a window does not fit.
 
     Examples
     --------
@@ -86,6 +93,9 @@ class MaxPool2D(_Images):
     kernel_size: PairLike = setting(checks.pair, default=2, shown="value", minimum=1)
     stride: PairLike | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
     padding: PaddingLike = setting(window_padding, default=0)
+    dilation: PairLike = setting(checks.pair, default=1, minimum=1)
+    return_indices: bool = setting(checks.flag, default=False)
+    ceil_mode: bool = setting(checks.flag, default=False)
     ties: str = setting(checks.choice, default="first", kw_only=True,
                         options=("first", "split", "all"))
 
@@ -95,10 +105,12 @@ class AvgPool2D(_Images):
 
     Parameters
     ----------
-    kernel_size, stride, padding
+    kernel_size, stride, padding, ceil_mode
         As in `MaxPool2D`; padding holds zeros.
     count_include_pad : bool, default True
         Divide by KH · KW everywhere; if False, by the pixels of the image under the window.
+    divisor_override : int, optional
+        Divide by this instead.
 
     Examples
     --------
@@ -111,7 +123,9 @@ class AvgPool2D(_Images):
     kernel_size: PairLike = setting(checks.pair, default=2, shown="value", minimum=1)
     stride: PairLike | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
     padding: PaddingLike = setting(window_padding, default=0)
-    count_include_pad: bool = setting(checks.flag, default=True, kw_only=True)
+    ceil_mode: bool = setting(checks.flag, default=False)
+    count_include_pad: bool = setting(checks.flag, default=True)
+    divisor_override: int | None = setting(checks.integer, default=None, minimum=1)
 
 
 class MaxPool1D(OverOneRow, MaxPool2D):
@@ -124,6 +138,7 @@ class MaxPool1D(OverOneRow, MaxPool2D):
     kernel_size: int = setting(checks.integer, default=2, shown="value", minimum=1)
     stride: int | None = setting(checks.integer, default=None, like="kernel_size", minimum=1)
     padding: int | Pair | str = setting(row_padding, default=0)
+    dilation: int = setting(checks.integer, default=1, minimum=1)
 
 
 class AvgPool1D(OverOneRow, AvgPool2D):
@@ -153,6 +168,54 @@ class GlobalAvgPool2D(_Images):
     keepdims: bool = setting(checks.flag, default=False)
 
 
+class GlobalMaxPool2D(_Images): op = ops.global_max_pool2d
+
+
+class AdaptiveAvgPool2D(_Images):
+    op = ops.adaptive_avg_pool2d
+    output_size: int | Sequence[int | None] = setting(_as_given)
+
+
+class AdaptiveMaxPool2D(_Images):
+    op = ops.adaptive_max_pool2d
+    output_size: int | Sequence[int | None] = setting(_as_given)
+
+
+class MaxUnpool2D(OpLayer):
+    op = ops.max_unpool2d
+    kernel_size: PairLike = setting(checks.pair, minimum=1)
+    stride: PairLike | None = setting(checks.pair, default=None, like="kernel_size", minimum=1)
+    padding: PairLike = setting(checks.pair, default=0, minimum=0)
+
+    def forward(self, x: TensorLike, indices: ArrayLike,
+                output_size: Sequence[int] | None = None) -> Tensor:
+        return ops.max_unpool2d(x, indices, output_size=output_size, **self._settings())
+
+
+class Upsample(_Images):
+    """Make images larger: `tinygrad_cnn.interpolate`.
+
+    >>> Upsample(scale_factor=2)(np.zeros((1, 4, 4, 3))).shape
+    (1, 8, 8, 3)
+    """
+
+    op = ops.interpolate
+    size: PairLike | None = setting(checks.pair, default=None, minimum=1)
+    scale_factor: float | Sequence[float] | None = setting(_as_given, default=None)
+    mode: str = setting(checks.choice, default="nearest", options=("nearest", "bilinear"))
+    align_corners: bool = setting(checks.flag, default=False)
+
+
+class PixelShuffle(_Images):
+    op = ops.pixel_shuffle
+    upscale_factor: int = setting(checks.integer, minimum=1)
+
+
+class PixelUnshuffle(_Images):
+    op = ops.pixel_unshuffle
+    downscale_factor: int = setting(checks.integer, minimum=1)
+
+
 class Pad2D(_Images):
     """Put more pixels around images.
 
@@ -164,13 +227,6 @@ class Pad2D(_Images):
         A value; the mirror image without the border itself; the border; the other end.
     value : float, default 0.0
         Of mode "constant".
-
-    Raises
-    ------
-    SettingError
-        If a width is below 0, the mode is unknown, or the value is not a number.
-    ShapeError
-        When called, if the input is not N H W C.
 
     Examples
     --------

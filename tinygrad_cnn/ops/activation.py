@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array
-from tinygrad_cnn.core.op import FUNCTIONS, Sample
+from tinygrad_cnn.core.op import FUNCTIONS, Sample, Value
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
@@ -40,7 +40,7 @@ __all__ = ["celu", "elu", "gelu", "glu", "hard_sigmoid", "hard_swish", "hard_tan
 activation = functools.partial(elementwise, family="activation")
 
 
-def _relu_vjp(ct: Any, out: Any, x: Any) -> Any:
+def _relu_vjp(ct: Value, out: Value, x: Value) -> Value:
     # The first order runs on arrays, and this rule once for each layer: it has a kernel.
     return kernels.relu_input(ct, out) if isinstance(ct, np.ndarray) else keep(out > 0, ct)
 
@@ -178,7 +178,7 @@ def gelu(x: TensorLike, *, approximate: str = "none") -> Tensor:
     return gelu_tanh(x) if approximate == "tanh" else gelu_erf(x)
 
 
-def _leaky_relu_vjp(ct: Any, out: Any, x: Any, *, negative_slope: float) -> Any:
+def _leaky_relu_vjp(ct: Value, out: Value, x: Value, *, negative_slope: float) -> Value:
     above = as_array(x) > 0
     if not negative_slope:
         return keep(above, ct)
@@ -199,7 +199,7 @@ def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     """
 
 
-def _elu_vjp(ct: Any, out: Any, x: Any, *, alpha: float) -> Any:
+def _elu_vjp(ct: Value, out: Value, x: Value, *, alpha: float) -> Value:
     below = ~(as_array(x) > 0)
     above = keep(~below, ct)
     if not alpha:

@@ -19,7 +19,16 @@ import numpy as np
 
 from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor, make_function
-from tinygrad_cnn.core.op import Array, ErrorInput, Op, OpTest, dyadic, register, register_function
+from tinygrad_cnn.core.op import (
+    Array,
+    ErrorInput,
+    Op,
+    OpTest,
+    Settings,
+    dyadic,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import conv, reference
 from tinygrad_cnn.ops.declare import each, geometry
@@ -33,7 +42,7 @@ __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 # ---- samples
 
 _PLAIN = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
-_CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
+_CASES: tuple[tuple[str, Shape, Shape, Settings], ...] = (
     # axes of unlike sizes, strides that leave a border, gaps between windows, uneven padding
     ("3x3 stride 1", (2, 5, 4, 3), (3, 3, 3, 4), _PLAIN | {"padding": ((1, 1), (0, 2))}),
     ("stride leaves a border", (2, 8, 6, 3), (3, 2, 3, 4), _PLAIN | {"stride": (2, 3)}),
@@ -46,7 +55,7 @@ _CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
 )
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, dict[str, Any]]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, Settings]]:
     """The cases above, and some that are drawn."""
     yield from _CASES
     yield "drawn", *geometry(rng)
@@ -59,7 +68,7 @@ def _biased(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield f"{case[0]}, {'no bias' if i % 2 else 'bias'}", *case[1:], i % 2 == 0
 
 
-def _result(x: Shape, w: Shape, settings: dict[str, Any]) -> Shape:
+def _result(x: Shape, w: Shape, settings: Settings) -> Shape:
     return shapes.conv2d(x, w, **settings)
 
 

@@ -11,7 +11,16 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_tensors, binary, unary
-from tinygrad_cnn.core.op import Op, Sample, dyadic, make_op, register, register_function
+from tinygrad_cnn.core.op import (
+    Function,
+    Op,
+    Sample,
+    Settings,
+    dyadic,
+    make_op,
+    register,
+    register_function,
+)
 from tinygrad_cnn.shapes import Shape, broadcast
 
 __all__ = ["broadcasting", "composed", "each", "elementwise", "geometry", "matrices",
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
 else:
     from tinygrad_cnn.core import TensorLike as TensorLike
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Function)
 Interval = tuple[float, float]
 Samples = Callable[[np.random.Generator], Iterator[Sample]]
 
@@ -70,7 +79,7 @@ def each(cases: Callable[[np.random.Generator], Iterable[Any]],
     return samples
 
 
-def geometry(rng: np.random.Generator, *, groups: int = 1) -> tuple[Shape, Shape, dict[str, Any]]:
+def geometry(rng: np.random.Generator, *, groups: int = 1) -> tuple[Shape, Shape, Settings]:
     """Images, filters and settings of a convolution, drawn small; no setting at its default."""
     kernel, stride, dilation = (tuple(int(i) for i in rng.integers(1, 4, 2)) for _ in range(3))
     padding = tuple((int(a), int(b)) for a, b in rng.integers(0, 3, (2, 2)))
@@ -150,7 +159,7 @@ def composed(function: F) -> F:
 
 # ---- elementwise ops -----------------------------------------------------------------------------
 
-def elementwise(kernel: Callable[..., Any], *rules: Callable[..., Any], domain: Any = None,
+def elementwise(kernel: Function, *rules: Function, domain: Any = None,
                 ufunc: np.ufunc | None = None, settings: Sequence[Mapping[str, float]] = (),
                 couples: tuple[int, ...] | None = (), **fields: Any) -> Callable[[F], F]:
     """Declare an elementwise op of one or two inputs, and make its public function.
@@ -229,7 +238,7 @@ def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tenso
             if name not in defaults:
                 raise TypeError(f"{op.name}() got an unexpected keyword argument {name!r}; its "
                                 f"settings are {', '.join(defaults)}")
-        settings: dict[str, Any] = {name: checks.number(op.name, name, given.get(name, default))
+        settings: Settings = {name: checks.number(op.name, name, given.get(name, default))
                                     for name, default in defaults.items()}
         return apply(op, x, **settings)
     return function

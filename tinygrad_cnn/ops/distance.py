@@ -21,8 +21,8 @@ from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.ops.statistics import norm
 
 __all__ = ["binary_cross_entropy", "cosine_embedding_loss", "cosine_similarity", "dice_loss",
-           "focal_loss", "hinge_loss", "huber_loss", "kl_div", "l1_loss", "multi_margin_loss",
-           "smooth_l1_loss", "triplet_margin_loss"]
+           "focal_loss", "hinge_loss", "huber_loss", "kl_div", "l1_loss", "margin_ranking_loss",
+           "multi_margin_loss", "smooth_l1_loss", "triplet_margin_loss"]
 
 
 def _alike(owner: str, **named: Tensor) -> None:
@@ -211,6 +211,17 @@ def hinge_loss(scores: TensorLike, labels: ArrayLike, *, margin: float = 1.0,
     margin = checks.number("hinge_loss", "margin", margin)
     _alike("hinge_loss", scores=scores)
     return _reduced("hinge_loss", maximum(margin - scores * y.astype(scores.dtype), 0.0), reduction)
+
+
+@composed
+def margin_ranking_loss(a: TensorLike, b: TensorLike, labels: ArrayLike, *, margin: float = 0.0,
+                        reduction: str = "mean") -> Tensor:
+    """max(0, margin − y (a − b)): a is to be larger where y is 1, and b where it is −1.
+
+    >>> margin_ranking_loss(Tensor([2.0, 0.5]), Tensor([1.0, 1.0]), [1, 1], margin=1.0).data
+    array(0.75, dtype=float32)
+    """
+    return hinge_loss(a - b, labels, margin=margin, reduction=reduction)
 
 
 @composed

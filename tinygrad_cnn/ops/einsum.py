@@ -13,7 +13,16 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_tensor
-from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import (
+    ErrorInput,
+    Op,
+    OpTest,
+    Sample,
+    Value,
+    dyadic,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.elementwise import mul
@@ -38,7 +47,7 @@ def _einsum_shape(*xs: Shape, subscripts: str) -> Shape:
     return tuple(sizes[letter][0] for letter in result)
 
 
-def _einsum_vjp(ct: Tensor, out: Tensor, *xs: Tensor, subscripts: str, index: int) -> Tensor:
+def _einsum_vjp(ct: Value, out: Value, *xs: Value, subscripts: str, index: int) -> Value:
     inputs, _, result = subscripts.partition("->")
     letters = inputs.split(",")
     others = [i for i in range(len(xs)) if i != index]

@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_setting, as_tensor
-from tinygrad_cnn.core.op import Array, Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import (
+    Array,
+    Op,
+    OpTest,
+    Sample,
+    Value,
+    dyadic,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.declare import broadcasting, elementwise
@@ -89,14 +98,14 @@ def neg(x: TensorLike) -> Tensor:
 
 # ---- powers, exponentials, roots
 
-def _power_vjp_a(ct: Any, out: Any, a: Any, b: Any) -> Any:
+def _power_vjp_a(ct: Value, out: Value, a: Value, b: Value) -> Value:
     # 0 · 0 ** −1: the power of 0 is the constant 1.
     constant = (as_array(a) == 0) & (as_array(b) == 0)
     base = where(constant, 1.0, a) if constant.any() else a
     return ct * b * power(base, b - 1.0)
 
 
-def _power_vjp_b(ct: Any, out: Any, a: Any, b: Any) -> Any:
+def _power_vjp_b(ct: Value, out: Value, a: Value, b: Value) -> Value:
     nothing = as_array(a) == 0                    # 0 ** b is flat for b > 0, and infinite for b < 0
     return ct * where(nothing, 0.0, out) * log(where(nothing, 1.0, a))
 
@@ -168,7 +177,7 @@ def abs(x: TensorLike) -> Tensor:
 
 # ---- choices
 
-def _larger(ct: Any, a: Any, b: Any) -> Any:
+def _larger(ct: Value, a: Value, b: Value) -> Value:
     """``ct`` where a > b, half of it at a tie, 0 elsewhere."""
     first, second = as_array(a), as_array(b)
     kept = keep(first >= second, ct)
@@ -204,7 +213,7 @@ def _clip_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample("no upper bound", (dyadic(rng, 2, 3),), {"min": 0.25, "max": math.inf})
 
 
-def _clip_vjp(ct: Any, out: Any, x: Any, *, min: float, max: float) -> Any:
+def _clip_vjp(ct: Value, out: Value, x: Value, *, min: float, max: float) -> Value:
     plain = as_array(x)
     return keep((plain >= min) & (plain <= max), ct)
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable
 from typing import Any, Self
 
 from tinygrad_cnn.core import Tensor, _wrap, apply
 from tinygrad_cnn.core.graph import changed, handed, placeholder
-from tinygrad_cnn.core.op import Op, OpTest, register_function
+from tinygrad_cnn.core.op import Function, Op, OpTest, register_function
 from tinygrad_cnn.errors import GradientError
 
 __all__ = ["HookHandle", "register_hook", "retain_grad", "with_hook"]
 
-Hook = Callable[..., Any]
+Hook = Function
 
 
 class HookHandle:

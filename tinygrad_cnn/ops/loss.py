@@ -24,7 +24,16 @@ from tinygrad_cnn.core import (
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, register, register_function
+from tinygrad_cnn.core.op import (
+    ErrorInput,
+    Op,
+    OpTest,
+    Sample,
+    Settings,
+    Value,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.activation import softplus
@@ -63,7 +72,7 @@ def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
 
 
 def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float,
-             reduction: str) -> dict[str, Any]:
+             reduction: str) -> Settings:
     """The settings of the op `cross_entropy`: targets, and what their sum is divided by."""
     plain = as_setting(labels, op, "labels")
     if scores.ndim < 2 or scores.dtype.kind not in "fc":      # complex: gradient tests step there
@@ -158,8 +167,8 @@ def _cross_entropy_shape(logits: Shape, *, target: np.ndarray, own: np.ndarray |
     return () if divisor is not None else logits[:1]
 
 
-def _cross_entropy_vjp(ct: Any, out: Any, logits: Any, *, divisor: float | None,
-                       **targets: Any) -> Any:
+def _cross_entropy_vjp(ct: Value, out: Value, logits: Value, *, divisor: float | None,
+                       **targets: Any) -> Value:
     rows = ct.reshape(-1, 1) if divisor is None else (ct / divisor).reshape(1, 1)
     return apply(CROSS_ENTROPY_INPUT, logits, rows, **targets)
 
@@ -172,9 +181,9 @@ def _cross_entropy_input_shape(logits: Shape, g: Shape, *, target: np.ndarray,
     return logits
 
 
-def _cross_entropy_input_vjp_logits(ct: Tensor, out: Tensor, logits: Tensor, g: Tensor, *,
+def _cross_entropy_input_vjp_logits(ct: Value, out: Value, logits: Value, g: Value, *,
                                     target: np.ndarray, own: np.ndarray | None,
-                                    even: np.ndarray | None) -> Tensor:
+                                    even: np.ndarray | None) -> Value:
     # The targets are constant: what is left is the derivative of softmax.
     if target.ndim == 2:
         whole = target.sum(axis=1, keepdims=True)
@@ -185,15 +194,15 @@ def _cross_entropy_input_vjp_logits(ct: Tensor, out: Tensor, logits: Tensor, g: 
     return p * (given - sum(p * given, axis=-1, keepdims=True))
 
 
-def _cross_entropy_input_vjp_g(ct: Tensor, out: Tensor, logits: Tensor, g: Tensor,
-                               **targets: Any) -> Tensor:
+def _cross_entropy_input_vjp_g(ct: Value, out: Value, logits: Value, g: Value,
+                               **targets: Any) -> Value:
     one = Tensor(np.ones((1, 1), g.dtype))
     return sum(ct * apply(CROSS_ENTROPY_INPUT, logits, one, **targets), axis=-1, keepdims=True)
 
 
 def _cross_entropy_samples(rng: np.random.Generator) -> Iterator[Sample]:
     rows = rng.dirichlet(np.ones(3), 4) * [0.5, 1.0, 2.0]
-    plain: dict[str, Any] = {"own": None, "even": None}
+    plain: Settings = {"own": None, "even": None}
     yield Sample("classes, mean", (rng.normal(size=(4, 3)),),
                  {"target": np.array([0, 2, 1, 2]), **plain, "divisor": 4.0})
     yield Sample("weighted and smoothed classes", (rng.normal(size=(3, 4)),),

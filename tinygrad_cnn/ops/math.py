@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core.op import Value
 from tinygrad_cnn.errors import DTypeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.activation import sigmoid
@@ -242,7 +243,7 @@ def cbrt(x: TensorLike) -> Tensor:
     """
 
 
-def _hypot_vjp(ct: Any, out: Any, leg: Any) -> Any:
+def _hypot_vjp(ct: Value, out: Value, leg: Value) -> Value:
     at_zero = as_array(out) == 0                # at (0, 0) any slope between −1 and 1 is right: 0
     return keep(~at_zero, ct) * (leg / where(at_zero, 1.0, out) if at_zero.any() else leg / out)
 
@@ -271,7 +272,7 @@ def arctan2(a: TensorLike, b: TensorLike) -> Tensor:
 
 # ---- steps
 
-def _flat(ct: Any, out: Any, x: Any) -> Any:
+def _flat(ct: Value, out: Value, x: Value) -> Value:
     return keep(np.zeros(x.shape, bool), ct)
 
 

@@ -9,7 +9,6 @@ Names that PyTorch has and that are not needed here answer with what is.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from functools import wraps
 from types import FunctionType
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, as_array
-from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.core.op import FUNCTIONS, Function
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
@@ -89,7 +88,7 @@ def _clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     return clip(x, min, max)
 
 
-_OWN: dict[str, Callable[..., Any]] = {
+_OWN: dict[str, Function] = {
     "reshape": _view, "view": _view, "transpose": _transpose, "permute": _permute,
     "expand": _expand, "masked_fill": _masked_fill, "unbind": _unbind,
     "repeat": _repeat,
@@ -109,7 +108,7 @@ _OWN: dict[str, Callable[..., Any]] = {
 }
 
 
-def _method(name: str) -> Callable[..., Any] | None:
+def _method(name: str) -> Function | None:
     """The function behind a method; one with an axis takes PyTorch's names as well."""
     function: Any = _OWN.get(name)
     if function is not None:
@@ -128,10 +127,10 @@ def _method(name: str) -> Callable[..., Any] | None:
         code is None or "axis" in code.co_varnames) else function
 
 
-def _with_pytorchs_names(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_pytorchs_names(function: Function) -> Function:
     @wraps(function)
     def method(x: Tensor, *args: Any, **settings: Any) -> Any:
-        for theirs, ours in _RENAMED:
+        for theirs, ours in _RENAMED if settings else ():
             if theirs in settings:
                 if ours in settings:
                     raise TypeError(f"{function.__name__}: {theirs}= and {ours}= are the same "

@@ -21,7 +21,17 @@ from tinygrad_cnn.core import (
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import (
+    ErrorInput,
+    Op,
+    OpTest,
+    Sample,
+    Settings,
+    Value,
+    dyadic,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import norm as kernels
 from tinygrad_cnn.kernels import reduce, reference
@@ -40,7 +50,7 @@ Axes = tuple[int, ...]
 
 # ---- softmax
 
-def _softmax_vjp(ct: Any, out: Any, x: Any, *, axis: int) -> Any:
+def _softmax_vjp(ct: Value, out: Value, x: Value, *, axis: int) -> Value:
     # The same number taken from a whole row of ct changes nothing, so it counts as a constant; that
     # of the most probable entry leaves no large terms that cancel where its probability is near 1.
     best = np.expand_dims(as_array(out).argmax(axis=axis), axis)
@@ -48,7 +58,7 @@ def _softmax_vjp(ct: Any, out: Any, x: Any, *, axis: int) -> Any:
     return out * (ct - sum(out * ct, axis=axis, keepdims=True))
 
 
-def _log_softmax_vjp(ct: Any, out: Any, x: Any, *, axis: int) -> Any:
+def _log_softmax_vjp(ct: Value, out: Value, x: Value, *, axis: int) -> Value:
     # ct − p Σ ct, with the share of an entry's own cotangent in one factor: 1 − p = −expm1(log p).
     # Of p = exp(out), far below 0, as many digits would be lost as out has before the point.
     total = sum(ct, axis=axis, keepdims=True)
@@ -140,8 +150,8 @@ def _same_shape(op: str, g: Shape, x: Shape) -> Shape:
     return x
 
 
-def _standardize_input_vjp_x(ct: Any, out: Any, g: Any, x: Any, *, axis: Axes, eps: float,
-                             **statistics: Any) -> Any:
+def _standardize_input_vjp_x(ct: Value, out: Value, g: Value, x: Value, *, axis: Axes, eps: float,
+                             **statistics: Any) -> Value:
     # Of Σ ct · J(x) g, where J = r (I − 1/n − x̂ x̂ᵀ/n), r = 1/√(var + eps), x̂ = r (x − mean).
     # ``center`` and ``variance`` are functions of x too: they are worked out again, recorded.
     r = (var(x, axis=axis, keepdims=True) + eps) ** -0.5
@@ -235,9 +245,10 @@ def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
     return x
 
 
-def _batch_norm_vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, center: np.ndarray,
+def _batch_norm_vjp(ct: Value, out: Value, x: Value, w: Value, b: Value, *, eps: float,
+                    center: np.ndarray,
                     variance: np.ndarray) -> tuple[Any, ...]:
-    statistics: dict[str, Any] = {"eps": eps, "center": center, "variance": variance}
+    statistics: Settings = {"eps": eps, "center": center, "variance": variance}
     if isinstance(ct, np.ndarray):              # the three share their sums over the batch
         return kernels.batch_norm_cotangents(ct, x, w, **statistics)
     dx = apply(STANDARDIZE_INPUT, ct * w, x, axis=tuple(range(x.ndim - 1)), **statistics)
@@ -327,7 +338,7 @@ def batch_norm_with_statistics(x: TensorLike, w: TensorLike, b: TensorLike, *,
 
     The statistics are float64.
     """
-    found: dict[str, Any] = {}
+    found: Settings = {}
     y = apply(BATCH_NORM, x, w, b, by_products=found,
               eps=checks.number("batch_norm", "eps", eps, above=0))
     return y, found["center"].reshape(-1), found["variance"].reshape(-1)

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, partial, reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
-from tinygrad_cnn.core.op import FUNCTIONS, register_function
+from tinygrad_cnn.core.op import FUNCTIONS, Function, Settings, register_function
 from tinygrad_cnn.errors import TinygradCnnError
 from tinygrad_cnn.ops.einsum import dot, einsum, inner, kron, outer, tensordot
 from tinygrad_cnn.ops.elementwise import (
@@ -72,7 +73,7 @@ from tinygrad_cnn.ops.statistics import cumprod, cumsum, norm, prod, std, var
 
 __all__: list[str] = []
 
-NumpyFunction = Callable[..., Any]
+NumpyFunction: TypeAlias = Function
 
 
 # ---- calls that NumPy hands over -----------------------------------------------------------------
@@ -88,7 +89,7 @@ class _Row(NamedTuple):
 
 @register_function()
 def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
-                settings: dict[str, Any]) -> Any:
+                settings: Settings) -> Any:
     """Answer ``ufunc.method(*inputs, **settings)``, or refuse it."""
     known = getattr(np, ufunc.__name__, None) is ufunc
     what = f"np.{ufunc.__name__}" if known else ufunc.__name__
@@ -112,7 +113,7 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
 
 
 @register_function()
-def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: Settings) -> Any:
     """Answer ``function(*args, **settings)``, a function of NumPy without an op, or refuse it."""
     carries: Any = (args, settings)
     if (names := _PLAIN.get(function)) is not None:
@@ -128,7 +129,7 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
     what = _name(row.numpy)
     defaults = _parameters(row.numpy).parameters
     dtype = given.pop("dtype", None)
-    call: dict[str, Any] = {}
+    call: Settings = {}
     for name, value in given.items():
         ours = row.arrays.get(name) or row.settings.get(name)
         if ours in call:
@@ -148,7 +149,7 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
         raise type(error)(f"{what}: {error}") from None
 
 
-def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: dict[str, Any],
+def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: Settings,
            carries: Any) -> Any:
     """What NumPy answers for the plain values, unless that cuts the graph or writes to them."""
     if is_grad_enabled() and any(x.requires_grad for x in _tensors(carries)):
@@ -178,7 +179,7 @@ def _parameters(function: NumpyFunction) -> inspect.Signature:
 
 
 def _given(function: NumpyFunction, args: tuple[Any, ...],
-           settings: dict[str, Any]) -> dict[str, Any]:
+           settings: Settings) -> Settings:
     """What the caller gave, by NumPy's names."""
     try:
         found = dict(_parameters(function).bind(*args, **settings).arguments)
@@ -368,6 +369,11 @@ def _neighbors(x: Any, axis: int) -> Tensor:
     return add(take(x, places[:-1], axis), take(x, places[1:], axis))
 
 
+def _sliding(x: Any, window_shape: Any, axis: Any = None) -> Tensor:
+    places = np.arange(x.size).reshape(x.shape)
+    return reshape(x, -1)[sliding_window_view(places, window_shape, axis).copy()]
+
+
 def _concatenate(xs: Any, axis: int | None = 0) -> Tensor:
     if axis is None:
         return concatenate([reshape(x, -1) if isinstance(x, Tensor) else np.ravel(x) for x in xs])
@@ -502,6 +508,7 @@ FUNCTIONS |= {np.degrees: FUNCTIONS["rad2deg"], np.radians: FUNCTIONS["deg2rad"]
               np.positive: _itself, np.conjugate: lambda x: _itself(_floats("np.conjugate", x)),
               np.fabs: lambda x: abs(_floats("np.fabs", x)),
               np.fmax: _without_nan(maximum), np.fmin: _without_nan(minimum)}
+_row(sliding_window_view, _sliding, "x", "window_shape axis")
 _row(np.sinc, _sinc, "x")
 _row(np.real, _itself, "val=x")
 _row(np.real_if_close, _itself, "a=x")

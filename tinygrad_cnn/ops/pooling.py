@@ -20,6 +20,8 @@ from tinygrad_cnn.core.op import (
     ErrorInput,
     Op,
     OpTest,
+    Settings,
+    Value,
     dyadic,
     register,
     register_function,
@@ -40,11 +42,11 @@ _TIES = ("split", "all")        # who shares the gradient of a tie, if not the f
 
 # ---- samples
 
-def _settings(kernel_size: Pair, stride: Pair, padding: Sides = ((0, 0), (0, 0))) -> dict[str, Any]:
+def _settings(kernel_size: Pair, stride: Pair, padding: Sides = ((0, 0), (0, 0))) -> Settings:
     return {"kernel_size": kernel_size, "stride": stride, "padding": padding}
 
 
-_CASES: tuple[tuple[str, Shape, dict[str, Any]], ...] = (
+_CASES: tuple[tuple[str, Shape, Settings], ...] = (
     ("overlapping", (2, 5, 4, 3), _settings((3, 2), (1, 1))),
     ("tiling", (2, 4, 6, 3), _settings((2, 2), (2, 2))),
     ("a row and a column left over", (1, 5, 8, 2), _settings((2, 3), (2, 2))),
@@ -56,7 +58,7 @@ _TWO = _settings((2, 2), (2, 2))
 _ALL_PADDING = {**_TWO, "padding": ((2, 0), (0, 0))}
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, dict[str, Any]]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Settings]]:
     """The cases above, and some that are drawn."""
     yield from _CASES
     for name in ("drawn", "drawn again"):
@@ -73,7 +75,7 @@ def _distinct(rng: np.random.Generator, shape: Shape) -> Array:
     return (rng.permutation(n).reshape(shape) - n // 2 + 0.5) / 2
 
 
-def _with_indices(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, dict[str, Any]]]:
+def _with_indices(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape, Settings]]:
     for name, x, settings in _cases(rng):
         indices = pool.max_pool2d(_distinct(rng, x), **settings)[1]["argmax_indices"]
         yield name, x, indices.shape, {"argmax_indices": indices, **settings}
@@ -92,7 +94,7 @@ def _scatter_max_shape(y: Shape, *, argmax_indices: Array, image_size: Pair, ker
     return y[0], *image_size, y[3]
 
 
-def _max_pool2d_vjp(ct: Any, out: Any, x: Any, **settings: Any) -> Any:
+def _max_pool2d_vjp(ct: Value, out: Value, x: Value, **settings: Any) -> Value:
     return apply(SCATTER_MAX, ct, image_size=x.shape[1:3], **settings)
 
 
@@ -251,8 +253,8 @@ def _shared_array(x: Array, *, ties: str, **settings: Any) -> tuple[Array, dict[
     return y, {"shares": shares}
 
 
-def _shared_vjp(ct: Any, out: Any, x: Any, *, kernel_size: Pair, ties: str, shares: Array,
-                **settings: Any) -> Any:
+def _shared_vjp(ct: Value, out: Value, x: Value, *, kernel_size: Pair, ties: str, shares: Array,
+                **settings: Any) -> Value:
     chosen = where(shares > 0, reshape(ct, (*ct.shape, 1, 1)), 0.0)
     return apply(FOLD, chosen * shares, image_size=x.shape[1:3], **settings)
 
@@ -270,7 +272,7 @@ MAX_POOL2D_SHARED = register(Op(
 
 
 def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: PairLike | None,
-                     padding: PaddingLike) -> tuple[Tensor, dict[str, Any]]:
+                     padding: PaddingLike) -> tuple[Tensor, Settings]:
     x = x if isinstance(x, Tensor) else as_tensor(x, op)
     size = checks.pair(op, "kernel_size", kernel_size, minimum=1)
     steps = size if stride is None else checks.pair(op, "stride", stride, minimum=1)
@@ -279,7 +281,7 @@ def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: Pair
     return x, {"kernel_size": size, "stride": steps, "padding": border}
 
 
-def _ceiling(x: Tensor, settings: dict[str, Any]) -> dict[str, Any]:
+def _ceiling(x: Tensor, settings: Settings) -> Settings:
     """The settings with padding for the windows that begin in the image and end outside."""
     more = []
     for n, k, s, (low, high) in zip(x.shape[1:3], settings["kernel_size"], settings["stride"],
@@ -420,7 +422,7 @@ def _avg_pool2d_input_shape(y: Shape, *, image_size: Pair, kernel_size: Pair, st
     return x
 
 
-def _avg_cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, dict[str, Any]]]:
+def _avg_cases(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Settings]]:
     for name, x, settings in _cases(rng):
         yield name, x, {**settings, "count_include_pad": True}
         if name == "padded":

@@ -15,9 +15,11 @@ from tinygrad_cnn.core.op import (
     FUNCTIONS,
     Array,
     ErrorInput,
+    Function,
     Op,
     OpTest,
     Sample,
+    Value,
     dyadic,
     make_op,
     register,
@@ -34,7 +36,7 @@ from tinygrad_cnn.shapes import Axis, Shape, reduced
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to"]
 
 Axes = tuple[int, ...]
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Function)
 
 
 # ---- sum_to and broadcast_to
@@ -149,7 +151,7 @@ def _distinct(rng: np.random.Generator, *shape: int) -> Array:
     return rng.permutation(math.prod(shape)).reshape(shape) / 2 - 4.0
 
 
-def reduction(kernel: Callable[..., Any], vjp: Callable[..., Any], draw: Callable[..., Array], *,
+def reduction(kernel: Function, vjp: Function, draw: Callable[..., Array], *,
               of_nothing: bool = False, flops: int = 1,
               check: Callable[[Tensor], None] | None = None,
               **fields: Any) -> Callable[[F], F]:
@@ -207,7 +209,7 @@ def _kept(x: Any, axis: Axes) -> Shape:
     return reduced(x.shape, axis, True)
 
 
-def _broadcast_back(ct: Any, x: Any, axis: Axes) -> Any:
+def _broadcast_back(ct: Value, x: Value, axis: Axes) -> Value:
     """``ct`` with the reduced axes put back and stretched to the shape of ``x``."""
     return apply(BROADCAST_TO, apply(RESHAPE, ct, shape=_kept(x, axis)), shape=x.shape)
 
@@ -251,7 +253,7 @@ def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
 
 
-def _mean_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
+def _mean_vjp(ct: Value, out: Value, x: Value, *, axis: Axes, keepdims: bool) -> Value:
     return _broadcast_back(ct / kernels.count(x.shape, axis), x, axis)
 
 
@@ -270,7 +272,7 @@ def centered(x: Any, axis: Axes) -> Any:
     return d - mean(d, axis=axis, keepdims=True)
 
 
-def _var_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
+def _var_vjp(ct: Value, out: Value, x: Value, *, axis: Axes, keepdims: bool) -> Value:
     scale = 2.0 / kernels.count(x.shape, axis)
     return apply(RESHAPE, ct * scale, shape=_kept(x, axis)) * centered(x, axis)
 
@@ -284,7 +286,8 @@ def var(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
 
 
-def _extreme_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool, shares: Array) -> Any:
+def _extreme_vjp(ct: Value, out: Value, x: Value, *, axis: Axes, keepdims: bool,
+                 shares: Array) -> Value:
     return where(shares > 0, apply(RESHAPE, ct, shape=_kept(x, axis)), 0.0) * shares
 
 
@@ -308,7 +311,7 @@ def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
 
 
-def _logsumexp_vjp(ct: Any, out: Any, x: Any, *, axis: Axes, keepdims: bool) -> Any:
+def _logsumexp_vjp(ct: Value, out: Value, x: Value, *, axis: Axes, keepdims: bool) -> Value:
     # Softmax, and 0 for a whole row of −inf, where that is 0 / 0.
     others = tuple(i for i in range(x.ndim) if i not in axis)
     order = (*others, *axis)

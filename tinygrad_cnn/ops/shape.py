@@ -25,7 +25,16 @@ from tinygrad_cnn.core import (
     as_tensor,
     make_function,
 )
-from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.op import (
+    ErrorInput,
+    Op,
+    OpTest,
+    Sample,
+    Value,
+    dyadic,
+    register,
+    register_function,
+)
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.kernels import shape as kernels
@@ -555,7 +564,7 @@ def _concatenate_shape(*xs: Shape, axis: int) -> Shape:
     return *xs[0][:axis], sum(x[axis] for x in xs), *xs[0][axis + 1:]
 
 
-def _concatenate_vjp(ct: Any, out: Any, *xs: Any, axis: int, index: int) -> Any:
+def _concatenate_vjp(ct: Value, out: Value, *xs: Value, axis: int, index: int) -> Value:
     start = sum(x.shape[axis] for x in xs[:index])
     part = (slice(None),) * axis + (slice(start, start + xs[index].shape[axis]),)
     return apply(GETITEM, ct, index=part)

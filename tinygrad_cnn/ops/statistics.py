@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array
-from tinygrad_cnn.core.op import Array, Op, OpTest, Sample, dyadic, register
+from tinygrad_cnn.core.op import Array, Op, OpTest, Sample, Value, dyadic, register
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.declare import TensorLike, composed
@@ -126,7 +126,7 @@ def _cumsum_array(x: Array, *, axis: int, reverse: bool) -> Array:
     return np.flip(np.cumsum(np.flip(x, axis), axis, dtype=x.dtype), axis)
 
 
-def _cumsum_vjp(ct: Tensor, out: Tensor, x: Tensor, *, axis: int, reverse: bool) -> Tensor:
+def _cumsum_vjp(ct: Value, out: Value, x: Value, *, axis: int, reverse: bool) -> Value:
     return apply(CUMSUM, ct, axis=axis, reverse=not reverse)
 
 

@@ -117,23 +117,10 @@ class Adam(_Moments):
     Kingma & Ba, *Adam: a method for stochastic optimization*, arXiv:1412.6980; amsgrad: Reddi,
     Kale & Kumar, *On the convergence of Adam and beyond*, arXiv:1904.09237.
 
-    Parameters
-    ----------
-    params : iterable of Tensor, or of dict
-        As in `SGD`.
-    lr : float, default 1e-3
-        Step size: about how far a weight moves in a step.
-    betas : (float, float), default (0.9, 0.999)
-        Share of the past in m and in v.
-    eps : float, default 1e-8
-        Keeps the root away from 0.
-    weight_decay : float, default 0.0
-        Adds weight_decay / 2 · Σ w² to the loss.  `AdamW` is usually the better choice.
-    amsgrad : bool, default False
-        Take the largest v so far instead of v, so that the step size never grows.
+    ``lr`` is about how far a weight moves in a step, ``betas`` the share of the past in m and in v,
+    ``eps`` keeps the root away from 0.  ``amsgrad`` takes the largest v so far instead of v, so
+    that the step size never grows.  With ``weight_decay``, `AdamW` is usually the better choice.
 
-    Examples
-    --------
     >>> w = Parameter([1.0])
     >>> optimizer = Adam([w], lr=0.1)
     >>> (w * w).sum().backward()
@@ -166,15 +153,6 @@ class AdamW(Adam):
 
     Loshchilov & Hutter, *Decoupled weight decay regularization*, arXiv:1711.05101.
 
-    Parameters
-    ----------
-    params, lr, betas, eps, amsgrad
-        As in `Adam`.
-    weight_decay : float, default 0.01
-        Share of each weight that is taken off in a step, times lr.
-
-    Examples
-    --------
     >>> w = Parameter([1.0])
     >>> optimizer = AdamW([w], lr=0.1, weight_decay=0.5)
     >>> (w * w).sum().backward()
@@ -260,21 +238,9 @@ class RMSprop(Optimizer):
     Tieleman & Hinton, lecture 6.5 of *Neural networks for machine learning*, 2012; centered:
     Graves, arXiv:1308.0850.
 
-    Parameters
-    ----------
-    params, lr, weight_decay
-        As in `SGD`; lr is 1e-2 if not given.
-    alpha : float, default 0.99
-        Share of the past in the running square.
-    eps : float, default 1e-8
-        Keeps the root away from 0.
-    momentum : float, default 0.0
-        Share of the last step that is kept.
-    centered : bool, default False
-        Divide by the deviation from the running mean instead.
+    ``alpha`` is the share of the past in v, ``momentum`` that of the last step; ``centered``
+    divides by the deviation from the running mean, ``eps`` keeps the root away from 0.
 
-    Examples
-    --------
     >>> w = Parameter([1.0])
     >>> optimizer = RMSprop([w], lr=0.01, alpha=0.75)
     >>> (w * w).sum().backward()
@@ -327,17 +293,8 @@ class Adagrad(Optimizer):
 
     Duchi, Hazan & Singer, *Adaptive subgradient methods*, JMLR 12 (2011), 2121-2159.
 
-    Parameters
-    ----------
-    params, lr, weight_decay
-        As in `SGD`; lr is 1e-2 if not given.
-    lr_decay : float, default 0.0
-        How fast the step size falls.
-    eps : float, default 1e-10
-        Keeps the root away from 0.
+    ``lr_decay`` says how fast the step size falls, ``eps`` keeps the root away from 0.
 
-    Examples
-    --------
     >>> w = Parameter([1.0])
     >>> optimizer = Adagrad([w], lr=0.1)
     >>> (w * w).sum().backward()

@@ -23,7 +23,8 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
               error_if_nonfinite: bool = True) -> float:
     """Scale all gradients by one factor so that their common norm is at most ``max_norm``.
 
-    The norm is √(Σ g²) over every entry of every gradient; call between backward and step.
+    The norm is √(Σ g²) over every entry of every gradient, and is returned as it was before; call
+    between backward and step.
 
     Pascanu, Mikolov & Bengio, *On the difficulty of training recurrent neural networks*,
     arXiv:1211.5063.
@@ -36,11 +37,6 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, *,
         Above 0; infinity measures without clipping.
     error_if_nonfinite : bool, default True
         Raise if a gradient holds NaN or infinity.  If False, such gradients stay as they are.
-
-    Returns
-    -------
-    float
-        The norm before clipping.
 
     Raises
     ------
@@ -82,15 +78,6 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], max_value: float) ->
 
     This turns the gradient, unlike `clip_grad_norm_`.  NaN stays NaN.
 
-    Parameters
-    ----------
-    parameters : tensor, or iterable of tensors
-        Those without a gradient are passed over.
-    max_value : float
-        Above 0.
-
-    Examples
-    --------
     >>> w = Parameter([1.5, -0.25])
     >>> (w * w).sum().backward()                    # the gradient is (3, −0.5)
     >>> clip_grad_value_([w], 1.0)

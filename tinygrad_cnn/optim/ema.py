@@ -24,15 +24,6 @@ class EMA:
     Polyak & Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control 30
     (1992).
 
-    Parameters
-    ----------
-    params : iterable of Tensor
-        Such as ``model.parameters()``.
-    decay : float, default 0.999
-        Share of the past, from 0 to 1.
-
-    Examples
-    --------
     >>> w = Parameter([1.0])
     >>> ema = EMA([w], decay=0.75)
     >>> for value in (4.0, 8.0):

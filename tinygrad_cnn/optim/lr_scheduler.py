@@ -259,15 +259,6 @@ class CosineAnnealingLR(LRScheduler):
 
     Loshchilov & Hutter, *SGDR*, arXiv:1608.03983.
 
-    Parameters
-    ----------
-    T_max : int
-        Steps from the first rate to the last.
-    eta_min : float, default 0.0
-        The last rate.
-
-    Examples
-    --------
     >>> schedule = CosineAnnealingLR(SGD([Parameter([0.0])], lr=1.0), 4)
     >>> [round(schedule.get_lr(t, 1.0), 4) for t in range(6)]
     [1.0, 0.8536, 0.5, 0.1464, 0.0, 0.0]
@@ -391,16 +382,8 @@ def _low_and_high(owner: str, value: Any) -> tuple[float, float]:
 class SequentialLR(LRScheduler):
     """One schedule after another: each begins when the count of steps reaches its milestone.
 
-    Parameters
-    ----------
-    optimizer : Optimizer
-    schedulers : sequence of LRScheduler
-        New ones, of this optimizer.
-    milestones : sequence of int
-        One fewer: the steps at which the second, the third, ... begins.
+    ``schedulers`` are new ones of this optimizer; there is one milestone fewer.
 
-    Examples
-    --------
     >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
     >>> parts = [LinearLR(optimizer, 0.5, total_iters=2), ExponentialLR(optimizer, 0.5)]
     >>> schedule = SequentialLR(optimizer, parts, [2])
@@ -472,17 +455,8 @@ class LinearWarmup(SequentialLR):
 
     Goyal et al., *Accurate, large minibatch SGD*, arXiv:1706.02677.
 
-    Parameters
-    ----------
-    after : LRScheduler or Optimizer
-        What follows; an optimizer keeps its rate.
-    warm_steps : int
-        Steps until the full rate.
-    start_factor : float, default 0.1
-        Share of the rate at the first step, from 0 to 1.
+    ``after`` is what follows; an optimizer keeps its rate.
 
-    Examples
-    --------
     >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
     >>> schedule = LinearWarmup(StepLR(optimizer, 1, gamma=0.5), 2, start_factor=0.5)
     >>> for _ in range(5):
@@ -509,25 +483,9 @@ class ReduceLROnPlateau(LRScheduler):
     Better means below best − threshold · |best| (above, for mode "max").  After more than
     ``patience`` steps in a row without, lr ← max(lr · factor, min_lr).
 
-    Parameters
-    ----------
-    mode : {"min", "max"}, default "min"
-        Whether a smaller or a larger value is better.
-    factor : float, default 0.1
-        Of a drop, from 0 up to, not including, 1.
-    patience : int, default 10
-        Steps without improvement that are let pass.
-    threshold : float, default 1e-4
-        By which a better value must differ from the best.
-    threshold_mode : {"rel", "abs"}, default "rel"
-        Whether the threshold is a share of the best value, or a difference.
-    cooldown : int, default 0
-        Steps after a drop that do not count.
-    min_lr : float, default 0.0
-        The lowest rate.
+    With ``threshold_mode="abs"`` the threshold is the difference itself; ``cooldown`` steps after a
+    drop do not count.
 
-    Examples
-    --------
     >>> optimizer = SGD([Parameter([0.0])], lr=1.0)
     >>> schedule = ReduceLROnPlateau(optimizer, patience=1, factor=0.5)
     >>> for loss in [3.0, 2.0, 2.0, 2.0, 1.0]:

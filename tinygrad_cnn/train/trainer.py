@@ -265,23 +265,10 @@ class Trainer:
                 steps: int = 100) -> LRCurve:
         """Train a little with a rate that rises from step to step, and see how the loss goes.
 
-        Afterwards the model and the optimizer are as before.
-
+        The rate grows by one factor from step to step; there are fewer steps if the loss rises to
+        four times the lowest.  The batches are gone through as often as needed, and afterwards the
+        model and the optimizer are as before.
         Smith, *Cyclical learning rates for training neural networks*, arXiv:1506.01186.
-
-        Parameters
-        ----------
-        batches : iterable of (inputs, targets)
-            Gone through as often as needed; a `DataLoader`, or a list.
-        start, end : float
-            The lowest and the highest rate, between which it grows by one factor from step to step.
-        steps : int, default 100
-            Fewer are taken if the loss rises to four times the lowest.
-
-        Returns
-        -------
-        LRCurve
-            Rates, losses, a suggestion and the curve: ``plot()``.
         """
         start = checks.number("find_lr", "start", start, above=0)
         end = checks.number("find_lr", "end", end, above=start)

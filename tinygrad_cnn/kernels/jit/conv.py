@@ -1,6 +1,6 @@
 """Convolutions in compiled code: direct, or Winograd's filtering down the rows.
 
-`tile` does the arithmetic.  Shapes become numbers of entries, work space is borrowed, and bands of
+`tile` does the arithmetic.  Shapes become numbers of entries, buffers are used again, and bands of
 rows are handed to the threads; the loops at the end go through the images.
 
 Winograd's filtering (see ``kernels.winograd``) is for float32, stride 1 and filters of 2 to 5 rows.
@@ -26,17 +26,17 @@ from tinygrad_cnn.kernels.jit.tile import (
     tile_vectors,
     wide_vectors,
 )
-from tinygrad_cnn.kernels.memory import Array, aligned, borrowed
+from tinygrad_cnn.kernels.memory import Array, aligned, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.kernels.winograd import (
     LARGEST,
     SPREAD,
     fewest_products,
+    finite_filters,
     gather,
     matrices,
     regions,
     repeat,
-    tame,
 )
 from tinygrad_cnn.shapes import Pair
 
@@ -78,7 +78,7 @@ def _in_strips(problem: Problem) -> bool:
 def forward(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> None:
     """N H W C, KH KW C O, O -> N OH OW O, into ``y``, perhaps every so many pixels of an image."""
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
-    if not (_in_strips(problem) and tame(w)):
+    if not (_in_strips(problem) and finite_filters(w)):
         _forward_direct(problem, x, w, b, y)
         return
     m, bad = _forward_strips(problem, x, w, b, y)
@@ -103,7 +103,7 @@ def _forward_direct(problem: Problem, x: Array, w: Array, b: Array | None, y: Ar
     size = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * c
 
     def work(low: int, high: int) -> None:
-        with borrowed(x.dtype, (size,)) as (space,):
+        with workspace(x.dtype, (size,)) as (space,):
             run(x.reshape(-1), filters, bias, flat, space, low, high, bands, band,
                 x.shape[1:], y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns,
                 places)
@@ -173,7 +173,7 @@ def _forward_strips(problem: Problem, x: Array, w: Array, b: Array | None,
 
     def work(low: int, high: int) -> None:
         several = min(group, high - low)
-        with borrowed(np.float32, (products * line,), (several * products * line,),
+        with workspace(np.float32, (products * line,), (several * products * line,),
                       (max(several * products * row, width * 4),)) as (space, pixels, made):
             run(x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
                 to_products.reshape(-1), to_results.reshape(-1), low, high, group, x.shape[1:],
@@ -205,7 +205,7 @@ def _weight_direct(problem: Problem, x: Array, y: Array) -> Array:
 
     def work(low: int, high: int) -> Array:
         total = np.zeros(kh * lines * o, x.dtype)
-        with borrowed(x.dtype, (size,)) as (space,):
+        with workspace(x.dtype, (size,)) as (space,):
             space[-rows:] = 0                           # a last tile reads on into these
             run(x.reshape(-1), y.reshape(-1), total, space, low, high, bands, band, x.shape[1:],
                 y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns)
@@ -238,7 +238,7 @@ def _weight_strips(problem: Problem, x: Array, y: Array) -> Array | None:
     def work(low: int, high: int) -> Array | None:
         total = np.zeros(products * lines * g * o, np.float32)
         several = min(group, high - low)
-        with borrowed(np.float32, (products * line,), (several * products * line + rows,),
+        with workspace(np.float32, (products * line,), (several * products * line + rows,),
                       (several * products * row,)) as (space, pixels, results):
             pixels[-rows:] = 0                          # a last tile reads on into these
             even = run(x.reshape(-1), y.reshape(-1), total, zeros, space, pixels, results,
@@ -297,15 +297,15 @@ def uneven(x, rows, row, width, window, squares, known):
 
     ``squares`` has a place for each row, and holds those of the first ``known`` rows.
     """
-    most, least, tame = np.float32(0), np.float32(np.inf), True
+    most, least, small_enough = np.float32(0), np.float32(np.inf), True
     for i in range(rows):
         if i >= known:
             squares[i] = square(x[i * row:(i + 1) * row])
         value = squares[i]
-        tame &= value <= LARGEST
+        small_enough &= value <= LARGEST
         most = max(most, value)
         least = min(least, value if value > 0 else np.float32(np.inf))
-    if not tame:
+    if not small_enough:
         return True
     if most <= SPREAD / width * least or seen(squares, rows, most * row / SPREAD, window):
         return False                                # an entry is less than its row

@@ -153,7 +153,7 @@ def pool(kh: int, kw: int) -> Any:
         # Windows lie inside the image; False if a pixel is NaN or a maximum infinite: padding is
         # −∞ here, and never wins.  The first of a tie stays.
         oh, ow, c = y.shape[1:]
-        unruly = 0
+        not_finite = 0
         for n in range(low, high):
             for i in range(oh):
                 for j in range(ow):
@@ -164,11 +164,11 @@ def pool(kh: int, kw: int) -> Any:
                                 value = x[n, i * down + u, j * across + v, k]
                                 place = np.uint32(u * kw + v) if value > best else place
                                 best = max(value, best)
-                                unruly += value != value
+                                not_finite += value != value
                         y[n, i, j, k] = best
                         argmax_indices[n, i, j, k] = place
-                        unruly += best - best != 0
-        return unruly == 0
+                        not_finite += best - best != 0
+        return not_finite == 0
     return run
 
 
