@@ -345,8 +345,8 @@ def _scaled(what: str, factor: float, x: Any) -> Tensor:
 
 def _logaddexp2(a: Any, b: Any) -> Tensor:
     a, b = (_floats("np.logaddexp2", x) if isinstance(x, Tensor) else x for x in (a, b))
-    same = np.equal(as_array(a), as_array(b))                       # infinities as well
-    apart = sub(where(same, 0.0, a), where(same, 0.0, b))
+    with np.errstate(invalid="ignore"):                             # infinities may be equal
+        apart = where(np.equal(as_array(a), as_array(b)), 0.0, sub(a, b))
     return add(maximum(a, b), mul(log1p(exp2(neg(abs(apart)))), 1 / math.log(2)))
 
 
