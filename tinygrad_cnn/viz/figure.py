@@ -17,8 +17,8 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.files import open_file, write_atomically
-from tinygrad_cnn.viz import html, svg, text, textbook
-from tinygrad_cnn.viz.capture import Recording
+from tinygrad_cnn.viz import blocks, html, svg, text, textbook
+from tinygrad_cnn.viz.capture import Entry, Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
 from tinygrad_cnn.viz.layout import Layout, layout
@@ -30,7 +30,7 @@ _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
 _MOST_PIXELS = 30_000_000
-STYLES = ("auto", "cards", "textbook")
+STYLES = ("auto", "cards", "textbook", "blocks")
 MEDIA = {"slide": (30, 16 / 9, "auto"), "paper": (24, 0.0, "light"), "readme": (20, 1.0, "auto")}
 
 T = TypeVar("T")
@@ -51,6 +51,8 @@ class Settings(TypedDict, total=False):
     aspect: float
     density: str
     for_: str | None
+    card: Callable[[Entry], str] | None
+    edge: Callable[[Entry, Entry], str] | None
 
 
 class Figure:
@@ -76,6 +78,7 @@ class Figure:
     style : str, default "auto"
         ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
         local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
+        ``blocks`` draws the layers as boxes with the sides H, W and C, as papers do.
     direction : str, default "TB"
         ``TB``, from top to bottom, or ``LR``, from left to right.
     aspect, density : float and str
@@ -83,6 +86,9 @@ class Figure:
         ``compact`` gives each card one line, and edges no words.
     for_ : str, optional
         ``slide``, ``paper`` or ``readme``: compact, with a limit, an aspect and a theme for that.
+    card, edge : callable, optional
+        A line of your own for the card of an `Entry`; and the words of the edge from one to
+        another, instead of the shape.
     changes : mapping of int to str, optional
         ``added``, ``removed`` or ``changed`` for entries, in the picture of a difference.
     """
@@ -92,6 +98,8 @@ class Figure:
                  theme: str = "auto", title: str | None = None,
                  style: str = "auto", direction: str = "TB", aspect: float = 0.0,
                  density: str = "normal", for_: str | None = None,
+                 card: Callable[[Entry], str] | None = None,
+                 edge: Callable[[Entry, Entry], str] | None = None,
                  changes: Mapping[int, str] | None = None) -> None:
         if for_ is not None:
             if for_ not in MEDIA:
@@ -105,12 +113,14 @@ class Figure:
                 raise VizError(f"graph: {name} {value!r} is unknown; "
                                f"choose from {', '.join(known)}")
         alone = level == "auto" and color == "grad" and not (changes or for_ or aspect)
-        self._textbook = style == "textbook" or (style == "auto" and alone
-                                                 and textbook.fits(recording))
+        if style == "auto" and alone and textbook.fits(recording):
+            style = "textbook"
+        self._other = {"textbook": textbook.drawn, "blocks": blocks.drawn}.get(style)
         self.recording, self.theme = recording, theme
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit, "direction": direction,
-                                       "aspect": aspect, "density": density}
+                                       "aspect": aspect, "density": density, "card": card,
+                                       "edge": edge}
         self.diagram: Diagram = draw(recording, level=level, open=open, changes=changes,
                                      **self._style)
 
@@ -188,8 +198,8 @@ class Figure:
         return textbook.steps(self.recording)
 
     def _drawn(self, theme: str) -> str:
-        if self._textbook:
-            return textbook.drawn(self.recording, self.diagram.title, figure=self._id, theme=theme)
+        if self._other is not None:
+            return self._other(self.recording, self.diagram.title, figure=self._id, theme=theme)
         return svg.drawn(self.diagram, self._places, figure=self._id, theme=theme)
 
     def _raster(self, form: str, dpi: int) -> bytes:
