@@ -15,6 +15,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
+import graphviz as gv
+
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.files import open_file, write_atomically
 from tinygrad_cnn.viz import blocks, html, svg, text, textbook
@@ -53,6 +55,17 @@ class Settings(TypedDict, total=False):
     for_: str | None
     card: Callable[[Entry], str] | None
     edge: Callable[[Entry, Entry], str] | None
+
+
+def _piped(source: gv.Source, form: str) -> bytes:
+    """What the program of Graphviz draws."""
+    try:
+        return bytes(source.pipe(format=form))
+    except gv.ExecutableNotFound:
+        raise VizError(f"save: there is no program {source.engine!r} of Graphviz on this machine; "
+                       "install Graphviz (graphviz.org), or leave out engine=") from None
+    except gv.CalledProcessError as error:
+        raise VizError(f"save: {source.engine} of Graphviz failed: {error}") from None
 
 
 class Figure:
@@ -153,6 +166,21 @@ class Figure:
         """The picture in the language of Graphviz, as for ``graphviz.Source(fig.dot)``."""
         return text.to_dot(self.diagram, theme=self.theme)
 
+    def graphviz(self, engine: str = "dot") -> gv.Source:
+        """The graph for a program of Graphviz to lay out: it shows itself, and renders to files.
+
+        Its layout is that of the program, so it differs between machines; it helps where a graph is
+        a tangle rather than a network.  The programs come from graphviz.org, or a package manager.
+
+        >>> a = Tensor([2.0], requires_grad=True)
+        >>> (a * 3.0).graph().graphviz().source.startswith("digraph")
+        True
+        """
+        if engine not in gv.ENGINES:
+            raise VizError(f"graphviz: engine must be one of {', '.join(sorted(gv.ENGINES))}, "
+                           f"got {engine!r}")
+        return gv.Source(self.dot, engine=engine)
+
     def text(self) -> str:
         """The picture as text, for a terminal."""
         return text.to_text(self.diagram)
@@ -211,13 +239,15 @@ class Figure:
         return svg.rasterized(drawn, form, dpi=dpi)
 
     # ---- files
-    def save(self, path: str | os.PathLike[str], *, dpi: int = 144) -> Path:
+    def save(self, path: str | os.PathLike[str], *, dpi: int = 144,
+             engine: str = "builtin") -> Path:
         """Write the picture in the format of the suffix; the file is whole or not there.
 
         Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html``,
-        ``.txt`` and ``.tex`` (TikZ); ``dpi`` is that of a PNG, and 96 the size of the SVG.  A
-        VizError says that the suffix is unknown, the path cannot be written, a PNG would be too
-        large, or matplotlib is missing.
+        ``.txt`` and ``.tex`` (TikZ); ``dpi`` is that of a PNG, and 96 the size of the SVG.  An
+        ``engine`` of Graphviz (``"dot"``, ``"sfdp"`` ...) lays out .svg, .png and .pdf instead of
+        this package.  A VizError says that the suffix is unknown, the path cannot be written, a PNG
+        would be too large, or matplotlib or the program is missing.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
@@ -225,6 +255,12 @@ class Figure:
                            f"choose from {', '.join(SUFFIXES)}")
         if not 20 <= dpi <= 1200:
             raise VizError(f"save: dpi must be between 20 and 1200, got {dpi}")
+        if engine != "builtin":
+            if suffix not in (".svg", ".png", ".pdf"):
+                raise VizError(f"save: engine={engine!r} lays out .svg, .png and .pdf, got "
+                               f"{suffix!r}")
+            source = self.graphviz(engine)
+            return write_file(path, lambda: _piped(source, suffix[1:]))
         return write_file(path, lambda: self._content(suffix, dpi))
 
     def _content(self, suffix: str, dpi: int = 144) -> str | bytes:
