@@ -167,6 +167,7 @@ def graphs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     without_times(small, direction="LR", level="operators").save(folder / "lenet_right.svg")
     without_times(small, for_="paper").save(folder / "lenet_paper.svg")
     without_times(small, for_="slide").save(folder / "lenet_slide.svg")
+    without_times(small, style="blocks").save(folder / "lenet_blocks.svg")
     without_times(small, level="operators", color="flop").save(folder / "lenet_flop.svg")
     without_times(small, level="operators", color="memory").save(folder / "lenet_memory.svg")
     without_times(twenty, for_="slide").save(folder / "resnet20_slide.svg")

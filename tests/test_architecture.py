@@ -54,7 +54,7 @@ RUNS_ITS_OWN_CODE = {"testing.source_mutants"}
 # Derives from the standard unpickler, in which it allows few instructions and no name.
 MAY_UNPICKLE = {"data.safe_io"}
 STANDARD = set(sys.stdlib_module_names)
-CORE = {"numpy", "tinygrad_cnn"}
+CORE = {"graphviz", "numpy", "tinygrad_cnn"}
 COMPILER = {"numba", "llvmlite"}
 
 

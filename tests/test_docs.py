@@ -22,6 +22,7 @@ import re
 import runpy
 import sys
 import types
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ import tinygrad_cnn as tc
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md")) if path.exists())
 
-OPTIONAL = {"PIL", "matplotlib", "tqdm"}                # what the extras bring
+OPTIONAL = {"PIL", "matplotlib", "torch", "tqdm"}       # what the extras bring
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _NUMBER = re.compile(r"-?\d+\.\d*(?:e[+-]?\d+)?")
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})(.*)$")
@@ -204,7 +205,8 @@ def an_empty_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_block_of_a_page_runs_and_shows_what_it_prints(page):
     try:
-        run_page(page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix())
+        with warnings.catch_warnings():             # PyTorch adds to the filters on first use
+            run_page(page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix())
     except tc.MissingExtraError as error:
         pytest.skip(str(error))
     except ModuleNotFoundError as error:

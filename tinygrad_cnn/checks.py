@@ -188,6 +188,11 @@ def axes_tuple(owner: str, axis: object, shape: Shape) -> tuple[int, ...]:
 
 # ---- arguments of a class ------------------------------------------------------------------------
 
+#: Settings of PyTorch that nothing here needs.
+_LEFT_OUT = dict.fromkeys(("inplace", "device", "foreach", "fused", "capturable", "differentiable",
+                           "last_epoch", "size_average", "reduce"), "leave it out.")
+
+
 def arguments(made: type, given: tuple[object, ...], settings: Mapping[str, object]) -> None:
     """Refuse arguments that ``__init__`` of a class does not take, in the name of that class.
 
@@ -211,8 +216,10 @@ def arguments(made: type, given: tuple[object, ...], settings: Mapping[str, obje
     for name in settings:
         if name not in free and inspect.Parameter.VAR_KEYWORD not in kinds:
             near = difflib.get_close_matches(name, free, n=1)
+            cure = (_LEFT_OUT.get(name) or ("it is 'axis'" if name == "dim" and "axis" in free
+                                            else f"did you mean {near[0]!r}?" if near else ""))
             raise TypeError(f"{owner}: there is no setting {name!r}; "
-                            + (f"did you mean {near[0]!r}?  " if near else "") + takes)
+                            + (f"{cure}  " if cure else "") + takes)
     if len(given) > len(placed) and inspect.Parameter.VAR_POSITIONAL not in kinds:
         few = f" ({', '.join(placed)})" if placed else ""
         rest = ", ".join(f"{name}=" for name in free if name not in placed)

@@ -102,7 +102,7 @@ def _initializer(cls: type[Declared]) -> Callable[..., None]:
                 default=s.default, annotation=own[name]) for name, s in cls.declared.items())])
 
     def __init__(self: Declared, *args: Any, **settings: Any) -> None:  # noqa: N807
-        checks.arguments(type(self), args, settings)
+        checks.arguments(cls, args, settings)
         bound = signature.bind(self, *args, **settings)
         bound.apply_defaults()
         self._keep({name: declared.checked(self, declared.alias or name,

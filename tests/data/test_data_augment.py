@@ -29,10 +29,12 @@ from tinygrad_cnn.data.geometry import Geometric
 from tinygrad_cnn.errors import SettingError
 
 GEOMETRIC = [RandomFlip(), RandomFlip(axis="vertical"), RandomCrop(2, fill=3, mask_fill=3),
-             RandomShift(2, fill=3, mask_fill=3), RandomRotation(30, fill=3, mask_fill=3),
+             RandomCrop(0, size=3), RandomShift(2, fill=3, mask_fill=3),
+             RandomRotation(30, fill=3, mask_fill=3),
              RandomAffine(20, (0.2, 0.1), (0.7, 1.4), 15, fill=3, mask_fill=3),
              RandomResizedCrop(4), RandomResizedCrop((3, 9), scale=(0.3, 0.6))]
-PIXELS = [Cutout(3), RandomErasing(p=1), ColorJitter(0.4, 0.3, 0.2, 0.1)]
+PIXELS = [Cutout(3), Cutout(2, fill=9), RandomErasing(p=1), ColorJitter(0.4, 0.3, 0.2, 0.1)]
+PLAIN = [ToFloat(), Normalize(0.5, (1, 2, 3)), Compose([RandomShift(1), ToFloat(1 / 16)])]
 MIXED = [MixUp(classes=4), CutMix(classes=4, alpha=0.5)]
 
 
@@ -45,26 +47,42 @@ def rng(seed=0):
 
 
 def test_every_public_transform_is_in_a_table_here():
-    tabled = {type(t) for t in (*GEOMETRIC, *PIXELS, *MIXED)}
+    tabled = {type(t) for t in (*GEOMETRIC, *PIXELS, *MIXED, *PLAIN)}
     public = {made for made in vars(data).values()
               if isinstance(made, type) and issubclass(made, Transform)}
-    assert public - tabled == {Transform, Compose, ToFloat, Normalize}
+    assert public - tabled == {Transform}
 
 
-@pytest.mark.parametrize("transform", [*GEOMETRIC, *PIXELS], ids=repr)
-def test_random_transforms_repeat_leave_their_input_alone_and_take_any_memory_order(transform):
-    images = batch()
+@pytest.mark.parametrize("transform", [*GEOMETRIC, *PIXELS, *PLAIN], ids=repr)
+def test_transforms_repeat_leave_their_input_alone_and_take_any_memory_order(transform):
+    images = batch(dtype=np.float64 if isinstance(transform, Normalize) else np.uint8)
     before = images.copy()
     images.flags.writeable = False
-    first, again, other = (transform(images, rng(seed)) for seed in (1, 1, 2))
+    first, again = (transform(images, rng(1)) for _ in range(2))
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
     assert np.array_equal(images, before)
+    assert not np.shares_memory(first, images)
     assert np.array_equal(first, transform(np.asfortranarray(images), rng(1)))
-    for dtype in (np.uint8, np.float32, np.float64):
-        assert transform(images.astype(dtype), rng(1)).dtype == dtype
     assert eval(repr(transform), {**globals()}) == transform
     assert transform(images[:0], rng()).shape[0] == 0
+    with pytest.raises(SettingError, match=r"axes N H W C, got \(5, 7, 3\)"):
+        transform(images[0], rng())
+
+
+@pytest.mark.parametrize("transform", [*GEOMETRIC, *PIXELS, *MIXED], ids=repr)
+def test_random_transforms_draw_keep_the_dtype_and_ask_for_a_generator(transform):
+    images, labels = batch(), np.arange(6) % 4
+    assert not np.array_equal(transform(images, rng(1), labels)[0],
+                              transform(images, rng(2), labels)[0])
+    made = {dtype: transform(images.astype(dtype), rng(1), labels)[0]
+            for dtype in (np.uint8, np.float32, np.float64)}
+    for dtype, out in made.items():
+        assert out.dtype == dtype
+        if not isinstance(transform, ColorJitter):      # whose floats end at 1
+            assert np.abs(out - made[np.float64]).max() <= 0.5 + 1e-4
+    for wrong in (None, 0, np.random):
+        with pytest.raises(SettingError, match=r"needs a generator.*default_rng\(seed\)"):
+            transform(images, wrong, labels)
 
 
 @pytest.mark.parametrize("transform", [*GEOMETRIC, *PIXELS], ids=repr)

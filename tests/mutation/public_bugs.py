@@ -30,6 +30,7 @@ class Bug:
     name: str
     diagnosis: str
     check: Callable[[int], Any]
+    pair: tuple[Any, Any, tuple[Draw, ...]] | None = None
 
     def finding(self, seed: int) -> Finding:
         """What is found of it."""
@@ -46,7 +47,7 @@ def pair(name: str, diagnosis: str, forward: Callable[..., Any], wrong: Callable
     def check(seed: int) -> Any:
         rng = np.random.default_rng(seed)
         return check_vjp_pair(forward, wrong, *(d(rng) for d in draws), seed=seed)
-    return Bug(name, diagnosis, check)
+    return Bug(name, diagnosis, check, (forward, wrong, draws))
 
 
 def op(name: str, diagnosis: str, kernel: Callable[..., Any], shape: Callable[..., Any],

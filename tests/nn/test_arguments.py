@@ -145,11 +145,39 @@ class Decorated(nn.Module):
     (lambda: Declared(1, 2, 3), "Declared: takes 2 arguments by position (size, depth), got 3"),
     (lambda: nn.MSELoss("sum"), "MSELoss: takes 0 arguments by position, got 1; give the others by "
                                 "name: reduction="),
-    (lambda: nn.LogSoftmax(dim=1), "LogSoftmax: there is no setting 'dim'; LogSoftmax takes axis"),
+    (lambda: nn.LogSoftmax(dim=1), "LogSoftmax: there is no setting 'dim'; it is 'axis'  "),
+    (lambda: nn.ReLU(inplace=True), "ReLU: there is no setting 'inplace'; leave it out."),
+    (lambda: optim.SGD([tc.Parameter([1.0])], foreach=True), "'foreach'; leave it out.  SGD takes"),
 ])
 def test_a_module_names_itself_when_it_is_made_wrongly(make, message):
     with pytest.raises(TypeError, match=re.escape(message)):
         make()
+
+
+def test_layers_optimizers_and_schedules_can_be_derived_from():
+    class Three(nn.Conv2D):
+        def __init__(self, out):
+            super().__init__(1, out, 3, bias=False)
+
+    class Padded(nn.Conv2D):                            # declares nothing
+        pass
+
+    class Slow(optim.SGD):
+        def __init__(self, params):
+            super().__init__(params, 1e-4, 0.9)
+
+    class Halved(lr_scheduler.StepLR):
+        def __init__(self, optimizer):
+            super().__init__(optimizer, 1, 0.5)
+
+    assert repr(Three(8)) == "Three(1, 8, kernel_size=3, bias=False)"
+    assert Padded(2, 4, 3, 2).stride == (2, 2)
+    optimizer = Slow([tc.Parameter([1.0])])
+    assert (optimizer.lr, optimizer.momentum) == (1e-4, 0.9)
+    Halved(optimizer).step()
+    assert optimizer.lr == 5e-5
+    with pytest.raises(TypeError, match=r"Three: takes 1 arguments by position \(out\), got 2"):
+        Three(1, 2)
 
 
 def test_a_module_takes_what_its_init_takes():

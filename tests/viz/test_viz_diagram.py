@@ -79,6 +79,9 @@ def test_one_block_stays_open_while_there_is_room(nets):
     diagram = draw(recording)
     assert {g.title for g in diagram.groups} >= {"stage1", "stage1[0]"}
     assert "stage1[1…2] × 2" in titles(diagram)
+    by_title = {g.title: g for g in diagram.groups}
+    assert by_title["stage1[0]"].parent == by_title["stage1"].id
+    assert by_title["stage1"].parent == ""
     skips = [e for e in diagram.edges if not e.trunk and card(diagram, "add, relu").id == e.target]
     assert [next(c.title for c in diagram.cards if c.id == e.source) for e in skips] == ["relu"]
     assert "stage1[0…2] × 3" in titles(draw(recording, limit=len(diagram.cards) - 1))

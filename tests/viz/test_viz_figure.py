@@ -178,6 +178,10 @@ def test_the_animation_follows_the_order_of_the_engine(figure, tmp_path):
     play, rest = 15 * 0.35, 2.0             # 14 edges and the loss, then a rest
     assert order == [round(100 * play * k / 15 / (play + rest), 2) for k in range(1, 15)]
     assert f" {play + rest:.2f}s linear infinite" in moving
+    whole = [tuple(map(float, m)) for m in re.findall(
+        r"\{0%,([\d.]+)%\{opacity:0\}([\d.]+)%,100%\{opacity:1\}\}", moving)]
+    fade = 100 * 0.25 / (play + rest)       # a quarter of a second each
+    assert all(end - start == pytest.approx(fade, abs=0.02) for start, end in whole)
     assert begins["n16"] == 0.0             # the loss lights first
     assert begins["n1"] == begins["e1"]     # a parameter when its gradient arrives
 

@@ -69,6 +69,14 @@ def test_text_on_a_slide_has_at_least_fourteen_pixels(recordings, name):
     assert 1 <= w / h <= 3
 
 
+def test_a_limit_that_is_given_holds_for_a_slide_too(recordings):
+    few, own = (viz.Figure(recordings["resnet20"], for_="slide", **more).diagram
+                for more in ({}, {"limit": 8}))
+    assert len(few.cards) == len(viz.Figure(recordings["resnet20"], density="compact",
+                                            limit=30).diagram.cards) > 8
+    assert len(own.cards) <= 8
+
+
 def test_a_lenet_for_paper_is_small(recordings):
     w, h = svg.size(viz.Figure(recordings["lenet"], for_="paper").svg())
     assert w * h < 1.25 * 262 * 1152        # what torchview takes for a LeNet
@@ -84,6 +92,18 @@ def test_a_compact_card_has_one_line_and_keeps_its_findings(recordings):
     assert all(e.text == "" for e in diagram.edges)
     with_nan = draw(viz.describe(zoo.vanishing()), density="compact")
     assert any(r.kind == "warning" for c in with_nan.cards for r in c.rows)
+
+
+def test_cards_and_edges_carry_words_of_ones_own(recordings):
+    plain = draw(recordings["lenet"], level="operators")
+    own = draw(recordings["lenet"], level="operators", edge=lambda a, b: f"{a.op}>{b.op}",
+               card=lambda e: f"{e.size} values" if e.family == "conv" else "")
+    at = recordings["lenet"].entries
+    for before, after in zip(plain.cards, own.cards, strict=True):
+        entry = at[after.entries[-1]]
+        added = [f"{entry.size} values"] if entry.family == "conv" else []
+        assert [r.text for r in after.rows[len(before.rows):]] == added
+    assert {e.text for e in own.edges if e.trunk} >= {">conv2d", "conv2d>relu", "relu>max_pool2d"}
 
 
 def test_columns_are_chosen_for_the_aspect(nets):

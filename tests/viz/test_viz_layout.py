@@ -147,6 +147,17 @@ def test_an_empty_diagram_has_a_layout(nets):
     ElementTree.fromstring(svg.drawn(empty, places))
 
 
+@pytest.mark.parametrize("name, settings", [
+    ("lenet_slide", {"for_": "slide"}), ("lenet_right", {"direction": "LR"}),
+    ("lenet_blocks", {"style": "blocks"}), ("lenet_textbook", {"style": "textbook"}),
+    ("resnet_columns", {"aspect": 1.5, "direction": "LR", "level": "modules"})])
+def test_every_format_is_the_one_that_was_looked_at(nets, golden, name, settings):
+    recording = getattr(nets, name.partition("_")[0])()
+    if name.startswith("resnet"):
+        recording = nets.resnet(3)
+    golden(f"{name}.svg", Figure(recording, theme="light", **settings)._drawn("light"))
+
+
 def test_tikz_puts_every_card_and_line_where_the_layout_does(nets):
     diagram = draw(nets.lenet())
     places = layout(diagram)

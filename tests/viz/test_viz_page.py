@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+import tinygrad_cnn as tc
 from tinygrad_cnn.viz import Figure
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome")
@@ -158,6 +159,8 @@ def test_hovering_a_card_lights_its_path_and_shows_its_facts(page):
     x, y = page.center("v0-n4")
     page.mouse("mouseMoved", x, y)
     page.wait("document.querySelector('#facts h2').textContent === 'relu'")
+    assert page.run("document.querySelector('#facts .hint').textContent") == tc.relu.__doc__.split(
+        "\n")[0].strip()
     lit = page.run("[...now.cards.values()].filter(c => !c.node.classList.contains('dim'))"
                    ".map(c => c.id)")
     assert lit == ["n0", "n1", "n2", "n3", "n4", "n5", "n8", "n9", "n10", "n11", "n14", "n16"]

@@ -1,5 +1,6 @@
 """PNG and PDF, painted by matplotlib from the SVG, and the text for Graphviz."""
 
+import os
 import re
 
 import pytest
@@ -61,3 +62,30 @@ def test_the_text_for_graphviz_names_every_card_and_line(nets):
     for edge in figure.diagram.edges:
         assert f'  {edge.source} -> {edge.target} [id="{edge.id}"' in figure.dot
     assert figure.dot.count("subgraph cluster_") == 3
+
+
+def test_a_program_of_graphviz_lays_out_what_is_asked(nets, tmp_path, monkeypatch):
+    """A program that gives back what it was told and given stands for one of Graphviz."""
+    program = tmp_path / "bin" / "dot"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%s " "$@"\ncat\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    figure = Figure(nets.lenet())
+    for suffix in ("svg", "png", "pdf"):
+        told = figure.save(tmp_path / f"a.{suffix}", engine="dot").read_text()
+        assert told.startswith("-Kdot") and f"-T{suffix}" in told
+        assert figure.dot.strip() in told
+    assert figure.graphviz("neato").engine == "neato"
+
+
+def test_a_program_of_graphviz_that_is_missing_is_named_with_the_cure(nets, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    figure = Figure(nets.lenet())
+    with pytest.raises(VizError, match=r"no program 'sfdp' of Graphviz .* leave out engine="):
+        figure.save(tmp_path / "a.svg", engine="sfdp")
+    with pytest.raises(VizError, match=r"engine must be one of .*dot.*, got 'spline'"):
+        figure.save(tmp_path / "a.svg", engine="spline")
+    with pytest.raises(VizError, match=r"lays out .svg, .png and .pdf, got '.txt'"):
+        figure.save(tmp_path / "a.txt", engine="dot")
+    assert list(tmp_path.iterdir()) == []

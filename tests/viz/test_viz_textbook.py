@@ -103,7 +103,7 @@ def test_small_expressions_take_the_style_by_themselves_and_others_do_not():
     assert style(expression.graph(level="everything")) == "cards"
     assert style(zoo.mlp().graph(style="textbook")) == "textbook"
     with pytest.raises(tc.VizError,
-                       match="style 'book' is unknown; choose from auto, cards, textbook"):
+                       match="style 'book' is unknown; choose from auto, cards, textbook, blocks"):
         expression.graph(style="book")
 
 

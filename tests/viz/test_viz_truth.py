@@ -46,6 +46,14 @@ def test_a_name_is_that_of_the_variable_and_a_number_is_its_literal():
                                                                 "no gradient")]
 
 
+def test_an_input_without_a_name_is_x_if_it_is_the_only_one():
+    w = tc.Parameter([1.0, 2.0], name="w")
+    assert leaves((w * np.arange(2.0).astype(f32)).sum())[1][:2] == ("x", "input")
+    named = tc.Tensor([1.0, 2.0], name="rows")
+    assert [n for n, *_ in leaves((w * named * np.arange(2.0).astype(f32)).sum())] == [
+        "w", "rows", "input"]
+
+
 def test_a_role_does_not_depend_on_the_place_of_an_operand():
     a, b, c = (tc.Tensor(v, requires_grad=True) for v in (2.0, -3.0, 10.0))
     for loss in (a * b + c, c + b * a):

@@ -45,7 +45,7 @@ def add_options(sub: argparse.ArgumentParser,
                      help="auto, everything, operators, modules or folded; default auto")
     sub.add_argument("--open", nargs="*", default=(), help="modules to keep open")
     sub.add_argument("--theme", default="auto", help="auto, light or dark; default auto")
-    sub.add_argument("--style", default="auto", help="cards or textbook; default auto")
+    sub.add_argument("--style", default="auto", help="cards, textbook or blocks; default auto")
     sub.add_argument("--direction", default="TB", help="TB or LR; default TB")
     sub.add_argument("--for", dest="for_", help="slide, paper or readme")
     sub.add_argument("--color", default="grad", help="grad, time, memory or flop; default grad")

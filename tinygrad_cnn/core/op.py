@@ -14,7 +14,7 @@ This file knows no tensor and no graph; ``tinygrad_cnn.ops`` fills ``OPS`` and `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
@@ -410,14 +410,20 @@ def _agree(op: str, what: str, f: Callable[..., Any], arrays: tuple[str, ...],
     """Refuse a function whose signature is not the one that the op's shape rule implies."""
     if isinstance(f, np.ufunc):
         if f.nin != len(arrays) or settings:
-            raise DeclarationError(f"{op}: {what} is {f!r} of {f.nin} inputs, "
-                                   f"expected ({', '.join((*arrays, '*', *settings))})")
+            raise DeclarationError(f"{op}: {what} is {f!r} of {f.nin} inputs, expected "
+                                   f"({_shown(arrays, settings)})")
         return
     has, names, passes_on, _ = _signature(f)
     missing, unknown = set(settings) - set(names), set(names) - set(settings)
     if has != arrays or unknown or (missing and not passes_on):
-        raise DeclarationError(f"{op}: {what} is declared {inspect.signature(f)}, "
-                               f"expected ({', '.join((*arrays, '*', *settings))})")
+        more = ("**settings",) if passes_on else ()
+        raise DeclarationError(f"{op}: {what} is declared ({_shown(has, (*names, *more))}), "
+                               f"expected ({_shown(arrays, settings)})")
+
+
+def _shown(arrays: Sequence[str], settings: Sequence[str]) -> str:
+    return ", ".join((*arrays, *("*" for s in settings[:1] if s[0] != "*" and not any(
+        a[0] == "*" for a in arrays)), *settings))
 
 
 class _Signature(NamedTuple):

@@ -189,18 +189,10 @@ def _refuse_nan(array: Array, what: str) -> None:
 
 def check_labels(labels: ArrayLike, count: int, *, classes: int | None = None,
                  where: str) -> Array:
-    """Class numbers (N,) as int64, or one-hot or soft labels (N, K) as they are.
+    """Class numbers (N,) as int64, or one-hot or soft labels (N, K > 1) as they are.
 
-    Parameters
-    ----------
-    labels : array
-        Integers of shape (N,), or numbers of shape (N, K), K > 1.
-    count : int
-        N, the number of images.
-    classes : int, optional
-        K: a class number must be below it.
-    where : str
-        Whose labels they are, for the message.
+    Anything else is a DataError in the name of ``where``: another number than ``count``, what is no
+    number, NaN, negative, a fraction, or not below ``classes``.
     """
     array = np.asarray(labels)
     if array.ndim not in (1, 2) or array.shape[1:] == (1,):

@@ -244,19 +244,9 @@ _Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def read_cifar_binary(raw: bytes, *, path: str) -> _Batch:
-    """Images and labels from one file of the binary version.
+    """Images (N, 32, 32, 3) and labels (N,) from one file of the binary version.
 
-    Parameters
-    ----------
-    raw : bytes
-        Whole records of 3,073 bytes.
-    path : str
-        What to call the file in messages.
-
-    Returns
-    -------
-    images : array of uint8, shape (N, 32, 32, 3)
-    labels : array of int64, shape (N,)
+    ``raw`` holds whole records of 3,073 bytes; ``path`` is its name in messages.
 
     Examples
     --------
@@ -276,19 +266,10 @@ def read_cifar_binary(raw: bytes, *, path: str) -> _Batch:
 
 
 def read_cifar_python(raw: bytes, *, path: str) -> _Batch:
-    """Images and labels from one file of the Python version; nothing in it is executed.
+    """Images (N, 32, 32, 3) and labels (N,) from one file of the Python version.
 
-    Parameters
-    ----------
-    raw : bytes
-        A pickled dict that holds ``data``, N × 3,072 unsigned bytes, and ``labels``, N numbers.
-    path : str
-        What to call the file in messages.
-
-    Returns
-    -------
-    images : array of uint8, shape (N, 32, 32, 3)
-    labels : array of int64, shape (N,)
+    ``raw`` is a pickled dict that holds ``data``, N × 3,072 unsigned bytes, and ``labels``, N
+    numbers; nothing in it is executed.  ``path`` is its name in messages.
     """
     batch = read_batch(raw, path=path)
     data, labels = batch.get("data"), batch.get("labels")

@@ -66,12 +66,8 @@ class DataLoader:
 
     Raises
     ------
-    DataError
-        If there are no samples, or not as many targets; if data are no numbers, NaN or infinite;
-        if the transform returns anything but as many samples.
-    SettingError
-        If ``batch_size`` is below 1, ``prefetch`` or ``seed`` below 0, ``transform`` cannot be
-        called, there is a sampler besides ``shuffle``, or ``drop_last`` would leave nothing.
+    DataError, SettingError
+        If data or the result of the transform, or a setting, are not as described.
 
     Notes
     -----

@@ -153,16 +153,8 @@ class _PlainMember(tarfile.TarInfo):
 def tar_members(path: Path, wanted: Collection[str], *, limit: int) -> Iterator[tuple[str, bytes]]:
     """Yield (file name, contents) for each wanted member of a ``.tar.gz``, in its order.
 
-    The archive is read as a stream; nothing is extracted.
-
-    Parameters
-    ----------
-    path : Path
-        A gzip-compressed tar archive.
-    wanted : collection of str
-        File names.  A member is wanted if it lies in one top folder, or in none, under that name.
-    limit : int
-        The most bytes that one wanted member may have.
+    The archive is read as a stream; nothing is extracted.  A member is wanted if it lies in one top
+    folder, or in none, under one of the names; more than ``limit`` bytes of it are refused.
     """
     with open_file(path, DataError) as file:
         head = file.read(512)
@@ -229,17 +221,8 @@ _PY2_TEXT = re.compile(rb"(?:[^\\]|\\(?:x[0-9a-fA-F]{2}|[\\'\"nrt]))*+", re.DOTA
 def read_batch(raw: bytes, *, path: str) -> dict[str, Any]:
     """Read a pickled dict of strings, numbers, lists and byte arrays; nothing is ever executed.
 
-    Parameters
-    ----------
-    raw : bytes
-        The whole file: protocols 0 to 5, as Python 2 and 3 and NumPy 1 and 2 write them.
-    path : str
-        What to call it in messages.
-
-    Returns
-    -------
-    dict
-        Keys as text; arrays as read-only ``ndarray`` of uint8.
+    ``raw`` is the whole file, in any of the protocols 0 to 5, as Python 2 and 3 and NumPy 1 and 2
+    write them; ``path`` is its name in messages.  Keys come as text, arrays read-only, of uint8.
     """
     if not raw:
         raise DataError(f"{path}: is an empty file")

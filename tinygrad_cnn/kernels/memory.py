@@ -258,7 +258,7 @@ class workspace:  # noqa: N801 - used as a function in a with statement
     """Uninitialized arrays of these shapes, side by side in one buffer that is used again.
 
     The buffer belongs to the thread while the ``with`` block runs; a call from inside the block
-    gets another one, so kernels may call kernels.  After an error it is not lent again: it goes
+    gets another one, so kernels may call kernels.  After an error it is not given again: it goes
     when the last array in it does, whoever still looks there.
     """
 

@@ -22,10 +22,10 @@ from tinygrad_cnn.ops.activation import sigmoid
 from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
 from tinygrad_cnn.ops.elementwise import exp, keep, sqrt, where
 
-__all__ = ["arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt",
-           "ceil", "cos", "cosh", "deg2rad", "erf", "exp2", "floor", "hypot", "log10", "log1p",
-           "log2", "logaddexp", "logaddexp2", "rad2deg", "reciprocal", "remainder", "rint", "round",
-           "sign", "sin", "sinh", "square", "tan", "trunc"]
+__all__ = ["arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "ceil",
+           "cos", "cosh", "erf", "exp2", "floor", "hypot", "log10", "log1p", "log2", "logaddexp",
+           "reciprocal", "remainder", "rint", "round", "sign", "sin", "sinh", "square", "tan",
+           "trunc"]
 
 _LN2 = math.log(2)
 of_x = functools.partial(elementwise, saved=("x",), domain=(-2.0, 2.0))
@@ -194,17 +194,6 @@ def logaddexp(a: TensorLike, b: TensorLike) -> Tensor:
     """
 
 
-@elementwise(np.logaddexp2, lambda ct, out, a, b: ct * sigmoid((a - b) * _LN2),
-             lambda ct, out, a, b: ct * sigmoid((b - a) * _LN2), saved=("a", "b"),
-             domain=((-2.0, 2.0), (-2.0, 2.0)))
-def logaddexp2(a: TensorLike, b: TensorLike) -> Tensor:
-    """log2(2^a + 2^b), where nothing overflows.
-
-    >>> logaddexp2(Tensor([3.0]), Tensor([3.0])).data
-    array([4.], dtype=float32)
-    """
-
-
 @of_x(kernels.erf, lambda ct, out, x: ct * exp(-(x * x)) * (2 / math.sqrt(math.pi)))
 def erf(x: TensorLike) -> Tensor:
     """The error function 2/√π ∫ exp(−t²) dt from 0 to x; its derivative is 2/√π exp(−x²).
@@ -356,25 +345,7 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     return rint(x / unit) * unit if decimals else rint(x)
 
 
-# ---- angles and remainders
-
-@elementwise(np.deg2rad, lambda ct, out, x: ct * (math.pi / 180), saved=(), domain=(-2.0, 2.0))
-def deg2rad(x: TensorLike) -> Tensor:
-    """Degrees as radians.
-
-    >>> deg2rad(Tensor([180.0])).data
-    array([3.1416], dtype=float32)
-    """
-
-
-@elementwise(np.rad2deg, lambda ct, out, x: ct * (180 / math.pi), saved=(), domain=(-2.0, 2.0))
-def rad2deg(x: TensorLike) -> Tensor:
-    """Radians as degrees.
-
-    >>> rad2deg(Tensor([np.pi])).data
-    array([180.], dtype=float32)
-    """
-
+# ---- remainders
 
 @elementwise(np.remainder, lambda ct, out, a, b: ct,
              lambda ct, out, a, b: ct * -rint((a - out) / b),

@@ -36,12 +36,13 @@ from tinygrad_cnn.ops.elementwise import (
     maximum,
     minimum,
     mul,
+    neg,
     power,
     sub,
     where,
 )
 from tinygrad_cnn.ops.linear import matmul
-from tinygrad_cnn.ops.math import round, sin
+from tinygrad_cnn.ops.math import exp2, log1p, round, sin
 from tinygrad_cnn.ops.rearrange import (
     diag,
     diagonal,
@@ -338,6 +339,17 @@ def _sinc(x: Any) -> Tensor:
     return where(near, add(series, 1.0), div(sin(far), far))
 
 
+def _scaled(what: str, factor: float, x: Any) -> Tensor:
+    return mul(_floats(what, x), factor)
+
+
+def _logaddexp2(a: Any, b: Any) -> Tensor:
+    a, b = (_floats("np.logaddexp2", x) if isinstance(x, Tensor) else x for x in (a, b))
+    with np.errstate(invalid="ignore"):                             # infinities may be equal
+        apart = where(np.equal(as_array(a), as_array(b)), 0.0, sub(a, b))
+    return add(maximum(a, b), mul(log1p(exp2(neg(abs(apart)))), 1 / math.log(2)))
+
+
 def _without_nan(pick: NumpyFunction) -> NumpyFunction:
     """``pick`` of two values, of which a NaN is taken for the other."""
     def answer(a: Any, b: Any) -> Tensor:
@@ -504,8 +516,11 @@ def _einsum(*operands: Any, optimize: Any = False, **settings: Any) -> Tensor:
 
 FUNCTIONS[np.einsum] = _einsum
 
-FUNCTIONS |= {np.degrees: FUNCTIONS["rad2deg"], np.radians: FUNCTIONS["deg2rad"],
-              np.positive: _itself, np.conjugate: lambda x: _itself(_floats("np.conjugate", x)),
+for _angle, _factor in ((np.deg2rad, math.pi / 180), (np.radians, math.pi / 180),
+                        (np.rad2deg, 180 / math.pi), (np.degrees, 180 / math.pi)):
+    FUNCTIONS[_angle] = partial(_scaled, f"np.{_angle.__name__}", _factor)
+FUNCTIONS |= {np.logaddexp2: _logaddexp2, np.positive: _itself,
+              np.conjugate: lambda x: _itself(_floats("np.conjugate", x)),
               np.fabs: lambda x: abs(_floats("np.fabs", x)),
               np.fmax: _without_nan(maximum), np.fmin: _without_nan(minimum)}
 _row(sliding_window_view, _sliding, "x", "window_shape axis")

@@ -107,10 +107,12 @@ class Optimizer(Declared):
     state_numbers: ClassVar[dict[str, float]] = {"step": 0}
     #: Whether ``weight_decay`` shrinks the weights themselves, or is added to the gradient.
     decoupled_decay: ClassVar[bool] = False
+    _names_of_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        for name in cls._names_of_settings():
+        cls._names_of_settings = tuple(name for name in cls.declared if name != "params")
+        for name in cls._names_of_settings:
             setattr(cls, name, _OfGroups(name))
 
     def _keep(self, settings: Group) -> None:
@@ -126,7 +128,7 @@ class Optimizer(Declared):
 
     def check(self, group: Group) -> None:
         """Refuse settings that are out of their range, and bring them into one form."""
-        for name in self._names_of_settings():
+        for name in self._names_of_settings:
             group[name] = self.declared[name].checked(self, name, group[name])
 
     def advance(self, state: State, group: Group) -> None:
@@ -152,10 +154,6 @@ class Optimizer(Declared):
         """Every parameter, in the order of the groups."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
-    @classmethod
-    def _names_of_settings(cls) -> list[str]:
-        return [name for name in cls.declared if name != "params"]
-
     def add_param_group(self, group: Group) -> None:
         """Add parameters under ``"params"``, with settings of their own.
 
@@ -172,7 +170,7 @@ class Optimizer(Declared):
         unknown = set(group) - set(self.declared)
         if unknown:
             raise SettingError(f"{owner}: a group has the unknown settings {sorted(unknown)}; "
-                               f"choose from {', '.join(self._names_of_settings())}")
+                               f"choose from {', '.join(self._names_of_settings)}")
         several = _listed(owner, group["params"])
         _check_parameters(owner, several, self.parameters)
         made = {**self.defaults, **group, "params": several}
@@ -302,9 +300,9 @@ class Optimizer(Declared):
         settings = []
         for i, group in enumerate(self.param_groups):
             found = {k: v for k, v in saved[str(i)].items() if k != "params"}
-            if set(found) != set(self._names_of_settings()):
+            if set(found) != set(self._names_of_settings):
                 raise CheckpointError(f"{owner}: group {i} has the settings {sorted(found)}, "
-                                      f"expected {sorted(self._names_of_settings())}")
+                                      f"expected {sorted(self._names_of_settings)}")
             checked = {**group, **found}
             self.check(checked)
             settings.append({k: checked[k] for k in found})
@@ -342,7 +340,7 @@ class Optimizer(Declared):
     def __repr__(self) -> str:
         lines = []
         for group in self.param_groups:
-            settings = ", ".join(f"{k}={group[k]}" for k in self._names_of_settings()
+            settings = ", ".join(f"{k}={group[k]}" for k in self._names_of_settings
                                  if k == "lr" or group[k] != self.declared[k].default)
             count = len(group["params"])
             lines.append(f"{count} parameter{'s' * (count != 1)}: {settings}")

@@ -77,6 +77,7 @@ class Case:
         self.rtol = rtol
         self.dtype = np.dtype(dtype)
         self._arrays = tuple(arrays)
+        self._noise: dict[np.dtype[Any], tuple[float, dict[int, Array]]] = {}
 
     @property
     def arrays(self) -> tuple[Array, ...]:
@@ -122,9 +123,16 @@ class Case:
         return ct.astype(self.out.dtype)
 
     def noise(self, ct: Array, dtype: np.dtype | type | None = None) -> dict[int, Array] | None:
-        """The noise of the rules there; None if all are compared exactly."""
-        return None if self.here.all_exact else \
-            self.here.noise(ct, self.dtype if dtype is None else dtype, self.rng(99))
+        """The noise of the rules there, for dense cotangents; None if all are compared exactly."""
+        if self.here.all_exact:
+            return None
+        chosen = np.dtype(self.dtype if dtype is None else dtype)
+        size = float(np.abs(ct).max(initial=0.0))
+        if chosen not in self._noise:               # once: it takes many calls
+            self._noise[chosen] = (size, self.here.noise(ct, chosen, self.rng(99)))
+        known, noise = self._noise[chosen]
+        times = max(1.0, size / max(known, 1e-300))
+        return {k: times * part for k, part in noise.items()}
 
     def failed(self, detail: str, k: int = -1, **facts: Any) -> CheckFailed:
         """A finding at this place."""

@@ -267,6 +267,7 @@ class TensorFunction:
         self.given = given
         self.closed_over = tuple(closed_over)
         self.modules = modules
+        self.draws: bool | None = None          # random numbers; known after the first call
         self.names = (*given.names,
                       *(t.name or f"parameter {i}" for i, t in enumerate(closed_over)))
 
@@ -290,18 +291,21 @@ class TensorFunction:
         buffers = [(m, name, a, a.copy()) for m in self.modules
                    for name, a in m.named_buffers(recurse=False)]
         generator = default_generator().bit_generator
-        state = generator.state
+        state = generator.state if self.draws is not False else None
         try:
             for t, a in zip(self.closed_over, arrays[n:], strict=True):
                 t._data = a
             with np.errstate(all="ignore"):
                 y = self._one_tensor(self.fn(*self.given.call(tensors[:n])))
+            if self.draws is None:
+                self.draws = generator.state != state
             for name, t, a in zip(self.names, tensors, arrays, strict=True):
                 if t._data is not a and not np.array_equal(t._data, a, equal_nan=True):
                     raise GradientError(f"{self.name} writes to its input {name}; copy it first")
             yield y, tensors
         finally:
-            generator.state = state             # the next call draws the same random numbers
+            if state is not None:
+                generator.state = state         # the next call draws the same random numbers
             for t, a in zip(self.closed_over, before, strict=True):
                 t._data = a
             for module, name, array, values in buffers:

@@ -22,8 +22,9 @@ Trapp, *Using complex variables to estimate derivatives of real functions*, SIAM
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,7 +144,16 @@ def exact_differences(forward: Forward, arrays: Sequence[Array], k: int, *, step
 
 # ---- complex steps
 
-def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array) -> Array | None:
+@contextlib.contextmanager
+def _strict() -> Iterator[None]:
+    """Within the block, a cast that drops an imaginary part is an error."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        yield
+
+
+def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array,
+          strict: bool = False) -> Array | None:
     """The derivative of all outputs along a direction by a complex step; None if it is refused."""
     given = [x.astype(np.complex128, order="C") if x.dtype.kind == "f" else x for x in arrays]
     step = _COMPLEX_STEP / max(float(np.abs(direction).max(initial=0.0)), 1e-250)
@@ -152,8 +162,7 @@ def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array) -
         and moves.any() else scale_of(arrays[k])
     given[k] = np.asarray(given[k] + 1j * step * direction)
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        with contextlib.nullcontext() if strict else _strict():
             y = _flat(forward(given))
     except Exception:
         return None                                # the function has no complex form
@@ -180,13 +189,14 @@ def complex_step(forward: Forward, arrays: Sequence[Array], k: int,
         lines.append((direction.reshape(-1), slopes_along(forward, arrays, k, direction, grain)))
         if not n and not confirmed(lines[0][1], made, np.abs(made)).any():
             return None                            # abs, say, drops the imaginary part
-    for i in range(x.size):
-        unit = np.zeros(x.shape)
-        unit.flat[i] = 1.0
-        made = along(forward, arrays, k, unit)
-        if made is None:
-            return None
-        columns.append(made)
+    with _strict():
+        for i in range(x.size):
+            unit = np.zeros(x.shape)
+            unit.flat[i] = 1.0
+            made = along(forward, arrays, k, unit, strict=True)
+            if made is None:
+                return None
+            columns.append(made)
     if not columns:
         return None
     matrix, doubted = np.stack(columns, axis=1), np.zeros(len(columns[0]), bool)

@@ -60,8 +60,7 @@ def graph_of_module(module: Module, x: TensorLike | tuple[TensorLike, ...], *,
                     labels: ArrayLike | None = None, **settings: Unpack[Settings]) -> Figure:
     """Draw a model as it computes one batch; ``model.graph(x)`` calls this.
 
-    A copy of the model runs: weights, ``grad``, running averages and random state stay as they are.
-    For ``x``, ``labels`` and errors see `describe_module`; ``settings`` are those of `Figure`.
+    See `describe_module` for what runs, and `Figure` for the settings.
     """
     return Figure(describe_module(module, x, labels), **settings)
 

@@ -73,8 +73,8 @@ def feature_map_arrays(model: Module, x: TensorLike, layer: str) -> Array:
 def saliency_arrays(model: Module, x: TensorLike, target: ArrayLike | None = None) -> Array:
     """How much each pixel moves the score of a class: max over c of abs(∂score / ∂x[n, h, w, c]).
 
-    The model returns scores (N, K) for images x (N, H, W, C); ``target`` is a class, or one for
-    each image, by default the top one.  The result has the shape (N, H, W).
+    The model returns scores (N, K) for images x (N, H, W, C); the result is (N, H, W).  ``target``
+    is a class, or one for each image, by default the top one.
 
     References
     ----------

@@ -44,16 +44,13 @@ _FEW = 8                                    # values of a small tensor, which ar
 
 @dataclass(frozen=True)
 class Statistics:
-    """Root mean square and extremes of an array, and how many entries are NaN or infinite.
-
-    ``few`` holds the entries themselves of an array that has at most eight.
-    """
+    """Root mean square and extremes of an array, and how many entries are NaN or infinite."""
 
     rms: float
     low: float = 0.0
     high: float = 0.0
     bad: int = 0
-    few: tuple[float, ...] = ()
+    few: tuple[float, ...] = ()             # the entries themselves, of at most eight
 
     @property
     def signed(self) -> float:

@@ -27,8 +27,7 @@ def assert_graph_unchanged(figure: Figure | Tensor, path: str | os.PathLike[str]
     """Fail a test if the structure of a graph is not the one in the text file ``path``.
 
     A first run with ``TINYGRAD_CNN_UPDATE_GRAPHS=1``, or ``update=True``, writes the file.
-    ``batch`` stands for the size of the batch, so that the test holds for every size.  The
-    AssertionError holds a line diff, or a hint if the file is missing.
+    ``batch`` stands for the size of the batch, so that the test holds for every size.
     """
     recording = figure.recording if isinstance(figure, Figure) else describe(figure,
                                                                              gradients=False)

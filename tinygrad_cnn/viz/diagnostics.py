@@ -95,8 +95,7 @@ def _non_finite(run: _Run) -> Iterator[Problem]:
 def _no_gradient(run: _Run) -> Iterator[Problem]:
     """A parameter that the loss does not depend on, or whose gradient is exactly zero.
 
-    A zero is an error where no gradient arrives at any reader, and a warning where the parts that
-    arrive cancel, or a factor is zero: then the values of this batch are the cause.
+    That is a warning where the parts cancel or a factor is zero: the values are the cause.
     """
     entries = run.recording.entries
     readers: dict[int, list[int]] = {}

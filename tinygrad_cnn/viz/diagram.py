@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tinygrad_cnn.errors import VizError
@@ -175,7 +175,9 @@ _SHORT = {"batch_norm": "norm", "layer_norm": "norm", "conv2d": "conv"}
 def draw(recording: Recording, *, level: str = "auto", color: str = "grad",
          scale: str = "decades", open: str | Iterable[str] = (), limit: int = 40,
          title: str | None = None, direction: str = "TB", aspect: float = 0.0,
-         density: str = "normal", changes: Mapping[int, str] | None = None) -> Diagram:
+         density: str = "normal", card: Callable[[Entry], str] | None = None,
+         edge: Callable[[Entry, Entry], str] | None = None,
+         changes: Mapping[int, str] | None = None) -> Diagram:
     """Fold a recording and write its cards; settings and errors are those of `Figure`."""
     for name, value, known in (("color", color, COLORS), ("scale", scale, ("decades", "fit")),
                                ("direction", direction, ("TB", "LR")),
@@ -186,10 +188,15 @@ def draw(recording: Recording, *, level: str = "auto", color: str = "grad",
         raise VizError(f"graph: aspect must be between 0.1 and 10, got {aspect}; 16/9 is a slide")
     opened = (open,) if isinstance(open, str) else tuple(open)
     writer = _Writer(recording, level, opened, limit, color, scale, changes or {},
-                     density == "compact")
+                     density == "compact", edge)
     drawn = writer.diagram(title or recording.title, opened)
     drawn = replace(drawn, direction=direction, aspect=float(aspect), density=density)
-    return _compact(drawn) if density == "compact" else drawn
+    if density == "compact":
+        drawn = _compact(drawn)
+    return drawn if card is None else replace(drawn, cards=tuple(
+        replace(c, rows=(*c.rows, Row("text", text)))
+        if c.kind not in ("module", "stack") and (text := card(recording.entries[c.entries[-1]]))
+        else c for c in drawn.cards))
 
 
 def _compact(diagram: Diagram) -> Diagram:
@@ -222,7 +229,9 @@ class _Unit:
 
 class _Writer:
     def __init__(self, recording: Recording, level: str, opened: tuple[str, ...], limit: int,
-                 color: str, scale: str, changes: Mapping[int, str], compact: bool) -> None:
+                 color: str, scale: str, changes: Mapping[int, str], compact: bool,
+                 edge: Callable[[Entry, Entry], str] | None) -> None:
+        self.edge = edge
         self.recording, self.color, self.changes = recording, color, changes
         self.entries = recording.entries
         self.folding = fold(recording, level, open=opened, limit=limit, compact=compact)
@@ -619,7 +628,8 @@ class _Writer:
         gradient = "" if sent is None else number(sent)
         tip = f"{self.names[j]} → {self.names[i]} | {shape} {source.dtype}" \
             + (f" | gradient {gradient}" if gradient else "")
-        return Edge("", *ends, "" if beside else shape, gradient,
+        text = "" if beside else shape if self.edge is None else self.edge(source, e)
+        return Edge("", *ends, text, gradient,
                     scale.level(abs(sent)) if sent else -1, trunk and not beside, tip=tip)
 
 

@@ -15,10 +15,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
+import graphviz as gv
+
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.files import open_file, write_atomically
-from tinygrad_cnn.viz import html, svg, text, textbook
-from tinygrad_cnn.viz.capture import Recording
+from tinygrad_cnn.viz import blocks, html, svg, text, textbook
+from tinygrad_cnn.viz.capture import Entry, Recording
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
 from tinygrad_cnn.viz.layout import Layout, layout
@@ -30,7 +32,7 @@ _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
 _MOST_PIXELS = 30_000_000
-STYLES = ("auto", "cards", "textbook")
+STYLES = ("auto", "cards", "textbook", "blocks")
 MEDIA = {"slide": (30, 16 / 9, "auto"), "paper": (24, 0.0, "light"), "readme": (20, 1.0, "auto")}
 
 T = TypeVar("T")
@@ -51,6 +53,19 @@ class Settings(TypedDict, total=False):
     aspect: float
     density: str
     for_: str | None
+    card: Callable[[Entry], str] | None
+    edge: Callable[[Entry, Entry], str] | None
+
+
+def _piped(source: gv.Source, form: str) -> bytes:
+    """What the program of Graphviz draws."""
+    try:
+        return bytes(source.pipe(format=form))
+    except gv.ExecutableNotFound:
+        raise VizError(f"save: there is no program {source.engine!r} of Graphviz on this machine; "
+                       "install Graphviz (graphviz.org), or leave out engine=") from None
+    except gv.CalledProcessError as error:
+        raise VizError(f"save: {source.engine} of Graphviz failed: {error}") from None
 
 
 class Figure:
@@ -76,6 +91,7 @@ class Figure:
     style : str, default "auto"
         ``cards``, or ``textbook``: circles for ops, boxes with name, value and gradient, and the
         local derivative along each edge; ``auto`` takes it for at most 12 small tensors.
+        ``blocks`` draws the layers as boxes with the sides H, W and C, as papers do.
     direction : str, default "TB"
         ``TB``, from top to bottom, or ``LR``, from left to right.
     aspect, density : float and str
@@ -83,6 +99,9 @@ class Figure:
         ``compact`` gives each card one line, and edges no words.
     for_ : str, optional
         ``slide``, ``paper`` or ``readme``: compact, with a limit, an aspect and a theme for that.
+    card, edge : callable, optional
+        A line of your own for the card of an `Entry`; and the words of the edge from one to
+        another, instead of the shape.
     changes : mapping of int to str, optional
         ``added``, ``removed`` or ``changed`` for entries, in the picture of a difference.
     """
@@ -92,6 +111,8 @@ class Figure:
                  theme: str = "auto", title: str | None = None,
                  style: str = "auto", direction: str = "TB", aspect: float = 0.0,
                  density: str = "normal", for_: str | None = None,
+                 card: Callable[[Entry], str] | None = None,
+                 edge: Callable[[Entry, Entry], str] | None = None,
                  changes: Mapping[int, str] | None = None) -> None:
         if for_ is not None:
             if for_ not in MEDIA:
@@ -105,12 +126,14 @@ class Figure:
                 raise VizError(f"graph: {name} {value!r} is unknown; "
                                f"choose from {', '.join(known)}")
         alone = level == "auto" and color == "grad" and not (changes or for_ or aspect)
-        self._textbook = style == "textbook" or (style == "auto" and alone
-                                                 and textbook.fits(recording))
+        if style == "auto" and alone and textbook.fits(recording):
+            style = "textbook"
+        self._other = {"textbook": textbook.drawn, "blocks": blocks.drawn}.get(style)
         self.recording, self.theme = recording, theme
         self._style: dict[str, Any] = {"color": color, "scale": scale, "title": title,
                                        "limit": limit, "direction": direction,
-                                       "aspect": aspect, "density": density}
+                                       "aspect": aspect, "density": density, "card": card,
+                                       "edge": edge}
         self.diagram: Diagram = draw(recording, level=level, open=open, changes=changes,
                                      **self._style)
 
@@ -142,6 +165,21 @@ class Figure:
     def dot(self) -> str:
         """The picture in the language of Graphviz, as for ``graphviz.Source(fig.dot)``."""
         return text.to_dot(self.diagram, theme=self.theme)
+
+    def graphviz(self, engine: str = "dot") -> gv.Source:
+        """The graph for a program of Graphviz to lay out: it shows itself, and renders to files.
+
+        Its layout is that of the program, so it differs between machines; it helps where a graph is
+        a tangle rather than a network.  The programs come from graphviz.org, or a package manager.
+
+        >>> a = Tensor([2.0], requires_grad=True)
+        >>> (a * 3.0).graph().graphviz().source.startswith("digraph")
+        True
+        """
+        if engine not in gv.ENGINES:
+            raise VizError(f"graphviz: engine must be one of {', '.join(sorted(gv.ENGINES))}, "
+                           f"got {engine!r}")
+        return gv.Source(self.dot, engine=engine)
 
     def text(self) -> str:
         """The picture as text, for a terminal."""
@@ -188,8 +226,8 @@ class Figure:
         return textbook.steps(self.recording)
 
     def _drawn(self, theme: str) -> str:
-        if self._textbook:
-            return textbook.drawn(self.recording, self.diagram.title, figure=self._id, theme=theme)
+        if self._other is not None:
+            return self._other(self.recording, self.diagram.title, figure=self._id, theme=theme)
         return svg.drawn(self.diagram, self._places, figure=self._id, theme=theme)
 
     def _raster(self, form: str, dpi: int) -> bytes:
@@ -201,13 +239,15 @@ class Figure:
         return svg.rasterized(drawn, form, dpi=dpi)
 
     # ---- files
-    def save(self, path: str | os.PathLike[str], *, dpi: int = 144) -> Path:
+    def save(self, path: str | os.PathLike[str], *, dpi: int = 144,
+             engine: str = "builtin") -> Path:
         """Write the picture in the format of the suffix; the file is whole or not there.
 
         Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html``,
-        ``.txt`` and ``.tex`` (TikZ); ``dpi`` is that of a PNG, and 96 the size of the SVG.  A
-        VizError says that the suffix is unknown, the path cannot be written, a PNG would be too
-        large, or matplotlib is missing.
+        ``.txt`` and ``.tex`` (TikZ); ``dpi`` is that of a PNG, and 96 the size of the SVG.  An
+        ``engine`` of Graphviz (``"dot"``, ``"sfdp"`` ...) lays out .svg, .png and .pdf instead of
+        this package.  A VizError says that the suffix is unknown, the path cannot be written, a PNG
+        would be too large, or matplotlib or the program is missing.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
@@ -215,6 +255,12 @@ class Figure:
                            f"choose from {', '.join(SUFFIXES)}")
         if not 20 <= dpi <= 1200:
             raise VizError(f"save: dpi must be between 20 and 1200, got {dpi}")
+        if engine != "builtin":
+            if suffix not in (".svg", ".png", ".pdf"):
+                raise VizError(f"save: engine={engine!r} lays out .svg, .png and .pdf, got "
+                               f"{suffix!r}")
+            source = self.graphviz(engine)
+            return write_file(path, lambda: _piped(source, suffix[1:]))
         return write_file(path, lambda: self._content(suffix, dpi))
 
     def _content(self, suffix: str, dpi: int = 144) -> str | bytes:

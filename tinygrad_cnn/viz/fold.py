@@ -1,8 +1,8 @@
 """Which parts of a recording get one card: parameters, chains, equal blocks and modules fold away.
 
-Every part is an interval of the recording order.  Recording order is a topological order, so
-whatever is folded, the arrows between parts still go one way only, and each step takes linear time.
-The parts form a tree of modules; folding closes branches of it until the picture is small enough.
+Every part is an interval of the recording order, which is a topological order: whatever is folded,
+the arrows between parts go one way only, and each step takes linear time.  The parts form a tree of
+modules; folding closes branches of it until the picture is small enough.
 """
 
 from __future__ import annotations

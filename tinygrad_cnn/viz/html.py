@@ -1,8 +1,7 @@
 """HTML: the self-contained interactive page, and the tables of tensors and modules in notebooks.
 
-A page holds finished pictures of several fold states, a style, a script and no request: its content
-security policy allows nothing but the style and the script in the file, each by its hash.  Without
-a script the first picture still shows.
+A page holds finished pictures of several fold states, a style and a script; its content security
+policy allows nothing else.  Without a script the first picture still shows.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor
+from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.viz import svg
 from tinygrad_cnn.viz.capture import Recording, entry_names, is_placeholder, statistics
 from tinygrad_cnn.viz.diagram import Diagram, draw
@@ -74,7 +74,7 @@ def page(recording: Recording, first: Diagram, carried: str, **settings: Any) ->
         picture = picture.replace('role="img"', 'role="group"', 1)
         hidden = " hidden" if k else ""
         frames.append(f'<div id="view-{figure}"{hidden}>{picture}</div>')
-        data.append(_facts(state, figure, names))
+        data.append(_facts(state, figure, recording, names))
     if len(frames) == 1 and size > _MOST_BYTES // 2:        # large: its facts show in the panel
         frames = [re.sub(r"<title>.*?</title>", "", frame) for frame in frames]
         carried = ""
@@ -105,7 +105,12 @@ def _shown(diagram: Diagram) -> tuple[str, ...]:
     return tuple(c.title + c.tag for c in diagram.cards)
 
 
-def _facts(state: _State, figure: str, names: list[str]) -> dict[str, Any]:
+def _what(op: str) -> str:
+    """What an op does, in the first line of its function."""
+    return ((getattr(FUNCTIONS.get(op), "__doc__", "") or "").strip().splitlines() or [""])[0]
+
+
+def _facts(state: _State, figure: str, recording: Recording, names: list[str]) -> dict[str, Any]:
     d = state.diagram
     return {
         "name": clean(state.name, 200), "home": state.home, "figure": figure,
@@ -113,6 +118,8 @@ def _facts(state: _State, figure: str, names: list[str]) -> dict[str, Any]:
         "subtitle": clean(d.subtitle, 300),
         "cards": [{"id": c.id, "title": clean(c.title), "path": clean(c.path, 150),
                    "about": [clean(a, 160) for a in c.about],
+                   "what": _what(recording.entries[c.entries[-1]].op) if c.kind in ("op", "loss")
+                   else "",
                    "inside": [clean(names[i], 150) for i in c.entries[:_MOST_NAMES]]
                    if len(c.entries) > 1 else [],
                    "warnings": [clean(w, 160) for w in c.warnings]} for c in d.cards],

@@ -192,8 +192,7 @@ def _pad(value: Any) -> str:
 
 
 def _conv(s: Mapping[str, Any], shapes: Shapes) -> list[str]:
-    w = shapes[1]
-    assert w is not None, "filters are not optional"
+    w = shapes[1] or ()
     dilation, groups = s.get("dilation", (1, 1)), s.get("groups", 1)
     return [f"{w[0]}×{w[1]}", f"stride {_pair(s['stride'])}", _pad(s["padding"]),
             "" if dilation == (1, 1) else f"dilation {_pair(dilation)}",
@@ -206,19 +205,14 @@ def _pool(s: Mapping[str, Any], shapes: Shapes) -> list[str]:
 
 
 def _matrix(s: Mapping[str, Any], shapes: Shapes) -> list[str]:
-    a, b = shapes[0], shapes[1]
-    assert a is not None and b is not None, "a product has two factors"
+    a, b = (shape or () for shape in shapes[:2])
     return [f"{a[-1]}→{b[-1]}"]
-
-
-def _nothing(s: Mapping[str, Any], shapes: Shapes) -> list[str]:
-    return []
 
 
 _SPECIAL: dict[str, Callable[[Mapping[str, Any], Shapes], list[str]]] = {
     "conv2d": _conv, "conv_transpose2d": _conv, "max_pool2d": _pool, "max_pool2d_shared": _pool,
-    "avg_pool2d": _pool, "linear": _matrix, "matmul": _matrix, "cross_entropy": _nothing,
-    "reshape": _nothing, "batch_norm": _nothing}
+    "avg_pool2d": _pool, "linear": _matrix, "matmul": _matrix,
+    **dict.fromkeys(("cross_entropy", "reshape", "batch_norm"), lambda s, shapes: [])}
 
 
 @lru_cache(maxsize=4096)

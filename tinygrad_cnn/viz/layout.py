@@ -1,13 +1,10 @@
-"""The built-in layout: a straight trunk, branches on its right, skips on its left.
-
-Made for graphs that are a trunk with skips, as convolutional networks are.  It needs no program and
-no package, takes n log n time, and gives the same whole pixels on every machine.
+"""The layout: a straight trunk, branches on its right, skips on its left.
 
 The trunk runs from the output back through the deepest input.  A card's row is its depth;
-parameters stand beside their reader.  What is off the trunk takes the nearest free lane on the
-right; an edge that jumps over rows takes a lane on the left.  Horizontal pieces run between rows,
-never over cards.  From left to right, the same is done with all sizes turned; for a wide page, the
-rows are cut into columns side by side.
+parameters stand beside their reader, what is off the trunk in the nearest free lane.  Lines run
+along the axes, between rows and over no card.  From left to right, the same is done with all sizes
+turned; for a wide page, the rows are cut into columns.  It takes n log n time, and gives the same
+whole pixels on every machine.
 """
 
 from __future__ import annotations
@@ -95,10 +92,7 @@ class Layout:
 
 
 def layout(diagram: Diagram) -> Layout:
-    """Give every card, module and edge of a diagram its place, in its direction and aspect.
-
-    Every edge of the diagram goes from an earlier card to a later one.
-    """
+    """Give every card, module and edge of a diagram its place."""
     return _Builder(diagram).place()
 
 

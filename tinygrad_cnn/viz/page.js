@@ -62,7 +62,7 @@ function overview() {
   el("facts").replaceChildren(...parts);
 }
 function facts(c) {
-  const parts = [line("h2", c.title), ...c.about.map(t => line("p", t)),
+  const parts = [line("h2", c.title), ...(c.what ? [line("p", c.what, "hint")] : []), ...c.about.map(t => line("p", t)),
     ...c.warnings.map(w => line("p", "! " + w, "warn"))];
   const inside = c.path && views.has("open " + c.path);
   if (inside) parts.push(button("open " + c.path, () => show("open " + c.path)));

@@ -314,11 +314,9 @@ def most_confused(x: TensorLike, labels: TensorLike, scores: TensorLike, *,
 
 
 def gradient_flow(runs: Sequence[Recording], *, ratio: bool = False) -> Plot:
-    """The gradient RMS of each parameter with axes over several steps, a line for each layer.
+    """The gradient RMS of each weight over steps, recorded by ``viz.describe(loss)``.
 
-    ``runs`` are recordings of steps, as ``viz.describe(loss)`` gives them.  ``ratio`` divides by
-    the RMS of the weights: with plain gradient descent a step changes them by the learning rate
-    times that, and 1e-3 of their size is usual.
+    ``ratio`` divides by the RMS of the weights: the learning rate times that is usually 1e-3.
     """
     lines: dict[str, list[float]] = {}
     for run in runs:

@@ -1,8 +1,7 @@
-"""SVG text: written from a diagram and its layout, or finished from what Graphviz wrote.
+"""SVG text, written from a diagram and its layout; PNG and PDF are the same, drawn by matplotlib.
 
-Either way there is no script, event, link or URL in it, and no fixed size; the colors are
-presentation attributes in the light theme, which rules in a style sheet turn dark for a reader who
-prefers that.  PNG and PDF without Graphviz are the same SVG, drawn by matplotlib.
+There is no script, event, link or URL in it, and no fixed size; the colors are presentation
+attributes in the light theme, which a style sheet turns dark for a reader who prefers that.
 """
 
 from __future__ import annotations
@@ -158,33 +157,27 @@ def _group(g: Group, places: Layout) -> str:
     """The box, its title off the lines that run through its head, and its note where it fits."""
     box, title, note = places.groups[g.id], clean(g.title), clean(g.note)
     long = width(title, layout.GROUP_SIZE, bold=True)
-    lines = _lines_through(places, box.y + 17)
-    starts = [box.x + 14, *(x + 10 for x in sorted(set(lines)) if box.x < x < box.right)]
-    start = next((x for x in starts if _clear(lines, x, x + long, 4)), starts[0])
+    lines = {ax for route in places.routes
+             for (ax, ay), (_, by) in zip(route.points, route.points[1:], strict=False)
+             if ay != by and min(ay, by) <= box.y + 17 <= max(ay, by)}
+
+    def clear(low: float, high: float, near: float) -> bool:
+        return not any(low - near <= x <= high + near for x in lines)
+
+    starts = [box.x + 14, *(x + 10 for x in sorted(lines) if box.x < x < box.right)]
+    start = next((x for x in starts if clear(x, x + long, 4)), starts[0])
     first = start + 12 + long
     words = ""
     for text in (note, note.rpartition(" · ")[2]):
         wide = width(text, layout.ROW_SIZE)
         place = next((x for x in (first, box.right - 14 - wide)
-                      if x >= first and _clear(lines, x, x + wide, 14)), None)
+                      if x >= first and clear(x, x + wide, 14)), None)
         if text and place is not None:
             words = _text(place, box.y + 21, text, layout.ROW_SIZE, "muted")
             break
     return (_rectangle(box.x, box.y, box.w, box.h, "module_inner" if g.parent else "module",
                        "module_line", 14)
             + _text(start, box.y + 21, title, layout.GROUP_SIZE, "ink", bold=True) + words)
-
-
-def _lines_through(places: Layout, y: int) -> list[float]:
-    """Where edges run down through the height ``y``."""
-    return [ax + (bx - ax) * (y - ay) / (by - ay) for route in places.routes
-            for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False)
-            if ay != by and min(ay, by) <= y <= max(ay, by)]
-
-
-def _clear(lines: Iterable[float], low: float, high: float, near: float) -> bool:
-    """Whether no line comes near the words between ``low`` and ``high``."""
-    return not any(low - near <= x <= high + near for x in lines)
 
 
 def _bare_title(g: Group, diagram: Diagram, places: Layout) -> str:
@@ -427,7 +420,7 @@ def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, in
                 linestyle=(0, (5, 4)) if "stroke-dasharray" in a else "-", **look))
         elif tag == "polygon":
             points = [tuple(map(float, p.split(","))) for p in a["points"].split()]
-            axes.add_patch(patches.Polygon(points, **look))
+            axes.add_patch(patches.Polygon(points, alpha=float(a.get("fill-opacity", 1)), **look))
         elif tag == "path":
             steps = re.findall(r"([MLQ])([^MLQ]*)", a["d"])
             numbers = [float(v) for _, values in steps for v in values.split()]

@@ -204,11 +204,7 @@ def _tex(text: str) -> str:
 # ---- Graphviz ------------------------------------------------------------------------------------
 
 def to_dot(diagram: Diagram, *, theme: str = "light") -> str:
-    """Write a diagram in the language of Graphviz; equal diagrams give equal text.
-
-    The theme ``dark`` gives dark colors.  Each card is a box with its lines as plain text, and no
-    name or id in it is a user's word.
-    """
+    """A diagram in the language of Graphviz; no name or id in it is a user's word."""
     lines = ["digraph {",
              f'  graph [rankdir={diagram.direction}, bgcolor="{LIGHT["page"]}", fontname="Arial", '
              f'fontcolor="{LIGHT["ink"]}", nodesep=0.45, ranksep=0.40, splines=true, labelloc=t, '

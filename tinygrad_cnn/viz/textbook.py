@@ -7,6 +7,7 @@ the local derivative.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,8 +106,6 @@ class Step:
 class Steps(tuple[Step, ...]):
     """The lines in the order of the engine; ``print`` lists them, a notebook sets them."""
 
-    __slots__ = ()
-
     def __str__(self) -> str:
         return "\n".join(step.text for step in self)
 
@@ -170,15 +169,11 @@ def _latex(text: str) -> str:
     >>> print(_latex("∂L/∂v1 · b"))
     \frac{\partial \mathrm{L}}{\partial \mathrm{v1}} \cdot \mathrm{b}
     """
-    out, word = [], ""
-    rest = text.replace("∂", " ∂").split(" ")
-    for piece in rest:
-        if piece.startswith("∂") and piece.endswith("/"):
-            word = piece[1:-1]
-        elif piece.startswith("∂"):
-            out.append(f"\\frac{{\\partial {_word(word)}}}{{\\partial {_word(piece[1:])}}}")
-        elif piece:
-            out.append(_word(piece))
+    out = []
+    for piece in text.split(" "):
+        found = re.fullmatch("∂(.+)/∂(.+)", piece)
+        out.append(_word(piece) if found is None else
+                   f"\\frac{{\\partial {_word(found[1])}}}{{\\partial {_word(found[2])}}}")
     return " ".join(out)
 
 

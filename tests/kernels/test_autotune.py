@@ -14,8 +14,7 @@ import pytest
 
 import tinygrad_cnn as tc
 from tests.kernels.conftest import CASES, PLAIN, SAME, arrays
-from tinygrad_cnn.kernels import autotune as tune
-from tinygrad_cnn.kernels import conv
+from tinygrad_cnn.kernels import autotune, conv
 
 ROOT = Path(__file__).parents[2]
 X, W, B = np.ones((2, 6, 5, 3), np.float32), np.ones((3, 3, 3, 4), np.float32), np.ones(4)
@@ -32,7 +31,7 @@ class Bench:
     def _kernel(self, name, times, last):
         def run(*arrays, **settings):
             self.runs.append(name)
-            self.tuning.append(tune.is_tuning())
+            self.tuning.append(autotune.is_tuning())
             took = next(times, last)
             if took is None:
                 return NotImplemented
@@ -41,14 +40,14 @@ class Bench:
         return run
 
     def fastest(self, *inputs, op="conv2d", **settings):
-        return tune.fastest(op, self.kernels, inputs or (X, W, None), settings or SAME)
+        return autotune.fastest(op, self.kernels, inputs or (X, W, None), settings or SAME)
 
 
 @pytest.fixture
 def bench(monkeypatch):
     def make(**times):
         made = Bench(**times)
-        monkeypatch.setattr(tune, "_clock", lambda: made.now)
+        monkeypatch.setattr(autotune, "_clock", lambda: made.now)
         return made
     return make
 
@@ -98,7 +97,7 @@ def test_kernels_do_not_tune_while_they_are_timed(bench, tmp_path):
     fakes = bench(winograd=[1.0], blas=[2.0])
     with tc.autotune(tmp_path):
         fakes.fastest()
-        assert tune.is_tuning()
+        assert autotune.is_tuning()
     assert not any(fakes.tuning)
 
 
@@ -108,8 +107,8 @@ def test_a_kernel_that_fails_says_so_and_leaves_the_block_as_it_was(bench, tmp_p
 
     with tc.autotune(tmp_path):
         with pytest.raises(MemoryError, match="too large"):
-            tune.fastest("conv2d", {"blas": broken}, (X, W, None), SAME)
-        assert tune.is_tuning()
+            autotune.fastest("conv2d", {"blas": broken}, (X, W, None), SAME)
+        assert autotune.is_tuning()
         assert bench(blas=[1.0]).fastest() == "blas"
 
 
@@ -142,9 +141,9 @@ def test_threads_and_compiled_kernels_are_part_of_the_kind(bench, tmp_path, monk
     fakes = bench(blas=[1.0])
     with tc.autotune(tmp_path):
         for threads in (1, 3):
-            monkeypatch.setattr(tune, "get_num_threads", lambda threads=threads: threads)
+            monkeypatch.setattr(autotune, "get_num_threads", lambda threads=threads: threads)
             for compiled in (True, False):
-                monkeypatch.setattr(tune, "get_compiled", lambda compiled=compiled: compiled)
+                monkeypatch.setattr(autotune, "get_compiled", lambda compiled=compiled: compiled)
                 fakes.fastest()
                 fakes.fastest()
     assert len(fakes.runs) == 4
@@ -153,7 +152,7 @@ def test_threads_and_compiled_kernels_are_part_of_the_kind(bench, tmp_path, monk
 def test_a_thread_that_is_started_in_the_block_does_not_tune(tmp_path):
     seen = []
     with tc.autotune(tmp_path):
-        thread = threading.Thread(target=lambda: seen.append(tune.is_tuning()))
+        thread = threading.Thread(target=lambda: seen.append(autotune.is_tuning()))
         thread.start()
         thread.join()
     assert seen == [False]
@@ -164,7 +163,7 @@ def test_blocks_of_one_folder_share_their_choices(bench, tmp_path):
     with tc.autotune(tmp_path):
         with tc.autotune(tmp_path):
             fakes.fastest()
-        assert tune.is_tuning()
+        assert autotune.is_tuning()
         fakes.fastest()
     assert len(fakes.runs) == 8
 
@@ -218,8 +217,8 @@ def test_choices_are_added_to_those_of_another_process(bench, tmp_path):
 def test_machines_have_files_of_their_own(tmp_path, monkeypatch):
     names = set()
     for machine in ({"cpu": "a", "cpus": 2}, {"cpu": "a", "cpus": 4}, {"cpu": "b", "cpus": 2}):
-        monkeypatch.setattr(tune, "_machine", lambda machine=machine: machine)
-        names.add(tune._file_name())
+        monkeypatch.setattr(autotune, "_machine", lambda machine=machine: machine)
+        names.add(autotune._file_name())
     assert len(names) == 3
 
 
@@ -228,7 +227,7 @@ def test_a_block_that_fails_keeps_its_choices(bench, tmp_path):
     with pytest.raises(ZeroDivisionError), tc.autotune(tmp_path):
         raise ZeroDivisionError(fakes.fastest())
     assert only_file(tmp_path)
-    assert not tune.is_tuning()
+    assert not autotune.is_tuning()
 
 
 @pytest.mark.parametrize("text", [
@@ -236,7 +235,7 @@ def test_a_block_that_fails_keeps_its_choices(bench, tmp_path):
     b'{"format": "tinygrad_cnn kernel choices, version 1", "machine": {}, "choices": {}}',
     b"cos\nsystem\n(S'echo'\ntR."])
 def test_a_damaged_file_is_named_ignored_and_written_anew(bench, tmp_path, text):
-    file = tmp_path / tune._file_name()
+    file = tmp_path / autotune._file_name()
     file.write_bytes(text)
     fakes = bench(winograd=[1.0], blas=[2.0])
     with pytest.warns(RuntimeWarning, match="is damaged, or of another") as caught, \
@@ -251,16 +250,16 @@ def test_a_damaged_file_is_named_ignored_and_written_anew(bench, tmp_path, text)
 
 @pytest.mark.parametrize("choices", [[], None, "blas"])
 def test_choices_that_are_no_table_are_damage(tmp_path, choices):
-    file = tmp_path / tune._file_name()
-    file.write_text(json.dumps({"format": tune._FORMAT, "machine": tune._machine(),
+    file = tmp_path / autotune._file_name()
+    file.write_text(json.dumps({"format": autotune._FORMAT, "machine": autotune._machine(),
                                 "choices": choices}))
     with pytest.warns(RuntimeWarning, match="is damaged"), tc.autotune(tmp_path):
         pass
 
 
 def test_a_file_that_is_too_long_is_not_read_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, "_LARGEST", 20)
-    (tmp_path / tune._file_name()).write_text(" " * 21 + "{}")
+    monkeypatch.setattr(autotune, "_LARGEST", 20)
+    (tmp_path / autotune._file_name()).write_text(" " * 21 + "{}")
     with pytest.warns(RuntimeWarning, match="is damaged"), tc.autotune(tmp_path):
         pass
 
@@ -284,7 +283,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(bench, tmp_path, monkeypat
     def refuse(source, target):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tune.os, "replace", refuse)
+    monkeypatch.setattr(autotune.os, "replace", refuse)
     with pytest.warns(RuntimeWarning, match="cannot be written.*: Permission denied") as caught, \
             tc.autotune(tmp_path):
         assert bench(winograd=[1.0], blas=[2.0]).fastest() == "winograd"
@@ -305,7 +304,7 @@ def test_a_folder_below_a_file_is_a_warning_each_way(bench, tmp_path):
 def test_a_path_that_names_no_folder_is_refused(path):
     with pytest.raises(tc.SettingError, match="autotune: path must"), tc.autotune(path):
         pass
-    assert not tune.is_tuning()
+    assert not autotune.is_tuning()
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -325,16 +324,17 @@ def test_a_relative_cache_directory_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "platform", "linux")
-    assert tune._cache_directory() == tmp_path / ".cache"
+    assert autotune._cache_directory() == tmp_path / ".cache"
 
 
 # ---- together with the ops -----------------------------------------------------------------------
 
 def test_without_a_block_nothing_is_timed_read_or_written(tmp_path):
     code = ("import numpy as np, tinygrad_cnn as tc\n"
-            "from tinygrad_cnn.kernels import autotune as tune\n"
+            "from tinygrad_cnn.kernels import autotune\n"
             "def never(*args): raise AssertionError(args)\n"
-            "tune._clock = tune._read = tune._write = tune._machine = tune._key = never\n"
+            "for name in ('_clock', '_read', '_write', '_machine', '_key'):\n"
+            "    setattr(autotune, name, never)\n"
             "x, w = tc.Tensor(np.ones((2, 6, 5, 3))), tc.Parameter(np.ones((3, 3, 3, 4)))\n"
             "with tc.set_compiled(False): tc.conv2d(x, w).sum().backward()\n"
             "print(w.grad.shape)")
