@@ -29,7 +29,7 @@ from tinygrad_cnn.ops.elementwise import mul
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.rearrange import diagonal
 from tinygrad_cnn.ops.reduction import broadcast_to, sum
-from tinygrad_cnn.ops.shape import reshape
+from tinygrad_cnn.ops.shape import reshape, transpose
 from tinygrad_cnn.shapes import Shape
 
 __all__ = ["dot", "einsum", "inner", "kron", "outer", "tensordot"]
@@ -155,6 +155,8 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
         if alone := tuple(k for k, c in enumerate(letters) if c not in others):
             xs[i] = sum(xs[i], alone)
             inputs[i] = "".join(c for c in letters if c in others)
+    if len(xs) == 1:                                            # nothing is multiplied
+        return transpose(xs[0], [inputs[0].index(c) for c in result])
     return apply(EINSUM, *xs, subscripts=",".join(inputs) + "->" + result)
 
 
