@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import re
 
 import numpy as np
@@ -175,3 +176,15 @@ def test_methods_know_both_names_of_what_is_divided_by():
         for settings in ({"dim": 1, "ddof": 1, "keepdim": True},
                          {"axis": 1, "correction": 1, "keepdims": True}):
             np.testing.assert_allclose(getattr(Tensor(x), name)(**settings).data, right)
+
+
+@pytest.mark.parametrize("shape", [(32, 70, 17, 4), (7, 4096, 3, 2), (600, 9, 5, 7), (40000, 5)])
+def test_large_sums_are_right_over_any_axes(shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    every = range(len(shape))
+    for axis in itertools.chain(*(itertools.combinations(every, k) for k in (0, *every[1:]))):
+        right = x.sum(axis, keepdims=True)
+        np.testing.assert_allclose(tc.sum(Tensor(x), axis, True).data, right, atol=1e-9)
+        assert tc.sum(Tensor(x), axis).shape == x.sum(axis).shape
+        if axis:
+            np.testing.assert_allclose(tc.var(Tensor(x), axis).data, x.var(axis))

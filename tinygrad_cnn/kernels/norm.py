@@ -21,7 +21,7 @@ import numpy as np
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.memory import Array, empty, long_lines, workspace
 from tinygrad_cnn.kernels.parallel import parallel
-from tinygrad_cnn.kernels.reduce import Axes, mean, sum, sum_to
+from tinygrad_cnn.kernels.reduce import Axes, add_up, count, mean, sum, sum_to
 
 __all__ = ["affine", "batch_norm", "batch_norm_cotangents", "batch_norm_weight", "standardize",
            "standardize_input", "statistics", "var"]
@@ -217,11 +217,12 @@ def statistics(x: Array, axis: Axes) -> tuple[Array, Array]:
     wide = np.result_type(x.dtype, np.float64)
     first = x[tuple(slice(0, 1) if i in axis else slice(None) for i in range(x.ndim))]
     d = x - first
-    middle = d.mean(axis=axis, keepdims=True, dtype=wide).astype(x.dtype)
+    n = count(x.shape, axis)
+    middle = (add_up(d, axis, wide) / n).astype(x.dtype)
     d -= middle
-    rest = d.mean(axis=axis, keepdims=True, dtype=wide)
+    rest = add_up(d, axis, wide) / n
     d *= d
-    return first + (middle + rest), d.mean(axis=axis, keepdims=True, dtype=wide) - rest * rest
+    return first + (middle + rest), add_up(d, axis, wide) / n - rest * rest
 
 
 def var(x: Array, *, axis: Axes, keepdims: bool) -> Array:

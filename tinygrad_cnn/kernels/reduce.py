@@ -14,10 +14,10 @@ import numpy as np
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.memory import Array, empty, long_lines
 from tinygrad_cnn.kernels.parallel import one_blas_thread, parallel
-from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.shapes import Shape, reduced
 
-__all__ = ["Axes", "add_rows", "count", "cross_entropy", "cross_entropy_input", "log_softmax",
-           "logsumexp", "matmul", "max", "mean", "min", "softmax", "sum", "sum_to"]
+__all__ = ["Axes", "add_rows", "add_up", "count", "cross_entropy", "cross_entropy_input",
+           "log_softmax", "logsumexp", "matmul", "max", "mean", "min", "softmax", "sum", "sum_to"]
 
 Axes = tuple[int, ...]
 
@@ -79,7 +79,20 @@ def sum(x: Array, *, axis: Axes, keepdims: bool) -> Array:
         total = add_rows(rows)
         return np.asarray(total.reshape((1,) * (x.ndim - 1) + total.shape if keepdims
                                         else total.shape))
-    return np.asarray(x.sum(axis=axis, keepdims=keepdims, dtype=x.dtype))
+    total = add_up(x, axis, x.dtype)
+    return total if keepdims else total.reshape(reduced(x.shape, axis, False))
+
+
+def add_up(x: Array, axis: Axes, dtype: Any) -> Array:
+    """Σ x over ``axis``, which are kept; long lines are added first, as NumPy would not."""
+    first = axis[0] if axis else x.ndim
+    inner = math.prod(x.shape[first + 1:])
+    if (x.size >= _ROWS and inner > 1 and x.shape[first] >= 8 and x.flags.c_contiguous
+            and len(axis) < x.ndim - first):                # which is no sum of whole lines
+        fold = math.gcd(x.shape[first], 1 << (_LINE // inner).bit_length())
+        lines = x.reshape(*x.shape[:first], -1, fold * inner)
+        x = lines.sum(axis=first, dtype=dtype).reshape(*x.shape[:first], fold, *x.shape[first + 1:])
+    return np.asarray(x.sum(axis=axis, keepdims=True, dtype=dtype))
 
 
 def sum_to(x: Array, *, shape: Shape) -> Array:
