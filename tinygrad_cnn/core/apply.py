@@ -158,8 +158,8 @@ def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
         return y if type(y) is ndarray else np.asarray(y)       # type: ignore[return-value]
     tensors, arrays, shapes, dtype, tracked = _read(op, inputs)
     if dtype is not None and dtype.kind in "iub":
-        _refuse_integers(op, tensors, dtype)
         _refuse_fractions(op, tensors, settings)
+        _refuse_integers(op, tensors, dtype)
     asked: Any = (op, shapes, *settings.items())
     judge: Any = _remembered
     try:
