@@ -190,7 +190,10 @@ def test_a_list_of_tensors_is_refused_or_differentiated(name, inputs, settings, 
 
 # Layer -> arguments that it cannot do without, by name.
 ARGUMENTS = {"in_channels": 2, "out_channels": 2, "in_features": 3, "out_features": 2,
-             "pad_width": 1, "dim": 1, "unflattened_size": (3, 1), "function": tc.relu}
+             "pad_width": 1, "dim": 1, "unflattened_size": (3, 1), "function": tc.relu,
+             "output_size": 3, "num_embeddings": 3, "embedding_dim": 2, "num_groups": 2,
+             "num_channels": 4, "size": 2,
+             "kernel_size": 2, "upscale_factor": 2, "downscale_factor": 2}
 # These hold modules, not settings.
 CONTAINERS = (nn.Module, nn.ModuleDict, nn.ModuleList, nn.ParameterList, nn.Sequential)
 LAYERS = [made for name in nn.__all__ if isinstance(made := getattr(nn, name), type)
@@ -205,17 +208,33 @@ def needed(made):
 
 
 def ready(made, **settings):
+    if made is nn.Upsample and not settings:
+        settings = {"scale_factor": 2}                      # one of two, neither with a default
     layer = made(**needed(made) | settings)
     return layer.astype(np.float64) if not isinstance(layer, nn.CrossEntropyLoss) else layer
+
+
+SIDES, OTHER = np.array([1, -1]), MATRIX[::-1].copy()
+# Layer -> its inputs, where they are not those of most.
+INPUTS = {
+    **dict.fromkeys((nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.KLDivLoss,
+                     nn.BCEWithLogitsLoss, nn.FocalLoss), (MATRIX, MATRIX / 2)),
+    **dict.fromkeys((nn.BCELoss, nn.DiceLoss), (MATRIX / 2, MATRIX / 2)),
+    nn.HingeLoss: (MATRIX, np.where(MATRIX > 1, 1, -1)),
+    nn.CosineSimilarity: (MATRIX, OTHER), nn.CosineEmbeddingLoss: (MATRIX, OTHER, SIDES),
+    nn.TripletMarginLoss: (MATRIX, MATRIX + 1, OTHER), nn.Embedding: (np.array([0, 2]),),
+    nn.GLU: (array(2, 4),), nn.GroupNorm: (array(2, 4),), nn.BatchNorm1D: (MATRIX,),
+    nn.PixelShuffle: (array(1, 2, 2, 4),), nn.PixelUnshuffle: (IMAGE,),
+    **dict.fromkeys((nn.Upsample, nn.LocalResponseNorm), (IMAGE,)),
+    nn.MaxUnpool2D: (array(1, 2, 2, 1), np.arange(4).reshape(1, 2, 2, 1) * 3),
+}
 
 
 def inputs_of(made):
     """The inputs of a layer by name: images or sequences if its name says so, labels of a loss."""
     names = list(inspect.signature(made.forward).parameters)[1:]
-    sequences = made.__name__.endswith("1D") and made is not nn.BatchNorm1D
-    first = IMAGE if made.__name__.endswith("2D") else SEQUENCE if sequences else MATRIX
-    second = MATRIX / 2 if made in (nn.MSELoss, nn.BCEWithLogitsLoss) else np.array([0, 2])
-    return dict(zip(names, (first, second), strict=False))
+    first = {"2D": IMAGE, "1D": SEQUENCE}.get(made.__name__[-2:], MATRIX)
+    return dict(zip(names, INPUTS.get(made, (first, np.array([0, 2]))), strict=False))
 
 
 @every_layer
