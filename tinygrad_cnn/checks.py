@@ -11,12 +11,12 @@ import inspect
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.shapes import Pair, Shape, Sides, same_padding
+from tinygrad_cnn.types import DType
 
 __all__ = ["arguments", "axes_tuple", "axis_index", "choice", "flag", "floats", "integer", "number",
            "pad_width", "padding", "pair", "sizes"]
@@ -69,7 +69,7 @@ def number(owner: str, name: str, value: object, *, minimum: float | None = None
     raise _refusal(owner, name, f"a {'finite ' * finite}number{bounds}", value)
 
 
-def floats(owner: str, name: str, dtype: np.dtype[Any]) -> None:
+def floats(owner: str, name: str, dtype: DType) -> None:
     """Refuse integers and booleans, where the result is a fraction or may be below 0."""
     if dtype.kind not in "fc":
         raise DTypeError(f"{owner}: {name} is {dtype}, and {owner} needs floats; cast it: "

@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import _GeneratorContextManager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
+
+from tinygrad_cnn.types import Function
 
 __all__ = ["block"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Function)
 
 
 class _Block(_GeneratorContextManager[T]):

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core.graph import Node, Observer, observing
 from tinygrad_cnn.errors import AnomalyError, GradientError
+from tinygrad_cnn.types import Array
 
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
 
 __all__ = ["check_mutation", "detect_anomaly"]
 
-Array = NDArray[Any]
 
 
 @block

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, dataclass_transform
 import numpy as np
 
 from tinygrad_cnn import checks
+from tinygrad_cnn.types import Function, Settings
 
 __all__ = ["Declared", "Setting", "setting", "show"]
 
@@ -30,14 +31,14 @@ __all__ = ["Declared", "Setting", "setting", "show"]
 class Setting:
     """What `setting` declares; as an attribute of a class it lasts until the class is made."""
 
-    check: Callable[..., Any]
+    check: Function
     default: Any
     kw_only: bool
     optional: bool
     alias: str
     like: str
     shown: str
-    bounds: dict[str, Any]
+    bounds: Settings
 
     def checked(self, made: object, name: str, value: Any) -> Any:
         """The value in one form, or the refusal of ``check``."""
@@ -46,7 +47,7 @@ class Setting:
         return self.check(type(made).__name__, name, value, **self.bounds)
 
 
-def setting(check: Callable[..., Any], *, default: Any = inspect.Parameter.empty,
+def setting(check: Function, *, default: Any = inspect.Parameter.empty,
             kw_only: bool = False, optional: bool = False, alias: str = "", like: str = "",
             shown: str = "changed", **bounds: Any) -> Any:
     """Declare a setting: ``check(owner, name, value, **bounds)`` gives its one form, or refuses.
@@ -78,7 +79,7 @@ class Declared:
         if "__init__" not in vars(cls):
             cls.__init__ = _initializer(cls)            # type: ignore[method-assign]
 
-    def _keep(self, settings: dict[str, Any]) -> None:
+    def _keep(self, settings: Settings) -> None:
         for name, value in settings.items():
             like = self.declared[name].like
             setattr(self, name, settings[like] if value is None and like else value)
@@ -93,7 +94,7 @@ class Declared:
 
 def _initializer(cls: type[Declared]) -> Callable[..., None]:
     kinds = inspect.Parameter
-    own: dict[str, Any] = {}
+    own: Settings = {}
     for base in reversed(cls.__mro__):
         own |= vars(base).get("__annotations__", {})
     signature = inspect.Signature([

@@ -28,7 +28,6 @@ from tinygrad_cnn.core.graph import (
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
-    Array,
     Tensor,
     _converted,
     _exposed,
@@ -43,10 +42,11 @@ from tinygrad_cnn.core.tensor import (
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
+from tinygrad_cnn.types import Array, DType, Function, Settings
 
 __all__ = ["apply", "as_tensors", "binary", "custom_op", "make_function", "unary"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Function)
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _LARGE = 1 << 17            # entries, from which an op is worth its kernel's threads
@@ -98,7 +98,7 @@ def _refuse_other_dtypes(op: Any, inputs: tuple[Any, ...]) -> None:
                              "float32 or float64")
 
 
-def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
+def _common_dtype(inputs: tuple[Any, ...]) -> tuple[DType, bool]:
     """The dtype in which the inputs meet, and whether a gradient test steps into the complex plane.
 
     A float tensor decides; then a float array; then NumPy's promotion of the integers, for which
@@ -124,7 +124,7 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[np.dtype[Any], bool]:
     return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
 
 
-def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
+def apply(op: Op, *inputs: Any, by_products: Settings | None = None,
           **settings: Any) -> Tensor:
     """Check the inputs, run a kernel, and record a node if a gradient will be wanted.
 
@@ -205,7 +205,7 @@ def apply(op: Op, *inputs: Any, by_products: dict[str, Any] | None = None,
 
 def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
         tuple[Tensor | None, ...], list[Array | None], tuple[Shape | None, ...],
-        np.dtype[Any] | None, bool]:
+        DType | None, bool]:
     """The inputs as tensors, their arrays, shapes and dtype, and whether one has a gradient."""
     arrays: list[Array | None] = []
     shapes: list[Shape | None] = []
@@ -260,7 +260,7 @@ _remembered = lru_cache(maxsize=4096)(infer_shape)
 
 
 def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
-                      settings: dict[str, Any]) -> None:
+                      settings: Settings) -> None:
     """Refuse a setting that a kernel would cut off to fit integers, in silence."""
     for setting, value in settings.items():
         if isinstance(value, float) and not value.is_integer():
@@ -270,7 +270,7 @@ def _refuse_fractions(op: Op, tensors: tuple[Tensor | None, ...],
                              f"no integer; cast it: {name}.astype(np.float32)")
 
 
-def _refuse_integers(op: Op, tensors: tuple[Tensor | None, ...], dtype: np.dtype[Any]) -> None:
+def _refuse_integers(op: Op, tensors: tuple[Tensor | None, ...], dtype: DType) -> None:
     """Refuse integers where the formula is one of real numbers, and short ones where sums are."""
     if op.family in ("loss", "norm"):
         raise _leaves_the_integers(op, tensors)
@@ -288,7 +288,7 @@ def _leaves_the_integers(op: Op, tensors: tuple[Tensor | None, ...]) -> DTypeErr
 
 
 def _record(op: Op, tensors: tuple[Tensor | None, ...], arrays: list[Array | None],
-            settings: dict[str, Any], residuals: dict[str, Any], y: Array, state: State,
+            settings: Settings, residuals: Settings, y: Array, state: State,
             tracked: bool, began: float) -> Tensor:
     """The result as a tensor, with a node if a gradient is wanted; an observer is told of it."""
     kept: list[Any] = list(tensors)
@@ -374,8 +374,8 @@ def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callabl
 
 
 def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
-              state: State, frame: FrameType | None, settings: dict[str, Any] = NOTHING,
-              residuals: dict[str, Any] = NOTHING) -> Tensor:
+              state: State, frame: FrameType | None, settings: Settings = NOTHING,
+              residuals: Settings = NOTHING) -> Tensor:
     """A tensor and its node, field by field: this runs for each op of a program."""
     node = _new(Node)
     node.op = op
@@ -492,7 +492,7 @@ def custom_op(*, replace: bool = False, **declaration: Any
     >>> x.grad.item()
     12.0
     """
-    def build(kernel: Callable[..., Any]) -> Callable[..., Tensor]:
+    def build(kernel: Function) -> Callable[..., Tensor]:
         op = register(make_op(name=kernel.__name__, kernels={"array": kernel}, **declaration),
                       replace=replace)
         return make_function(op)(kernel)

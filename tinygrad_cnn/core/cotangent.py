@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from tinygrad_cnn.core.graph import Array, Node, handed, locked, placeholder, refuse_changed
+from tinygrad_cnn.core.graph import Node, handed, locked, placeholder, refuse_changed
 from tinygrad_cnn.core.op import FUNCTIONS, Op
 from tinygrad_cnn.errors import GradientError, KernelFailed
+from tinygrad_cnn.types import Array, Function
 
 try:                                    # in a quarter of the time of np.count_nonzero
     from numpy._core.multiarray import count_nonzero
@@ -49,7 +49,7 @@ def added(a: Any, b: Any) -> Any:
     return FUNCTIONS["add"](a, b)                       # recorded, or on all threads
 
 
-def prepared(node: Node, ct: Any, rules: Any, wrap: Callable[..., Any] | None) -> Any:
+def prepared(node: Node, ct: Any, rules: Any, wrap: Function | None) -> Any:
     """The rules of a node, what they are given by position, and by name.
 
     In a recorded pass (``wrap`` makes a tensor) they are given tensors, to which they cannot write.
@@ -87,7 +87,7 @@ def _refuse_residuals(node: Node) -> None:
                     "constant_residuals=True, if its derivative is 0 wherever it exists")
 
 
-def _called_once(op: Op) -> list[tuple[int, Callable[..., Any]]]:
+def _called_once(op: Op) -> list[tuple[int, Function]]:
     """Rules that give each input its part of what one call makes for several."""
     made: list[Any] = []
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -21,11 +21,11 @@ from types import CodeType, coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn.core.op import Op
 from tinygrad_cnn.errors import GradientError, GraphFreedError
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array, DType, Function, Settings
 
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "key_of",
            "leading_to", "locked", "no_grad", "observing", "refuse_changed", "state_after"]
 
-Array = NDArray[Any]
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Function)
 
 SHARED, EXPOSED, READ_ONLY = 0, 1, 2
 """What the array of a tensor may be used for, `Tensor._access`.
@@ -59,7 +58,7 @@ class Observer:
     def before_backward(self, node: Node, cotangent: Array) -> None:
         """The rules of a node are about to be called."""
 
-    def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array]],
+    def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array | None]],
                  seconds: float) -> None:
         """The rules of a node were called; ``sent`` holds inputs, each with what it was sent."""
 
@@ -202,7 +201,7 @@ _awaited = coroutine(_steps)
 
 
 
-def no_grad(function: Callable[..., Any] | None = None) -> Any:
+def no_grad(function: Function | None = None) -> Any:
     """Do not record ops inside the block, or inside the decorated function.
 
     As a decorator it goes with brackets or without.
@@ -226,7 +225,7 @@ def no_grad(function: Callable[..., Any] | None = None) -> Any:
     return _recording("no_grad", False, function)
 
 
-def enable_grad(function: Callable[..., Any] | None = None) -> Any:
+def enable_grad(function: Function | None = None) -> Any:
     """Record ops inside the block or the decorated function, even within `no_grad`.
 
     Examples
@@ -269,7 +268,7 @@ def observing(observer: Observer) -> Iterator[None]:
 # ---- nodes ---------------------------------------------------------------------------------------
 
 _order = itertools.count(0, -1)
-NOTHING: dict[str, Any] = {}
+NOTHING: Settings = {}
 
 
 class Node:
@@ -302,8 +301,8 @@ class Node:
     op: Op
     inputs: tuple[Tensor | None, ...] | None
     values: tuple[Any, ...]
-    settings: dict[str, Any]
-    residuals: dict[str, Any]
+    settings: Settings
+    residuals: Settings
     out: Array | None
     scope: tuple[str, ...]
     order: int
@@ -324,7 +323,7 @@ class Node:
                              **self.settings)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """The dtype of the result: the one of its first input."""
         if self.inputs is None:
             raise self.freed_error()
@@ -383,7 +382,7 @@ def leading_to(out: Node, targets: set[Any]) -> set[Any]:
 
 
 @lru_cache(maxsize=1024)
-def placeholder(shape: Shape, dtype: np.dtype[Any]) -> Array:
+def placeholder(shape: Shape, dtype: DType) -> Array:
     """What stands in for values that no rule reads: NaN everywhere, in four or eight bytes.
 
     Should a rule read what its op does not declare in ``reads``, every gradient turns NaN.
@@ -396,7 +395,7 @@ def placeholder(shape: Shape, dtype: np.dtype[Any]) -> Array:
 _exhaust = deque[Any](maxlen=0).extend
 
 
-def handed(rule: Callable[..., Any], *tensors: Tensor | None, **named: Any) -> Any:
+def handed(rule: Function, *tensors: Tensor | None, **named: Any) -> Any:
     """Call a rule; meanwhile ``data`` of the tensors that it is given is read-only."""
     given = [t for t in tensors if t is not None]
     given_back = map(setattr, given, repeat("_access"), [t._access for t in given])

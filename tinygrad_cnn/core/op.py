@@ -20,26 +20,20 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from os.path import isfile
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import DeclarationError, KernelFailed, SettingError
 from tinygrad_cnn.shapes import Shape, size
+from tinygrad_cnn.types import Array, Function, Settings
 
 __all__ = ["FAMILIES", "FUNCTIONS", "OPS", "SUBGRADIENTS", "ErrorInput", "Op", "OpTest", "Sample",
            "dyadic", "make_op", "register", "register_function", "use_kernels"]
 
 _OWN_OPS = __name__.partition(".")[0] + ".ops."
-Array = NDArray[Any]
-Value: TypeAlias = Any
-"""What a rule takes and gives: arrays in a first-order pass, tensors in a recorded one."""
-Rule: TypeAlias = Callable[..., Value]
-Function: TypeAlias = Callable[..., Any]
-Settings: TypeAlias = dict[str, Any]
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Function)
 
 FAMILIES = ("conv", "linear", "activation", "pool", "norm", "elementwise", "reduction", "shape",
             "loss", "random")
@@ -227,8 +221,8 @@ class Op:
 
     name: str
     shape: Callable[..., Shape]
-    kernels: Mapping[str, Callable[..., Any]]
-    vjp: Mapping[str | tuple[str, ...], Callable[..., Any]]
+    kernels: Mapping[str, Function]
+    vjp: Mapping[str | tuple[str, ...], Function]
     test: OpTest
     axes: str | None = None
     saved: tuple[str, ...] | None = None
@@ -289,7 +283,7 @@ class Op:
         return _signature(self.shape).settings
 
     @cached_property
-    def rules(self) -> tuple[Callable[..., Any], ...]:
+    def rules(self) -> tuple[Function, ...]:
         """The backward rules in the order of the inputs; one may stand at several places."""
         found = {name: rule for names, rule in self.vjp.items()
                  for name in ((names,) if isinstance(names, str) else names)}
@@ -303,7 +297,7 @@ class Op:
         return {i: places[name] for i, name in enumerate(self.inputs) if name in places}
 
     @cached_property
-    def backward(self) -> tuple[tuple[tuple[int, Callable[..., Any]], ...], bool, bool]:
+    def backward(self) -> tuple[tuple[tuple[int, Function], ...], bool, bool]:
         """What a backward pass asks of every node.
 
         The rules with their places; whether they are called as they are; whether they multiply.
@@ -339,7 +333,7 @@ class Op:
         return self.couples(*shapes, **settings)
 
     @cached_property
-    def _only(self) -> Callable[..., Any] | None:
+    def _only(self) -> Function | None:
         kernels = tuple(self.kernels.values())
         return kernels[0] if len(kernels) == 1 and not self.choose else None
 
@@ -347,7 +341,7 @@ class Op:
         """What errors call the ``i``-th input: ``x``, or ``xs[2]`` of a variadic op."""
         return f"{self.inputs[0]}[{i}]" if self.variadic else self.inputs[i]
 
-    def rule(self, i: int) -> Callable[..., Any]:
+    def rule(self, i: int) -> Function:
         """The backward rule of the ``i``-th input; a variadic op has one, and tells it which."""
         if self.variadic:
             return partial(self.rules[0], index=i)
@@ -360,7 +354,7 @@ class Op:
             return rule(*args, **named)[k]
         return one
 
-    def run(self, *arrays: Array | None, **settings: Any) -> tuple[Array, dict[str, Any]]:
+    def run(self, *arrays: Array | None, **settings: Any) -> tuple[Array, Settings]:
         """The answer of the first kernel that does not decline, and its residuals."""
         try:
             if self._only is not None:
@@ -383,7 +377,7 @@ class Op:
         raise SettingError(f"{self.name}: every kernel ({', '.join(self.kernels)}) declined "
                            f"{settings}; add one that takes this case")
 
-    def _split(self, result: Any) -> tuple[Array, dict[str, Any]]:
+    def _split(self, result: Any) -> tuple[Array, Settings]:
         """What a kernel gave, as the result and its residuals."""
         if isinstance(result, tuple) != bool(self.residuals) or (self.residuals and not (
                 len(result) == 2 and isinstance(result[1], dict))):
@@ -405,7 +399,7 @@ class Op:
         return int(self.flops(*shapes, out_shape=out, **settings))
 
 
-def _agree(op: str, what: str, f: Callable[..., Any], arrays: tuple[str, ...],
+def _agree(op: str, what: str, f: Function, arrays: tuple[str, ...],
            settings: tuple[str, ...]) -> None:
     """Refuse a function whose signature is not the one that the op's shape rule implies."""
     if isinstance(f, np.ufunc):
@@ -434,7 +428,7 @@ class _Signature(NamedTuple):
 
 
 @cache
-def _signature(f: Callable[..., Any]) -> _Signature:
+def _signature(f: Function) -> _Signature:
     """The arguments of a plain function, from its code: `inspect` would double the import time."""
     code = getattr(f, "__code__", None)
     if code is None or hasattr(f, "__wrapped__"):
@@ -450,7 +444,7 @@ def _signature(f: Callable[..., Any]) -> _Signature:
                       bool(f.__kwdefaults__))
 
 
-def _inspected(f: Callable[..., Any]) -> _Signature:
+def _inspected(f: Function) -> _Signature:
     parameters = inspect.signature(f).parameters.values()
     keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     arrays = tuple(("*" if p.kind is p.VAR_POSITIONAL else "") + p.name
@@ -502,7 +496,7 @@ class _Ops(dict[str, Op]):
 OPS: dict[str, Op] = _Ops()
 """Name, or public function -> op: tests, drawings and docs/ops.md are generated from it."""
 
-FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+FUNCTIONS: dict[Any, Function] = {}
 """Name, or NumPy function -> what answers: operators, methods and ``np.exp(x)`` look here."""
 
 _forced: ContextVar[tuple[str, ...]] = ContextVar("forced", default=())

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeAlias
 from weakref import ref
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
@@ -28,17 +28,16 @@ from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array, DType, Function
 
 __all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "as_array", "as_dtype", "as_setting",
            "as_tensor", "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
            "with_own_dtype", "writable"]
 
-Array = NDArray[Any]
-DType: TypeAlias = np.dtype[Any]
 Index: TypeAlias = Any                          # what NumPy takes between brackets
 Method = Callable[..., "Tensor"]
 ListMethod = Callable[..., "list[Tensor]"]
-ArrayMethod = Callable[..., Any]                # what has no gradient gives plain values
+ArrayMethod = Function                # what has no gradient gives plain values
 
 _new: Any = object.__new__
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

@@ -13,17 +13,17 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn.errors import DataError
+from tinygrad_cnn.types import Array
 
 __all__ = ["Array", "Arrays", "Dataset", "Splits", "check_arrays", "check_images", "check_labels",
            "leaves", "map_arrays"]
 
-Array = NDArray[Any]
 Arrays = Array | tuple["Arrays", ...] | dict[str, "Arrays"]
 Index = slice | Array
 

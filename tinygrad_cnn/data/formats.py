@@ -52,6 +52,7 @@ from tinygrad_cnn.data.safe_io import (
 )
 from tinygrad_cnn.errors import DataError, missing_extra
 from tinygrad_cnn.files import check_expansion, open_file
+from tinygrad_cnn.types import Array
 
 __all__ = ["ARCHIVES", "BINARY_FILES", "IDX_FILES", "PYTHON_FILES", "SUFFIXES", "idx_file",
            "is_image_folder", "load_cifar10", "load_idx", "load_image_folder",
@@ -199,7 +200,7 @@ def load_idx(folder: str | Path, *, name: str | None = None,
     if missing:
         raise DataError(f"{folder}: lacks {', '.join(missing)} (plain or .gz)")
     wanted = digests or {}
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Array] = {
         stem: read_idx(path, ndim=3 if "images" in stem else 1, digest=wanted.get(stem))
         for stem, path in paths.items() if path is not None}
     train_x, train_y, test_x, test_y = (arrays[stem] for stem in IDX_FILES)
@@ -214,7 +215,7 @@ def load_idx(folder: str | Path, *, name: str | None = None,
         for part, x, y in (("training set", train_x, train_y), ("test set", test_x, test_y))))
 
 
-def _recognize(arrays: Mapping[str, NDArray[Any]]) -> str:
+def _recognize(arrays: Mapping[str, Array]) -> str:
     """The published set whose labels these are, or "idx"."""
     labels = [stem for stem in IDX_FILES if "labels" in stem]
     for name in ("mnist", "fashion-mnist"):
@@ -333,7 +334,7 @@ def load_cifar10(path: str | Path, *, digests: Mapping[str, str] | None = None) 
         raise DataError(f"{path}: lacks {', '.join(missing)} of CIFAR-10 (each with .bin in the "
                         "binary version, without in the Python version)")
     *train, test = (found[name] for name in PYTHON_FILES)
-    whole: list[tuple[str, NDArray[Any], NDArray[Any]]] = [
+    whole: list[tuple[str, Array, Array]] = [
         ("training set", np.concatenate([x for x, _ in train]),
          np.concatenate([y for _, y in train])),
         ("test set", *test)]

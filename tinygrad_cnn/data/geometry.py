@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.data.dataset import Array, Arrays, map_arrays
+from tinygrad_cnn.data.dataset import Arrays, map_arrays
 from tinygrad_cnn.data.transforms import (
     Drawn,
     Generator,
@@ -29,6 +29,7 @@ from tinygrad_cnn.data.transforms import (
     span,
 )
 from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.types import Array
 
 __all__ = ["Geometric", "RandomAffine", "RandomCrop", "RandomFlip", "RandomResizedCrop",
            "RandomRotation", "RandomShift"]

@@ -21,6 +21,7 @@ from tinygrad_cnn.data.dataset import Arrays, Dataset, check_arrays, leaves, map
 from tinygrad_cnn.data.sampling import Sampler
 from tinygrad_cnn.data.transforms import Transform
 from tinygrad_cnn.errors import DataError, SettingError
+from tinygrad_cnn.types import Function
 
 __all__ = ["DataLoader"]
 
@@ -113,7 +114,7 @@ class DataLoader:
         if sampler is not None and self.shuffle:
             raise SettingError("DataLoader: a sampler decides the order; leave shuffle out")
         self.sampler = sampler
-        self.transform: Callable[..., Any] | None = transform
+        self.transform: Function | None = transform
         if len(self) == 0:
             raise SettingError(f"DataLoader: drop_last leaves no batch: {self._drawn} samples, "
                                f"batch_size {self.batch_size}")

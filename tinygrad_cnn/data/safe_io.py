@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import DataError
 from tinygrad_cnn.files import open_file, shown, words
+from tinygrad_cnn.types import Function, Settings
 
 __all__ = ["CLASSES", "GZIP_MAGIC", "PUBLISHED", "check_digest", "describe", "open_gzip",
            "read_batch", "read_whole", "reads_files", "tar_members"]
@@ -218,7 +219,7 @@ _MAX_STEPS = 1_000_000
 _PY2_TEXT = re.compile(rb"(?:[^\\]|\\(?:x[0-9a-fA-F]{2}|[\\'\"nrt]))*+", re.DOTALL)
 
 
-def read_batch(raw: bytes, *, path: str) -> dict[str, Any]:
+def read_batch(raw: bytes, *, path: str) -> Settings:
     """Read a pickled dict of strings, numbers, lists and byte arrays; nothing is ever executed.
 
     ``raw`` is the whole file, in any of the protocols 0 to 5, as Python 2 and 3 and NumPy 1 and 2
@@ -240,7 +241,7 @@ def read_batch(raw: bytes, *, path: str) -> dict[str, Any]:
         raise DataError(f"{path}: {left:,} bytes follow the end")
     if type(found) is not dict:
         raise DataError(f"{path}: the file does not hold one dict")
-    batch: dict[str, Any] = {}
+    batch: Settings = {}
     for key, value in found.items():
         if _text(key) in batch:
             raise DataError(f"{path}: has the key {_text(key)!a} twice")
@@ -323,7 +324,7 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-_NAMES: dict[str, Callable[..., Any]] = {
+_NAMES: dict[str, Function] = {
     "numpy.ndarray": _ndarray, "numpy.dtype": _dtype, "_codecs.encode": _encode,
     **{f"numpy.{core}.{name}": stand_in for core in ("core", "_core")      # renamed in NumPy 2
        for name, stand_in in (("multiarray._reconstruct", _reconstruct),

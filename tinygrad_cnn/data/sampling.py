@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.data.dataset import Array, Arrays, Dataset, check_labels, leaves, map_arrays
+from tinygrad_cnn.data.dataset import Arrays, Dataset, check_labels, leaves, map_arrays
 from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.types import Array
 
 __all__ = ["Sampler", "WeightedRandomSampler", "k_fold", "random_split"]
 

@@ -22,8 +22,9 @@ from typing import Any, ClassVar, overload
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.data.dataset import Array, Arrays, check_images, map_arrays
+from tinygrad_cnn.data.dataset import Arrays, check_images, map_arrays
 from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.types import Array, Function
 
 __all__ = ["ColorJitter", "Compose", "CutMix", "Cutout", "MixUp", "Normalize", "RandomErasing",
            "ToFloat", "Transform", "boxes", "channel_statistics", "fill_value", "span"]
@@ -113,7 +114,7 @@ class Compose(Transform):
     1.0
     """
 
-    steps: tuple[Callable[..., Any], ...]
+    steps: tuple[Function, ...]
 
     def __init__(self, steps: Iterable[Callable[..., Arrays]]) -> None:
         listed = tuple(steps) if isinstance(steps, Iterable) else (steps,)

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinygrad_cnn.errors import CheckpointError
 from tinygrad_cnn.io.weights import load_weights, save_weights
+from tinygrad_cnn.types import Settings
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -48,13 +49,13 @@ def save_checkpoint(path: str | Path, **parts: Any) -> Path:
     >>> rest
     {'epoch': 3}
     """
-    arrays: dict[str, Any] = {}
+    arrays: Settings = {}
     tree = {name: _packed(_state(part), name, arrays) for name, part in parts.items()}
     text = np.frombuffer(json.dumps(tree).encode(), np.uint8)
     return save_weights({_TEXT: text, **arrays}, path)
 
 
-def load_checkpoint(path: str | Path, **parts: Any) -> dict[str, Any]:
+def load_checkpoint(path: str | Path, **parts: Any) -> Settings:
     """Put the states of a file into the parts that are given, and return the rest.
 
     Parameters
@@ -117,7 +118,7 @@ def _put(part: Any, state: Any, name: str) -> None:
                               "be loaded into; leave it out, and it is returned")
 
 
-def _packed(value: Any, place: str, arrays: dict[str, Any]) -> Any:
+def _packed(value: Any, place: str, arrays: Settings) -> Any:
     """The value for JSON, with each array put aside under its place."""
     if isinstance(value, np.ndarray):
         arrays[place] = value

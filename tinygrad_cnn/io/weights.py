@@ -13,15 +13,16 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn.errors import CheckpointError
 from tinygrad_cnn.files import check_expansion, open_file, write_atomically
 from tinygrad_cnn.nn import Module
+from tinygrad_cnn.types import Array
 
 __all__ = ["load_weights", "save_weights"]
 
@@ -78,7 +79,7 @@ def save_weights(state: Module | Mapping[str, ArrayLike], path: str | os.PathLik
     return Path(path)
 
 
-def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Read the named arrays of an ``.npz`` file.
 
     Parameters
@@ -144,7 +145,7 @@ def _entries(archive: zipfile.ZipFile, file: BinaryIO, source: Path) -> list[zip
     return entries
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) -> NDArray[Any]:
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) -> Array:
     if not entry.filename.endswith(".npy"):
         raise CheckpointError(f"{source} holds {entry.filename!r}, which is not an array")
     with archive.open(entry) as file:

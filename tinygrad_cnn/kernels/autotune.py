@@ -33,8 +33,8 @@ from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.files import open_file, words, write_atomically
 from tinygrad_cnn.kernels.compiled import get_compiled
-from tinygrad_cnn.kernels.memory import Array
 from tinygrad_cnn.kernels.parallel import get_num_threads
+from tinygrad_cnn.types import Array, Function, Settings
 
 __all__ = ["autotune", "fastest", "is_tuning"]
 
@@ -128,7 +128,7 @@ def is_tuning() -> bool:
     return _session.get() is not None
 
 
-def fastest(op: str, kernels: Mapping[str, Callable[..., Any]], arrays: tuple[Array | None, ...],
+def fastest(op: str, kernels: Mapping[str, Function], arrays: tuple[Array | None, ...],
             settings: Mapping[str, Any]) -> str | None:
     """The name of the quickest kernel for such a call, or None if all decline or nobody asks."""
     session = _session.get()
@@ -148,7 +148,7 @@ def fastest(op: str, kernels: Mapping[str, Callable[..., Any]], arrays: tuple[Ar
         return best
 
 
-def _race(kernels: Mapping[str, Callable[..., Any]], arrays: tuple[Array | None, ...],
+def _race(kernels: Mapping[str, Function], arrays: tuple[Array | None, ...],
           settings: Mapping[str, Any]) -> str | None:
     session = _session.get()
     try:
@@ -203,7 +203,7 @@ def _cache_directory() -> Path:
 
 
 @cache
-def _machine() -> dict[str, Any]:
+def _machine() -> Settings:
     """What times depend on, beside the call."""
     package = importlib.import_module(__name__.partition(".")[0])
     metadata = importlib.import_module("importlib.metadata")    # slow to import, and needed here

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinygrad_cnn.errors import SettingError, missing_extra
 from tinygrad_cnn.kernels.parallel import apart
+from tinygrad_cnn.types import DType
 
 __all__ = ["get_compiled", "give_up", "load", "module", "set_compiled"]
 
@@ -85,7 +86,7 @@ class set_compiled:  # noqa: N801 - a function that can also be used in a with s
         _Setting.on = self._before
 
 
-def module(name: str, dtype: np.dtype[Any]) -> Any:
+def module(name: str, dtype: DType) -> Any:
     """A file of compiled passes if they are chosen and serve the dtype, else None."""
     return load(name) if dtype in _DTYPES and _Setting.on is not False else None
 

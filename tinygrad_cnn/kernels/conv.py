@@ -28,15 +28,16 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import compiled, direct, winograd
 from tinygrad_cnn.kernels.autotune import fastest, is_tuning
 from tinygrad_cnn.kernels.compiled import get_compiled
-from tinygrad_cnn.kernels.memory import Array, allocate
+from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.shapes import Pair, Shape, Sides
+from tinygrad_cnn.types import Array, DType, Function
 
 __all__ = ["BACKENDS", "Backend", "Problem", "choose", "kernels"]
 
 _SMALL = 1 << 16            # products, below which calling compiled code costs more than it saves
 _WIDE = 1 << 13             # filters of C·O channels, from which tiles beat compiled strips
 
-_Dtypes = tuple[np.dtype[Any], np.dtype[Any]]       # of the two arrays that a kernel reads
+_Dtypes = tuple[DType, DType]       # of the two arrays that a kernel reads
 
 
 @dataclass(frozen=True, eq=False)       # compared by identity: there is one for each kind of call
@@ -54,7 +55,7 @@ class Problem:
     whole: bool = True                  # else the results are every so many pixels of an array
 
     @cached_property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """That of the results."""
         return np.result_type(*self.dtypes)
 
@@ -108,9 +109,9 @@ def _parts(y: Shape, w: Shape, dtypes: _Dtypes, image_size: Pair, stride: Pair, 
 class Backend(NamedTuple):
     """The kernels that a module serves."""
 
-    conv2d: Callable[..., Any]
-    conv2d_input: Callable[..., Any]
-    conv2d_weight: Callable[..., Any]
+    conv2d: Function
+    conv2d_input: Function
+    conv2d_weight: Function
 
 
 def _backend(find: Callable[[], ModuleType | None]) -> Backend:
@@ -164,7 +165,7 @@ BACKENDS = {"winograd": _backend(lambda: winograd), "blas": _backend(lambda: dir
             "compiled": _backend(partial(compiled.load, "conv"))}
 
 
-def kernels(op: str) -> dict[str, Callable[..., Any]]:
+def kernels(op: str) -> dict[str, Function]:
     """The kernels of conv2d, conv2d_input or conv2d_weight, by name."""
     return {name: getattr(backend, op) for name, backend in BACKENDS.items()}
 

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_cnn.kernels import compiled
-from tinygrad_cnn.kernels.memory import Array, Block, blocks, move, multiply, place, workspace
+from tinygrad_cnn.kernels.memory import Block, blocks, move, multiply, place, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.shapes import Shape, effective_kernel_size
+from tinygrad_cnn.types import Array
 
 if TYPE_CHECKING:
     from tinygrad_cnn.kernels.conv import Problem

@@ -12,18 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.memory import empty, long_lines
 from tinygrad_cnn.kernels.parallel import parallel, parallel_ufunc
+from tinygrad_cnn.types import Array
 
 __all__ = ["LARGE", "add", "clip", "div", "elu", "erf", "gelu", "gelu_slope", "gelu_tanh",
            "gelu_tanh_slope", "keep", "leaky_relu", "mish", "mish_slope", "mul",
            "power", "relu", "relu_input", "select", "sigmoid", "sigmoid_slope", "silu",
            "silu_slope", "reciprocal", "softplus", "softsign", "sub", "where"]
 
-Array = NDArray[Any]
 
 LARGE = 1 << 17         # entries, from which threads and used memory pay
 _LONG = 2048            # numbers in a line, from which NumPy is at full speed

@@ -22,15 +22,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tinygrad_cnn.types import Array, DType
+
 __all__ = ["Array", "Block", "aligned", "allocate", "blocks", "workspace", "empty", "held_memory",
            "long_lines", "move", "multiply", "place", "release_memory", "view"]
 
-Array = NDArray[Any]
 Block = tuple[slice, int, int]          # images, first row, row after the last
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class _MemoryBlock:
     __slots__ = ("__array_interface__", "__weakref__", "_memory")
     exclusive: ClassVar[bool] = True        # no other array than the one made from it looks here
 
-    def __init__(self, memory: _Memory, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
+    def __init__(self, memory: _Memory, shape: tuple[int, ...], kind: DType) -> None:
         self._memory = memory
         self.__array_interface__ = {"data": (memory.ctypes.data, False), "shape": shape,
                                     "typestr": kind.str, "version": 3}
@@ -85,7 +86,7 @@ class _Pool:
         self.in_use: set[_Finalizer] = set()
         self.ended: deque[_Finalizer] = deque()
 
-    def allocate(self, size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _MemoryBlock:
+    def allocate(self, size: int, shape: tuple[int, ...], kind: DType) -> _MemoryBlock:
         memory = self._take(size)
         if memory is None:
             memory = self._fresh(size)
@@ -161,7 +162,7 @@ def _whole(step: Callable[P, T]) -> Callable[P, T]:
 
 
 @_whole
-def _hand_out(size: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> _MemoryBlock:
+def _hand_out(size: int, shape: tuple[int, ...], kind: DType) -> _MemoryBlock:
     return _POOL.allocate(size, shape, kind)
 
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn.kernels import compiled
-from tinygrad_cnn.kernels.memory import Array, empty, long_lines, workspace
+from tinygrad_cnn.kernels.memory import empty, long_lines, workspace
 from tinygrad_cnn.kernels.parallel import parallel
 from tinygrad_cnn.kernels.reduce import Axes, add_up, count, mean, sum, sum_to
+from tinygrad_cnn.types import Array, DType
 
 __all__ = ["affine", "batch_norm", "batch_norm_cotangents", "batch_norm_weight", "standardize",
            "standardize_input", "statistics", "var"]
@@ -113,7 +113,7 @@ def _block_moments(block: Array) -> tuple[int, Array, Array]:
     return count, block[0] + total / count, squares
 
 
-def _split(center: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+def _split(center: Array, dtype: DType) -> tuple[Array, Array]:
     """A mean in the dtype of the images, and the rest of it."""
     rounded = center.reshape(-1).astype(dtype)
     return rounded, center.reshape(-1) - rounded

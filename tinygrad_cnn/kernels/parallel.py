@@ -24,9 +24,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.types import Array, Function
 
 __all__ = ["apart", "get_num_threads", "one_blas_thread", "parallel", "parallel_ufunc",
            "set_num_threads"]
@@ -421,8 +421,8 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
 _held = one_blas_thread(parallel)
 
 
-def parallel_ufunc(function: Callable[..., Any], out: NDArray[Any],
-                   *arrays: NDArray[Any]) -> NDArray[Any]:
+def parallel_ufunc(function: Function, out: Array,
+                   *arrays: Array) -> Array:
     """Call ``function(*arrays, out=out)`` in parts, side by side, where there is enough to do.
 
     Parameters

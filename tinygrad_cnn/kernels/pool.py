@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import NDArray
 
 from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import compiled
@@ -21,11 +20,11 @@ from tinygrad_cnn.kernels.elementwise import select
 from tinygrad_cnn.kernels.memory import blocks, empty, move, place, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
+from tinygrad_cnn.types import Array
 
 __all__ = ["avg_pool2d", "avg_pool2d_input", "fold", "gather_max", "max_pool2d",
            "scatter_max", "unfold"]
 
-Array = NDArray[Any]
 Slices = tuple[slice, ...]
 _Tap = tuple[int, int, Slices, Slices]
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.kernels import compiled
-from tinygrad_cnn.kernels.memory import Array, empty, long_lines
+from tinygrad_cnn.kernels.memory import empty, long_lines
 from tinygrad_cnn.kernels.parallel import one_blas_thread, parallel
 from tinygrad_cnn.shapes import Shape, reduced
+from tinygrad_cnn.types import Array
 
 __all__ = ["Axes", "add_rows", "add_up", "count", "cross_entropy", "cross_entropy_input",
            "log_softmax", "logsumexp", "matmul", "max", "mean", "min", "softmax", "sum", "sum_to"]

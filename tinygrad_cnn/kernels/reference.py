@@ -17,18 +17,17 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn import shapes
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.shapes import Pair, Shape, Sides
+from tinygrad_cnn.types import Array
 
 __all__ = ["avg_pool2d", "avg_pool2d_input", "conv2d", "conv2d_input", "conv2d_weight", "crop",
            "cross_entropy", "equal_share", "fold", "gather_max", "linear", "log_softmax",
            "mask_of_maxima", "matmul", "max_pool2d", "pad", "remove_padding", "scatter_max",
            "single_step", "softmax", "span", "spread_maxima", "unfold", "zero_pad"]
 
-Array = NDArray[Any]
 
 
 # ---- padding, and where a window lies

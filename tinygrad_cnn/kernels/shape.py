@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn.shapes import Pair, Shape
+from tinygrad_cnn.types import Array
 
 __all__ = ["crop", "pad", "scatter_add"]
 
-Array = NDArray[Any]
 PadWidth = tuple[Pair, ...]
 
 

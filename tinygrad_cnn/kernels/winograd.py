@@ -46,9 +46,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn.kernels import direct
-from tinygrad_cnn.kernels.memory import Array, Block, blocks, multiply, place, view, workspace
+from tinygrad_cnn.kernels.memory import Block, blocks, multiply, place, view, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.shapes import Pair, Shape
+from tinygrad_cnn.types import Array
 
 if TYPE_CHECKING:
     from tinygrad_cnn.kernels.conv import Problem

@@ -10,9 +10,10 @@ import numpy as np
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.nn.lazy import LazyModule
-from tinygrad_cnn.nn.module import Array, OpLayer
+from tinygrad_cnn.nn.module import OpLayer
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array
 
 __all__ = ["CELU", "ELU", "GELU", "GLU", "SELU", "Hardsigmoid", "Hardswish", "Hardtanh",
            "LeakyReLU", "LogSigmoid", "LogSoftmax", "Mish", "PReLU", "ReLU", "ReLU6", "SiLU",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,10 +14,10 @@ from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.containers import Sequential
 from tinygrad_cnn.nn.lazy import LazyModule, generator
-from tinygrad_cnn.nn.module import Array
 from tinygrad_cnn.nn.pool import OverOneRow, row_padding, window_padding
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape
+from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Conv1D", "Conv2D", "ConvTranspose1D", "ConvTranspose2D", "SeparableConv2D"]
 
@@ -77,7 +77,7 @@ class _Convolution(_Declared, LazyModule):
     def _size_of(self, weight: Shape) -> int | None:
         return weight[-2] * self.groups if len(weight) == len(self._window()) + 2 else None
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Settings:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation,
                 "groups": self.groups}
 
@@ -192,7 +192,7 @@ class ConvTranspose2D(_Convolution):
         size = super()._size_of(weight)
         return size and size // self.groups
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Settings:
         return super()._settings() | {"output_padding": self.output_padding}
 
     def _fan_in(self, size: int) -> float:

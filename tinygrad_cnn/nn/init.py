@@ -17,18 +17,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.nn.state import float_dtype
 from tinygrad_cnn.ops import default_generator
+from tinygrad_cnn.types import Array
 
 __all__ = ["fans", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "lecun_normal",
            "lecun_uniform", "normal", "ones", "orthogonal", "uniform", "zeros"]
 
-Array = NDArray[Any]
 Rng = np.random.Generator | None
 
 

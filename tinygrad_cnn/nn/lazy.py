@@ -11,11 +11,12 @@ from numpy.typing import DTypeLike
 from tinygrad_cnn.core import Parameter, Tensor, TensorLike, standing_for, writable
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.module import Array, Layer
+from tinygrad_cnn.nn.module import Layer
 from tinygrad_cnn.nn.state import float_dtype
 from tinygrad_cnn.ops import default_generator
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array
 
 __all__ = ["LazyModule"]
 

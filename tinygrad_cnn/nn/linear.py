@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,9 +13,10 @@ from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.lazy import LazyModule, generator
-from tinygrad_cnn.nn.module import Array, Layer, Module
+from tinygrad_cnn.nn.module import Layer, Module
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array, Function
 
 __all__ = ["Embedding", "Flatten", "Identity", "Lambda", "Linear", "Unflatten"]
 
@@ -178,7 +178,7 @@ class Identity(Module):
         return x
 
 
-def _function(owner: str, name: str, value: Any) -> Callable[..., Any]:
+def _function(owner: str, name: str, value: Any) -> Function:
     if not callable(value):
         raise SettingError(f"{owner}: {name} must be callable, got {value!r}")
     return value
@@ -191,7 +191,7 @@ class Lambda(Layer):
     2.0
     """
 
-    function: Callable[..., Any] = setting(_function)
+    function: Function = setting(_function)
 
     def forward(self, *inputs: Any) -> Any:
         """What the function gives."""

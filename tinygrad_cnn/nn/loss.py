@@ -10,9 +10,10 @@ import numpy as np
 from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike, as_setting
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.nn.module import Array, OpLayer
+from tinygrad_cnn.nn.module import OpLayer
 from tinygrad_cnn.ops.loss import REDUCTIONS
 from tinygrad_cnn.settings import setting
+from tinygrad_cnn.types import Array
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CosineSimilarity",
            "CrossEntropyLoss", "DiceLoss", "FocalLoss", "HingeLoss", "HuberLoss", "KLDivLoss",

@@ -18,7 +18,7 @@ from operator import setitem
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.contexts import block
@@ -37,13 +37,13 @@ from tinygrad_cnn.nn import state
 from tinygrad_cnn.ops.hooks import HookHandle, with_hook
 from tinygrad_cnn.settings import Declared, show
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array, Settings
 
 if TYPE_CHECKING:
     from tinygrad_cnn.viz import Figure
 
 __all__ = ["Array", "HookHandle", "Layer", "Module", "OpLayer", "evaluating", "training"]
 
-Array = NDArray[Any]
 Hook = Callable[["Module", tuple[Any, ...], Any], Any]
 PreHook = Callable[["Module", tuple[Any, ...]], Any]
 #: Path, module and shape of the output of each call that ended while the outermost module runs.
@@ -626,7 +626,7 @@ class Layer(Declared, Module):
 
     __repr__ = Module.__repr__
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Settings:
         """The settings as an op takes them."""
         return {s.alias or name: vars(self)[name] for name, s in self.declared.items()}
 

@@ -12,10 +12,11 @@ from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
 from tinygrad_cnn.nn.lazy import LazyModule, generator
-from tinygrad_cnn.nn.module import Array, Layer, OpLayer
+from tinygrad_cnn.nn.module import Layer, OpLayer
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array
 
 __all__ = ["BatchNorm1D", "BatchNorm2D", "DropPath", "Dropout", "Dropout1D", "Dropout2D",
            "GroupNorm", "InstanceNorm2D", "LayerNorm", "LocalResponseNorm", "RMSNorm"]

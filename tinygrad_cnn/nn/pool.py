@@ -13,6 +13,7 @@ from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn.module import Module, OpLayer
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Sides
+from tinygrad_cnn.types import Settings
 
 __all__ = ["AdaptiveAvgPool2D", "AdaptiveMaxPool2D", "AvgPool1D", "AvgPool2D", "GlobalAvgPool2D",
            "GlobalMaxPool2D", "MaxPool1D", "MaxPool2D", "MaxUnpool2D", "Pad2D", "PixelShuffle",
@@ -48,7 +49,7 @@ class _Images(OpLayer):
 class OverOneRow(Module):
     """Put before a layer of images: it takes sequences N L C, as images of one row."""
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Settings:
         return {name: (_ALONG_H[name], value)
                 if name in _ALONG_H and not isinstance(value, str) else value
                 for name, value in super()._settings().items()}      # type: ignore[misc]

@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from tinygrad_cnn.core import TensorLike, as_array, as_dtype, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array, DType
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module
 
 __all__ = ["LoadReport", "float_dtype", "load", "slots"]
 
-Array = NDArray[Any]
 
 
 class LoadReport(NamedTuple):
@@ -31,7 +31,7 @@ class LoadReport(NamedTuple):
     unexpected: tuple[str, ...]
 
 
-def float_dtype(owner: str, dtype: DTypeLike) -> np.dtype[Any]:
+def float_dtype(owner: str, dtype: DTypeLike) -> DType:
     """``dtype`` if parameters can have it."""
     chosen = as_dtype(dtype, owner)
     if chosen not in (np.float32, np.float64):
@@ -152,12 +152,12 @@ def _other_prefix(missing: tuple[str, ...], unexpected: tuple[str, ...]) -> str:
 
 
 def _needed(module: Module, shapes: Mapping[str, Shape]
-            ) -> tuple[dict[str, tuple[Shape | None, np.dtype[Any]]], list[tuple[Any, int]]]:
+            ) -> tuple[dict[str, tuple[Shape | None, DType]], list[tuple[Any, int]]]:
     """Path -> shape and dtype, and the sizes that lazy layers would take; None is unknown."""
-    needed: dict[str, tuple[Shape | None, np.dtype[Any]]] = {}
+    needed: dict[str, tuple[Shape | None, DType]] = {}
     lazy: list[tuple[Any, int]] = []
     for path, part in module.walk():
-        own: dict[str, tuple[Shape | None, np.dtype[Any]]] = {
+        own: dict[str, tuple[Shape | None, DType]] = {
             name: (array.shape, array.dtype) for name, array in _own_slots(part).items()}
         if part._is_lazy():
             prefix = _join(path, "")
@@ -173,7 +173,7 @@ def _needed(module: Module, shapes: Mapping[str, Shape]
     return needed, list({id(part): (part, size) for part, size in lazy}.values())
 
 
-def _fits(given: np.dtype[Any], needed: np.dtype[Any]) -> bool:
+def _fits(given: DType, needed: DType) -> bool:
     """Whether values go over without losing digits, float to float and integer to integer."""
     kinds = {"i": "i", "u": "i"}
     same_kind = kinds.get(given.kind, given.kind) == kinds.get(needed.kind, needed.kind)

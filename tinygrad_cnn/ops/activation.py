@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array
-from tinygrad_cnn.core.op import FUNCTIONS, Sample, Value
+from tinygrad_cnn.core.op import FUNCTIONS, Sample
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
@@ -32,6 +32,7 @@ from tinygrad_cnn.ops.elementwise import (
     sub,
     where,
 )
+from tinygrad_cnn.types import Value
 
 __all__ = ["celu", "elu", "gelu", "glu", "hard_sigmoid", "hard_swish", "hard_tanh", "leaky_relu",
            "log_sigmoid", "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softmin",

@@ -19,22 +19,14 @@ import numpy as np
 
 from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor, make_function
-from tinygrad_cnn.core.op import (
-    Array,
-    ErrorInput,
-    Op,
-    OpTest,
-    Settings,
-    dyadic,
-    register,
-    register_function,
-)
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import conv, reference
 from tinygrad_cnn.ops.declare import each, geometry
 from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, pad
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape, Sides, effective_kernel_size
+from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 

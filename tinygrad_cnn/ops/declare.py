@@ -14,10 +14,8 @@ from tinygrad_cnn.core import Tensor, apply, as_tensors, binary, unary
 from tinygrad_cnn.core.op import (
     FUNCTIONS,
     OPS,
-    Function,
     Op,
     Sample,
-    Settings,
     dyadic,
     make_op,
     register,
@@ -25,6 +23,7 @@ from tinygrad_cnn.core.op import (
 )
 from tinygrad_cnn.errors import DTypeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, broadcast
+from tinygrad_cnn.types import Function, Settings
 
 __all__ = ["broadcasting", "composed", "each", "elementwise", "geometry", "matrices",
            "smooth_matrices"]

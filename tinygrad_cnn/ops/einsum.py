@@ -13,16 +13,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_tensor
-from tinygrad_cnn.core.op import (
-    ErrorInput,
-    Op,
-    OpTest,
-    Sample,
-    Value,
-    dyadic,
-    register,
-    register_function,
-)
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.elementwise import mul
@@ -31,6 +22,7 @@ from tinygrad_cnn.ops.rearrange import diagonal
 from tinygrad_cnn.ops.reduction import broadcast_to, sum
 from tinygrad_cnn.ops.shape import reshape, transpose
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Value
 
 __all__ = ["dot", "einsum", "inner", "kron", "outer", "tensordot"]
 

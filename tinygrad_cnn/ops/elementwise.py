@@ -14,20 +14,12 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_setting, as_tensor
-from tinygrad_cnn.core.op import (
-    Array,
-    Op,
-    OpTest,
-    Sample,
-    Value,
-    dyadic,
-    register,
-    register_function,
-)
+from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.declare import broadcasting, elementwise
 from tinygrad_cnn.shapes import Shape, broadcast
+from tinygrad_cnn.types import Array, DType, Value
 
 __all__ = ["abs", "add", "clip", "div", "exp", "expm1", "log", "maximum", "minimum", "mul", "neg",
            "power", "sqrt", "sub", "where"]
@@ -265,7 +257,7 @@ def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> T
     return apply(CLIP, x, min=builtins.max(bottom, least), max=builtins.min(top, most))
 
 
-def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
+def _range(dtype: DType) -> tuple[float, float]:
     """The least and the largest number of a dtype."""
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)

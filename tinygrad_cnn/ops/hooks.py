@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from tinygrad_cnn.core import Tensor, _wrap, apply
 from tinygrad_cnn.core.graph import changed, handed, placeholder
-from tinygrad_cnn.core.op import Function, Op, OpTest, register_function
+from tinygrad_cnn.core.op import Op, OpTest, register_function
 from tinygrad_cnn.errors import GradientError
+from tinygrad_cnn.types import Function
 
 __all__ = ["HookHandle", "register_hook", "retain_grad", "with_hook"]
 

@@ -24,16 +24,7 @@ from tinygrad_cnn.core import (
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import (
-    ErrorInput,
-    Op,
-    OpTest,
-    Sample,
-    Settings,
-    Value,
-    register,
-    register_function,
-)
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.activation import softplus
@@ -42,6 +33,7 @@ from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.ops.shape import reshape, scatter_add
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Settings, Value
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array
-from tinygrad_cnn.core.op import Value
 from tinygrad_cnn.errors import DTypeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.activation import sigmoid
 from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
 from tinygrad_cnn.ops.elementwise import exp, keep, sqrt, where
+from tinygrad_cnn.types import Value
 
 __all__ = ["arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "ceil",
            "cos", "cosh", "erf", "exp2", "floor", "hypot", "log10", "log1p", "log2", "logaddexp",

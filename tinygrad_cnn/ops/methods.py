@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor, as_array
-from tinygrad_cnn.core.op import FUNCTIONS, Function
+from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
@@ -24,6 +24,7 @@ from tinygrad_cnn.ops.hooks import register_hook, retain_grad
 from tinygrad_cnn.ops.rearrange import repeat
 from tinygrad_cnn.ops.reduction import broadcast_to
 from tinygrad_cnn.ops.shape import expand_dims, reshape, transpose
+from tinygrad_cnn.types import Function
 
 __all__: list[str] = []
 

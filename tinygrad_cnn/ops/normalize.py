@@ -21,17 +21,7 @@ from tinygrad_cnn.core import (
     as_tensor,
     refuse_tensors_inside,
 )
-from tinygrad_cnn.core.op import (
-    ErrorInput,
-    Op,
-    OpTest,
-    Sample,
-    Settings,
-    Value,
-    dyadic,
-    register,
-    register_function,
-)
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import norm as kernels
 from tinygrad_cnn.kernels import reduce, reference
@@ -41,6 +31,7 @@ from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
 from tinygrad_cnn.ops.shape import reshape
 from tinygrad_cnn.shapes import Axis, Shape
+from tinygrad_cnn.types import Settings, Value
 
 __all__ = ["affine", "batch_norm", "group_norm", "instance_norm", "layer_norm",
            "local_response_norm", "log_softmax", "rms_norm", "softmax", "standardize"]

@@ -25,7 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
-from tinygrad_cnn.core.op import FUNCTIONS, Function, Settings, register_function
+from tinygrad_cnn.core.op import FUNCTIONS, register_function
 from tinygrad_cnn.errors import TinygradCnnError
 from tinygrad_cnn.ops.einsum import dot, einsum, inner, kron, outer, tensordot
 from tinygrad_cnn.ops.elementwise import (
@@ -71,6 +71,7 @@ from tinygrad_cnn.ops.shape import (
     transpose,
 )
 from tinygrad_cnn.ops.statistics import cumprod, cumsum, norm, prod, std, var
+from tinygrad_cnn.types import Function, Settings
 
 __all__: list[str] = []
 

@@ -15,17 +15,7 @@ import numpy as np
 
 from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_tensor, make_function
-from tinygrad_cnn.core.op import (
-    Array,
-    ErrorInput,
-    Op,
-    OpTest,
-    Settings,
-    Value,
-    dyadic,
-    register,
-    register_function,
-)
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import pool, reference
 from tinygrad_cnn.ops.declare import each, geometry
@@ -33,6 +23,7 @@ from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.reduction import mean
 from tinygrad_cnn.ops.shape import reshape
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape, Sides
+from tinygrad_cnn.types import Array, Settings, Value
 
 __all__ = ["avg_pool2d", "avg_pool2d_input", "fold", "gather_max", "global_avg_pool2d",
            "max_pool2d", "scatter_max", "unfold"]

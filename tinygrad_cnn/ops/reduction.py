@@ -13,13 +13,10 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_tensor
 from tinygrad_cnn.core.op import (
     FUNCTIONS,
-    Array,
     ErrorInput,
-    Function,
     Op,
     OpTest,
     Sample,
-    Value,
     dyadic,
     make_op,
     register,
@@ -32,6 +29,7 @@ from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.shape import RESHAPE, reshape, transpose
 from tinygrad_cnn.shapes import Axis, Shape, reduced
+from tinygrad_cnn.types import Array, Function, Value
 
 __all__ = ["broadcast_to", "logsumexp", "max", "mean", "min", "sum", "sum_to"]
 

@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, as_setting
-from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.ops.declare import TensorLike, composed
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.pooling import largest
 from tinygrad_cnn.ops.shape import reshape, scatter_add, transpose
 from tinygrad_cnn.shapes import Pair, PairLike
+from tinygrad_cnn.types import Array
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "global_max_pool2d", "interpolate",
            "max_unpool2d", "pixel_shuffle", "pixel_unshuffle", "upsample2d"]

@@ -25,21 +25,13 @@ from tinygrad_cnn.core import (
     as_tensor,
     make_function,
 )
-from tinygrad_cnn.core.op import (
-    ErrorInput,
-    Op,
-    OpTest,
-    Sample,
-    Value,
-    dyadic,
-    register,
-    register_function,
-)
+from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.kernels import shape as kernels
 from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.shapes import Axis, Pair, Shape
+from tinygrad_cnn.types import Value
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
            "reshape", "scatter_add", "squeeze", "stack", "transpose", "crop"]

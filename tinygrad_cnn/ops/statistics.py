@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_array
-from tinygrad_cnn.core.op import Array, Op, OpTest, Sample, Value, dyadic, register
+from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.declare import TensorLike, composed
@@ -17,6 +17,7 @@ from tinygrad_cnn.ops.reduction import max, sum
 from tinygrad_cnn.ops.reduction import var as biased_var
 from tinygrad_cnn.ops.shape import concatenate, reshape
 from tinygrad_cnn.shapes import Axis, reduced
+from tinygrad_cnn.types import Array, Value
 
 __all__ = ["cumprod", "cumsum", "norm", "prod", "std", "var"]
 

@@ -9,16 +9,9 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.optim.optimizer import (
-    Array,
-    Group,
-    Optimizer,
-    State,
-    fraction,
-    fractions,
-    non_negative,
-)
+from tinygrad_cnn.optim.optimizer import Group, Optimizer, State, fraction, fractions, non_negative
 from tinygrad_cnn.settings import setting
+from tinygrad_cnn.types import Array
 
 __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "RAdam", "RMSprop"]
 

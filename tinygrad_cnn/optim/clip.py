@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import DTypeError, GradientError, SettingError
+from tinygrad_cnn.types import Array
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
 
@@ -106,7 +106,7 @@ def _with_gradient(owner: str, parameters: Any) -> list[tuple[int, Tensor]]:
     return list(once.values())
 
 
-def _norm(g: NDArray[Any]) -> float:
+def _norm(g: Array) -> float:
     """√(Σ g²), also where the squares would overflow or vanish."""
     flat = g.reshape(-1)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):      # judged below

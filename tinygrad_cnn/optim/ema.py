@@ -10,7 +10,8 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core import Tensor, writable
 from tinygrad_cnn.errors import CheckpointError
-from tinygrad_cnn.optim.optimizer import Array, State, _listed
+from tinygrad_cnn.optim.optimizer import State, _listed
+from tinygrad_cnn.types import Array
 
 __all__ = ["EMA"]
 

@@ -20,6 +20,7 @@ from tinygrad_cnn.errors import CheckpointError, DTypeError, SettingError
 from tinygrad_cnn.names import on_first_use
 from tinygrad_cnn.optim.optimizer import Optimizer, State, fraction, non_negative
 from tinygrad_cnn.settings import Declared, setting, show
+from tinygrad_cnn.types import Settings
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR",
            "LRScheduler", "LambdaLR", "LinearLR", "LinearWarmup", "MultiStepLR", "OneCycleLR",
@@ -92,7 +93,7 @@ class LRScheduler(Declared):
         self.steps += 1
         self._set()
 
-    def _groups(self) -> list[tuple[int, dict[str, Any]]]:
+    def _groups(self) -> list[tuple[int, Settings]]:
         groups = list(enumerate(self.optimizer.param_groups))
         if len(groups) != len(self._first):
             raise SettingError(f"{self._owner}: the optimizer has {len(groups)} groups now, "

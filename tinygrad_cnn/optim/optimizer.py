@@ -13,18 +13,17 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Parameter, Tensor, writable
 from tinygrad_cnn.errors import CheckpointError, DTypeError, GradientError, SettingError
 from tinygrad_cnn.settings import Declared, setting
+from tinygrad_cnn.types import Array, DType, Settings
 
 __all__ = ["Optimizer"]
 
-Array = NDArray[Any]
-Group = dict[str, Any]                                  # settings by name, and "params"
-State = dict[str, Any]                                  # numbers and arrays by name, nested
+Group = Settings                                  # settings by name, and "params"
+State = Settings                                  # numbers and arrays by name, nested
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 Check = Callable[[str, str, Any], Any]                  # owner, name, value -> value in one form
 
@@ -119,8 +118,8 @@ class Optimizer(Declared):
         given = _listed(self._owner, settings.pop("params"))
         self.defaults = settings
         self.param_groups: list[Group] = []
-        self._state: dict[int, dict[str, Any]] = {}     # position -> arrays and numbers
-        self._buffers: dict[np.dtype[Any], tuple[Array, Array]] = {}
+        self._state: dict[int, Settings] = {}     # position -> arrays and numbers
+        self._buffers: dict[DType, tuple[Array, Array]] = {}
         for group in given if given and isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
 
@@ -244,7 +243,7 @@ class Optimizer(Declared):
                             "optimizer after changing a model")
                 yield position, parameter, names, group
 
-    def _buffers_for(self, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    def _buffers_for(self, dtype: DType) -> tuple[Array, Array]:
         if dtype not in self._buffers:
             self._buffers[dtype] = np.empty(_BLOCK, dtype), np.empty(_BLOCK, dtype)
         return self._buffers[dtype]
@@ -309,11 +308,11 @@ class Optimizer(Declared):
         return settings
 
     def _read_state(self, owner: str, entries: Mapping[str, Any], groups: list[Group]
-                    ) -> dict[int, dict[str, Any]]:
+                    ) -> dict[int, Settings]:
         parameters = self.parameters
         needed = [self._names(settings) for group, settings in
                   zip(self.param_groups, groups, strict=True) for _ in group["params"]]
-        result: dict[int, dict[str, Any]] = {}
+        result: dict[int, Settings] = {}
         for key, saved in entries["state"].items():
             position = int(key) if str(key).isdecimal() else -1
             if not 0 <= position < len(parameters):
@@ -325,7 +324,7 @@ class Optimizer(Declared):
             if missing := set(needed[position]) - set(saved):
                 raise CheckpointError(f"{owner}: the state of {self._name(position)} lacks "
                                       f"{', '.join(sorted(missing))}")
-            own: dict[str, Any] = {name: checks.number(owner, name, saved[name])
+            own: Settings = {name: checks.number(owner, name, saved[name])
                                    for name in self.state_numbers} | {"step": step}
             for name in set(saved) - set(self.state_numbers):
                 array = np.asarray(saved[name])

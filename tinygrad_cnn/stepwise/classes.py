@@ -24,7 +24,6 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.errors import GradientError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.stepwise.functions import (
-    Array,
     Scalar,
     check_same,
     conv_backward,
@@ -41,6 +40,7 @@ from tinygrad_cnn.stepwise.functions import (
     softmax_backward,
     softmax_forward,
 )
+from tinygrad_cnn.types import Array
 
 __all__ = [
     "Conv2D", "CrossEntropy", "Dropout", "Flatten", "L2regularization", "LeakyReLU", "Linear",

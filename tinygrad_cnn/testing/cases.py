@@ -25,10 +25,11 @@ import numpy as np
 
 from tinygrad_cnn.core import Tensor, _wrap, apply, gradients
 from tinygrad_cnn.core import op as op_module
-from tinygrad_cnn.core.op import Array, Op, Sample, dyadic
+from tinygrad_cnn.core.op import Op, Sample, dyadic
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Linearization, Stats, Subject
 from tinygrad_cnn.testing.numeric import is_dyadic
+from tinygrad_cnn.types import Array, DType, Settings
 
 __all__ = ["DERIVED", "Case", "OpCase", "derived", "forced", "is_derived", "kind_of", "samples_of"]
 
@@ -77,7 +78,7 @@ class Case:
         self.rtol = rtol
         self.dtype = np.dtype(dtype)
         self._arrays = tuple(arrays)
-        self._noise: dict[np.dtype[Any], tuple[float, dict[int, Array]]] = {}
+        self._noise: dict[DType, tuple[float, dict[int, Array]]] = {}
 
     @property
     def arrays(self) -> tuple[Array, ...]:
@@ -153,7 +154,7 @@ class Case:
             raise self.failed(detail, k, got=got, expected=expected, ct=ct)
 
 
-def _cast(settings: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+def _cast(settings: Mapping[str, Any], dtype: Any) -> Settings:
     """Float arrays among the settings in ``dtype``, as the public functions would pass them."""
     return {k: v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v
             for k, v in settings.items()}
@@ -343,7 +344,7 @@ def _runs(op: Op, sample: Sample) -> bool:
     return out.shape == expected and bool(np.isfinite(out).all())
 
 
-def _made(op: Op, base: Sample, shapes: Sequence[Shape | None], settings: dict[str, Any],
+def _made(op: Op, base: Sample, shapes: Sequence[Shape | None], settings: Settings,
           rng: np.random.Generator, kind: str = "", most: int = _MOST_ENTRIES) -> Sample | None:
     """A sample of these shapes, with values like those of ``base``; None if nothing is new."""
     before = [None if a is None else np.shape(a) for a in base.args]
@@ -444,7 +445,7 @@ def _one_axis(op: Op, base: Sample, size: int, rng: np.random.Generator) -> Iter
             return                              # once: it takes long
 
 
-def _resized(op: Op, shapes: list[Shape | None], settings: dict[str, Any],
+def _resized(op: Op, shapes: list[Shape | None], settings: Settings,
              rng: np.random.Generator) -> list[Shape | None] | None:
     if op.axes is not None:
         return _relettered(op, shapes, settings, rng)
@@ -455,7 +456,7 @@ def _resized(op: Op, shapes: list[Shape | None], settings: dict[str, Any],
     return [None if s is None else tuple(new.get(n, n) for n in s) for s in shapes]
 
 
-def _relettered(op: Op, shapes: list[Shape | None], settings: dict[str, Any],
+def _relettered(op: Op, shapes: list[Shape | None], settings: Settings,
                 rng: np.random.Generator, every: bool = False) -> list[Shape | None] | None:
     """Each axis letter with another size, in every input that has it."""
     assert op.axes is not None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinygrad_cnn.core import Tensor, apply
-from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, ErrorInput, Op, Sample
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, ErrorInput, Op, Sample
 from tinygrad_cnn.errors import GradientError, MissingExtraError, SettingError, TinygradCnnError
 from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import DERIVED, Call, Case, OpCase, is_derived, samples_of
@@ -32,6 +32,7 @@ from tinygrad_cnn.testing.functions import (
 )
 from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Stats, Subject
 from tinygrad_cnn.testing.report import Report, mismatch
+from tinygrad_cnn.types import Array
 
 __all__ = ["check_gradients", "check_jax", "check_op", "check_sample", "check_torch",
            "check_vjp_pair", "find", "run_error_input", "start"]

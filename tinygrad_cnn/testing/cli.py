@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from tinygrad_cnn.testing.check import find
 from tinygrad_cnn.testing.linearization import Stats
 from tinygrad_cnn.testing.report import explain
 from tinygrad_cnn.testing.source_mutants import SourceMutant, source_mutants
+from tinygrad_cnn.types import Settings
 
 __all__ = ["main", "parser"]
 
@@ -88,7 +88,7 @@ def _table(ops: Sequence[Op], seeds: Sequence[int], file: str | None) -> int:
     return 1 if findings else 0
 
 
-def _write(file: str | None, content: dict[str, Any]) -> None:
+def _write(file: str | None, content: Settings) -> None:
     if file is not None:
         Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -102,7 +102,7 @@ def _kill_rate(ops: Sequence[Op], file: str | None) -> int:
     return 1 if any(slips["missed"] for slips in found.values()) else 0
 
 
-def _slips(op: Op) -> dict[str, Any]:
+def _slips(op: Op) -> Settings:
     """Plant slips in one op, test with its own samples, and look for a case where they miss."""
     mutants = source_mutants(op)
     killed, missed, alike = 0, [], 0

@@ -16,12 +16,13 @@ import numpy as np
 
 from tinygrad_cnn.core import Tensor, grad, gradients
 from tinygrad_cnn.core.graph import changed, no_grad, placeholder
-from tinygrad_cnn.core.op import FUNCTIONS, OPS, Array, Op, Sample
+from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, Sample
 from tinygrad_cnn.errors import GraphFreedError
 from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import Case, OpCase, forced, kind_of
 from tinygrad_cnn.testing.linearization import CheckFailed, odd_integers, tied
 from tinygrad_cnn.testing.numeric import along, differences, grain_of, is_dyadic, slopes_along
+from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["EVERYWHERE", "PROPERTIES", "properties_of", "run_property"]
 
@@ -582,7 +583,7 @@ def reads_what_is_declared(case: OpCase) -> None:
                       "result on tensors than on arrays", ct)
 
 
-def _rule(case: OpCase, i: int, ct: Array, out: Any, inputs: list[Any], residuals: dict[str, Any],
+def _rule(case: OpCase, i: int, ct: Array, out: Any, inputs: list[Any], residuals: Settings,
           *, recorded: bool = False) -> Array:
     """One rule called by hand, and its result summed over what broadcasting stretched."""
     def given(t: Any) -> Any:

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.testing.cases import Case, OpCase
 from tinygrad_cnn.testing.linearization import Finding, Linearization, Stats
+from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -204,7 +204,7 @@ class Jacobians:
         return self.x.shape
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """Of the op; none of a function."""
         return {} if self.case is None else self.case.settings
 
@@ -695,7 +695,7 @@ def other_setting(e: Jacobians) -> Diagnosis | None:
     return None
 
 
-def _other_settings(settings: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def _other_settings(settings: Any) -> Iterator[tuple[str, Any, Settings]]:
     """The same call with one setting at its default, turned round, or taken from another."""
     for name, value in settings.items():
         others: list[Any] = []
@@ -711,7 +711,7 @@ def _other_settings(settings: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
         yield from ((name, other, {**settings, name: other}) for other in others if other != value)
 
 
-def _jacobian_with(e: Jacobians, settings: dict[str, Any]) -> Array | None:
+def _jacobian_with(e: Jacobians, settings: Settings) -> Array | None:
     """The Jacobian of the outputs that the call has, under other settings.
 
     Windows may lie elsewhere then: pixels that do not count are put below and to the right of the

@@ -7,7 +7,7 @@ dictionaries of arrays, and so may results, whose entries are then tested in one
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,11 @@ import numpy as np
 
 from tinygrad_cnn.core import Tensor, _wrap, grad, gradients
 from tinygrad_cnn.core.graph import Node
-from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.errors import DTypeError, GradientError
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import concatenate, default_generator
 from tinygrad_cnn.testing.linearization import Subject
+from tinygrad_cnn.types import Array, Function, Settings
 
 __all__ = ["TensorFunction", "arguments", "in_dtype", "jax_function", "name_of", "pair",
            "plain", "torch_function"]
@@ -143,7 +143,7 @@ def _split(ct: Array, y: Any, parts: Sequence[Array]) -> Any:
 
 # ---- two plain functions of arrays
 
-def pair(name: str, forward: Callable[..., Any], vjp: Callable[..., Any],
+def pair(name: str, forward: Function, vjp: Function,
          given: Arguments) -> Subject:
     """A forward function and its backward function on plain arrays.
 
@@ -179,7 +179,7 @@ def pair(name: str, forward: Callable[..., Any], vjp: Callable[..., Any],
 
 # ---- functions of PyTorch, of JAX
 
-def torch_function(name: str, fn: Callable[..., Any], given: Arguments) -> Subject:
+def torch_function(name: str, fn: Function, given: Arguments) -> Subject:
     """A function of PyTorch's tensors, such as ``torch.autograd.Function.apply``."""
     import torch
 
@@ -222,13 +222,13 @@ def torch_function(name: str, fn: Callable[..., Any], given: Arguments) -> Subje
     return Subject(name, given.names, values, pull)
 
 
-def jax_function(name: str, fn: Callable[..., Any], given: Arguments) -> Subject:
+def jax_function(name: str, fn: Function, given: Arguments) -> Subject:
     """A function of JAX's arrays, such as one with ``jax.custom_vjp``."""
     import jax
 
     floats = [i for i, a in enumerate(given.arrays) if a.dtype.kind == "f"]
 
-    def of_floats(inputs: Sequence[Array]) -> tuple[Callable[..., Any], list[Any]]:
+    def of_floats(inputs: Sequence[Array]) -> tuple[Function, list[Any]]:
         def inner(*some: Any) -> Any:
             whole = [*inputs]
             for i, a in zip(floats, some, strict=True):
@@ -260,7 +260,7 @@ def jax_function(name: str, fn: Callable[..., Any], given: Arguments) -> Subject
 class TensorFunction:
     """A function of tensors, and the leaves that are moved to test it."""
 
-    def __init__(self, name: str, fn: Callable[..., Any], given: Arguments,
+    def __init__(self, name: str, fn: Function, given: Arguments,
                  closed_over: Sequence[Tensor], modules: Sequence[Module]) -> None:
         self.name = name
         self.fn = fn
@@ -367,7 +367,7 @@ class TensorFunction:
 
 
 @contextmanager
-def in_dtype(name: str, fn: Callable[..., Any], given: Arguments, parameters: Sequence[Tensor],
+def in_dtype(name: str, fn: Function, given: Arguments, parameters: Sequence[Tensor],
              dtype: np.dtype | type) -> Iterator[TensorFunction]:
     """The function, with all that it differentiates in one dtype while the block runs.
 
@@ -403,7 +403,7 @@ def in_dtype(name: str, fn: Callable[..., Any], given: Arguments, parameters: Se
                                 f"or in parameters= ({error})") from error
 
 
-def _restore(module: Module, before: dict[str, Any]) -> None:
+def _restore(module: Module, before: Settings) -> None:
     vars(module).update(before)
 
 

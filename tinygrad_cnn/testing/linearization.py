@@ -20,7 +20,6 @@ from functools import cached_property
 
 import numpy as np
 
-from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.testing.numeric import (
     Forward,
     Measured,
@@ -34,6 +33,7 @@ from tinygrad_cnn.testing.numeric import (
     slopes,
     slopes_along,
 )
+from tinygrad_cnn.types import Array
 
 __all__ = ["CheckFailed", "Finding", "Linearization", "Stats", "Subject", "odd_integers", "tied"]
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinygrad_cnn.core.op import Array
+from tinygrad_cnn.types import Array
 
 __all__ = ["Forward", "Line", "Measured", "along", "complex_step", "differences",
            "exact_differences", "grain_of", "is_dyadic", "measure", "moved", "scale_of",

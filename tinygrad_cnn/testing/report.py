@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tinygrad_cnn.core.op import Array
 from tinygrad_cnn.errors import GradientMismatch
 from tinygrad_cnn.testing.cases import OpCase
 from tinygrad_cnn.testing.diagnose import diagnose
 from tinygrad_cnn.testing.linearization import Finding, Stats
 from tinygrad_cnn.testing.shrink import reproducer, shrink
+from tinygrad_cnn.types import Array
 
 __all__ = ["Report", "explain", "headline", "mismatch", "picture"]
 

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from tinygrad_cnn.core import Tensor
-from tinygrad_cnn.core.op import OPS, Array, Op, Sample
+from tinygrad_cnn.core.op import OPS, Op, Sample
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.testing.cases import Call, Case, OpCase
 from tinygrad_cnn.testing.contract import run_property
 from tinygrad_cnn.testing.linearization import CheckFailed, Finding
 from tinygrad_cnn.testing.source_mutants import _source
+from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["reproducer", "shrink"]
 
@@ -104,7 +105,7 @@ def _fewer_entries(op: Op, sample: Sample) -> Iterator[Sample]:
 
 
 def _reduced_shapes(op: Op, shapes: list[Shape | None],
-                    settings: dict[str, Any]) -> Iterator[list[Shape | None]]:
+                    settings: Settings) -> Iterator[list[Shape | None]]:
     if op.axes is not None:
         patterns = [part.split() for part in op.axes.split("->")[0].split(",")]
         size = bind_axes(op.name, op.axes, dict(zip(op.inputs, shapes, strict=True)), settings)
@@ -132,7 +133,7 @@ def _less(n: int) -> tuple[int, ...]:
 
 
 def _cropped(settings: Any, before: list[Shape | None],
-             after: list[Shape | None]) -> dict[str, Any]:
+             after: list[Shape | None]) -> Settings:
     """Arrays and shapes among the settings, cut as the inputs were."""
     sizes = {m: n for old, new in zip(before, after, strict=True) if old is not None
              and new is not None for m, n in zip(old, new, strict=True) if m != n}

@@ -13,12 +13,13 @@ import functools
 import inspect
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from tinygrad_cnn.core.op import Op
+from tinygrad_cnn.types import Function, Settings
 
 __all__ = ["SourceMutant", "source_mutants"]
 
@@ -64,7 +65,7 @@ def source_mutants(op: Op) -> list[SourceMutant]:
 
 # ---- source and back
 
-def _source(rule: Callable[..., Any]) -> ast.FunctionDef | ast.Lambda | None:
+def _source(rule: Function) -> ast.FunctionDef | ast.Lambda | None:
     """The syntax tree of a rule; None if it cannot be had."""
     code: Any = getattr(rule, "__code__", None)
     try:
@@ -88,7 +89,7 @@ def _source(rule: Callable[..., Any]) -> ast.FunctionDef | ast.Lambda | None:
     return None
 
 
-def _compiled(rule: Callable[..., Any], node: ast.FunctionDef | ast.Lambda) -> Any:
+def _compiled(rule: Function, node: ast.FunctionDef | ast.Lambda) -> Any:
     """A function made of a tree, with the globals and the closure of the rule."""
     free = rule.__code__.co_freevars
     node = copy.deepcopy(node)
@@ -108,7 +109,7 @@ def _compiled(rule: Callable[..., Any], node: ast.FunctionDef | ast.Lambda) -> A
                                rule.__globals__.items() if isinstance(value, ModuleType)
                                and name in rule.__code__.co_names]
     module = ast.fix_missing_locations(ast.Module([*imports, outer], []))
-    scope: dict[str, Any] = {}
+    scope: Settings = {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
@@ -118,7 +119,7 @@ def _compiled(rule: Callable[..., Any], node: ast.FunctionDef | ast.Lambda) -> A
         return None
 
 
-def _rebuilt(rule: Callable[..., Any], tree: ast.FunctionDef | ast.Lambda) -> Any:
+def _rebuilt(rule: Function, tree: ast.FunctionDef | ast.Lambda) -> Any:
     made = _compiled(rule, tree)
     # Defaults of a lambda in a loop are part of the rule, not of its source.
     return None if made is None else functools.wraps(rule)(made)

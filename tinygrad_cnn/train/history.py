@@ -11,10 +11,11 @@ from typing import Any
 from tinygrad_cnn.errors import DataError, SettingError
 from tinygrad_cnn.io import write_atomically
 from tinygrad_cnn.train.tables import Rows, Table
+from tinygrad_cnn.types import Settings
 
 __all__ = ["History"]
 
-Row = dict[str, Any]
+Row = Settings
 
 
 class History(Table):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, writable
@@ -33,6 +32,7 @@ from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
 from tinygrad_cnn.train.metrics import Metric, accuracy, metrics_by_name
 from tinygrad_cnn.train.progress import with_progress
+from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Trainer", "fit"]
 
@@ -299,7 +299,7 @@ class Trainer:
             self._zero_grad()
         return curve
 
-    def _parts(self) -> dict[str, Any]:
+    def _parts(self) -> Settings:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
         return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
 
@@ -321,7 +321,7 @@ class Trainer:
                                           **self._judge(scores, targets)})
         return sums.means("evaluate")
 
-    def predict(self, images: TensorLike, *, batch_size: int = 256) -> NDArray[Any]:
+    def predict(self, images: TensorLike, *, batch_size: int = 256) -> Array:
         """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
 
         ``batch_size`` of them are taken at a time.
@@ -368,8 +368,8 @@ def default_metrics(loss: Callable[..., Tensor]) -> dict[str, Metric]:
     return {"accuracy": accuracy} if classes else {}
 
 
-def _put_back(buffers: Sequence[tuple[dict[str, Any], str]],
-              before: Sequence[NDArray[Any] | None]) -> None:
+def _put_back(buffers: Sequence[tuple[Settings, str]],
+              before: Sequence[Array | None]) -> None:
     """Give the buffers of a model the values that they had, in the arrays that they are."""
     for (held, name), array in zip(buffers, before, strict=True):
         if array is not None and held[name] is not None and held[name].shape == array.shape:

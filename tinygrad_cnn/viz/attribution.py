@@ -7,22 +7,22 @@ and random state of the model stay as they are.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn.core import Tensor, TensorLike, grad, writable
 from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.types import Array
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
 
 __all__ = ["feature_map_arrays", "grad_cam_arrays", "loss_grid", "saliency_arrays"]
 
-Array = NDArray[Any]
 
 
 def _images(owner: str, x: TensorLike) -> Array:

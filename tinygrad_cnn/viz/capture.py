@@ -19,13 +19,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core import Detached, Parameter, Tensor, TensorLike, gradients, source_of
 from tinygrad_cnn.core.graph import Node, Observer, is_grad_enabled, observing
 from tinygrad_cnn.core.op import FUNCTIONS, OPS
 from tinygrad_cnn.errors import GradientError, VizError
+from tinygrad_cnn.types import Array, DType, Settings
 from tinygrad_cnn.viz.labels import called_name, operand_name, setting_labels, source_line
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Recording", "Statistics", "Watch", "describe", "describe_module", "dotted",
            "entry_names", "is_placeholder", "statistics", "watch"]
 
-Array = NDArray[Any]
 _MOST_OPS = 200_000                         # of which a long watch keeps the latest
 _LEAST_ROWS = 64                            # fewer say nothing about a channel
 _FEW = 8                                    # values of a small tensor, which are shown
@@ -180,9 +180,9 @@ def _statistics(array: Array) -> Statistics:
     return Statistics(math.nan if np.isnan(flat).any() else math.inf, low, high, bad)
 
 
-def _value_facts(node: Node, out: Array, logits: Array | None) -> dict[str, Any]:
+def _value_facts(node: Node, out: Array, logits: Array | None) -> Settings:
     """What the values of a result say: statistics, zeros, dead channels, confidence."""
-    facts: dict[str, Any] = {"value": statistics(out)}
+    facts: Settings = {"value": statistics(out)}
     low, high = facts["value"].low, facts["value"].high
     if node.op.family == "activation" and out.ndim > 1 and out.size and low == 0:
         # Nothing is below zero, so a channel is dead if its sum is zero; products add fast.
@@ -204,7 +204,7 @@ def _value_facts(node: Node, out: Array, logits: Array | None) -> dict[str, Any]
 
 
 @lru_cache(maxsize=32)
-def _dtype_name(dtype: np.dtype[Any]) -> str:
+def _dtype_name(dtype: DType) -> str:
     """NumPy works these names out anew each time, which shows in a graph of 10,000 ops."""
     return str(dtype)
 
@@ -215,7 +215,7 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 class _Noted:
     """One op or leaf: the fields of its entry that are known, and what is still summed up."""
 
-    facts: dict[str, Any]
+    facts: Settings
     inputs: tuple[int, ...] = ()
     origin: tuple[Any, int] | None = None
     source: weakref.ref[Any] | None = None  # of a leaf: what it is, or stands for
@@ -471,7 +471,7 @@ def _leaf(x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> _Not
         data = thing._data if isinstance(thing, Tensor) else thing
     else:
         data = x._data
-    facts: dict[str, Any] = {
+    facts: Settings = {
         "role": "input", "shape": x.shape, "dtype": _dtype_name(x.dtype),
         "needs_gradient": x.requires_grad, "note": "" if x.requires_grad else "no gradient",
         "name": x.name or operand_name(reader.origin, place),

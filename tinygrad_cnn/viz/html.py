@@ -19,6 +19,7 @@ import numpy as np
 
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.types import Settings
 from tinygrad_cnn.viz import svg
 from tinygrad_cnn.viz.capture import Recording, entry_names, is_placeholder, statistics
 from tinygrad_cnn.viz.diagram import Diagram, draw
@@ -81,7 +82,7 @@ def page(recording: Recording, first: Diagram, carried: str, **settings: Any) ->
     return _assembled(first, frames, data, carried)
 
 
-def _states(recording: Recording, first: Diagram, settings: dict[str, Any]) -> Iterator[_State]:
+def _states(recording: Recording, first: Diagram, settings: Settings) -> Iterator[_State]:
     """The first picture, the other levels, then each folded module opened."""
     yield _State(first.level, first.level, first)
     seen = {_shown(first)}
@@ -110,7 +111,7 @@ def _what(op: str) -> str:
     return ((getattr(FUNCTIONS.get(op), "__doc__", "") or "").strip().splitlines() or [""])[0]
 
 
-def _facts(state: _State, figure: str, recording: Recording, names: list[str]) -> dict[str, Any]:
+def _facts(state: _State, figure: str, recording: Recording, names: list[str]) -> Settings:
     d = state.diagram
     return {
         "name": clean(state.name, 200), "home": state.home, "figure": figure,
@@ -127,7 +128,7 @@ def _facts(state: _State, figure: str, recording: Recording, names: list[str]) -
                    "step": e.step} for e in d.edges]}
 
 
-def _assembled(first: Diagram, frames: list[str], data: list[dict[str, Any]],
+def _assembled(first: Diagram, frames: list[str], data: list[Settings],
                carried: str) -> str:
     title = escape(first.title)
     style, script = _style(), _resource("page.js")

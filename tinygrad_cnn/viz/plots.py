@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.errors import VizError, missing_extra
 from tinygrad_cnn.nn import evaluating
+from tinygrad_cnn.types import Array
 from tinygrad_cnn.viz.attribution import (
     feature_map_arrays,
     grad_cam_arrays,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["confusion_matrix", "feature_maps", "filters", "grad_cam", "gradient_flow",
            "learning_curves", "loss_surface", "lr_curve", "most_confused", "saliency"]
 
-Array = NDArray[Any]
 Values = Mapping[str, float | None]         # of one epoch, by name
 
 

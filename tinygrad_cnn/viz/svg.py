@@ -16,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tinygrad_cnn.errors import VizError, missing_extra
+from tinygrad_cnn.types import Settings
 from tinygrad_cnn.viz import layout
 from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Group, Row
 from tinygrad_cnn.viz.labels import LIGHT as C
@@ -411,7 +412,7 @@ def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, in
 
     def draw(tag: str, a: dict[str, str], text: str, order: int) -> None:
         thick = float(a.get("stroke-width", 0)) * _POINT
-        look: dict[str, Any] = {"facecolor": a.get("fill"), "edgecolor": a.get("stroke", "none"),
+        look: Settings = {"facecolor": a.get("fill"), "edgecolor": a.get("stroke", "none"),
                                 "linewidth": thick, "zorder": order}
         if tag == "rect":
             x, y, w, h, r = (float(a.get(k, 0)) for k in ("x", "y", "width", "height", "rx"))

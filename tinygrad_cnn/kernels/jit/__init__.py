@@ -6,7 +6,6 @@ Each function holds no lock, and writes to nothing but what it is given.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any
@@ -18,6 +17,7 @@ from numba.extending import overload
 from tinygrad_cnn.errors import KernelFailed
 from tinygrad_cnn.kernels.compiled import give_up
 from tinygrad_cnn.kernels.parallel import apart
+from tinygrad_cnn.types import Function
 
 __all__ = ["compiled", "inline"]
 
@@ -54,7 +54,7 @@ def compiled(function: Any = None, **options: Any) -> Any:
     return run
 
 
-def _compile(compile_for: Callable[..., Any], *args: Any) -> Any:
+def _compile(compile_for: Function, *args: Any) -> Any:
     try:
         return apart(partial(compile_for, *args))
     except Exception as error:

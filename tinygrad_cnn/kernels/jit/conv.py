@@ -26,7 +26,7 @@ from tinygrad_cnn.kernels.jit.tile import (
     tile_vectors,
     wide_vectors,
 )
-from tinygrad_cnn.kernels.memory import Array, aligned, workspace
+from tinygrad_cnn.kernels.memory import aligned, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.kernels.winograd import (
     LARGEST,
@@ -39,6 +39,7 @@ from tinygrad_cnn.kernels.winograd import (
     repeat,
 )
 from tinygrad_cnn.shapes import Pair
+from tinygrad_cnn.types import Array
 
 if TYPE_CHECKING:
     from tinygrad_cnn.kernels.conv import Problem

@@ -1,0 +1,18 @@
+"""Names of types that signatures share; no code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Array", "DType", "Function", "Settings", "Value"]
+
+Array: TypeAlias = NDArray[Any]                 # of any dtype and shape
+DType: TypeAlias = np.dtype[Any]
+Function: TypeAlias = Callable[..., Any]        # of any signature
+Settings: TypeAlias = dict[str, Any]            # name -> value of what a call is told by keyword
+Value: TypeAlias = Any
+"""What a rule takes and gives: arrays in a first-order pass, tensors in a recorded one."""
