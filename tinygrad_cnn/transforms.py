@@ -47,7 +47,7 @@ def _own(x: TensorLike) -> Tensor:
     return reshape(_fresh(x), np.shape(x._data if isinstance(x, Tensor) else x))
 
 
-def _scalar(y: Any, owner: str) -> Tensor:
+def _scalar(y: object, owner: str) -> Tensor:
     if not isinstance(y, Tensor):
         raise GradientError(f"{owner}: the function returned {type(y).__name__}, expected a Tensor")
     if y.size != 1:

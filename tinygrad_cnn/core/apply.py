@@ -307,7 +307,7 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], arrays: list[Array | Non
     return result if tracked else _wrap(y, False, None)
 
 
-def _unwritten(value: Any) -> Any:
+def _unwritten(value: object) -> Any:
     """A setting to which nobody else can write: arrays are copied, unless they are read-only."""
     if isinstance(value, ndarray):
         if value.flags.writeable or value.base is not None:
@@ -407,7 +407,7 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
     """The function of an elementwise op of one input and no settings."""
     unsaved = op.unsaved
 
-    def function(x: Any) -> Tensor:
+    def function(x: object) -> Tensor:
         state = _state.get()
         if not isinstance(x, Tensor) or x._data.dtype.kind != "f" or state.observer is not None:
             return apply(op, x)

@@ -12,7 +12,7 @@ from tinygrad_cnn.errors import GradientError
 __all__ = ["grad", "gradients"]
 
 
-def grad(output: Tensor, inputs: Tensor | Sequence[Tensor], gradient: Any = None, *,
+def grad(output: Tensor, inputs: Tensor | Sequence[Tensor], gradient: object = None, *,
          retain_graph: bool = False, create_graph: bool = False) -> tuple[Tensor | None, ...]:
     """The gradients of ``output`` with respect to ``inputs``, without touching any ``.grad``.
 

@@ -78,7 +78,8 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
                                 for x in inputs])
             if observer is not None:
                 observer.before_backward(node, getattr(ct, "_data", ct))
-                sent, began = [], time.perf_counter()
+                sent: list[tuple[Tensor, Any]] = []
+                began = time.perf_counter()
             for i, rule in rules:
                 x = inputs[i]
                 if x is None or not x._requires_grad:

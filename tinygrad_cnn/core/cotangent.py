@@ -42,7 +42,7 @@ def fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Any:
     return np.asarray(part) if plain else part
 
 
-def added(a: Any, b: Any) -> Any:
+def added(a: object, b: object) -> Any:
     """The sum of two cotangents of one input."""
     if type(a) is ndarray and a.size < LARGE:
         return np.asarray(a + b)
@@ -110,7 +110,7 @@ def retried(error: Exception, node: Node, i: int, rule: Any, args: Any, named: A
     raise error
 
 
-def masked(part: Any, node: Node, ct: Any) -> Any:
+def masked(part: object, node: Node, ct: Any) -> Any:
     """What a rule gave, and 0 where every cotangent that an entry depends on is 0.
 
     A rule multiplies with derivatives, and 0 · ∞ or 0 · NaN is NaN.  Where there is no NaN, nothing

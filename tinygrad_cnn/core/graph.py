@@ -58,7 +58,7 @@ class Observer:
     def before_backward(self, node: Node, cotangent: Array) -> None:
         """The rules of a node are about to be called."""
 
-    def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array | None]],
+    def backward(self, node: Node, cotangent: Array, sent: Sequence[tuple[Tensor, Array]],
                  seconds: float) -> None:
         """The rules of a node were called; ``sent`` holds inputs, each with what it was sent."""
 
@@ -238,7 +238,7 @@ def enable_grad(function: Function | None = None) -> Any:
     return _recording("enable_grad", True, function)
 
 
-def _recording(name: str, on: bool, function: Any) -> Any:
+def _recording(name: str, on: bool, function: object) -> Any:
     if function is None:
         return _Recording(on)
     if not callable(function):

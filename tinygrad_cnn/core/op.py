@@ -486,7 +486,7 @@ def make_op(**fields: Any) -> Op:
 class _Ops(dict[str, Op]):
     """Name -> op; the public function of an op stands for its name."""
 
-    def __missing__(self, key: Any) -> Op:
+    def __missing__(self, key: object) -> Op:
         op = getattr(key, "op", None)
         if isinstance(op, Op):
             return op

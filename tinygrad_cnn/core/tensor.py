@@ -67,7 +67,7 @@ def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def with_own_dtype(value: Any) -> Any:
+def with_own_dtype(value: object) -> Any:
     """An array, if ``value`` brings a dtype: arrays of other libraries do, and so do buffers."""
     if isinstance(value, (np.ndarray, np.generic, Tensor)) or not (
             hasattr(value, "__array__") or isinstance(value, (memoryview, buffer))):
@@ -75,7 +75,7 @@ def with_own_dtype(value: Any) -> Any:
     return np.asarray(value)
 
 
-def refuse_tensors_inside(value: Any, op: str) -> None:
+def refuse_tensors_inside(value: object, op: str) -> None:
     """Refuse a sequence that holds tensors, and an array whose mask NumPy would drop."""
     if isinstance(value, (list, tuple, deque, UserList)):
         for x in value:
@@ -258,7 +258,7 @@ class Tensor:
     def __iter__(self) -> Iterator[Tensor]:
         return map(self.__getitem__, range(len(self)))
 
-    def __contains__(self, value: Any) -> bool:
+    def __contains__(self, value: object) -> bool:
         if not self._data.ndim:
             raise TypeError("in: a tensor without axes holds nothing; compare it: x == value")
         return bool((self == value).any())
@@ -400,7 +400,7 @@ class Tensor:
             return self._data.astype(dtype)
         return self._data.copy() if copy else self.numpy()
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(self, ufunc: object, method: str, *inputs: Any, **kwargs: Any) -> Any:
         function = FUNCTIONS.get(ufunc)
         if function is not None and method == "__call__" and not kwargs:
             return function(*inputs)
@@ -443,8 +443,8 @@ class Tensor:
     def __getitem__(self, index: Index) -> Tensor: return FUNCTIONS["getitem"](self, index)
 
     # Comparisons have no gradient: they give plain boolean arrays.
-    def __eq__(self, other: Any) -> Any: return _compare(np.equal, self, other)
-    def __ne__(self, other: Any) -> Any: return _compare(np.not_equal, self, other)
+    def __eq__(self, other: object) -> Any: return _compare(np.equal, self, other)
+    def __ne__(self, other: object) -> Any: return _compare(np.not_equal, self, other)
     def __lt__(self, other: TensorLike) -> Any: return _compare(np.less, self, other)
     def __le__(self, other: TensorLike) -> Any: return _compare(np.less_equal, self, other)
     def __gt__(self, other: TensorLike) -> Any: return _compare(np.greater, self, other)
@@ -462,7 +462,7 @@ class Tensor:
     def __imatmul__(self, other: TensorLike) -> Tensor:
         return _in_place("matmul", "@=", self, other)
 
-    def __setitem__(self, index: Index, value: Any) -> NoReturn:
+    def __setitem__(self, index: Index, value: object) -> NoReturn:
         raise GradientError("in-place assignment is not supported, since it has no gradient: build "
                             "a new tensor with where(), concatenate() or pad(); to change the "
                             "values of a leaf, write tensor.data[index] = value")
@@ -641,7 +641,7 @@ def tensor(data: TensorLike, *, dtype: DTypeLike | None = None, requires_grad: b
     return Tensor(array, requires_grad, name)
 
 
-def _may_require(array: Array, requires_grad: Any, op: str, name: str) -> bool:
+def _may_require(array: Array, requires_grad: object, op: str, name: str) -> bool:
     """The flag ``requires_grad``; refused if it is no flag, or the values are no floats."""
     wanted = flag(op, "requires_grad", requires_grad)
     if wanted and array.dtype.kind != "f":
@@ -676,7 +676,7 @@ def source_of(x: Tensor) -> ref[Any]:
     return found or ref(x if x.node is None else x.node)
 
 
-def standing_for(x: Any, made: Tensor) -> Tensor:
+def standing_for(x: object, made: Tensor) -> Tensor:
     """``made``, which stands for the leaf or the array ``x`` of the user's."""
     if isinstance(x, Tensor):
         made._source, made.name = source_of(x), x.name
@@ -722,7 +722,7 @@ def _references(x: Tensor) -> int:
 _ALONE = _references(_wrap(np.empty(1), False, None))       # 2 in CPython: the slot and the call
 
 
-def _in_place(name: str, sign: str, x: Tensor, other: Any) -> Tensor:
+def _in_place(name: str, sign: str, x: Tensor, other: object) -> Tensor:
     if x.node is not None or not x.requires_grad:
         return _call(name, x, other)
     if is_grad_enabled():
@@ -754,7 +754,7 @@ def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
         raise ShapeError(what) from None
 
 
-def as_tensor(value: Any, op: str, name: str = "x") -> Tensor:
+def as_tensor(value: object, op: str, name: str = "x") -> Tensor:
     """``value`` if it is a tensor; a tensor of it otherwise, or an error that names the input.
 
     Inside a first-order backward pass, where op functions give arrays, an array stays one.
@@ -784,23 +784,23 @@ def as_dtype(value: DTypeLike, op: str) -> DType:
     raise DTypeError(f"{op}: {value!r} is not a dtype; use np.float32 or np.float64")
 
 
-def _kind_of(value: Any) -> str:
+def _kind_of(value: object) -> str:
     """What errors call a value that is refused: ``str``, ``ndarray of complex128``."""
     kind = type(value).__name__
     return f"{kind} of {value.dtype}" if isinstance(value, np.ndarray) else kind
 
 
-def _not_numbers(op: str, name: str, value: Any) -> DTypeError:
+def _not_numbers(op: str, name: str, value: object) -> DTypeError:
     return DTypeError(f"{op}: {name} must be a tensor, an array or a number, "
                       f"got {_kind_of(value)}")
 
 
-def as_array(value: Any) -> Array:
+def as_array(value: object) -> Array:
     """The plain values of a tensor or of anything array-like."""
     return value._data if isinstance(value, Tensor) else np.asarray(value)
 
 
-def as_setting(value: Any, op: str, name: str) -> Array:
+def as_setting(value: object, op: str, name: str) -> Array:
     """The plain values of a setting; refused if a gradient would be lost."""
     if isinstance(value, Tensor):
         if value.requires_grad:
@@ -814,7 +814,7 @@ def as_setting(value: Any, op: str, name: str) -> Array:
 
 # ---- gradients of a recorded graph ---------------------------------------------------------------
 
-def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
+def _cotangent_of(out: Tensor, gradient: object, who: str) -> Tensor:
     if not out.requires_grad:
         raise GradientError(f"{who}: nothing was recorded: the output depends on no tensor that "
                             "requires a gradient, or was computed under no_grad()")
@@ -833,7 +833,7 @@ def _cotangent_of(out: Tensor, gradient: Any, who: str) -> Tensor:
     return gradient
 
 
-def gradients_of(out: Tensor, gradient: Any, who: str, *, create_graph: bool, retain_graph: bool,
+def gradients_of(out: Tensor, gradient: object, who: str, *, create_graph: bool, retain_graph: bool,
                  targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
     """The gradients that `backward_pass` finds, each a tensor of its own."""
     ct = _cotangent_of(out, gradient, who)

@@ -251,7 +251,7 @@ def read_batch(raw: bytes, *, path: str) -> Settings:
     return batch
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A string of Python 2 or 3 as text; "" for anything else."""
     if isinstance(value, bytes):
         return value.decode("ascii", "replace")
@@ -279,7 +279,7 @@ class _Array:
         self.value = _array(buffer, dtype, shape, "F" if fortran else "C")
 
 
-def _array(buffer: Any, dtype: Any, shape: Any, order: str) -> NDArray[np.uint8]:
+def _array(buffer: object, dtype: object, shape: object, order: str) -> NDArray[np.uint8]:
     if not isinstance(dtype, _Dtype):
         raise DataError("an array is not of unsigned bytes (dtype u1)")
     if type(buffer) is not bytes:
@@ -298,26 +298,26 @@ def _ndarray() -> None:
     raise DataError("numpy.ndarray is called")
 
 
-def _dtype(code: Any, align: Any, copy: Any) -> _Dtype:
+def _dtype(code: object, align: object, copy: object) -> _Dtype:
     if _text(code) != "u1":
         raise DataError("an array is not of unsigned bytes (dtype u1)")
     return _Dtype()
 
 
-def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+def _reconstruct(kind: object, shape: object, code: object) -> _Array:
     if kind is not _ndarray or shape != (0,) or _text(code) != "b":
         raise DataError("an array begins in an unknown way")
     return _Array()
 
 
-def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+def _frombuffer(buffer: object, dtype: object, shape: object, order: object) -> _Array:
     """Protocol 5."""
     if _text(order) not in ("C", "F"):
         raise DataError("an array has an unknown order")
     return _Array(_array(buffer, dtype, shape, _text(order)))
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
+def _encode(text: object, encoding: object) -> bytes:
     """How Python 3 writes a byte string in protocols 0 to 2."""
     if not isinstance(text, str) or _text(encoding) != "latin1":
         raise DataError("_codecs.encode of something that is not bytes")
@@ -371,7 +371,7 @@ class _Unpickler(_Standard):                # type: ignore[misc]
                             "run; do not trust the file")
         return _NAMES[words]
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> Any:
         """Never needed."""
         raise DataError("a persistent id is never needed for images")
 

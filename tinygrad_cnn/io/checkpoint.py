@@ -99,7 +99,7 @@ def load_checkpoint(path: str | Path, **parts: Any) -> Settings:
     return {name: value for name, value in found.items() if name not in parts}
 
 
-def _state(part: Any) -> Any:
+def _state(part: object) -> Any:
     if isinstance(part, np.random.Generator):
         return part.bit_generator.state
     return part.state_dict() if hasattr(part, "state_dict") else part
@@ -118,7 +118,7 @@ def _put(part: Any, state: Any, name: str) -> None:
                               "be loaded into; leave it out, and it is returned")
 
 
-def _packed(value: Any, place: str, arrays: Settings) -> Any:
+def _packed(value: object, place: str, arrays: Settings) -> Any:
     """The value for JSON, with each array put aside under its place."""
     if isinstance(value, np.ndarray):
         arrays[place] = value
@@ -140,7 +140,7 @@ def _packed(value: Any, place: str, arrays: Settings) -> Any:
                           "of these")
 
 
-def _unpacked(value: Any, arrays: Mapping[str, Any]) -> Any:
+def _unpacked(value: object, arrays: Mapping[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
     (kind, inner), = value.items()

@@ -100,7 +100,7 @@ def span(position: int, kernel: int, stride: int, dilation: int = 1) -> slice:
 
 # ---- convolution in four nested loops, and its two adjoints
 
-def single_step(window: Array, w: Array, b: Any = 0) -> Any:
+def single_step(window: Array, w: Array, b: object = 0) -> Any:
     """One filter on one window: the sum of the products, and the bias added once."""
     return np.sum(window * w) + b
 

@@ -30,7 +30,7 @@ class _Row(Module):
     def __iter__(self) -> Iterator[Any]:
         return (held for _, held in self._all())
 
-    def _position(self, index: Any) -> int:
+    def _position(self, index: object) -> int:
         i = checks.integer(type(self).__name__, "index", index)
         if not -len(self) <= i < len(self):
             raise IndexError(f"{type(self).__name__}: index {i} of {len(self)} modules")
@@ -103,7 +103,7 @@ class Sequential(_Row):
             return _named(self, index)
         return every[self._position(index)][1]
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: object) -> Any:
         """Each module in turn."""
         for module in tuple(vars(self).values()):
             if isinstance(module, Module):
@@ -161,7 +161,7 @@ class ParameterList(_Row):
         super().__init__()
         self.extend(values)
 
-    def register_module(self, name: str, module: Any) -> None:
+    def register_module(self, name: str, module: object) -> None:
         """Take in a parameter, for a list holds nothing else."""
         if not isinstance(module, Parameter):
             raise DTypeError(f"ParameterList: {name!r} must be a Parameter, got {module!r}")

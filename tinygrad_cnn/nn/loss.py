@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ __all__ = ["BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CosineSimilar
            "l2_penalty"]
 
 
-def _weights(owner: str, name: str, value: Any) -> Array:
+def _weights(owner: str, name: str, value: object) -> Array:
     return np.array(as_setting(value, owner, name))
 
 

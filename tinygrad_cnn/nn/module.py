@@ -384,7 +384,7 @@ class Module:
             f"{what} has no attribute {name!r}", cure, parts and f"its parts are {parts}"))),
             name=name, obj=self)
 
-    def _check_name(self, name: Any) -> None:
+    def _check_name(self, name: object) -> None:
         if not isinstance(name, str) or not name or "." in name:
             raise SettingError(f"{type(self).__name__}: the name of a part must be a string "
                                f"without dots, which separate the names in a path, got {name!r}")
@@ -394,12 +394,12 @@ class Module:
             raise SettingError(f"{type(self).__name__}: {name!r} is a name of Module's own; choose "
                                "another for the part")
 
-    def _check_buffer(self, name: str, value: Any) -> None:
+    def _check_buffer(self, name: str, value: object) -> None:
         if value is not None and not isinstance(value, np.ndarray):
             raise DTypeError(f"{type(self).__name__}: the buffer {name} must be an ndarray, "
                              f"got {type(value).__name__}")
 
-    def _check_container(self, name: str, value: Any) -> None:
+    def _check_container(self, name: str, value: object) -> None:
         if _holds_parts(value):
             raise SettingError(
                 f"{type(self).__name__}: {name} is a {type(value).__name__} of modules or "
@@ -586,7 +586,7 @@ class _Ends:
         self.inputs = tuple(self._watched(x, i, self._arrived) for i, x in enumerate(inputs))
         self.wanted = {i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad}
 
-    def _watched(self, x: Any, i: int, tell: Callable[[int, Tensor], Any]) -> Any:
+    def _watched(self, x: object, i: int, tell: Callable[[int, Tensor], Any]) -> Any:
         if not self.hooks or not isinstance(x, Tensor) or not x.requires_grad:
             return x
         return with_hook(x, partial(tell, i))

@@ -23,19 +23,19 @@ __all__ = ["AdaptiveAvgPool2D", "AdaptiveMaxPool2D", "AvgPool1D", "AvgPool2D", "
 _ALONG_H = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
 
 
-def window_padding(owner: str, name: str, value: Any) -> Any:
+def window_padding(owner: str, name: str, value: object) -> Any:
     """The padding of a window as it was given, for "same" depends on the image."""
     checks.padding(owner, value)
     return value
 
 
-def row_padding(owner: str, name: str, value: Any) -> Any:
+def row_padding(owner: str, name: str, value: object) -> Any:
     """The padding of a window along one axis: an integer, (left, right), "same" or "valid"."""
     checks.padding(owner, value if isinstance(value, str) else (0, value))
     return value
 
 
-def _as_given(owner: str, name: str, value: Any) -> Any:
+def _as_given(owner: str, name: str, value: object) -> Any:
     return value                            # the op checks it, beside the size of the images
 
 

@@ -105,7 +105,7 @@ def load(module: Module, entries: Mapping[str, TensorLike], *, strict: bool) -> 
     return LoadReport(missing, unexpected)
 
 
-def _array(owner: str, name: str, value: Any) -> Array:
+def _array(owner: str, name: str, value: object) -> Array:
     if isinstance(value, Mapping):
         raise CheckpointError(f"{owner}: {name} is a {type(value).__name__}, not an array; a file "
                               f"of several parts?  Load one of them: entries[{name!r}]")

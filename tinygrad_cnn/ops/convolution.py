@@ -244,7 +244,7 @@ def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, stride: Pa
 
 # ---- transposed convolution
 
-def _turned(w: Any) -> Any:
+def _turned(w: object) -> Any:
     """KH KW C O/groups <-> KH KW O/groups C: whose input is whose output."""
     return apply(TRANSPOSE, w, axes=(0, 1, 3, 2))
 

@@ -6,7 +6,6 @@ They have PyTorch's names, arguments and formulas.  None broadcasts: shapes that
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,7 +41,7 @@ def _reduced(owner: str, terms: Tensor, reduction: str) -> Tensor:
     return terms if reduction == "none" else (mean if reduction == "mean" else sum)(terms)
 
 
-def _probabilities(owner: str, labels: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _probabilities(owner: str, labels: object, shape: tuple[int, ...]) -> np.ndarray:
     """Labels from 0 to 1, which have no gradient."""
     plain = as_setting(labels, owner, "labels")
     if plain.shape != shape:

@@ -63,7 +63,7 @@ def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float,
+def _targets(op: str, scores: Tensor, labels: object, weight: object, smoothing: float,
              reduction: str) -> Settings:
     """The settings of the op `cross_entropy`: targets, and what their sum is divided by."""
     plain = as_setting(labels, op, "labels")
@@ -116,7 +116,7 @@ def _targets(op: str, scores: Tensor, labels: Any, weight: Any, smoothing: float
             "divisor": {"mean": total, "sum": 1.0, "none": None}[reduction]}
 
 
-def _kept(op: str, scores: Tensor, labels: Any, ignored: int) -> np.ndarray | None:
+def _kept(op: str, scores: Tensor, labels: object, ignored: int) -> np.ndarray | None:
     """Which rows are part of the loss; None: all."""
     ignored = checks.integer(op, "ignore_index", ignored)
     plain = as_setting(labels, op, "labels")
@@ -128,7 +128,7 @@ def _kept(op: str, scores: Tensor, labels: Any, ignored: int) -> np.ndarray | No
     return kept
 
 
-def _only(op: str, scores: Tensor, labels: Any, kept: np.ndarray) -> tuple[Tensor, np.ndarray]:
+def _only(op: str, scores: Tensor, labels: object, kept: np.ndarray) -> tuple[Tensor, np.ndarray]:
     if not kept.any():
         raise SettingError(f"{op}: every label is left out by ignore_index, so their mean is not "
                            "defined")
@@ -140,7 +140,7 @@ def _placed(terms: Tensor, kept: np.ndarray) -> Tensor:
     return scatter_add(terms, index=np.nonzero(kept), shape=kept.shape)
 
 
-def _class_weights(op: str, weight: Any, classes: int) -> np.ndarray:
+def _class_weights(op: str, weight: object, classes: int) -> np.ndarray:
     """One weight for each class, checked."""
     plain = as_setting(weight, op, "weight")
     if plain.dtype.kind not in "iuf" or plain.shape != (classes,) or not (
@@ -347,7 +347,7 @@ def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
 
 # ---- regression and binary losses
 
-def _same_shape(op: str, a: Any, b: Any, names: tuple[str, str]) -> Tensor:
+def _same_shape(op: str, a: object, b: object, names: tuple[str, str]) -> Tensor:
     """``a`` as a tensor, if ``b`` has its shape."""
     a = as_tensor(a, op, names[0])
     refuse_tensors_inside(b, f"{op}: {names[1]}")
@@ -464,7 +464,7 @@ def fits(small: Shape, large: Shape) -> bool:
     return lead >= 0 and all(n in (1, m) for n, m in zip(small, large[lead:], strict=True))
 
 
-def entry_weights(op: str, name: str, weight: Any, x: Tensor) -> np.ndarray:
+def entry_weights(op: str, name: str, weight: object, x: Tensor) -> np.ndarray:
     """A number for each entry, which has no gradient."""
     plain = as_setting(weight, op, name)
     if plain.dtype.kind not in "iufb":

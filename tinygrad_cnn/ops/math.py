@@ -34,15 +34,15 @@ of_out = functools.partial(elementwise, saved=("out",), domain=(-1.2, 1.2))
 
 # ---- trigonometric and hyperbolic functions
 
-def _cos(x: Any) -> Any:
+def _cos(x: object) -> Any:
     return cos(x)
 
 
-def _cosh(x: Any) -> Any:
+def _cosh(x: object) -> Any:
     return cosh(x)
 
 
-def _hypot(x: Any) -> Any:
+def _hypot(x: object) -> Any:
     return hypot(x, 1.0)
 
 

@@ -152,7 +152,7 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
 
 
 def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: Settings,
-           carries: Any) -> Any:
+           carries: object) -> Any:
     """What NumPy answers for the plain values, unless that cuts the graph or writes to them."""
     if is_grad_enabled() and any(x.requires_grad for x in _tensors(carries)):
         raise TypeError(f"{what} is not differentiable here; for plain values pass "
@@ -191,7 +191,7 @@ def _given(function: NumpyFunction, args: tuple[Any, ...],
     return {name: value for name, value in (found | rest).items() if value is not np._NoValue}
 
 
-def _same(value: Any, default: Any) -> bool:
+def _same(value: object, default: object) -> bool:
     """Whether the caller gave what NumPy assumes anyway."""
     return value is default or (isinstance(value, (bool, int, str)) and value == default)
 
@@ -213,7 +213,7 @@ def _cast(what: str, value: Any, dtype: Any) -> Any:
     return astype(value, wanted) if isinstance(value, Tensor) else np.asarray(value, wanted)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     """The tensors in a nest of lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         yield value
@@ -224,7 +224,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield from _tensors(tuple(value.values()))
 
 
-def _values(value: Any) -> Any:
+def _values(value: object) -> Any:
     """The same nest with plain arrays for tensors."""
     if isinstance(value, Tensor):
         return value.numpy()
@@ -237,7 +237,7 @@ def _values(value: Any) -> Any:
 
 def _deviation(f: NumpyFunction) -> NumpyFunction:
     """`var` or `std` with the two names that NumPy has for one argument."""
-    def answer(what: str, a: Any, ddof: float = 0, correction: float | None = None,
+    def answer(what: str, a: object, ddof: float = 0, correction: float | None = None,
                **settings: Any) -> Tensor:
         if ddof and correction is not None:
             raise TypeError(f"{what}: ddof= and correction= are the same argument; give one")
@@ -275,7 +275,7 @@ def _average(a: Any, axis: Any = None, weights: Any = None, keepdims: bool = Fal
                       keepdims=keepdims))
 
 
-def _cross(a: Any, b: Any, axis: int | None = -1) -> Tensor:
+def _cross(a: object, b: object, axis: int | None = -1) -> Tensor:
     axis = -1 if axis is None else axis
     if np.shape(as_array(a))[axis] != 3 or np.shape(as_array(b))[axis] != 3:
         raise TypeError("np.cross: vectors of a tensor must have three entries")
@@ -340,7 +340,7 @@ def _sinc(x: Any) -> Tensor:
     return where(near, add(series, 1.0), div(sin(far), far))
 
 
-def _scaled(what: str, factor: float, x: Any) -> Tensor:
+def _scaled(what: str, factor: float, x: object) -> Tensor:
     return mul(_floats(what, x), factor)
 
 
@@ -358,7 +358,7 @@ def _without_nan(pick: NumpyFunction) -> NumpyFunction:
     return answer
 
 
-def _partition(a: Any, kth: Any, axis: int | None = -1) -> Tensor:
+def _partition(a: object, kth: object, axis: int | None = -1) -> Tensor:
     return take_along_axis(a, np.argpartition(as_array(a), as_setting(kth, "np.partition", "kth"),
                                               axis), axis)
 
@@ -508,7 +508,7 @@ for _raised in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
     FUNCTIONS[_raised] = _several(_raised)
 
 
-def _einsum(*operands: Any, optimize: Any = False, **settings: Any) -> Tensor:
+def _einsum(*operands: Any, optimize: object = False, **settings: Any) -> Tensor:
     for name, value in settings.items():
         if value is not None:
             raise _not_supported("np.einsum", name, ("optimize",))

@@ -22,12 +22,12 @@ __all__ = ["chunk", "diag", "diagonal", "diff", "embedding", "flip", "gather", "
            "tril", "triu"]
 
 
-def _at(axis: int, item: Any) -> tuple[Any, ...]:
+def _at(axis: int, item: object) -> tuple[Any, ...]:
     """The index of ``item`` along an axis."""
     return (*(slice(None),) * axis, item)
 
 
-def _whole(owner: str, name: str, values: Any) -> np.ndarray:
+def _whole(owner: str, name: str, values: object) -> np.ndarray:
     """A setting that holds integers."""
     array = np.asarray(as_setting(values, owner, name))
     if array.dtype.kind not in "iu" and array.size:
@@ -35,7 +35,7 @@ def _whole(owner: str, name: str, values: Any) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _list(owner: str, name: str, values: Any) -> np.ndarray:
+def _list(owner: str, name: str, values: object) -> np.ndarray:
     """A setting that is an integer or a list of them, as a list."""
     array = _whole(owner, name, values)
     if array.ndim > 1:

@@ -83,7 +83,7 @@ BROADCAST_TO: Op = register(Op(
     saved=(), family="shape", flops=lambda x, *, out_shape, shape: 0))
 
 
-def _sizes(op: str, shape: Any) -> Shape:
+def _sizes(op: str, shape: object) -> Shape:
     several = shape if isinstance(shape, (tuple, list)) else (shape,)
     return tuple(checks.integer(op, "shape", n, minimum=0) for n in several)
 
@@ -194,7 +194,7 @@ def reduction(kernel: Function, vjp: Function, draw: Callable[..., Array], *,
             "family": "reduction",
             "flops": lambda x, *, out_shape, axis, keepdims: flops * math.prod(x), **fields}))
 
-        def function(x: Any, axis: Any = default, keepdims: bool = False) -> Tensor:
+        def function(x: object, axis: object = default, keepdims: bool = False) -> Tensor:
             x = as_tensor(x, name)
             if check is not None:
                 check(x)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -187,7 +186,7 @@ def _edges(size: int, wanted: int) -> tuple[Array, Array]:
     return i * size // wanted, -(-(i + 1) * size // wanted)
 
 
-def _wanted(owner: str, x: Tensor, output_size: Any) -> Pair:
+def _wanted(owner: str, x: Tensor, output_size: object) -> Pair:
     images(owner, x)
     both = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
     if len(both) != 2:

@@ -187,7 +187,7 @@ def expand_dims(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
     return reshape(x, tuple(1 if i in places else next(rest) for i in range(rank)))
 
 
-def _new_places(axis: Any, x: Tensor, op: str) -> tuple[int, ...]:
+def _new_places(axis: object, x: Tensor, op: str) -> tuple[int, ...]:
     """Where in the result the new axes are, counted from the front."""
     rank = x.ndim + (len(axis) if isinstance(axis, (tuple, list)) else 1)
     try:
@@ -498,7 +498,7 @@ def scatter_add(y: TensorLike, *, index: tuple[object, ...], shape: Shape) -> Te
     """
 
 
-def _plain_index(item: Any) -> Any:
+def _plain_index(item: object) -> Any:
     if item is None or item is Ellipsis or isinstance(item, slice):
         return item
     if isinstance(item, (bool, np.bool_)):
@@ -575,7 +575,7 @@ CONCATENATE = register(Op(
     saved=(), family="shape", flops=lambda *xs, out_shape, axis: 0))
 
 
-def _check_several(op: str, xs: Any) -> None:
+def _check_several(op: str, xs: object) -> None:
     if not isinstance(xs, (tuple, list, np.ndarray, Tensor)) or not np.ndim(as_array(xs[:1])):
         raise SettingError(f"{op}: xs must be a list or tuple of tensors, got {type(xs).__name__}")
     if not len(xs):

@@ -29,13 +29,13 @@ __all__ = ["ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "Ex
 Loss = float | Tensor | None
 
 
-def _optimizer(owner: str, name: str, value: Any) -> Optimizer:
+def _optimizer(owner: str, name: str, value: object) -> Optimizer:
     if not isinstance(value, Optimizer):
         raise DTypeError(f"{owner}: optimizer must be an Optimizer, got {value!r}")
     return value
 
 
-def _milestones(owner: str, name: str, value: Any) -> tuple[int, ...]:
+def _milestones(owner: str, name: str, value: object) -> tuple[int, ...]:
     """Counts of steps, each above the one before."""
     found = checks.sizes(owner, name, value, minimum=1)
     if any(a >= b for a, b in pairwise(found)):
@@ -235,7 +235,7 @@ class PolynomialLR(LRScheduler):
         return first * (1 - min(t / self.total_iters, 1.0)) ** self.power
 
 
-def _function(owner: str, name: str, value: Any) -> Callable[[int], float]:
+def _function(owner: str, name: str, value: object) -> Callable[[int], float]:
     if not callable(value):
         raise SettingError(f"{owner}: {name} must be callable, got {value!r}")
     return value
@@ -372,7 +372,7 @@ class OneCycleLR(LRScheduler):
                 group["momentum"] = now
 
 
-def _low_and_high(owner: str, value: Any) -> tuple[float, float]:
+def _low_and_high(owner: str, value: object) -> tuple[float, float]:
     if not isinstance(value, (list, tuple)) or len(value) != 2 or not value[0] <= value[1]:
         raise SettingError(f"{owner}: momentum must be (low, high), got {value!r}")
     return fraction(owner, "momentum", value[0]), fraction(owner, "momentum", value[1])

@@ -33,14 +33,14 @@ non_negative: Check = partial(checks.number, minimum=0)
 fraction: Check = partial(checks.number, minimum=0, below=1)
 
 
-def fractions(owner: str, name: str, value: Any) -> tuple[float, float]:
+def fractions(owner: str, name: str, value: object) -> tuple[float, float]:
     """Two numbers from 0 up to, not including, 1."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise SettingError(f"{owner}: {name} must be two numbers, got {value!r}")
     return fraction(owner, name, value[0]), fraction(owner, name, value[1])
 
 
-def _as_given(owner: str, name: str, value: Any) -> Any:
+def _as_given(owner: str, name: str, value: object) -> Any:
     return value                                        # a group checks its parameters
 
 
@@ -55,7 +55,7 @@ class _OfGroups:
             raise AttributeError(f"type {owner.__name__} has no {self.name}; an optimizer has")
         return made.param_groups[0][self.name]
 
-    def __set__(self, made: Optimizer, value: Any) -> None:
+    def __set__(self, made: Optimizer, value: object) -> None:
         checked = [{**group, self.name: value} for group in made.param_groups]
         for group in checked:
             made.check(group)
@@ -347,7 +347,7 @@ class Optimizer(Declared):
             [f"{self._owner}(", *lines]) + "\n)"
 
 
-def _listed(owner: str, params: Any) -> list[Any]:
+def _listed(owner: str, params: object) -> list[Any]:
     """The iterable as a list that is not empty."""
     if isinstance(params, Tensor) or not isinstance(params, Iterable):
         hint = (f"{owner}([tensor], ...)" if isinstance(params, Tensor)
@@ -394,6 +394,6 @@ def _blocks(w: Array, g: Array, state: list[Array]) -> Iterator[list[Array]]:
         yield [array[start:start + _BLOCK] for array in flat]
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     text = repr(value)
     return text if len(text) < 60 and "\n" not in text else type(value).__name__

@@ -320,7 +320,7 @@ def _first_that_runs(op: Op, plain: Sequence[Sample], way: Way,
             return
 
 
-def _holds_array(value: Any) -> bool:
+def _holds_array(value: object) -> bool:
     """Whether a setting depends on shapes in ways that only the op knows."""
     if isinstance(value, (tuple, list)):
         return any(map(_holds_array, value))
@@ -503,7 +503,7 @@ def _stretched(shapes: list[Shape | None], rng: np.random.Generator) -> list[Sha
 
 # ---- settings
 
-def _other_setting(name: str, value: Any, rank: int, samples: Sequence[Sample],
+def _other_setting(name: str, value: object, rank: int, samples: Sequence[Sample],
                    rng: np.random.Generator) -> Any:
     """Another value for a setting: turned about, one more or less, or one of another sample."""
     if isinstance(value, bool):
@@ -521,7 +521,7 @@ def _other_setting(name: str, value: Any, rank: int, samples: Sequence[Sample],
     return _other_numbers(value, rng)
 
 
-def _other_numbers(value: Any, rng: np.random.Generator) -> Any:
+def _other_numbers(value: object, rng: np.random.Generator) -> Any:
     """Whole numbers, pairs of them and pairs of pairs, swapped, moved by one or doubled."""
     if isinstance(value, bool) or not isinstance(value, (int, tuple)):
         return value

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -148,7 +147,7 @@ def check_sample(op: Op | str | Callable[..., Tensor], sample: Sample, prop: str
     return Report.of(declared.name, stats, began)
 
 
-def _declared(op: Any, owner: str) -> Op:
+def _declared(op: object, owner: str) -> Op:
     """The op itself, the one of that name, or the one that a function applies."""
     if isinstance(op, Op):
         return op

@@ -59,7 +59,7 @@ def _leaves(value: object, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(part, name + spelled)
 
 
-def _rebuilt(like: Any, parts: Iterator[Any]) -> Any:
+def _rebuilt(like: object, parts: Iterator[Any]) -> Any:
     """A value of the same structure, with other leaves."""
     if isinstance(like, dict):
         return {key: _rebuilt(part, parts) for key, part in like.items()}
@@ -113,14 +113,14 @@ def arguments(owner: str, values: Sequence[Any], dtype: np.dtype | type, prefix:
     return Arguments(like, tuple(names), arrays)
 
 
-def plain(leaf: Any) -> Any:
+def plain(leaf: object) -> Any:
     """The values of a tensor of ours, or of PyTorch's."""
     if isinstance(leaf, Tensor):
         return leaf._data
     return leaf.detach().cpu().numpy() if hasattr(leaf, "detach") else leaf
 
 
-def _joined(name: str, owner: str, y: Any) -> tuple[Array, list[Array]]:
+def _joined(name: str, owner: str, y: object) -> tuple[Array, list[Array]]:
     """A result as one array, and its parts."""
     parts = [np.asarray(leaf) for _, leaf in _leaves(y)]
     if not parts or any(p.dtype.kind not in "fciub" for p in parts):
@@ -131,7 +131,7 @@ def _joined(name: str, owner: str, y: Any) -> tuple[Array, list[Array]]:
     return np.concatenate([p.reshape(-1) for p in parts]), parts
 
 
-def _split(ct: Array, y: Any, parts: Sequence[Array]) -> Any:
+def _split(ct: Array, y: object, parts: Sequence[Array]) -> Any:
     """The cotangent of each part of a result, in the structure of the result."""
     if _items(y) is None:
         return ct

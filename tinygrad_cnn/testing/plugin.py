@@ -217,7 +217,7 @@ def _import(module: str, config: Any) -> None:
             sys.path.remove(str(config.invocation_params.dir))
 
 
-def _import_file(path: Path, config: Any) -> None:
+def _import_file(path: Path, config: object) -> None:
     """Import a file, unless a module of it is there already."""
     if path.is_file() and not any(getattr(m, "__file__", None) == str(path)
                                   for m in list(sys.modules.values())):

@@ -154,7 +154,7 @@ def _plainer_settings(sample: Sample) -> Iterator[Sample]:
                 yield dataclasses.replace(sample, settings={**sample.settings, name: other})
 
 
-def _plainer(value: Any, plain: int) -> Iterator[Any]:
+def _plainer(value: object, plain: int) -> Iterator[Any]:
     """A number or nested pairs of numbers, nearer to the plain one."""
     if isinstance(value, int):
         yield from dict.fromkeys(v for v in (plain, value - 1) if plain <= v < value)
@@ -352,7 +352,7 @@ def _named(op: Op) -> tuple[list[str], str]:
     return [], ""
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     """A value as Python writes it; arrays by their entries and shape."""
     if not isinstance(value, np.ndarray):
         if isinstance(value, tuple):
@@ -366,7 +366,7 @@ def literal(value: Any) -> str:
     return text if value.ndim == 1 else f"{text}.reshape({value.shape})"
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             return "np.nan" if value != value else "np.inf" if value > 0 else "-np.inf"

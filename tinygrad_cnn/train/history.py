@@ -94,7 +94,7 @@ class History(Table):
         return cls(rows)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """A figure of a table."""
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 

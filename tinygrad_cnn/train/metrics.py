@@ -20,7 +20,7 @@ __all__ = ["METRICS", "accuracy", "confusion_matrix", "mean_absolute_error", "me
 Metric = Callable[[Any, Any], float]
 
 
-def _scores_and_labels(who: str, scores: Any, labels: Any) -> tuple[Array, Array]:
+def _scores_and_labels(who: str, scores: object, labels: object) -> tuple[Array, Array]:
     """Scores (N, K) that can be compared, and one class of 0..K-1 for each row."""
     values, given = _numbers(who, "scores", scores), _numbers(who, "labels", labels)
     if values.ndim != 2 or given.shape not in (values.shape, values.shape[:1]):
@@ -48,7 +48,7 @@ def _scores_and_labels(who: str, scores: Any, labels: Any) -> tuple[Array, Array
     return values, given.argmax(1)                                          # one-hot or soft
 
 
-def _numbers(who: str, name: str, value: Any) -> Array:
+def _numbers(who: str, name: str, value: object) -> Array:
     try:
         array = as_array(value)
     except ValueError as error:
@@ -136,7 +136,7 @@ def mean_squared_error(prediction: TensorLike, target: TensorLike) -> float:
     return float((_difference("mean_squared_error", prediction, target) ** 2).mean())
 
 
-def _difference(who: str, prediction: Any, target: Any) -> Array:
+def _difference(who: str, prediction: object, target: object) -> Array:
     values, given = _numbers(who, "prediction", prediction), _numbers(who, "target", target)
     if values.shape != given.shape or not values.size:
         raise ShapeError(f"{who}: prediction {values.shape} and target {given.shape} must have one "

@@ -55,7 +55,7 @@ class _Count(Observer):
     def __init__(self) -> None:
         self.flops: dict[tuple[str, ...], int] = {}
 
-    def forward(self, node: Node, inputs: Any, out: np.ndarray, seconds: float) -> None:
+    def forward(self, node: Node, inputs: object, out: np.ndarray, seconds: float) -> None:
         assert node.inputs is not None
         work = node.op.count_flops(*(None if x is None else x.shape for x in node.inputs),
                                    out=out.shape, **node.settings)
@@ -101,7 +101,7 @@ def summarize(model: Module, *input_shapes: Shape) -> Summary:
 
 
 def _note_shapes(shapes: dict[str, tuple[Shape, ...]], name: str) -> Any:
-    def hook(module: Module, inputs: Any, output: Any) -> None:
+    def hook(module: Module, inputs: object, output: object) -> None:
         several = output.values() if isinstance(output, dict) else \
             output if isinstance(output, (tuple, list)) else [output]
         shapes[name] = tuple(out.shape[1:] for out in several if isinstance(out, Tensor))

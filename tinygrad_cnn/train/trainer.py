@@ -252,12 +252,12 @@ class Trainer:
         self.optimizer.zero_grad()              # a loss may have parameters of its own ...
         self.model.zero_grad()                  # ... and the optimizer not all of the model's
 
-    def _run(self, inputs: Any) -> Any:
+    def _run(self, inputs: object) -> Any:
         if isinstance(inputs, dict):
             return self.model(**{name: Tensor(array) for name, array in inputs.items()})
         return self.model(*map(Tensor, inputs if isinstance(inputs, tuple) else (inputs,)))
 
-    def _judge(self, scores: Any, targets: Any) -> dict[str, float]:
+    def _judge(self, scores: object, targets: object) -> dict[str, float]:
         plain = scores._data if isinstance(scores, Tensor) else scores
         return {name: metric(plain, targets) for name, metric in self.metrics.items()}
 

@@ -432,6 +432,6 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     raise _refusal(where, kind, data)
 
 
-def _refusal(where: str, kind: Any, data: Any) -> VizError:
+def _refusal(where: str, kind: object, data: object) -> VizError:
     return VizError(f"load: {where} should be {getattr(kind, '__name__', kind)}, "
                     f"the file has {type(data).__name__}")

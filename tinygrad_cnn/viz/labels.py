@@ -158,7 +158,7 @@ def setting_labels(op: str, settings: Mapping[str, object], shapes: Shapes) -> t
                  if (text := _value(value)) is not None)
 
 
-def _value(value: Any) -> str | None:
+def _value(value: object) -> str | None:
     if value is None or value is False:
         return None
     if isinstance(value, np.ndarray):

@@ -25,7 +25,7 @@ __all__ = ["compiled", "inline"]
 class _Cache(FunctionCache):  # type: ignore[misc]
     """Compiled code on disk, where a file that fails is a file that is not there."""
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: object, target_context: object) -> Any:
         """None if there is none that can be read."""
         try:
             return super().load_overload(sig, target_context)
@@ -34,13 +34,13 @@ class _Cache(FunctionCache):  # type: ignore[misc]
                 self.flush()                    # so that what is compiled now can be kept
             return None
 
-    def save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: object, data: object) -> None:
         """Keep it, if the disk lets us."""
         with suppress(Exception):
             super().save_overload(sig, data)
 
 
-def compiled(function: Any = None, **options: Any) -> Any:
+def compiled(function: object = None, **options: Any) -> Any:
     """Compile once, keep on disk where there is a place, and let go of the interpreter lock."""
     if function is None:
         return partial(compiled, **options)
