@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_dtype, as_setting
@@ -42,7 +43,7 @@ def _ends(owner: str, **named: Any) -> list[Any]:
     return [number.item() for number in plain]
 
 
-def zeros(*shape: Any, dtype: object = None, requires_grad: bool = False) -> Tensor:
+def zeros(*shape: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Zeros of a shape: ``zeros(2, 3)`` or ``zeros((2, 3))``.
 
     >>> zeros(2).data
@@ -51,7 +52,7 @@ def zeros(*shape: Any, dtype: object = None, requires_grad: bool = False) -> Ten
     return _made(np.zeros(_shape("zeros", shape)), "zeros", dtype, requires_grad)
 
 
-def ones(*shape: Any, dtype: object = None, requires_grad: bool = False) -> Tensor:
+def ones(*shape: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Ones of a shape.
 
     >>> ones(2).data
@@ -60,7 +61,7 @@ def ones(*shape: Any, dtype: object = None, requires_grad: bool = False) -> Tens
     return _made(np.ones(_shape("ones", shape)), "ones", dtype, requires_grad)
 
 
-def full(shape: int | Shape, fill_value: float, *, dtype: object = None,
+def full(shape: int | Shape, fill_value: float, *, dtype: DTypeLike | None = None,
          requires_grad: bool = False) -> Tensor:
     """One value in a shape.
 
@@ -73,8 +74,8 @@ def full(shape: int | Shape, fill_value: float, *, dtype: object = None,
     return _made(np.full(_shape("full", (shape,)), value), "full", dtype, requires_grad)
 
 
-def arange(start: float, stop: float | None = None, step: float = 1, *, dtype: object = None,
-           requires_grad: bool = False) -> Tensor:
+def arange(start: float, stop: float | None = None, step: float = 1, *,
+           dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Numbers from start up to and without stop; integers if all three are, as in NumPy.
 
     >>> arange(3).data
@@ -90,7 +91,7 @@ def arange(start: float, stop: float | None = None, step: float = 1, *, dtype: o
                  requires_grad)
 
 
-def linspace(start: float, stop: float, num: int = 50, *, dtype: object = None,
+def linspace(start: float, stop: float, num: int = 50, *, dtype: DTypeLike | None = None,
              requires_grad: bool = False) -> Tensor:
     """``num`` numbers from start to stop, both included, at equal distances.
 
@@ -102,7 +103,8 @@ def linspace(start: float, stop: float, num: int = 50, *, dtype: object = None,
                  "linspace", dtype, requires_grad)
 
 
-def eye(n: int, m: int | None = None, *, dtype: object = None, requires_grad: bool = False) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: DTypeLike | None = None,
+        requires_grad: bool = False) -> Tensor:
     """The identity matrix.
 
     >>> eye(2).data
@@ -114,7 +116,7 @@ def eye(n: int, m: int | None = None, *, dtype: object = None, requires_grad: bo
                  dtype, requires_grad)
 
 
-def randn(*shape: Any, rng: np.random.Generator | None = None, dtype: object = None,
+def randn(*shape: Any, rng: np.random.Generator | None = None, dtype: DTypeLike | None = None,
           requires_grad: bool = False) -> Tensor:
     """Standard normal numbers, from ``rng`` or the generator that `manual_seed` restarts.
 
@@ -140,7 +142,7 @@ def rand(*shape: Any, rng: np.random.Generator | None = None, dtype: Any = None,
 
 def _like(make: Callable[..., Tensor], value: str = "") -> Callable[..., Tensor]:
     """``make`` with the shape and the dtype of a tensor."""
-    def like(x: TensorLike, *args: Any, dtype: object = None, requires_grad: bool = False,
+    def like(x: TensorLike, *args: Any, dtype: DTypeLike | None = None, requires_grad: bool = False,
              **settings: Any) -> Tensor:
         array = as_array(x)
         return make(array.shape, *args, dtype=array.dtype if dtype is None else dtype,
