@@ -217,7 +217,7 @@ def test_every_block_of_a_page_runs_and_shows_what_it_prints(page):
 
 @pytest.mark.parametrize("name", modules())
 def test_every_example_in_the_docstrings_of_a_module_gives_what_it_shows(name):
-    if ".kernels.jit." in name:
+    if "kernels.jit" in name:
         pytest.importorskip("numba", reason="the extra fast is not installed")
     module = importlib.import_module(name)
     for place, text in docstrings(module).items():

@@ -32,9 +32,6 @@ from tinygrad_cnn.kernels.parallel import apart, get_num_threads, one_blas_threa
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = str(ROOT / "tinygrad_cnn")
-# A probe that measures which lines are executed is a call, after which an interrupt would come
-# where Python itself lets none come: between taking a lock and the block that gives it back.
-pytestmark = pytest.mark.skipif("slipcover" in sys.modules, reason="coverage is being measured")
 several = pytest.mark.skipif(get_num_threads() < 2, reason="needs two CPUs")
 BACK = {i for i, name in enumerate(dis.opname) if name.startswith("JUMP_BACKWARD")}
 

@@ -53,7 +53,7 @@ def test_right_gradients_are_measured_where_there_is_no_kink_and_no_loss_of_digi
     assert len(BUGS) >= 40
     smooth = [r for r in right_rules.POPULATION if not set(r.name.split()) & {
         "clip", "tie", "gray", "zeros", "equals", "Hilbert"}]
-    assert len(smooth) >= 60
+    assert len(smooth) > 2 / 3 * len(right_rules.POPULATION)
     quick = [r for r in smooth if "network" not in r.name][::4]
     assert all(o.verdict.startswith("right") for o in right_rules.outcomes(range(3, 4), quick))
 

@@ -133,6 +133,9 @@ class OpTest:
         ``(**settings)`` -> one of them: the slope to the ``"left"`` or ``"right"``, the one of
         ``"larger"`` size, their ``"middle"``; where inputs compete, all to the ``"first"`` in
         reading order, ``"even"`` shares, or the whole slope to ``"all"``.  None: any subgradient.
+    singular : tuple of float
+        Values of an input at which the derivative is infinite though the value is not: there is no
+        slope to compare with, so derived samples keep away from them.
 
     Examples
     --------
@@ -145,6 +148,7 @@ class OpTest:
     exact_in: tuple[str, ...] = ()
     piecewise_linear: bool = False
     subgradient: str | Callable[..., str] | None = None
+    singular: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

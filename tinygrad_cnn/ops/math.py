@@ -224,7 +224,7 @@ def reciprocal(x: TensorLike) -> Tensor:
     """
 
 
-@of_out(np.cbrt, lambda ct, out, x: ct / (3.0 * out * out), domain=(0.5, 2.0))
+@of_out(np.cbrt, lambda ct, out, x: ct / (3.0 * out * out), domain=(0.5, 2.0), singular=(0.0,))
 def cbrt(x: TensorLike) -> Tensor:
     """The cube root; its derivative is 1 / (3 y²).
 
