@@ -8,6 +8,9 @@ from pathlib import Path
 import slipcover
 
 LINES, BRANCHES = 97.0, 92.0
+# Folders that the tests also run in processes of their own, of which nothing is measured: the
+# command line, and pytest inside pytest.
+LOWER = {"cli": (95.0, 75.0), "testing": (88.0, 82.0)}
 # Bodies that numba compiles are executed, but not by Python.
 NOT_MEASURED = ("kernels/jit/",)
 
@@ -37,7 +40,8 @@ def main() -> int:
     for folder, (lines, no_lines, branches, no_branches) in sorted(folders.items()):
         line = 100 * lines / max(lines + no_lines, 1)
         branch = 100 * branches / max(branches + no_branches, 1)
-        low = line < LINES or (branches + no_branches and branch < BRANCHES)
+        least, least_branches = LOWER.get(folder, (LINES, BRANCHES))
+        low = line < least or (branches + no_branches and branch < least_branches)
         failed |= bool(low)
         print(f"{folder:<12} {line:>6.1f}% {branch:>8.1f}%" + ("  below the bar" if low else ""))
         if low or "-v" in sys.argv:
