@@ -473,17 +473,14 @@ def make_layer_norm(normalized_shape, eps=1e-5, elementwise_affine=True, bias=Tr
 
 def make_max_pool2d(kernel_size, stride=None, padding=0, dilation=1, return_indices=False,
                     ceil_mode=False):
-    need(dilation == 1, "dilation")
     need(not return_indices, "return_indices")
-    need(not ceil_mode, "ceil_mode")
-    return nn.MaxPool2D(kernel_size, stride, padding=padding)
+    return nn.MaxPool2D(kernel_size, stride, padding, dilation, False, ceil_mode)
 
 
 def make_avg_pool2d(kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True,
                     divisor_override=None):
-    need(not ceil_mode, "ceil_mode")
-    need(divisor_override is None, "divisor_override")
-    return nn.AvgPool2D(kernel_size, stride, padding=padding, count_include_pad=count_include_pad)
+    return nn.AvgPool2D(kernel_size, stride, padding, ceil_mode, count_include_pad,
+                        divisor_override)
 
 
 def make_global_avg_pool2d(output_size):
@@ -549,6 +546,7 @@ REFUSED = {
     "entries, not one": "dim of more than one entry",
     "linear: x needs 2 axes, got 1": "input without N",
     "is empty": "empty axis",
+    "every label is left out by ignore_index": "mean of no label",
     "which is 0 for each channel": "empty batch",
     "eps must be a finite number above 0, got -": "eps below 0",
     "leaves windows of": "padding of whole windows",
@@ -765,11 +763,11 @@ MODULES_OF_TORCH: dict[Any, dict[str, Any]] = {
                  "Softmax2d": (lambda: nn.Softmax(-1), on_images)},
     nn.LogSoftmax: {"LogSoftmax": (lambda dim: nn.LogSoftmax(dim), as_it_is)},
     nn.CrossEntropyLoss: {"CrossEntropyLoss":
-                          (make_loss(nn.CrossEntropyLoss, ignore_index=-100), on_scores)},
-    nn.NLLLoss: {"NLLLoss": (make_loss(nn.NLLLoss, ignore_index=-100), on_scores)},
+                          (make_loss(nn.CrossEntropyLoss), on_scores)},
+    nn.NLLLoss: {"NLLLoss": (make_loss(nn.NLLLoss), on_scores)},
     nn.MSELoss: {"MSELoss": (make_loss(nn.MSELoss), as_it_is)},
     nn.BCEWithLogitsLoss: {"BCEWithLogitsLoss":
-                           (make_loss(nn.BCEWithLogitsLoss, weight=None, pos_weight=None),
+                           (make_loss(nn.BCEWithLogitsLoss),
                             as_it_is)},
 }
 
