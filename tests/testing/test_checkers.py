@@ -377,3 +377,9 @@ def test_a_pair_that_writes_into_its_cotangent_is_found():
 
     with pytest.raises(GradientMismatch, match="written to"):
         check_vjp_pair(lambda x: x * x, backward, X)
+
+
+def test_a_report_shows_itself_in_words_and_in_a_notebook():
+    report = check_op("relu")
+    assert repr(report) == str(report)
+    assert report._repr_html_().startswith("<pre>relu: right, ")

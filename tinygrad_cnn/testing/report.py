@@ -10,6 +10,7 @@ A finding is put into words: what is likely wrong, where, by how much, and a pro
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ __all__ = ["Report", "explain", "headline", "mismatch", "picture"]
 _ROWS, _COLUMNS = 12, 48
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """A gradient test that found nothing wrong.
 
@@ -93,6 +94,11 @@ class Report:
         head = (f"{self.name}: {self.verdict}, {self.comparisons} comparisons, worst error "
                 f"{self.worst:.2g} of its bound, {self.seconds:.2f} s ({how})")
         return "\n".join([head, *(f"  {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 # ---- a finding in words
