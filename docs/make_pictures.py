@@ -177,10 +177,10 @@ def graphs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     without_times(steps, scale="fit").save(folder / "rnn.svg")
     without_times(tc.mse_loss(UNet()(masks), masks).graph(title="U-Net"),
                   for_="slide").save(folder / "unet.svg")
-    sick = LeNet()
-    sick.conv2.weight.data[..., :4] = 0.0
-    sick.conv2.bias.data[:4] = -1.0
-    without_times(viz.graph_of_module(sick, np.repeat(x, 4, axis=0), labels=np.repeat(y, 4)),
+    unhealthy = LeNet()
+    unhealthy.conv2.weight.data[..., :4] = 0.0
+    unhealthy.conv2.bias.data[:4] = -1.0
+    without_times(viz.graph_of_module(unhealthy, np.repeat(x, 4, axis=0), labels=np.repeat(y, 4)),
                   level="operators").save(folder / "unhealthy.svg")
     a, b, c = (tc.Tensor(v, requires_grad=True) for v in (2.0, -3.0, 10.0))
     for theme in ("light", "dark"):

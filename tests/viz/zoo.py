@@ -1,4 +1,4 @@
-"""Twenty-eight networks and programs to draw, three of them sick, each built small.
+"""Twenty-eight networks and programs to draw, three of them unhealthy, each built small.
 
 ``ZOO`` maps a name to a function that returns the loss, its graph alive.
 """
