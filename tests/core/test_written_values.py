@@ -700,3 +700,14 @@ def test_values_are_copied_only_while_the_user_holds_them():
         assert y.node.values[0] is not x._data
         del array, y
         assert op(x).node.values[0] is x._data
+
+
+def test_a_training_loop_under_check_mutation_is_no_mutation():
+    w = tc.Parameter(np.ones(3))
+    optimizer = tc.optim.SGD([w], 0.25)
+    with tc.check_mutation():
+        for _ in range(3):
+            optimizer.zero_grad()
+            (w * w).sum().backward()
+            optimizer.step()
+    assert w.data.tolist() == [0.125] * 3
