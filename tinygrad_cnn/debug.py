@@ -193,8 +193,9 @@ class _Mutations(Observer):
         key = id(array)
         known, copy = self._last.get(key, (None, array))
         # A parameter is written between its uses, by an optimizer: then its copy is out of date.
-        if known is None or known() is not array or _bits(array) is None \
-                or not np.array_equal(_bits(array), _bits(copy)):
+        now, then = _bits(array), _bits(copy)
+        if known is None or known() is not array or now is None or then is None \
+                or not np.array_equal(now, then):
             copy = array.copy()
             self._last[key] = ref(array, lambda _: self._last.pop(key, None)), copy
         return copy
