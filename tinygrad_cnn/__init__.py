@@ -64,7 +64,7 @@ __all__ = [
     "abs", "adaptive_avg_pool2d", "adaptive_max_pool2d", "add", "affine", "arange", "arccos",
     "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "astype", "avg_pool2d",
     "avg_pool2d_input", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits",
-    "broadcast_to", "cbrt", "ceil", "celu", "chunk", "clip", "concatenate", "conv2d",
+    "broadcast_to", "cbrt", "ceil", "celu", "checkpoint", "chunk", "clip", "concatenate", "conv2d",
     "conv2d_input", "conv2d_weight", "conv_transpose2d", "cos", "cosh", "cosine_embedding_loss",
     "cosine_similarity", "crop", "cross_entropy", "cumprod", "cumsum", "default_generator", "diag",
     "diagonal", "dice_loss", "diff", "div", "dot", "dropout", "einsum", "elu", "embedding", "erf",

@@ -24,6 +24,7 @@ from tinygrad_cnn.core.graph import (
     _state,
     locked,
     placeholder,
+    warn_of_old_graphs,
 )
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
@@ -351,6 +352,8 @@ def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
             return apply(op, a, b)
         if type(out) is not ndarray:
             out = np.asarray(out)               # NumPy turns 0-d results into scalars
+            if op.name == "add" and state.recording:
+                warn_of_old_graphs(a.node, b.node)
         if out.dtype is not dtype:              # integers that are divided
             return apply(op, a, b)
         if not (a._requires_grad or b._requires_grad) or not state.recording:

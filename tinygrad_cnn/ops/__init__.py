@@ -3,12 +3,13 @@
 The files, each of which may import the ones before it: ``declare``, ``elementwise``,
 ``activation``, ``math``, ``shape``, ``reduction``, ``statistics``, ``rearrange``, ``linear``,
 ``einsum``, ``convolution``, ``pooling``, ``resample``, ``normalize``, ``loss``, ``distance``,
-``random``, ``creation``, ``numpy_functions``, ``hooks``, ``methods``.
+``random``, ``creation``, ``numpy_functions``, ``hooks``, ``checkpoint``, ``methods``.
 """
 
 from typing import TYPE_CHECKING
 
 from tinygrad_cnn.ops import activation as _1
+from tinygrad_cnn.ops import checkpoint as _18
 from tinygrad_cnn.ops import convolution as _2
 from tinygrad_cnn.ops import creation as _3
 from tinygrad_cnn.ops import distance as _16
@@ -27,6 +28,7 @@ from tinygrad_cnn.ops import resample as _17
 from tinygrad_cnn.ops import shape as _14
 from tinygrad_cnn.ops import statistics as _15
 from tinygrad_cnn.ops.activation import *
+from tinygrad_cnn.ops.checkpoint import *
 from tinygrad_cnn.ops.convolution import *
 from tinygrad_cnn.ops.creation import *
 from tinygrad_cnn.ops.distance import *
@@ -47,7 +49,7 @@ from tinygrad_cnn.ops.statistics import *
 
 if not TYPE_CHECKING:                           # type checkers follow the stars
     __all__ = sorted(name for module in (_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13,
-                                          _14, _15, _16, _17)
+                                          _14, _15, _16, _17, _18)
                      for name in module.__all__)
 
 install()
