@@ -50,18 +50,28 @@ __all__ = ["applies", "forward", "weight"]
 
 _FRAME = 1 << 16            # entries of a frame: 256 KB of float32
 _SPACE = 1 << 17            # entries of the transforms of strips: 512 KB
+_SUMS = 24                  # vectors of sums that a tile keeps in registers
 _FEW = 1 << 13              # entries of filters that stay in the first-level cache
 _MOST = 8                   # products of a strip
+_LARGEST_GROUP = 4          # channels: a shuffle for each costs more than full tiles do beyond
 _STRIP = 4                  # rows of a strip: more cost digits and save little
 
 
 def applies(problem: Problem) -> bool:
-    """float32 and float64, windows of all channels whose pixels lie side by side."""
+    """float32 and float64, windows of all channels whose pixels lie side by side, small groups."""
     kw = problem.filters[1]
-    return (problem.groups == 1 and (problem.dilation[1] == 1 or kw == 1)
+    return ((_shared(problem) or (problem.groups == 1 and (problem.dilation[1] == 1 or kw == 1)))
             and problem.dtypes[0] == problem.dtypes[1]
             and problem.dtypes[0] in (np.float32, np.float64)       # in the order of this machine
             and all(problem.images) and all(problem.filters) and all(problem.results))
+
+
+def _shared(problem: Problem) -> int:
+    """Channels of a group, if there are as many results, and groups do not cross vectors; else 0."""
+    size = problem.filters[2]
+    fits = (problem.groups > 1 and size * problem.groups == problem.filters[3]
+            and size <= _LARGEST_GROUP and lanes(problem.dtype.itemsize) % size == 0)
+    return size if fits else 0
 
 
 @cache
@@ -94,8 +104,11 @@ def _forward_direct(problem: Problem, x: Array, w: Array, b: Array | None, y: Ar
     stride, origin, dilation = problem.stride, problem.origin, problem.dilation
     vectors = tile_vectors(o, x.itemsize)
     width = lanes(x.itemsize)
-    run = _correlate_loops(tile_rows(ow, vectors), vectors, width, o % width != 0)
-    columns = (ow - 1) * stride[1] + kw
+    share = _shared(problem)
+    run = _correlate_loops(tile_rows(ow, vectors * (2 if share else 1)), vectors, width,
+                           o % width != 0, share)
+    c = x.shape[3]
+    columns = (ow - 1) * stride[1] + (kw - 1) * dilation[1] + 1
     bands, band = _bands(n, oh, columns * c * stride[0], _FRAME)
     bias = np.zeros(o, x.dtype) if b is None else np.ascontiguousarray(b, x.dtype)
     filters = _aligned(w)
@@ -106,8 +119,8 @@ def _forward_direct(problem: Problem, x: Array, w: Array, b: Array | None, y: Ar
     def work(low: int, high: int) -> None:
         with workspace(x.dtype, (size,)) as (space,):
             run(x.reshape(-1), filters, bias, flat, space, low, high, bands, band,
-                x.shape[1:], y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns,
-                places)
+                x.shape[1:], y.shape[1:], (kh, kw) if share else (kh, kw * c),
+                (*stride, *dilation), origin, columns, places)
 
     parallel(n * bands, work, products=False)
 
@@ -192,7 +205,31 @@ def weight(problem: Problem, x: Array, y: Array) -> Array:
     return _weight_direct(problem, x, y) if made is None else made
 
 
+def _weight_shared(problem: Problem, x: Array, y: Array) -> Array:
+    """The filter gradient of small groups: each row of taps in registers, over the pixels."""
+    n, oh, ow, o = y.shape
+    kh, kw, size, _ = problem.filters
+    stride, origin, dilation = problem.stride, problem.origin, problem.dilation
+    vectors, width = tile_vectors(o, x.itemsize), lanes(x.itemsize)
+    rows = max(r for r in range(1, kw + 1) if r * size * vectors <= _SUMS or r == 1)
+    run = _weight_shared_loops(rows, vectors, width, o % width != 0, size)
+    columns = (ow - 1) * stride[1] + (kw - 1) * dilation[1] + 1
+    bands, band = _bands(n, oh, columns * o * stride[0], _FRAME)
+    length = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * o
+
+    def work(low: int, high: int) -> Array:
+        total = np.zeros((kh, kw, size, o), x.dtype)
+        with workspace(x.dtype, (length,)) as (space,):
+            run(x.reshape(-1), y.reshape(-1), total.reshape(-1), space, low, high, bands, band,
+                x.shape[1:], y.shape[1:], (kh, kw), (*stride, *dilation), origin, columns)
+        return total
+
+    return np.asarray(sum(parallel(n * bands, work, products=False)))
+
+
 def _weight_direct(problem: Problem, x: Array, y: Array) -> Array:
+    if _shared(problem):
+        return _weight_shared(problem, x, y)
     n, oh, ow, o = y.shape
     kh, kw, c, _ = problem.filters
     stride, origin, dilation = problem.stride, problem.origin, problem.dilation
@@ -327,19 +364,21 @@ def seen(squares, rows, least, window):
 
 
 @cache
-def _correlate_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
-    """Windows times filters, at any stride."""
+def _correlate_loops(rows: int, vectors: int, width: int, tail: bool, share: int) -> Any:
+    """Windows times filters, at any stride; ``share``: channels of a group, see `tile`."""
     together = vectors * width
 
     @compiled
     def run(x, w, bias, y, space, low, high, bands, band, image, out, filters, steps,
             origin, columns, places):
-        # image h w c, out oh ow o, filters kh (kw·c), steps (down, across, dilation), origin
-        # (top, left), columns of the frame, places: of y's first entry, per image, row, pixel
+        # image h w c, out oh ow o, filters kh (kw·c, or kw of groups), steps (down, across,
+        # dilation), origin (top, left), columns of the frame, places: of y's first entry, per
+        # image, row, pixel
         h, wide, c = image
         oh, ow, o = out
         kh, length = filters
-        down, across, apart = steps
+        down, across, apart, beside = steps
+        step, start, size = (beside * c, 1, share) if share else (1, 0, 1)
         for unit in range(low, high):
             i, first = unit // bands, unit % bands * band
             last = min(oh, first + band)
@@ -350,11 +389,12 @@ def _correlate_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
                 for row in range(first, last):
                     for q in range(0, ow, rows):
                         q = min(q, ow - rows)
-                        tile(rows, vectors, width, tail, y, places[0] + i * places[1]
+                        tile(rows, vectors, width, tail, share, y, places[0] + i * places[1]
                              + row * places[2] + q * places[3] + channel, places[3],
-                             space, ((row - first) * down * columns + q * across) * c,
-                             across * c, apart * columns * c, 1,
-                             w, channel, length * o, o, kh, length, bias, channel, 0, valid)
+                             space, ((row - first) * down * columns + q * across) * c
+                             + start * channel, across * c, apart * columns * c, step,
+                             w, channel, length * size * o, o, kh, length, bias, channel, 0,
+                             valid)
     return run
 
 
@@ -381,10 +421,48 @@ def _weight_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
                     for channel in range(0, o, together):
                         valid = min(width, o - channel - together + width)
                         at = (u * lines + j) * o + channel
-                        tile(rows, vectors, width, tail, total, at, o,
+                        tile(rows, vectors, width, tail, 0, total, at, o,
                              space, u * apart * columns * c + j, 1, down * columns * c, across * c,
                              g, (i * oh + first) * ow * o + channel, ow * o, o,
                              last - first, ow, total, at, o, valid)
+    return run
+
+
+@cache
+def _weight_shared_loops(rows: int, vectors: int, width: int, tail: bool, size: int) -> Any:
+    """Pixels against results, lane by lane: ``total`` KH KW size O is added to."""
+    together, share = vectors * width, -size
+
+    @compiled
+    def run(x, g, total, space, low, high, bands, band, image, out, filters, steps,
+            origin, columns):
+        h, wide, c = image
+        oh, ow, o = out
+        kh, kw = filters
+        down, across, apart, beside = steps
+        for unit in range(low, high):
+            i, first = unit // bands, unit % bands * band
+            last = min(oh, first + band)
+            frame(x, i * h * wide * c, h, wide, c, space, (last - first - 1) * down
+                  + (kh - 1) * apart + 1, columns, first * down - origin[0], -origin[1])
+            for channel in range(0, o, together):
+                valid = min(width, o - channel - together + width)
+                for u in range(kh):
+                    v = 0
+                    while v < kw:
+                        at = (u * kw + v) * size * o + channel
+                        pixel = (u * apart * columns + v * beside) * c + channel
+                        begin = (i * oh + first) * ow * o + channel
+                        if v + rows <= kw:
+                            tile(rows, vectors, width, tail, share, total, at, o,
+                                 space, pixel, beside * c, down * columns * c, across * c,
+                                 g, begin, ow * o, o, last - first, ow, total, at, o, valid)
+                            v += rows
+                        else:
+                            tile(1, vectors, width, tail, share, total, at, o,
+                                 space, pixel, beside * c, down * columns * c, across * c,
+                                 g, begin, ow * o, o, last - first, ow, total, at, o, valid)
+                            v += 1
     return run
 
 
@@ -402,11 +480,11 @@ def combine(rows, vectors, width, y, y_at, y_row, matrix, terms, x, x_at, x_row,
             start, start_at):
         done = 0
         while done + together <= length:
-            tile(high, wide, lanes, False, y, y_at + done, y_row, matrix, 0, count, 0, 1,
+            tile(high, wide, lanes, False, 0, y, y_at + done, y_row, matrix, 0, count, 0, 1,
                  x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0, lanes)
             done += together
         while done < length:
-            tile(high, 1, lanes, True, y, y_at + done, y_row, matrix, 0, count, 0, 1,
+            tile(high, 1, lanes, True, 0, y, y_at + done, y_row, matrix, 0, count, 0, 1,
                  x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0,
                  min(lanes, length - done))
             done += lanes
@@ -449,7 +527,7 @@ def _correlate_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: 
                     for s in range(end - begin):
                         for q in range(0, ow, rows):
                             q = min(q, ow - rows)
-                            tile(rows, vectors, width, tail,
+                            tile(rows, vectors, width, tail, 0,
                                  products, (s * n + k) * row + q * o + channel, o,
                                  pixels, (s * n + k) * line + q * step, step, 0, 1,
                                  w, k * length * o + channel, 0, o, 1, length, zeros, 0, 0, valid)
@@ -502,7 +580,7 @@ def _weight_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int
                     valid = min(width, o - channel - together + width)
                     for j in range(0, length, rows):
                         at = (k * lines + j) * o + channel
-                        tile(rows, vectors, width, tail, total, at, o,
+                        tile(rows, vectors, width, tail, 0, total, at, o,
                              pixels, k * line + j, 1, n * line, step,
                              results, k * row + channel, n * row, o, end - begin, ow,
                              total, at, o, valid)
