@@ -139,8 +139,9 @@ def _backend(find: Callable[[], Any]) -> Backend:
             return NotImplemented
         x = allocate("conv2d_input", out, np.result_type(y, w))
         kh, kw, c, o = w.shape
-        turned = w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1]
-        turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
+        turned = empty((kh, kw, o // groups, groups * c), w.dtype)
+        np.copyto(turned.reshape(kh, kw, o // groups, groups, c),
+                  w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1].transpose(0, 1, 4, 3, 2))
         for (rows, columns), taps, problem in parts:
             pixels = x[:, rows, columns]
             if problem is None:
@@ -243,8 +244,9 @@ def _copied(x: Array, out: Array | None = None) -> Array:
 
 def _first(problem: Problem, name: str, *arrays: Any) -> Any:
     """What the first backend gives that serves a plain problem."""
-    modules = {"compiled": partial(compiled.load, "conv"), "winograd": lambda: winograd,
-               "blas": lambda: direct}
+    modules: dict[str, Callable[[], Any]] = {
+        "compiled": partial(compiled.load, "conv"), "winograd": lambda: winograd,
+        "blas": lambda: direct}
     for kind in _ranked((problem,), get_compiled()):
         module = modules[kind]()
         if module is not None and module.applies(problem):

@@ -30,7 +30,7 @@ from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.types import Array, Function
 
 __all__ = ["apart", "get_num_threads", "one_blas_thread", "parallel", "parallel_ufunc",
-           "set_num_threads"]
+           "parts", "set_num_threads"]
 
 T = TypeVar("T")
 
@@ -44,8 +44,8 @@ def _available() -> int:
     return os.cpu_count() or 1
 
 
-# A worker that sleeps begins some 100 µs after it was called, and its caller wakes as late again; so
-# that is what half of the work must take.
+# A worker that sleeps begins some 100 µs after it was called, and its caller wakes as late again:
+# half of the work must take longer than that.
 _WORTH = 250e-6         # seconds of work, below which the parts run one after the other
 _KINDS = 4096           # kinds of calls that are remembered
 _ENOUGH = 1 << 17       # entries, from which an elementwise function is worth two threads
@@ -388,6 +388,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+def parts(count: int, least: int = 1) -> int:
+    """Into how many parts a range is cut, each of ``least`` entries at least.
+
+    Examples
+    --------
+    >>> with set_num_threads(1):
+    ...     parts(1000)
+    1
+    """
+    return max(1, min(_Setting.count, count // least))
+
+
 def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
              products: bool = True) -> list[Any]:
     """Call ``work(low, high)`` on equal parts of ``range(count)``, side by side.
@@ -425,11 +437,12 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
     """
     if products:
         return _held(count, work, least=least, products=False)
-    parts = max(1, min(_Setting.count, count // least))
-    if parts == 1:
+    several = parts(count, least)
+    if several == 1:
         return [work(0, count)]
-    cuts = [count * i // parts for i in range(parts + 1)]
-    calls = [partial(work, low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
+    cuts = [count * i // several for i in range(several + 1)]
+    calls: list[Callable[[], Any]] = [partial(work, low, high)
+                                      for low, high in zip(cuts, cuts[1:], strict=False)]
     kind = _kind(count, work)
     before = _Shared.spent.get(kind)
     if before is not None and before < _WORTH:
@@ -446,8 +459,9 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
 
 def _kind(count: int, work: Function) -> tuple[Any, ...]:
     """What calls of equal work have in common: the code, and the sizes of what it works on."""
-    return (work.__code__, count, *[getattr(cell.cell_contents, "nbytes", 0)
-                                    for cell in work.__closure__ or ()])
+    cells = getattr(work, "__closure__", None) or ()
+    return (getattr(work, "__code__", work), count,
+            *[getattr(cell.cell_contents, "nbytes", 0) for cell in cells])
 
 
 _held = one_blas_thread(parallel)

@@ -40,17 +40,21 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def compiled(function: object = None, **options: Any) -> Any:
-    """Compile once, keep on disk where there is a place, and let go of the interpreter lock."""
+def compiled(function: object = None, *, cached_as: object = None, **options: Any) -> Any:
+    """Compile once, keep on disk where there is a place, and let go of the interpreter lock.
+
+    ``cached_as``: another function, under which it is filed, by its own types of arguments.
+    """
     if function is None:
-        return partial(compiled, **options)
+        return partial(compiled, cached_as=cached_as, **options)
     run = numba.njit(nogil=True, error_model="numpy", **options)(function)
     try:
-        run._cache = _Cache(function)
+        run._cache = _Cache(cached_as or function)
     except Exception:                           # RuntimeError: no locator available
         _tell()
     # Half compiled, a function would leave the compiler in an unknown state: see ``apart``.
     run._compile_for_args = partial(_compile, run._compile_for_args)
+    run.prepare = partial(_compile, run.compile)
     return run
 
 

@@ -26,8 +26,9 @@ from tinygrad_cnn.kernels.jit.tile import (
     tile_vectors,
     wide_vectors,
 )
+from tinygrad_cnn.kernels.jit.workers import shared
 from tinygrad_cnn.kernels.memory import aligned, workspace
-from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
+from tinygrad_cnn.kernels.parallel import get_num_threads, parts
 from tinygrad_cnn.kernels.winograd import (
     LARGEST,
     SPREAD,
@@ -60,14 +61,14 @@ _STRIP = 4                  # rows of a strip: more cost digits and save little
 def applies(problem: Problem) -> bool:
     """float32 and float64, windows of all channels whose pixels lie side by side, small groups."""
     kw = problem.filters[1]
-    return ((_shared(problem) or (problem.groups == 1 and (problem.dilation[1] == 1 or kw == 1)))
-            and problem.dtypes[0] == problem.dtypes[1]
+    dense = problem.groups == 1 and (problem.dilation[1] == 1 or kw == 1)
+    return ((dense or _shared(problem) > 0) and problem.dtypes[0] == problem.dtypes[1]
             and problem.dtypes[0] in (np.float32, np.float64)       # in the order of this machine
             and all(problem.images) and all(problem.filters) and all(problem.results))
 
 
 def _shared(problem: Problem) -> int:
-    """Channels of a group, if there are as many results, and groups do not cross vectors; else 0."""
+    """Channels of a group that is within a vector and has as many results; else 0."""
     size = problem.filters[2]
     fits = (problem.groups > 1 and size * problem.groups == problem.filters[3]
             and size <= _LARGEST_GROUP and lanes(problem.dtype.itemsize) % size == 0)
@@ -116,13 +117,10 @@ def _forward_direct(problem: Problem, x: Array, w: Array, b: Array | None, y: Ar
     places = (begin, *(s // y.itemsize for s in y.strides[:3]))
     size = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * c
 
-    def work(low: int, high: int) -> None:
-        with workspace(x.dtype, (size,)) as (space,):
-            run(x.reshape(-1), filters, bias, flat, space, low, high, bands, band,
-                x.shape[1:], y.shape[1:], (kh, kw) if share else (kh, kw * c),
-                (*stride, *dilation), origin, columns, places)
-
-    parallel(n * bands, work, products=False)
+    with workspace(x.dtype, (parts(n * bands), size)) as (spaces,):
+        run(n * bands, x.reshape(-1), filters, bias, flat, spaces, bands, band, x.shape[1:],
+            y.shape[1:], (kh, kw) if share else (kh, kw * c), (*stride, *dilation), origin,
+            columns, places)
 
 
 def _aligned(w: Array) -> Array:
@@ -185,16 +183,14 @@ def _forward_strips(problem: Problem, x: Array, w: Array, b: Array | None,
         bias.reshape(ow, o)[...] = b
     zeros = np.zeros(max(line, width * 4), np.float32)
 
-    def work(low: int, high: int) -> None:
-        several = min(group, high - low)
-        with workspace(np.float32, (products * line,), (several * products * line,),
-                      (max(several * products * row, width * 4),)) as (space, pixels, made):
-            run(x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
-                to_products.reshape(-1), to_results.reshape(-1), low, high, group, x.shape[1:],
-                (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), problem.origin, columns,
-                bad.reshape(-1))
-
-    parallel(bad.size, work, products=False)
+    several = parts(bad.size)
+    group = min(group, -(-bad.size // several))
+    with workspace(np.float32, (several, products * line), (several, group * products * line),
+                  (several, max(group * products * row, width * 4))) as (space, pixels, made):
+        run(bad.size, x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
+            to_products.reshape(-1), to_results.reshape(-1), group, x.shape[1:],
+            (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), problem.origin, columns,
+            bad.reshape(-1))
     return m, bad
 
 
@@ -217,14 +213,12 @@ def _weight_shared(problem: Problem, x: Array, y: Array) -> Array:
     bands, band = _bands(n, oh, columns * o * stride[0], _FRAME)
     length = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * o
 
-    def work(low: int, high: int) -> Array:
-        total = np.zeros((kh, kw, size, o), x.dtype)
-        with workspace(x.dtype, (length,)) as (space,):
-            run(x.reshape(-1), y.reshape(-1), total.reshape(-1), space, low, high, bands, band,
-                x.shape[1:], y.shape[1:], (kh, kw), (*stride, *dilation), origin, columns)
-        return total
-
-    return np.asarray(sum(parallel(n * bands, work, products=False)))
+    several = parts(n * bands)
+    totals = np.zeros((several, kh * kw * size * o), x.dtype)
+    with workspace(x.dtype, (several, length)) as (spaces,):
+        run(n * bands, x.reshape(-1), y.reshape(-1), totals, spaces, bands, band, x.shape[1:],
+            y.shape[1:], (kh, kw), (*stride, *dilation), origin, columns)
+    return totals.sum(0).reshape(problem.filters)
 
 
 def _weight_direct(problem: Problem, x: Array, y: Array) -> Array:
@@ -241,15 +235,13 @@ def _weight_direct(problem: Problem, x: Array, y: Array) -> Array:
     lines = -(-kw * c // rows) * rows
     size = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * c + rows
 
-    def work(low: int, high: int) -> Array:
-        total = np.zeros(kh * lines * o, x.dtype)
-        with workspace(x.dtype, (size,)) as (space,):
-            space[-rows:] = 0                           # a last tile reads on into these
-            run(x.reshape(-1), y.reshape(-1), total, space, low, high, bands, band, x.shape[1:],
-                y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns)
-        return total
-
-    total: Array = sum(parallel(n * bands, work, products=False))
+    several = parts(n * bands)
+    totals = np.zeros((several, kh * lines * o), x.dtype)
+    with workspace(x.dtype, (several, size)) as (spaces,):
+        spaces[:, -rows:] = 0                           # a last tile reads on into these
+        run(n * bands, x.reshape(-1), y.reshape(-1), totals, spaces, bands, band, x.shape[1:],
+            y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns)
+    total = totals.sum(0)
     return np.ascontiguousarray(total.reshape(kh, lines, o)[:, :kw * c]).reshape(kh, kw, c, o)
 
 
@@ -273,21 +265,21 @@ def _weight_strips(problem: Problem, x: Array, y: Array) -> Array | None:
     zeros = np.zeros(max(line, row), np.float32)
     spread = np.ascontiguousarray(to_results.T).reshape(-1)
 
-    def work(low: int, high: int) -> Array | None:
-        total = np.zeros(products * lines * g * o, np.float32)
-        several = min(group, high - low)
-        with workspace(np.float32, (products * line,), (several * products * line + rows,),
-                      (several * products * row,)) as (space, pixels, results):
-            pixels[-rows:] = 0                          # a last tile reads on into these
-            even = run(x.reshape(-1), y.reshape(-1), total, zeros, space, pixels, results,
-                       to_products.reshape(-1), spread, low, high, group, x.shape[1:],
-                       (oh, ow // g, g * o), (kh, length, g * c), problem.origin, columns)
-        return total if even else None
-
-    found = parallel(n * -(-oh // m), work, products=False)
-    if any(part is None for part in found):
+    units = n * -(-oh // m)
+    several = parts(units)
+    group = min(group, -(-units // several))
+    totals = np.zeros((several, products * lines * g * o), np.float32)
+    even = np.empty(several, np.bool_)
+    with workspace(np.float32, (several, products * line),
+                  (several, group * products * line + rows),
+                  (several, group * products * row)) as (space, pixels, results):
+        pixels[:, -rows:] = 0                           # a last tile reads on into these
+        run(units, x.reshape(-1), y.reshape(-1), totals, zeros, space, pixels, results,
+            to_products.reshape(-1), spread, even, group, x.shape[1:], (oh, ow // g, g * o),
+            (kh, length, g * c), problem.origin, columns)
+    if not even.all():
         return None
-    total: Array = sum(part for part in found if part is not None)
+    total = totals.sum(0)
     total = gather(total.reshape(products, lines, g * o)[:, :length], kw, c, g)
     w: Array = np.matmul(to_filter.T, total)
     return w.reshape(kh, kw, c, o)
@@ -368,12 +360,13 @@ def _correlate_loops(rows: int, vectors: int, width: int, tail: bool, share: int
     """Windows times filters, at any stride; ``share``: channels of a group, see `tile`."""
     together = vectors * width
 
-    @compiled
-    def run(x, w, bias, y, space, low, high, bands, band, image, out, filters, steps,
+    @shared
+    def run(part, low, high, x, w, bias, y, spaces, bands, band, image, out, filters, steps,
             origin, columns, places):
         # image h w c, out oh ow o, filters kh (kw·c, or kw of groups), steps (down, across,
         # dilation), origin (top, left), columns of the frame, places: of y's first entry, per
         # image, row, pixel
+        space = spaces[part]
         h, wide, c = image
         oh, ow, o = out
         kh, length = filters
@@ -403,9 +396,10 @@ def _weight_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
     """Pixels against results: ``total`` KH (KW·C, up to whole tiles) O is added to."""
     together = vectors * width
 
-    @compiled
-    def run(x, g, total, space, low, high, bands, band, image, out, filters, steps,
+    @shared
+    def run(part, low, high, x, g, totals, spaces, bands, band, image, out, filters, steps,
             origin, columns):
+        space, total = spaces[part], totals[part]
         h, wide, c = image
         oh, ow, o = out
         kh, length = filters
@@ -433,9 +427,10 @@ def _weight_shared_loops(rows: int, vectors: int, width: int, tail: bool, size: 
     """Pixels against results, lane by lane: ``total`` KH KW size O is added to."""
     together, share = vectors * width, -size
 
-    @compiled
-    def run(x, g, total, space, low, high, bands, band, image, out, filters, steps,
+    @shared
+    def run(part, low, high, x, g, totals, spaces, bands, band, image, out, filters, steps,
             origin, columns):
+        space, total = spaces[part], totals[part]
         h, wide, c = image
         oh, ow, o = out
         kh, kw = filters
@@ -502,9 +497,10 @@ def _correlate_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: 
     """
     together = vectors * width
 
-    @compiled
-    def run(x, w, bias, zeros, y, space, pixels, products, to_products, from_products, low, high,
-            group, image, out, filters, origin, columns, bad):
+    @shared
+    def run(part, low, high, x, w, bias, zeros, y, space_of, pixels_of, products_of, to_products,
+            from_products, group, image, out, filters, origin, columns, bad):
+        space, pixels, products = space_of[part], pixels_of[part], products_of[part]
         h, wide, c = image
         oh, ow, o = out
         kh, length, step = filters
@@ -551,9 +547,11 @@ def _weight_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int
     """The filter gradient, transformed: ``total`` n (KW·C, up to whole tiles) O is added to."""
     together = vectors * width
 
-    @compiled
-    def run(x, g, total, zeros, space, pixels, results, to_products, to_results, low, high, group,
-            image, out, filters, origin, columns):
+    @shared
+    def run(part, low, high, x, g, totals, zeros, space_of, pixels_of, results_of, to_products,
+            to_results, even, group, image, out, filters, origin, columns):
+        space, pixels, results = space_of[part], pixels_of[part], results_of[part]
+        total, even[part] = totals[part], False
         h, wide, c = image
         oh, ow, o = out
         kh, length, step = filters
@@ -570,7 +568,7 @@ def _weight_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int
                 known = carry(squares, n, m) if unit > low and strip else 0
                 if (uneven(space, n, line, columns, kh, squares, known)
                         or uneven(g[at:], rest, row, ow, m, of_results, 0)):
-                    return False
+                    return
                 combine(n, wide_n, width, pixels, place * line, line, to_products, n, space, 0,
                         line, line, n, zeros, 0)
                 combine(n, wide_n, width, results, place * row, row, to_results, rest, g, at, row,
@@ -584,5 +582,5 @@ def _weight_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int
                              pixels, k * line + j, 1, n * line, step,
                              results, k * row + channel, n * row, o, end - begin, ow,
                              total, at, o, valid)
-        return True
+        even[part] = True
     return run

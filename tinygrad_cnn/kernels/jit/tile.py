@@ -80,8 +80,8 @@ def wide_vectors(rows: int) -> int:
 
 @intrinsic(prefer_literal=True)
 def tile(context: Any, rows: Any, vectors: Any, width: Any, tail: Any, share: Any, y: Any,
-         y_at: Any, y_row: Any, a: Any, a_at: Any, a_row: Any, a_outer: Any, a_inner: Any, b: Any, b_at: Any,
-         b_outer: Any, b_inner: Any, outer: Any, inner: Any, start: Any, start_at: Any,
+         y_at: Any, y_row: Any, a: Any, a_at: Any, a_row: Any, a_outer: Any, a_inner: Any, b: Any,
+         b_at: Any, b_outer: Any, b_inner: Any, outer: Any, inner: Any, start: Any, start_at: Any,
          start_row: Any, valid: Any) -> Any:
     """Compute one tile.
 
@@ -89,10 +89,11 @@ def tile(context: Any, rows: Any, vectors: Any, width: Any, tail: Any, share: An
     with ``tail``, the last vector has ``valid`` entries only.  With a ``share`` of groups of so
     many columns, A has columns like B, and a column sees those of its group: each step adds Σ_j
     A[i, j-th of the group] · B[k · share + j, :]; or, with a negative share, adds A[i, j-th of the
-    group] · B[k, :] to Y[i · |share| + j, :].  A share of 1 is one column each.  Everything else is decided at run time:
-    arrays, each with the entry at which it begins (``_at``) and the entries from row to row
-    (``_row``) or along the loops (``_outer``, ``_inner``).  Sums begin with ``start``, which may
-    be ``y`` itself.
+    group] · B[k, :] to Y[i · |share| + j, :].  A share of 1 is one column each.
+
+    Everything else is decided at run time: arrays, each with the entry at which it begins (``_at``)
+    and the entries from row to row (``_row``) or along the loops (``_outer``, ``_inner``).  Sums
+    begin with ``start``, which may be ``y`` itself.
     """
     integers = (types.intp,)
     signature = types.void(rows, vectors, width, tail, share, y, *integers * 2, a, *integers * 4, b,
