@@ -103,17 +103,17 @@ def standardize_input(part, low, high, given, lines, center, along, mean, factor
 @shared
 def rectify(part, low, high, x, out):
     """max(x, 0); what is NaN stays so."""
-    zero = x.dtype.type(0)
-    for k in range(low, high):
-        out[k] = zero if x[k] <= 0 else x[k]
+    zero, seen, made = x.dtype.type(0), x[low:high], out[low:high]     # indices from 0 fill vectors
+    for k in range(len(made)):
+        made[k] = zero if seen[k] <= 0 else seen[k]
 
 
 @shared
 def mask(part, low, high, ct, y, out):
     """ct where y is above zero, else 0, also where ct is infinite or NaN."""
-    zero = ct.dtype.type(0)
-    for k in range(low, high):
-        out[k] = ct[k] if y[k] > 0 else zero
+    zero, given, seen, made = ct.dtype.type(0), ct[low:high], y[low:high], out[low:high]
+    for k in range(len(made)):
+        made[k] = given[k] if seen[k] > 0 else zero
 
 
 @cache
