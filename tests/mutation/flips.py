@@ -133,11 +133,11 @@ def candidates(folder: str) -> list[Flip]:
 
 def drawn_flips(flips: int, seed: int, folders: tuple[str, ...]) -> list[Flip]:
     """The same number from each folder; operators that no test executes are drawn too."""
-    rng, drawn = random.Random(seed), []
+    drawn = []
     for i, folder in enumerate(folders):
         share = flips * (i + 1) // len(folders) - flips * i // len(folders)
         everything = candidates(folder)
-        drawn += rng.sample(everything, min(share, len(everything)))
+        drawn += random.Random(f"{folder} {seed}").sample(everything, min(share, len(everything)))
     return drawn
 
 
