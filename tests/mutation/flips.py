@@ -18,6 +18,7 @@ import builtins
 import copy
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -33,7 +34,8 @@ from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("nn", "optim", "data", "train", "io", "viz", "testing")
-SECONDS = 120                           # a flip that makes a loop endless is noticed by this
+# An endless loop is noticed by its CPU time, threads that wait by the clock.
+CPU_SECONDS, SECONDS = 100, 900
 FLIPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -56,20 +58,21 @@ class Flip:
     line: int
     before: str
     after: str
+    code: str
 
     @property
     def folder(self) -> str:
         return self.path.split("/")[1]
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}  {self.before} -> {self.after}"
+        return f"{self.path}:{self.line}  {self.before} -> {self.after}  in  {self.code}"
 
 
 class _Operators(ast.NodeTransformer):
     """Counts the operators of a file, and puts a switch to some of them."""
 
     def __init__(self, switches: dict[int, int] | None = None) -> None:
-        self.found: list[tuple[type, int]] = []
+        self.found: list[tuple[type, int, str]] = []
         self.switches = switches or {}      # place -> number of the flip
 
     def visit(self, node: ast.AST) -> ast.AST:
@@ -85,22 +88,22 @@ class _Operators(ast.NodeTransformer):
             return node
         places: list[tuple[int, int]] = []              # (place, index among the node's operators)
         if isinstance(node, ast.Compare):
-            places = [(self._place(op, node.lineno), i) for i, op in enumerate(node.ops)]
+            places = [(self._place(op, node), i) for i, op in enumerate(node.ops)]
         elif isinstance(node, ast.BoolOp | ast.AugAssign) or (
                 isinstance(node, ast.BinOp) and not any(
                     isinstance(part, ast.Constant) and isinstance(part.value, str)
                     for part in ast.walk(node))):
-            places = [(self._place(node.op, node.lineno), 0)]
+            places = [(self._place(node.op, node), 0)]
         node = super().generic_visit(node)
         for place, i in places:
             if place in self.switches:
                 node = _switched(node, i, self.switches[place])
         return node
 
-    def _place(self, op: ast.AST, line: int) -> int:
+    def _place(self, op: ast.AST, node: ast.AST) -> int:
         if type(op) not in FLIPS:
             return -1
-        self.found.append((type(op), line))
+        self.found.append((type(op), node.lineno, ast.unparse(node)))
         return len(self.found) - 1
 
 
@@ -126,8 +129,8 @@ def candidates(folder: str) -> list[Flip]:
     for path in sorted((ROOT / "tinygrad_cnn" / folder).rglob("*.py")):
         operators = _Operators()
         operators.visit(ast.parse(path.read_text(encoding="utf-8")))
-        found += [Flip(str(path.relative_to(ROOT)), place, line, SIGNS[op], SIGNS[FLIPS[op]])
-                  for place, (op, line) in enumerate(operators.found)]
+        found += [Flip(str(path.relative_to(ROOT)), place, line, SIGNS[op], SIGNS[FLIPS[op]], code)
+                  for place, (op, line, code) in enumerate(operators.found)]
     return found
 
 
@@ -199,6 +202,7 @@ class Trial:
         child = os.fork()
         if child:
             return os.waitpid(child, 0)[1] != 0
+        _limit_cpu()
         signal.alarm(SECONDS)                           # ends the child
         self.switches.on = number
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -210,12 +214,17 @@ class Trial:
         os._exit(0)
 
 
+def _limit_cpu() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+
+
 def alone(words: list[str], number: int, tests: list[str]) -> bool:
     """Whether the tests notice the flip in a process in which it is on from the start."""
     try:
         return subprocess.run(
             [sys.executable, __file__, *words, "--alone", str(number), *tests], cwd=ROOT,
-            capture_output=True, timeout=SECONDS, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True, timeout=SECONDS, preexec_fn=_limit_cpu,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         ).returncode != 0
     except subprocess.TimeoutExpired:
         return True
