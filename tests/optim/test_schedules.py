@@ -45,6 +45,7 @@ def rates(schedule, count):
     (lambda o: MultiStepLR(o, [2, 3], gamma=0.5), [2, 2, 1, 0.5, 0.5, 0.5]),
     (lambda o: ExponentialLR(o, 0.5), [2, 1, 0.5, 0.25]),
     (lambda o: ConstantLR(o, 0.25, 3), [0.5, 0.5, 0.5, 2, 2]),
+    (ConstantLR, [2 / 3] * 5 + [2]), (LinearLR, [(2 + 0.8 * t) / 3 for t in range(5)] + [2, 2]),
     (lambda o: LinearLR(o, 0.25, 0.75, 4), [0.5, 0.75, 1, 1.25, 1.5, 1.5]),
     (lambda o: PolynomialLR(o, 4, 2.0), [2, 18 / 16, 0.5, 2 / 16, 0, 0]),
     (lambda o: LambdaLR(o, lambda t: t + 1), [2, 4, 6]),
