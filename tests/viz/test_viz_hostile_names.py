@@ -128,7 +128,7 @@ def test_the_page_holds_one_script_and_no_event_or_url(figure):
     kinds = [dict(a[1:] for a in [(t, k, v)]) for t, k, v in page.attributes if t == "script"]
     assert page.tags.count("script") == 3
     assert kinds.count({"type": "application/json"}) == 2
-    assert json.loads(page.scripts[0])[0]["cards"]
+    assert json.loads(page.scripts[0])["states"][0]["cards"]
     for tag, key, value in page.attributes:
         assert not key.startswith("on")
         assert not URL.match(key)
