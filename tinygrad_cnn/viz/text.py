@@ -205,7 +205,7 @@ def to_tikz(diagram: Diagram, places: Layout) -> str:
                 lines.append(f"\\draw[->, {_color(color)}, rounded corners=4pt, "
                              f"transform canvas={{shift={{({shift}pt,{shift}pt)}}}}] {way};")
         if e.text:
-            grad = f" \\\\ \\color{{{_color('grad_text')}}}grad {e.gradient}" if e.gradient else ""
+            grad = e.gradient and f" \\\\{{}} \\color{{{_color('grad_text')}}}grad {e.gradient}"
             anchor = "east" if route.anchor == "end" else "west"
             lines.append(f"\\node[anchor={anchor}, align=left] "
                          f"at ({route.label[0]},{route.label[1] + (3 if grad else -4)}) "
