@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
+from sources import nodes
 from tinygrad_cnn import nn, optim
 from tinygrad_cnn.data import DataLoader
 from tinygrad_cnn.io import load_weights
@@ -644,7 +645,7 @@ def test_no_file_switches_the_modes_of_a_model_that_is_not_its_own():
         place = path.relative_to(PACKAGE).as_posix()
         if place == "nn/module.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) \
                     and node.func.attr in ("train", "eval"):
                 text = ast.unparse(node)
