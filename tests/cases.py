@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import inspect
 import itertools
 import warnings
@@ -173,6 +174,7 @@ def pytest_pycollect_makeitem(collector, name, obj):
 def pytest_collection_finish(session):
     session.config.stash[CASES] = sum(getattr(getattr(item, "obj", None), "cases", 1)
                                       for item in session.items)
+    gc.freeze()                 # what is collected lives on: no need to look at it again
 
 
 def pytest_terminal_summary(terminalreporter, config):
