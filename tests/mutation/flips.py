@@ -237,12 +237,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", choices=FOLDERS, action="append")
     parser.add_argument("--alone", type=int, default=-1, help="turn on this flip, run the tests")
-    parser.add_argument("tests", nargs="*", help="default: those of the folders, of cli and docs")
+    parser.add_argument("tests", nargs="*", help="default: of the folders, cli and docs")
     chosen = parser.parse_args()
     folders = tuple(chosen.folder or FOLDERS)
     flips = drawn_flips(chosen.flips, chosen.seed, folders)
-    tests = chosen.tests or [*(f"tests/{name}" for name in dict.fromkeys((*folders, "cli"))),
-                             "tests/test_docs.py"]
+    suites = dict.fromkeys((*folders, "cli", *["mutation"] * ("testing" in folders)))
+    tests = chosen.tests or [*(f"tests/{name}" for name in suites), "tests/test_docs.py"]
     switches = Switches(flips, chosen.alone)
     switches.install()
     sys.dont_write_bytecode = True
