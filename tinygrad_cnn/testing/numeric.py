@@ -24,21 +24,23 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinygrad_cnn.types import Array
 
-__all__ = ["Forward", "Line", "Measured", "along", "complex_step", "differences",
-           "exact_differences", "grain_of", "is_dyadic", "measure", "moved", "scale_of",
+__all__ = ["LINE", "Forward", "Line", "Measured", "along", "complex_step", "differences",
+           "exact_differences", "grain_of", "is_dyadic", "line_of", "measure", "moved", "scale_of",
            "slopes", "slopes_along"]
 
 Forward = Callable[[Sequence[Array]], Array]
+Directions = Mapping[int, Array]        # by position of the input
 
 _COMPLEX_STEP = 1e-20
 _LEVELS = (6, 13, 20, 27)   # steps of 2 ** -n of the scale of the input
+LINE = (*(2.0 ** -n for n in _LEVELS), 0.25)        # along a direction as large as the input
 _RATIOS = (1.0, 0.61, 0.37)         # of steps within a level: no wave has a period of all of them
 _KINK = 1e-6                # of the slope: sides that are further apart have a kink between them
 _SETTLED = 1e-9             # of the largest slope: no smaller steps are needed then
@@ -152,15 +154,18 @@ def _strict() -> Iterator[None]:
         yield
 
 
-def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array,
+def along(forward: Forward, arrays: Sequence[Array], directions: Directions,
           strict: bool = False) -> Array | None:
     """The derivative of all outputs along a direction by a complex step; None if it is refused."""
     given = [x.astype(np.complex128, order="C") if x.dtype.kind == "f" else x for x in arrays]
-    step = _COMPLEX_STEP / max(float(np.abs(direction).max(initial=0.0)), 1e-250)
-    moves = direction != 0
-    step *= float(np.abs(arrays[k][moves]).min(initial=np.inf)) if arrays[k][moves].all() \
-        and moves.any() else scale_of(arrays[k])
-    given[k] = np.asarray(given[k] + 1j * step * direction)
+    step = np.inf
+    for k, direction in directions.items():
+        x, moves = arrays[k], direction != 0
+        reach = float(np.abs(x[moves]).min()) if moves.any() and x[moves].all() else scale_of(x)
+        step = min(step, reach / max(float(np.abs(direction).max(initial=0.0)), 1e-250))
+    step *= _COMPLEX_STEP
+    for k, direction in directions.items():
+        given[k] = np.asarray(given[k] + 1j * step * direction)
     try:
         with contextlib.nullcontext() if strict else _strict():
             y = _flat(forward(given))
@@ -183,17 +188,17 @@ def complex_step(forward: Forward, arrays: Sequence[Array], k: int,
     for n in (0, 1):
         direction = (np.random.default_rng([n, 5]).choice([-1.0, 1.0, -0.5, 0.75], x.shape)
                      * np.maximum(np.abs(x), scale_of(x)))
-        made = along(forward, arrays, k, direction)
+        made = along(forward, arrays, {k: direction})
         if made is None:
             return None
-        lines.append((direction.reshape(-1), slopes_along(forward, arrays, k, direction, grain)))
+        lines.append((direction.reshape(-1), slopes_along(forward, arrays, {k: direction}, grain)))
         if not n and not confirmed(lines[0][1], made, np.abs(made)).any():
             return None                            # abs, say, drops the imaginary part
     with _strict():
         for i in range(x.size):
             unit = np.zeros(x.shape)
             unit.flat[i] = 1.0
-            made = along(forward, arrays, k, unit, strict=True)
+            made = along(forward, arrays, {k: unit}, strict=True)
             if made is None:
                 return None
             columns.append(made)
@@ -327,21 +332,26 @@ def _steps(x: Array, moves: Array) -> list[float]:
     return [*steps, start / 4]
 
 
-def slopes_along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array,
-                 grain: Array | None = None) -> Line:
-    """The derivative of all outputs along a direction in input ``k``, by differences."""
-    given = list(arrays)
-    grain = grain_of(forward, arrays) if grain is None else grain
-    moves = direction != 0
-    unit = float(np.abs(direction).max(initial=0.0)) or 1.0
-
+def line_of(forward: Forward, arrays: Sequence[Array],
+            directions: Directions) -> Callable[[float], Array]:
+    """The values of a function along a line; NaN where a step leaves its domain."""
     def line(t: float) -> Array:
-        given[k] = np.asarray(arrays[k] + t * direction, arrays[k].dtype)
+        given = [np.asarray(x + t * directions[k], x.dtype) if k in directions else x
+                 for k, x in enumerate(arrays)]
         try:
             return np.asarray(forward(given), np.float64)
-        except Exception:                          # a step that leaves the domain
-            return np.full(grain.shape, np.nan)
-    return slopes(line, [s / unit for s in _steps(arrays[k], moves)], grain)
+        except Exception:
+            return np.array(np.nan)
+    return line
+
+
+def slopes_along(forward: Forward, arrays: Sequence[Array], directions: Directions,
+                 grain: Array | None = None) -> Line:
+    """The derivative of all outputs along a direction, by differences."""
+    grain = grain_of(forward, arrays) if grain is None else grain
+    steps = [np.array(_steps(arrays[k], d != 0)) / (float(np.abs(d).max(initial=0.0)) or 1.0)
+             for k, d in directions.items()]
+    return slopes(line_of(forward, arrays, directions), min(steps, key=max).tolist(), grain)
 
 
 def differences(forward: Forward, arrays: Sequence[Array], k: int, grain: Array | None = None,
@@ -352,7 +362,7 @@ def differences(forward: Forward, arrays: Sequence[Array], k: int, grain: Array 
     for i in range(x.size) if entries is None else entries:
         unit = np.zeros(x.shape)
         unit.flat[i] = 1.0
-        lines.append(slopes_along(forward, arrays, k, unit, grain))
+        lines.append(slopes_along(forward, arrays, {k: unit}, grain))
     if not lines:
         return Measured("differences", np.zeros((grain.size, 0)))
     right, left, error = (np.stack([getattr(line, part) for line in lines], axis=1)

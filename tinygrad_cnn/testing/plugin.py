@@ -190,13 +190,15 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     if config.getoption("dist") not in ("load", "worksteal", "loadgroup"):
         return None                     # these keep files together, or run all tests everywhere
     from xdist.scheduler import LoadGroupScheduling
+    made = LoadGroupScheduling(config, log)
+    usual = made._split_scope
 
-    class OpsTogether(LoadGroupScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            found = _OP.fullmatch(nodeid)
-            return found[1] if found else str(super()._split_scope(nodeid))
+    def scope(nodeid: str) -> str:
+        found = _OP.fullmatch(nodeid)
+        return found[1] if found else str(usual(nodeid))
 
-    return OpsTogether(config, log)
+    made._split_scope = scope
+    return made
 
 
 # ---- which ops
