@@ -123,7 +123,7 @@ class Case:
         self.here.quick = False
         self._noise.clear()
 
-    def cotangent(self, purpose: int = 0, dtype: np.dtype | type = np.float64) -> Array:
+    def cotangent(self, purpose: int = 1, dtype: np.dtype | type = np.float64) -> Array:
         """A random cotangent of the output."""
         narrow = min(np.dtype(dtype), self.out.dtype, key=lambda d: d.itemsize)
         ct = self.here.cotangent(self.rng(purpose), self.out.shape, narrow)
