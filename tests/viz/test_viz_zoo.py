@@ -25,8 +25,8 @@ def identity(x):
 
 def whole(thing):
     """The shape of a node, or of the user's tensor or array that a leaf stands for."""
-    return getattr(source_of(thing)() if isinstance(thing, tc.Tensor) else thing, "shape", None) \
-        or thing.shape
+    given = source_of(thing)() if isinstance(thing, tc.Tensor) else None
+    return given.shape if isinstance(given, (tc.Tensor, np.ndarray)) else thing.shape
 
 
 class Cotangents(Observer):
