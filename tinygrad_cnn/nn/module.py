@@ -79,7 +79,7 @@ def _one_line(module: Module) -> str:
 
 
 class _Call(str):
-    """The name of a module in the path of an op: an object for each call, so a picture tells calls."""
+    """The name of a module in the path of an op: an object of each call, so pictures tell calls."""
 
     __slots__ = ()
 

@@ -95,7 +95,7 @@ class Entry:
     confidence: float | None = None         # of a loss: mean of the largest probability
     classes: int = 0
     symbolic: tuple[str, ...] = ()          # the shape for any batch size N, where it is known
-    calls: tuple[int, ...] = ()             # which call of each module of the scope, if not the first
+    calls: tuple[int, ...] = ()             # which call of each module of the scope, if not 1
     picture: str = ""                       # of images or feature maps: a PNG, as a data URI
 
     @classmethod

@@ -259,6 +259,8 @@ class _Writer:
             notes.append("triple border: equal parts, a square each")
         if self.recording.backward:
             notes[1:1] = ["pink line: gradient back", "single line: no gradient"]
+        if self.changes:
+            notes.append("border: green is new, red is gone, yellow has changed")
         if len(notes) == 4:                 # there is no room for all of them
             del notes[2]
         return Diagram(title, self._subtitle(len(cards)), self.folding.level, cards, self._edges(),

@@ -57,7 +57,7 @@ class Part:
     @property
     def loop(self) -> bool:
         """Whether it is one thing done again and again, rather than equal modules in a row."""
-        return self.kind == "pattern" or len(self.instances) > 1 and len(set(self.paths)) == 1
+        return self.kind == "pattern" or (len(self.instances) > 1 and len(set(self.paths)) == 1)
 
 
 @dataclass(frozen=True)

@@ -322,7 +322,8 @@ class _Builder:
                 free.remove(best)
         columns = range(min(b.lane for b in self.blocks.values()),
                         max(b.lane for b in self.blocks.values()) + 1)
-        gutters: dict[int, list[list[tuple[int, int]]]] = {c: [] for c in (*columns, columns[0] - 1)}
+        gutters: dict[int, list[list[tuple[int, int]]]] = {
+            c: [] for c in (columns[0] - 1, *columns)}
         place: dict[str, tuple[int, int]] = {}
         for name, targets in ends.items():
             block = self.blocks[name]

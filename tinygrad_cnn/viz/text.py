@@ -9,7 +9,7 @@ from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Group
 from tinygrad_cnn.viz.labels import LIGHT, RAMP, clean, escape, shape_text, to_dark
 from tinygrad_cnn.viz.layout import EDGE_SIZE, GROUP_SIZE, ROW_SIZE, Layout, measure
 
-__all__ = ["FORMAT", "canonical", "canonical_line", "to_dot", "to_mermaid", "to_text",
+__all__ = ["FORMAT", "canonical", "canonical_line", "shapes", "to_dot", "to_mermaid", "to_text",
            "to_tikz"]
 
 FORMAT = "tinygrad_cnn graph 1"
@@ -25,12 +25,12 @@ def canonical(recording: Recording, *, batch: str | None = None) -> str:
     of the same structure give the same text on every machine.
     """
     names = [clean(n) for n in entry_names(recording)]
-    shapes = _shapes(recording, batch)
-    return "\n".join([FORMAT, *(canonical_line(recording, i, names, shapes[i])
-                                for i in range(len(recording.entries))), ""])
+    lines = (canonical_line(recording, i, names, shape)
+             for i, shape in enumerate(shapes(recording, batch)))
+    return "\n".join([FORMAT, *lines, ""])
 
 
-def _shapes(recording: Recording, batch: str | None) -> list[str]:
+def shapes(recording: Recording, batch: str | None) -> list[str]:
     """The shape of each entry, with a name for the batch."""
     found: list[str] = []
     counted = any(e.symbolic for e in recording.entries)
