@@ -216,6 +216,7 @@ def test_the_figures_of_two_runs_are_compared():
     assert weight.ratio > 4
     ratios = [abs(np.log(n.ratio)) for n in difference.numbers if n.name]
     assert ratios == sorted(ratios, reverse=True)
+    assert not any(n.what == "time" for n in difference.numbers)
     larger = viz.diff(old, run(1, 12))
     assert structure(larger) == ["the graphs are equal"]
     assert "batch 4 → 12 (× 3.0)" in str(larger)

@@ -117,12 +117,14 @@ class GraphDifference:
         return {**self.figure()._repr_mimebundle_(), "text/plain": str(self)}
 
 
-def diff(old: Figure | Recording, new: Figure | Recording) -> GraphDifference:
+def diff(old: Figure | Recording, new: Figure | Recording, *,
+         time: bool = False) -> GraphDifference:
     """Compare two graphs: ops, settings, shapes and wiring, and the figures of their runs.
 
-    Shapes that differ for the size of the batch alone are equal.  Of gradients, memory and time,
-    those count that differ by more than a quarter, times by more than a half.  A VizError says that
-    20,000 tensors together are too many to align.
+    Shapes that differ for the size of the batch alone are equal.  Of the gradients and the memory
+    of tensors, those count that differ by more than a quarter; with ``time``, of two runs that were
+    watched, also times that differ by more than a half.  A VizError says that 20,000 tensors
+    together are too many to align.
 
     Examples
     --------
@@ -185,8 +187,8 @@ def diff(old: Figure | Recording, new: Figure | Recording) -> GraphDifference:
     title = old.title if old.title == new.title else f"{old.title} → {new.title}"
     merged = Recording(f"{title}: what changed", tuple(entries), at_new[new.output])
     return GraphDifference(tuple(added), tuple(removed), tuple(changed), tuple(renamed),
-                           tuple(follow), tuple(_numbers(old, new, pairs, new_names)), merged,
-                           marks)
+                           tuple(follow), tuple(_numbers(old, new, pairs, new_names, time)),
+                           merged, marks)
 
 
 def _plain(e: Entry) -> tuple[str, ...]:
@@ -210,11 +212,11 @@ def _widened(old: Recording, new: Recording, pairs: Sequence[tuple[int | None, i
 
 
 def _numbers(old: Recording, new: Recording, pairs: Sequence[tuple[int | None, int | None]],
-             names: Sequence[str]) -> Iterator[Number]:
+             names: Sequence[str], time: bool) -> Iterator[Number]:
     """Figures that differ: of the whole, then of those tensors that differ most."""
     def figures(e: Entry) -> dict[str, float]:
         value = e.value if e.role == "loss" else None
-        return {"loss": value.signed if value else 0.0, "time": e.seconds or 0.0,
+        return {"loss": value.signed if value else 0.0, "time": time * (e.seconds or 0.0),
                 "FLOP": e.flops, "memory": e.kept,
                 "gradient": e.gradient.rms if e.gradient else 0.0}
 

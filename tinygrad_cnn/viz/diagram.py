@@ -7,6 +7,7 @@ diagrams.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -206,7 +207,8 @@ def _compact(diagram: Diagram) -> Diagram:
     for card in diagram.cards:
         rows = [r.text for r in card.rows if r.kind == "text" and r.text]
         parts = [p for p in " · ".join(rows).split(" · ") if p.startswith("loss ")] or [
-            p for p in (rows or [""])[0].split(" · ") if p != "stride 1" and p[:5] != "keeps"]
+            p for p in (rows or [""])[0].split(" · ")
+            if p and p != "stride 1" and not re.match(r"keeps|[\d.]+ (µs|ms|s|[kMGT]?FLOP)", p)]
         short = " · ".join(parts[:2])
         tag = card.change or (short if len(short) <= _LONGEST_TAG else "")
         cards.append(replace(card, tag=tag, rows=tuple(

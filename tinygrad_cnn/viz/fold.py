@@ -79,7 +79,7 @@ def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
     their reader's card; ``modules`` draws each innermost module as one card; ``folded`` folds until
     there are ``limit`` cards; ``auto`` is the first of everything, operators and folded that fits.
     ``open`` names module paths, as they are written in the picture, that stay open.  A ``compact``
-    picture takes operators for everything.
+    picture takes operators for everything, and has no card for labels.
     """
     if level not in LEVELS:
         raise VizError(f"graph: level {level!r} is unknown; choose from {', '.join(LEVELS)}")
@@ -87,8 +87,8 @@ def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
         raise VizError(f"graph: a picture of at most {limit} cards is too small; "
                        "give limit=4 or more")
     folder = _Folder(recording, open)
-    inputs = frozenset(("input", "label"))
-    leaves = inputs | {"parameter", "constant"}
+    inputs = frozenset(("input", "label")[:2 - compact])
+    leaves = inputs | {"label", "parameter", "constant"}
     most = limit if level == "auto" else _MOST_DRAWN
     if level in (("auto", "everything")[compact:]) and folder.cards(leaves) <= most:
         return folder.folding("everything", leaves)
