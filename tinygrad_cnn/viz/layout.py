@@ -232,7 +232,8 @@ class _Builder:
         if self.turned:
             self.cards = {name: Box(b.y, b.x, b.h, b.w) for name, b in self.cards.items()}
             routes = [Route(r.edge, tuple((y, x) for x, y in r.points),
-                            (r.label[1] - 11, r.label[0] - 29)) for r in routes]
+                            (r.label[1] - 11, r.label[0] - 29), "start" if r.anchor else "")
+                      for r in routes]
         return self._shifted(*self._groups(), routes)
 
     # ---- rows and lanes
