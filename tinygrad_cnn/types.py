@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tinygrad_cnn.core.tensor import Tensor
 
 __all__ = ["Array", "DType", "Function", "Settings", "Value"]
 
@@ -14,5 +17,5 @@ Array: TypeAlias = NDArray[Any]                 # of any dtype and shape
 DType: TypeAlias = np.dtype[Any]
 Function: TypeAlias = Callable[..., Any]        # of any signature
 Settings: TypeAlias = dict[str, Any]            # name -> value of what a call is told by keyword
-Value: TypeAlias = Any
+Value: TypeAlias = "Array | Tensor"
 """What a rule takes and gives: arrays in a first-order pass, tensors in a recorded one."""

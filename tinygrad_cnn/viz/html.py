@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class _State:
     opened: str = ""
 
 
-def page(recording: Recording, first: Diagram, carried: str, **settings: Any) -> str:
+def page(recording: Recording, first: Diagram, carried: str, **settings: object) -> str:
     """The text of the page: a recording at every level that differs, and with each module open.
 
     ``first`` shows at the start; ``carried`` is the recording as JSON, for `load`, or empty.

@@ -177,12 +177,12 @@ def _value(value: object) -> str | None:
     return clean(value, _LONGEST)
 
 
-def _pair(value: Any) -> str:
+def _pair(value: Sequence[int]) -> str:
     down, across = value
     return f"{down}" if down == across else f"{down}×{across}"
 
 
-def _pad(value: Any) -> str:
+def _pad(value: Sequence[Sequence[int]]) -> str:
     (top, bottom), (left, right) = value
     if top == bottom == left == right:
         return f"pad {top}" if top else ""
