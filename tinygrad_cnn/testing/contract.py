@@ -594,7 +594,9 @@ def _rule(case: OpCase, i: int, ct: Array, out: Any, inputs: list[Any], residual
         part = case.op.rule(i)(given(ct), given(out), *map(given, inputs), **case.settings,
                                **residuals)
     array = np.asarray(part._data if isinstance(part, Tensor) else part)
-    shape = np.shape(case.full(case.arrays)[i])
+    given_to = case.full(case.arrays)[i]
+    assert given_to is not None
+    shape = given_to.shape
     if array.shape != shape and case.op.broadcasts:
         array = OPS["sum_to"].run(array, shape=shape)[0]
     return np.asarray(array)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest._code.code import TerminalRepr
 
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.op import OPS, Op, Sample
@@ -170,7 +171,7 @@ class GradItem(pytest.Item):
         # Reports travel from the workers of xdist; objects do not.
         self.user_properties.append(("gradtest comparisons", stats.comparisons))
 
-    def repr_failure(self, excinfo: Any, style: TracebackStyle | None = None) -> str | TerminalRepr:
+    def repr_failure(self, excinfo: Any, style: Any = None) -> str | TerminalRepr:
         """The report itself, without a traceback through the checker."""
         if isinstance(excinfo.value, GradientMismatch):
             return str(excinfo.value)
@@ -274,7 +275,8 @@ _COUNTED: list[int] = []
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Count the comparisons, whichever process made them."""
     if report.when == "call":
-        _COUNTED.extend(int(str(n)) for key, n in report.user_properties if key == "gradtest comparisons")
+        _COUNTED.extend(int(str(n)) for key, n in report.user_properties
+                        if key == "gradtest comparisons")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
