@@ -27,7 +27,7 @@ import numpy as np
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import DeclarationError, KernelFailed, SettingError
 from tinygrad_cnn.shapes import Shape, size
-from tinygrad_cnn.types import Array, Function, Settings, Value
+from tinygrad_cnn.types import Array, Function, Named, Settings, Value
 
 __all__ = ["FAMILIES", "FUNCTIONS", "OPS", "SUBGRADIENTS", "ErrorInput", "Op", "OpTest", "Sample",
            "dyadic", "make_op", "register", "register_function", "use_kernels"]
@@ -65,7 +65,7 @@ class Sample:
 
     id: str
     args: tuple[Array | None, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Named = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         args: object = self.args
@@ -101,7 +101,7 @@ class ErrorInput:
 
     id: str
     shapes: tuple[Shape | None, ...]
-    settings: Mapping[str, Any]
+    settings: Named
     message: str
 
 

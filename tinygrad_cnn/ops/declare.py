@@ -24,7 +24,7 @@ from tinygrad_cnn.core.op import (
 )
 from tinygrad_cnn.errors import DTypeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.types import Function, Settings
+from tinygrad_cnn.types import Function, Named, Settings
 
 __all__ = ["broadcasting", "composed", "each", "elementwise", "geometry", "matrices",
            "smooth_matrices"]
@@ -62,7 +62,7 @@ def smooth_matrices(low: float, high: float) -> Samples:
 
 
 def each(cases: Callable[[np.random.Generator], Iterable[Any]],
-         make: Callable[..., tuple[Any, Mapping[str, Any]]]) -> Samples:
+         make: Callable[..., tuple[Any, Named]]) -> Samples:
     """A sample of each case ``(id, *facts)``: ``make(rng, *facts)`` gives its inputs and settings.
 
     >>> rows = each(lambda rng: [("two", 2), ("three", 3)],
