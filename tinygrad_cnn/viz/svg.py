@@ -116,7 +116,7 @@ def _text(x: float, y: float, text: str, size: float, color: str, *, bold: bool 
     return (f'<text x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}"'
             + (' font-weight="bold"' if bold else "")
             + (f' text-anchor="{anchor}"' if anchor != "start" else "")
-            + f' fill="{C[color]}"{_mark(color)} xml:space="preserve">{body}</text>')
+            + f' fill="{C[color]}"{_mark(color)}>{body}</text>')
 
 
 def _arrow(points: Sequence[Point], color: str) -> str:
@@ -319,8 +319,8 @@ def _finished(body: str, w: int, h: int, *, figure: str, theme: str, css: str, l
         css += f"@media (prefers-color-scheme:dark){{{dark_css(f'#{figure} ')}}}"
     name = escape(label, 400) or "graph"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" font-family="{_FONT}" '
-            f'id="{figure}" role="img" aria-label="{name}"><style>{css}</style>'
-            f"{to_dark(body) if theme == 'dark' else body}\n")
+            f'xml:space="preserve" id="{figure}" role="img" aria-label="{name}">'
+            f"<style>{css}</style>{to_dark(body) if theme == 'dark' else body}\n")
 
 
 def size(svg: str) -> tuple[float, float]:
