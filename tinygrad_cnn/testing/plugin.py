@@ -12,10 +12,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from _pytest._code.code import TerminalRepr
 
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.core.op import OPS, Op, Sample
@@ -35,6 +34,9 @@ from tinygrad_cnn.testing.check import (
 from tinygrad_cnn.testing.contract import properties_of, run_property
 from tinygrad_cnn.testing.linearization import CheckFailed, Stats
 from tinygrad_cnn.testing.report import Report, mismatch
+
+if TYPE_CHECKING:
+    from _pytest._code.code import TerminalRepr
 
 __all__ = ["GradTest"]
 
