@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, writable
@@ -27,16 +28,18 @@ from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_grad_norm_
 from tinygrad_cnn.optim.lr_scheduler import LRScheduler
+from tinygrad_cnn.parallel import DataParallel, Group, run, share
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
-from tinygrad_cnn.train.metrics import Metric, accuracy, metrics_by_name
+from tinygrad_cnn.train.metrics import Metric, Metrics, accuracy, metrics_by_name
 from tinygrad_cnn.train.progress import with_progress
 from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Trainer", "fit"]
 
-Batches = Iterable[tuple[Any, Any]]         # inputs and targets: arrays, or tuples or dicts of them
+Part = ArrayLike | Mapping[str, ArrayLike]  # an array, or a tuple or dict of them
+Batches = Iterable[tuple[Part, Part]]       # inputs and targets
 
 
 class Stepped(Protocol):
@@ -74,11 +77,15 @@ class Trainer:
         Gets one line of text for each epoch; ``print`` shows it.
     progress : bool, default True
         Show a progress bar on a terminal, if tqdm is installed.
+    workers : int, default 1
+        Processes of this machine that train together, each with a part of every batch and its
+        share of the CPUs; see `parallel.run`.  Results are those of one process to rounding, and
+        repeat to the bit.  A program that ``mpiexec`` has started trains on all its ranks.
 
     Raises
     ------
     SettingError
-        If ``schedule_every`` is unknown.
+        If ``schedule_every`` is unknown, or ``workers`` is below 1.
 
     Examples
     --------
@@ -97,19 +104,22 @@ class Trainer:
 
     def __init__(self, model: Module, optimizer: Optimizer, *,
                  loss: Callable[..., Tensor] | None = None,
-                 metrics: Mapping[str, Metric] | Sequence[str | Metric] | None = None,
+                 metrics: Metrics | None = None,
                  schedule: LRScheduler | Stepped | None = None,
                  schedule_every: str = "batch", clip: float | None = None,
                  callbacks: Sequence[Callback] = (), log: Callable[[str], object] | None = None,
-                 progress: bool = True) -> None:
+                 progress: bool = True, workers: int = 1) -> None:
         self.model, self.optimizer = model, optimizer
-        self.loss = cross_entropy if loss is None else loss
+        self.loss: Callable[..., Tensor] = cross_entropy if loss is None else loss
         self.metrics = default_metrics(self.loss) if metrics is None else metrics_by_name(metrics)
         self.schedule = schedule
         self.schedule_every = checks.choice("Trainer", "schedule_every", schedule_every,
                                             ("batch", "epoch"))
         self.clip, self.callbacks, self.log = clip, tuple(callbacks), log
         self.progress = progress
+        self.workers = checks.integer("Trainer", "workers", workers, minimum=1)
+        self._group = Group()
+        self._replica: DataParallel | None = None
         self.history = History()
 
     def __repr__(self) -> str:
@@ -153,10 +163,13 @@ class Trainer:
             If the loss is not finite, or a gradient with ``clip``.  Such a batch changes nothing:
             weights, buffers such as running statistics, and the state of optimizer and schedule
             are those before it, as after any error and any interrupt before the optimizer's step.
+        ParallelError
+            If a worker failed or was killed.
         """
         self._check_optimizer()
+        epochs = checks.integer("fit", "epochs", epochs, minimum=1)
         with training(self.model):
-            return self._fit(batches, epochs, validation)
+            return run(self.workers, partial(self._fit, batches, epochs, validation))
 
     def _check_optimizer(self) -> None:
         """Refuse an optimizer that would train nothing, or something else."""
@@ -176,15 +189,33 @@ class Trainer:
                                f"parameters that the model lacks: {', '.join(strange[:5])}; {cure}."
                                "  Parameters of a loss count if loss= is a Module that has them")
 
-    def _fit(self, batches: Batches, epochs: int, validation: Batches | None) -> History:
-        epochs = checks.integer("fit", "epochs", epochs, minimum=1)
-        with ExitStack() as ends:
-            for callback in reversed(self.callbacks):       # what is entered last runs first
+    def _fit(self, batches: Batches, epochs: int, validation: Batches | None, group: Group
+             ) -> History:
+        with ExitStack() as ends, self._parts_of_batches(group):
+            for callback in reversed(self._callbacks):      # what is entered last runs first
                 ends.callback(callback.on_fit_end, self)
-            for callback in self.callbacks:
+            for callback in self._callbacks:
                 callback.on_fit_start(self)
             self._epochs(batches, epochs, validation)
         return self.history
+
+    @contextmanager
+    def _parts_of_batches(self, group: Group) -> Iterator[None]:
+        """Take this rank's part of each batch from here on."""
+        if group.size == 1:
+            yield
+            return
+        self._group, self._replica = group, (replica := DataParallel(_Forward(self), group))
+        try:
+            yield
+        finally:
+            replica.close()
+            self._group, self._replica = Group(), None
+
+    @property
+    def _callbacks(self) -> list[Callback]:
+        """Those that this rank calls."""
+        return [one for one in self.callbacks if one.every_rank or not self._group.rank]
 
     def _epochs(self, batches: Batches, epochs: int, validation: Batches | None) -> None:
         first = len(self.history)
@@ -197,11 +228,11 @@ class Trainer:
             row["seconds"] = round(time.perf_counter() - began, 3)
             if self.schedule is not None and self.schedule_every == "epoch":
                 self._step_schedule(row["loss" if validation is None else "validation loss"])
-            stop = [callback.on_epoch_end(self, row) for callback in self.callbacks]
+            stop = [callback.on_epoch_end(self, row) for callback in self._callbacks]
             self.history.append(row)
-            if self.log is not None:
+            if self.log is not None and not self._group.rank:
                 self.log(describe(row, first + epochs))
-            if any(stop):
+            if self._group.spread(np.array(any(stop), np.int64)):
                 return
 
     def _step_schedule(self, loss: float) -> None:
@@ -216,7 +247,10 @@ class Trainer:
         buffers = [(vars(module), name) for module in self.model.modules()
                    for name in module._buffer_names]
         for i, (inputs, targets) in enumerate(_pairs(with_progress(
-                batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.progress))):
+                batches, total=total, label=f"epoch {epoch}/{epochs}",
+                show=self.progress and not self._group.rank))):
+            whole = _count(inputs)
+            inputs, targets = share((inputs, targets), self._group)
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]
             try:
                 value, figures = self._gradients(inputs, targets, f"batch {i + 1} of epoch {epoch}")
@@ -225,18 +259,28 @@ class Trainer:
                 _put_back(buffers, before)
                 self._zero_grad()
                 raise
-            sums.add(_count(inputs), {"loss": value, **figures})
+            sums.add(self._weight(inputs, whole), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
                 self._step_schedule(value)
-            for callback in self.callbacks:
+            for callback in self._callbacks:
                 callback.on_batch_end(self, i, value)
-        return sums.means("fit")
+        return sums.means("fit", self._group)
 
-    def _gradients(self, inputs: Any, targets: Any, where: str) -> tuple[float, dict[str, float]]:
-        """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
+    def _weight(self, inputs: Any, whole: int) -> float:
+        """The samples of this part of a batch, each counted by one rank."""
+        own = _count(inputs)
+        return own if own < whole else whole / self._group.size
+
+    def _forward(self, inputs: Any, targets: Any) -> tuple[Tensor, Any]:
         scores = self._run(inputs)
-        loss = self.loss(scores, targets)
+        return self.loss(scores, targets), scores
+
+    def _gradients(self, inputs: Part, targets: Part, where: str) -> tuple[float, dict[str, float]]:
+        """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
+        loss, scores = (self._replica or self._forward)(inputs, targets)
         value = loss.item()
+        if self._replica is not None:           # that of all ranks, so that all do the same
+            value = self._replica.mean(value, _count(inputs))
         if not math.isfinite(value):
             raise GradientError(
                 f"fit: the loss is {value} at {where}; lower the learning rate "
@@ -252,13 +296,13 @@ class Trainer:
         self.optimizer.zero_grad()              # a loss may have parameters of its own ...
         self.model.zero_grad()                  # ... and the optimizer not all of the model's
 
-    def _run(self, inputs: object) -> Any:
+    def _run(self, inputs: Part) -> Tensor:
         if isinstance(inputs, dict):
             return self.model(**{name: Tensor(array) for name, array in inputs.items()})
         return self.model(*map(Tensor, inputs if isinstance(inputs, tuple) else (inputs,)))
 
-    def _judge(self, scores: object, targets: object) -> dict[str, float]:
-        plain = scores._data if isinstance(scores, Tensor) else scores
+    def _judge(self, scores: TensorLike, targets: Any) -> dict[str, float]:
+        plain: Any = scores._data if isinstance(scores, Tensor) else scores
         return {name: metric(plain, targets) for name, metric in self.metrics.items()}
 
     def find_lr(self, batches: Batches, *, start: float = 1e-7, end: float = 10.0,
@@ -316,10 +360,12 @@ class Trainer:
         sums = _Sums()
         with evaluating(self.model), no_grad():
             for inputs, targets in _pairs(batches):
-                scores = self._run(inputs)
-                sums.add(_count(inputs), {"loss": self.loss(scores, targets).item(),
-                                          **self._judge(scores, targets)})
-        return sums.means("evaluate")
+                whole = _count(inputs)
+                inputs, targets = share((inputs, targets), self._group)
+                loss, scores = self._forward(inputs, targets)
+                sums.add(self._weight(inputs, whole), {"loss": loss.item(),
+                                                       **self._judge(scores, targets)})
+        return sums.means("evaluate", self._group)
 
     def predict(self, images: TensorLike, *, batch_size: int = 256) -> Array:
         """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
@@ -335,7 +381,7 @@ class Trainer:
                                    for i in range(0, len(array), batch_size)])
 
 
-def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _pairs(batches: Batches) -> Iterator[tuple[Part, Part]]:
     for batch in batches:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise SettingError(f"a batch is (inputs, targets), got {type(batch).__name__}"
@@ -344,7 +390,7 @@ def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         yield batch[0], batch[1]
 
 
-def _endless(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _endless(batches: Batches) -> Iterator[tuple[Part, Part]]:
     """The batches, again and again."""
     empty = False
     while not empty:
@@ -382,19 +428,30 @@ class _Sums:
     """Means over batches of unlike size."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = 0.0
         self.totals: dict[str, float] = {}
 
-    def add(self, size: int, figures: dict[str, float]) -> None:
+    def add(self, size: float, figures: dict[str, float]) -> None:
         self.count += size
         for name, value in figures.items():
             self.totals[name] = self.totals.get(name, 0.0) + size * value
 
-    def means(self, who: str) -> dict[str, float]:
+    def means(self, who: str, group: Group) -> dict[str, float]:
         if not self.count:
             raise SettingError(f"{who}: there are no batches; an iterator that was used up gives "
                                "none: pass a DataLoader or a list")
-        return {name: total / self.count for name, total in self.totals.items()}
+        count, *totals = group.add_up(np.array([self.count, *self.totals.values()])).tolist()
+        return {name: total / count for name, total in zip(self.totals, totals, strict=True)}
+
+
+class _Forward(Module):
+    """Model and loss of a trainer, whose parameters are trained together."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.model = trainer.model
+        if isinstance(trainer.loss, Module):
+            self.loss = trainer.loss
+        vars(self)["forward"] = trainer._forward
 
 
 def describe(row: Row, epochs: int) -> str:
@@ -405,8 +462,21 @@ def describe(row: Row, epochs: int) -> str:
     return f"epoch {row['epoch']:{width}d}/{epochs}  {'  '.join(figures)}  ({row['seconds']:.1f} s)"
 
 
+class _Settings(TypedDict, total=False):
+    """What `Trainer` is told by name."""
+
+    loss: Callable[..., Tensor] | None
+    metrics: Metrics | None
+    schedule: LRScheduler | Stepped | None
+    schedule_every: str
+    clip: float | None
+    callbacks: Sequence[Callback]
+    log: Callable[[str], object] | None
+    progress: bool
+
+
 def fit(model: Module, batches: Batches, *, epochs: int, optimizer: Optimizer,
-        validation: Batches | None = None, **settings: Any) -> History:
+        validation: Batches | None = None, **settings: Unpack[_Settings]) -> History:
     """Train a model in one call: ``Trainer(model, optimizer, **settings).fit(...)``.
 
     >>> from tinygrad_cnn import nn, optim
