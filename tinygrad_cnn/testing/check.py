@@ -407,18 +407,7 @@ def check_jax(function: Callable[..., object], *arrays: object, seed: int = 0,
     *arrays : array_like
         Where to test; those of floats are tested, in float64 whatever JAX is set to.
     seed, dtype, rtol
-        As in `check_gradients`.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    GradientMismatch, GradientError, SettingError, TypeError
-        As `check_gradients` does.
-    MissingExtraError
-        If JAX is not installed.
+        As in `check_torch`, which also tells what is returned and raised.
     """
     __tracebackhide__ = True
     return _check_other("jax", jax_function, function, arrays, seed, dtype, rtol)
