@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import CheckpointError, DataError, VizError, files, viz
+from tinygrad_cnn import CheckpointError, DataError, VizError, viz
+from tinygrad_cnn.cli.receipt import read_receipt, write_receipt
 from tinygrad_cnn.data import read_idx
 from tinygrad_cnn.files import open_file, write_atomically
 from tinygrad_cnn.io import load_checkpoint, load_weights, save_checkpoint, save_weights
@@ -36,13 +37,15 @@ def picture(path):
 
 
 # Everything that writes a file: the call, the suffix, and the error that its users know.
-WRITERS = {"weights": (lambda path: save_weights(STATE, path), ".npz", CheckpointError),
-           "checkpoint": (lambda path: save_checkpoint(path, epoch=3), ".npz", CheckpointError),
+WRITERS = {"weights": (lambda path: save_weights(STATE, path), ".safetensors", CheckpointError),
+           "checkpoint": (lambda path: save_checkpoint(path, epoch=3), ".st", CheckpointError),
            "history": (history, ".csv", CheckpointError),
+           "receipt": (lambda path: write_receipt({"a": 1}, path), ".json", CheckpointError),
            "picture": (picture, ".svg", VizError)}
 # Everything that reads one.
 READERS = {"weights": (load_weights, CheckpointError), "IDX": (read_idx, DataError),
-           "checkpoint": (load_checkpoint, CheckpointError), "picture": (viz.load, VizError)}
+           "checkpoint": (load_checkpoint, CheckpointError), "picture": (viz.load, VizError),
+           "history": (History.load, DataError), "receipt": (read_receipt, CheckpointError)}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -105,7 +108,7 @@ def test_the_umask_of_other_threads_is_left_alone(tmp_path, monkeypatch):
     def changed(mask):
         raise AssertionError("os.umask was called")
     monkeypatch.setattr(os, "umask", changed)
-    save_weights(STATE, tmp_path / "w.npz")
+    save_weights(STATE, tmp_path / "w.safetensors")
 
 
 @posix
@@ -138,7 +141,7 @@ def test_the_tuned_choices_do_not_wait_for_a_pipe(tmp_path):
 
 @posix
 def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path):
-    path = tmp_path / "w.npz"
+    path = tmp_path / "w.safetensors"
     save_weights(STATE, path)
     whole = path.read_bytes()
     code = ("import sys\nfrom tinygrad_cnn.files import write_atomically\n"
@@ -161,7 +164,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path):
 
 
 def test_saves_of_several_threads_are_whole_and_leave_nothing(tmp_path):
-    path = tmp_path / "w.npz"
+    path = tmp_path / "w.safetensors"
 
     def save(value):
         for _ in range(20):
@@ -175,7 +178,6 @@ def test_saves_of_several_threads_are_whole_and_leave_nothing(tmp_path):
     for thread in threads:
         thread.join()
     assert list(tmp_path.iterdir()) == [path]
-    assert files._live == set()
 
 
 def test_an_error_of_the_block_passes_and_leaves_nothing(tmp_path):
