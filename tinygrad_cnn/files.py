@@ -168,8 +168,8 @@ def write_atomically(path: str | os.PathLike[str],
     try:
         target = Path(os.path.realpath(path))
         mode = _mode_of(target, error)
-        draft, opened = _draft(target, 0o666 if mode is None else 0o600)
-        with opened as file:
+        draft, file = _draft(target, 0o666 if mode is None else 0o600)
+        try:
             yield file
             if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(file.fileno(), mode)
@@ -177,6 +177,9 @@ def write_atomically(path: str | os.PathLike[str],
             os.fsync(file.fileno())
             if os.name != "nt":                         # while it is locked, nobody removes it
                 os.replace(draft, target)
+        finally:
+            with contextlib.suppress(OSError):          # all that counts is synchronized
+                file.close()
         if os.name == "nt":                             # where a file that is open stays
             os.replace(draft, target)
         _sync_folder(target.parent)

@@ -22,7 +22,7 @@ def test_demo_trains_prints_and_writes(tmp_path, capsys):
     assert status in (0, 1)
     assert "Conv2D" in out
     assert re.search(r"epoch 1/1  loss [\d.]+  accuracy [\d.]+ %", out)
-    assert re.search(r"test accuracy [\d.]+ % \(\d+ of 397 digits;", out)
+    assert re.search(r"test accuracy [\d.]+ % \(\d+ of 397 images;", out)
     assert {p.name for p in tmp_path.iterdir()} >= {"history.csv", "run.json", "graph.dot"}
     assert len(History.load(tmp_path / "history.csv")) == 1
     assert (tmp_path / "graph.dot").read_text().lstrip().startswith(("digraph", "//", "strict"))

@@ -477,15 +477,19 @@ class _Reader:
         self._first: tuple[Path, tuple[int, int]] | None = None
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")       # Pillow's remarks on metadata and large files
-                picture = self._open(path)
-        except DataError:
-            raise
-        # Pillow's decoders raise many kinds of error on a damaged file
-        except Exception as error:
-            raise DataError(f"{path}: is not a picture that can be read: {error}") from None
+        with open_file(path, DataError) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")           # Pillow's remarks on metadata and large files
+            head = file.read(512)
+            file.seek(0)
+            try:
+                picture = self._open(file, path)
+            except DataError:
+                raise
+            # Pillow's decoders raise many kinds of error on a damaged file
+            except Exception as error:
+                why = str(error).partition(" <")[0]   # without the object that was read from
+                raise DataError(f"{path}: is not a picture that can be read, but {describe(head)}: "
+                                f"{why}") from None
         pixels = np.asarray(picture, np.uint8)                               # H W, or H W C
         height_width = (pixels.shape[0], pixels.shape[1])
         if self._first is None:
@@ -496,9 +500,8 @@ class _Reader:
                             f"{first_size}; give size=(H, W) to resize all")
         return pixels.reshape(*height_width, _MODES[self._mode])
 
-    def _open(self, path: Path) -> Any:
-        with (open_file(path, DataError) as file,
-              self._image.open(file, formats=_FORMATS) as picture):
+    def _open(self, file: BufferedReader, path: Path) -> Any:
+        with self._image.open(file, formats=_FORMATS) as picture:
             if picture.width * picture.height > _MAX_PIXELS:
                 raise DataError(f"{path}: has {picture.width} × {picture.height} pixels, more "
                                 f"than {_MAX_PIXELS:,}")

@@ -44,8 +44,10 @@ def reads_files(function: Callable[P, T]) -> Callable[P, T]:
     def read(*args: P.args, **settings: P.kwargs) -> T:
         try:
             return function(*args, **settings)
-        except DataError:
-            raise
+        except DataError as refused:
+            if (text := shown(str(refused))) == str(refused):
+                raise
+            raise DataError(text) from None             # with a path that no terminal can print
         except (OSError, UnicodeError, RuntimeError) as failed:     # RuntimeError: of "~nobody"
             path = getattr(failed, "filename", None) or [*args, *settings.values()][0]
             raise DataError(f"{shown(str(path))}: cannot be read: {words(failed)}") from None

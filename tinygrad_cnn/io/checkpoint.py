@@ -49,10 +49,11 @@ def save_checkpoint(path: str | os.PathLike[str], **parts: Any) -> Path:
     Examples
     --------
     >>> import tempfile
+    >>> from tinygrad_cnn import default_generator
     >>> from tinygrad_cnn.io import load_checkpoint, save_checkpoint
     >>> model = nn.Linear(2, 1)
     >>> optimizer = optim.Adam(model.parameters())
-    >>> parts = {"model": model, "optimizer": optimizer, "rng": tc.default_generator()}
+    >>> parts = {"model": model, "optimizer": optimizer, "rng": default_generator()}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save_checkpoint(folder + "/run.safetensors", **parts, epoch=3)
     ...     rest = load_checkpoint(path, **parts)
@@ -178,7 +179,7 @@ def _packed(value: Any, place: str, arrays: dict[str, Array], depth: int = 0) ->
     """The value for JSON; each array is put aside, and its number stands for it."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, (bool, str)) or (
+    if value is None or isinstance(value, str) or (
             isinstance(value, int) and abs(value) < 10 ** 4000):
         return value
     if isinstance(value, float):
