@@ -1,6 +1,6 @@
 """Hostile command lines in hostile environments, and Ctrl-C at any moment: no traceback.
 
-    python tests/reliability/command_lines.py [--count 200] [--seed 0]
+    python tests/reliability command_lines [--count 200] [--seed 0]
 
 Every command line runs in every environment, and ends with a documented status and no traceback.
 Then ``count`` runs of ``train`` are interrupted at random moments, from the import of the package
@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from reliability.report import Figure, main
+from reliability.report import Figure
 from tinygrad_cnn.io import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,8 @@ SHAPE = "999999999x999999999x3"
 # @ is a folder with a few odd files.
 LINES = [
     [], ["--version"], ["fly"], ["train"], ["summary", "--threads", "0"],
-    ["summary", "--image-shape", SHAPE], ["summary", "--image-shape", "1x1x1", "--model", "resnet20"],
+    ["summary", "--image-shape", SHAPE],
+    ["summary", "--image-shape", "1x1x1", "--model", "resnet20"],
     ["summary", "--classes", "99999999999"], ["summary", "--threads", "99999"],
     ["graph"], ["graph", "--classes", "9" * 30], ["graph", "--out", "@/no/x.svg"],
     ["graph", "--out", "@/x.bmp"], ["graph", "--engine", "nope"], ["graph", "--weights", "@/zip"],
@@ -79,8 +80,8 @@ def odd_files(folder: Path) -> None:
 
 
 def command(line: list[str], folder: Path) -> str:
-    words = [sys.executable, "-m", "tinygrad_cnn", *(word.replace("@", str(folder)) for word in line)]
-    return " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
+    words = [sys.executable, "-m", "tinygrad_cnn", *line]
+    return " ".join("'" + word.replace("@", str(folder)) + "'" for word in words)
 
 
 def environment(more: dict[str, str | None]) -> dict[str, str]:
@@ -114,11 +115,11 @@ def lines(chosen: list[list[str]]) -> Figure:
 
 def interrupts(count: int, rng: random.Random) -> Figure:
     """Ctrl-C at random moments of a run; its last checkpoint stays."""
-    figure = Figure("interrupts of train ended it with status 130, one line, and a whole checkpoint")
+    figure = Figure("interrupts of train ended it with status 130, one line, a whole checkpoint")
     late = 0
     with tempfile.TemporaryDirectory() as name:
-        words = [sys.executable, "-m", "tinygrad_cnn", "train", "--data", "digits", "--limit", "200",
-                 "--epochs", "3", "--save-every", "1", "--resume", "never", "--out"]
+        words = [sys.executable, "-m", "tinygrad_cnn", "train", "--data", "digits", "--limit",
+                 "200", "--epochs", "3", "--save-every", "1", "--resume", "never", "--out"]
         ready = "import sys; sys.stdout.write('x')"
         began = time.monotonic()
         subprocess.run([sys.executable, "-c", ready], stdout=subprocess.DEVNULL, check=True)
@@ -152,7 +153,3 @@ def measure(count: int, rng: random.Random) -> Iterator[Figure]:
     """All lines, or a few for a small count; then interrupts."""
     yield lines(LINES if count >= 100 else rng.sample(LINES, max(1, count // 3)))
     yield interrupts(count, rng)
-
-
-if __name__ == "__main__":
-    sys.exit(main(__doc__, measure, 200))

@@ -1,10 +1,10 @@
 """A disk that is full or fails at any moment: the old file stays whole, and nothing else is left.
 
-    python tests/reliability/disk.py [--count 1000]
+    python tests/reliability disk [--count 1000]
 
-Each public writer is called while the operating system refuses its first, second, ... call: to open,
-to write, to change the mode, to synchronize, to rename, to close; with ENOSPC and with EIO.  Then it
-may write only so many bytes, as on a full disk, for ``count`` sizes of each file.
+Each public writer is called while the operating system refuses its first, second, ... call: to
+open, to write, to change the mode, to synchronize, to rename, to close; with ENOSPC and with EIO.
+Then it may write only so many bytes, as on a full disk, for ``count`` sizes of each file.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import os
 import random
 import resource
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from reliability.report import Figure, main
+from reliability.report import Figure
 from reliability.writers import WRITERS, Writer
 
 
@@ -137,7 +136,3 @@ def measure(count: int, rng: random.Random) -> Iterator[Figure]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             signal.signal(signal.SIGXFSZ, handler)
         yield full
-
-
-if __name__ == "__main__":
-    sys.exit(main(__doc__, measure, 1000))

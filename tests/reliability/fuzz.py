@@ -1,6 +1,6 @@
 """Files of each format, damaged at random: only the documented exception, little memory, no hang.
 
-    python tests/reliability/fuzz.py [--count 100000] [--seed 0]
+    python tests/reliability fuzz [--count 100000] [--seed 0]
 
 Bytes are changed, cut out, doubled and exchanged with those of other files; of weights and
 checkpoints the digests are put right again, so that what they say is looked at.  Each call may take
@@ -17,7 +17,6 @@ import os
 import pickle
 import random
 import re
-import sys
 import tarfile
 import tempfile
 import warnings
@@ -29,11 +28,17 @@ from typing import Any
 import numpy as np
 
 import tinygrad_cnn as tc
-from reliability.report import Figure, limits, main
+from reliability.report import Figure, limits
+from reliability.writers import RECEIPT
 from tinygrad_cnn import nn, optim, viz
 from tinygrad_cnn.cli.receipt import read_receipt, write_receipt
-from tinygrad_cnn.data import load_cifar10, load_image_folder, read_cifar_binary, read_cifar_python
-from tinygrad_cnn.data import read_idx
+from tinygrad_cnn.data import (
+    load_cifar10,
+    load_image_folder,
+    read_cifar_binary,
+    read_cifar_python,
+    read_idx,
+)
 from tinygrad_cnn.errors import CheckpointError, DataError, VizError
 from tinygrad_cnn.io import load_checkpoint, load_weights, save_checkpoint, save_weights
 from tinygrad_cnn.io.weights import _DIGITS, _START
@@ -160,10 +165,7 @@ def formats(folder: Path) -> Iterator[Format]:
     history = History([{"epoch": 1, "loss": 0.5, "note": "a,\"b\""}, {"epoch": 2, "loss": None}])
     yield Format("histories", [bytes_of(history.save(folder / "h")), b"a\n1\n"], History.load,
                  DataError)
-    receipt = {"format": "tinygrad_cnn run 1", "arguments": ["--data=digits"], "data": ["a", "b"],
-               "machine": {"threads": 2}, "test": {"loss": 0.5, "accuracy": 0.5}, "loss": [0.5],
-               "weights": "ab"}
-    yield Format("receipts", [bytes_of(write_receipt(receipt, folder / "r"))], read_receipt,
+    yield Format("receipts", [bytes_of(write_receipt(RECEIPT, folder / "r"))], read_receipt,
                  CheckpointError)
     figure = (tc.Tensor([1.0], requires_grad=True, name="x") * 2).sum().graph()
     yield Format("graphs", [bytes_of(figure.save(folder / "g.json"))], viz.load, VizError,
@@ -213,7 +215,3 @@ def measure(count: int, rng: random.Random) -> Iterator[Figure]:
                 figure.count()
             figure.what += f" ({refused:,} refused)"
             yield figure
-
-
-if __name__ == "__main__":
-    sys.exit(main(__doc__, measure, 100_000))

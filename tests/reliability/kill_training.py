@@ -1,6 +1,6 @@
 """kill -9 at random moments of training: the run that is resumed ends with the same bits.
 
-    python tests/reliability/kill_training.py [--count 50] [--seed 0]
+    python tests/reliability kill_training [--count 50] [--seed 0]
 
 ``tinygrad-cnn train`` runs in a process of its own, is killed, and is called again with ``--resume
 auto``; the SHA-256 of the weights and the log of losses are compared with those of a run that was
@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from reliability.report import Figure, main
+from reliability.report import Figure
 from tinygrad_cnn.io import load_checkpoint
 from tinygrad_cnn.train import History
 
@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tinygrad_cnn", *WORDS, "--out", str(out), *more],
-                            stdout=subprocess.DEVNULL, cwd=ROOT,
-                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen(
+        [sys.executable, "-m", "tinygrad_cnn", *WORDS, "--out", str(out), *more],
+        stdout=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def finish(out: Path, *more: str) -> None:
@@ -74,7 +74,3 @@ def measure(count: int, rng: random.Random) -> Iterator[Figure]:
             same.count("" if result(out) == expected else f"trial {same.trials}: other bits")
     same.what += f" ({amid} from the middle of an epoch, {saving} killed while saving)"
     yield same
-
-
-if __name__ == "__main__":
-    sys.exit(main(__doc__, measure, 50))

@@ -1,9 +1,8 @@
-"""What the scripts of this folder share: a figure, and the command line that prints it."""
+"""What the scripts of this folder share: a figure, limits, and processes to kill."""
 
 from __future__ import annotations
 
-import argparse
-import random
+import os
 import resource
 import signal
 import sys
@@ -31,20 +30,7 @@ class Figure:
         return "\n  ".join([f"{self.good:,} of {self.trials:,} {self.what}", *self.complaints])
 
 
-def main(doc: str, measure: Callable[[int, random.Random], Iterator[Figure]], count: int) -> int:
-    """Measure so often, print the figures, and say whether all of them held."""
-    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
-    parser.add_argument("--count", type=int, default=count, help=f"trials, default {count}")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    failed = 0
-    for figure in measure(options.count, random.Random(options.seed)):
-        print(figure, flush=True)
-        failed += figure.good != figure.trials
-    return int(failed > 0)
-
-
-class Slow(Exception):
+class SlowError(Exception):
     """A call took longer than it may."""
 
 
@@ -52,7 +38,7 @@ class Slow(Exception):
 def limits(seconds: int, more_memory: int) -> Iterator[None]:
     """In this process no call takes longer, and so many bytes more can be asked for."""
     def late(number: int, frame: object) -> None:
-        raise Slow(f"more than {seconds} s")
+        raise SlowError(f"more than {seconds} s")
     with open("/proc/self/statm", encoding="ascii") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -69,7 +55,6 @@ def limits(seconds: int, more_memory: int) -> Iterator[None]:
 
 def in_child(work: Callable[[], None]) -> int:
     """Do the work in a fork of this process; its process id."""
-    import os
     if child := os.fork():
         return child
     status = 1

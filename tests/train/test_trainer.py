@@ -313,7 +313,8 @@ def test_what_cannot_be_resumed_is_refused_before_it_is_trained(tmp_path):
         trainer.fit((pair for pair in batches), 1, checkpoint=path)
     model = network()
     with pytest.raises(tc.SettingError, match="must have a state_dict"):
-        Trainer(model, optim.SGD(model.parameters()), schedule=SimpleNamespace(step=print)).save(path)
+        Trainer(model, optim.SGD(model.parameters()),
+                schedule=SimpleNamespace(step=print)).save(path)
 
 
 def test_evaluation_leaves_mode_and_running_statistics_alone():
