@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -225,7 +226,7 @@ class Cut(Callback):
             raise KeyboardInterrupt
 
 
-def saved_run(path, steps=10**9, *, listed=False, **changed):
+def saved_run(path, steps=10**9, *, listed=False, workers=1, **changed):
     """A run with state everywhere: averages, statistics, generators, a schedule, a best value."""
     tc.manual_seed(changed.get("seed", 3))
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1D(8), nn.Dropout(0.2),
@@ -234,12 +235,12 @@ def saved_run(path, steps=10**9, *, listed=False, **changed):
     optimizer = optim.Adam(model.parameters(), changed.get("lr", 0.05))
     trainer = Trainer(
         model, optimizer, schedule=lr_scheduler.ReduceLROnPlateau(optimizer, patience=1),
-        schedule_every="epoch", progress=False, clip=changed.get("clip"),
+        schedule_every="epoch", progress=False, clip=changed.get("clip"), workers=workers,
         callbacks=[Cut(steps), EarlyStopping(patience=changed.get("patience", 2)),
                    BestCheckpoint(path.with_name("best"), "validation loss", mode="min")])
     images, labels = problem(changed.get("n", 40))
     batches = (list(loader()) if listed else DataLoader(
-        images, labels, batch_size=8, shuffle=True, seed=4, prefetch=2,
+        images, labels, batch_size=9, shuffle=True, seed=4, prefetch=2,
         transform=RandomShift(1)))
     unseen = DataLoader(images[::-1].copy(), labels[::-1].copy(), batch_size=16, shuffle=True,
                         seed=1)
@@ -253,21 +254,23 @@ def outcome(trainer):
     return {k: v.tobytes() for k, v in trainer.model.state_dict().items()}, rows, states
 
 
-@pytest.mark.parametrize("listed", [False, True], ids=["DataLoader", "list"])
-def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(tmp_path, listed):
+@pytest.mark.parametrize("kind", [{}, {"listed": True}, {"workers": 2}], ids=str)
+def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(tmp_path, kind):
+    if "workers" in kind and sys.platform != "linux":
+        pytest.skip("workers are forked, which needs Linux")
     path = tmp_path / "run.safetensors"
-    whole, batches, unseen = saved_run(path, listed=listed)
+    whole, batches, unseen = saved_run(path, **kind)
     whole.fit(batches, 9, validation=unseen)
     assert 3 < len(whole.history) < 9                           # EarlyStopping has ended it
     for every, first, second in ((1, 3, 9), (2, 1, 4), (None, 7, 6), (3, 5, 2), (4, 0, 3)):
         path.unlink(missing_ok=True)
         for steps in (first, second, 10**9):
-            trainer, batches, unseen = saved_run(path, steps, listed=listed)
+            trainer, batches, unseen = saved_run(path, steps, **kind)
             with contextlib.suppress(KeyboardInterrupt):
                 trainer.fit(batches, 9, validation=unseen, checkpoint=path, save_every=every,
                             resume=path if path.exists() else None)
         assert outcome(trainer) == outcome(whole)
-        trainer, batches, unseen = saved_run(path, listed=listed)
+        trainer, batches, unseen = saved_run(path, **kind)
         trainer.fit(batches, 9, validation=unseen, resume=path)         # it was over
         assert outcome(trainer) == outcome(whole)
 
@@ -287,15 +290,15 @@ def test_a_run_is_not_resumed_with_anything_changed(tmp_path, monkeypatch):
         assert tc.default_generator().bit_generator.state == rng
         assert batches.epoch == 0
 
-    refused(*saved_run(path, p=0.4, lr=0.1, clip=1.0, n=48),
-            "0.3)", "0.4)", "lr=0.05", "lr=0.1", "clip is None in the file, 1.0 here",
+    refused(*saved_run(path, p=0.4, lr=0.1, clip=1.0, n=48, workers=2),
+            "0.3)", "0.4)", "workers is 1 in the file, 2 here", "lr=0.05", "lr=0.1", "clip is None in the file, 1.0 here",
             "loader: ", "samples is 48 here but 40 in the state", "data is", "validation: ")
     other, batches, unseen = saved_run(path)
     images, labels = problem(40)
     labels[7] = 1 - labels[7]
-    refused(other, DataLoader(images, labels, batch_size=8, shuffle=True, seed=4,
+    refused(other, DataLoader(images, labels, batch_size=9, shuffle=True, seed=4,
                               transform=RandomShift(1)), unseen, "loader: ", "data is")
-    refused(other, DataLoader(images, problem(40)[1], batch_size=8, shuffle=True, seed=4,
+    refused(other, DataLoader(images, problem(40)[1], batch_size=9, shuffle=True, seed=4,
                               transform=RandomShift(2)), unseen, "transform is RandomShift")
     monkeypatch.setattr("tinygrad_cnn.train.run.__version__", "9.9")
     refused(*saved_run(path), f"tinygrad_cnn is {tc.__version__} in the file, 9.9 here")

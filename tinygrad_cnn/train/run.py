@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field, fields
 from itertools import zip_longest
 
@@ -11,10 +12,11 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.data.dataset import digest
 from tinygrad_cnn.errors import CheckpointError, SettingError
 from tinygrad_cnn.nn import Module
+from tinygrad_cnn.parallel import Group
 from tinygrad_cnn.types import Settings
 from tinygrad_cnn.version import __version__
 
-__all__ = ["Configuration", "Listed", "Place", "generators"]
+__all__ = ["Configuration", "Listed", "Place", "generators", "states_of"]
 
 
 @dataclass
@@ -26,18 +28,26 @@ class Place:
     steps: int = 0              # of the call
     seconds: float = 0.0        # that the epoch under way has taken
     stopped: bool = False       # a callback has ended the run
-    count: int = 0              # samples of the epoch under way
+    count: float = 0.0          # samples of the epoch under way that this worker has taken
     sums: dict[str, float] = field(default_factory=dict)
 
-    def add(self, size: int, figures: dict[str, float]) -> None:
+    def add(self, size: float, figures: dict[str, float]) -> None:
         """Count a batch of ``size`` samples with its mean figures."""
         self.batch, self.steps, self.count = self.batch + 1, self.steps + 1, self.count + size
         for name, value in figures.items():
             self.sums[name] = self.sums.get(name, 0.0) + size * value
 
+    def means(self, who: str, group: Group) -> dict[str, float]:
+        """The figures over the batches of all workers, which are of unlike size."""
+        if not self.count:
+            raise SettingError(f"{who}: there are no batches; an iterator that was used up gives "
+                               "none: pass a DataLoader or a list")
+        count, *sums = group.add_up(np.array([self.count, *self.sums.values()])).tolist()
+        return {name: total / count for name, total in zip(self.sums, sums, strict=True)}
+
     def end_epoch(self, *, stopped: bool) -> None:
         """Begin the next epoch."""
-        self.batch, self.count, self.seconds, self.sums = 0, 0, 0.0, {}
+        self.batch, self.count, self.seconds, self.sums = 0, 0.0, 0.0, {}
         self.stopped = stopped
 
     def state_dict(self) -> Settings:
@@ -46,10 +56,10 @@ class Place:
 
     def load_state_dict(self, entries: Settings) -> None:
         """Take over what `state_dict` gave."""
-        for name in ("began", "batch", "steps", "count"):
+        for name in ("began", "batch", "steps"):
             checks.integer("place", name, entries[name], minimum=0)
         checks.flag("place", "stopped", entries["stopped"])
-        numbers = {"seconds": entries["seconds"], **entries["sums"]}
+        numbers = {"seconds": entries["seconds"], "count": entries["count"], **entries["sums"]}
         if odd := [name for name, value in numbers.items() if type(value) is not float]:
             raise CheckpointError(f"{odd[0]!r:.60} is no number")
         for each in fields(self):
@@ -107,3 +117,13 @@ def generators(**parts: object) -> dict[str, np.random.Generator]:
                 if isinstance(value, np.random.Generator):
                     found.setdefault(id(value), (".".join(filter(None, (name, path, key))), value))
     return dict(found.values())
+
+
+def states_of(own: Settings) -> str:
+    """The generators and the place of a worker, as text for rank 0 to save."""
+    states = {name: rng.bit_generator.state for name, rng in own["rng"].items()}
+    try:
+        return json.dumps({"rng": states, "place": own["place"].state_dict()})
+    except TypeError:
+        raise SettingError("fit: with several workers that are saved, generators must be those of "
+                           "np.random.default_rng") from None

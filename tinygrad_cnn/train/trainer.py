@@ -6,10 +6,11 @@ callbacks and a history.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from html import escape
 from itertools import islice
@@ -28,12 +29,13 @@ from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy, default_generator, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_grad_norm_
 from tinygrad_cnn.optim.lr_scheduler import LRScheduler
+from tinygrad_cnn.parallel import DataParallel, Group, run, share, world
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
 from tinygrad_cnn.train.metrics import Metric, accuracy, metrics_by_name
 from tinygrad_cnn.train.progress import with_progress
-from tinygrad_cnn.train.run import Configuration, Listed, Place, generators
+from tinygrad_cnn.train.run import Configuration, Listed, Place, generators, states_of
 from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Trainer", "fit"]
@@ -76,11 +78,15 @@ class Trainer:
         Gets one line of text for each epoch; ``print`` shows it.
     progress : bool, default True
         Show a progress bar on a terminal, if tqdm is installed.
+    workers : int, default 1
+        Processes of this machine that train together, each with a part of every batch and its
+        share of the CPUs; see `parallel.run`.  Results are those of one process to rounding, and
+        repeat to the bit.  A program that ``mpiexec`` has started trains on all its ranks.
 
     Raises
     ------
     SettingError
-        If ``schedule_every`` is unknown.
+        If ``schedule_every`` is unknown, or ``workers`` is below 1.
 
     Examples
     --------
@@ -103,7 +109,7 @@ class Trainer:
                  schedule: LRScheduler | Stepped | None = None,
                  schedule_every: str = "batch", clip: float | None = None,
                  callbacks: Sequence[Callback] = (), log: Callable[[str], object] | None = None,
-                 progress: bool = True) -> None:
+                 progress: bool = True, workers: int = 1) -> None:
         self.model, self.optimizer = model, optimizer
         self.loss = cross_entropy if loss is None else loss
         self.metrics = default_metrics(self.loss) if metrics is None else metrics_by_name(metrics)
@@ -112,6 +118,9 @@ class Trainer:
                                             ("batch", "epoch"))
         self.clip, self.callbacks, self.log = clip, tuple(callbacks), log
         self.progress = progress
+        self.workers = checks.integer("Trainer", "workers", workers, minimum=1)
+        self._group = Group()
+        self._replica: DataParallel | None = None
         self.history = History()
         self._place = Place()
         self._loaders: Settings = {}            # those of `fit`
@@ -172,6 +181,8 @@ class Trainer:
             If the loss is not finite, or a gradient with ``clip``.  Such a batch changes nothing:
             weights, buffers such as running statistics, and the state of optimizer and schedule
             are those before it, as after any error and any interrupt before the optimizer's step.
+        ParallelError
+            If a worker failed or was killed.
         """
         self._check_optimizer()
         epochs = checks.integer("fit", "epochs", epochs, minimum=1)
@@ -181,13 +192,11 @@ class Trainer:
                 raise SettingError("fit: save_every goes with checkpoint=, the file to save to")
         self._loaders = {"loader": batches, "validation": validation}
         with training(self.model):
-            if resume is None:
-                self._place = Place(began=len(self.history))
-            else:
+            self._place = Place(began=len(self.history))
+            if resume is not None:
                 load_checkpoint(resume, **self._parts())
-            if checkpoint is not None:
-                self.save(checkpoint)           # what cannot be saved is said before hours are lost
-            return self._fit(batches, epochs, validation, checkpoint, save_every)
+            return run(self.workers, partial(self._fit, batches, epochs, validation, checkpoint,
+                                             save_every, resume))
 
     def _check_optimizer(self) -> None:
         """Refuse an optimizer that would train nothing, or something else."""
@@ -208,11 +217,16 @@ class Trainer:
                                "  Parameters of a loss count if loss= is a Module that has them")
 
     def _fit(self, batches: Batches, epochs: int, validation: Batches | None,
-             checkpoint: str | Path | None, save_every: int | None) -> History:
-        with ExitStack() as ends:
-            for callback in reversed(self.callbacks):       # what is entered last runs first
+             checkpoint: str | Path | None, save_every: int | None, resume: str | Path | None,
+             group: Group) -> History:
+        with ExitStack() as ends, self._parts_of_batches(group):
+            if resume is not None and group.rank:
+                load_checkpoint(resume, **{f"rank {group.rank}": self._own()})
+            if checkpoint is not None:
+                self.save(checkpoint)           # what cannot be saved is said before hours are lost
+            for callback in reversed(self._callbacks):      # what is entered last runs first
                 ends.callback(callback.on_fit_end, self)
-            for callback in self.callbacks:
+            for callback in self._callbacks:
                 callback.on_fit_start(self)
             place, last = self._place, self._place.began + epochs
             while len(self.history) < last and not place.stopped:
@@ -226,18 +240,36 @@ class Trainer:
     def _end_epoch(self, validation: Batches | None, last: int, began: float) -> None:
         """Judge an epoch, note its figures, and ask the callbacks whether it was the last."""
         place = self._place
-        row: Row = {"epoch": len(self.history) + 1, **_means(place.sums, place.count, "fit")}
+        row: Row = {"epoch": len(self.history) + 1, **place.means("fit", self._group)}
         if validation is not None:
             judged = self.evaluate(validation)
             row |= {f"validation {name}": value for name, value in judged.items()}
         row["seconds"] = round(time.perf_counter() - began, 3)
         if self.schedule is not None and self.schedule_every == "epoch":
             self._step_schedule(row["loss" if validation is None else "validation loss"])
-        stop = [callback.on_epoch_end(self, row) for callback in self.callbacks]
+        stop = [callback.on_epoch_end(self, row) for callback in self._callbacks]
         self.history.append(row)
-        place.end_epoch(stopped=any(stop))
-        if self.log is not None:
+        place.end_epoch(stopped=bool(self._group.spread(np.array(any(stop), np.int64))))
+        if self.log is not None and not self._group.rank:
             self.log(describe(row, last))
+
+    @contextmanager
+    def _parts_of_batches(self, group: Group) -> Iterator[None]:
+        """Take this rank's part of each batch from here on."""
+        if group.size == 1:
+            yield
+            return
+        self._group, self._replica = group, (replica := DataParallel(_Forward(self), group))
+        try:
+            yield
+        finally:
+            replica.close()
+            self._group, self._replica = Group(), None
+
+    @property
+    def _callbacks(self) -> list[Callback]:
+        """Those that this rank calls."""
+        return [one for one in self.callbacks if one.every_rank or not self._group.rank]
 
     def _step_schedule(self, loss: float) -> None:
         assert self.schedule is not None
@@ -257,7 +289,9 @@ class Trainer:
                    for name in module._buffer_names]
         for inputs, targets in _pairs(with_progress(
                 batches, total=total, done=place.batch, label=f"epoch {epoch}/{epochs}",
-                show=self.progress)):
+                show=self.progress and not self._group.rank)):
+            whole = _count(inputs)
+            inputs, targets = share((inputs, targets), self._group)
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]
             try:
                 value, figures = self._gradients(
@@ -267,20 +301,30 @@ class Trainer:
                 _put_back(buffers, before)
                 self._zero_grad()
                 raise
-            place.add(_count(inputs), {"loss": value, **figures})
+            place.add(self._weight(inputs, whole), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
                 self._step_schedule(value)
-            for callback in self.callbacks:
+            for callback in self._callbacks:
                 callback.on_batch_end(self, place.batch - 1, value)
             if save_every and checkpoint is not None and place.steps % save_every == 0:
                 place.seconds = time.perf_counter() - began
                 self.save(checkpoint)
 
+    def _weight(self, inputs: Any, whole: int) -> float:
+        """The samples of this part of a batch, each counted by one rank."""
+        own = _count(inputs)
+        return own if own < whole else whole / self._group.size
+
+    def _forward(self, inputs: Any, targets: Any) -> tuple[Tensor, Any]:
+        scores = self._run(inputs)
+        return self.loss(scores, targets), scores
+
     def _gradients(self, inputs: Any, targets: Any, where: str) -> tuple[float, dict[str, float]]:
         """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
-        scores = self._run(inputs)
-        loss = self.loss(scores, targets)
+        loss, scores = (self._replica or self._forward)(inputs, targets)
         value = loss.item()
+        if self._replica is not None:           # that of all ranks, so that all do the same
+            value = self._replica.mean(value, _count(inputs))
         if not math.isfinite(value):
             raise GradientError(
                 f"fit: the loss is {value} at {where}; lower the learning rate "
@@ -351,6 +395,7 @@ class Trainer:
         settings = {**self._begun, "model": checks.text_of(self.model),
                     "loss": checks.text_of(self.loss), "metrics": ", ".join(self.metrics),
                     "schedule_every": self.schedule_every, "clip": self.clip,
+                    "workers": max(self.workers, world().size),
                     "callbacks": ", ".join(type(c).__name__ for c in self.callbacks)}
         loaders = {name: part if hasattr(part, "state_dict") else Listed(name, part)
                    for name, part in self._loaders.items() if part is not None}
@@ -358,9 +403,12 @@ class Trainer:
                  "schedule": self.schedule, **loaders}
         return {"configuration": Configuration(settings),
                 **{name: part for name, part in parts.items() if hasattr(part, "state_dict")},
-                "rng": {"default": default_generator(),
-                        **generators(model=self.model, loss=self.loss)},
-                "callbacks": list(self.callbacks), "history": self.history, "place": self._place}
+                "callbacks": list(self.callbacks), "history": self.history, **self._own()}
+
+    def _own(self) -> Settings:
+        """What each of several workers has for itself."""
+        return {"rng": {"default": default_generator(),
+                        **generators(model=self.model, loss=self.loss)}, "place": self._place}
 
     def save(self, path: str | Path) -> Path:
         """Write the run as it is now, for ``fit(resume=path)``; see `io.save_checkpoint`.
@@ -368,17 +416,23 @@ class Trainer:
         The file holds weights, buffers, the states of optimizer, schedule, loss and callbacks, all
         generators, the history, the place in the epoch, the SHA-256 of the data, and all settings.
         """
-        return save_checkpoint(path, **self._parts())
+        parts = self._parts()
+        if self._group.size > 1:
+            states = self._group.gather_text(states_of(self._own()))
+            parts |= {f"rank {i}": json.loads(text) for i, text in enumerate(states) if i}
+        return Path(path) if self._group.rank else save_checkpoint(path, **parts)
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """The mean loss and metrics over some batches, in evaluation mode and without a graph."""
         place = Place()
         with evaluating(self.model), no_grad():
             for inputs, targets in _pairs(batches):
-                scores = self._run(inputs)
-                place.add(_count(inputs), {"loss": self.loss(scores, targets).item(),
-                                           **self._judge(scores, targets)})
-        return _means(place.sums, place.count, "evaluate")
+                whole = _count(inputs)
+                inputs, targets = share((inputs, targets), self._group)
+                loss, scores = self._forward(inputs, targets)
+                place.add(self._weight(inputs, whole), {"loss": loss.item(),
+                                                        **self._judge(scores, targets)})
+        return place.means("evaluate", self._group)
 
     def predict(self, images: TensorLike, *, batch_size: int = 256) -> Array:
         """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
@@ -437,12 +491,14 @@ def _put_back(buffers: Sequence[tuple[Settings, str]],
             held[name] = array
 
 
-def _means(sums: dict[str, float], count: int, who: str) -> dict[str, float]:
-    """Means over batches of unlike size."""
-    if not count:
-        raise SettingError(f"{who}: there are no batches; an iterator that was used up gives "
-                           "none: pass a DataLoader or a list")
-    return {name: total / count for name, total in sums.items()}
+class _Forward(Module):
+    """Model and loss of a trainer, whose parameters are trained together."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.model = trainer.model
+        if isinstance(trainer.loss, Module):
+            self.loss = trainer.loss
+        vars(self)["forward"] = trainer._forward
 
 
 def describe(row: Row, epochs: int) -> str:
