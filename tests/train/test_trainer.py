@@ -291,7 +291,8 @@ def test_a_run_is_not_resumed_with_anything_changed(tmp_path, monkeypatch):
         assert batches.epoch == 0
 
     refused(*saved_run(path, p=0.4, lr=0.1, clip=1.0, n=48, workers=2),
-            "0.3)", "0.4)", "workers is 1 in the file, 2 here", "lr=0.05", "lr=0.1", "clip is None in the file, 1.0 here",
+            "0.3)", "0.4)", "workers is 1 in the file, 2 here", "lr=0.05", "lr=0.1",
+            "clip is None in the file, 1.0 here",
             "loader: ", "samples is 48 here but 40 in the state", "data is", "validation: ")
     other, batches, unseen = saved_run(path)
     images, labels = problem(40)
