@@ -28,7 +28,7 @@ _DEEPEST = 50
 _MOST = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
 
 
-def save_checkpoint(path: str | os.PathLike[str], **parts: Any) -> Path:
+def save_checkpoint(path: str | os.PathLike[str], **parts: object) -> Path:
     """Write everything that a training run needs to go on as if it had not stopped.
 
     Parameters
@@ -71,7 +71,7 @@ def save_checkpoint(path: str | os.PathLike[str], **parts: Any) -> Path:
     return write_arrays(path, arrays, {_KEY: text})
 
 
-def load_checkpoint(path: str | os.PathLike[str], **parts: Any) -> Settings:
+def load_checkpoint(path: str | os.PathLike[str], **parts: object) -> Settings:
     """Put the states of a file into the parts that are given, and return the rest.
 
     Parameters
@@ -136,7 +136,7 @@ def _state(part: object) -> Any:
     return [_state(value) for value in part] if isinstance(part, list) else part
 
 
-def _put(part: Any, state: Any) -> Iterator[str]:
+def _put(part: object, state: Any) -> Iterator[str]:
     """Load into a part what `_state` gave; yields what does not fit, and goes on."""
     try:
         if isinstance(part, np.random.Generator):
@@ -145,7 +145,7 @@ def _put(part: Any, state: Any) -> Iterator[str]:
         elif hasattr(part, "load_state_dict"):
             part.load_state_dict(state)
         elif isinstance(part, (Mapping, list)):
-            own: Mapping[Any, Any] = part if isinstance(part, Mapping) else dict(enumerate(part))
+            own: Mapping[object, object] = part if isinstance(part, Mapping) else dict(enumerate(part))
             given = dict(enumerate(state)) if isinstance(state, list) else state
             if not isinstance(given, dict) or own.keys() != given.keys():
                 names = list(given) if isinstance(given, (dict, list)) else given
@@ -175,7 +175,8 @@ def _check_like(state: Any, own: Any) -> None:
         raise ValueError(f"the state holds {state!r:.80}, where {own!r:.80} was expected")
 
 
-def _packed(value: Any, place: str, arrays: dict[str, Array], depth: int = 0) -> Any:
+def _packed(value: object, place: str, arrays: dict[str, Array], depth: int = 0
+            ) -> object:
     """The value for JSON; each array is put aside, and its number stands for it."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -207,7 +208,7 @@ def _packed(value: Any, place: str, arrays: dict[str, Array], depth: int = 0) ->
                           "these")
 
 
-def _unpacked(value: Any, arrays: Sequence[Array], depth: int = 0) -> Any:
+def _unpacked(value: object, arrays: Sequence[Array], depth: int = 0) -> Any:
     if not isinstance(value, dict):
         if isinstance(value, list):
             raise ValueError("a list has no kind")
