@@ -145,7 +145,7 @@ def _put(part: object, state: Any) -> Iterator[str]:
         elif hasattr(part, "load_state_dict"):
             part.load_state_dict(state)
         elif isinstance(part, (Mapping, list)):
-            own: Mapping[object, object] = part if isinstance(part, Mapping) else dict(enumerate(part))
+            own = dict(enumerate(part)) if isinstance(part, list) else part
             given = dict(enumerate(state)) if isinstance(state, list) else state
             if not isinstance(given, dict) or own.keys() != given.keys():
                 names = list(given) if isinstance(given, (dict, list)) else given
