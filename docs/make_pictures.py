@@ -168,11 +168,15 @@ def graphs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     without_times(small, for_="paper").save(folder / "lenet_paper.svg")
     without_times(small, for_="slide").save(folder / "lenet_slide.svg")
     without_times(small, style="blocks").save(folder / "lenet_blocks.svg")
+    without_times(small, style="blocks", theme="dark").save(folder / "lenet_blocks_dark.svg")
+    values = viz.graph_of_module(LeNet(), x, labels=y, values=True, thumbnails=True)
+    without_times(values, level="operators", aspect=1.6).save(folder / "lenet_values.svg")
     without_times(small, level="operators", color="flop").save(folder / "lenet_flop.svg")
     without_times(small, level="operators", color="memory").save(folder / "lenet_memory.svg")
     without_times(twenty, for_="slide").save(folder / "resnet20_slide.svg")
     without_times(twenty, for_="slide", theme="dark").save(folder / "resnet20_dark.svg")
-    without_times(twenty, level="modules").save(folder / "resnet20_modules.svg")
+    without_times(twenty, level="modules", aspect=1.5, density="compact").save(
+        folder / "resnet20_modules.svg")
     steps = viz.graph_of_module(RNN(), digits28[..., 0], labels=labels)
     without_times(steps, scale="fit").save(folder / "rnn.svg")
     without_times(tc.mse_loss(UNet()(masks), masks).graph(title="U-Net"),
@@ -229,7 +233,8 @@ def drawings(folder: Path, train, test) -> None:
 
 def masked(text: str) -> str:
     """Text without the numbers and colors that may differ between machines."""
-    text = re.sub(r"#[0-9a-f]{6}|#?g[0-9a-f]{8}|ag[0-9a-f]{8}\w*", "C", text)
+    text = re.sub(r"data:image/png;base64,[\w+/=]*|#[0-9a-f]{6}|#?g[0-9a-f]{8}|ag[0-9a-f]{8}\w*",
+                  "C", text)
     return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "0", text)
 
 
