@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, reshape, squeeze
 from tinygrad_cnn.shapes import Shape, broadcast
+from tinygrad_cnn.types import Value
 
 __all__ = ["linear", "matmul"]
 
@@ -38,7 +38,7 @@ _CASES = (("matrices", (2, 3), (3, 4)), ("batches", (2, 2, 3), (2, 3, 4)),
           ("square batch", (2, 2, 2), (2, 2, 2)))
 
 
-def _swap(x: Any) -> Any:
+def _swap(x: Value) -> Value:
     """The last two axes exchanged."""
     return apply(TRANSPOSE, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_setting
+from tinygrad_cnn.core import Tensor, TensorLike, as_setting
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.ops.declare import TensorLike, composed
+from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.pooling import largest
 from tinygrad_cnn.ops.shape import reshape, scatter_add, transpose
@@ -101,6 +102,7 @@ def interpolate(x: TensorLike, size: PairLike | None = None,
     >>> interpolate(x, (1, 4), mode="bilinear").data.ravel()
     array([1. , 1.5, 2.5, 3. ])
     """
+    x = cast(Tensor, x)
     images("interpolate", x)
     checks.choice("interpolate", "mode", mode, ("nearest", "bilinear"))
     align_corners = checks.flag("interpolate", "align_corners", align_corners)
@@ -153,6 +155,7 @@ def pixel_shuffle(x: TensorLike, upscale_factor: int) -> Tensor:
     array([[0., 1.],
            [2., 3.]])
     """
+    x = cast(Tensor, x)
     r = checks.integer("pixel_shuffle", "upscale_factor", upscale_factor, minimum=1)
     if x.ndim != 4 or x.shape[3] % (r * r):
         raise ShapeError(f"pixel_shuffle: x must be (N H W C) with C divisible by {r * r}, got "
@@ -169,6 +172,7 @@ def pixel_unshuffle(x: TensorLike, downscale_factor: int) -> Tensor:
     >>> pixel_unshuffle(Tensor(np.ones((1, 4, 4, 3))), 2).shape
     (1, 2, 2, 12)
     """
+    x = cast(Tensor, x)
     r = checks.integer("pixel_unshuffle", "downscale_factor", downscale_factor, minimum=1)
     if x.ndim != 4 or x.shape[1] % r or x.shape[2] % r:
         raise ShapeError(f"pixel_unshuffle: x must be (N H W C) with H and W divisible by {r}, got "
@@ -216,6 +220,7 @@ def adaptive_avg_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) 
     >>> adaptive_avg_pool2d(Tensor(np.arange(3.0).reshape(1, 1, 3, 1)), (1, 2)).data.ravel()
     array([0.5, 1.5])
     """
+    x = cast(Tensor, x)
     matrices = []
     for size, wanted in zip(x.shape[1:3], _wanted("adaptive_avg_pool2d", x, output_size),
                             strict=True):
@@ -232,6 +237,7 @@ def adaptive_max_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) 
     >>> adaptive_max_pool2d(Tensor(np.arange(3.0).reshape(1, 1, 3, 1)), (1, 2)).data.ravel()
     array([1., 2.])
     """
+    x = cast(Tensor, x)
     places = []
     for size, wanted in zip(x.shape[1:3], _wanted("adaptive_max_pool2d", x, output_size),
                             strict=True):
@@ -248,6 +254,7 @@ def global_max_pool2d(x: TensorLike) -> Tensor:
     >>> global_max_pool2d(Tensor(np.arange(4.0).reshape(1, 2, 2, 1))).data
     array([[3.]])
     """
+    x = cast(Tensor, x)
     images("global_max_pool2d", x)
     return reshape(adaptive_max_pool2d(x, 1), (x.shape[0], x.shape[3]))
 
@@ -283,6 +290,7 @@ def max_unpool2d(x: TensorLike, indices: ArrayLike, kernel_size: PairLike,
     array([[0., 4.],
            [0., 0.]])
     """
+    x = cast(Tensor, x)
     owner = "max_unpool2d"
     images(owner, x)
     places = as_setting(indices, owner, "indices")

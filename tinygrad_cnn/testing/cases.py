@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.testing.linearization import CheckFailed, Finding, Linearization, Stats, Subject
 from tinygrad_cnn.testing.numeric import is_dyadic
 from tinygrad_cnn.types import Array, DType, Settings
+
+T = TypeVar("T")
 
 __all__ = ["DERIVED", "Case", "OpCase", "derived", "forced", "is_derived", "kind_of", "samples_of"]
 
@@ -154,7 +156,7 @@ class Case:
             raise self.failed(detail, k, got=got, expected=expected, ct=ct)
 
 
-def _cast(settings: Mapping[str, Any], dtype: Any) -> Settings:
+def _cast(settings: Mapping[str, object], dtype: DType | type) -> Settings:
     """Float arrays among the settings in ``dtype``, as the public functions would pass them."""
     return {k: v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v
             for k, v in settings.items()}
@@ -215,9 +217,9 @@ class OpCase(Case):
                 most -= 1
                 yield OpCase(self.op, sample, seed=self.seed)
 
-    def full(self, arrays: Sequence[Any]) -> list[Any]:
+    def full(self, arrays: Sequence[T]) -> list[T | None]:
         """All inputs, None for those that are left out."""
-        result: list[Any] = [None] * len(self.sample.args)
+        result: list[T | None] = [None] * len(self.sample.args)
         for i, x in zip(self.present, arrays, strict=True):
             result[i] = x
         return result
@@ -506,7 +508,7 @@ def _stretched(shapes: list[Shape | None], rng: np.random.Generator) -> list[Sha
 # ---- settings
 
 def _other_setting(name: str, value: object, rank: int, samples: Sequence[Sample],
-                   rng: np.random.Generator) -> Any:
+                   rng: np.random.Generator) -> object:
     """Another value for a setting: turned about, one more or less, or one of another sample."""
     if isinstance(value, bool):
         return bool(rng.integers(2))
@@ -523,7 +525,7 @@ def _other_setting(name: str, value: object, rank: int, samples: Sequence[Sample
     return _other_numbers(value, rng)
 
 
-def _other_numbers(value: object, rng: np.random.Generator) -> Any:
+def _other_numbers(value: object, rng: np.random.Generator) -> object:
     """Whole numbers, pairs of them and pairs of pairs, swapped, moved by one or doubled."""
     if isinstance(value, bool) or not isinstance(value, (int, tuple)):
         return value

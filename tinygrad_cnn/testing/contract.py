@@ -22,7 +22,7 @@ from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import Case, OpCase, forced, kind_of
 from tinygrad_cnn.testing.linearization import CheckFailed, odd_integers, tied
 from tinygrad_cnn.testing.numeric import along, differences, grain_of, is_dyadic, slopes_along
-from tinygrad_cnn.types import Array, Settings
+from tinygrad_cnn.types import Array, DType, Function, Settings
 
 __all__ = ["EVERYWHERE", "PROPERTIES", "properties_of", "run_property"]
 
@@ -116,7 +116,7 @@ def _computes_in_float32(case: Case) -> bool:
         np.isfinite(y).all()) and bool(np.isfinite(case.arrays[0]).all())
 
 
-def _cast(arrays: Sequence[Array], dtype: Any) -> list[Array]:
+def _cast(arrays: Sequence[Array], dtype: DType | type) -> list[Array]:
     return [x.astype(dtype) if x.dtype.kind == "f" else x for x in arrays]
 
 
@@ -586,7 +586,7 @@ def reads_what_is_declared(case: OpCase) -> None:
 def _rule(case: OpCase, i: int, ct: Array, out: Any, inputs: list[Any], residuals: Settings,
           *, recorded: bool = False) -> Array:
     """One rule called by hand, and its result summed over what broadcasting stretched."""
-    def given(t: Any) -> Any:
+    def given(t: Any) -> object:
         values = t._data if isinstance(t, Tensor) else t
         return Tensor(values) if recorded and values is not None else values
 
@@ -594,7 +594,9 @@ def _rule(case: OpCase, i: int, ct: Array, out: Any, inputs: list[Any], residual
         part = case.op.rule(i)(given(ct), given(out), *map(given, inputs), **case.settings,
                                **residuals)
     array = np.asarray(part._data if isinstance(part, Tensor) else part)
-    shape = np.shape(case.full(case.arrays)[i])
+    given_to = case.full(case.arrays)[i]
+    assert given_to is not None
+    shape = given_to.shape
     if array.shape != shape and case.op.broadcasts:
         array = OPS["sum_to"].run(array, shape=shape)[0]
     return np.asarray(array)
@@ -706,7 +708,7 @@ def called_by_name(case: OpCase) -> None:
         _compare_function(case, function, large, np.resize(ct, (_LARGE, *ct.shape[1:])))
 
 
-def _takes(function: Any, inputs: int) -> bool:
+def _takes(function: Function, inputs: int) -> bool:
     """Whether a function can be called with that many tensors and nothing else."""
     try:
         inspect.signature(function).bind(*range(inputs))
@@ -715,7 +717,7 @@ def _takes(function: Any, inputs: int) -> bool:
     return True
 
 
-def _compare_function(case: OpCase, function: Any, arrays: Any, ct: Array) -> None:
+def _compare_function(case: OpCase, function: Function, arrays: Sequence[Array], ct: Array) -> None:
     out, expected = case.forward(arrays), case.pull(arrays, ct)
     tensors = case.tensors(arrays)
     with np.errstate(all="ignore"):

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -254,8 +255,8 @@ class _Noted:
 
     facts: Settings
     inputs: tuple[int, ...] = ()
-    origin: tuple[Any, int] | None = None
-    source: weakref.ref[Any] | None = None  # of a leaf: what it is, or stands for
+    origin: tuple[CodeType, int] | None = None
+    source: weakref.ref[object] | None = None  # of a leaf: what it is, or stands for
     kept: int = 0
     charged: bool = False                   # whether the result is among the bytes kept
     sent: dict[int, float] = field(default_factory=dict)
@@ -273,7 +274,7 @@ class Watch(Observer):
         self.ops: dict[int, _Noted] = {}
         self.leaves: dict[int, _Noted] = {}
         self.gradients: dict[int, Statistics] = {}
-        self._leaf_keys: dict[tuple[int, bool], tuple[weakref.ref[Any], int]] = {}
+        self._leaf_keys: dict[tuple[int, bool], tuple[weakref.ref[object], int]] = {}
         self._untracked: dict[int, tuple[weakref.ref[Array], int]] = {}
         self._readers: Counter[int] = Counter()
         self._owner: dict[int, int] = {}    # which op allocated the memory of a view
@@ -379,7 +380,7 @@ class Watch(Observer):
             self.leaves[known[1]] = self._leaf(x, source, reader, place)
         return known[1]
 
-    def _leaf(self, x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> _Noted:
+    def _leaf(self, x: Tensor, source: weakref.ref[object], reader: Node, place: int) -> _Noted:
         """What a leaf is, by what the user made: no argument of an op gives it a role or a name."""
         thing, data = source(), _values_of(x)
         facts: Settings = {
@@ -680,7 +681,7 @@ def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
     arguments = [*_argument_names(model), *(f"x{k}" for k in range(len(given)))]
     batch = [_as_input(v, name) for v, name in zip(given, arguments, strict=False)]
     with watch(values=values, thumbnails=thumbnails) as seen:
-        output = twin(*batch)
+        output: object = twin(*batch)
         several = output.values() if isinstance(output, dict) else output
         made = [output] if isinstance(output, Tensor) else [
             t for t in (several if isinstance(several, Iterable) else ()) if isinstance(t, Tensor)]

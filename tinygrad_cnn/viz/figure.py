@@ -370,7 +370,7 @@ def _checked(recording: Recording) -> Recording:
 # JSON has no NaN and no infinity; those floats travel as the strings "nan", "inf" and "-inf".  What
 # is read may come from anywhere, so each field is checked against its annotation.
 
-def to_plain(value: object) -> Any:
+def to_plain(value: object) -> object:
     """A dataclass as dicts, lists and scalars; fields that hold their default are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)

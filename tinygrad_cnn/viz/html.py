@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class _State:
     opened: str = ""
 
 
-def page(recording: Recording, first: Diagram, carried: str, **settings: Any) -> str:
+def page(recording: Recording, first: Diagram, carried: str, **settings: object) -> str:
     """The text of the page: a recording at every level that differs, and with each module open.
 
     ``first`` shows at the start; ``carried`` is the recording as JSON, for `load`, or empty.
