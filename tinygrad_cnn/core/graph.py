@@ -299,7 +299,8 @@ class Node:
     order : int
         0, −1, −2, ... in the order of creation: the youngest node comes first.
     scope : tuple of str
-        The path of the modules that were running, such as ``("LeNet", "conv1")``.
+        The path of the modules that were running, such as ``("LeNet", "conv1")``; ops of one call
+        of a module hold the same string object for it.
     code, instruction : code, int
         Of the line that applied the op; never the frame, which would keep the user's arrays.
     """

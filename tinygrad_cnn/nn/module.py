@@ -79,6 +79,12 @@ def _one_line(module: Module) -> str:
 
 
 
+class _Call(str):
+    """The name of a module in the path of an op: an object of each call, so pictures tell calls."""
+
+    __slots__ = ()
+
+
 def _of_any_signature(method: Function) -> Function:
     """For type checkers: each subclass has a ``forward`` with arguments of its own."""
     return method
@@ -162,7 +168,7 @@ class Module:
         """Run ``forward`` under this module's name, then the hooks."""
         before = after = _state.get()
         calls: Calls = deque(maxlen=3 * _LAST) if before.calls is None else before.calls
-        path = (*before.scope, self._name or type(self).__name__)
+        path = (*before.scope, _Call(self._name or type(self).__name__))
         inside = State(before.recording, before.plain, path, before.observer, calls, before)
         try:                                            # as `changed` does, in three calls less
             _state.set(inside)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor, standing_for
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import reduce, reference
@@ -149,8 +149,12 @@ def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0], [10.0]]), Tensor([100.0])).data
     array([[121.]], dtype=float32)
     """
+    given = x
     x = x if isinstance(x, Tensor) else as_tensor(x, "linear")
     if x.ndim <= 2:
         return apply(LINEAR, x, w, b)
-    y = apply(LINEAR, reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), w, b)
+    rows = reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+    if isinstance(rows, Tensor) and not rows.requires_grad:
+        standing_for(given, rows)
+    y = apply(LINEAR, rows, w, b)
     return reshape(y, (*x.shape[:-1], y.shape[-1]))

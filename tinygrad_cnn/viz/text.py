@@ -19,7 +19,7 @@ from tinygrad_cnn.viz.layout import (
     strip_width,
 )
 
-__all__ = ["FORMAT", "canonical", "canonical_line", "to_dot", "to_drawio", "to_mermaid",
+__all__ = ["FORMAT", "canonical", "canonical_line", "shapes", "to_dot", "to_drawio", "to_mermaid",
            "to_text", "to_tikz"]
 
 FORMAT = "tinygrad_cnn graph 1"
@@ -35,12 +35,12 @@ def canonical(recording: Recording, *, batch: str | None = None) -> str:
     of the same structure give the same text on every machine.
     """
     names = [clean(n) for n in entry_names(recording)]
-    shapes = _shapes(recording, batch)
-    return "\n".join([FORMAT, *(canonical_line(recording, i, names, shapes[i])
-                                for i in range(len(recording.entries))), ""])
+    lines = (canonical_line(recording, i, names, shape)
+             for i, shape in enumerate(shapes(recording, batch)))
+    return "\n".join([FORMAT, *lines, ""])
 
 
-def _shapes(recording: Recording, batch: str | None) -> list[str]:
+def shapes(recording: Recording, batch: str | None) -> list[str]:
     """The shape of each entry, with a name for the batch."""
     found: list[str] = []
     counted = any(e.symbolic for e in recording.entries)
@@ -203,7 +203,7 @@ def to_tikz(diagram: Diagram, places: Layout) -> str:
                 way = " -- ".join(f"({x},{y})" for x, y in points)
                 lines.append(f"\\draw[->, {_color(color)}, rounded corners=4pt, "
                              f"transform canvas={{shift={{({shift}pt,{shift}pt)}}}}] {way};")
-        if e.text:
+        if e.text and route.anchor:
             grad = e.gradient and f" \\\\{{}} \\color{{{_color('grad_text')}}}grad {e.gradient}"
             anchor = "east" if route.anchor == "end" else "west"
             lines.append(f"\\node[anchor={anchor}, align=left] "
