@@ -27,8 +27,8 @@ def test_demo_trains_prints_writes_and_is_judged(bar, expected, said, tmp_path, 
     assert err == said
     assert "Conv2D" in out
     assert re.search(r"epoch 1/1  loss [\d.]+  accuracy [\d.]+ %", out)
-    assert re.search(r"test accuracy [\d.]+ % \(\d+ of 397 digits;", out)
-    assert {p.name for p in tmp_path.iterdir()} >= {"history.csv", "weights.npz", "graph.dot"}
+    assert re.search(r"test accuracy [\d.]+ % \(\d+ of 397 images;", out)
+    assert {p.name for p in tmp_path.iterdir()} >= {"history.csv", "run.json", "graph.dot"}
     assert len(History.load(tmp_path / "history.csv")) == 1
     assert (tmp_path / "graph.dot").read_text().lstrip().startswith(("digraph", "//", "strict"))
 
@@ -37,8 +37,10 @@ def test_train_then_eval_gives_the_same_accuracy(tmp_path, capsys):
     assert main(["train", "--data", "digits", "--epochs", "1", "--limit", "300", "--validation",
                  "100", "--out", str(tmp_path)]) == 0
     trained = capsys.readouterr().out
-    assert {p.name for p in tmp_path.iterdir()} == {"history.csv", "weights.npz", "best.npz"}
-    weights = ["--data", "digits", "--weights", str(tmp_path / "weights.npz")]
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "history.csv", "run.json", *(f"{name}.safetensors" for name in ("weights", "best",
+                                                                         "checkpoint"))}
+    weights = ["--data", "digits", "--weights", str(tmp_path / "weights.safetensors")]
     assert main(["eval", *weights]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert main(["graph", "--model", "digits", *weights]) == 0
@@ -55,7 +57,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, capsys):
         main(["train", "--data", "digits", "--epochs", "1", "--limit", "100", "--seed", "3",
               "--out", str(tmp_path / name)])
     capsys.readouterr()
-    a, b = (load_weights(tmp_path / name / "weights.npz") for name in "ab")
+    a, b = (load_weights(tmp_path / name / "weights.safetensors") for name in "ab")
     assert all((a[key] == b[key]).all() for key in a)
 
 
@@ -125,9 +127,9 @@ def test_a_model_of_ones_own_is_drawn_in_a_format(tmp_path, capsys):
 
 @pytest.mark.parametrize("words, message", [
     (["train", "--data", "nowhere"], "nowhere"),
-    (["eval", "--data", "digits", "--weights", "none.npz"], "none.npz does not exist"),
     (["data", "cifar10", "--root", "nowhere"], "nowhere"),
     (["graph", "--batch-size", "1"], "graph: needs a batch of at least 2 and a class, got 1"),
+    (["eval", "--data", "digits", "--weights", "none.st"], "none.st does not exist"),
     (["graph", "--model", "alexnet"], "model 'alexnet' cannot be loaded"),
     (["graph", "--model", "nowhere:Net"], "No module named 'nowhere'"),
     (["graph", "--model", "math:tau"], "math:tau"),
