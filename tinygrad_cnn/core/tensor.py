@@ -17,7 +17,17 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from sys import getrefcount
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NoReturn,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+)
 from weakref import ref
 
 import numpy as np
@@ -40,6 +50,7 @@ __all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "as_array", "as_dtyp
            "with_own_dtype", "writable"]
 
 Index: TypeAlias = "slice | EllipsisType | ArrayLike | tuple[object, ...] | None"
+T = TypeVar("T", bound="Tensor")
 # What stands for a method until ``ops/methods.py`` makes it, by what it gives.
 _method: Callable[..., Tensor]
 _list_method: Callable[..., list[Tensor]]
@@ -472,12 +483,12 @@ class Tensor:
 
     # A leaf that collects a gradient changes in place, and only where nothing is recorded; every
     # other tensor becomes a new one.
-    def __iadd__(self, other: TensorLike) -> Tensor: return _in_place("add", "+=", self, other)
-    def __isub__(self, other: TensorLike) -> Tensor: return _in_place("sub", "-=", self, other)
-    def __imul__(self, other: TensorLike) -> Tensor: return _in_place("mul", "*=", self, other)
-    def __itruediv__(self, other: TensorLike) -> Tensor: return _in_place("div", "/=", self, other)
-    def __ipow__(self, other: TensorLike) -> Tensor: return _in_place("power", "**=", self, other)
-    def __imatmul__(self, other: TensorLike) -> Tensor:
+    def __iadd__(self, other: TensorLike) -> Self: return _in_place("add", "+=", self, other)
+    def __isub__(self, other: TensorLike) -> Self: return _in_place("sub", "-=", self, other)
+    def __imul__(self, other: TensorLike) -> Self: return _in_place("mul", "*=", self, other)
+    def __itruediv__(self, other: TensorLike) -> Self: return _in_place("div", "/=", self, other)
+    def __ipow__(self, other: TensorLike) -> Self: return _in_place("power", "**=", self, other)
+    def __imatmul__(self, other: TensorLike) -> Self:
         return _in_place("matmul", "@=", self, other)
 
     def __setitem__(self, index: Index, value: object) -> NoReturn:
@@ -642,9 +653,9 @@ def _references(x: Tensor) -> int:
 _ALONE = _references(_wrap(np.empty(1), False, None))       # 2 in CPython: the slot and the call
 
 
-def _in_place(name: str, sign: str, x: Tensor, other: object) -> Tensor:
+def _in_place(name: str, sign: str, x: T, other: object) -> T:
     if x.node is not None or not x.requires_grad:
-        return _call(name, x, other)
+        return cast(T, _call(name, x, other))
     if is_grad_enabled():
         raise GradientError(f"a leaf that requires a gradient cannot be changed by {sign} while "
                             f"ops are recorded; write `with no_grad(): x {sign} ...`, or make a "
