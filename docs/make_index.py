@@ -15,12 +15,14 @@ import numpy as np
 
 import tinygrad_cnn as tc
 from tinygrad_cnn.core.op import FAMILIES
+from tinygrad_cnn.ops.methods import METHODS
 
 HERE = Path(__file__).parent
 MODULES = {
     "": "Functions and tensors", "nn": "Modules", "nn.init": "First values",
     "optim": "Optimizers", "optim.lr_scheduler": "Schedules", "data": "Data", "train": "Training",
     "io": "Files", "transforms": "Derivatives of functions", "models": "Models",
+    "parallel": "Several processes",
     "testing": "Gradient tests", "viz": "Pictures of graphs", "viz.plots": "Plots",
     "viz.attribution": "Arrays behind the plots",
 }
@@ -113,10 +115,9 @@ def functions_page() -> str:
                 seen.add(id(thing))
                 rows.append(line(name, thing))
         parts += [f"## {title}: `tc{'.' * bool(place)}{place}`\n", *table(rows), ""]
-    methods = sorted(n for n, kind in tc.Tensor.__annotations__.items() if kind.endswith("Method"))
     parts += ["## Methods of a tensor\n",
               "Each is the function of its name with the tensor in front: "
-              + ", ".join(f"`{n}`" for n in methods) + ".", ""]
+              + ", ".join(f"`{n}`" for n in sorted(METHODS)) + ".", ""]
     return "\n".join(parts)
 
 

@@ -13,6 +13,7 @@
     ├── GradientError       (RuntimeError)    a backward pass that cannot be done; a wrong rule
     │   ├── GraphFreedError                   a second backward through a graph that was freed
     │   └── AnomalyError                      NaN or infinity, inside detect_anomaly()
+    ├── ParallelError       (RuntimeError)    a worker or rank that failed, or that differs
     ├── MissingExtraError   (ImportError)     an optional package is absent; names the pip line
     └── GradientMismatch    (AssertionError)  a gradient test found a wrong rule
 
@@ -22,22 +23,9 @@ the cure where there is one.
 
 from __future__ import annotations
 
-__all__ = [
-    "AnomalyError",
-    "CheckpointError",
-    "DTypeError",
-    "DataError",
-    "DeclarationError",
-    "GradientError",
-    "GradientMismatch",
-    "GraphFreedError",
-    "MissingExtraError",
-    "SettingError",
-    "ShapeError",
-    "TinygradCnnError",
-    "VizError",
-    "missing_extra",
-]
+__all__ = ["AnomalyError", "CheckpointError", "DTypeError", "DataError", "DeclarationError",
+           "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError",
+           "ParallelError", "SettingError", "ShapeError", "TinygradCnnError", "VizError"]
 
 
 class TinygradCnnError(Exception):
@@ -80,6 +68,10 @@ class GraphFreedError(GradientError):
     """A backward pass reached a node that an earlier backward pass has freed."""
 
 
+class ParallelError(TinygradCnnError, RuntimeError):
+    """A worker or rank of a parallel run has failed, or computes something else than the others."""
+
+
 class AnomalyError(GradientError):
     """An op, or its backward rule, made NaN or infinity inside `detect_anomaly`."""
 
@@ -112,5 +104,4 @@ def missing_extra(package: str, *, extra: str, purpose: str) -> MissingExtraErro
 
 # Tracebacks name the class as users import it.
 for _name in __all__:
-    if _name[0].isupper():
-        globals()[_name].__module__ = "tinygrad_cnn"
+    globals()[_name].__module__ = "tinygrad_cnn"

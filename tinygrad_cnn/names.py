@@ -18,7 +18,7 @@ __all__ = ["CURES", "missing", "on_first_use"]
 
 _PACKAGE = __name__.partition(".")[0]
 MODULES = ("", "nn", "nn.init", "optim", "optim.lr_scheduler", "data", "train", "transforms",
-           "testing", "io", "models", "viz", "viz.plots")
+           "testing", "io", "parallel", "models", "viz", "viz.plots")
 """Where names are looked for; the package itself is ``""``."""
 
 # "names: cure" line by line.  What a cure names by tc. or x. exists; a test looks it up.
@@ -258,6 +258,19 @@ def missing(where: str, name: str, known: Iterable[str], obj: object) -> Attribu
         cure = f"use {cure}"
     return AttributeError(f"{owner} has no {name!r}" + (f"; {cure}" if cure else ""),
                           name=name, obj=obj)
+
+
+def gathered(package: str) -> list[str]:
+    """The public names of a package: those that its files list, and that it has imported.
+
+    >>> gathered("tinygrad_cnn.optim")[:2]
+    ['Adadelta', 'Adagrad']
+    """
+    here = vars(sys.modules[package])
+    files = [vars(file) for name, file in tuple(sys.modules.items())
+             if name.startswith(f"{package}.")]
+    return sorted({name for file in files for name in file.get("__all__", ())
+                   if name in here and here[name] is file.get(name)})
 
 
 def on_first_use(module: str) -> None:

@@ -16,7 +16,18 @@ from collections import UserList, deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from sys import getrefcount
-from typing import Any, NoReturn, TypeAlias
+from types import EllipsisType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NoReturn,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+)
 from weakref import ref
 
 import numpy as np
@@ -24,26 +35,33 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
-from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
+from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Key, Node, _state, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.types import Array, DType, Function
 
+if TYPE_CHECKING:
+    from tinygrad_cnn.viz import Figure
+    from tinygrad_cnn.viz.figure import Settings as Style
+
 __all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "as_array", "as_dtype", "as_setting",
            "as_tensor", "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
            "with_own_dtype", "writable"]
 
-Index: TypeAlias = Any                          # what NumPy takes between brackets
-Method = Callable[..., "Tensor"]
-ListMethod = Callable[..., "list[Tensor]"]
-ArrayMethod = Function                # what has no gradient gives plain values
+Index: TypeAlias = "slice | EllipsisType | ArrayLike | tuple[object, ...] | None"
+T = TypeVar("T", bound="Tensor")
+# What stands for a method until ``ops/methods.py`` makes it, by what it gives.
+_method: Callable[..., Tensor]
+_list_method: Callable[..., list[Tensor]]
+_array_method: Function                         # what has no gradient gives plain values
+_method = _list_method = _array_method = LATER = lambda x: NotImplemented
 
 _new: Any = object.__new__
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
+def _new_array(data: object, dtype: DTypeLike | None, op: str, *, copy: bool = True) -> Array:
     """``data`` in a dtype that tensors take; numbers and lists become float32."""
     if isinstance(data, Tensor):
         raise DTypeError(f"{op}: data is a Tensor already; use .detach() for one without history")
@@ -132,10 +150,11 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
-    _hooks: dict[object, Any]   # of a leaf, where there are some
-    _source: ref[Any]           # where it is set, what this tensor stands for: see `source_of`
+    _hooks: dict[object, Function]  # of a leaf, where there are some
+    _source: ref[object]        # where it is set, what this tensor stands for: see `source_of`
+    _when_filled: Function      # of a leaf, where `backward` calls something at its end
     __slots__ = ("__weakref__", "_access", "_data", "_grad", "_hooks", "_requires_grad", "_source",
-                 "name", "node")
+                 "_when_filled", "name", "node")
 
     def __init__(self, data: TensorLike, requires_grad: bool = False,
                  name: str | None = None) -> None:
@@ -278,7 +297,7 @@ class Tensor:
     def __complex__(self) -> complex:
         return complex(self.item())
 
-    def __round__(self, digits: int | None = None) -> Any:
+    def __round__(self, digits: int | None = None) -> float:
         return round(self.item(), digits)
 
     def __format__(self, spec: str) -> str:
@@ -286,17 +305,18 @@ class Tensor:
 
     # ---- copies: the values of a copy are its own, and a graph stays with the tensor it led to
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
         if self.node is not None:
             raise GradientError(f"copy: the op {self.node.op.name} made this tensor, and its graph "
                                 "is not copied or pickled; copy tensor.detach(), or the leaves")
         return super().__reduce_ex__(protocol)
 
-    def __getstate__(self) -> Any:
+    def __getstate__(self) -> object:
         state: Any = super().__getstate__()
         instance, slots = state
         slots.pop("_source", None)
         slots.pop("_hooks", None)
+        slots.pop("_when_filled", None)
         return instance, {**slots, "_data": shared(self), "_access": SHARED}
 
     def __repr__(self) -> str:
@@ -346,13 +366,18 @@ class Tensor:
         """
         found = gradients_of(self, gradient, "backward", create_graph=create_graph,
                              retain_graph=retain_graph)
+        filled: dict[Function, None] = {}
         for leaf, part in found.items():
             if isinstance(leaf, Tensor):
+                if function := getattr(leaf, "_when_filled", None):
+                    filled[function] = None
                 if hooks := getattr(leaf, "_hooks", None):
                     part = FUNCTIONS["pass_hooks"](part if create_graph else part._data, hooks)
                     part = part if create_graph else _wrap(part, False, None)
                 before = leaf._grad
                 leaf._grad = part if before is None else _sum(before, part, create_graph)
+        for function in filled:                         # once, however many leaves it is set for
+            function()
 
     def detach(self) -> Tensor:
         """The same values without history."""
@@ -366,7 +391,7 @@ class Tensor:
         view.flags.writeable = False
         return view
 
-    def item(self) -> Any:
+    def item(self) -> float:
         """The one value as a Python number."""
         if self._data.size != 1:
             raise ShapeError(f"item: a tensor of shape {self.shape} holds {self.size} values, "
@@ -380,7 +405,7 @@ class Tensor:
         self._requires_grad = _may_require(self._data, requires_grad, "requires_grad_", "tensor")
         return self
 
-    def graph(self, **settings: Any) -> Any:
+    def graph(self, **settings: Unpack[Style]) -> Figure:
         """Draw the graph that led to this tensor; see ``tinygrad_cnn.viz``."""
         from tinygrad_cnn import viz  # the one look upwards: drawing is an afterthought of a tensor
         return viz.graph(self, **settings)
@@ -400,18 +425,20 @@ class Tensor:
             return self._data.astype(dtype)
         return self._data.copy() if copy else self.numpy()
 
-    def __array_ufunc__(self, ufunc: object, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(self, ufunc: object, method: str, *inputs: object,
+                        **kwargs: object) -> object:
         function = FUNCTIONS.get(ufunc)
         if function is not None and method == "__call__" and not kwargs:
             return function(*inputs)
         return FUNCTIONS["array_ufunc"](ufunc, method, inputs, kwargs)
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(self, function: object, types: object, args: tuple[object, ...],
+                           kwargs: dict[str, object]) -> object:
         own = FUNCTIONS.get(function)
         return own(*args, **kwargs) if own else FUNCTIONS["array_function"](function, args, kwargs)
 
     @property
-    def _mask(self) -> Any:
+    def _mask(self) -> NoReturn:
         """What functions of ``numpy.ma``, which never ask a tensor, look for in their operands."""
         if self._requires_grad and is_grad_enabled():
             raise GradientError("numpy.ma: a masked array has no gradient; fill it first: "
@@ -435,31 +462,33 @@ class Tensor:
     def __rmatmul__(self, other: TensorLike) -> Tensor: return FUNCTIONS["matmul"](other, self)
     def __neg__(self) -> Tensor: return FUNCTIONS["neg"](self)
     def __pos__(self) -> Tensor: return self
-    def __mod__(self, other: TensorLike) -> Any: return np.remainder(self, other)
-    def __rmod__(self, other: TensorLike) -> Any: return np.remainder(other, self)
-    def __floordiv__(self, other: TensorLike) -> Any: return np.floor_divide(self, other)
-    def __rfloordiv__(self, other: TensorLike) -> Any: return np.floor_divide(other, self)
+    def __mod__(self, other: TensorLike) -> Tensor: return FUNCTIONS["remainder"](self, other)
+    def __rmod__(self, other: TensorLike) -> Tensor: return FUNCTIONS["remainder"](other, self)
+    def __floordiv__(self, other: TensorLike) -> Array: return np.floor_divide(self, other)
+    def __rfloordiv__(self, other: TensorLike) -> Array: return np.floor_divide(other, self)
     def __abs__(self) -> Tensor: return FUNCTIONS["abs"](self)
     def __getitem__(self, index: Index) -> Tensor: return FUNCTIONS["getitem"](self, index)
 
     # Comparisons have no gradient: they give plain boolean arrays.
-    def __eq__(self, other: object) -> Any: return _compare(np.equal, self, other)
-    def __ne__(self, other: object) -> Any: return _compare(np.not_equal, self, other)
-    def __lt__(self, other: TensorLike) -> Any: return _compare(np.less, self, other)
-    def __le__(self, other: TensorLike) -> Any: return _compare(np.less_equal, self, other)
-    def __gt__(self, other: TensorLike) -> Any: return _compare(np.greater, self, other)
-    def __ge__(self, other: TensorLike) -> Any: return _compare(np.greater_equal, self, other)
+    def __eq__(self, other: object) -> Array:           # type: ignore[override]
+        return _compare(np.equal, self, other)
+    def __ne__(self, other: object) -> Array:           # type: ignore[override]
+        return _compare(np.not_equal, self, other)
+    def __lt__(self, other: TensorLike) -> Array: return _compare(np.less, self, other)
+    def __le__(self, other: TensorLike) -> Array: return _compare(np.less_equal, self, other)
+    def __gt__(self, other: TensorLike) -> Array: return _compare(np.greater, self, other)
+    def __ge__(self, other: TensorLike) -> Array: return _compare(np.greater_equal, self, other)
 
     __hash__ = object.__hash__
 
     # A leaf that collects a gradient changes in place, and only where nothing is recorded; every
     # other tensor becomes a new one.
-    def __iadd__(self, other: TensorLike) -> Tensor: return _in_place("add", "+=", self, other)
-    def __isub__(self, other: TensorLike) -> Tensor: return _in_place("sub", "-=", self, other)
-    def __imul__(self, other: TensorLike) -> Tensor: return _in_place("mul", "*=", self, other)
-    def __itruediv__(self, other: TensorLike) -> Tensor: return _in_place("div", "/=", self, other)
-    def __ipow__(self, other: TensorLike) -> Tensor: return _in_place("power", "**=", self, other)
-    def __imatmul__(self, other: TensorLike) -> Tensor:
+    def __iadd__(self, other: TensorLike) -> Self: return _in_place("add", "+=", self, other)
+    def __isub__(self, other: TensorLike) -> Self: return _in_place("sub", "-=", self, other)
+    def __imul__(self, other: TensorLike) -> Self: return _in_place("mul", "*=", self, other)
+    def __itruediv__(self, other: TensorLike) -> Self: return _in_place("div", "/=", self, other)
+    def __ipow__(self, other: TensorLike) -> Self: return _in_place("power", "**=", self, other)
+    def __imatmul__(self, other: TensorLike) -> Self:
         return _in_place("matmul", "@=", self, other)
 
     def __setitem__(self, index: Index, value: object) -> NoReturn:
@@ -470,117 +499,19 @@ class Tensor:
     # ---- methods: the function of the same name, or NumPy's, with the tensor in front.  They are
     # made in ``ops/methods.py``, since functions need a tensor first.
 
-    abs: Method
-    add: Method
-    amax: Method
-    amin: Method
-    arctan: Method
-    astype: Method
-    broadcast_to: Method
-    ceil: Method
-    clamp: Method
-    clip: Method
-    clone: Method
-    copy: Method
-    cos: Method
-    cosh: Method
-    cumprod: Method
-    cumsum: Method
-    diag: Method
-    diagonal: Method
-    div: Method
-    dot: Method
-    erf: Method
-    exp: Method
-    expand: Method
-    expand_as: Method
-    expand_dims: Method
-    expm1: Method
-    flatten: Method
-    flip: Method
-    floor: Method
-    gather: Method
-    log: Method
-    log10: Method
-    log1p: Method
-    log2: Method
-    log_softmax: Method
-    logsumexp: Method
-    masked_fill: Method
-    matmul: Method
-    max: Method
-    maximum: Method
-    mean: Method
-    min: Method
-    minimum: Method
-    moveaxis: Method
-    movedim: Method
-    mul: Method
-    neg: Method
-    norm: Method
-    permute: Method
-    pow: Method
-    power: Method
-    prod: Method
-    ravel: Method
-    reciprocal: Method
-    relu: Method
-    repeat: Method
-    repeat_interleave: Method
-    reshape: Method
-    roll: Method
-    round: Method
-    rsqrt: Method
-    sigmoid: Method
-    sign: Method
-    sin: Method
-    sinh: Method
-    softmax: Method
-    sqrt: Method
-    square: Method
-    squeeze: Method
-    std: Method
-    sub: Method
-    sum: Method
-    swapaxes: Method
-    t: Method
-    take: Method
-    take_along_axis: Method
-    tan: Method
-    tanh: Method
-    tile: Method
-    trace: Method
-    transpose: Method
-    tril: Method
-    triu: Method
-    unsqueeze: Method
-    var: Method
-    view: Method
-    where: Method
-    chunk: ListMethod
-    unbind: ListMethod
-    all: ArrayMethod
-    allclose: ArrayMethod
-    any: ArrayMethod
-    argmax: ArrayMethod
-    argmin: ArrayMethod
-    argsort: ArrayMethod
-    dim: ArrayMethod
-    eq: ArrayMethod
-    ge: ArrayMethod
-    gt: ArrayMethod
-    isfinite: ArrayMethod
-    isinf: ArrayMethod
-    isnan: ArrayMethod
-    le: ArrayMethod
-    lt: ArrayMethod
-    ne: ArrayMethod
-    nonzero: ArrayMethod
-    register_hook: ArrayMethod
-    retain_grad: ArrayMethod
-    numel: ArrayMethod
-    tolist: ArrayMethod
-    topk: ArrayMethod
+    abs = add = amax = amin = arctan = astype = broadcast_to = ceil = clamp = clip = _method
+    clone = copy = cos = cosh = cumprod = cumsum = diag = diagonal = div = dot = erf = _method
+    exp = expand = expand_as = expand_dims = expm1 = flatten = flip = floor = gather = _method
+    log = log10 = log1p = log2 = log_softmax = logsumexp = masked_fill = matmul = max = _method
+    maximum = mean = min = minimum = moveaxis = movedim = mul = neg = norm = permute = _method
+    pow = power = prod = ravel = reciprocal = relu = repeat = repeat_interleave = reshape = _method
+    roll = round = rsqrt = sigmoid = sign = sin = sinh = softmax = sqrt = square = _method
+    squeeze = std = sub = sum = swapaxes = t = take = take_along_axis = tan = tanh = tile = _method
+    trace = transpose = tril = triu = unsqueeze = var = view = where = _method
+    chunk = unbind = _list_method
+    all = allclose = any = argmax = argmin = argsort = dim = eq = ge = gt = _array_method
+    isfinite = isinf = isnan = le = lt = ne = nonzero = register_hook = retain_grad = _array_method
+    numel = tolist = topk = _array_method
 
 
 # Of all that programs ask, this is asked the most: an answer without a Python call.
@@ -662,17 +593,17 @@ def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     return t
 
 
-class Detached(ref[Any]):
+class Detached(ref[object]):
     """What the result of ``x.detach()`` refers to."""
 
 
-def source_of(x: Tensor) -> ref[Any]:
+def source_of(x: Tensor) -> ref[object]:
     """What tells whether two leaves are one: a reference to the tensor, node or array of the user.
 
     The engine puts tensors of its own in place of others: placeholders without values, casts, and
     tensors around arrays.  These refer to what they stand for.
     """
-    found: ref[Any] | None = getattr(x, "_source", None)
+    found: ref[object] | None = getattr(x, "_source", None)
     return found or ref(x if x.node is None else x.node)
 
 
@@ -722,9 +653,9 @@ def _references(x: Tensor) -> int:
 _ALONE = _references(_wrap(np.empty(1), False, None))       # 2 in CPython: the slot and the call
 
 
-def _in_place(name: str, sign: str, x: Tensor, other: object) -> Tensor:
+def _in_place(name: str, sign: str, x: T, other: object) -> T:
     if x.node is not None or not x.requires_grad:
-        return _call(name, x, other)
+        return cast(T, _call(name, x, other))
     if is_grad_enabled():
         raise GradientError(f"a leaf that requires a gradient cannot be changed by {sign} while "
                             f"ops are recorded; write `with no_grad(): x {sign} ...`, or make a "
@@ -737,12 +668,12 @@ def _in_place(name: str, sign: str, x: Tensor, other: object) -> Tensor:
     return x
 
 
-def _call(name: str, *args: Any, **settings: Any) -> Tensor:
+def _call(name: str, *args: object, **settings: object) -> Tensor:
     result: Tensor = FUNCTIONS[name](*args, **settings)
     return result
 
 
-def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
+def _compare(ufunc: np.ufunc, a: Tensor, b: Any) -> Array:
     if isinstance(b, str):                      # as in `padding == "same"`, if a tensor is given
         return NotImplemented
     b = b._data if isinstance(b, Tensor) else b
@@ -834,11 +765,12 @@ def _cotangent_of(out: Tensor, gradient: object, who: str) -> Tensor:
 
 
 def gradients_of(out: Tensor, gradient: object, who: str, *, create_graph: bool, retain_graph: bool,
-                 targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
+                 targets: Sequence[Tensor] | None = None) -> dict[Key, Tensor]:
     """The gradients that `backward_pass` finds, each a tensor of its own."""
     ct = _cotangent_of(out, gradient, who)
-    found = backward_pass(out, ct if create_graph else shared(ct), retain_graph=retain_graph,
-                          wrap=_wrap if create_graph else None, targets=targets)
+    found: dict[Key, Any] = backward_pass(
+        out, ct if create_graph else shared(ct), retain_graph=retain_graph,
+        wrap=_wrap if create_graph else None, targets=targets)
     if not create_graph:
         return {key: _wrap(part, False, None) for key, part in found.items()}
     seen = {id(ct)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -17,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.data.dataset import Arrays, Dataset, check_arrays, leaves, map_arrays
+from tinygrad_cnn.data.dataset import Arrays, Dataset, check_arrays, digest, leaves, map_arrays
 from tinygrad_cnn.data.sampling import Sampler
 from tinygrad_cnn.data.transforms import Transform
 from tinygrad_cnn.errors import DataError, SettingError
-from tinygrad_cnn.types import Function
+from tinygrad_cnn.types import Array, Function
 
 __all__ = ["DataLoader"]
 
-Batch = tuple[Any, Any]               # arrays, or tuples or dicts of arrays
+Batch = tuple[Array, Array]           # or tuples or dicts of arrays in their place
 State = dict[str, int | bool | str | None]
 
 # Which of a seed's streams: the order of an epoch, or the numbers that a transform draws.
@@ -163,8 +164,8 @@ class DataLoader:
     def _batch(self, order: NDArray[np.int64], epoch: int, number: int) -> Batch:
         index = order[number * self.batch_size:(number + 1) * self.batch_size]
         inputs: Any = map_arrays(lambda array: array[index], self.inputs)
-        targets = None if self.targets is None else map_arrays(lambda array: array[index],
-                                                               self.targets)
+        targets: Any = None if self.targets is None else map_arrays(
+            lambda array: array[index], self.targets)
         if self.transform is not None:
             rng = self._generator(epoch, _TRANSFORM, number)
             if isinstance(self.transform, Transform) and targets is not None:
@@ -221,13 +222,18 @@ class DataLoader:
     def _setting(self) -> State:
         return {"seed": self.seed, "samples": self.count, "batch_size": self.batch_size,
                 "shuffle": self.shuffle, "drop_last": self.drop_last,
-                "sampler": None if self.sampler is None else repr(self.sampler)}
+                "sampler": None if self.sampler is None else repr(self.sampler),
+                "transform": checks.text_of(self.transform), "data": self._digest}
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        return digest((self.inputs, self.targets))
 
     def load_state_dict(self, state: Mapping[str, int | bool | str | None]) -> None:
         """Go on where `state_dict` was taken.
 
-        A loader that was made without ``seed`` takes over the seed.  A state of other settings or
-        of another number of samples is a SettingError.
+        A loader that was made without ``seed`` takes over the seed.  A state of other settings, of
+        another transform (by its text) or of other data (by their SHA-256) is a SettingError.
         """
         present = self._setting()
         missing = sorted({"epoch", "position", *present} - set(state))

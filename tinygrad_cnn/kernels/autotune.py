@@ -25,18 +25,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.files import open_file, words, write_atomically
+from tinygrad_cnn.files import parse_json, read_whole, words, write_atomically
 from tinygrad_cnn.kernels.compiled import get_compiled
 from tinygrad_cnn.kernels.parallel import get_num_threads
-from tinygrad_cnn.types import Array, Function, Settings
+from tinygrad_cnn.types import Array, Function, Named, Settings
+from tinygrad_cnn.version import __version__
 
-__all__ = ["autotune", "fastest", "is_tuning"]
+__all__ = ["autotune", "fastest", "is_tuning", "machine"]
 
 _FORMAT = "tinygrad_cnn kernel choices, version 1"
 _NAMES = frozenset({"blas", "compiled", "winograd"})    # what a file may name
@@ -129,7 +129,7 @@ def is_tuning() -> bool:
 
 
 def fastest(op: str, kernels: Mapping[str, Function], arrays: tuple[Array | None, ...],
-            settings: Mapping[str, Any]) -> str | None:
+            settings: Named) -> str | None:
     """The name of the quickest kernel for such a call, or None if all decline or nobody asks."""
     session = _session.get()
     if session is None:
@@ -149,7 +149,7 @@ def fastest(op: str, kernels: Mapping[str, Function], arrays: tuple[Array | None
 
 
 def _race(kernels: Mapping[str, Function], arrays: tuple[Array | None, ...],
-          settings: Mapping[str, Any]) -> str | None:
+          settings: Named) -> str | None:
     session = _session.get()
     try:
         _session.set(None)                  # a kernel that calls an op does not time inside a race
@@ -168,7 +168,7 @@ def _race(kernels: Mapping[str, Function], arrays: tuple[Array | None, ...],
         _session.set(session)
 
 
-def _key(op: str, arrays: tuple[Array | None, ...], settings: Mapping[str, Any]) -> str:
+def _key(op: str, arrays: tuple[Array | None, ...], settings: Named) -> str:
     """What a choice depends on, as text: the same in every process."""
     inputs = ", ".join("none" if a is None else f"{a.dtype.name} {a.shape}" for a in arrays)
     plain = ", ".join(f"{name} {settings[name]}" for name in sorted(settings))
@@ -203,16 +203,15 @@ def _cache_directory() -> Path:
 
 
 @cache
-def _machine() -> Settings:
+def machine() -> Settings:
     """What times depend on, beside the call."""
-    package = importlib.import_module(__name__.partition(".")[0])
     metadata = importlib.import_module("importlib.metadata")    # slow to import, and needed here
     try:
         compiler = metadata.version("numba")
     except metadata.PackageNotFoundError:
         compiler = None
     return {"cpu": _cpu_name(), "cpus": os.cpu_count(), "numpy": np.__version__,
-            "tinygrad_cnn": package.__version__, "numba": compiler}
+            "tinygrad_cnn": __version__, "numba": compiler}
 
 
 def _cpu_name() -> str:
@@ -224,7 +223,7 @@ def _cpu_name() -> str:
 
 
 def _file_name() -> str:
-    text = json.dumps(_machine(), sort_keys=True)
+    text = json.dumps(machine(), sort_keys=True)
     return f"kernels-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
@@ -233,16 +232,14 @@ def _read(file: Path) -> tuple[dict[str, str], str]:
     if not file.exists():
         return {}, ""
     try:
-        with open_file(file, OSError) as stream:
-            data = stream.read(_LARGEST + 1)
-        kept = json.loads(data) if len(data) <= _LARGEST else None
+        kept = parse_json(read_whole(file, OSError, limit=_LARGEST), 2 * _LARGEST)
     except OSError as error:
         return {}, f"autotune: {error}; it is ignored"
-    except (ValueError, RecursionError):
+    except ValueError:
         kept = None
     choices = kept.get("choices") if isinstance(kept, dict) else None
     if (not isinstance(kept, dict) or kept.get("format") != _FORMAT
-            or kept.get("machine") != _machine() or not isinstance(choices, dict)):
+            or kept.get("machine") != machine() or not isinstance(choices, dict)):
         return {}, (f"autotune: {file} is damaged, or of another format or machine, and is "
                     f"ignored; the end of the block writes it anew if there is anything to keep")
     # A name from elsewhere is no choice of ours: such a call is timed again.
@@ -255,7 +252,7 @@ def _write(file: Path, found: dict[str, str]) -> str:
     if not found:
         return ""
     kept = {**_read(file)[0], **found}      # another process may have added some meanwhile
-    text = json.dumps({"format": _FORMAT, "machine": _machine(), "choices": kept}, indent=1,
+    text = json.dumps({"format": _FORMAT, "machine": machine(), "choices": kept}, indent=1,
                       sort_keys=True)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

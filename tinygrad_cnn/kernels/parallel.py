@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from tinygrad_cnn.types import Array, Function
 __all__ = ["apart", "get_num_threads", "one_blas_thread", "parallel", "parallel_ufunc",
            "parts", "set_num_threads"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -135,7 +136,7 @@ class _Blas:
         self.regions: set[object] = set()       # those that run; leaving one is a single discard
         self._lock = threading.Lock()
         self._before: list[int] | None = None   # threads of each library, until they are set back
-        self._libraries: list[tuple[Callable[[], int], Callable[[int], Any]]] = []
+        self._libraries: list[tuple[Callable[[], int], Callable[[int], object]]] = []
         library = numpy_library()
         for setter, getter in _BLAS_NAMES if library is not None else ():
             try:
@@ -175,7 +176,7 @@ class _Blas:
                 self._before = None
 
 
-def _other_libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
+def _other_libraries() -> list[tuple[Callable[[], int], Callable[[int], object]]]:
     """BLAS libraries that are not named above, where threadpoolctl is installed to find them."""
     try:
         import threadpoolctl
@@ -185,7 +186,7 @@ def _other_libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
     return [(library.get_num_threads, library.set_num_threads) for library in found]
 
 
-def one_blas_thread(function: Callable[..., T]) -> Callable[..., T]:
+def one_blas_thread(function: Callable[P, T]) -> Callable[P, T]:
     """Hold BLAS to one thread while the decorated function runs.
 
     The threads of OpenBLAS spin for a while after each product that they have shared, and take the
@@ -193,7 +194,7 @@ def one_blas_thread(function: Callable[..., T]) -> Callable[..., T]:
     run in parallel itself.
     """
     @wraps(function)
-    def held(*args: Any, **settings: Any) -> T:
+    def held(*args: P.args, **settings: P.kwargs) -> T:
         blas, region = _Shared.limit or _Shared.blas(), object()
         try:
             blas.hold(region)
@@ -217,15 +218,15 @@ class _Job:
 
     __slots__ = ("_call", "_context", "_error", "_over", "_running", "_taken", "_value", "seconds")
 
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call: Callable[[], Any] | None = call
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call: Callable[[], object] | None = call
         # The copy carries np.errstate and other context variables into the worker.
         self._context: contextvars.Context | None = contextvars.copy_context()
         self._taken: dict[str, str] = {}
         self._running = True
         self._over = threading.Lock()
         self._over.acquire()
-        self._value: Any = None
+        self._value: object = None
         self._error: BaseException | None = None
         self.seconds = 0.0                      # that it ran
 
@@ -308,7 +309,7 @@ def _serve(jobs: SimpleQueue[_Job]) -> None:
         del job                                 # do not keep results alive while waiting
 
 
-def _side_by_side(calls: list[Callable[[], Any]]) -> tuple[list[Any], float]:
+def _side_by_side(calls: list[Callable[[], object]]) -> tuple[list[object], float]:
     """Call each, the first in this thread, the others where a worker is free or here as well.
 
     What they returned, and the seconds that all of them ran.
@@ -400,7 +401,7 @@ def parts(count: int, least: int = 1) -> int:
     return max(1, min(_Setting.count, count // least))
 
 
-def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
+def parallel(count: int, work: Callable[[int, int], object], *, least: int = 1,
              products: bool = True) -> list[Any]:
     """Call ``work(low, high)`` on equal parts of ``range(count)``, side by side.
 
@@ -441,8 +442,8 @@ def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
     if several == 1:
         return [work(0, count)]
     cuts = [count * i // several for i in range(several + 1)]
-    calls: list[Callable[[], Any]] = [partial(work, low, high)
-                                      for low, high in zip(cuts, cuts[1:], strict=False)]
+    calls: list[Callable[[], object]] = [partial(work, low, high)
+                                         for low, high in zip(cuts, cuts[1:], strict=False)]
     kind = _kind(count, work)
     before = _Shared.spent.get(kind)
     if before is not None and before < _WORTH:

@@ -9,14 +9,16 @@ Names that PyTorch has and that are not needed here answer with what is.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import wraps
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core import Tensor, TensorLike, as_array
 from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.core.tensor import LATER
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
@@ -65,7 +67,7 @@ def _expand(x: Tensor, *shape: int) -> Tensor:
     return broadcast_to(x, wanted)
 
 
-def _repeat(x: Tensor, *repeats: Any, axis: int | None = None) -> Tensor:
+def _repeat(x: Tensor, *repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
     """Each entry several times; see `tinygrad_cnn.repeat`."""
     if len(repeats) != 1:
         raise SettingError(f"repeat: give an axis by name, as in x.repeat({repeats[0]}, axis=0), "
@@ -74,7 +76,7 @@ def _repeat(x: Tensor, *repeats: Any, axis: int | None = None) -> Tensor:
     return repeat(x, repeats[0], axis)
 
 
-def _masked_fill(x: Tensor, mask: Any, value: Any) -> Tensor:
+def _masked_fill(x: Tensor, mask: TensorLike, value: TensorLike) -> Tensor:
     """``value`` where the mask is true."""
     return where(mask, value, x)
 
@@ -84,7 +86,7 @@ def _unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
     return list(FUNCTIONS[np.moveaxis](x, axis, 0))
 
 
-def _clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+def _clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """The nearest number in [min, max]; see `tinygrad_cnn.clip`."""
     return clip(x, min, max)
 
@@ -109,7 +111,7 @@ _OWN: dict[str, Function] = {
 }
 
 
-def _method(name: str) -> Function | None:
+def _method(name: str) -> Function:
     """The function behind a method; one with an axis takes PyTorch's names as well."""
     function: Any = _OWN.get(name)
     if function is not None:
@@ -124,13 +126,13 @@ def _method(name: str) -> Function | None:
         own = FUNCTIONS.get(called)
         function = theirs if own is None or called in ("std", "var") else own
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return _with_pytorchs_names(function) if function is not None and (
-        code is None or "axis" in code.co_varnames) else function
+    return _with_pytorchs_names(function) if code is None or "axis" in code.co_varnames \
+        else function
 
 
 def _with_pytorchs_names(function: Function) -> Function:
     @wraps(function)
-    def method(x: Tensor, *args: Any, **settings: Any) -> Any:
+    def method(x: Tensor, *args: object, **settings: object) -> object:
         for theirs, ours in _RENAMED if settings else ():
             if theirs in settings:
                 if ours in settings:
@@ -150,7 +152,7 @@ class _Missing:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, tensor: object, owner: type) -> Any:
+    def __get__(self, tensor: object, owner: type) -> NoReturn:
         raise missing("Tensor", self.name, (), tensor)
 
 
@@ -158,11 +160,13 @@ def _names(x: Tensor) -> list[str]:
     return [n for n in object.__dir__(x) if not isinstance(vars(Tensor).get(n), _Missing)]
 
 
+METHODS = [name for name, value in vars(Tensor).items() if value is LATER]
+
+
 def install() -> None:
     """Give `Tensor` its methods, and the answers for the names that it does not have."""
-    for name, kind in Tensor.__annotations__.items():
-        if kind.endswith("Method") and (function := _method(name)) is not None:
-            setattr(Tensor, name, function)
+    for name in METHODS:
+        setattr(Tensor, name, _method(name))
     for operator, name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"),
                            ("pow", "power"), ("matmul", "matmul")):
         setattr(Tensor, f"__{operator}__", FUNCTIONS[name])     # a Python call less than by name

@@ -12,7 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor
@@ -337,7 +337,8 @@ class OneCycleLR(LRScheduler):
 
     def _setup(self) -> None:
         groups = self.optimizer.param_groups
-        rates: Any = self.max_lr if isinstance(self.max_lr, tuple) else [self.max_lr] * len(groups)
+        one = self.max_lr
+        rates = one if isinstance(one, Sequence) else [one] * len(groups)
         if len(rates) != len(groups):
             raise SettingError(f"{self._owner}: max_lr has {len(rates)} rates for {len(groups)} "
                                "groups")

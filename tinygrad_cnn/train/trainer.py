@@ -6,16 +6,19 @@ callbacks and a history.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from html import escape
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, writable
@@ -24,19 +27,22 @@ from tinygrad_cnn.errors import GradientError, SettingError
 from tinygrad_cnn.io import load_checkpoint, save_checkpoint
 from tinygrad_cnn.nn import CrossEntropyLoss, Module, NLLLoss, evaluating
 from tinygrad_cnn.nn.module import training
-from tinygrad_cnn.ops import cross_entropy, nll_loss
+from tinygrad_cnn.ops import cross_entropy, default_generator, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_grad_norm_
 from tinygrad_cnn.optim.lr_scheduler import LRScheduler
+from tinygrad_cnn.parallel import DataParallel, Group, run, share, world
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
-from tinygrad_cnn.train.metrics import Metric, accuracy, metrics_by_name
+from tinygrad_cnn.train.metrics import Metric, Metrics, accuracy, metrics_by_name
 from tinygrad_cnn.train.progress import with_progress
+from tinygrad_cnn.train.run import Configuration, Listed, Place, generators, states_of
 from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Trainer", "fit"]
 
-Batches = Iterable[tuple[Any, Any]]         # inputs and targets: arrays, or tuples or dicts of them
+Part = ArrayLike | Mapping[str, ArrayLike]  # an array, or a tuple or dict of them
+Batches = Iterable[tuple[Part, Part]]       # inputs and targets
 
 
 class Stepped(Protocol):
@@ -74,11 +80,15 @@ class Trainer:
         Gets one line of text for each epoch; ``print`` shows it.
     progress : bool, default True
         Show a progress bar on a terminal, if tqdm is installed.
+    workers : int, default 1
+        Processes of this machine that train together, each with a part of every batch and its
+        share of the CPUs; see `parallel.run`.  Results are those of one process to rounding, and
+        repeat to the bit.  A program that ``mpiexec`` has started trains on all its ranks.
 
     Raises
     ------
     SettingError
-        If ``schedule_every`` is unknown.
+        If ``schedule_every`` is unknown, or ``workers`` is below 1.
 
     Examples
     --------
@@ -97,20 +107,27 @@ class Trainer:
 
     def __init__(self, model: Module, optimizer: Optimizer, *,
                  loss: Callable[..., Tensor] | None = None,
-                 metrics: Mapping[str, Metric] | Sequence[str | Metric] | None = None,
+                 metrics: Metrics | None = None,
                  schedule: LRScheduler | Stepped | None = None,
                  schedule_every: str = "batch", clip: float | None = None,
                  callbacks: Sequence[Callback] = (), log: Callable[[str], object] | None = None,
-                 progress: bool = True) -> None:
+                 progress: bool = True, workers: int = 1) -> None:
         self.model, self.optimizer = model, optimizer
-        self.loss = cross_entropy if loss is None else loss
+        self.loss: Callable[..., Tensor] = cross_entropy if loss is None else loss
         self.metrics = default_metrics(self.loss) if metrics is None else metrics_by_name(metrics)
         self.schedule = schedule
         self.schedule_every = checks.choice("Trainer", "schedule_every", schedule_every,
                                             ("batch", "epoch"))
         self.clip, self.callbacks, self.log = clip, tuple(callbacks), log
         self.progress = progress
+        self.workers = checks.integer("Trainer", "workers", workers, minimum=1)
+        self._group = Group()
+        self._replica: DataParallel | None = None
         self.history = History()
+        self._place = Place()
+        self._loaders: Settings = {}            # those of `fit`
+        # As they are before the first step, which a schedule and a run change.
+        self._begun = {"optimizer": checks.text_of(optimizer), "schedule": checks.text_of(schedule)}
 
     def __repr__(self) -> str:
         loss = getattr(self.loss, "__name__", repr(self.loss))
@@ -122,8 +139,9 @@ class Trainer:
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>" + self.history._repr_html_()
 
-    def fit(self, batches: Batches, epochs: int, *,
-            validation: Batches | None = None) -> History:
+    def fit(self, batches: Batches, epochs: int, *, validation: Batches | None = None,
+            checkpoint: str | Path | None = None, save_every: int | None = None,
+            resume: str | Path | None = None) -> History:
         """Train for some epochs; calling it again goes on counting.
 
         A part of the model that is in evaluation mode, such as a frozen batch normalization, stays
@@ -138,6 +156,15 @@ class Trainer:
             At least 1.
         validation : iterable of (inputs, targets), optional
             Judged after each epoch, in evaluation mode.
+        checkpoint : path, optional
+            Where the run is saved at its start and after each epoch, as by `save`.  The batches
+            must then be a `DataLoader`, or a list, or have a ``state_dict``.
+        save_every : int, steps, optional
+            Save the run after so many steps too.
+        resume : path, optional
+            A file that such a run saved, in the middle of an epoch or not: go on from there, to the
+            last bit as if the run had not been cut.  ``epochs`` are those of the whole run.
+            Everything else must be made as it was then.
 
         Returns
         -------
@@ -149,14 +176,29 @@ class Trainer:
         SettingError
             If ``epochs`` is below 1, there are no batches, or the optimizer holds none of the
             model's parameters, or one that is neither the model's nor the loss's.
+        CheckpointError
+            If the run cannot be saved, or ``resume`` is a file of another model, optimizer, data
+            set, setting or version; all that differs is listed, and nothing is changed.
         GradientError
             If the loss is not finite, or a gradient with ``clip``.  Such a batch changes nothing:
             weights, buffers such as running statistics, and the state of optimizer and schedule
             are those before it, as after any error and any interrupt before the optimizer's step.
+        ParallelError
+            If a worker failed or was killed.
         """
         self._check_optimizer()
+        epochs = checks.integer("fit", "epochs", epochs, minimum=1)
+        if save_every is not None:
+            save_every = checks.integer("fit", "save_every", save_every, minimum=1)
+            if checkpoint is None:
+                raise SettingError("fit: save_every goes with checkpoint=, the file to save to")
+        self._loaders = {"loader": batches, "validation": validation}
         with training(self.model):
-            return self._fit(batches, epochs, validation)
+            self._place = Place(began=len(self.history))
+            if resume is not None:
+                load_checkpoint(resume, **self._parts())
+            return run(self.workers, partial(self._fit, batches, epochs, validation, checkpoint,
+                                             save_every, resume))
 
     def _check_optimizer(self) -> None:
         """Refuse an optimizer that would train nothing, or something else."""
@@ -176,67 +218,115 @@ class Trainer:
                                f"parameters that the model lacks: {', '.join(strange[:5])}; {cure}."
                                "  Parameters of a loss count if loss= is a Module that has them")
 
-    def _fit(self, batches: Batches, epochs: int, validation: Batches | None) -> History:
-        epochs = checks.integer("fit", "epochs", epochs, minimum=1)
-        with ExitStack() as ends:
-            for callback in reversed(self.callbacks):       # what is entered last runs first
+    def _fit(self, batches: Batches, epochs: int, validation: Batches | None,
+             checkpoint: str | Path | None, save_every: int | None, resume: str | Path | None,
+             group: Group) -> History:
+        with ExitStack() as ends, self._parts_of_batches(group):
+            if resume is not None and group.rank:
+                load_checkpoint(resume, **{f"rank {group.rank}": self._own()})
+            if checkpoint is not None:
+                self.save(checkpoint)           # what cannot be saved is said before hours are lost
+            for callback in reversed(self._callbacks):      # what is entered last runs first
                 ends.callback(callback.on_fit_end, self)
-            for callback in self.callbacks:
+            for callback in self._callbacks:
                 callback.on_fit_start(self)
-            self._epochs(batches, epochs, validation)
+            place, last = self._place, self._place.began + epochs
+            while len(self.history) < last and not place.stopped:
+                began = time.perf_counter() - place.seconds
+                self._epoch(batches, last, checkpoint, save_every)
+                self._end_epoch(validation, last, began)
+                if checkpoint is not None:
+                    self.save(checkpoint)
         return self.history
 
-    def _epochs(self, batches: Batches, epochs: int, validation: Batches | None) -> None:
-        first = len(self.history)
-        for epoch in range(first + 1, first + epochs + 1):
-            began = time.perf_counter()
-            row: Row = {"epoch": epoch, **self._epoch(batches, epoch, first + epochs)}
-            if validation is not None:
-                judged = self.evaluate(validation)
-                row |= {f"validation {name}": value for name, value in judged.items()}
-            row["seconds"] = round(time.perf_counter() - began, 3)
-            if self.schedule is not None and self.schedule_every == "epoch":
-                self._step_schedule(row["loss" if validation is None else "validation loss"])
-            stop = [callback.on_epoch_end(self, row) for callback in self.callbacks]
-            self.history.append(row)
-            if self.log is not None:
-                self.log(describe(row, first + epochs))
-            if any(stop):
-                return
+    def _end_epoch(self, validation: Batches | None, last: int, began: float) -> None:
+        """Judge an epoch, note its figures, and ask the callbacks whether it was the last."""
+        place = self._place
+        row: Row = {"epoch": len(self.history) + 1, **place.means("fit", self._group)}
+        if validation is not None:
+            judged = self.evaluate(validation)
+            row |= {f"validation {name}": value for name, value in judged.items()}
+        row["seconds"] = round(time.perf_counter() - began, 3)
+        if self.schedule is not None and self.schedule_every == "epoch":
+            self._step_schedule(row["loss" if validation is None else "validation loss"])
+        stop = [callback.on_epoch_end(self, row) for callback in self._callbacks]
+        self.history.append(row)
+        place.end_epoch(stopped=bool(self._group.spread(np.array(any(stop), np.int64))))
+        if self.log is not None and not self._group.rank:
+            self.log(describe(row, last))
+
+    @contextmanager
+    def _parts_of_batches(self, group: Group) -> Iterator[None]:
+        """Take this rank's part of each batch from here on."""
+        if group.size == 1:
+            yield
+            return
+        self._group, self._replica = group, (replica := DataParallel(_Forward(self), group))
+        try:
+            yield
+        finally:
+            replica.close()
+            self._group, self._replica = Group(), None
+
+    @property
+    def _callbacks(self) -> list[Callback]:
+        """Those that this rank calls."""
+        return [one for one in self.callbacks if one.every_rank or not self._group.rank]
 
     def _step_schedule(self, loss: float) -> None:
         assert self.schedule is not None
         self.schedule.step(*[loss] if getattr(self.schedule, "needs_loss", False) else [])
 
-    def _epoch(self, batches: Batches, epoch: int, epochs: int) -> dict[str, float]:
+    def _epoch(self, batches: Batches, epochs: int, checkpoint: str | Path | None,
+               save_every: int | None) -> None:
+        """The steps of an epoch that are still to be done."""
         if not self.model.training:             # a callback has switched it
             self.model.train()
-        sums = _Sums()
+        place, epoch = self._place, len(self.history) + 1
+        began = time.perf_counter() - place.seconds
         total = len(batches) if isinstance(batches, Sized) else 0
+        if not hasattr(batches, "load_state_dict"):     # else it goes on by itself
+            batches = islice(batches, place.batch, None)
         buffers = [(vars(module), name) for module in self.model.modules()
                    for name in module._buffer_names]
-        for i, (inputs, targets) in enumerate(_pairs(with_progress(
-                batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.progress))):
+        for inputs, targets in _pairs(with_progress(
+                batches, total=total, done=place.batch, label=f"epoch {epoch}/{epochs}",
+                show=self.progress and not self._group.rank)):
+            whole = _count(inputs)
+            inputs, targets = share((inputs, targets), self._group)
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]
             try:
-                value, figures = self._gradients(inputs, targets, f"batch {i + 1} of epoch {epoch}")
+                value, figures = self._gradients(
+                    inputs, targets, f"batch {place.batch + 1} of epoch {epoch}")
                 self.optimizer.step()
             except BaseException:
                 _put_back(buffers, before)
                 self._zero_grad()
                 raise
-            sums.add(_count(inputs), {"loss": value, **figures})
+            place.add(self._weight(inputs, whole), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
                 self._step_schedule(value)
-            for callback in self.callbacks:
-                callback.on_batch_end(self, i, value)
-        return sums.means("fit")
+            for callback in self._callbacks:
+                callback.on_batch_end(self, place.batch - 1, value)
+            if save_every and checkpoint is not None and place.steps % save_every == 0:
+                place.seconds = time.perf_counter() - began
+                self.save(checkpoint)
 
-    def _gradients(self, inputs: Any, targets: Any, where: str) -> tuple[float, dict[str, float]]:
-        """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
+    def _weight(self, inputs: Any, whole: int) -> float:
+        """The samples of this part of a batch, each counted by one rank."""
+        own = _count(inputs)
+        return own if own < whole else whole / self._group.size
+
+    def _forward(self, inputs: Any, targets: Any) -> tuple[Tensor, Any]:
         scores = self._run(inputs)
-        loss = self.loss(scores, targets)
+        return self.loss(scores, targets), scores
+
+    def _gradients(self, inputs: Part, targets: Part, where: str) -> tuple[float, dict[str, float]]:
+        """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
+        loss, scores = (self._replica or self._forward)(inputs, targets)
         value = loss.item()
+        if self._replica is not None:           # that of all ranks, so that all do the same
+            value = self._replica.mean(value, _count(inputs))
         if not math.isfinite(value):
             raise GradientError(
                 f"fit: the loss is {value} at {where}; lower the learning rate "
@@ -252,13 +342,13 @@ class Trainer:
         self.optimizer.zero_grad()              # a loss may have parameters of its own ...
         self.model.zero_grad()                  # ... and the optimizer not all of the model's
 
-    def _run(self, inputs: object) -> Any:
+    def _run(self, inputs: Part) -> Tensor:
         if isinstance(inputs, dict):
             return self.model(**{name: Tensor(array) for name, array in inputs.items()})
         return self.model(*map(Tensor, inputs if isinstance(inputs, tuple) else (inputs,)))
 
-    def _judge(self, scores: object, targets: object) -> dict[str, float]:
-        plain = scores._data if isinstance(scores, Tensor) else scores
+    def _judge(self, scores: TensorLike, targets: Any) -> dict[str, float]:
+        plain: Any = scores._data if isinstance(scores, Tensor) else scores
         return {name: metric(plain, targets) for name, metric in self.metrics.items()}
 
     def find_lr(self, batches: Batches, *, start: float = 1e-7, end: float = 10.0,
@@ -300,26 +390,51 @@ class Trainer:
         return curve
 
     def _parts(self) -> Settings:
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+        """All that a run consists of, by the names that it has in a checkpoint."""
+        if self.schedule is not None and not hasattr(self.schedule, "state_dict"):
+            raise SettingError(f"fit: the schedule of a run that is saved must have a state_dict "
+                               f"and load_state_dict, got {self.schedule!r}")
+        settings = {**self._begun, "model": checks.text_of(self.model),
+                    "loss": checks.text_of(self.loss), "metrics": ", ".join(self.metrics),
+                    "schedule_every": self.schedule_every, "clip": self.clip,
+                    "workers": max(self.workers, world().size),
+                    "callbacks": ", ".join(type(c).__name__ for c in self.callbacks)}
+        loaders = {name: part if hasattr(part, "state_dict") else Listed(name, part)
+                   for name, part in self._loaders.items() if part is not None}
+        parts = {"model": self.model, "loss": self.loss, "optimizer": self.optimizer,
+                 "schedule": self.schedule, **loaders}
+        return {"configuration": Configuration(settings),
+                **{name: part for name, part in parts.items() if hasattr(part, "state_dict")},
+                "callbacks": list(self.callbacks), "history": self.history, **self._own()}
+
+    def _own(self) -> Settings:
+        """What each of several workers has for itself."""
+        return {"rng": {"default": default_generator(),
+                        **generators(model=self.model, loss=self.loss)}, "place": self._place}
 
     def save(self, path: str | Path) -> Path:
-        """Write a checkpoint: model, optimizer, schedule and history; see `io.save_checkpoint`."""
-        return save_checkpoint(path, **self._parts(), history=self.history.rows)
+        """Write the run as it is now, for ``fit(resume=path)``; see `io.save_checkpoint`.
 
-    def resume(self, path: str | Path) -> None:
-        """Take over what `save` wrote; `fit` goes on counting from there."""
-        self.history = History(load_checkpoint(path, **self._parts())["history"])
+        The file holds weights, buffers, the states of optimizer, schedule, loss and callbacks, all
+        generators, the history, the place in the epoch, the SHA-256 of the data, and all settings.
+        """
+        parts = self._parts()
+        if self._group.size > 1:
+            states = self._group.gather_text(states_of(self._own()))
+            parts |= {f"rank {i}": json.loads(text) for i, text in enumerate(states) if i}
+        return Path(path) if self._group.rank else save_checkpoint(path, **parts)
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """The mean loss and metrics over some batches, in evaluation mode and without a graph."""
-        sums = _Sums()
+        place = Place()
         with evaluating(self.model), no_grad():
             for inputs, targets in _pairs(batches):
-                scores = self._run(inputs)
-                sums.add(_count(inputs), {"loss": self.loss(scores, targets).item(),
-                                          **self._judge(scores, targets)})
-        return sums.means("evaluate")
+                whole = _count(inputs)
+                inputs, targets = share((inputs, targets), self._group)
+                loss, scores = self._forward(inputs, targets)
+                place.add(self._weight(inputs, whole), {"loss": loss.item(),
+                                                        **self._judge(scores, targets)})
+        return place.means("evaluate", self._group)
 
     def predict(self, images: TensorLike, *, batch_size: int = 256) -> Array:
         """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
@@ -335,7 +450,7 @@ class Trainer:
                                    for i in range(0, len(array), batch_size)])
 
 
-def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _pairs(batches: Batches) -> Iterator[tuple[Part, Part]]:
     for batch in batches:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise SettingError(f"a batch is (inputs, targets), got {type(batch).__name__}"
@@ -344,7 +459,7 @@ def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         yield batch[0], batch[1]
 
 
-def _endless(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _endless(batches: Batches) -> Iterator[tuple[Part, Part]]:
     """The batches, again and again."""
     empty = False
     while not empty:
@@ -378,23 +493,14 @@ def _put_back(buffers: Sequence[tuple[Settings, str]],
             held[name] = array
 
 
-class _Sums:
-    """Means over batches of unlike size."""
+class _Forward(Module):
+    """Model and loss of a trainer, whose parameters are trained together."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.totals: dict[str, float] = {}
-
-    def add(self, size: int, figures: dict[str, float]) -> None:
-        self.count += size
-        for name, value in figures.items():
-            self.totals[name] = self.totals.get(name, 0.0) + size * value
-
-    def means(self, who: str) -> dict[str, float]:
-        if not self.count:
-            raise SettingError(f"{who}: there are no batches; an iterator that was used up gives "
-                               "none: pass a DataLoader or a list")
-        return {name: total / self.count for name, total in self.totals.items()}
+    def __init__(self, trainer: Trainer) -> None:
+        self.model = trainer.model
+        if isinstance(trainer.loss, Module):
+            self.loss = trainer.loss
+        vars(self)["forward"] = trainer._forward
 
 
 def describe(row: Row, epochs: int) -> str:
@@ -405,8 +511,21 @@ def describe(row: Row, epochs: int) -> str:
     return f"epoch {row['epoch']:{width}d}/{epochs}  {'  '.join(figures)}  ({row['seconds']:.1f} s)"
 
 
+class _Settings(TypedDict, total=False):
+    """What `Trainer` is told by name."""
+
+    loss: Callable[..., Tensor] | None
+    metrics: Metrics | None
+    schedule: LRScheduler | Stepped | None
+    schedule_every: str
+    clip: float | None
+    callbacks: Sequence[Callback]
+    log: Callable[[str], object] | None
+    progress: bool
+
+
 def fit(model: Module, batches: Batches, *, epochs: int, optimizer: Optimizer,
-        validation: Batches | None = None, **settings: Any) -> History:
+        validation: Batches | None = None, **settings: Unpack[_Settings]) -> History:
     """Train a model in one call: ``Trainer(model, optimizer, **settings).fit(...)``.
 
     >>> from tinygrad_cnn import nn, optim

@@ -1,11 +1,13 @@
 """SVG text, written from a diagram and its layout; PNG and PDF are the same, drawn by matplotlib.
 
-There is no script, event, link or URL in it, and no fixed size; the colors are presentation
-attributes in the light theme, which a style sheet turns dark for a reader who prefers that.
+There is no script, event, link or URL in it but the data of thumbnails, and no fixed size; the
+colors are presentation attributes in the light theme, which a style sheet turns dark for a reader
+who prefers that.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import math
@@ -114,7 +116,7 @@ def _text(x: float, y: float, text: str, size: float, color: str, *, bold: bool 
     return (f'<text x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}"'
             + (' font-weight="bold"' if bold else "")
             + (f' text-anchor="{anchor}"' if anchor != "start" else "")
-            + f' fill="{C[color]}"{_mark(color)} xml:space="preserve">{body}</text>')
+            + f' fill="{C[color]}"{_mark(color)}>{body}</text>')
 
 
 def _arrow(points: Sequence[Point], color: str) -> str:
@@ -199,7 +201,7 @@ def _card(card: Card, box: Box) -> str:
     if card.kind == "stack":                # two borders around the card's own
         parts = [_rectangle(x + k, y + k, w - 2 * k, h - 2 * k, "card", "fold_line", 18 - k)
                  for k in (0, 4)]
-        if not card.path:                   # steps over time: the last leads back to the first
+        if card.loop:                       # steps over time: the last leads back to the first
             right = x + w
             parts.insert(0, _arrow([(right, y + h - 16), (right + 18, y + h - 16),
                                     (right + 18, y + 16), (right, y + 16)], "line"))
@@ -235,6 +237,17 @@ def _row(row: Row, left: float, right: float, top: float) -> str:
         return (_rectangle(left, top + 5, layout.BAR, 7, "track", "", 3.5)
                 + _rectangle(left, top + 5, filled, 7, f"ramp{row.levels[0]}", "", 3.5)
                 + _text(right, base, text, layout.SMALL_SIZE, "grad_text", anchor="end"))
+    if row.kind == "picture":
+        w, h = layout.picture_size(row.text)
+        return (f'<image x="{_n(left)}" y="{_n(top + 4)}" width="{w}" height="{h}" '
+                f'preserveAspectRatio="none" image-rendering="pixelated" href="{row.text}"/>')
+    if row.kind in ("values", "gradients"):
+        color, words = ("line", "muted") if row.kind == "values" else ("ramp2", "grad_text")
+        wide, unit = layout.BAR / len(row.levels), 19 / (max(row.levels) or 1)
+        columns = ((left + wide * k, max(1.0, unit * n)) for k, n in enumerate(row.levels) if n)
+        return (_rectangle(left, top + 23, layout.BAR, 1, "track")
+                + "".join(_rectangle(x, top + 23 - h, wide - 1, h, color) for x, h in columns)
+                + _text(right, base + 6, text, layout.SMALL_SIZE, words, anchor="end"))
     side = layout.SQUARE
     squares = (_rectangle(left + k * (side + 2), top + 3, side, 14, f"ramp{level}", "", 2)
                for k, level in enumerate(row.levels))
@@ -250,7 +263,7 @@ def _edge(e: Edge, route: Route) -> str:
     else:
         arrows = (_arrow(_parallel(route.points, -_APART), "line")
                   + _arrow(_parallel(route.points, _APART)[::-1], f"ramp{e.level}"))
-    if not e.text:
+    if not e.text or not route.anchor:
         return arrows
     x, y = route.label
     gradient = e.gradient and f"grad {e.gradient}"
@@ -306,8 +319,8 @@ def _finished(body: str, w: int, h: int, *, figure: str, theme: str, css: str, l
         css += f"@media (prefers-color-scheme:dark){{{dark_css(f'#{figure} ')}}}"
     name = escape(label, 400) or "graph"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" font-family="{_FONT}" '
-            f'id="{figure}" role="img" aria-label="{name}"><style>{css}</style>'
-            f"{to_dark(body) if theme == 'dark' else body}\n")
+            f'xml:space="preserve" id="{figure}" role="img" aria-label="{name}">'
+            f"<style>{css}</style>{to_dark(body) if theme == 'dark' else body}\n")
 
 
 def size(svg: str) -> tuple[float, float]:
@@ -386,7 +399,8 @@ def rasterized(svg: str, form: str, *, dpi: int = 144) -> bytes:
     _, _, w, h = map(float, root.attrib["viewBox"].split())
     known = {f.name for f in font_manager.fontManager.ttflist}      # it warns about the others
     fonts = [name for name in _FONTS if name in known]
-    with matplotlib.rc_context({"font.family": fonts, "pdf.fonttype": 42}), \
+    look = {"font.family": fonts, "pdf.fonttype": 42, "text.hinting": "no_hinting"}
+    with matplotlib.rc_context(look), \
             warnings.catch_warnings():
         # A character that no font has shows as a box, as everywhere; that is no news.
         warnings.filterwarnings("ignore", "Glyph ")
@@ -406,6 +420,7 @@ def rasterized(svg: str, form: str, *, dpi: int = 144) -> bytes:
 def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, int], None]:
     """A function that draws one element of an SVG that this module wrote."""
     from matplotlib import patches
+    from matplotlib.image import imread
     from matplotlib.path import Path
 
     codes = {"M": [Path.MOVETO], "L": [Path.LINETO], "Q": [Path.CURVE3, Path.CURVE3]}
@@ -422,6 +437,11 @@ def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, in
         elif tag == "polygon":
             points = [tuple(map(float, p.split(","))) for p in a["points"].split()]
             axes.add_patch(patches.Polygon(points, alpha=float(a.get("fill-opacity", 1)), **look))
+        elif tag == "image":
+            x, y, w, h = (float(a[k]) for k in ("x", "y", "width", "height"))
+            png = io.BytesIO(base64.b64decode(a["href"].partition(",")[2]))
+            axes.imshow(imread(png), cmap="gray", extent=(x, x + w, y + h, y), zorder=order,
+                        aspect="auto", interpolation="nearest")
         elif tag == "path":
             steps = re.findall(r"([MLQ])([^MLQ]*)", a["d"])
             numbers = [float(v) for _, values in steps for v in values.split()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from functools import cache, partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numba
 from numba.core.caching import FunctionCache
@@ -19,13 +19,13 @@ from tinygrad_cnn.kernels.compiled import give_up
 from tinygrad_cnn.kernels.parallel import apart
 from tinygrad_cnn.types import Function
 
-__all__ = ["compiled", "inline"]
+__all__ = ["compiled", "inline", "prepare"]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
     """Compiled code on disk, where a file that fails is a file that is not there."""
 
-    def load_overload(self, sig: object, target_context: object) -> Any:
+    def load_overload(self, sig: object, target_context: object) -> object:
         """None if there is none that can be read."""
         try:
             return super().load_overload(sig, target_context)
@@ -40,7 +40,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def compiled(function: object = None, *, cached_as: object = None, **options: Any) -> Any:
+def compiled(function: Function | None = None, *, cached_as: Function | None = None,
+             **options: Any) -> Function:
     """Compile once, keep on disk where there is a place, and let go of the interpreter lock.
 
     ``cached_as``: another function, under which it is filed, by its own types of arguments.
@@ -54,16 +55,20 @@ def compiled(function: object = None, *, cached_as: object = None, **options: An
         _tell()
     # Half compiled, a function would leave the compiler in an unknown state: see ``apart``.
     run._compile_for_args = partial(_compile, run._compile_for_args)
-    run.prepare = partial(_compile, run.compile)
     return run
 
 
-def _compile(compile_for: Function, *args: Any) -> Any:
+def _compile(compile_for: Function, *args: object) -> object:
     try:
         return apart(partial(compile_for, *args))
     except Exception as error:
         give_up(error)
         raise KernelFailed from error
+
+
+def prepare(run: Any, kinds: tuple[Any, ...]) -> None:
+    """Compile for these types of arguments before it is called."""
+    _compile(run.compile, kinds)
 
 
 @cache
@@ -73,14 +78,14 @@ def _tell() -> None:
                   RuntimeWarning, stacklevel=2)
 
 
-def inline(choose: Any) -> Any:
+def inline(choose: Function) -> Function:
     """Make a function of compiled code, of which the first arguments are constants.
 
     ``choose`` is called with the types of the arguments and returns what to compile.  A compiled
     function that a maker below held as its own would be found on disk by no other process: numba
     files a closure under what it holds, and tells two compiled functions apart by a random number.
     """
-    def stub(*args: Any) -> Any:
+    def stub(*args: object) -> NoReturn:
         raise AssertionError(f"{choose.__name__} is only called from compiled code")
 
     overload(stub, prefer_literal=True, jit_options={"error_model": "numpy"})(choose)

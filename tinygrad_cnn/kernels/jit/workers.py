@@ -28,7 +28,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tinygrad_cnn.kernels.jit import compiled
+from tinygrad_cnn.kernels.jit import compiled, prepare
 from tinygrad_cnn.kernels.parallel import parts
 from tinygrad_cnn.types import Array, Function
 
@@ -252,7 +252,7 @@ class _Workers:
         with self._lock:
             if not self.started:
                 self.control[PIPE:PIPE + 2] = os.pipe()
-            serve.prepare((types.int64[::1], types.intp))
+            prepare(serve, (types.int64[::1], types.intp))
             wait(1)
             began = time.perf_counter()
             wait(1000)
