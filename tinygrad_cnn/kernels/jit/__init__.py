@@ -48,6 +48,13 @@ def compiled(function: Function | None = None, *, cached_as: Function | None = N
     """
     if function is None:
         return partial(compiled, cached_as=cached_as, **options)
+    if cached_as is not None:
+        function.__qualname__, function.__module__ = f"{cached_as.__qualname__}_parts", __name__
+    # Code from disk brings its symbols along, and of two of one name the first serves for both.  So
+    # functions of one maker are named by its numbers.
+    numbers = [str(cell.cell_contents) for cell in function.__closure__ or ()
+               if isinstance(cell.cell_contents, int)]
+    function.__qualname__ = "_".join([function.__qualname__, *numbers])
     run = numba.njit(nogil=True, error_model="numpy", **options)(function)
     try:
         run._cache = _Cache(cached_as or function)
