@@ -42,7 +42,7 @@ from tinygrad_cnn.core.tensor import (
     standing_for,
     with_own_dtype,
 )
-from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
+from tinygrad_cnn.errors import DTypeError, KernelFailed, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.types import Array, DType, Function, Settings
 
@@ -427,7 +427,10 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[TensorLike], Te
         if x._access == EXPOSED:
             del value                           # only the user may hold it
             return apply(op, x)
-        out = kernel(value)
+        try:
+            out = kernel(value)
+        except KernelFailed:                    # it is not asked again
+            out = kernel(value)
         if type(out) is not ndarray:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:
