@@ -241,8 +241,10 @@ class _Builder:
         depth = dict.fromkeys(self.blocks, 0)
         deepest: dict[str, str] = {}
         for e in self.between:
-            if e.target not in deepest or depth[e.source] + 1 > depth[e.target]:
-                depth[e.target] = depth[e.source] + 1
+            below = depth[e.source] + 1
+            if below > depth[e.target] or (below == depth[e.target] and (
+                    e.trunk or e.target not in deepest)):
+                depth[e.target] = below
                 deepest[e.target] = e.source
         readers: dict[str, list[str]] = {}
         for e in self.between:
@@ -301,11 +303,21 @@ class _Builder:
 
     def _grid(self) -> None:
         """A tangle: each card in the free column nearest to what it reads, and lines between."""
-        rows: list[list[str]] = [[] for _ in range(self.rows)]
+        deep: list[list[str]] = [[] for _ in range(self.rows)]
         for name, block in self.blocks.items():
             block.lane = 0
             if name not in self.trunk:
-                rows[block.row].append(name)
+                deep[block.row].append(name)
+        rows, starts = list[list[str]](), []        # of a depth, as many as it takes
+        for names in deep:
+            starts.append(len(rows))
+            rows += [names[k:k + _MOST_LANES] for k in range(0, max(1, len(names)), _MOST_LANES)]
+        for name in self.trunk:
+            self.blocks[name].row = starts[self.blocks[name].row]
+        for r, names in enumerate(rows):
+            for name in names:
+                self.blocks[name].row = r
+        self.rows = len(rows)
         reads: dict[str, list[_Block]] = {}
         ends: dict[str, list[_Block]] = {}  # where lines go that are longer than a row
         for e in self.between:
@@ -331,15 +343,15 @@ class _Builder:
             gutter = block.lane - (middle(targets) < block.lane)
             place[name] = gutter, _free_track(gutters[gutter], block.row + 1,
                                               max(b.row for b in targets))
-        x, starts = 0, {}
+        x, edge = 0, {}
         for c in (columns[0] - 1, *columns):
             here = [b for b in self.blocks.values() if b.lane == c]
             x += max((b.reach(b.left) for b in here), default=0)
             for block in here:
                 block.x = x
-            starts[c] = x = x + max((b.reach(b.right) for b in here), default=0) + 24
+            edge[c] = x = x + max((b.reach(b.right) for b in here), default=0) + 24
             x += 14 * len(gutters[c]) + 10
-        self.tracks = {name: starts[c] + 14 * k for name, (c, k) in place.items()}
+        self.tracks = {name: edge[c] + 14 * k for name, (c, k) in place.items()}
 
     # ---- edges
     def _ways(self) -> list[_Way]:
