@@ -14,10 +14,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layer -> what it may import of ours; a name stands for the file or the folder, "*" for everything.
 MAY_IMPORT = {
-    "types": (), "errors": (), "contexts": (), "files": ("errors",), "names": (),
+    "types": (), "errors": (), "contexts": (), "files": ("errors",), "names": (), "start": (),
+    "version": (),
     "shapes": ("errors",),
     "checks": ("shapes", "errors"), "settings": ("checks",),
-    "kernels": ("contexts", "files", "shapes", "errors", "kernels"),
+    "kernels": ("contexts", "files", "shapes", "errors", "kernels", "version"),
     "core": ("names", "contexts", "core", "checks", "shapes", "errors"),
     "debug": ("contexts", "core.graph", "errors"),
     "ops": ("names", "ops", "core", "kernels", "checks", "shapes", "errors"),
@@ -28,10 +29,10 @@ MAY_IMPORT = {
     "viz": ("names", "contexts", "files", "viz", "nn", "ops", "transforms", "core", "shapes",
             "errors"),
     "io": ("names", "io", "files", "nn", "core", "errors"),
-    "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
+    "stepwise": ("names", "stepwise", "kernels.reference", "checks", "shapes", "errors"),
     "parallel": ("data", "nn", "ops", "core", "kernels", "checks", "errors"),
-    "train": ("names", "train", "parallel", "data", "io", "nn", "optim", "ops", "transforms",
-              "core", "checks", "shapes", "errors"),
+    "train": ("names", "train", "parallel", "data", "io", "files", "nn", "optim", "ops",
+              "transforms", "core", "checks", "shapes", "errors", "version"),
     "models": ("models", "nn", "ops", "core", "errors"),
     "testing": ("*",), "cli": ("*",), "__main__": ("*",), "__init__": ("*",),
 }

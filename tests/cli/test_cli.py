@@ -22,8 +22,8 @@ def test_demo_trains_prints_and_writes(tmp_path, capsys):
     assert status in (0, 1)
     assert "Conv2D" in out
     assert re.search(r"epoch 1/1  loss [\d.]+  accuracy [\d.]+ %", out)
-    assert re.search(r"test accuracy [\d.]+ % \(\d+ of 397 digits;", out)
-    assert {p.name for p in tmp_path.iterdir()} >= {"history.csv", "weights.npz", "graph.dot"}
+    assert re.search(r"test accuracy [\d.]+ % \(\d+ of 397 images;", out)
+    assert {p.name for p in tmp_path.iterdir()} >= {"history.csv", "run.json", "graph.dot"}
     assert len(History.load(tmp_path / "history.csv")) == 1
     assert (tmp_path / "graph.dot").read_text().lstrip().startswith(("digraph", "//", "strict"))
 
@@ -38,8 +38,10 @@ def test_train_then_eval_gives_the_same_accuracy(tmp_path, capsys):
     assert main(["train", "--data", "digits", "--epochs", "1", "--limit", "300", "--validation",
                  "100", "--out", str(tmp_path)]) == 0
     trained = capsys.readouterr().out
-    assert {p.name for p in tmp_path.iterdir()} == {"history.csv", "weights.npz", "best.npz"}
-    assert main(["eval", "--data", "digits", "--weights", str(tmp_path / "weights.npz"),
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "history.csv", "run.json", *(f"{name}.safetensors" for name in ("weights", "best",
+                                                                         "checkpoint"))}
+    assert main(["eval", "--data", "digits", "--weights", str(tmp_path / "weights.safetensors"),
                  "--confusion"]) == 0
     judged = capsys.readouterr().out
     assert "test accuracy" in trained
@@ -52,7 +54,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, capsys):
         main(["train", "--data", "digits", "--epochs", "1", "--limit", "100", "--seed", "3",
               "--out", str(tmp_path / name)])
     capsys.readouterr()
-    a, b = (load_weights(tmp_path / name / "weights.npz") for name in "ab")
+    a, b = (load_weights(tmp_path / name / "weights.safetensors") for name in "ab")
     assert all((a[key] == b[key]).all() for key in a)
 
 
@@ -106,7 +108,7 @@ def test_a_model_of_ones_own_is_drawn_in_a_format(tmp_path, capsys):
 
 @pytest.mark.parametrize("words, message", [
     (["train", "--data", "nowhere"], "nowhere"),
-    (["eval", "--data", "digits", "--weights", "none.npz"], "none.npz does not exist"),
+    (["eval", "--data", "digits", "--weights", "none.st"], "none.st does not exist"),
     (["graph", "--model", "alexnet"], "model 'alexnet' cannot be loaded"),
     (["graph", "--model", "nowhere:Net"], "No module named 'nowhere'"),
     (["graph", "--model", "math:tau"], "math:tau"),

@@ -131,6 +131,9 @@ def _slug(*parts: str) -> str:
     return "-".join(re.sub(r"\W+", "_", part).strip("_") for part in parts)
 
 
+_OP = re.compile(r"([^\[]*::\w+)(?:-\w+)+")         # a node id, and the part that names the op
+
+
 class _Shared:
     """A sample whose properties share one case, made when the first of them runs."""
 
@@ -182,6 +185,23 @@ class GradItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, None, str]:
         """What pytest shows in its headings."""
         return self.path, None, self.name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """Keep the tests of an op on one worker of xdist, which knows that the op is wrong already."""
+    if config.getoption("dist") not in ("load", "worksteal", "loadgroup"):
+        return None                     # these keep files together, or run all tests everywhere
+    from xdist.scheduler import LoadGroupScheduling
+    made = LoadGroupScheduling(config, log)
+    usual = made._split_scope
+
+    def scope(nodeid: str) -> str:
+        found = _OP.fullmatch(nodeid)
+        return found[1] if found else str(usual(nodeid))
+
+    made._split_scope = scope
+    return made
 
 
 # ---- which ops
