@@ -91,7 +91,7 @@ def test_a_function_that_is_not_affine_is_not_measured_as_if_it_were():
 
 # ---- ops
 
-# Each fourth op: tests/ops/test_generated.py holds all to their declaration, tests/mutation to this.
+# Each fourth op: tests/ops/test_generated.py holds all of them, and python tests/mutation.
 @pytest.mark.parametrize("op", list(OPS.values())[::4], ids=list(OPS)[::4])
 def test_a_rule_of_the_registry_is_right(op):
     report = check_op(op, order=1, seed=1)
