@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import importlib.util
 import itertools
 import json
@@ -445,6 +446,37 @@ def test_a_small_window_keeps_everything_in_reach(page):
               mobile=False)
     assert page.run("document.documentElement.scrollWidth <= 480")
     page.call("Emulation.clearDeviceMetricsOverride")
+
+
+@needs_browser
+def test_without_a_script_the_picture_has_its_size_and_the_page_scrolls(browser, nets, tmp_path):
+    Figure(nets.lenet()).save(tmp_path / "net.html")
+    for domain in ("DOM", "CSS"):
+        browser.call(f"{domain}.enable")
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.call("Page.navigate", url=(tmp_path / "net.html").as_uri())
+        svg = until = 0
+        while not svg and until < 500:                  # no script can tell that it is loaded
+            until += 1
+            root = browser.call("DOM.getDocument")["root"]["nodeId"]
+            find = functools.partial(browser.call, "DOM.querySelector", nodeId=root)
+            svg = find(selector="main svg")["nodeId"] and find(selector="#map")["nodeId"]
+            time.sleep(0.02)
+
+        def style(selector):
+            found = browser.call("CSS.getComputedStyleForNode",
+                                 nodeId=find(selector=selector)["nodeId"])["computedStyle"]
+            return {entry["name"]: entry["value"] for entry in found}
+
+        assert style("main")["overflow-y"] == "auto"
+        assert style("header")["display"] == style("aside")["display"] == "none"
+        wide = float(re.search(r'viewBox="0 0 (\d+)', (tmp_path / "net.html").read_text())[1])
+        assert float(style("main svg")["width"].removesuffix("px")) == pytest.approx(wide, rel=0.02)
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+        for domain in ("CSS", "DOM"):
+            browser.call(f"{domain}.disable")
 
 
 def test_the_page_of_a_big_network_stays_below_two_megabytes(nets):

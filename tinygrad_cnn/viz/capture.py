@@ -484,7 +484,7 @@ class Watch(Observer):
         for k in keys:
             origin, scope = self.ops[k].origin, self.ops[k].facts["scope"]
             name, line = called_name(origin)
-            known = name in FUNCTIONS and name not in OPS and name not in scope[-1:]
+            known = name in FUNCTIONS and (line or name not in OPS) and name not in scope[-1:]
             line = line or (before[2] if before[:2] == (name, scope) else 0)
             if run and (not known or before not in ((name, scope, line), (name, scope, 0))):
                 run = []
