@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import functools
 import importlib.util
 import itertools
 import json
@@ -455,18 +454,19 @@ def test_without_a_script_the_picture_has_its_size_and_the_page_scrolls(browser,
         browser.call(f"{domain}.enable")
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
+        browser.events.clear()
         browser.call("Page.navigate", url=(tmp_path / "net.html").as_uri())
-        svg = until = 0
-        while not svg and until < 500:                  # no script can tell that it is loaded
-            until += 1
-            root = browser.call("DOM.getDocument")["root"]["nodeId"]
-            find = functools.partial(browser.call, "DOM.querySelector", nodeId=root)
-            svg = find(selector="main svg")["nodeId"] and find(selector="#map")["nodeId"]
+        for _ in range(1000):                           # no script can tell that it is loaded
+            if any(e.get("method") == "Page.loadEventFired" for e in browser.events):
+                break
+            browser.call("Page.getNavigationHistory")
             time.sleep(0.02)
+        root = browser.call("DOM.getDocument")["root"]["nodeId"]
 
         def style(selector):
             found = browser.call("CSS.getComputedStyleForNode",
-                                 nodeId=find(selector=selector)["nodeId"])["computedStyle"]
+                                 nodeId=browser.call("DOM.querySelector", nodeId=root,
+                                                     selector=selector)["nodeId"])["computedStyle"]
             return {entry["name"]: entry["value"] for entry in found}
 
         assert style("main")["overflow-y"] == "auto"
