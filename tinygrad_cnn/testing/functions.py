@@ -294,6 +294,8 @@ class TensorFunction:
         try:
             for t, a in zip(self.closed_over, arrays[n:], strict=True):
                 t._data = a
+            for module, name, a, _ in buffers if any(a.dtype.kind == "c" for a in arrays) else ():
+                vars(module)[name] = a.astype(np.complex128) if a.dtype.kind == "f" else a
             with np.errstate(all="ignore"):
                 y = self._one_tensor(self.fn(*self.given.call(tensors[:n])))
             if self.draws is None:
