@@ -267,8 +267,11 @@ class TensorFunction:
         self.closed_over = tuple(closed_over)
         self.modules = modules
         self.draws: bool | None = None          # random numbers; known after the first call
-        self.names = (*given.names,
-                      *(t.name or f"parameter {i}" for i, t in enumerate(closed_over)))
+        # The whole model comes first among its modules, and gives names such as ``3.bias``.
+        dotted = {id(t): n for m in (reversed(modules) if closed_over else ())
+                  for n, t in m.named_parameters()}
+        self.names = (*given.names, *(dotted.get(id(t)) or t.name or f"parameter {i}"
+                                      for i, t in enumerate(closed_over)))
 
     @property
     def subject(self) -> Subject:
