@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from sources import nodes, tree
+
 PACKAGE = Path(__file__).parents[1] / "tinygrad_cnn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layer -> what it may import of ours; a name stands for the file or the folder, "*" for everything.
 MAY_IMPORT = {
-    "types": (), "errors": (), "contexts": (), "files": ("errors",), "names": (),
+    "types": (), "errors": (), "contexts": (), "files": ("errors",), "names": (), "start": (),
+    "version": (),
     "shapes": ("errors",),
     "checks": ("shapes", "errors"), "settings": ("checks",),
-    "kernels": ("contexts", "files", "shapes", "errors", "kernels"),
+    "kernels": ("contexts", "files", "shapes", "errors", "kernels", "version"),
     "core": ("names", "contexts", "core", "checks", "shapes", "errors"),
     "debug": ("contexts", "core.graph", "errors"),
     "ops": ("names", "ops", "core", "kernels", "checks", "shapes", "errors"),
@@ -28,10 +32,10 @@ MAY_IMPORT = {
     "viz": ("names", "contexts", "files", "viz", "nn", "ops", "transforms", "core", "shapes",
             "errors"),
     "io": ("names", "io", "files", "nn", "core", "errors"),
-    "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
+    "stepwise": ("names", "stepwise", "kernels.reference", "checks", "shapes", "errors"),
     "parallel": ("data", "nn", "ops", "core", "kernels", "checks", "errors"),
-    "train": ("names", "train", "parallel", "data", "io", "nn", "optim", "ops", "transforms",
-              "core", "checks", "shapes", "errors"),
+    "train": ("names", "train", "parallel", "data", "io", "files", "nn", "optim", "ops",
+              "transforms", "core", "checks", "shapes", "errors", "version"),
     "models": ("models", "nn", "ops", "core", "errors"),
     "testing": ("*",), "cli": ("*",), "__main__": ("*",), "__init__": ("*",),
 }
@@ -67,9 +71,10 @@ def layer(name: str) -> str:
     return name.split(".")[0]
 
 
+@functools.cache
 def imports(path: Path):
     """(line, module, whether inside a function) of each import outside TYPE_CHECKING."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    whole = tree(path)
 
     def visit(node, inside):
         for child in ast.iter_child_nodes(node):
@@ -97,7 +102,7 @@ def imports(path: Path):
             else:
                 deeper = inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
                 yield from visit(child, deeper)
-    yield from visit(tree, False)
+    return list(visit(whole, False))
 
 
 def ours():
@@ -184,10 +189,10 @@ def test_there_are_no_import_cycles():
         visit(name)
 
 
+@functools.cache
 def calls(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            yield node.lineno, ast.unparse(node.func), node
+    return [(node.lineno, ast.unparse(node.func), node) for node in nodes(path)
+            if isinstance(node, ast.Call)]
 
 
 def test_no_file_can_run_code():

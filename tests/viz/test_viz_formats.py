@@ -13,6 +13,7 @@ from tinygrad_cnn import viz
 from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.capture import thumbnail
 from tinygrad_cnn.viz.diagram import draw
+from tinygrad_cnn.viz.figure import SUFFIXES
 from tinygrad_cnn.viz.layout import Box, layout
 from viz import zoo
 
@@ -78,7 +79,7 @@ def test_text_on_a_slide_has_at_least_fourteen_pixels(recordings, name):
     w, h = svg.size(figure.svg())
     scale = min(1920 / w, 1080 / h)
     smallest = 10.5                         # of the words at the right of a card
-    assert 'font-size="10.5"' in figure.svg()
+    assert min(map(float, re.findall(r'font-size="([\d.]+)"', figure.svg()))) == smallest
     assert smallest * scale >= 14
     assert 1 <= w / h <= 3
 
@@ -89,6 +90,28 @@ def test_a_limit_that_is_given_holds_for_a_slide_too(recordings):
     assert len(few.cards) == len(viz.Figure(recordings["resnet20"], density="compact",
                                             limit=30).diagram.cards) > 8
     assert len(own.cards) <= 8
+
+
+@pytest.mark.parametrize("settings", [{"for_": "slide"}, {"aspect": 1.0}])
+def test_an_encoder_decoder_is_a_u_with_its_skips_across(recordings, settings):
+    figure = viz.Figure(recordings["unet"], **settings)
+    places, cards = figure._places, figure.diagram.cards
+    boxes = {c.title: places.cards[c.id] for c in cards}
+    down, up = (next(b for t, b in boxes.items() if t.startswith(name)) if "aspect" not in settings
+                else next(places.groups[g.id] for g in figure.diagram.groups if g.title == name)
+                for name in ("down1", "up1"))
+    assert down.right < up.x
+    joins = [c for c in cards if c.title == "concatenate"]
+    assert places.cards[joins[0].id].y > places.cards[joins[1].id].y    # the way up
+    edges = {e.id: e for e in figure.diagram.edges}
+    across = [r for r in places.routes if edges[r.edge].target in {c.id for c in joins}
+              and places.cards[edges[r.edge].source].right < up.x]
+    assert len(across) == 2
+    for route in across:                    # from side to side, and over no card
+        assert [y for _, y in route.points[:2]] == [route.points[0][1]] * 2
+        for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False):
+            way = Box(min(ax, bx) + 1, min(ay, by), max(1, abs(bx - ax) - 2), max(1, abs(by - ay)))
+            assert not any(way.overlaps(b) for b in places.cards.values())
 
 
 def test_a_lenet_for_paper_is_small(recordings):
@@ -139,6 +162,10 @@ def test_cards_show_histograms_and_thumbnails_on_request(lenet_step, tmp_path):
     assert rows["fc · linear"] == ["values", "gradients"]
     assert asked.svg().count("<image ") == 7
     assert Figure(asked.recording, for_="slide").svg().count("<image ") == 7
+    for suffix in SUFFIXES:                 # no form shows the data as words
+        if suffix not in (".json", ".html", ".svg", ".png", ".pdf"):
+            assert "base64" not in str(asked._content(suffix)), suffix
+    assert "█" in asked.text()
     asked.save(tmp_path / "r.json")
     assert viz.load(tmp_path / "r.json").recording == asked.recording
     text = (tmp_path / "r.json").read_text()

@@ -317,10 +317,8 @@ class RandomRotation(_Sampled):
 
     Parameters
     ----------
-    degrees : float or (float, float)
-        Farthest angle, or lowest and highest.
-    fill, mask_fill : float, default 0.0
-        What is outside the image, and outside the mask.
+    degrees, fill, mask_fill
+        As in `RandomAffine`.
 
     Examples
     --------

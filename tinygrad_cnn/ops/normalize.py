@@ -110,18 +110,8 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """x − log Σ exp(x) along an axis: the logarithm of `softmax`, without overflow.
 
-    Parameters
-    ----------
-    x : Tensor
-    axis : int, default -1
+    Arguments and errors are those of `softmax`.
 
-    Raises
-    ------
-    ShapeError
-        If the axis does not exist or is empty.
-
-    Examples
-    --------
     >>> log_softmax(Tensor([0.0, -1000.0])).data
     array([    0., -1000.], dtype=float32)
     """

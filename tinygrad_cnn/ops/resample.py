@@ -7,7 +7,7 @@ kernels of `max_pool2d` do not take (dilated, cut off, of unequal size) are read
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -20,7 +20,7 @@ from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.pooling import largest
 from tinygrad_cnn.ops.shape import reshape, scatter_add, transpose
-from tinygrad_cnn.shapes import Pair, PairLike
+from tinygrad_cnn.shapes import PairLike
 from tinygrad_cnn.types import Array
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "global_max_pool2d", "interpolate",
@@ -184,20 +184,16 @@ def pixel_unshuffle(x: TensorLike, downscale_factor: int) -> Tensor:
 
 # ---- windows of unequal size
 
-def _edges(size: int, wanted: int) -> tuple[Array, Array]:
-    """First and last + 1 of the windows of an adaptive pool."""
-    i = np.arange(wanted)
-    return i * size // wanted, -(-(i + 1) * size // wanted)
-
-
-def _wanted(owner: str, x: Tensor, output_size: object) -> Pair:
+def _windows(owner: str, x: Tensor, output_size: object) -> Iterator[tuple[int, Array, Array]]:
+    """H and W, and first and last + 1 of the windows of an adaptive pool along each."""
     images(owner, x)
     both = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
     if len(both) != 2:
         raise SettingError(f"{owner}: output_size must be one or two integers, got {output_size!r}")
-    high, wide = (n if size is None else checks.integer(owner, "output_size", size, minimum=1)
-                  for size, n in zip(both, x.shape[1:3], strict=True))
-    return high, wide
+    for size, n in zip(both, x.shape[1:3], strict=True):
+        wanted = n if size is None else checks.integer(owner, "output_size", size, minimum=1)
+        i = np.arange(wanted)
+        yield n, i * n // wanted, -(-(i + 1) * n // wanted)
 
 
 @composed
@@ -222,9 +218,7 @@ def adaptive_avg_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) 
     """
     x = cast(Tensor, x)
     matrices = []
-    for size, wanted in zip(x.shape[1:3], _wanted("adaptive_avg_pool2d", x, output_size),
-                            strict=True):
-        first, last = _edges(size, wanted)
+    for size, first, last in _windows("adaptive_avg_pool2d", x, output_size):
         inside = (np.arange(size) >= first[:, None]) & (np.arange(size) < last[:, None])
         matrices.append(inside / (last - first)[:, None])
     return _resampled("adaptive_avg_pool2d", x, *matrices)
@@ -239,9 +233,7 @@ def adaptive_max_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) 
     """
     x = cast(Tensor, x)
     places = []
-    for size, wanted in zip(x.shape[1:3], _wanted("adaptive_max_pool2d", x, output_size),
-                            strict=True):
-        first, last = _edges(size, wanted)
+    for _, first, last in _windows("adaptive_max_pool2d", x, output_size):
         steps = np.arange((last - first).max())
         places.append(np.minimum(first[:, None] + steps, last[:, None] - 1))
     return largest(x, *places)[0]

@@ -400,7 +400,14 @@ def check_jax(function: Callable[..., object], *arrays: object, seed: int = 0,
               dtype: DTypeLike = np.float64, rtol: float | None = None) -> Report:
     """Test the gradient of a function of JAX's arrays, such as one with ``jax.custom_vjp``.
 
-    As `check_torch`, with arrays for tensors; in float64 whatever JAX is set to.
+    Parameters
+    ----------
+    function : callable
+        ``(*arrays)`` -> array, or a tuple, list or dictionary of arrays.
+    *arrays : array_like
+        Where to test; those of floats are tested, in float64 whatever JAX is set to.
+    seed, dtype, rtol
+        As in `check_torch`, which also tells what is returned and raised.
     """
     __tracebackhide__ = True
     return _check_other("jax", jax_function, function, arrays, seed, dtype, rtol)

@@ -11,7 +11,8 @@ __all__ = ["with_progress"]
 T = TypeVar("T")
 
 
-def with_progress(batches: Iterable[T], *, total: int, label: str, show: bool) -> Iterator[T]:
+def with_progress(batches: Iterable[T], *, total: int, done: int, label: str,
+                  show: bool) -> Iterator[T]:
     """Pass the batches through, and show how far they are."""
     if show and sys.stderr.isatty():
         try:
@@ -19,6 +20,7 @@ def with_progress(batches: Iterable[T], *, total: int, label: str, show: bool) -
         except ImportError:
             pass
         else:
-            yield from tqdm(batches, total=total, desc=label, leave=False, unit="batch")
+            yield from tqdm(batches, total=total, initial=done, desc=label, leave=False,
+                            unit="batch")
             return
     yield from batches
