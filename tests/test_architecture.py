@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "types": (), "errors": (), "contexts": (), "files": ("errors",), "names": (),
     "shapes": ("errors",),
-    "checks": ("shapes", "errors"), "settings": ("checks",),
+    "checks": ("names", "shapes", "errors"), "settings": ("names", "checks"),
     "kernels": ("contexts", "files", "shapes", "errors", "kernels"),
     "core": ("names", "contexts", "core", "checks", "shapes", "errors"),
     "debug": ("contexts", "core.graph", "errors"),

@@ -150,7 +150,7 @@ def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Tensor:
     array([[121.]], dtype=float32)
     """
     x = x if isinstance(x, Tensor) else as_tensor(x, "linear")
-    if x.ndim <= 2:
+    if x.ndim in (0, 2):
         return apply(LINEAR, x, w, b)
     y = apply(LINEAR, reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), w, b)
     return reshape(y, (*x.shape[:-1], y.shape[-1]))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import wraps
 from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -31,11 +32,12 @@ from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.kernels import shape as kernels
 from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.shapes import Axis, Pair, Shape
-from tinygrad_cnn.types import Value
+from tinygrad_cnn.types import Function, Value
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
            "reshape", "scatter_add", "squeeze", "stack", "transpose", "crop"]
 
+F = TypeVar("F", bound=Function)
 PadWidth: TypeAlias = tuple[Pair, ...]
 Index: TypeAlias = slice | EllipsisType | ArrayLike | tuple[object, ...] | None
 
@@ -642,3 +644,14 @@ def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
                              "; all must be alike")
     first = expand_dims(first, place)
     return concatenate([first, *(expand_dims(x, place) for x in xs[1:])], axis=place)
+
+
+def one_image(function: F) -> F:
+    """The function of images N H W C, which takes one image H W C as well."""
+    @wraps(function)
+    def call(x: Any, *args: Any, **settings: Any) -> Any:
+        if getattr(x, "ndim", 0) != 3:
+            return function(x, *args, **settings)
+        y = function(reshape(x, (1, *x.shape)), *args, **settings)
+        return tuple(part[0] for part in y) if isinstance(y, tuple) else y[0]
+    return cast(F, call)
