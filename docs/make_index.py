@@ -21,6 +21,7 @@ MODULES = {
     "": "Functions and tensors", "nn": "Modules", "nn.init": "First values",
     "optim": "Optimizers", "optim.lr_scheduler": "Schedules", "data": "Data", "train": "Training",
     "io": "Files", "transforms": "Derivatives of functions", "models": "Models",
+    "parallel": "Several processes",
     "testing": "Gradient tests", "viz": "Pictures of graphs", "viz.plots": "Plots",
     "viz.attribution": "Arrays behind the plots",
 }

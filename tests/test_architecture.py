@@ -29,8 +29,9 @@ MAY_IMPORT = {
             "errors"),
     "io": ("names", "io", "files", "nn", "core", "errors"),
     "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
-    "train": ("names", "train", "data", "io", "nn", "optim", "ops", "transforms", "core", "checks",
-              "shapes", "errors"),
+    "parallel": ("data", "nn", "ops", "core", "kernels", "checks", "errors"),
+    "train": ("names", "train", "parallel", "data", "io", "nn", "optim", "ops", "transforms",
+              "core", "checks", "shapes", "errors"),
     "models": ("models", "nn", "ops", "core", "errors"),
     "testing": ("*",), "cli": ("*",), "__main__": ("*",), "__init__": ("*",),
 }

@@ -7,7 +7,7 @@
 array([[2., 4.]], dtype=float32)
 
 The parts ``tc.nn``, ``tc.optim``, ``tc.data``, ``tc.train``, ``tc.viz``, ``tc.transforms``,
-``tc.testing``, ``tc.io`` and ``tc.models`` are imported when they are first used.
+``tc.testing``, ``tc.io``, ``tc.parallel`` and ``tc.models`` are imported when they are first used.
 """
 
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from tinygrad_cnn.errors import (
     GradientMismatch,
     GraphFreedError,
     MissingExtraError,
+    ParallelError,
     SettingError,
     ShapeError,
     TinygradCnnError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:                               # what is imported when it is fi
     from tinygrad_cnn import models as models
     from tinygrad_cnn import nn as nn
     from tinygrad_cnn import optim as optim
+    from tinygrad_cnn import parallel as parallel
     from tinygrad_cnn import stepwise as stepwise
     from tinygrad_cnn import testing as testing
     from tinygrad_cnn import train as train
@@ -55,11 +57,11 @@ __version__ = "0.1.0"
 __all__ = [
     "OPS", "AnomalyError", "CheckpointError", "DTypeError", "DataError", "DeclarationError",
     "ErrorInput", "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op",
-    "OpTest", "Parameter", "Sample", "SettingError", "ShapeError", "Tensor", "TinygradCnnError",
-    "VizError", "__version__", "autotune", "check_mutation", "custom_op", "detect_anomaly",
-    "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients", "is_grad_enabled",
-    "no_grad", "register", "release_memory", "set_compiled", "set_num_threads", "tensor",
-    "use_kernels",
+    "OpTest", "ParallelError", "Parameter", "Sample", "SettingError", "ShapeError", "Tensor",
+    "TinygradCnnError", "VizError", "__version__", "autotune", "check_mutation", "custom_op",
+    "detect_anomaly", "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients",
+    "is_grad_enabled", "no_grad", "register", "release_memory", "set_compiled", "set_num_threads",
+    "tensor", "use_kernels",
     # the functions of ops, which type checkers look for here
     "abs", "adaptive_avg_pool2d", "adaptive_max_pool2d", "add", "affine", "arange", "arccos",
     "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "astype", "avg_pool2d",

@@ -13,6 +13,7 @@
     ├── GradientError       (RuntimeError)    a backward pass that cannot be done; a wrong rule
     │   ├── GraphFreedError                   a second backward through a graph that was freed
     │   └── AnomalyError                      NaN or infinity, inside detect_anomaly()
+    ├── ParallelError       (RuntimeError)    a worker or rank that failed, or that differs
     ├── MissingExtraError   (ImportError)     an optional package is absent; names the pip line
     └── GradientMismatch    (AssertionError)  a gradient test found a wrong rule
 
@@ -32,6 +33,7 @@ __all__ = [
     "GradientMismatch",
     "GraphFreedError",
     "MissingExtraError",
+    "ParallelError",
     "SettingError",
     "ShapeError",
     "TinygradCnnError",
@@ -78,6 +80,10 @@ class GradientError(TinygradCnnError, RuntimeError):
 
 class GraphFreedError(GradientError):
     """A backward pass reached a node that an earlier backward pass has freed."""
+
+
+class ParallelError(TinygradCnnError, RuntimeError):
+    """A worker or rank of a parallel run has failed, or computes something else than the others."""
 
 
 class AnomalyError(GradientError):

@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = __name__.partition(".")[0]
 MODULES = ("", "nn", "nn.init", "optim", "optim.lr_scheduler", "data", "train", "transforms",
-           "testing", "io", "models", "viz", "viz.plots")
+           "testing", "io", "parallel", "models", "viz", "viz.plots")
 """Where names are looked for; the package itself is ``""``."""
 
 # "names: cure" line by line.  What a cure names by tc. or x. exists; a test looks it up.

@@ -1,12 +1,17 @@
 """Directions, columns and compact cards: the figures of the page, and nothing over anything."""
 
+import base64
+import io
 import itertools
+import re
 
+import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
 from tinygrad_cnn import viz
-from tinygrad_cnn.viz import svg
+from tinygrad_cnn.viz import Figure, svg
+from tinygrad_cnn.viz.capture import thumbnail
 from tinygrad_cnn.viz.diagram import draw
 from tinygrad_cnn.viz.layout import Box, layout
 from viz import zoo
@@ -17,6 +22,15 @@ NETS = ("lenet", "vgg", "resnet20", "unet", "densenet", "gpt", "inception", "rnn
 @pytest.fixture(scope="module")
 def recordings():
     return {name: viz.describe(zoo.ZOO[name]()) for name in NETS}
+
+
+@pytest.fixture
+def lenet_step(nets, batch):
+    """The loss of a network, its graph alive, and what two of its ops gave."""
+    model, seen = nets.LeNet(), {}
+    for layer, op in ((model.conv1, "conv2d"), (model.fc, "linear")):
+        layer.register_forward_hook(lambda m, x, out, op=op: seen.update({op: out.data}))
+    return tc.cross_entropy(model(tc.Tensor(batch[0], name="image")), batch[1]), seen
 
 
 def check(diagram):
@@ -104,6 +118,45 @@ def test_cards_and_edges_carry_words_of_ones_own(recordings):
         added = [f"{entry.size} values"] if entry.family == "conv" else []
         assert [r.text for r in after.rows[len(before.rows):]] == added
     assert {e.text for e in own.edges if e.trunk} >= {">conv2d", "conv2d>relu", "relu>max_pool2d"}
+
+
+def test_cards_show_histograms_and_thumbnails_on_request(lenet_step, tmp_path):
+    loss, seen = lenet_step
+    plain, asked = loss.graph(), loss.graph(values=True, thumbnails=True, level="operators")
+    assert not any(r.kind in ("values", "gradients", "picture")
+                   for c in plain.diagram.cards for r in c.rows)
+    entries = asked.recording.entries
+    for op, values in seen.items():         # of some, the graph keeps no values
+        entry = next(e for e in entries if e.op == op)
+        counts, edges = np.histogram(values, 12)
+        assert entry.value.bins == tuple(counts)
+        assert (entry.value.low, entry.value.high) == pytest.approx((edges[0], edges[-1]))
+        assert sum(entry.gradient.bins) == values.size
+    rows = {c.title: [r.kind for r in c.rows if r.kind in ("values", "gradients", "picture")]
+            for c in asked.diagram.cards}
+    assert rows["image"] == ["values", "picture"]
+    assert rows["conv1 · conv2d"] == ["values", "gradients", "picture"]
+    assert rows["fc · linear"] == ["values", "gradients"]
+    assert asked.svg().count("<image ") == 7
+    assert Figure(asked.recording, for_="slide").svg().count("<image ") == 7
+    asked.save(tmp_path / "r.json")
+    assert viz.load(tmp_path / "r.json").recording == asked.recording
+    text = (tmp_path / "r.json").read_text()
+    for bad in ("https://example.org/a.png", "data:image/svg+xml;base64,PHN2Zz4="):
+        (tmp_path / "bad.json").write_text(re.sub(r"data:image/png[^\"]*", bad, text, count=1))
+        with pytest.raises(tc.VizError, match="a picture that is no PNG as a data URI"):
+            viz.load(tmp_path / "bad.json")
+
+
+def test_a_thumbnail_is_the_first_image_or_the_first_maps_side_by_side():
+    imread = pytest.importorskip("matplotlib.image").imread
+    ramp = np.arange(2 * 64 * 6, dtype=np.float32).reshape(2, 8, 8, 6)
+    for images, shape in ((ramp, (8, 4 * 8 + 3)), (ramp[..., :3], (8, 8, 3)),
+                          (np.zeros((1, 100, 100, 1)), (34, 34))):
+        png = base64.b64decode(thumbnail(images).partition(",")[2])
+        pixels = imread(io.BytesIO(png))
+        assert pixels.shape == shape
+    assert thumbnail(np.zeros((4, 3))) == ""
 
 
 def test_columns_are_chosen_for_the_aspect(nets):

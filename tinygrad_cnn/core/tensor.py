@@ -134,8 +134,9 @@ class Tensor:
 
     _hooks: dict[object, Any]   # of a leaf, where there are some
     _source: ref[Any]           # where it is set, what this tensor stands for: see `source_of`
+    _when_filled: Function      # of a leaf, where `backward` calls something at its end
     __slots__ = ("__weakref__", "_access", "_data", "_grad", "_hooks", "_requires_grad", "_source",
-                 "name", "node")
+                 "_when_filled", "name", "node")
 
     def __init__(self, data: TensorLike, requires_grad: bool = False,
                  name: str | None = None) -> None:
@@ -297,6 +298,7 @@ class Tensor:
         instance, slots = state
         slots.pop("_source", None)
         slots.pop("_hooks", None)
+        slots.pop("_when_filled", None)
         return instance, {**slots, "_data": shared(self), "_access": SHARED}
 
     def __repr__(self) -> str:
@@ -346,13 +348,18 @@ class Tensor:
         """
         found = gradients_of(self, gradient, "backward", create_graph=create_graph,
                              retain_graph=retain_graph)
+        filled: dict[Function, None] = {}
         for leaf, part in found.items():
             if isinstance(leaf, Tensor):
+                if function := getattr(leaf, "_when_filled", None):
+                    filled[function] = None
                 if hooks := getattr(leaf, "_hooks", None):
                     part = FUNCTIONS["pass_hooks"](part if create_graph else part._data, hooks)
                     part = part if create_graph else _wrap(part, False, None)
                 before = leaf._grad
                 leaf._grad = part if before is None else _sum(before, part, create_graph)
+        for function in filled:                         # once, however many leaves it is set for
+            function()
 
     def detach(self) -> Tensor:
         """The same values without history."""

@@ -13,7 +13,7 @@ Where images are float32, ``_split`` hands what is left of the mean to a term th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from tinygrad_cnn.kernels.parallel import parallel
 from tinygrad_cnn.kernels.reduce import Axes, add_up, count, mean, sum, sum_to
 from tinygrad_cnn.types import Array, DType
 
-__all__ = ["affine", "batch_norm", "batch_norm_cotangents", "batch_norm_weight", "standardize",
-           "standardize_input", "statistics", "var"]
+__all__ = ["affine", "batch_norm", "batch_norm_by", "batch_norm_cotangents", "batch_norm_weight",
+           "standardize", "standardize_input", "statistics", "var"]
 
 _LINE = 2048            # numbers in a line, at most
 _SHORT = 512            # of compiled loops, which only need whole vectors
@@ -285,25 +285,43 @@ def batch_norm_weight(g: Array, x: Array, *, eps: float, center: Array | None,
 
 def batch_norm(x: Array, w: Array, b: Array, *, eps: float) -> tuple[Array, dict[str, Array]]:
     """w · x̂ + b over all axes but the last, in two passes, and the statistics."""
-    axis = tuple(range(x.ndim - 1))
-    center, variance = statistics(x, axis)
-    scale, found = _scale(variance, eps) * w, {"center": center, "variance": variance}
-    if _served(x, axis):
-        return _affine(x, center, scale, b), found
+    center, variance = statistics(x, tuple(range(x.ndim - 1)))
+    return (batch_norm_by(x, w, b, eps=eps, center=center, variance=variance),
+            {"center": center, "variance": variance})
+
+
+def batch_norm_by(x: Array, w: Array, b: Array, *, eps: float, center: Array, variance: Array
+                  ) -> Array:
+    """w · x̂ + b, where the statistics are known."""
+    scale = _scale(variance, eps) * w
+    if _served(x, tuple(range(x.ndim - 1))):
+        return _affine(x, center, scale, b)
     y = _standardized(x, center, scale)
     y += b
-    return y, found
+    return y
 
 
 def batch_norm_cotangents(ct: Array, x: Array, w: Array, *, eps: float, center: Array,
-                          variance: Array) -> tuple[Array, Array, Array]:
-    """The cotangents of x, w and b under `batch_norm`, which share their sums over the batch."""
+                          variance: Array, everywhere: Callable[[Array], Array] | None = None
+                          ) -> tuple[Array, Array, Array]:
+    """The cotangents of x, w and b under `batch_norm`, which share their sums over the batch.
+
+    ``everywhere`` turns these sums, 2 C, into those of a batch of which x is only a part, times the
+    share that x has of it.
+    """
     axis = tuple(range(x.ndim - 1))
+    scale = _scale(variance, eps)
     if _served(x, axis):
-        scale = _scale(variance, eps)
         sums = _totals(ct, x, center)
-        return (_standardize_input(ct, x, center, scale, sums, w),
+        whole = sums if everywhere is None else everywhere(sums)
+        return (_standardize_input(ct, x, center, scale, whole, w),
                 (sums[1] * scale.reshape(-1)).astype(x.dtype), sums[0].astype(x.dtype))
+    if everywhere is not None:
+        x_hat = _standardized(x, center, scale)
+        sums = np.stack([np.sum(ct, axis, np.float64), np.sum(ct * x_hat, axis, np.float64)])
+        of_b, of_w = (everywhere(sums) / count(x.shape, axis)).astype(x.dtype)
+        of_x = (ct - of_b - x_hat * of_w) * (scale * w).astype(x.dtype)
+        return of_x, sums[1].astype(x.dtype), sums[0].astype(x.dtype)
     of_x = standardize_input(ct, x, axis=axis, eps=eps, center=center, variance=variance)
     of_x *= w
     return (of_x, batch_norm_weight(ct, x, eps=eps, center=center, variance=variance),

@@ -639,7 +639,7 @@ class Layer(Declared, Module):
 class OpLayer(Layer):
     """An op as a layer, called with the settings of the layer; it has the docstring of the op."""
 
-    op: ClassVar[Callable[..., Tensor | tuple[Tensor, Array]]]
+    op: ClassVar[Callable[..., Tensor]]
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)

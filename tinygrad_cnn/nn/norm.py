@@ -92,10 +92,15 @@ class _BatchNorm(_Norm):
         if not self.training and self.track_running_stats:
             return ops.batch_norm(x, w, b, mean=self.running_mean, var=self.running_var,
                                   eps=self.eps)
-        y, mean, var = batch_norm_with_statistics(x, w, b, eps=self.eps)
+        y, mean, var, n = self._of_batch(x, w, b)
         if self.track_running_stats:
-            self._update_statistics(mean, var, x.size // x.shape[-1])
+            self._update_statistics(mean, var, n)
         return y
+
+    def _of_batch(self, x: Tensor, w: TensorLike, b: TensorLike
+                  ) -> tuple[Tensor, Array, Array, int]:
+        """The result, the statistics and of how many values for each channel they are."""
+        return (*batch_norm_with_statistics(x, w, b, eps=self.eps), x.size // x.shape[-1])
 
     def _update_statistics(self, mean: Array, var: Array, n: int) -> None:
         self.num_batches_tracked += 1

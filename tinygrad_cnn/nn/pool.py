@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
 
@@ -179,7 +179,7 @@ class AdaptiveAvgPool2D(_Images):
 
 
 class AdaptiveMaxPool2D(_Images):
-    op = ops.adaptive_max_pool2d
+    op: ClassVar[Callable[..., Any]] = ops.adaptive_max_pool2d
     output_size: int | Sequence[int | None] = setting(_as_given)
     return_indices: bool = setting(checks.flag, default=False)
 

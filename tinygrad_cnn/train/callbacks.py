@@ -21,7 +21,11 @@ class Callback:
     """Override what you need; each method gets the trainer.
 
     ``on_epoch_end`` also gets the row of figures, which it may add to; it returns True to stop.
+    With several workers or ranks rank 0 calls them; one that changes the model or the optimizer
+    must do so everywhere, and sets ``every_rank``.
     """
+
+    every_rank = False
 
     def __init__(self) -> None:
         """Nothing is set here; Python would not name an argument that is too many."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -27,6 +27,7 @@ from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_grad_norm_
 from tinygrad_cnn.optim.lr_scheduler import LRScheduler
+from tinygrad_cnn.parallel import DataParallel, Group, run, share
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
@@ -74,11 +75,15 @@ class Trainer:
         Gets one line of text for each epoch; ``print`` shows it.
     progress : bool, default True
         Show a progress bar on a terminal, if tqdm is installed.
+    workers : int, default 1
+        Processes of this machine that train together, each with a part of every batch and its
+        share of the CPUs; see `parallel.run`.  Results are those of one process to rounding, and
+        repeat to the bit.  A program that ``mpiexec`` has started trains on all its ranks.
 
     Raises
     ------
     SettingError
-        If ``schedule_every`` is unknown.
+        If ``schedule_every`` is unknown, or ``workers`` is below 1.
 
     Examples
     --------
@@ -101,7 +106,7 @@ class Trainer:
                  schedule: LRScheduler | Stepped | None = None,
                  schedule_every: str = "batch", clip: float | None = None,
                  callbacks: Sequence[Callback] = (), log: Callable[[str], object] | None = None,
-                 progress: bool = True) -> None:
+                 progress: bool = True, workers: int = 1) -> None:
         self.model, self.optimizer = model, optimizer
         self.loss = cross_entropy if loss is None else loss
         self.metrics = default_metrics(self.loss) if metrics is None else metrics_by_name(metrics)
@@ -110,6 +115,9 @@ class Trainer:
                                             ("batch", "epoch"))
         self.clip, self.callbacks, self.log = clip, tuple(callbacks), log
         self.progress = progress
+        self.workers = checks.integer("Trainer", "workers", workers, minimum=1)
+        self._group = Group()
+        self._replica: DataParallel | None = None
         self.history = History()
 
     def __repr__(self) -> str:
@@ -153,10 +161,13 @@ class Trainer:
             If the loss is not finite, or a gradient with ``clip``.  Such a batch changes nothing:
             weights, buffers such as running statistics, and the state of optimizer and schedule
             are those before it, as after any error and any interrupt before the optimizer's step.
+        ParallelError
+            If a worker failed or was killed.
         """
         self._check_optimizer()
+        epochs = checks.integer("fit", "epochs", epochs, minimum=1)
         with training(self.model):
-            return self._fit(batches, epochs, validation)
+            return run(self.workers, partial(self._fit, batches, epochs, validation))
 
     def _check_optimizer(self) -> None:
         """Refuse an optimizer that would train nothing, or something else."""
@@ -176,15 +187,33 @@ class Trainer:
                                f"parameters that the model lacks: {', '.join(strange[:5])}; {cure}."
                                "  Parameters of a loss count if loss= is a Module that has them")
 
-    def _fit(self, batches: Batches, epochs: int, validation: Batches | None) -> History:
-        epochs = checks.integer("fit", "epochs", epochs, minimum=1)
-        with ExitStack() as ends:
-            for callback in reversed(self.callbacks):       # what is entered last runs first
+    def _fit(self, batches: Batches, epochs: int, validation: Batches | None, group: Group
+             ) -> History:
+        with ExitStack() as ends, self._parts_of_batches(group):
+            for callback in reversed(self._callbacks):      # what is entered last runs first
                 ends.callback(callback.on_fit_end, self)
-            for callback in self.callbacks:
+            for callback in self._callbacks:
                 callback.on_fit_start(self)
             self._epochs(batches, epochs, validation)
         return self.history
+
+    @contextmanager
+    def _parts_of_batches(self, group: Group) -> Iterator[None]:
+        """Take this rank's part of each batch from here on."""
+        if group.size == 1:
+            yield
+            return
+        self._group, self._replica = group, (replica := DataParallel(_Forward(self), group))
+        try:
+            yield
+        finally:
+            replica.close()
+            self._group, self._replica = Group(), None
+
+    @property
+    def _callbacks(self) -> list[Callback]:
+        """Those that this rank calls."""
+        return [one for one in self.callbacks if one.every_rank or not self._group.rank]
 
     def _epochs(self, batches: Batches, epochs: int, validation: Batches | None) -> None:
         first = len(self.history)
@@ -197,11 +226,11 @@ class Trainer:
             row["seconds"] = round(time.perf_counter() - began, 3)
             if self.schedule is not None and self.schedule_every == "epoch":
                 self._step_schedule(row["loss" if validation is None else "validation loss"])
-            stop = [callback.on_epoch_end(self, row) for callback in self.callbacks]
+            stop = [callback.on_epoch_end(self, row) for callback in self._callbacks]
             self.history.append(row)
-            if self.log is not None:
+            if self.log is not None and not self._group.rank:
                 self.log(describe(row, first + epochs))
-            if any(stop):
+            if self._group.spread(np.array(any(stop), np.int64)):
                 return
 
     def _step_schedule(self, loss: float) -> None:
@@ -216,7 +245,10 @@ class Trainer:
         buffers = [(vars(module), name) for module in self.model.modules()
                    for name in module._buffer_names]
         for i, (inputs, targets) in enumerate(_pairs(with_progress(
-                batches, total=total, label=f"epoch {epoch}/{epochs}", show=self.progress))):
+                batches, total=total, label=f"epoch {epoch}/{epochs}",
+                show=self.progress and not self._group.rank))):
+            whole = _count(inputs)
+            inputs, targets = share((inputs, targets), self._group)
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]
             try:
                 value, figures = self._gradients(inputs, targets, f"batch {i + 1} of epoch {epoch}")
@@ -225,18 +257,28 @@ class Trainer:
                 _put_back(buffers, before)
                 self._zero_grad()
                 raise
-            sums.add(_count(inputs), {"loss": value, **figures})
+            sums.add(self._weight(inputs, whole), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
                 self._step_schedule(value)
-            for callback in self.callbacks:
+            for callback in self._callbacks:
                 callback.on_batch_end(self, i, value)
-        return sums.means("fit")
+        return sums.means("fit", self._group)
+
+    def _weight(self, inputs: Any, whole: int) -> float:
+        """The samples of this part of a batch, each counted by one rank."""
+        own = _count(inputs)
+        return own if own < whole else whole / self._group.size
+
+    def _forward(self, inputs: Any, targets: Any) -> tuple[Tensor, Any]:
+        scores = self._run(inputs)
+        return self.loss(scores, targets), scores
 
     def _gradients(self, inputs: Any, targets: Any, where: str) -> tuple[float, dict[str, float]]:
         """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
-        scores = self._run(inputs)
-        loss = self.loss(scores, targets)
+        loss, scores = (self._replica or self._forward)(inputs, targets)
         value = loss.item()
+        if self._replica is not None:           # that of all ranks, so that all do the same
+            value = self._replica.mean(value, _count(inputs))
         if not math.isfinite(value):
             raise GradientError(
                 f"fit: the loss is {value} at {where}; lower the learning rate "
@@ -316,10 +358,12 @@ class Trainer:
         sums = _Sums()
         with evaluating(self.model), no_grad():
             for inputs, targets in _pairs(batches):
-                scores = self._run(inputs)
-                sums.add(_count(inputs), {"loss": self.loss(scores, targets).item(),
-                                          **self._judge(scores, targets)})
-        return sums.means("evaluate")
+                whole = _count(inputs)
+                inputs, targets = share((inputs, targets), self._group)
+                loss, scores = self._forward(inputs, targets)
+                sums.add(self._weight(inputs, whole), {"loss": loss.item(),
+                                                       **self._judge(scores, targets)})
+        return sums.means("evaluate", self._group)
 
     def predict(self, images: TensorLike, *, batch_size: int = 256) -> Array:
         """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
@@ -382,19 +426,30 @@ class _Sums:
     """Means over batches of unlike size."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = 0.0
         self.totals: dict[str, float] = {}
 
-    def add(self, size: int, figures: dict[str, float]) -> None:
+    def add(self, size: float, figures: dict[str, float]) -> None:
         self.count += size
         for name, value in figures.items():
             self.totals[name] = self.totals.get(name, 0.0) + size * value
 
-    def means(self, who: str) -> dict[str, float]:
+    def means(self, who: str, group: Group) -> dict[str, float]:
         if not self.count:
             raise SettingError(f"{who}: there are no batches; an iterator that was used up gives "
                                "none: pass a DataLoader or a list")
-        return {name: total / self.count for name, total in self.totals.items()}
+        count, *totals = group.add_up(np.array([self.count, *self.totals.values()])).tolist()
+        return {name: total / count for name, total in zip(self.totals, totals, strict=True)}
+
+
+class _Forward(Module):
+    """Model and loss of a trainer, whose parameters are trained together."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.model = trainer.model
+        if isinstance(trainer.loss, Module):
+            self.loss = trainer.loss
+        vars(self)["forward"] = trainer._forward
 
 
 def describe(row: Row, epochs: int) -> str:

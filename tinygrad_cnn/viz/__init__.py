@@ -36,12 +36,15 @@ on_first_use(__name__)
 
 
 def graph(output: Tensor, *, gradients: bool = True, watch: Watch | None = None,
+          values: bool = False, thumbnails: bool = False,
           **settings: Unpack[Settings]) -> Figure:
     """Draw what led to a tensor; ``tensor.graph()`` calls this.
 
     ``gradients`` asks for a private replay of the backward pass: no ``grad`` is touched.  With
-    ``watch``, a `Watch` that saw the step, it may be drawn after ``backward()``.  The settings are
-    those of `Figure`.  A VizError says that nothing is recorded, or that the graph was freed.
+    ``watch``, a `Watch` that saw the step, it may be drawn after ``backward()``.  ``values`` gives
+    each card the range, the RMS and a histogram of its values and gradients, ``thumbnails`` small
+    pictures of images and feature maps.  The settings are those of `Figure`.  A VizError says that
+    nothing is recorded, or that the graph was freed.
 
     Examples
     --------
@@ -53,16 +56,20 @@ def graph(output: Tensor, *, gradients: bool = True, watch: Watch | None = None,
     >>> fig.recording.entries[1].gradient.rms
     3.535533905932738
     """
-    return Figure(describe(output, gradients=gradients, watch=watch), **settings)
+    return Figure(describe(output, gradients=gradients, watch=watch, values=values,
+                           thumbnails=thumbnails), **settings)
 
 
 def graph_of_module(module: Module, x: TensorLike | tuple[TensorLike, ...], *,
-                    labels: ArrayLike | None = None, **settings: Unpack[Settings]) -> Figure:
+                    labels: ArrayLike | None = None, values: bool = False,
+                    thumbnails: bool = False, **settings: Unpack[Settings]) -> Figure:
     """Draw a model as it computes one batch; ``model.graph(x)`` calls this.
 
-    See `describe_module` for what runs, and `Figure` for the settings.
+    See `describe_module` for what runs, `graph` for ``values`` and ``thumbnails``, and `Figure` for
+    the settings.
     """
-    return Figure(describe_module(module, x, labels), **settings)
+    return Figure(describe_module(module, x, labels, values=values, thumbnails=thumbnails),
+                  **settings)
 
 
 def animate(output: Tensor | Figure, path: str | os.PathLike[str],

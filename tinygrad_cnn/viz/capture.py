@@ -6,11 +6,14 @@ after its graph is freed; of a leaf it keeps a weak reference, to read its weigh
 
 from __future__ import annotations
 
+import base64
 import copy
 import inspect
 import itertools
 import math
+import struct
 import weakref
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -36,8 +39,11 @@ __all__ = ["Entry", "Recording", "Statistics", "Watch", "describe", "describe_mo
            "entry_names", "is_placeholder", "statistics", "watch"]
 
 _MOST_OPS = 200_000                         # of which a long watch keeps the latest
+_MAPPED = ("conv", "pool", "activation", "norm")        # families whose results may be images
 _LEAST_ROWS = 64                            # fewer say nothing about a channel
 _FEW = 8                                    # values of a small tensor, which are shown
+_BINS = 12                                  # of a histogram
+_THUMB, _MAPS = 48, 4                       # pixels of an image at most, and maps side by side
 
 
 # ---- the recorded graph --------------------------------------------------------------------------
@@ -51,6 +57,7 @@ class Statistics:
     high: float = 0.0
     bad: int = 0
     few: tuple[float, ...] = ()             # the entries themselves, of at most eight
+    bins: tuple[int, ...] = ()              # how many lie in each of 12 equal parts of the range
 
     @property
     def signed(self) -> float:
@@ -87,6 +94,7 @@ class Entry:
     confidence: float | None = None         # of a loss: mean of the largest probability
     classes: int = 0
     symbolic: tuple[str, ...] = ()          # the shape for any batch size N, where it is known
+    picture: str = ""                       # of images or feature maps: a PNG, as a data URI
 
     @property
     def weight(self) -> float | None:
@@ -150,13 +158,17 @@ def is_placeholder(array: Array) -> bool:
     return array.ndim > 0 and array.size > 1 and not any(array.strides)
 
 
-def statistics(array: Array) -> Statistics:
+def statistics(array: Array, *, histogram: bool = False) -> Statistics:
     """Root mean square, extremes, and how many entries are NaN or infinite.
 
     >>> statistics(np.array([3.0, -4.0, np.inf]))
-    Statistics(rms=inf, low=-4.0, high=3.0, bad=1, few=(3.0, -4.0, inf))
+    Statistics(rms=inf, low=-4.0, high=3.0, bad=1, few=(3.0, -4.0, inf), bins=())
     """
     found = _statistics(array)
+    if histogram and array.size:
+        counts, _ = np.histogram(array[np.isfinite(array)].astype(float), _BINS,
+                                 (found.low, found.high))
+        found = replace(found, bins=tuple(counts.tolist()))
     few = array.size <= _FEW and array.dtype.kind in "fiub"
     return replace(found, few=tuple(array.reshape(-1).astype(float).tolist())) if few else found
 
@@ -180,9 +192,34 @@ def _statistics(array: Array) -> Statistics:
     return Statistics(math.nan if np.isnan(flat).any() else math.inf, low, high, bad)
 
 
-def _value_facts(node: Node, out: Array, logits: Array | None) -> Settings:
+def thumbnail(images: Array) -> str:
+    """The first of images N H W C in gray or color, or its first maps in gray, as a data URI.
+
+    Each is stretched to its own range; every other pixel and so on is left out of a large one.
+    """
+    if images.ndim != 4 or not images.size or min(images.shape[1:3]) < 2:
+        return ""
+    step = -(-max(images.shape[1:3]) // _THUMB)
+    image = np.nan_to_num(images[0, ::step, ::step].astype(float), posinf=0.0, neginf=0.0)
+    low, high = image.min(), image.max()
+    pixels = ((image - low) / ((high - low) or 1.0) * 254).astype(np.uint8)             # h w C
+    if pixels.shape[2] != 3:
+        shown = np.pad(pixels[..., :_MAPS], ((0, 0), (0, 1), (0, 0)), constant_values=255)
+        pixels = np.moveaxis(shown, 2, 1).reshape(len(pixels), -1)[:, :-1, None]        # h C·w 1
+    h, w, colors = pixels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    between = ((b"tRNS", struct.pack(">H", 255)),) if colors == 1 else ()       # the gaps
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", w, h, 8, colors - 1, 0, 0, 0)), *between,
+             (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts)
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _value_facts(node: Node, out: Array, logits: Array | None, value: Statistics) -> Settings:
     """What the values of a result say: statistics, zeros, dead channels, confidence."""
-    facts: Settings = {"value": statistics(out)}
+    facts: Settings = {"value": value}
     low, high = facts["value"].low, facts["value"].high
     if node.op.family == "activation" and out.ndim > 1 and out.size and low == 0:
         # Nothing is below zero, so a channel is dead if its sum is zero; products add fast.
@@ -231,7 +268,8 @@ class Watch(Observer):
     Keys are serial numbers for what an op made, and negative numbers for leaves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, values: bool = False, thumbnails: bool = False) -> None:
+        self.values, self.thumbnails = values, thumbnails
         self.ops: dict[int, _Noted] = {}
         self.leaves: dict[int, _Noted] = {}
         self.gradients: dict[int, Statistics] = {}
@@ -268,7 +306,7 @@ class Watch(Observer):
         noted = self.ops.get(node.serial)
         if noted is None:
             return
-        self.gradients[node.serial] = statistics(cotangent)
+        self.gradients[node.serial] = self.measured(cotangent)
         noted.step, self._step = self._step, self._step + 1
         inputs = [x for x in node.inputs or () if x is not None]
         at = -1
@@ -281,8 +319,12 @@ class Watch(Observer):
                 whole = self._sums[key] + part if key in self._sums else part
                 if self._readers[key] > 1:
                     self._sums[key] = whole
-                self.gradients[key] = statistics(whole)
+                self.gradients[key] = self.measured(whole)
             noted.sent[at] = statistics(part).signed
+
+    def measured(self, array: Array) -> Statistics:
+        """What is noted of an array."""
+        return statistics(array, histogram=self.values)
 
     # ---- one op
     def note(self, node: Node, inputs: tuple[Tensor | None, ...], out: Array | None,
@@ -305,7 +347,10 @@ class Watch(Observer):
         self._note_labels(node, noted)
         self._note_memory(node, keys, [x._data for x, _ in given], out)
         if out is not None:
-            noted.facts.update(_value_facts(node, out, given[0][0]._data if given else None))
+            noted.facts.update(_value_facts(node, out, given[0][0]._data if given else None,
+                                            self.measured(out)))
+            if self.thumbnails and node.op.family in _MAPPED:
+                noted.facts["picture"] = thumbnail(out)
             if not tracked:
                 self._untracked[id(out)] = weakref.ref(out), node.serial
         if len(self.ops) > _MOST_OPS:
@@ -331,8 +376,28 @@ class Watch(Observer):
         known = self._leaf_keys.setdefault((id(source), x.requires_grad),
                                            (source, next(self._fresh)))
         if known[1] not in self.leaves:
-            self.leaves[known[1]] = _leaf(x, source, reader, place)
+            self.leaves[known[1]] = self._leaf(x, source, reader, place)
         return known[1]
+
+    def _leaf(self, x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> _Noted:
+        """What a leaf is, by what the user made: no argument of an op gives it a role or a name."""
+        thing, data = source(), _values_of(x)
+        facts: Settings = {
+            "role": "input", "shape": x.shape, "dtype": _dtype_name(x.dtype),
+            "needs_gradient": x.requires_grad, "note": "" if x.requires_grad else "no gradient",
+            "name": x.name or operand_name(reader.origin, place),
+            "value": None if is_placeholder(data) else self.measured(data)}
+        if isinstance(x, Parameter) or isinstance(thing, Parameter):
+            facts["role"], facts["note"] = "parameter", "" if x.requires_grad else "frozen"
+        elif isinstance(source, Detached):
+            facts["note"], facts["name"] = "detached", facts["name"] or "detached"
+        elif not x.requires_grad and x.size == 1:
+            value = "" if facts["value"] is None else f"{data.reshape(()).item():g}"
+            facts["role"], facts["note"] = "constant", value if facts["name"] else ""
+            facts["name"] = facts["name"] or value
+        if self.thumbnails and facts["role"] == "input" and not is_placeholder(data):
+            facts["picture"] = thumbnail(data)
+        return _Noted({**facts, "family": facts["role"]}, source=source)
 
     def _note_labels(self, node: Node, noted: _Noted) -> None:
         """Targets of a loss are a setting, yet a reader of the picture looks for them."""
@@ -458,33 +523,17 @@ class Watch(Observer):
                 facts["name"] = facts["name"].rpartition(".")[2]
             name = name or facts["name"]
         if facts["role"] == "parameter" and isinstance(thing, Tensor):
-            facts["value"] = statistics(thing._data)    # as they are now
+            facts["value"] = self.measured(thing._data)     # as they are now
         if facts.get("needs_gradient"):
             facts["gradient"] = self.gradients.get(key)
         return Entry(**{**facts, "name": name})
 
 
-def _leaf(x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> _Noted:
-    """What a leaf is, by what the user made: no argument of an op gives it a role or a name."""
-    thing = source()
-    if is_placeholder(x._data) and isinstance(thing, (Tensor, np.ndarray)):
-        data = thing._data if isinstance(thing, Tensor) else thing
-    else:
-        data = x._data
-    facts: Settings = {
-        "role": "input", "shape": x.shape, "dtype": _dtype_name(x.dtype),
-        "needs_gradient": x.requires_grad, "note": "" if x.requires_grad else "no gradient",
-        "name": x.name or operand_name(reader.origin, place),
-        "value": None if is_placeholder(data) else statistics(data)}
-    if isinstance(x, Parameter) or isinstance(thing, Parameter):
-        facts["role"], facts["note"] = "parameter", "" if x.requires_grad else "frozen"
-    elif isinstance(source, Detached):
-        facts["note"], facts["name"] = "detached", facts["name"] or "detached"
-    elif not x.requires_grad and x.size == 1:
-        value = "" if facts["value"] is None else f"{data.reshape(()).item():g}"
-        facts["role"], facts["note"] = "constant", value if facts["name"] else ""
-        facts["name"] = facts["name"] or value
-    return _Noted({**facts, "family": facts["role"]}, source=source)
+def _values_of(x: Tensor) -> Array:
+    """The values of a leaf, from what it stands for where the graph kept a placeholder."""
+    thing = source_of(x)() if is_placeholder(x._data) else None
+    return thing._data if isinstance(thing, Tensor) else thing if isinstance(
+        thing, np.ndarray) else x._data
 
 
 def _root(scopes: Iterable[tuple[str, ...]]) -> str:
@@ -508,11 +557,13 @@ _watching: ContextVar[Watch | None] = ContextVar("watching", default=None)
 
 
 @block
-def watch() -> Iterator[Watch]:
+def watch(*, values: bool = False, thumbnails: bool = False) -> Iterator[Watch]:
     """Note RMS, extremes, NaN and time of every op and gradient inside a ``with`` block.
 
-    The graph of a step that was watched can be drawn after ``backward()`` has freed it:
-    ``viz.graph(loss, watch=seen)``, or ``loss.graph()`` inside the block.
+    ``values`` notes histograms too, and ``thumbnails`` small pictures of images (N, H, W, C) and
+    feature maps, for the cards.  The graph of a step that was watched can be drawn after
+    ``backward()`` has freed it: ``viz.graph(loss, watch=seen)``, or ``loss.graph()`` inside the
+    block.
 
     Examples
     --------
@@ -523,7 +574,7 @@ def watch() -> Iterator[Watch]:
     >>> [e.op for e in seen.describe(loss).entries if e.op]
     ['mul', 'sum']
     """
-    seen, outer = Watch(), _watching.get()
+    seen, outer = Watch(values=values, thumbnails=thumbnails), _watching.get()
     with observing(seen):
         try:
             _watching.set(seen)
@@ -532,14 +583,16 @@ def watch() -> Iterator[Watch]:
             _watching.set(outer)
 
 
-def describe(output: Tensor, *, gradients: bool = True, title: str = "",
-             watch: Watch | None = None) -> Recording:
+def describe(output: Tensor, *, gradients: bool = True, title: str = "", watch: Watch | None = None,
+             values: bool = False, thumbnails: bool = False) -> Recording:
     """What led to ``output``, as plain data; ``title`` replaces the name of the outermost module.
 
     Gradients come from the first of these that is there: a `watch` that saw the step (one around
     the call is found by itself); a private replay of the backward pass, if the graph is alive and
-    the output is one number; the ``grad`` of the leaves.  No ``grad``, graph or random state of the
-    caller changes.  A VizError says that no op is recorded, or that the graph was freed.
+    the output is one number; the ``grad`` of the leaves.  ``values`` and ``thumbnails`` are those
+    of `watch`; values that the graph did not keep are computed again for them.  No ``grad``, graph
+    or random state of the caller changes.  A VizError says that no op is recorded, or that the
+    graph was freed.
     """
     seen = watch or _watching.get()
     node = output.node
@@ -555,7 +608,9 @@ def describe(output: Tensor, *, gradients: bool = True, title: str = "",
             arrays[n.serial] = n.out
         arrays.update((x.node.serial, x._data) for x in n.inputs or ()
                       if x is not None and x.node is not None and not is_placeholder(x._data))
-    noted = Watch()
+    noted = Watch(values=values, thumbnails=thumbnails)
+    if values or thumbnails:
+        _compute_again(nodes, arrays)
     for n in nodes:
         noted.note(n, n.inputs or (), arrays.get(n.serial), None)
     if gradients and output.size == 1 and output.requires_grad:
@@ -565,8 +620,19 @@ def describe(output: Tensor, *, gradients: bool = True, title: str = "",
             inputs = (x for x in n.inputs or () if x is not None)
             for key, x in zip(noted.ops[n.serial].inputs, inputs, strict=False):
                 if key < 0 and x.grad is not None:
-                    noted.gradients[key] = statistics(x.grad._data)
+                    noted.gradients[key] = noted.measured(x.grad._data)
     return noted.recording(node.serial, title=title)
+
+
+def _compute_again(nodes: Iterable[Node], arrays: dict[int, Array]) -> None:
+    """Add the results that nobody kept, from the inputs that somebody did; nothing random."""
+    for n in nodes:
+        inputs = [None if x is None else _values_of(x) if x.node is None
+                  else arrays.get(x.node.serial, x._data) for x in n.inputs or ()]
+        if n.serial not in arrays and n.op.family != "random" \
+                and not any(x is not None and is_placeholder(x) for x in inputs):
+            with np.errstate(all="ignore"):
+                arrays[n.serial] = n.op.run(*inputs, **n.settings)[0]
 
 
 def _nodes_behind(last: Node) -> list[Node]:
@@ -596,13 +662,14 @@ def _replay(output: Tensor, observer: Watch) -> None:
 # ---- a model and one batch -----------------------------------------------------------------------
 
 def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
-                    labels: ArrayLike | None = None, *, title: str = "") -> Recording:
+                    labels: ArrayLike | None = None, *, title: str = "", values: bool = False,
+                    thumbnails: bool = False) -> Recording:
     """Run a copy of a model on one batch ``x``, as ``forward`` takes it, and describe what it did.
 
     With ``labels``, classes of shape (N,), the cross entropy is computed and gradients show.  The
     model itself stays as it is: weights, ``grad``, running averages and random state.  Of several
-    outputs, all are drawn.  A VizError says that ``x`` is missing, or that there is no tensor among
-    them.
+    outputs, all are drawn.  ``values`` and ``thumbnails`` are those of `watch`.  A VizError says
+    that ``x`` is missing, or that there is no tensor among them.
     """
     kind = type(model).__name__
     if x is None or (isinstance(x, tuple) and not x):
@@ -612,7 +679,7 @@ def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
     given = x if isinstance(x, tuple) else (x,)
     arguments = [*_argument_names(model), *(f"x{k}" for k in range(len(given)))]
     batch = [_as_input(v, name) for v, name in zip(given, arguments, strict=False)]
-    with watch() as seen:
+    with watch(values=values, thumbnails=thumbnails) as seen:
         output = twin(*batch)
         several = output.values() if isinstance(output, dict) else output
         made = [output] if isinstance(output, Tensor) else [

@@ -57,12 +57,12 @@ class Scale:
 class Row:
     """One line of a card."""
 
-    kind: str                               # text, bar, squares or warning
-    text: str
+    kind: str               # text, bar, squares, values, gradients, picture or warning
+    text: str                               # of a picture its URI
     hot: str = ""                           # in bold, after the text
     after: str = ""
     fraction: float = 0.0                   # of a bar
-    levels: tuple[int, ...] = ()            # color of a bar, or of each square
+    levels: tuple[int, ...] = ()            # color of a bar, of each square; counts of a histogram
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _compact(diagram: Diagram) -> Diagram:
         short = " · ".join(parts[:2])
         tag = card.change or (short if len(short) <= _LONGEST_TAG else "")
         cards.append(replace(card, tag=tag, rows=tuple(
-            r for r in card.rows if r.kind == "warning")))
+            r for r in card.rows if r.kind in ("warning", "values", "gradients", "picture"))))
     return replace(diagram, cards=tuple(cards),
                    edges=tuple(replace(e, text="") for e in diagram.edges))
 
@@ -431,7 +431,9 @@ class _Writer:
                      for s in (self.entries[i].value, self.entries[i].gradient))
         changes = {self.changes.get(i, "") for i in inside}
         change = changes.pop() if len(changes) == 1 else "changed"
-        rows = (*(r for r in card.rows if r.text or r.hot or r.levels), *warnings)
+        rows = (*(r for r in card.rows if r.text or r.hot or r.levels),
+                *(self._histograms(self.entries[unit.members[-1]]) if card.kind != "stack" else ()),
+                *warnings)
         beside = self.unit_of[self.readers[unit.members[0]][0]].id if unit.beside else ""
         return replace(card, rows=rows, warnings=texts, broken=broken, group=unit.group,
                        beside=beside, change=change, entries=tuple(inside),
@@ -460,6 +462,16 @@ class _Writer:
             flop_text(e.flops) if e.flops else "",
             f"keeps {binary_size(e.kept)} for backward" if e.kept else "",
             value, gradient, e.source)))
+
+    @staticmethod
+    def _histograms(e: Entry) -> Iterator[Row]:
+        """What was asked for of the values and the gradient of a tensor, and its picture."""
+        for kind, s in (("values", e.value), ("gradients", e.gradient)):
+            if s is not None and s.bins and e.size > 1:
+                rms = f" · RMS {number(s.rms)}" if kind == "values" else ""
+                yield Row(kind, f"{number(s.low)} … {number(s.high)}{rms}", levels=s.bins)
+        if e.picture:
+            yield Row("picture", e.picture)
 
     def _leaf(self, unit: _Unit, i: int) -> Card:
         e = self.entries[i]

@@ -8,6 +8,7 @@ import html as html_text
 import json
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -356,6 +357,8 @@ def _checked(recording: Recording) -> Recording:
     for i, e in enumerate(recording.entries):
         if any(not 0 <= j < i for j in e.inputs) or len(e.inputs) != len(e.arguments):
             raise VizError(f"load: entry {i} reads {e.inputs}; each must be an earlier entry")
+        if not re.fullmatch(r"(data:image/png;base64,[A-Za-z0-9+/]{32,}=*)?", e.picture):
+            raise VizError(f"load: entry {i} has a picture that is no PNG as a data URI")
         if any(d < 0 for d in e.shape):
             raise VizError(f"load: entry {i} has the shape {e.shape}")
     return recording

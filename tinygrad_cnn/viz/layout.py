@@ -9,7 +9,9 @@ whole pixels on every machine.
 
 from __future__ import annotations
 
+import base64
 import math
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -29,7 +31,8 @@ _LABEL_ROOM = 34                            # height between rows that edge labe
 _BOX_PAD, _BOX_TITLE = 16, 30
 MARGIN = 32
 _MOST_COLUMNS = 6
-ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21}
+ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21, "values": 27, "gradients": 27,
+               "picture": 54}
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,16 @@ def _row_width(row: Row) -> float:
                 + _text_width(row.after, ROW_SIZE))
     if row.kind == "warning":
         return width("! " + clean(row.text), ROW_SIZE, bold=True) + 12
-    picture = BAR if row.kind == "bar" else len(row.levels) * (SQUARE + 2)
+    if row.kind == "picture":
+        return picture_size(row.text)[0]
+    picture = len(row.levels) * (SQUARE + 2) if row.kind == "squares" else BAR
     return picture + 10 + _text_width(row.text, SMALL_SIZE)
+
+
+def picture_size(uri: str) -> tuple[int, int]:
+    """Width and height at which the PNG of a data URI is drawn, 48 pixels high at most."""
+    w, h = struct.unpack(">II", base64.b64decode(uri.partition(",")[2][:32])[16:24])
+    return min(200, w * 48 // h), min(48, 200 * h // w)
 
 
 def strip_width(card: Card) -> int:

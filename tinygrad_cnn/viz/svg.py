@@ -1,11 +1,13 @@
 """SVG text, written from a diagram and its layout; PNG and PDF are the same, drawn by matplotlib.
 
-There is no script, event, link or URL in it, and no fixed size; the colors are presentation
-attributes in the light theme, which a style sheet turns dark for a reader who prefers that.
+There is no script, event, link or URL in it but the data of thumbnails, and no fixed size; the
+colors are presentation attributes in the light theme, which a style sheet turns dark for a reader
+who prefers that.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import math
@@ -235,6 +237,17 @@ def _row(row: Row, left: float, right: float, top: float) -> str:
         return (_rectangle(left, top + 5, layout.BAR, 7, "track", "", 3.5)
                 + _rectangle(left, top + 5, filled, 7, f"ramp{row.levels[0]}", "", 3.5)
                 + _text(right, base, text, layout.SMALL_SIZE, "grad_text", anchor="end"))
+    if row.kind == "picture":
+        w, h = layout.picture_size(row.text)
+        return (f'<image x="{_n(left)}" y="{_n(top + 4)}" width="{w}" height="{h}" '
+                f'preserveAspectRatio="none" image-rendering="pixelated" href="{row.text}"/>')
+    if row.kind in ("values", "gradients"):
+        color, words = ("line", "muted") if row.kind == "values" else ("ramp2", "grad_text")
+        wide, unit = layout.BAR / len(row.levels), 19 / (max(row.levels) or 1)
+        columns = ((left + wide * k, max(1.0, unit * n)) for k, n in enumerate(row.levels) if n)
+        return (_rectangle(left, top + 23, layout.BAR, 1, "track")
+                + "".join(_rectangle(x, top + 23 - h, wide - 1, h, color) for x, h in columns)
+                + _text(right, base + 6, text, layout.SMALL_SIZE, words, anchor="end"))
     side = layout.SQUARE
     squares = (_rectangle(left + k * (side + 2), top + 3, side, 14, f"ramp{level}", "", 2)
                for k, level in enumerate(row.levels))
@@ -406,6 +419,7 @@ def rasterized(svg: str, form: str, *, dpi: int = 144) -> bytes:
 def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, int], None]:
     """A function that draws one element of an SVG that this module wrote."""
     from matplotlib import patches
+    from matplotlib.image import imread
     from matplotlib.path import Path
 
     codes = {"M": [Path.MOVETO], "L": [Path.LINETO], "Q": [Path.CURVE3, Path.CURVE3]}
@@ -422,6 +436,11 @@ def _painter(axes: Any, narrow: float) -> Callable[[str, dict[str, str], str, in
         elif tag == "polygon":
             points = [tuple(map(float, p.split(","))) for p in a["points"].split()]
             axes.add_patch(patches.Polygon(points, alpha=float(a.get("fill-opacity", 1)), **look))
+        elif tag == "image":
+            x, y, w, h = (float(a[k]) for k in ("x", "y", "width", "height"))
+            png = io.BytesIO(base64.b64decode(a["href"].partition(",")[2]))
+            axes.imshow(imread(png), cmap="gray", extent=(x, x + w, y + h, y), zorder=order,
+                        aspect="auto", interpolation="nearest")
         elif tag == "path":
             steps = re.findall(r"([MLQ])([^MLQ]*)", a["d"])
             numbers = [float(v) for _, values in steps for v in values.split()]
