@@ -95,3 +95,12 @@ def global_state_is_left_alone():
             del registry[name]
     assert not changed, f"the test left changed: {', '.join(changed)}"
     assert not removed, f"the test unregistered {removed}"
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium; a test that asks for it is marked with `needs_browser`."""
+    from browser import Browser
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()

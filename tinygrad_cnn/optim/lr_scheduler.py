@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from html import escape
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -113,6 +114,21 @@ class LRScheduler(Declared):
     def __repr__(self) -> str:
         rates = ", ".join(f"{group['lr']:.4g}" for group in self.optimizer.param_groups)
         return f"{self._owner}({show(self)}): lr {rates} after {self.steps} steps"
+
+    def _repr_html_(self) -> str:
+        """The settings, and the rate of the first group over the steps with a mark at this one."""
+        text = f'<pre style="font-family:monospace;white-space:pre-wrap">{escape(repr(self))}</pre>'
+        if self.needs_loss:
+            return text
+        last = max(self.steps + 1, getattr(self, "total_steps", getattr(self, "T_max", 100)))
+        rates = [self.get_lr(t, self._first[0]) for t in range(last + 1)]
+        high = max(rates) or 1.0
+        points = [f"{300 * t / last:.1f},{72 - 70 * rate / high:.1f}" for t, rate in enumerate(rates)]
+        x, y = points[self.steps].split(",")
+        return (f'{text}<svg viewBox="-4 -2 310 90" width="310" style="max-width:100%">'
+                f'<polyline points="{" ".join(points)}" fill="none" stroke="#0072b2"/>'
+                f'<circle cx="{x}" cy="{y}" r="3" fill="#d55e00"/><text y="86" font-size="10" '
+                f'fill="currentColor">steps 0 to {last}, rate 0 to {high:.4g}</text></svg>')
 
     def state_dict(self) -> State:
         """Everything needed to go on as if the run had not stopped.

@@ -32,7 +32,7 @@ from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
 from tinygrad_cnn.train.metrics import Metric, accuracy, metrics_by_name
-from tinygrad_cnn.train.progress import with_progress
+from tinygrad_cnn.train.progress import NotebookLine, with_progress
 from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Trainer", "fit"]
@@ -74,7 +74,7 @@ class Trainer:
     log : callable, optional
         Gets one line of text for each epoch; ``print`` shows it.
     progress : bool, default True
-        Show a progress bar on a terminal, if tqdm is installed.
+        Show a progress bar: in a notebook one line, on a terminal if tqdm is installed.
     workers : int, default 1
         Processes of this machine that train together, each with a part of every batch and its
         share of the CPUs; see `parallel.run`.  Results are those of one process to rounding, and
@@ -128,7 +128,7 @@ class Trainer:
                 f"{len(self.history)} epochs")
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>" + self.history._repr_html_()
+        return f'<pre style="font-family:monospace;white-space:pre-wrap">{escape(repr(self))}</pre>' + self.history._repr_html_()
 
     def fit(self, batches: Batches, epochs: int, *,
             validation: Batches | None = None) -> History:
@@ -216,7 +216,7 @@ class Trainer:
         return [one for one in self.callbacks if one.every_rank or not self._group.rank]
 
     def _epochs(self, batches: Batches, epochs: int, validation: Batches | None) -> None:
-        first = len(self.history)
+        first, self._line = len(self.history), NotebookLine()
         for epoch in range(first + 1, first + epochs + 1):
             began = time.perf_counter()
             row: Row = {"epoch": epoch, **self._epoch(batches, epoch, first + epochs)}
@@ -246,7 +246,7 @@ class Trainer:
                    for name in module._buffer_names]
         for i, (inputs, targets) in enumerate(_pairs(with_progress(
                 batches, total=total, label=f"epoch {epoch}/{epochs}",
-                show=self.progress and not self._group.rank))):
+                show=self.progress and not self._group.rank, line=self._line))):
             whole = _count(inputs)
             inputs, targets = share((inputs, targets), self._group)
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]
