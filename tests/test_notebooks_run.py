@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from browser import needs_browser
 
 ROOT = Path(__file__).parents[1]

@@ -85,6 +85,7 @@ def ours(request, group):
 def torch_step(request, rank=0, ranks=1):
     import torch
     import torch.distributed
+
     from bench.libraries.torch import Torch
     torch.set_num_threads(request["threads"])
     library = Torch("channels_last" if "channels_last" in request["way"] else "")

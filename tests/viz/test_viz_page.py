@@ -1,13 +1,11 @@
 """The interactive page in a real browser, over its debugging pipe; skipped where there is none."""
 
-import json
 import re
-import time
 
 import pytest
-from browser import needs_browser
 
 import tinygrad_cnn as tc
+from browser import needs_browser
 from tinygrad_cnn.viz import Figure
 
 READY = "typeof states !== 'undefined'"

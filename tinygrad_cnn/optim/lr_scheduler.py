@@ -123,7 +123,8 @@ class LRScheduler(Declared):
         last = max(self.steps + 1, getattr(self, "total_steps", getattr(self, "T_max", 100)))
         rates = [self.get_lr(t, self._first[0]) for t in range(last + 1)]
         high = max(rates) or 1.0
-        points = [f"{300 * t / last:.1f},{72 - 70 * rate / high:.1f}" for t, rate in enumerate(rates)]
+        points = [f"{300 * t / last:.1f},{72 - 70 * rate / high:.1f}"
+                  for t, rate in enumerate(rates)]
         x, y = points[self.steps].split(",")
         return (f'{text}<svg viewBox="-4 -2 310 90" width="310" style="max-width:100%">'
                 f'<polyline points="{" ".join(points)}" fill="none" stroke="#0072b2"/>'

@@ -128,7 +128,8 @@ class Trainer:
                 f"{len(self.history)} epochs")
 
     def _repr_html_(self) -> str:
-        return f'<pre style="font-family:monospace;white-space:pre-wrap">{escape(repr(self))}</pre>' + self.history._repr_html_()
+        return ('<pre style="font-family:monospace;white-space:pre-wrap">'
+                f"{escape(repr(self))}</pre>{self.history._repr_html_()}")
 
     def fit(self, batches: Batches, epochs: int, *,
             validation: Batches | None = None) -> History:

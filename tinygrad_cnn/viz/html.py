@@ -212,7 +212,8 @@ def tensor_html(x: Tensor) -> str:
     table = _table((name,), rows)
     if 0 < x.size <= _MOST_VALUES:
         lines = np.array2string(x._data, precision=4, separator=", ").splitlines()
-        table += '<pre style="font-family:monospace">' + "\n".join(escape(line, 200) for line in lines) + "</pre>"
+        text = "\n".join(escape(line, 200) for line in lines)
+        table += f'<pre style="font-family:monospace">{text}</pre>'
     return table
 
 
