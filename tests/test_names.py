@@ -93,12 +93,12 @@ def arguments_in(function, name):
     with contextlib.suppress(TypeError, ValueError):
         found |= {p.name for p in inspect.signature(function).parameters.values()
                   if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    words = {"args", "bool", "comma", "float", "int", "integers", "ints", "kwargs", "of"}
+    words = {"args", "bool", "comma", "float", "int", "integers", "ints", "kwargs", "of", "self"}
     return {n for n in found - words if n.islower() and not n.startswith("_")}
 
 
 # Ours is another function than PyTorch's of its name.
-OTHERS = {"scatter_add", "manual_seed", "max_pool2d"}
+OTHERS = {"scatter_add", "manual_seed", "max_pool2d", "Optimizer", "LRScheduler", "Module"}
 SAME = {"arctan2": "atan2", "concatenate": "cat", "expand_dims": "unsqueeze", "power": "pow",
         "clip": "clamp", "repeat": "repeat_interleave", "hard_swish": "hardswish",
         "hard_sigmoid": "hardsigmoid", "hard_tanh": "hardtanh", "log_sigmoid": "logsigmoid",
@@ -115,6 +115,13 @@ def pytorchs_twins(torch):
         twin = getattr(torch.Tensor, name, None)
         if not name.startswith("_") and callable(twin) and callable(getattr(x, name, None)):
             yield getattr(x, name), name, getattr(torch, name, twin)
+    for ours, theirs in ((tc.nn, torch.nn), (tc.optim, torch.optim),
+                         (tc.optim.lr_scheduler, torch.optim.lr_scheduler)):
+        spelled = {name.lower(): getattr(theirs, name) for name in dir(theirs)}
+        for name in set(ours.__all__) - OTHERS:
+            if inspect.isclass(twin := spelled.get(name.lower())):
+                yield getattr(ours, name), getattr(ours, name).__name__, twin.__init__
+    yield tc.data.DataLoader, "DataLoader", torch.utils.data.DataLoader.__init__
 
 
 def test_an_argument_of_pytorch_works_or_is_told_by_its_name_here():
@@ -152,6 +159,6 @@ def test_arguments_by_their_names_give_what_ours_give():
             (tc.nn.Softmax(dim=0)(a), tc.softmax(a, 0))):
         assert np.array_equal(theirs.data, ours.data)
     assert a.argsort(descending=True).tolist() == [[0, 1, 2]] * 2
-    with pytest.raises(TypeError, match="dim= and axis= are the same argument; give one") as caught:
+    with pytest.raises(TypeError, match="dim= and axis= are the same argument") as caught:
         tc.softmax(a, dim=1, axis=1)
     assert caught.value.__cause__ is caught.value.__context__ is None

@@ -105,6 +105,8 @@ batchnorm: tc.batch_norm
 conv_nd conv: tc.conv2d
 max_pool maxpool: tc.max_pool2d
 conv1d conv3d: tc.conv2d
+argmax argmin argsort allclose isnan isinf isfinite any all: a method of x, or NumPy's function
+randint: tc.tensor(np.random.default_rng().integers(low, high, shape))
 sliding_window_view im2col: tc.unfold
 col2im: tc.fold
 detach stop_gradient: tc.Tensor.detach
@@ -306,6 +308,9 @@ y_pred: logits prediction probabilities
 running_mean: mean
 running_var: var
 size: shape kernel_size
+padding: pad_width
+min_value: min_val min
+max_value: max_val max
 end: stop
 steps: num
 shifts: shift
@@ -317,6 +322,7 @@ unbiased ddof: correction
 equation: subscripts
 index: indices
 generator: rng
+dataset: data
 a_min: min
 a_max: max
 repeat: repeats
@@ -340,6 +346,17 @@ beta_1 beta_2: betas
 _ADVICE = """
 inplace out device layout memory_format pin_memory: leave it out
 foreach fused capturable differentiable last_epoch size_average reduce sparse: leave it out
+in_order pin_memory_device num_workers persistent_workers timeout worker_init_fn: leave it out
+multiprocessing_context: leave it out
+prefetch_factor: prefetch= batches are made ahead by a thread
+collate_fn batch_sampler: transform= treats a batch
+DataLoader.generator WeightedRandomSampler.generator: give seed=
+padding_idx max_norm norm_type: change the rows of the weight
+bias: of a norm it comes with affine=
+padding_mode: pad by a layer before, nn.Pad2D
+track_running_stats: statistics are those of each image
+ReduceLROnPlateau.eps: threshold= says what counts as better
+decoupled_weight_decay: tc.optim.AdamW decouples it
 sparse_grad stable sorted kind order scale_grad_by_freq antialias data_format verbose: leave it out
 recompute_scale_factor input_spec name trainable kernel_initializer input_shape: leave it out
 cycle_momentum base_momentum max_momentum: give momentum=(low, high)
@@ -351,7 +368,6 @@ rounding_mode: tc.floor(a / b) and tc.trunc(a / b) round
 activation: it is a layer, or a function, of its own: tc.relu(y)
 from_logits: cross_entropy takes logits, nll_loss and binary_cross_entropy the rest
 pad.pad: it is pad_width=, a pair for each axis, first axis first
-embedding.padding_idx embedding.max_norm embedding.norm_type: change the rows of w
 normalized_shape: the shape of w says it; tc.standardize(x, axis) needs none
 batch_norm.momentum batch_norm.training: nn.BatchNorm2D keeps running means; give mean= and var=
 instance_norm.mean instance_norm.var momentum use_input_stats: statistics are those of each image
@@ -420,7 +436,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-def accepting(function: F) -> F:
+def accepting(function: F, owner: str = "") -> F:
     """The function, which takes arguments by the names of other libraries as well."""
     @wraps(function)
     def call(*args: Any, **settings: Any) -> Any:
@@ -428,11 +444,11 @@ def accepting(function: F) -> F:
             return function(*args, **settings)
         except TypeError:
             known = {p.name: p.kind for p in inspect.signature(function).parameters.values()
-                     if p.kind not in (p.POSITIONAL_ONLY, p.VAR_KEYWORD)}
+                     if p.kind not in (p.POSITIONAL_ONLY, p.VAR_KEYWORD) and p.name != "self"}
             several = [n for n, kind in known.items() if kind == inspect.Parameter.VAR_POSITIONAL]
             if (known.keys() - several) >= settings.keys():
                 raise
-        given = own_names(function.__name__, tuple(known), settings)
+        given = own_names(owner or function.__name__, tuple(known), settings)
         return function(*args, *(given.pop(n) for n in several if n in given), **given)
     return cast(F, call)
 

@@ -136,7 +136,7 @@ WRONG = {
         ("tc.pad(m, ((1, 1), (1, -1)))", tc.SettingError, "pad: pad_width must not be below 0",
          "to crop, index the tensor"),
         ("tc.pad(x, 1, mode='mirror')", tc.SettingError,
-         "pad: mode 'mirror' has no adjoint; choose from constant, reflect, edge, wrap"),
+         "pad: mode must be one of constant, reflect, edge, wrap, got 'mirror'"),
         ("tc.pad(x, 1, value='a')", tc.SettingError, "pad: value must be a number, got 'a'"),
         ("tc.leaky_relu(m, negative_slope=np.nan)", tc.SettingError,
          "leaky_relu: negative_slope must be a finite number, got nan"),

@@ -152,7 +152,7 @@ class OpTest:
     singular: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Op:
     """Everything the framework knows about one operation.
 
@@ -265,6 +265,9 @@ class Op:
             _agree(self.name, f"kernel {kernel!r}", f, arrays, settings)
         for name, f in self.vjp.items():
             _agree(self.name, f"vjp for {name!r}", f, wanted, settings + by_products)
+
+    def __repr__(self) -> str:
+        return f"Op({self.name}: {', '.join([*self.inputs, *(f'{s}=' for s in self.settings)])})"
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

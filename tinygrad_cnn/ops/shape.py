@@ -306,7 +306,7 @@ def _check_pad_width(op: str, shape: Shape, pad_width: PadWidth, mode: str) -> N
         raise ShapeError(f"{op}: pad_width holds {len(pad_width)} pairs for an input of "
                          f"{len(shape)} axes {shape}")
     if mode not in _MODES:
-        raise SettingError(f"{op}: mode {mode!r} has no adjoint; choose from {', '.join(_MODES)}")
+        raise SettingError(f"{op}: mode must be one of {', '.join(_MODES)}, got {mode!r}")
     if any(n < 0 for both in pad_width for n in both):
         raise SettingError(f"{op}: pad_width must not be below 0, got {pad_width}; to crop, "
                            "index the tensor")
@@ -355,7 +355,7 @@ PAD = register(Op(
                        {"pad_width": ((0, 0),), "mode": "constant", "value": 0.0}, "holds 1 pairs"),
             ErrorInput("unknown mode", ((2, 3),),
                        {"pad_width": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0},
-                       "has no adjoint"),
+                       "mode must be one of"),
             ErrorInput("nothing to copy", ((2, 0),),
                        {"pad_width": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0},
                        "has none"),)),
@@ -412,7 +412,7 @@ def pad(x: TensorLike, pad_width: int | Sequence[int] | Sequence[Sequence[int]],
     ShapeError
         If the number of pairs is not the number of axes, or there is nothing to copy.
     SettingError
-        If a width is below 0 or the mode has no adjoint.
+        If a width is below 0 or the mode is unknown.
 
     Examples
     --------

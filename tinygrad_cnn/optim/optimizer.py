@@ -184,8 +184,11 @@ class Optimizer(Declared):
             parameter.grad = (None if set_to_none or parameter.grad is None
                               else Tensor(np.zeros_like(parameter.grad._data)))
 
-    def step(self) -> None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move every parameter that has a gradient, in place.
+
+        A ``closure`` is called first: it clears the gradients, computes the loss, calls its
+        ``backward()`` and gives it back, and so does ``step``.
 
         A gradient that holds NaN or infinity is used as it is; `clip_grad_norm_` refuses one.
 
@@ -193,6 +196,7 @@ class Optimizer(Declared):
         its own since the first step, is a `GradientError`, and a setting in ``param_groups`` that
         the constructor would refuse a `SettingError`; no parameter is moved then.
         """
+        loss = None if closure is None else closure()
         for group in self.param_groups:
             self.check(group)
         for position, parameter, names, group in list(self._moving()):  # checked before any moves
@@ -216,6 +220,7 @@ class Optimizer(Declared):
                     g = np.add(np.multiply(w_block, decay, out=buffer[:n]), g, out=changed[:n])
                 self.update(w_block, g, numbers | dict(zip(names, held, strict=True)), buffer[:n],
                             group)
+        return loss
 
     def _names(self, group: Group) -> list[str]:
         """The state arrays that a parameter of this group needs."""

@@ -31,7 +31,7 @@ class NotebookLine:
 
         self._text, self._shown = text, time.monotonic()
         if self._handle is None:
-            self._handle = display(self, display_id=True)   # type: ignore[no-untyped-call]
+            self._handle = display(self, display_id=True)
         else:
             self._handle.update(self)
 
