@@ -74,7 +74,8 @@ class Browser:
         self.wait(f"document.readyState === 'complete' && {ready}")
 
     def run(self, expression):
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True,
+                          awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "viz": ("names", "contexts", "files", "viz", "nn", "ops", "transforms", "core", "shapes",
             "errors"),
     "io": ("names", "io", "files", "nn", "core", "errors"),
-    "stepwise": ("stepwise", "kernels.reference", "checks", "shapes", "errors"),
+    "stepwise": ("names", "stepwise", "kernels.reference", "checks", "shapes", "errors"),
     "parallel": ("data", "nn", "ops", "core", "kernels", "checks", "errors"),
     "train": ("names", "train", "parallel", "data", "io", "nn", "optim", "ops", "transforms",
               "core", "checks", "shapes", "errors"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,7 +220,7 @@ def test_what_cannot_be_averaged_is_refused():
 SCRIPT = """
 import hashlib, numpy as np, tinygrad_cnn as tc
 from tinygrad_cnn import data, nn, optim, parallel
-rng = np.random.default_rng(0)
+rng = tc.manual_seed(0)
 model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1D(5), nn.ReLU(), nn.Linear(5, 3)).astype(float)
 step = parallel.DataParallel(model)
 optimizer = optim.SGD(model.parameters(), 0.1)
@@ -232,23 +233,67 @@ for epoch in range(3):
         optimizer.step()
         if FAIL and step.group.rank == 1: 1 / 0
 numbers = b"".join(a.tobytes() for a in model.state_dict().values())
-print("rank", step.group.rank, "of", step.group.size, hashlib.sha256(numbers).hexdigest())
+digest = hashlib.sha256(numbers).hexdigest()
+print(f"rank {step.group.rank} of {step.group.size} {digest}\\n", end="")
 """
 
 
-@pytest.mark.parametrize("fail", [False, True])
-def test_a_program_under_mpiexec_trains_on_all_ranks(fail):
+def mpiexec(folder, *words, fail=False, before=(), **environment):
+    """What a program of two ranks printed, or what it said when it failed."""
     pytest.importorskip("mpi4py", reason="needs the extra mpi")
-    mpiexec = os.path.join(os.path.dirname(sys.executable), "mpiexec")
-    if not os.path.exists(mpiexec):
+    start = os.path.join(os.path.dirname(sys.executable), "mpiexec")
+    if not os.path.exists(start):
         pytest.skip("mpiexec comes with the wheel mpich, which is not installed")
-    found = subprocess.run([mpiexec, "-n", "2", sys.executable, "-c",
-                            SCRIPT.replace("FAIL", str(fail))],
-                           capture_output=True, text=True, timeout=100, check=False)
-    if fail:
-        assert found.returncode and "rank 1 of 2 failed" in found.stderr
-        return
-    assert found.returncode == 0, found.stderr
-    lines = sorted(found.stdout.split("\n"))[1:]
+    program = folder / "program.py"
+    program.write_text(SCRIPT.replace("FAIL", str(fail)))
+    found = subprocess.run([*before, start, *words, "-n", "2", sys.executable, str(program)],
+                           capture_output=True, text=True, timeout=100, check=False,
+                           env=os.environ | environment)
+    assert bool(found.returncode) == fail, found.stderr
+    return found.stderr if fail else sorted(found.stdout.split("\n"))[1:]
+
+
+def test_a_program_under_mpiexec_trains_on_all_ranks(tmp_path):
+    lines = mpiexec(tmp_path)
     assert [line[:11] for line in lines] == ["rank 0 of 2", "rank 1 of 2"]
     assert lines[0][11:] == lines[1][11:]
+    assert "rank 1 of 2 failed" in mpiexec(tmp_path, fail=True)
+
+
+@pytest.fixture
+def two_hosts(tmp_path):
+    """Two hosts with a network of their own on this machine, and what starts a program on them."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("only root may make network namespaces, with the command ip")
+    name, address = f"tc{os.getpid()}", "10.213.7"
+    made = subprocess.run(
+        f"""set -e
+        for i in 1 2; do ip netns add {name}-$i; done
+        ip link add {name}a netns {name}-1 type veth peer name {name}b netns {name}-2
+        ip -n {name}-1 addr add {address}.1/24 dev {name}a
+        ip -n {name}-2 addr add {address}.2/24 dev {name}b
+        for link in lo {name}a; do ip -n {name}-1 link set $link up; done
+        for link in lo {name}b; do ip -n {name}-2 link set $link up; done""",
+        shell=True, capture_output=True, text=True, check=False)
+    login = tmp_path / "login"                          # instead of ssh
+    login.write_text("#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; done\n"
+                     f"host={name}-${{1##*.}}; shift; exec ip netns exec $host sh -c \"$*\"\n")
+    login.chmod(0o700)
+    try:
+        if made.returncode:
+            pytest.skip(f"network namespaces cannot be made here: {made.stderr.strip()}")
+        yield name, ["-launcher", "ssh", "-launcher-exec", str(login),
+                     "-hosts", f"{address}.1,{address}.2"]
+    finally:
+        for i in (1, 2):
+            subprocess.run(["ip", "netns", "del", f"{name}-{i}"], capture_output=True, check=False)
+
+
+def test_two_hosts_train_what_two_ranks_of_one_do(tmp_path, two_hosts):
+    """By TCP, whose bytes are counted: ranks on one machine would find its shared memory."""
+    name, words = two_hosts
+    inside = ("ip", "netns", "exec", f"{name}-1")
+    assert mpiexec(tmp_path, *words, before=inside, UCX_TLS="tcp") == mpiexec(tmp_path)
+    sent = subprocess.run([*inside, "cat", f"/sys/class/net/{name}a/statistics/tx_bytes"],
+                          capture_output=True, text=True, check=True)
+    assert int(sent.stdout) > 10_000

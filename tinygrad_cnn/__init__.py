@@ -12,31 +12,31 @@ The parts ``tc.nn``, ``tc.optim``, ``tc.data``, ``tc.train``, ``tc.viz``, ``tc.t
 
 from typing import TYPE_CHECKING
 
-from tinygrad_cnn.core import Parameter, Tensor, custom_op, grad, gradients, tensor
-from tinygrad_cnn.core.graph import enable_grad, is_grad_enabled, no_grad
-from tinygrad_cnn.core.op import OPS, ErrorInput, Op, OpTest, Sample, register, use_kernels
-from tinygrad_cnn.debug import check_mutation, detect_anomaly
-from tinygrad_cnn.errors import (
-    AnomalyError,
-    CheckpointError,
-    DataError,
-    DeclarationError,
-    DTypeError,
-    GradientError,
-    GradientMismatch,
-    GraphFreedError,
-    MissingExtraError,
-    ParallelError,
-    SettingError,
-    ShapeError,
-    TinygradCnnError,
-    VizError,
-)
-from tinygrad_cnn.kernels.autotune import autotune
-from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
-from tinygrad_cnn.kernels.memory import release_memory
-from tinygrad_cnn.kernels.parallel import get_num_threads, set_num_threads
-from tinygrad_cnn.names import on_first_use
+from tinygrad_cnn import names
+from tinygrad_cnn.core import Parameter as Parameter
+from tinygrad_cnn.core import Tensor as Tensor
+from tinygrad_cnn.core import custom_op as custom_op
+from tinygrad_cnn.core import grad as grad
+from tinygrad_cnn.core import gradients as gradients
+from tinygrad_cnn.core import tensor as tensor
+from tinygrad_cnn.core.graph import enable_grad as enable_grad
+from tinygrad_cnn.core.graph import is_grad_enabled as is_grad_enabled
+from tinygrad_cnn.core.graph import no_grad as no_grad
+from tinygrad_cnn.core.op import OPS as OPS
+from tinygrad_cnn.core.op import ErrorInput as ErrorInput
+from tinygrad_cnn.core.op import Op as Op
+from tinygrad_cnn.core.op import OpTest as OpTest
+from tinygrad_cnn.core.op import Sample as Sample
+from tinygrad_cnn.core.op import register as register
+from tinygrad_cnn.core.op import use_kernels as use_kernels
+from tinygrad_cnn.debug import *
+from tinygrad_cnn.errors import *
+from tinygrad_cnn.kernels.autotune import autotune as autotune
+from tinygrad_cnn.kernels.compiled import get_compiled as get_compiled
+from tinygrad_cnn.kernels.compiled import set_compiled as set_compiled
+from tinygrad_cnn.kernels.memory import release_memory as release_memory
+from tinygrad_cnn.kernels.parallel import get_num_threads as get_num_threads
+from tinygrad_cnn.kernels.parallel import set_num_threads as set_num_threads
 from tinygrad_cnn.ops import *
 
 if TYPE_CHECKING:                               # what is imported when it is first asked for
@@ -54,39 +54,7 @@ if TYPE_CHECKING:                               # what is imported when it is fi
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "OPS", "AnomalyError", "CheckpointError", "DTypeError", "DataError", "DeclarationError",
-    "ErrorInput", "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError", "Op",
-    "OpTest", "ParallelError", "Parameter", "Sample", "SettingError", "ShapeError", "Tensor",
-    "TinygradCnnError", "VizError", "__version__", "autotune", "check_mutation", "custom_op",
-    "detect_anomaly", "enable_grad", "get_compiled", "get_num_threads", "grad", "gradients",
-    "is_grad_enabled", "no_grad", "register", "release_memory", "set_compiled", "set_num_threads",
-    "tensor", "use_kernels",
-    # the functions of ops, which type checkers look for here
-    "abs", "adaptive_avg_pool2d", "adaptive_max_pool2d", "add", "affine", "arange", "arccos",
-    "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "astype", "avg_pool2d",
-    "avg_pool2d_input", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits",
-    "broadcast_to", "cbrt", "ceil", "celu", "chunk", "clip", "concatenate", "conv2d",
-    "conv2d_input", "conv2d_weight", "conv_transpose2d", "cos", "cosh", "cosine_embedding_loss",
-    "cosine_similarity", "crop", "cross_entropy", "cumprod", "cumsum", "default_generator", "diag",
-    "diagonal", "dice_loss", "diff", "div", "dot", "dropout", "einsum", "elu", "embedding", "erf",
-    "exp", "exp2", "expand_dims", "expm1", "eye", "flatten", "flip", "floor", "focal_loss", "fold",
-    "full", "full_like", "gather", "gather_max", "gelu", "getitem", "global_avg_pool2d",
-    "global_max_pool2d", "glu", "group_norm", "hard_sigmoid", "hard_swish", "hard_tanh",
-    "hinge_loss", "huber_loss", "hypot", "inner", "instance_norm", "interpolate", "kl_div", "kron",
-    "l1_loss", "layer_norm", "leaky_relu", "linear", "linspace", "local_response_norm", "log",
-    "log10", "log1p", "log2", "log_sigmoid", "log_softmax", "logaddexp", "logsumexp", "manual_seed",
-    "margin_ranking_loss", "matmul", "max", "max_pool2d", "max_unpool2d", "maximum", "mean",
-    "median", "min", "minimum", "mish", "mse_loss", "mul", "multi_margin_loss", "neg", "nll_loss",
-    "norm", "one_hot", "ones", "ones_like", "outer", "pad", "permute", "pixel_shuffle",
-    "pixel_unshuffle", "power", "prelu", "prod", "rand", "rand_like", "randn", "randn_like",
-    "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "rint", "rms_norm", "roll",
-    "round", "scatter_add", "scatter_max", "selu", "sigmoid", "sign", "silu", "sin", "sinh",
-    "smooth_l1_loss", "softmax", "softmin", "softplus", "softsign", "sort", "split", "sqrt",
-    "square", "squeeze", "stack", "standardize", "std", "sub", "sum", "sum_to", "take",
-    "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "trace", "transpose", "tril",
-    "triplet_margin_loss", "triu", "trunc", "unfold", "upsample2d", "var", "where", "zeros",
-    "zeros_like",
-]
+if not TYPE_CHECKING:                           # type checkers follow the stars
+    __all__ = ["__version__", *names.gathered(__name__)]
 
-on_first_use(__name__)
+names.on_first_use(__name__)

@@ -23,23 +23,9 @@ the cure where there is one.
 
 from __future__ import annotations
 
-__all__ = [
-    "AnomalyError",
-    "CheckpointError",
-    "DTypeError",
-    "DataError",
-    "DeclarationError",
-    "GradientError",
-    "GradientMismatch",
-    "GraphFreedError",
-    "MissingExtraError",
-    "ParallelError",
-    "SettingError",
-    "ShapeError",
-    "TinygradCnnError",
-    "VizError",
-    "missing_extra",
-]
+__all__ = ["AnomalyError", "CheckpointError", "DTypeError", "DataError", "DeclarationError",
+           "GradientError", "GradientMismatch", "GraphFreedError", "MissingExtraError",
+           "ParallelError", "SettingError", "ShapeError", "TinygradCnnError", "VizError"]
 
 
 class TinygradCnnError(Exception):
@@ -118,5 +104,4 @@ def missing_extra(package: str, *, extra: str, purpose: str) -> MissingExtraErro
 
 # Tracebacks name the class as users import it.
 for _name in __all__:
-    if _name[0].isupper():
-        globals()[_name].__module__ = "tinygrad_cnn"
+    globals()[_name].__module__ = "tinygrad_cnn"

@@ -50,12 +50,7 @@ def digits_net(channels: int = 1, classes: int = 10, *, rng: Generator = None) -
 def lenet(channels: int = 1, classes: int = 10, *, rng: Generator = None) -> nn.Sequential:
     """Convolution and pooling twice, then two linear layers, after LeNet-5.
 
-    Parameters
-    ----------
-    channels, classes : int
-        C of the images, and how many classes there are.
-    rng : numpy.random.Generator, optional
-        Draws the initial weights.
+    Parameters are those of `digits_net`.
 
     References
     ----------
@@ -81,12 +76,7 @@ def lenet(channels: int = 1, classes: int = 10, *, rng: Generator = None) -> nn.
 def vgg(channels: int = 3, classes: int = 10, *, rng: Generator = None) -> nn.Sequential:
     """Pairs of 3×3 convolutions with a pool after each, and one linear layer.
 
-    Parameters
-    ----------
-    channels, classes : int
-        C of the images, and how many classes there are.
-    rng : numpy.random.Generator, optional
-        Draws the initial weights.
+    Parameters are those of `digits_net`.
 
     References
     ----------

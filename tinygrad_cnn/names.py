@@ -268,6 +268,19 @@ def missing(where: str, name: str, known: Iterable[str], obj: object) -> Attribu
                           name=name, obj=obj)
 
 
+def gathered(package: str) -> list[str]:
+    """The public names of a package: those that its files list, and that it has imported.
+
+    >>> gathered("tinygrad_cnn.optim")[:2]
+    ['Adadelta', 'Adagrad']
+    """
+    here = vars(sys.modules[package])
+    files = [vars(file) for name, file in tuple(sys.modules.items())
+             if name.startswith(f"{package}.")]
+    return sorted({name for file in files for name in file.get("__all__", ())
+                   if name in here and here[name] is file.get(name)})
+
+
 def on_first_use(module: str) -> None:
     """Let ``module`` import its parts when they are first asked for, and answer other names."""
     here = sys.modules[module]

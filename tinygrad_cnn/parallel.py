@@ -18,9 +18,9 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
@@ -35,8 +35,9 @@ from tinygrad_cnn.kernels import norm as kernels
 from tinygrad_cnn.kernels.parallel import get_num_threads, set_num_threads
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.nn.norm import _BatchNorm
+from tinygrad_cnn.nn.state import LoadReport
 from tinygrad_cnn.ops import default_generator
-from tinygrad_cnn.types import Array
+from tinygrad_cnn.types import Array, DType, Value
 
 __all__ = ["DataParallel", "Group", "run", "shard", "world"]
 
@@ -329,7 +330,7 @@ def run(workers: int, function: Callable[[Group], T]) -> T:
     return result
 
 
-def _child(group: _Forked, rank: int, function: Callable[[Group], Any]) -> NoReturn:
+def _child(group: _Forked, rank: int, function: Callable[[Group], object]) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)    # the parent is interrupted, and ends us
@@ -359,7 +360,7 @@ def _jump(rng: np.random.Generator, rank: int) -> None:
 
 def share(batch: Any, group: Group) -> Any:
     """The part of a batch that this rank takes: the whole if it has fewer samples than ranks."""
-    arrays = leaves(batch) if isinstance(batch, (tuple, dict)) else [batch]
+    arrays: Any = leaves(batch) if isinstance(batch, (tuple, dict)) else [batch]
     n = len(arrays[0])
     group.copies = group.size if n < group.size else 1
     if group.size == 1 or n < group.size:
@@ -368,7 +369,7 @@ def share(batch: Any, group: Group) -> Any:
     return map_arrays(lambda array: array[low:high], batch)
 
 
-def shard(batches: Iterable[Any], group: Group | None = None) -> Iterator[Any]:
+def shard(batches: Iterable[T], group: Group | None = None) -> Iterator[T]:
     """The part of each batch that this rank takes.
 
     A batch that has fewer samples than there are ranks is given to each as a whole, which leaves
@@ -387,9 +388,9 @@ def shard(batches: Iterable[Any], group: Group | None = None) -> Iterator[Any]:
     >>> run(2, lambda group: next(shard(batches))[1].tolist())
     [0, 1]
     """
-    group = world() if group is None else group
-    if group.size > 1 and isinstance(batches, DataLoader):
-        _must_agree(group, "the DataLoader", [str(batches.state_dict())],
+    group, source = world() if group is None else group, cast(object, batches)
+    if group.size > 1 and isinstance(source, DataLoader):
+        _must_agree(group, "the DataLoader", [str(source.state_dict())],
                     "give it the same seed= and data on all ranks")
     for batch in batches:
         yield share(batch, group)
@@ -496,7 +497,7 @@ class DataParallel(Module):
         for part in self.module.modules():
             vars(part).pop("_of_batch", None)
 
-    def forward(self, *inputs: TensorLike, **named: TensorLike) -> Any:
+    def forward(self, *inputs: TensorLike, **named: TensorLike) -> Tensor:
         """What the module gives."""
         if self.training and is_grad_enabled():
             given: Any = (*inputs, *named.values())
@@ -507,7 +508,8 @@ class DataParallel(Module):
         """That of the module."""
         return self.module.state_dict()
 
-    def load_state_dict(self, entries: Any, *, strict: bool = True) -> Any:
+    def load_state_dict(self, entries: Mapping[str, TensorLike], *, strict: bool = True
+                        ) -> LoadReport:
         """That of the module."""
         return self.module.load_state_dict(entries, strict=strict)
 
@@ -527,7 +529,7 @@ class DataParallel(Module):
         if self._check_every and self._passes % self._check_every == 0:
             self._compare()
 
-    def _average_those(self, named: list[tuple[str, Any]], samples: int, dtype: Any) -> None:
+    def _average_those(self, named: list[tuple[str, Any]], samples: int, dtype: DType) -> None:
         sizes = [p.size for _, p in named]
         ends = np.cumsum(sizes)
         flat = np.zeros(ends[-1] + len(named) + 1, dtype)   # gradients, which there are, samples
@@ -578,8 +580,8 @@ def _kernel(x: Array, w: Array, b: Array, *, eps: float, group: Group
             {"center": center, "variance": variance, "count": np.array(n)})
 
 
-def _vjp(ct: Any, out: Any, x: Any, w: Any, b: Any, *, eps: float, group: Group, count: Array,
-         **statistics: Array) -> tuple[Array, Array, Array]:
+def _vjp(ct: Value, out: Value, x: Array, w: Array, b: Array, *, eps: float, group: Group,
+         count: Array, **statistics: Array) -> tuple[Array, Array, Array]:
     if not isinstance(ct, np.ndarray):
         raise GradientError("batch_norm: several ranks have first-order gradients only; leave out "
                             "create_graph=True")

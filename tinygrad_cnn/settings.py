@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, dataclass_transform
+from typing import ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -27,13 +27,15 @@ from tinygrad_cnn.types import Function, Settings
 
 __all__ = ["Declared", "Setting", "setting", "show"]
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Setting:
     """What `setting` declares; as an attribute of a class it lasts until the class is made."""
 
     check: Function
-    default: Any
+    default: object
     kw_only: bool
     optional: bool
     alias: str
@@ -41,16 +43,16 @@ class Setting:
     shown: str
     bounds: Settings
 
-    def checked(self, made: object, name: str, value: Any) -> Any:
+    def checked(self, made: object, name: str, value: object) -> object:
         """The value in one form, or the refusal of ``check``."""
         if value is None and (self.optional or self.default is None):
             return None
         return self.check(type(made).__name__, name, value, **self.bounds)
 
 
-def setting(check: Function, *, default: Any = inspect.Parameter.empty,
+def setting(check: Callable[..., T], *, default: object = inspect.Parameter.empty,
             kw_only: bool = False, optional: bool = False, alias: str = "", like: str = "",
-            shown: str = "changed", **bounds: Any) -> Any:
+            shown: str = "changed", **bounds: object) -> T:
     """Declare a setting: ``check(owner, name, value, **bounds)`` gives its one form, or refuses.
 
     None passes if it is the default, or if the setting is ``optional``; with ``like`` it stands for
@@ -60,7 +62,8 @@ def setting(check: Function, *, default: Any = inspect.Parameter.empty,
     """
     if default is inspect.Parameter.empty and shown == "changed":
         shown = "value"
-    return Setting(check, default, kw_only, optional, alias, like, shown, bounds)
+    return Setting(check, default, kw_only, optional, alias, like, shown,
+                   bounds)                              # type: ignore[return-value]
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(setting,))
@@ -69,7 +72,7 @@ class Declared:
 
     declared: ClassVar[dict[str, Setting]] = {}
 
-    def __init_subclass__(cls, **more: Any) -> None:
+    def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Setting)}
         every = {name: s for base in reversed(cls.__mro__[1:])
@@ -106,7 +109,7 @@ def _initializer(cls: type[Declared]) -> Callable[..., None]:
     names = tuple(signature.parameters)[1:]
     known = frozenset(names)
 
-    def __init__(self: Declared, *args: Any, **settings: Any) -> None:  # noqa: N807
+    def __init__(self: Declared, *args: object, **settings: object) -> None:  # noqa: N807
         if not known.issuperset(settings):
             settings = own_names(cls.__name__, names, settings, "setting")
         checks.arguments(cls, args, settings)
@@ -139,7 +142,7 @@ def show(made: Declared) -> str:
     return ", ".join(parts)
 
 
-def _text(value: Any, pair: bool) -> str:
+def _text(value: object, pair: bool) -> str:
     """As a person would write it: one number where a ``pair`` has twice the same."""
     if isinstance(value, tuple) and (len(value) == 1 or (pair and value[0] == value[-1])):
         return _text(value[0], pair)

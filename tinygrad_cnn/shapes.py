@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.types import Named
 
 __all__ = [
     "Axis", "PaddingLike", "Pair", "PairLike", "Phase", "Shape", "Sides", "avg_pool2d",
@@ -74,7 +75,7 @@ def _output_size(op: str, image: Sequence[int], kernel_size: Pair, stride: Pair,
 # ---- axis letters --------------------------------------------------------------------------------
 
 def bind_axes(op: str, axes: str, shapes: Mapping[str, Shape | None],
-              settings: Mapping[str, Any]) -> dict[str, int]:
+              settings: Named) -> dict[str, int]:
     """Give each axis letter its size, or say which two inputs disagree about it.
 
     ``C/groups`` is an axis of C // groups entries.  An input that was left out is passed over.

@@ -108,10 +108,10 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Derivatives
     """
     _function(f, "value_and_grad")
 
-    def value_and_gradient(*args: Any, **settings: Any) -> tuple[Tensor, Any]:
+    def value_and_gradient(*args: TensorLike, **settings: object) -> tuple[Tensor, Any]:
         places = _positions(argnums, len(args), "value_and_grad")
         with enable_grad():
-            own = [_own(x) if i in places else x for i, x in enumerate(args)]
+            own: list[Any] = [_own(x) if i in places else x for i, x in enumerate(args)]
             value = _scalar(f(*own, **settings), "value_and_grad")
             inputs = [own[i] for i in places]
             # Recorded, so that the gradient can be differentiated in turn.
@@ -158,7 +158,7 @@ def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function | Several:
     """
     both: Callable[..., Any] = value_and_grad(_function(f, "grad"), argnums)
 
-    def gradient(*args: Any, **settings: Any) -> Any:
+    def gradient(*args: TensorLike, **settings: object) -> Any:
         return both(*args, **settings)[1]
     return gradient
 
@@ -244,7 +244,7 @@ def jvp(f: Function, inputs: Sequence[TensorLike],
     dummy = Tensor(np.zeros_like(value._data), requires_grad=True)
     with enable_grad():
         pulled = pull(dummy)
-    total: Any = None
+    total: Tensor | None = None
     for i, (ct, v) in enumerate(zip(pulled, tangents, strict=True)):
         v = v if isinstance(v, Tensor) else Tensor(np.asarray(v, ct.dtype))
         if v.shape != ct.shape:
@@ -280,7 +280,7 @@ def jacobian(f: Function, argnums: int = 0) -> Function:
     """
     _function(f, "jacobian")
 
-    def matrix(*args: Any, **settings: Any) -> Tensor:
+    def matrix(*args: TensorLike, **settings: object) -> Tensor:
         place = _positions(argnums, len(args), "jacobian")[0]
 
         def of_one(x: Tensor) -> Tensor:

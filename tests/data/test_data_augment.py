@@ -335,7 +335,7 @@ def test_mixup_blends_images_and_labels_with_the_one_before():
     assert np.abs(bytes_out - out).max() <= 0.5 + 1e-4
     assert np.allclose(rows["y"], soft)
     assert np.allclose(rows["x"], out)
-    shares = [MixUp(alpha=0.2).draw(rng(seed), images.shape) for seed in range(300)]
+    shares = [MixUp(alpha=0.2).draw(rng(seed), images.shape)[2] for seed in range(300)]
     assert np.mean([0.1 < s < 0.9 for s in shares]) < 0.5   # Beta(0.2, 0.2) keeps near 0 and 1
 
 

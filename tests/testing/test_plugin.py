@@ -123,15 +123,23 @@ def test_the_last_failures_are_those_that_run_again(project):
     assert outcome(again) == "3 failed"
 
 
-def test_workers_are_counted_and_names_suit_reports(project):
+def test_workers_give_the_counts_and_the_red_tests_of_one_process(project):
     pytest.importorskip("xdist")
-    done = run_pytest(project, "--gradtest-only", "--gradtest-import", "my_ops", "-q", "-n", "2",
-                      "--junitxml", "report.xml")
-    count = int(done.stdout.partition("gradtest: ")[2].split()[0])
-    assert count > 1000
-    names = re.findall(r'testcase[^>]* name="([^"]*)"', (project / "report.xml").read_text())
-    assert names
-    assert all(re.fullmatch(r"[\w-]+", name) for name in names)
+    results = []
+    for workers in ((), ("-n", "2"), ("-n", "2", "--dist", "worksteal")):
+        done = run_pytest(project, "--gradtest", "-q", "--junitxml", "report.xml", *workers)
+        report = (project / "report.xml").read_text()
+        names = re.findall(r'testcase[^>]* name="([^"]*)"', report)
+        assert all(re.fullmatch(r"[\w-]+", name) for name in names)
+        failed = sorted(line.split(" - ")[0] for line in done.stdout.splitlines()
+                        if line.startswith("FAILED"))
+        results.append((failed, outcome(done), sorted(names),
+                        re.findall(r'(?:failures|skipped|tests)="\d+"', report),
+                        re.findall(r"gradtest: \d+ comparisons", done.stdout)))
+    assert results[0][0] == [f"FAILED {end}" for end in (
+        "my_ops.py::untested_of_mine-has_samples", "my_ops.py::wrong_of_mine-row-gradient",
+        "test_mine.py::test_bad")]
+    assert results[1:] == results[:1] * 2
 
 
 def test_a_failure_shows_the_line_of_the_user_and_none_of_the_checker_s(project):

@@ -8,6 +8,7 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn import nn, viz
 from tinygrad_cnn.viz import compare
+from viz import zoo
 
 LENET = """\
 tinygrad_cnn graph 1
@@ -94,10 +95,15 @@ def net(*layers):
     return viz.graph_of_module(Net(), np.ones((2, 6), np.float32))
 
 
+def structure(difference):
+    """The lines without the figures of the runs."""
+    return [line for line in str(difference).splitlines() if "(× " not in line]
+
+
 def test_equal_graphs_do_not_differ(nets, monkeypatch):
     difference = viz.diff(net(4, tc.relu), net(4, tc.relu))
     assert not difference
-    assert str(difference) == "the graphs are equal"
+    assert structure(difference) == ["the graphs are equal"]
     monkeypatch.setattr(compare, "_MOST_ALIGNED", 20)
     assert not viz.diff(nets.chain(9), viz.Figure(nets.chain(9)))       # 20 tensors together
     with pytest.raises(tc.VizError, match="11 and 10 tensors are too many to align; compare"):
@@ -109,8 +115,9 @@ def test_a_difference_lists_what_was_added_removed_and_changed():
     assert [line.split(" = ")[0] for line in difference.added] == ["tanh"]
     assert difference.removed == ()
     assert [new.split(" = ")[0] for _, new in difference.changed] == [
-        "first.weight", "first.bias", "first.linear", "second.weight", "second.linear"]
-    assert difference.follow == ("relu: 2×4 → 2×5",)
+        "first.weight", "second.linear"]
+    assert difference.follow == ("first.bias: 4 → 5", "first.linear: 2×4 → 2×5",
+                                 "relu: 2×4 → 2×5", "second.weight: 4×3 → 5×3")
     old, new = difference.changed[0]
     assert (old, new) == ("first.weight = parameter -> 6×4 float32",
                           "first.weight = parameter -> 6×5 float32")
@@ -134,8 +141,8 @@ def test_a_cause_stands_before_the_shapes_that_follow():
         return Net().graph(np.ones((1, 16, 16, 1), np.float32))
 
     difference = viz.diff(strided(1), strided(2))
-    assert str(difference).splitlines() == [
-        "1 changed, 3 shapes follow",
+    assert structure(difference) == [
+        "1 setting changed, 3 shapes follow",
         "- conv.conv2d = conv2d(3×3, stride 1, pad 1, 1→2 channels) x conv.weight conv.bias -> "
         "1×16×16×2 float32",
         "+ conv.conv2d = conv2d(3×3, stride 2, pad 1, 1→2 channels) x conv.weight conv.bias -> "
@@ -157,7 +164,7 @@ def test_a_renamed_module_is_recognized():
 
     difference = viz.diff(named("c1"), named("stem"))
     assert difference
-    assert str(difference).splitlines() == [
+    assert structure(difference) == [
         "3 renamed", "~ c1.weight → stem.weight", "~ c1.bias → stem.bias",
         "~ c1.conv2d → stem.conv2d"]
     notes = [e.note for e in difference.merged.entries]
@@ -190,3 +197,29 @@ def test_a_changed_setting_shows_old_and_new():
     figure = viz.diff(a, b).figure()
     pool = next(c for c in figure.diagram.cards if c.title == "max_pool2d")
     assert any("stride 1 → stride 2; 1×3×3×1 → 1×2×2×1" in row.text for row in pool.rows)
+
+
+def test_the_figures_of_two_runs_are_compared():
+    def run(scale, n=4):
+        loss = zoo.classified(nn.Sequential(zoo.dense(6, 12), nn.ReLU(), zoo.dense(12, 10)),
+                              zoo.rows(n) * np.float32(scale))
+        return loss.graph()
+
+    old, new = run(1), run(8)
+    difference = viz.diff(old, new)
+    assert structure(difference) == ["the graphs are equal"]
+    found = {(n.name, n.what): n for n in difference.numbers}
+    loss, weight = found["", "loss"], found["0.weight", "gradient"]
+    assert (loss.old, loss.new) == tuple(f.recording.entries[-1].value.signed for f in (old, new))
+    entry, = (e for e in new.recording.entries if e.path == "0.weight")
+    assert weight.new == entry.gradient.rms
+    assert weight.ratio > 4
+    ratios = [abs(np.log(n.ratio)) for n in difference.numbers if n.name]
+    assert ratios == sorted(ratios, reverse=True)
+    assert not any(n.what == "time" for n in difference.numbers)
+    larger = viz.diff(old, run(1, 12))
+    assert structure(larger) == ["the graphs are equal"]
+    assert "batch 4 → 12 (× 3.0)" in str(larger)
+    kept = sum(e.kept for e in old.recording.entries)
+    assert ("", "memory", kept, 3 * kept) in [
+        (n.name, n.what, n.old, n.new) for n in larger.numbers]

@@ -93,7 +93,7 @@ def test_a_limit_that_is_given_holds_for_a_slide_too(recordings):
 
 def test_a_lenet_for_paper_is_small(recordings):
     w, h = svg.size(viz.Figure(recordings["lenet"], for_="paper").svg())
-    assert w * h < 1.25 * 262 * 1152        # what torchview takes for a LeNet
+    assert w * h < 1.2 * 220 * 1152         # what torchview takes for the forward pass of this net
 
 
 def test_a_compact_card_has_one_line_and_keeps_its_findings(recordings):

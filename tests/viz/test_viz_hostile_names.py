@@ -4,6 +4,8 @@ import html
 import json
 import random
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
@@ -128,7 +130,7 @@ def test_the_page_holds_one_script_and_no_event_or_url(figure):
     kinds = [dict(a[1:] for a in [(t, k, v)]) for t, k, v in page.attributes if t == "script"]
     assert page.tags.count("script") == 3
     assert kinds.count({"type": "application/json"}) == 2
-    assert json.loads(page.scripts[0])[0]["cards"]
+    assert json.loads(page.scripts[0])["states"][0]["cards"]
     for tag, key, value in page.attributes:
         assert not key.startswith("on")
         assert not URL.match(key)
@@ -146,11 +148,57 @@ def test_tex_reads_no_command_in_a_name(figure):
     text = figure._content(".tex")
     for line in (line for line in text.splitlines() if line.startswith("\\node[")):
         body = line[line.index(") {") + 2:].removesuffix(";")
+        body = re.sub(r"\\\\\{\}|\\color\{netgradtext\}|\\netchar\{[0-9A-F]+\}", "", body)
         plain = re.sub(r"\\(textbf|textbackslash|textasciitilde|textasciicircum|dots)\b", "", body)
-        plain = re.sub(r"\$(\\(times|cdot|to|mu)|\^2|-|<|>)\$", "", plain)
-        plain = re.sub(r"\\[{}$&#_%]", "", plain).replace(" \\\\ ", "")
+        plain = re.sub(r"\$(\\(times|cdot|to|mu|nabla|partial)|\^2|-|<|>)\$", "", plain)
+        plain = re.sub(r"\\[{}$&#_%]", "", plain)
         assert plain.count("{") == plain.count("}")
         assert not set("\\$&#_%^") & set(plain), plain
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX: apt texlive-pictures")
+def test_latex_takes_the_picture(figure, nets, tmp_path):
+    for k, each in enumerate((figure, Figure(nets.resnet(4)), Figure(nets.lenet(), for_="paper"))):
+        each.save(tmp_path / "picture.tex")
+        (tmp_path / f"{k}.tex").write_text(
+            "\\documentclass{article}\\usepackage{tikz}\\pdfpageheight=100in\\textheight=99in"
+            "\\begin{document}\\input{picture}\\end{document}")
+        done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error",
+                               f"{k}.tex"], cwd=tmp_path, capture_output=True, text=True,
+                              errors="replace", check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_drawio_holds_the_picture_and_nothing_of_a_name(figure, nets):
+    for each in (figure, Figure(nets.lenet()), Figure(nets.resnet(4)), Figure(nets.branches())):
+        text = each._content(".drawio")
+        root = ElementTree.fromstring(text).find("diagram/mxGraphModel/root")
+        cells = {cell.get("id"): cell for cell in root}
+        assert len(cells) == len(root)                  # no two of one name
+        diagram, places = each.diagram, each._places
+
+        def place(name, cells=cells):
+            """The corner of a cell on the page, from its containers'."""
+            x = y = 0
+            while name not in ("0", "1"):
+                g = cells[name].find("mxGeometry")
+                x, y, name = x + int(g.get("x")), y + int(g.get("y")), cells[name].get("parent")
+            return x, y
+
+        for name, box in (*places.cards.items(), *places.groups.items()):
+            g = cells[name].find("mxGeometry")
+            assert (*place(name), int(g.get("width")), int(g.get("height"))) == (
+                box.x, box.y, box.w, box.h)
+        for e in diagram.edges:
+            assert (cells[e.id].get("source"), cells[e.id].get("target")) == (e.source, e.target)
+            assert (f"{e.id}g" in cells) == (e.level >= 0)
+            points = [(int(p.get("x")), int(p.get("y"))) for p in cells[e.id].iter("mxPoint")
+                      if p.get("as") is None]
+            route = next(r for r in places.routes if r.edge == e.id)
+            assert len(points) == len(route.points) - 2
+        for cell in cells.values():                     # what is shown is markup of ours alone
+            assert set(re.findall(r"<(/?\w+)", cell.get("value") or "")) <= {
+                "b", "/b", "br", "font", "/font"}
 
 
 def test_hostile_names_survive_json(figure, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.diagram import Card, Diagram, Row, draw
 from tinygrad_cnn.viz.labels import width
-from tinygrad_cnn.viz.layout import Box, layout, measure
+from tinygrad_cnn.viz.layout import Box, layout, measure, strip_width
 from tinygrad_cnn.viz.text import to_tikz
 
 
@@ -164,7 +164,9 @@ def test_tikz_puts_every_card_and_line_where_the_layout_does(nets):
     text = to_tikz(diagram, places)
     for card in diagram.cards:
         box = places.cards[card.id]
-        assert f"] at ({box.x + box.w // 2},{box.y + box.h // 2}) {{\\textbf{{" in text
+        assert f"({box.x},{box.y}) rectangle ({box.right},{box.bottom});" in text
+        start = box.x + strip_width(card) + 16
+        assert f"] at ({start},{box.y + box.h / 2:g}) {{\\textbf{{" in text
     for edge in diagram.edges:
         route = next(r for r in places.routes if r.edge == edge.id)
         way = " -- ".join(f"({x},{y})" for x, y in route.points)

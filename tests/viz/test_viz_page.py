@@ -1,12 +1,19 @@
 """The interactive page in a real browser, over its debugging pipe; skipped where there is none."""
 
+import importlib.util
+import json
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
 from browser import needs_browser
+from tinygrad_cnn.core.op import FUNCTIONS, OPS
 from tinygrad_cnn.viz import Figure
+from tinygrad_cnn.viz.capture import entry_names
+from tinygrad_cnn.viz.html import explained
 
 READY = "typeof states !== 'undefined'"
 
@@ -20,8 +27,10 @@ def page(browser, nets, tmp_path):
 
 @pytest.fixture
 def folded(browser, nets, tmp_path):
-    Figure(nets.resnet(4)).save(tmp_path / "resnet.html")
+    recording = nets.resnet(4)
+    Figure(recording).save(tmp_path / "resnet.html")
     browser.open(tmp_path / "resnet.html", READY)
+    browser.names = entry_names(recording)
     return browser
 
 
@@ -173,8 +182,90 @@ def test_a_search_finds_what_is_folded_and_opens_it(folded):
     assert folded.run("el('hits').textContent").startswith("1 of ")
     folded.run("el('find').focus()")
     folded.key("Enter", 13)
-    assert folded.run("now.name.startsWith('open ')")
-    assert folded.run("search().length") >= 1
+    assert folded.run("search().map(c => c.title)") == ["conv1 · conv2d"]
+    for name in folded.names:               # as problems() prints them
+        words = name.partition("#")[0].replace("[", ".").replace("]", "")
+        folded.run("show(states[0].name); el('find').value = " + json.dumps(name.partition("#")[0])
+                   + "; el('find').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter'}))")
+        assert folded.run("[...now.cards.values()].some(c => c.own.includes("
+                          f"{json.dumps(words)}))"), name
+        at = folded.run("(([l, t, r, b]) => [(l + r) / 2, (t + b) / 2])(shown())")
+        box = folded.run("[...now.cards.values()].find(c => c.own.includes("
+                         f"{json.dumps(words)})).box")
+        assert at == pytest.approx([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+
+
+@needs_browser
+def test_the_panel_says_what_an_op_is_and_its_backward_rule(page):
+    page.run("facts(now.cards.get('n14'))")
+    assert page.run("[...document.querySelectorAll('#facts pre')].map(p => p.textContent)") == [
+        "∂x = matmul(ct, w.T)", "∂w = matmul(x.T, ct)", "∂b = sum_to(ct, shape=b.shape)"]
+    page.run("facts(now.cards.get('n3'))")
+    assert page.run("document.querySelector('#facts pre').textContent").startswith(
+        "y[n, i, j, o] = b[o] + Σ_{u, v, c} x[n, i·s")
+
+
+def test_every_op_can_be_explained_in_its_own_words():
+    for name, op in OPS.items():
+        found = explained(name)
+        assert len(found["rules"]) == len(op.vjp)
+        assert all(rule and "apply(" not in rule and "lambda" not in rule
+                   for _, rule in found["rules"]), name
+        assert found["what"] or name not in FUNCTIONS, name
+
+
+@needs_browser
+def test_no_finding_of_axe(browser, nets, tmp_path):
+    axe = importlib.util.find_spec("axe_core_python")
+    if axe is None:
+        pytest.skip("axe-core is not installed: pip install axe-core-python")
+    script = (Path(axe.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+    for scheme, recording in (("light", nets.lenet()), ("dark", nets.resnet(4))):
+        Figure(recording).save(tmp_path / "net.html")
+        browser.call("Emulation.setEmulatedMedia",
+                     features=[{"name": "prefers-color-scheme", "value": scheme}])
+        browser.open(tmp_path / "net.html")
+        browser.run("backward(3)")
+        browser.run(script)
+        found = browser.run("axe.run().then(r => r.violations.map(v => [v.impact, v.id, "
+                            "v.nodes[0].html]))")
+        assert found == []
+    browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+@needs_browser
+def test_a_page_of_a_thousand_cards_draws_those_in_the_window(browser, nets, tmp_path):
+    recording = nets.chain(1100)
+    Figure(recording, level="everything", limit=2000).save(tmp_path / "large.html")
+    browser.open(tmp_path / "large.html")
+    near = "[...now.cards.values()].filter(c => !c.far).length"
+    browser.wait(f"now.cards.size === 1101 && {near} < 40")
+    browser.run("backward(0); backward(1)")
+    browser.wait(f"{near} < 40")
+    browser.run("window.changes = 0; new MutationObserver(m => window.changes += m.length).observe("
+                "now.svg, {attributes: true, subtree: true})")
+    browser.run("backward(2)")
+    browser.wait("window.changes > 0 && !waiting")
+    assert browser.run("window.changes") < 100          # of 2,200 cards and lines
+    assert browser.run("now.cards.get(now.at.id).far") in (None, False)
+    assert browser.run(IN_VIEW.format(browser.run("now.at.id")))
+    browser.run("now.cards.get('n0').node.focus()")     # far away, yet in reach of the keyboard
+    assert browser.run("document.activeElement.id") == "v0-n0"
+    browser.run("fit()")                                # no letter could be read
+    browser.wait("now.svg.classList.contains('small')")
+
+
+@needs_browser
+def test_the_small_map_shows_the_window_and_leads_there(page):
+    assert page.run("el('map').hasAttribute('hidden')") is False
+    x, y, w, h = page.run("(r => [r.x, r.y, r.width, r.height])(el('map').getBoundingClientRect())")
+    page.mouse("mousePressed", x + w / 2, y + h - 2, button="left", buttons=1, clickCount=1)
+    page.mouse("mouseReleased", x + w / 2, y + h - 2, button="left", clickCount=1)
+    full, at = page.run("[now.full.y + now.full.height, shown()[1] + shown()[3]]")
+    assert at / 2 == pytest.approx(full, rel=0.02)
+    page.wait("Number(el('map').lastChild.getAttribute('y')) > 0")
+    page.run("fit()")
+    page.wait("el('map').hasAttribute('hidden')")
 
 
 @needs_browser
@@ -203,6 +294,14 @@ def test_print_shows_the_picture_alone(page):
     assert page.run("getComputedStyle(document.querySelector('aside')).display") == "none"
     assert page.run("getComputedStyle(document.querySelector('main')).overflow") == "visible"
     page.call("Emulation.setEmulatedMedia", media="")
+    page.run("zoom(0.3); document.documentElement.dataset.theme = 'dark';"
+             "window.seen = []; addEventListener('beforeprint', () => seen.push(box().width, "
+             "document.documentElement.dataset.theme))")
+    zoomed = page.run("box().width")
+    page.call("Page.printToPDF")
+    assert page.run("seen") == [page.run("now.full.width"), "light"]
+    assert page.run("box().width") == zoomed
+    assert page.run("document.documentElement.dataset.theme") == "dark"
     assert page.run("document.querySelectorAll('h1').length") == 1
 
 
@@ -240,6 +339,15 @@ def test_a_page_of_one_large_picture_stays_below_two_megabytes_too(nets):
     text = Figure(nets.resnet(22), level="everything", limit=2000).html()
     assert text.count('<div id="view-') >= 1
     assert len(text.encode()) < 2_000_000
+
+
+def test_the_page_of_a_tangle_of_nine_hundred_ops_stays_below_two_megabytes(nets):
+    rng, b = np.random.default_rng(0), nets.Builder()
+    made = [b.leaf("parameter", f"p{k}", (4, 4)) for k in range(5)]
+    for _ in range(900):
+        made.append(b.op("add", (4, 4), *rng.choice(made[-30:], 2).tolist()))
+    text = Figure(b.recording(), level="everything", limit=2000).html()
+    assert 900_000 < len(text.encode()) < 2_000_000
 
 
 def test_the_policy_allows_the_style_and_the_script_alone(nets):

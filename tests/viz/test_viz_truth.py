@@ -186,15 +186,15 @@ def test_a_module_that_is_called_like_a_function_is_no_function():
 def test_equal_steps_over_time_fold_into_one_with_a_square_each():
     figure = zoo.ZOO["rnn"]().graph()
     stack, = (c for c in figure.diagram.cards if c.kind == "stack")
-    assert stack.title.endswith("× 27")
+    assert stack.title.endswith("× 28")
     squares, = (r for r in stack.rows if r.kind == "squares")
-    assert len(squares.levels) == 27
+    assert len(squares.levels) == 28
     assert squares.levels[0] <= squares.levels[-1]      # the gradient fades toward the past
     assert len(figure.diagram.cards) <= 8
     x = zoo.rng(4).normal(size=(4, 28, 8)).astype(f32)
     indexed = zoo.RNN().graph(x, labels=zoo.classes(4)).diagram     # x[:, t] is an op here
     stack, = (c for c in indexed.cards if c.kind == "stack")
-    assert stack.title.endswith("× 27")
+    assert stack.title.endswith("× 28")
     assert [c.title for c in indexed.cards if c.kind in ("input", "label")] == ["x", "h", "y"]
     drawn = svg.drawn(indexed, layout(indexed))
     pieces = {c.id: drawn.split(f'id="f1-{c.id}"')[1].split("</g>")[0] for c in indexed.cards}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache, update_wrapper
 from types import FrameType
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy import ndarray
@@ -29,6 +29,7 @@ from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register
 from tinygrad_cnn.core.tensor import (
     _FLOATS,
     Tensor,
+    TensorLike,
     _converted,
     _exposed,
     _new,
@@ -57,11 +58,20 @@ _OPERATORS = vars(sys.modules[Tensor.__module__])       # frames of a + b have t
 _HERE = globals()                                       # and those of a + 2.0 these too
 
 
-def as_tensors(op: Any, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
-    """All inputs as tensors of one dtype, or an error that names the odd one.
+class Inputs(NamedTuple):
+    """The tensors that a function takes, as `as_tensors` asks for them."""
 
-    ``op`` is an `Op`, or has its fields of that sense: a function that is composed of ops.
-    """
+    name: str
+    inputs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    variadic: bool = False
+
+    def input_name(self, i: int) -> str:
+        return self.inputs[i]
+
+
+def as_tensors(op: Op | Inputs, inputs: tuple[object, ...]) -> tuple[Tensor | None, ...]:
+    """All inputs as tensors of one dtype, or an error that names the odd one."""
     inputs = tuple(map(with_own_dtype, inputs))
     _refuse_other_dtypes(op, inputs)
     dtype, stepping = _common_dtype(inputs)
@@ -85,7 +95,7 @@ def as_tensors(op: Any, inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return tuple(result)
 
 
-def _refuse_other_dtypes(op: Any, inputs: tuple[Any, ...]) -> None:
+def _refuse_other_dtypes(op: Op | Inputs, inputs: tuple[object, ...]) -> None:
     """Refuse an array in whose dtype no tensor can be, where no float tensor decides."""
     if any(isinstance(x, Tensor) and x._data.dtype.kind in "fc" for x in inputs):
         return
@@ -99,7 +109,7 @@ def _refuse_other_dtypes(op: Any, inputs: tuple[Any, ...]) -> None:
                              "float32 or float64")
 
 
-def _common_dtype(inputs: tuple[Any, ...]) -> tuple[DType, bool]:
+def _common_dtype(inputs: tuple[object, ...]) -> tuple[DType, bool]:
     """The dtype in which the inputs meet, and whether a gradient test steps into the complex plane.
 
     A float tensor decides; then a float array; then NumPy's promotion of the integers, for which
@@ -125,7 +135,7 @@ def _common_dtype(inputs: tuple[Any, ...]) -> tuple[DType, bool]:
     return np.result_type(*tensors, *arrays, *(d for d in lists if d.kind in "iub"), *weak), False
 
 
-def apply(op: Op, *inputs: Any, by_products: Settings | None = None,
+def apply(op: Op, *inputs: TensorLike | None, by_products: Settings | None = None,
           **settings: Any) -> Tensor:
     """Check the inputs, run a kernel, and record a node if a gradient will be wanted.
 
@@ -152,7 +162,7 @@ def apply(op: Op, *inputs: Any, by_products: Settings | None = None,
         inputs += (None,) * (len(op.inputs) - len(inputs))
     state = _state.get()
     if state.plain:
-        plain = inputs if _PLAIN.issuperset(map(type, inputs)) else _plain(inputs)
+        plain: Any = inputs if _PLAIN.issuperset(map(type, inputs)) else _plain(inputs)
         y, residuals = op.run(*(map(locked, plain) if op.foreign else plain), **settings)
         if by_products is not None:
             by_products.update(residuals)
@@ -161,8 +171,8 @@ def apply(op: Op, *inputs: Any, by_products: Settings | None = None,
     if dtype is not None and dtype.kind in "iub":
         _refuse_fractions(op, tensors, settings)
         _refuse_integers(op, tensors, dtype)
-    asked: Any = (op, shapes, *settings.items())
-    judge: Any = _remembered
+    asked = (op, shapes, *settings.items())
+    judge: Callable[..., Shape] = _remembered
     try:
         hash(asked)
     except TypeError:                           # an array, or a slice: judged anew each time
@@ -229,16 +239,14 @@ def _read(op: Op, inputs: tuple[Any, ...], again: bool = False) -> tuple[
     return inputs, arrays, tuple(shapes), dtype, tracked
 
 
-def _plain(inputs: tuple[Any, ...]) -> list[Any]:
+def _plain(inputs: tuple[object, ...]) -> list[Array | None]:
     """The inputs as arrays, for a rule in a first-order backward pass; numbers fit themselves."""
-    if _PLAIN.issuperset(map(type, inputs)):
-        return list(inputs)
     arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
     dtype = next((x.dtype for x in arrays if isinstance(x, (ndarray, np.generic))), None)
     return [x if x is None or isinstance(x, ndarray) else np.asarray(x, dtype) for x in arrays]
 
 
-def infer_shape(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, Any]) -> Shape:
+def infer_shape(op: Op, shapes: tuple[Shape | None, ...], *settings: tuple[str, object]) -> Shape:
     """The shape of the result, or an error that says which inputs do not fit."""
     named = dict(settings)
     try:
@@ -308,7 +316,7 @@ def _record(op: Op, tensors: tuple[Tensor | None, ...], arrays: list[Array | Non
     return result if tracked else _wrap(y, False, None)
 
 
-def _unwritten(value: object) -> Any:
+def _unwritten(value: object) -> object:
     """A setting to which nobody else can write: arrays are copied, unless they are read-only."""
     if isinstance(value, ndarray):
         if value.flags.writeable or value.base is not None:
@@ -327,7 +335,8 @@ def _placeholder(x: Tensor | None) -> Tensor | None:
     return t if x.node is not None else standing_for(x, t)
 
 
-def binary(op: Op, ufunc: Any) -> Callable[[Any, Any], Tensor]:
+def binary(op: Op, ufunc: Callable[[Array, Array], Array]
+           ) -> Callable[[TensorLike, TensorLike], Tensor]:
     """The function of an op of two inputs that broadcast: short for tensors, `apply` for the rest.
 
     NumPy judges the shapes here, and the shape rule is asked only to word its refusal.
@@ -385,8 +394,8 @@ def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callabl
     return function
 
 
-def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Array,
-              state: State, frame: FrameType | None, settings: Settings = NOTHING,
+def _recorded(op: Op, inputs: tuple[Tensor | None, ...], values: tuple[Array | None, ...],
+              out: Array, state: State, frame: FrameType | None, settings: Settings = NOTHING,
               residuals: Settings = NOTHING) -> Tensor:
     """A tensor and its node, field by field: this runs for each op of a program."""
     node = _new(Node)
@@ -415,11 +424,11 @@ def _recorded(op: Op, inputs: tuple[Any, ...], values: tuple[Any, ...], out: Arr
     return t
 
 
-def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[Any], Tensor]:
+def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[TensorLike], Tensor]:
     """The function of an elementwise op of one input and no settings."""
     unsaved = op.unsaved
 
-    def function(x: object = None, **theirs: object) -> Tensor:
+    def function(x: TensorLike | None = None, **theirs: TensorLike) -> Tensor:
         if theirs:
             return _by_their_names(op, (x,), theirs)
         state = _state.get()
@@ -450,7 +459,7 @@ def make_function(op: Op) -> Callable[[F], F]:
     """
     known = frozenset(op.settings)
 
-    def function(*inputs: Any, **settings: Any) -> Tensor:
+    def function(*inputs: TensorLike | None, **settings: Any) -> Tensor:
         if _state.get().plain:                  # called by a rule, which knows what it gives
             return apply(op, *inputs, **settings)
         settings = own_names(op.name, (*op.inputs, *op.settings), settings)
@@ -473,7 +482,7 @@ def make_function(op: Op) -> Callable[[F], F]:
     return declare
 
 
-def custom_op(*, replace: bool = False, **declaration: Any
+def custom_op(*, replace: bool = False, **declaration: object
               ) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
     """Declare an op of your own: the decorated function is the kernel.
 

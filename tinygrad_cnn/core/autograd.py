@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tinygrad_cnn.core.graph import key_of
-from tinygrad_cnn.core.tensor import Tensor, gradients_of
+from tinygrad_cnn.core.tensor import Tensor, TensorLike, gradients_of
 from tinygrad_cnn.errors import DTypeError, GradientError
 
 __all__ = ["grad", "gradients"]
@@ -59,7 +58,7 @@ def grad(output: Tensor, inputs: Tensor | Sequence[Tensor] | None = None, gradie
     return tuple(found.get(key_of(x)) for x in several)
 
 
-def gradients(out: Tensor, ct: Any = None, *, create_graph: bool = False,
+def gradients(out: Tensor, ct: TensorLike | None = None, *, create_graph: bool = False,
               retain_graph: bool = False) -> dict[Tensor, Tensor]:
     """The gradient of every leaf below ``out``, as a dictionary; no ``.grad`` is touched.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush, heappushpop
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy import ndarray
@@ -26,8 +26,10 @@ from tinygrad_cnn.core.cotangent import (
     masked,
     prepared,
     retried,
+    values_of,
 )
-from tinygrad_cnn.core.graph import NOTHING, Node, changed, key_of, leading_to
+from tinygrad_cnn.core.graph import NOTHING, Key, Node, changed, key_of, leading_to
+from tinygrad_cnn.types import Array, Value
 
 if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["backward_pass"]
 
 
-def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = None,
+def backward_pass(out: Tensor, ct: Value, *, wrap: Callable[..., Tensor] | None = None,
                   retain_graph: bool = False, targets: Sequence[Tensor] | None = None
-                  ) -> dict[Any, Any]:
+                  ) -> dict[Key, Value]:
     """The cotangent of every leaf below ``out``, or of the targets, filed under `key_of`.
 
     ``ct``, the cotangent of ``out``, and the result are arrays.  If the pass is recorded, they are
@@ -50,8 +52,8 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
     useful = None if targets is None else leading_to(out.node, wanted)
     keeps = retain_graph or wrap is not None
     known = ndarray if wrap is None else None           # tensors are always looked at
-    done: dict[Any, Any] = {}
-    found: dict[Any, Any] = {out.node: ct}
+    done: dict[Key, Value] = {}
+    found: dict[Key, Value] = {out.node: ct}
     heap: list[tuple[int, Node]] = []
     entry: tuple[int, Node] | None = (out.node.order, out.node)       # often the only one
     # Derivatives may be infinite where nothing is asked of them, so NumPy's warnings are off.
@@ -67,7 +69,7 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
                 raise node.freed_error()
             op, values, named = node.op, node.values, node.settings
             rules, direct, multiplies = op.backward
-            args: Any = (ct, node.out) + values  # noqa: RUF005 - in half of the time
+            args: tuple[object, ...] = (ct, node.out) + values  # noqa: RUF005 - in half of the time
             if wrap is not None or not direct:
                 rules, args, named = prepared(node, ct, rules, wrap)
             zeros = multiplies and ((size := ct.size) > 1024 or count_nonzero(ct) < size)
@@ -77,8 +79,8 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
                 inputs = tuple([None if x is None or key_of(x) not in useful else x
                                 for x in inputs])
             if observer is not None:
-                observer.before_backward(node, getattr(ct, "_data", ct))
-                sent: list[tuple[Tensor, Any]] = []
+                observer.before_backward(node, values_of(ct))
+                sent: list[tuple[Tensor, Array]] = []
                 began = time.perf_counter()
             for i, rule in rules:
                 x = inputs[i]
@@ -95,9 +97,9 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
                         or part.dtype is not value.dtype):
                     part = fitted(part, value, op, i, wrap is None)
                 if observer is not None:
-                    sent.append((x, getattr(part, "_data", part)))
+                    sent.append((x, values_of(part)))
                 below = x.node
-                key: Any = x if below is None else below
+                key: Key = x if below is None else below
                 before = found.get(key)
                 if before is None:
                     found[key] = part
@@ -110,7 +112,7 @@ def backward_pass(out: Tensor, ct: Any, *, wrap: Callable[..., Tensor] | None = 
                 else:
                     found[key] = added(before, part)
             if observer is not None:
-                observer.backward(node, getattr(ct, "_data", ct), sent,
+                observer.backward(node, values_of(ct), sent,
                                   time.perf_counter() - began)
             if not keeps:
                 node.inputs = node.out = None

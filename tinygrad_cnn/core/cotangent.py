@@ -9,21 +9,27 @@ import numpy as np
 from numpy import ndarray
 
 from tinygrad_cnn.core.graph import Node, handed, locked, placeholder, refuse_changed
-from tinygrad_cnn.core.op import FUNCTIONS, Op
+from tinygrad_cnn.core.op import FUNCTIONS, Op, Rules
 from tinygrad_cnn.errors import GradientError, KernelFailed
-from tinygrad_cnn.types import Array, Function
+from tinygrad_cnn.types import Array, Function, Settings, Value
 
 try:                                    # in a quarter of the time of np.count_nonzero
     from numpy._core.multiarray import count_nonzero
 except ImportError:
     from numpy import count_nonzero
 
-__all__ = ["LARGE", "added", "count_nonzero", "fitted", "masked", "prepared", "retried"]
+__all__ = ["LARGE", "added", "count_nonzero", "fitted", "masked", "prepared", "retried",
+           "values_of"]
 
 LARGE = 1 << 17        # entries, from which a sum is worth a kernel's threads
 
 
-def fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Any:
+def values_of(part: Value) -> Array:
+    """The values of a cotangent, a tensor in a recorded pass."""
+    return part if isinstance(part, ndarray) else part._data
+
+
+def fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Value:
     """A cotangent summed to the shape of its input, or refused."""
     if plain and hasattr(part, "node"):
         part = part._data
@@ -42,14 +48,15 @@ def fitted(part: Any, value: Array, op: Op, i: int, plain: bool) -> Any:
     return np.asarray(part) if plain else part
 
 
-def added(a: object, b: object) -> Any:
+def added(a: Value, b: Value) -> Value:
     """The sum of two cotangents of one input."""
     if type(a) is ndarray and a.size < LARGE:
         return np.asarray(a + b)
     return FUNCTIONS["add"](a, b)                       # recorded, or on all threads
 
 
-def prepared(node: Node, ct: Any, rules: Any, wrap: Function | None) -> Any:
+def prepared(node: Node, ct: Value, rules: Rules, wrap: Function | None
+             ) -> tuple[Rules, tuple[object, ...], Settings]:
     """The rules of a node, what they are given by position, and by name.
 
     In a recorded pass (``wrap`` makes a tensor) they are given tensors, to which they cannot write.
@@ -64,7 +71,7 @@ def prepared(node: Node, ct: Any, rules: Any, wrap: Function | None) -> Any:
         refuse_changed(node)
         _refuse_residuals(node)
         out = placeholder(ct.shape, ct.dtype) if node.out is None else node.out
-        args: Any = (ct, wrap(out, True, node), *inputs)
+        args: tuple[Any, ...] = (ct, wrap(out, True, node), *inputs)
         rules = [(i, partial(handed, rule)) for i, rule in rules]
     else:
         args = (ct, node.out, *node.values)
@@ -89,16 +96,17 @@ def _refuse_residuals(node: Node) -> None:
 
 def _called_once(op: Op) -> list[tuple[int, Function]]:
     """Rules that give each input its part of what one call makes for several."""
-    made: list[Any] = []
+    made: list[tuple[Value, ...]] = []
 
-    def part(k: int, *args: Any, **named: Any) -> Any:
+    def part(k: int, *args: object, **named: object) -> Value:
         if not made:
             made.append(op.rules[0](*args, **named))
         return made[0][k]
     return [(i, partial(part, k)) for i, k in op.together.items()]
 
 
-def retried(error: Exception, node: Node, i: int, rule: Any, args: Any, named: Any) -> Any:
+def retried(error: Exception, node: Node, i: int, rule: Function, args: tuple[object, ...],
+            named: Settings) -> Value:
     """Call a rule whose kernel has failed again, or say in a note which rule raised the error."""
     op = node.op
     if isinstance(error, KernelFailed):                     # it is not asked again
@@ -110,7 +118,7 @@ def retried(error: Exception, node: Node, i: int, rule: Any, args: Any, named: A
     raise error
 
 
-def masked(part: object, node: Node, ct: Any) -> Any:
+def masked(part: Value, node: Node, ct: Value) -> Value:
     """What a rule gave, and 0 where every cotangent that an entry depends on is 0.
 
     A rule multiplies with derivatives, and 0 · ∞ or 0 · NaN is NaN.  Where there is no NaN, nothing
@@ -141,7 +149,7 @@ def masked(part: object, node: Node, ct: Any) -> Any:
     return FUNCTIONS["where"](untouched, 0.0, part)
 
 
-def _has_nan(array: Any) -> bool:
+def _has_nan(array: Array) -> bool:
     """Whether an entry is NaN: the sum of all squares is then, and BLAS is quick to find it."""
     total = array.item() if array.size == 1 else np.vdot(array, array)
     return bool(total != total)

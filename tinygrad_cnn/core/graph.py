@@ -11,14 +11,14 @@ import inspect
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ContextDecorator, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
 from itertools import repeat
 from threading import get_ident
 from types import CodeType, coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 
@@ -34,6 +34,7 @@ __all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enab
            "leading_to", "locked", "no_grad", "observing", "refuse_changed", "state_after"]
 
 F = TypeVar("F", bound=Function)
+Key: TypeAlias = "Node | Tensor"                # what a cotangent is filed under
 
 SHARED, EXPOSED, READ_ONLY = 0, 1, 2
 """What the array of a tensor may be used for, `Tensor._access`.
@@ -103,7 +104,7 @@ _state: ContextVar[State] = ContextVar("tinygrad_cnn", default=State())  # noqa:
 
 
 @contextmanager
-def changed(**fields: Any) -> Iterator[State]:
+def changed(**fields: object) -> Iterator[State]:
     """A block in which fields of the state have other values.
 
     The state is changed inside ``try``, in a generator: whatever interrupts a ``with`` statement,
@@ -144,7 +145,7 @@ class _Recording(ContextDecorator):
 
     def __init__(self, on: bool) -> None:
         self._on = on
-        self._blocks: dict[int, list[Any]] = {}             # of each thread
+        self._blocks: dict[int, list[AbstractContextManager[State]]] = {}    # of each thread
 
     def _recreate_cm(self) -> _Recording:
         return _Recording(self._on)
@@ -166,12 +167,12 @@ class _Recording(ContextDecorator):
                             "around what lies between two yields")
         if inspect.isgeneratorfunction(function):
             @wraps(function)
-            def steps(*args: Any, **settings: Any) -> Any:
+            def steps(*args: object, **settings: object) -> object:
                 return (yield from _steps(self._on, function(*args, **settings)))
             return cast(F, steps)
         if inspect.iscoroutinefunction(function):
             @wraps(function)
-            async def waits(*args: Any, **settings: Any) -> Any:
+            async def waits(*args: object, **settings: object) -> object:
                 return await _awaited(self._on, function(*args, **settings))
             return cast(F, waits)
         return super().__call__(function)
@@ -201,7 +202,11 @@ _awaited = coroutine(_steps)
 
 
 
-def no_grad(function: Function | None = None) -> Any:
+@overload
+def no_grad(function: None = None) -> _Recording: ...
+@overload
+def no_grad(function: F) -> F: ...
+def no_grad(function: F | None = None) -> F | _Recording:
     """Do not record ops inside the block, or inside the decorated function.
 
     As a decorator it goes with brackets or without.
@@ -225,7 +230,11 @@ def no_grad(function: Function | None = None) -> Any:
     return _recording("no_grad", False, function)
 
 
-def enable_grad(function: Function | None = None) -> Any:
+@overload
+def enable_grad(function: None = None) -> _Recording: ...
+@overload
+def enable_grad(function: F) -> F: ...
+def enable_grad(function: F | None = None) -> F | _Recording:
     """Record ops inside the block or the decorated function, even within `no_grad`.
 
     Examples
@@ -238,7 +247,7 @@ def enable_grad(function: Function | None = None) -> Any:
     return _recording("enable_grad", True, function)
 
 
-def _recording(name: str, on: bool, function: object) -> Any:
+def _recording(name: str, on: bool, function: F | None) -> F | _Recording:
     if function is None:
         return _Recording(on)
     if not callable(function):
@@ -290,7 +299,8 @@ class Node:
     order : int
         0, −1, −2, ... in the order of creation: the youngest node comes first.
     scope : tuple of str
-        The path of the modules that were running, such as ``("LeNet", "conv1")``.
+        The path of the modules that were running, such as ``("LeNet", "conv1")``; ops of one call
+        of a module hold the same string object for it.
     code, instruction : code, int
         Of the line that applied the op; never the frame, which would keep the user's arrays.
     """
@@ -358,12 +368,12 @@ class Node:
         return f"<node {self.serial}: {self.op.name}{' (freed)' if self.freed else ''}>"
 
 
-def key_of(x: Tensor) -> Any:
+def key_of(x: Tensor) -> Key:
     """What the cotangent of ``x`` is filed under: its node, or itself if it is a leaf."""
     return x if x.node is None else x.node
 
 
-def leading_to(out: Node, targets: set[Any]) -> set[Any]:
+def leading_to(out: Node, targets: set[Key]) -> set[Key]:
     """The keys on a path from ``out`` to a target."""
     reached, stack = {out}, [out]
     while stack:
@@ -392,10 +402,10 @@ def placeholder(shape: Shape, dtype: DType) -> Array:
 
 # ---- what a backward pass hands to rules ---------------------------------------------------------
 
-_exhaust = deque[Any](maxlen=0).extend
+_exhaust = deque[None](maxlen=0).extend
 
 
-def handed(rule: Function, *tensors: Tensor | None, **named: Any) -> Any:
+def handed(rule: Function, *tensors: Tensor | None, **named: object) -> object:
     """Call a rule; meanwhile ``data`` of the tensors that it is given is read-only."""
     given = [t for t in tensors if t is not None]
     given_back = map(setattr, given, repeat("_access"), [t._access for t in given])

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, wraps
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from os.path import isfile
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -28,13 +28,14 @@ from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import DeclarationError, KernelFailed, SettingError
 from tinygrad_cnn.names import accepting
 from tinygrad_cnn.shapes import Shape, size
-from tinygrad_cnn.types import Array, Function, Settings
+from tinygrad_cnn.types import Array, Function, Named, Settings, Value
 
 __all__ = ["FAMILIES", "FUNCTIONS", "OPS", "SUBGRADIENTS", "ErrorInput", "Op", "OpTest", "Sample",
            "dyadic", "make_op", "register", "register_function", "use_kernels"]
 
 _OWN_OPS = __name__.partition(".")[0] + ".ops."
 F = TypeVar("F", bound=Function)
+Rules: TypeAlias = Sequence[tuple[int, Function]]       # each with the place of its input
 
 FAMILIES = ("conv", "linear", "activation", "pool", "norm", "elementwise", "reduction", "shape",
             "loss", "random")
@@ -65,10 +66,10 @@ class Sample:
 
     id: str
     args: tuple[Array | None, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Named = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        args: Any = self.args
+        args: object = self.args
         if isinstance(args, np.ndarray):                # of an op with one input
             args = (args,)
         if not isinstance(args, (tuple, list)):
@@ -101,7 +102,7 @@ class ErrorInput:
 
     id: str
     shapes: tuple[Shape | None, ...]
-    settings: Mapping[str, Any]
+    settings: Named
     message: str
 
 
@@ -305,7 +306,7 @@ class Op:
         return {i: places[name] for i, name in enumerate(self.inputs) if name in places}
 
     @cached_property
-    def backward(self) -> tuple[tuple[tuple[int, Function], ...], bool, bool]:
+    def backward(self) -> tuple[Rules, bool, bool]:
         """What a backward pass asks of every node.
 
         The rules with their places; whether they are called as they are; whether they multiply.
@@ -333,7 +334,7 @@ class Op:
         """Whether a rule reads the values of the output."""
         return self.saved is None or "out" in self.saved
 
-    def coupled(self, *shapes: Shape | None, **settings: Any) -> tuple[int, ...]:
+    def coupled(self, *shapes: Shape | None, **settings: object) -> tuple[int, ...]:
         """The axes of the first input along which entries depend on each other."""
         assert self.couples is not None
         if isinstance(self.couples, tuple):
@@ -358,11 +359,11 @@ class Op:
             return rule
 
         @wraps(rule)
-        def one(*args: Any, **named: Any) -> Any:
+        def one(*args: object, **named: object) -> Value:
             return rule(*args, **named)[k]
         return one
 
-    def run(self, *arrays: Array | None, **settings: Any) -> tuple[Array, Settings]:
+    def run(self, *arrays: Array | None, **settings: object) -> tuple[Array, Settings]:
         """The answer of the first kernel that does not decline, and its residuals."""
         try:
             if self._only is not None:
@@ -395,12 +396,12 @@ class Op:
                                    f"expected {wanted}")
         return result if self.residuals else (result, {})
 
-    def label(self, settings: Mapping[str, Any]) -> str:
+    def label(self, settings: Mapping[str, object]) -> str:
         """The name and the plain settings, as drawings and reports show them."""
         plain = [f"{k} {v}" for k, v in settings.items() if not isinstance(v, np.ndarray)]
         return "\n".join([self.name, " · ".join(plain)]).strip()
 
-    def count_flops(self, *shapes: Shape | None, out: Shape, **settings: Any) -> int:
+    def count_flops(self, *shapes: Shape | None, out: Shape, **settings: object) -> int:
         """Floating-point operations of one forward pass."""
         if self.flops is None:
             return size(out)
@@ -504,7 +505,7 @@ class _Ops(dict[str, Op]):
 OPS: dict[str, Op] = _Ops()
 """Name, or public function -> op: tests, drawings and docs/ops.md are generated from it."""
 
-FUNCTIONS: dict[Any, Function] = {}
+FUNCTIONS: dict[object, Function] = {}
 """Name, or NumPy function -> what answers: operators, methods and ``np.exp(x)`` look here."""
 
 _forced: ContextVar[tuple[str, ...]] = ContextVar("forced", default=())

@@ -16,7 +16,8 @@ from collections import UserList, deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from sys import getrefcount
-from typing import Any, NoReturn, TypeAlias
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias, Unpack
 from weakref import ref
 
 import numpy as np
@@ -24,18 +25,22 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from tinygrad_cnn.checks import flag
 from tinygrad_cnn.core.backward import backward_pass
-from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Node, _state, is_grad_enabled
+from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Key, Node, _state, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
 from tinygrad_cnn.names import accepting
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.types import Array, DType, Function
 
+if TYPE_CHECKING:
+    from tinygrad_cnn.viz import Figure
+    from tinygrad_cnn.viz.figure import Settings as Style
+
 __all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "as_array", "as_dtype", "as_setting",
            "as_tensor", "refuse_tensors_inside", "shared", "source_of", "standing_for", "tensor",
            "with_own_dtype", "writable"]
 
-Index: TypeAlias = Any                          # what NumPy takes between brackets
+Index: TypeAlias = "slice | EllipsisType | ArrayLike | tuple[object, ...] | None"
 Method = Callable[..., "Tensor"]
 ListMethod = Callable[..., "list[Tensor]"]
 ArrayMethod = Function                # what has no gradient gives plain values
@@ -44,7 +49,7 @@ _new: Any = object.__new__
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def _new_array(data: Any, dtype: Any, op: str, *, copy: bool = True) -> Array:
+def _new_array(data: object, dtype: DTypeLike | None, op: str, *, copy: bool = True) -> Array:
     """``data`` in a dtype that tensors take; numbers and lists become float32."""
     if isinstance(data, Tensor):
         raise DTypeError(f"{op}: data is a Tensor already; use .detach() for one without history")
@@ -133,8 +138,8 @@ class Tensor:
     array([2., 4.], dtype=float32)
     """
 
-    _hooks: dict[object, Any]   # of a leaf, where there are some
-    _source: ref[Any]           # where it is set, what this tensor stands for: see `source_of`
+    _hooks: dict[object, Function]  # of a leaf, where there are some
+    _source: ref[object]        # where it is set, what this tensor stands for: see `source_of`
     _when_filled: Function      # of a leaf, where `backward` calls something at its end
     __slots__ = ("__weakref__", "_access", "_data", "_grad", "_hooks", "_requires_grad", "_source",
                  "_when_filled", "name", "node")
@@ -280,7 +285,7 @@ class Tensor:
     def __complex__(self) -> complex:
         return complex(self.item())
 
-    def __round__(self, digits: int | None = None) -> Any:
+    def __round__(self, digits: int | None = None) -> float:
         return round(self.item(), digits)
 
     def __format__(self, spec: str) -> str:
@@ -288,13 +293,13 @@ class Tensor:
 
     # ---- copies: the values of a copy are its own, and a graph stays with the tensor it led to
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
         if self.node is not None:
             raise GradientError(f"copy: the op {self.node.op.name} made this tensor, and its graph "
                                 "is not copied or pickled; copy tensor.detach(), or the leaves")
         return super().__reduce_ex__(protocol)
 
-    def __getstate__(self) -> Any:
+    def __getstate__(self) -> object:
         state: Any = super().__getstate__()
         instance, slots = state
         slots.pop("_source", None)
@@ -374,7 +379,7 @@ class Tensor:
         view.flags.writeable = False
         return view
 
-    def item(self) -> Any:
+    def item(self) -> float:
         """The one value as a Python number."""
         if self._data.size != 1:
             raise ShapeError(f"item: a tensor of shape {self.shape} holds {self.size} values, "
@@ -388,7 +393,7 @@ class Tensor:
         self._requires_grad = _may_require(self._data, requires_grad, "requires_grad_", "tensor")
         return self
 
-    def graph(self, **settings: Any) -> Any:
+    def graph(self, **settings: Unpack[Style]) -> Figure:
         """Draw the graph that led to this tensor; see ``tinygrad_cnn.viz``."""
         from tinygrad_cnn import viz  # the one look upwards: drawing is an afterthought of a tensor
         return viz.graph(self, **settings)
@@ -408,18 +413,20 @@ class Tensor:
             return self._data.astype(dtype)
         return self._data.copy() if copy else self.numpy()
 
-    def __array_ufunc__(self, ufunc: object, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(self, ufunc: object, method: str, *inputs: object,
+                        **kwargs: object) -> object:
         function = FUNCTIONS.get(ufunc)
         if function is not None and method == "__call__" and not kwargs:
             return function(*inputs)
         return FUNCTIONS["array_ufunc"](ufunc, method, inputs, kwargs)
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(self, function: object, types: object, args: tuple[object, ...],
+                           kwargs: dict[str, object]) -> object:
         own = FUNCTIONS.get(function)
         return own(*args, **kwargs) if own else FUNCTIONS["array_function"](function, args, kwargs)
 
     @property
-    def _mask(self) -> Any:
+    def _mask(self) -> NoReturn:
         """What functions of ``numpy.ma``, which never ask a tensor, look for in their operands."""
         if self._requires_grad and is_grad_enabled():
             raise GradientError("numpy.ma: a masked array has no gradient; fill it first: "
@@ -443,20 +450,22 @@ class Tensor:
     def __rmatmul__(self, other: TensorLike) -> Tensor: return FUNCTIONS["matmul"](other, self)
     def __neg__(self) -> Tensor: return FUNCTIONS["neg"](self)
     def __pos__(self) -> Tensor: return self
-    def __mod__(self, other: TensorLike) -> Any: return np.remainder(self, other)
-    def __rmod__(self, other: TensorLike) -> Any: return np.remainder(other, self)
-    def __floordiv__(self, other: TensorLike) -> Any: return np.floor_divide(self, other)
-    def __rfloordiv__(self, other: TensorLike) -> Any: return np.floor_divide(other, self)
+    def __mod__(self, other: TensorLike) -> Tensor: return FUNCTIONS["remainder"](self, other)
+    def __rmod__(self, other: TensorLike) -> Tensor: return FUNCTIONS["remainder"](other, self)
+    def __floordiv__(self, other: TensorLike) -> Array: return np.floor_divide(self, other)
+    def __rfloordiv__(self, other: TensorLike) -> Array: return np.floor_divide(other, self)
     def __abs__(self) -> Tensor: return FUNCTIONS["abs"](self)
     def __getitem__(self, index: Index) -> Tensor: return FUNCTIONS["getitem"](self, index)
 
     # Comparisons have no gradient: they give plain boolean arrays.
-    def __eq__(self, other: object) -> Any: return _compare(np.equal, self, other)
-    def __ne__(self, other: object) -> Any: return _compare(np.not_equal, self, other)
-    def __lt__(self, other: TensorLike) -> Any: return _compare(np.less, self, other)
-    def __le__(self, other: TensorLike) -> Any: return _compare(np.less_equal, self, other)
-    def __gt__(self, other: TensorLike) -> Any: return _compare(np.greater, self, other)
-    def __ge__(self, other: TensorLike) -> Any: return _compare(np.greater_equal, self, other)
+    def __eq__(self, other: object) -> Array:           # type: ignore[override]
+        return _compare(np.equal, self, other)
+    def __ne__(self, other: object) -> Array:           # type: ignore[override]
+        return _compare(np.not_equal, self, other)
+    def __lt__(self, other: TensorLike) -> Array: return _compare(np.less, self, other)
+    def __le__(self, other: TensorLike) -> Array: return _compare(np.less_equal, self, other)
+    def __gt__(self, other: TensorLike) -> Array: return _compare(np.greater, self, other)
+    def __ge__(self, other: TensorLike) -> Array: return _compare(np.greater_equal, self, other)
 
     __hash__ = object.__hash__
 
@@ -671,17 +680,17 @@ def _wrap(data: Array, requires_grad: bool, node: Node | None) -> Tensor:
     return t
 
 
-class Detached(ref[Any]):
+class Detached(ref[object]):
     """What the result of ``x.detach()`` refers to."""
 
 
-def source_of(x: Tensor) -> ref[Any]:
+def source_of(x: Tensor) -> ref[object]:
     """What tells whether two leaves are one: a reference to the tensor, node or array of the user.
 
     The engine puts tensors of its own in place of others: placeholders without values, casts, and
     tensors around arrays.  These refer to what they stand for.
     """
-    found: ref[Any] | None = getattr(x, "_source", None)
+    found: ref[object] | None = getattr(x, "_source", None)
     return found or ref(x if x.node is None else x.node)
 
 
@@ -746,12 +755,12 @@ def _in_place(name: str, sign: str, x: Tensor, other: object) -> Tensor:
     return x
 
 
-def _call(name: str, *args: Any, **settings: Any) -> Tensor:
+def _call(name: str, *args: object, **settings: object) -> Tensor:
     result: Tensor = FUNCTIONS[name](*args, **settings)
     return result
 
 
-def _compare(ufunc: Any, a: Tensor, b: Any) -> Any:
+def _compare(ufunc: np.ufunc, a: Tensor, b: Any) -> Array:
     if isinstance(b, str):                      # as in `padding == "same"`, if a tensor is given
         return NotImplemented
     b = b._data if isinstance(b, Tensor) else b
@@ -843,11 +852,12 @@ def _cotangent_of(out: Tensor, gradient: object, who: str) -> Tensor:
 
 
 def gradients_of(out: Tensor, gradient: object, who: str, *, create_graph: bool, retain_graph: bool,
-                 targets: Sequence[Tensor] | None = None) -> dict[Any, Tensor]:
+                 targets: Sequence[Tensor] | None = None) -> dict[Key, Tensor]:
     """The gradients that `backward_pass` finds, each a tensor of its own."""
     ct = _cotangent_of(out, gradient, who)
-    found = backward_pass(out, ct if create_graph else shared(ct), retain_graph=retain_graph,
-                          wrap=_wrap if create_graph else None, targets=targets)
+    found: dict[Key, Any] = backward_pass(
+        out, ct if create_graph else shared(ct), retain_graph=retain_graph,
+        wrap=_wrap if create_graph else None, targets=targets)
     if not create_graph:
         return {key: _wrap(part, False, None) for key, part in found.items()}
     seen = {id(ct)}

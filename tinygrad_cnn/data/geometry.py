@@ -35,7 +35,7 @@ __all__ = ["Geometric", "RandomAffine", "RandomCrop", "RandomFlip", "RandomResiz
            "RandomRotation", "RandomShift"]
 
 
-class Geometric(Transform):
+class Geometric(Transform[Drawn]):
     """The base of these transforms; a subclass gives ``draw(rng, shape)`` and ``move``."""
 
     random = True
@@ -60,7 +60,7 @@ class Geometric(Transform):
 # ---- whole pixels --------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class RandomFlip(Geometric):
+class RandomFlip(Geometric[Array]):
     """Mirror each image with probability ``p``.
 
     Parameters
@@ -103,7 +103,7 @@ class RandomFlip(Geometric):
 _Drawn = tuple[Array, Array, int, tuple[int, int]]      # top and left, border, (OH, OW)
 
 
-class _Window(Geometric):
+class _Window(Geometric[_Drawn]):
     """One window of each image with its border."""
 
     def move(self, images: Array, drawn: _Drawn, *, fill: float, nearest: bool) -> Array:
@@ -227,7 +227,7 @@ def _sample(images: Array, rows: Array, columns: Array, *, fill: float, nearest:
     return out if images.dtype.kind == "f" else np.rint(out).astype(images.dtype)
 
 
-class _Sampled(Geometric):
+class _Sampled(Geometric[tuple[Array, Array]]):
     """Transforms that read new pixels at places of the old image."""
 
     def move(self, images: Array, drawn: tuple[Array, Array], *, fill: float,
@@ -317,10 +317,8 @@ class RandomRotation(_Sampled):
 
     Parameters
     ----------
-    degrees : float or (float, float)
-        Farthest angle, or lowest and highest.
-    fill, mask_fill : float, default 0.0
-        What is outside the image, and outside the mask.
+    degrees, fill, mask_fill
+        As in `RandomAffine`.
 
     Examples
     --------

@@ -23,11 +23,11 @@ from tinygrad_cnn.data.sampling import Sampler
 from tinygrad_cnn.data.transforms import Transform
 from tinygrad_cnn.errors import DataError, SettingError
 from tinygrad_cnn.names import accepting
-from tinygrad_cnn.types import Function
+from tinygrad_cnn.types import Array, Function
 
 __all__ = ["DataLoader"]
 
-Batch = tuple[Any, Any]               # arrays, or tuples or dicts of arrays
+Batch = tuple[Array, Array]           # or tuples or dicts of arrays in their place
 State = dict[str, int | bool | str | None]
 
 # Which of a seed's streams: the order of an epoch, or the numbers that a transform draws.
@@ -166,8 +166,8 @@ class DataLoader:
     def _batch(self, order: NDArray[np.int64], epoch: int, number: int) -> Batch:
         index = order[number * self.batch_size:(number + 1) * self.batch_size]
         inputs: Any = map_arrays(lambda array: array[index], self.inputs)
-        targets = None if self.targets is None else map_arrays(lambda array: array[index],
-                                                               self.targets)
+        targets: Any = None if self.targets is None else map_arrays(
+            lambda array: array[index], self.targets)
         if self.transform is not None:
             rng = self._generator(epoch, _TRANSFORM, number)
             if isinstance(self.transform, Transform) and targets is not None:

@@ -24,7 +24,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec, TypeVar
+from typing import Any, BinaryIO, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -344,7 +344,7 @@ _Standard: Any = pickle._Unpickler
 class _Steps(dict[int, Callable[["_Unpickler"], None]]):
     """The instructions of a batch; any other is refused."""
 
-    def __missing__(self, code: int) -> Any:
+    def __missing__(self, code: int) -> NoReturn:
         raise DataError(f"the instruction {bytes([code])!r} is never needed for images")
 
 
@@ -362,7 +362,7 @@ class _Unpickler(_Standard):                # type: ignore[misc]
         frame = self._unframer.current_frame
         return self._size - self._file.tell() + (len(frame.read()) if frame else 0)
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """The stand-in of a name."""
         words = f"{module}.{name}"
         if words not in _NAMES:
@@ -371,7 +371,7 @@ class _Unpickler(_Standard):                # type: ignore[misc]
                             "run; do not trust the file")
         return _NAMES[words]
 
-    def persistent_load(self, pid: object) -> Any:
+    def persistent_load(self, pid: object) -> NoReturn:
         """Never needed."""
         raise DataError("a persistent id is never needed for images")
 
@@ -404,7 +404,7 @@ class _Unpickler(_Standard):                # type: ignore[misc]
             raise DataError("a state for something that is not a new array")
         self.stack[-1].set(state)
 
-    def _fill(self, items: list[Any]) -> None:
+    def _fill(self, items: list[object]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
             raise DataError("a key has no value, or no dict")

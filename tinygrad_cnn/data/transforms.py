@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -30,12 +30,13 @@ __all__ = ["ColorJitter", "Compose", "CutMix", "Cutout", "MixUp", "Normalize", "
            "ToFloat", "Transform", "boxes", "channel_statistics", "fill_value", "span"]
 
 Generator = np.random.Generator
-Drawn = Any                         # the random numbers of a batch, as the transform draws them
+Drawn = TypeVar("Drawn")            # the random numbers of a batch, as the transform draws them
+Mixture = tuple[slice, slice, float]        # rows, columns, share of the image itself
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Transform:
+class Transform(Generic[Drawn]):
     """The base of the transforms, and of yours where a function of (images, rng) does not do.
 
     A subclass gives ``change(images, drawn)``, and where it needs them ``draw(rng, shape)``, the
@@ -81,12 +82,13 @@ class Transform:
         if self.needs_targets and targets is None:
             raise SettingError(f"{name}: changes the targets too; call it with (images, rng, "
                                "targets), or give it to a DataLoader that has targets")
-        drawn = self.draw(rng, images.shape) if rng is not None and self.random else None
+        drawn: Any = self.draw(rng, images.shape) if rng is not None and self.random else None
         out = self.change(images, drawn)
         return out if targets is None else (out, self.follow(targets, drawn, images))
 
     def draw(self, rng: Generator, shape: Shape) -> Drawn:
         """The random numbers for images of that shape."""
+        raise NotImplementedError
 
     def change(self, images: Array, drawn: Drawn) -> Array:
         """The changed images, a new array."""
@@ -139,7 +141,7 @@ class Compose(Transform):
 
 
 @dataclass(frozen=True)
-class ToFloat(Transform):
+class ToFloat(Transform[None]):
     """Bytes to float32: y = x · scale.
 
     Parameters
@@ -170,7 +172,7 @@ class ToFloat(Transform):
 
 
 @dataclass(frozen=True)
-class Normalize(Transform):
+class Normalize(Transform[None]):
     """Center and scale each channel: y = (x − mean) / std.
 
     Parameters
@@ -316,7 +318,7 @@ def _blanked(images: Array, drawn: tuple[Array, Array], fill: float, owner: str)
 # ---- random changes of pixels --------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Cutout(Transform):
+class Cutout(Transform[tuple[Array, Array]]):
     """Blank a square at a random place of each image.
 
     The center is any pixel, so that near an edge part of the square lies outside and less is
@@ -357,7 +359,7 @@ class Cutout(Transform):
 
 
 @dataclass(frozen=True)
-class RandomErasing(Transform):
+class RandomErasing(Transform[tuple[Array, Array]]):
     """Blank a rectangle of each image with probability ``p``, all of it inside the image.
 
     Area and shape are drawn as torchvision does (Zhong et al., arXiv:1708.04896).
@@ -408,7 +410,7 @@ class RandomErasing(Transform):
 
 
 @dataclass(frozen=True)
-class ColorJitter(Transform):
+class ColorJitter(Transform[list[tuple[str, Array]]]):
     """Change brightness, contrast, saturation and hue of each image, in a random order.
 
     The formulas are torchvision's: brightness blends with black, contrast with the image's mean
@@ -494,7 +496,7 @@ def _turn_hue(rgb: Array, turn: Array) -> Array:
 # ---- mixtures of two images ----------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class MixUp(Transform):
+class MixUp(Transform[Mixture]):
     """Blend each image with its neighbor in the batch, and their labels alike.
 
     x ← λ·x + (1 − λ)·x', y ← λ·y + (1 − λ)·y', with one λ ~ Beta(alpha, alpha) a batch and the
@@ -526,19 +528,19 @@ class MixUp(Transform):
             checks.integer(name, "classes", self.classes, minimum=1)
         checks.number(name, "alpha", self.alpha, above=0)
 
-    def draw(self, rng: Generator, shape: Shape) -> Drawn:
-        return rng.beta(self.alpha, self.alpha)
+    def draw(self, rng: Generator, shape: Shape) -> Mixture:
+        return slice(None), slice(None), rng.beta(self.alpha, self.alpha)
 
-    def change(self, images: Array, drawn: Drawn) -> Array:
+    def change(self, images: Array, drawn: Mixture) -> Array:
         if images.dtype.kind == "f":
-            return _blend(images, drawn)
-        return np.rint(_blend(images.astype(np.float32), drawn)).astype(images.dtype)
+            return _blend(images, drawn[2])
+        return np.rint(_blend(images.astype(np.float32), drawn[2])).astype(images.dtype)
 
-    def follow(self, targets: Arrays, drawn: Drawn, images: Array) -> Arrays:
+    def follow(self, targets: Arrays, drawn: Mixture, images: Array) -> Arrays:
         return map_arrays(lambda target: self._mixed(target, drawn), targets)
 
-    def _mixed(self, target: Array, drawn: Drawn) -> Array:
-        return _blend(self._soft(target), drawn)
+    def _mixed(self, target: Array, drawn: Mixture) -> Array:
+        return _blend(self._soft(target), drawn[2])
 
     def _soft(self, target: Array) -> Array:
         """Class numbers as rows of float32; floats as they are."""
@@ -583,8 +585,8 @@ class CutMix(MixUp):
     array([0.75, 0.25], dtype=float32)
     """
 
-    def draw(self, rng: Generator, shape: Shape) -> tuple[slice, slice, float]:
-        sizes, side = shape[1:3], np.sqrt(1 - super().draw(rng, shape))
+    def draw(self, rng: Generator, shape: Shape) -> Mixture:
+        sizes, side = shape[1:3], np.sqrt(1 - super().draw(rng, shape)[2])
         where = []
         for size in sizes:
             center, half = int(rng.integers(size)), int(0.5 * side * size)
@@ -592,17 +594,16 @@ class CutMix(MixUp):
         area = (where[0].stop - where[0].start) * (where[1].stop - where[1].start)
         return where[0], where[1], 1 - area / (sizes[0] * sizes[1])
 
-    def change(self, images: Array, drawn: tuple[slice, slice, float]) -> Array:
+    def change(self, images: Array, drawn: Mixture) -> Array:
         rows, columns, _ = drawn
         out = images.copy()
         out[:, rows, columns] = np.roll(images[:, rows, columns], 1, axis=0)
         return out
 
-    def _mixed(self, target: Array, drawn: tuple[slice, slice, float]) -> Array:
-        return self.change(target, drawn) if target.ndim > 2 else _blend(self._soft(target),
-                                                                         drawn[2])
+    def _mixed(self, target: Array, drawn: Mixture) -> Array:
+        return self.change(target, drawn) if target.ndim > 2 else super()._mixed(target, drawn)
 
-    def follow(self, targets: Arrays, drawn: Drawn, images: Array) -> Arrays:
+    def follow(self, targets: Arrays, drawn: Mixture, images: Array) -> Arrays:
         checked = map_arrays(lambda target: check_mask(target, images, "CutMix"), targets)
         return super().follow(checked, drawn, images)
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from tinygrad_cnn.errors import CheckpointError
 from tinygrad_cnn.io.weights import load_weights, save_weights
-from tinygrad_cnn.types import Settings
+from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 _TEXT = "checkpoint.json"
 
 
-def save_checkpoint(path: str | Path, **parts: Any) -> Path:
+def save_checkpoint(path: str | Path, **parts: object) -> Path:
     """Write everything that a training run needs to go on as if it had not stopped.
 
     Parameters
@@ -55,7 +55,7 @@ def save_checkpoint(path: str | Path, **parts: Any) -> Path:
     return save_weights({_TEXT: text, **arrays}, path)
 
 
-def load_checkpoint(path: str | Path, **parts: Any) -> Settings:
+def load_checkpoint(path: str | Path, **parts: object) -> Settings:
     """Put the states of a file into the parts that are given, and return the rest.
 
     Parameters
@@ -105,7 +105,7 @@ def _state(part: object) -> Any:
     return part.state_dict() if hasattr(part, "state_dict") else part
 
 
-def _put(part: Any, state: Any, name: str) -> None:
+def _put(part: object, state: Any, name: str) -> None:
     if isinstance(part, np.random.Generator):
         try:
             part.bit_generator.state = state
@@ -118,7 +118,7 @@ def _put(part: Any, state: Any, name: str) -> None:
                               "be loaded into; leave it out, and it is returned")
 
 
-def _packed(value: object, place: str, arrays: Settings) -> Any:
+def _packed(value: object, place: str, arrays: Settings) -> object:
     """The value for JSON, with each array put aside under its place."""
     if isinstance(value, np.ndarray):
         arrays[place] = value
@@ -140,7 +140,7 @@ def _packed(value: object, place: str, arrays: Settings) -> Any:
                           "of these")
 
 
-def _unpacked(value: object, arrays: Mapping[str, Any]) -> Any:
+def _unpacked(value: object, arrays: Mapping[str, Array]) -> object:
     if not isinstance(value, dict):
         return value
     (kind, inner), = value.items()

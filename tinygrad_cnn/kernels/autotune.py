@@ -25,7 +25,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,7 @@ from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.files import open_file, words, write_atomically
 from tinygrad_cnn.kernels.compiled import get_compiled
 from tinygrad_cnn.kernels.parallel import get_num_threads
-from tinygrad_cnn.types import Array, Function, Settings
+from tinygrad_cnn.types import Array, Function, Named, Settings
 
 __all__ = ["autotune", "fastest", "is_tuning"]
 
@@ -129,7 +128,7 @@ def is_tuning() -> bool:
 
 
 def fastest(op: str, kernels: Mapping[str, Function], arrays: tuple[Array | None, ...],
-            settings: Mapping[str, Any]) -> str | None:
+            settings: Named) -> str | None:
     """The name of the quickest kernel for such a call, or None if all decline or nobody asks."""
     session = _session.get()
     if session is None:
@@ -149,7 +148,7 @@ def fastest(op: str, kernels: Mapping[str, Function], arrays: tuple[Array | None
 
 
 def _race(kernels: Mapping[str, Function], arrays: tuple[Array | None, ...],
-          settings: Mapping[str, Any]) -> str | None:
+          settings: Named) -> str | None:
     session = _session.get()
     try:
         _session.set(None)                  # a kernel that calls an op does not time inside a race
@@ -168,7 +167,7 @@ def _race(kernels: Mapping[str, Function], arrays: tuple[Array | None, ...],
         _session.set(session)
 
 
-def _key(op: str, arrays: tuple[Array | None, ...], settings: Mapping[str, Any]) -> str:
+def _key(op: str, arrays: tuple[Array | None, ...], settings: Named) -> str:
     """What a choice depends on, as text: the same in every process."""
     inputs = ", ".join("none" if a is None else f"{a.dtype.name} {a.shape}" for a in arrays)
     plain = ", ".join(f"{name} {settings[name]}" for name in sorted(settings))

@@ -11,7 +11,6 @@ import importlib.util
 import warnings
 from functools import cache, partial
 from types import ModuleType, TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -86,7 +85,7 @@ class set_compiled:  # noqa: N801 - a function that can also be used in a with s
         _Setting.on = self._before
 
 
-def module(name: str, dtype: DType) -> Any:
+def module(name: str, dtype: DType) -> ModuleType | None:
     """A file of compiled passes if they are chosen and serve the dtype, else None."""
     return load(name) if dtype in _DTYPES and _Setting.on is not False else None
 

@@ -19,8 +19,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from types import ModuleType
-from typing import Any, NamedTuple
+from types import ModuleType, NotImplementedType
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from tinygrad_cnn.kernels.compiled import get_compiled
 from tinygrad_cnn.kernels.memory import allocate
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 from tinygrad_cnn.types import Array, DType, Function
+
+Answer: TypeAlias = Array | NotImplementedType          # which says that another kernel is asked
 
 __all__ = ["BACKENDS", "Backend", "Problem", "choose", "kernels"]
 
@@ -117,7 +119,7 @@ class Backend(NamedTuple):
 def _backend(find: Callable[[], ModuleType | None]) -> Backend:
     """The kernels of a module that is found when it is first asked."""
     def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
-               dilation: Pair, groups: int) -> Any:
+               dilation: Pair, groups: int) -> Answer:
         """N H W C, KH KW C/groups O, O -> N OH OW O."""
         problem = _problem(x.shape, w.shape, None, (x.dtype, w.dtype), stride, padding, dilation,
                            groups)
@@ -128,7 +130,7 @@ def _backend(find: Callable[[], ModuleType | None]) -> Backend:
         return y if module.forward(problem, x, w, b, y) is not NotImplemented else NotImplemented
 
     def conv2d_input(y: Array, w: Array, *, image_size: Pair, stride: Pair, padding: Sides,
-                     dilation: Pair, groups: int) -> Any:
+                     dilation: Pair, groups: int) -> Answer:
         """N OH OW O, KH KW C/groups O -> N H W C."""
         out, parts = _parts(y.shape, w.shape, (y.dtype, w.dtype), image_size, stride, padding,
                             dilation, groups)
@@ -149,7 +151,7 @@ def _backend(find: Callable[[], ModuleType | None]) -> Backend:
         return x
 
     def conv2d_weight(x: Array, y: Array, *, kernel_size: Pair, stride: Pair, padding: Sides,
-                      dilation: Pair, groups: int) -> Any:
+                      dilation: Pair, groups: int) -> Answer:
         """N H W C, N OH OW O -> KH KW C/groups O."""
         problem = _problem(x.shape, kernel_size, y.shape, (x.dtype, y.dtype), stride, padding,
                            dilation, groups)
@@ -175,7 +177,7 @@ def choose(op: str) -> Callable[..., tuple[str, ...]]:
     found = kernels(op)
 
     def ordered(first: Array, second: Array, *bias: Array | None,
-                **settings: Any) -> tuple[str, ...]:
+                **settings: object) -> tuple[str, ...]:
         names = _order(op, first.shape, second.shape, (first.dtype, second.dtype), get_compiled(),
                        **settings)
         if not is_tuning():
@@ -191,7 +193,7 @@ def choose(op: str) -> Callable[..., tuple[str, ...]]:
 @lru_cache(maxsize=1024)
 def _order(op: str, first: Shape, second: Shape, dtypes: _Dtypes, compiled: bool, *,
            image_size: Pair | None = None, kernel_size: Pair | None = None,
-           **settings: Any) -> tuple[str, ...]:
+           **settings: object) -> tuple[str, ...]:
     """Names of kernels in the order in which to ask them."""
     if image_size is not None:
         parts = _parts(first, second, dtypes, image_size, **settings)[1]

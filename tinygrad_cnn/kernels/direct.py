@@ -15,7 +15,8 @@ the memory of the images; those of a block stay in the cache of the core that ma
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -189,7 +190,7 @@ def _slices(problem: Problem, rows: int) -> list[tuple[int, int, slice, slice]]:
             for v, columns in enumerate(across)]
 
 
-def _passes(problem: Problem, y: Array) -> Any:
+def _passes(problem: Problem, y: Array) -> ModuleType | None:
     """Compiled loops along whole rows, where windows lie side by side."""
     fits = problem.stride[1] == 1 and y.flags.c_contiguous and y.size >= _LEAST
     return compiled.module("passes", y.dtype) if fits else None

@@ -9,14 +9,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.memory import empty, long_lines
 from tinygrad_cnn.kernels.parallel import parallel, parallel_ufunc
-from tinygrad_cnn.types import Array
+from tinygrad_cnn.types import Array, Function
 
 __all__ = ["LARGE", "add", "clip", "div", "elu", "erf", "gelu", "gelu_slope", "gelu_tanh",
            "gelu_tanh_slope", "keep", "leaky_relu", "mish", "mish_slope", "mul",
@@ -32,7 +31,7 @@ _FEW = 1 << 13          # numbers, below which what surrounds a ufunc costs as m
 _BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
 
-def _large(function: Any, a: Array, b: Array) -> Array:
+def _large(function: Function, a: Array, b: Array) -> Array:
     """A ufunc of two arrays: on all threads and into used memory where that pays."""
     if a.size < LARGE or a.dtype != b.dtype or not a.flags.c_contiguous:
         return np.asarray(function(a, b))

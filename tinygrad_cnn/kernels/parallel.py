@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from tinygrad_cnn.types import Array, Function
 __all__ = ["apart", "get_num_threads", "one_blas_thread", "parallel", "parallel_ufunc",
            "set_num_threads"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -130,7 +131,7 @@ class _Blas:
         self.regions: set[object] = set()       # those that run; leaving one is a single discard
         self._lock = threading.Lock()
         self._before: list[int] | None = None   # threads of each library, until they are set back
-        self._libraries: list[tuple[Callable[[], int], Callable[[int], Any]]] = []
+        self._libraries: list[tuple[Callable[[], int], Callable[[int], object]]] = []
         library = numpy_library()
         for setter, getter in _BLAS_NAMES if library is not None else ():
             try:
@@ -170,7 +171,7 @@ class _Blas:
                 self._before = None
 
 
-def _other_libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
+def _other_libraries() -> list[tuple[Callable[[], int], Callable[[int], object]]]:
     """BLAS libraries that are not named above, where threadpoolctl is installed to find them."""
     try:
         import threadpoolctl
@@ -180,7 +181,7 @@ def _other_libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
     return [(library.get_num_threads, library.set_num_threads) for library in found]
 
 
-def one_blas_thread(function: Callable[..., T]) -> Callable[..., T]:
+def one_blas_thread(function: Callable[P, T]) -> Callable[P, T]:
     """Hold BLAS to one thread while the decorated function runs.
 
     The threads of OpenBLAS spin for a while after each product that they have shared, and take the
@@ -188,7 +189,7 @@ def one_blas_thread(function: Callable[..., T]) -> Callable[..., T]:
     run in parallel itself.
     """
     @wraps(function)
-    def held(*args: Any, **settings: Any) -> T:
+    def held(*args: P.args, **settings: P.kwargs) -> T:
         blas, region = _Shared.limit or _Shared.blas(), object()
         try:
             blas.hold(region)
@@ -212,15 +213,15 @@ class _Job:
 
     __slots__ = ("_call", "_context", "_error", "_over", "_running", "_taken", "_value")
 
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call: Callable[[], Any] | None = call
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call: Callable[[], object] | None = call
         # The copy carries np.errstate and other context variables into the worker.
         self._context: contextvars.Context | None = contextvars.copy_context()
         self._taken: dict[str, str] = {}
         self._running = True
         self._over = threading.Lock()
         self._over.acquire()
-        self._value: Any = None
+        self._value: object = None
         self._error: BaseException | None = None
 
     def _take(self, who: str) -> bool:
@@ -298,7 +299,7 @@ def _serve(jobs: SimpleQueue[_Job]) -> None:
         del job                                 # do not keep results alive while waiting
 
 
-def _side_by_side(calls: list[Callable[[], Any]]) -> list[Any]:
+def _side_by_side(calls: list[Callable[[], object]]) -> list[object]:
     """Call each, the first in this thread, the others where a worker is free or here as well."""
     jobs = [_Job(call) for call in calls]
     try:
@@ -374,7 +375,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def parallel(count: int, work: Callable[[int, int], Any], *, least: int = 1,
+def parallel(count: int, work: Callable[[int, int], object], *, least: int = 1,
              products: bool = True) -> list[Any]:
     """Call ``work(low, high)`` on equal parts of ``range(count)``, side by side.
 

@@ -20,7 +20,7 @@ from tinygrad_cnn.kernels.elementwise import select
 from tinygrad_cnn.kernels.memory import blocks, empty, move, place, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.shapes import Pair, Sides
-from tinygrad_cnn.types import Array
+from tinygrad_cnn.types import Array, DType
 
 __all__ = ["avg_pool2d", "avg_pool2d_input", "fold", "gather_max", "max_pool2d",
            "scatter_max", "unfold"]
@@ -216,7 +216,7 @@ def fold(y: Array, *, image_size: Pair, stride: Pair, padding: Sides) -> Array:
 
 
 def _divisors(image: Pair, out: Pair, kernel_size: Pair, stride: Pair, padding: Sides,
-              count_include_pad: bool, dtype: Any) -> Array:
+              count_include_pad: bool, dtype: DType) -> Array:
     """How many pixels each window divides by: OH OW 1."""
     if count_include_pad:
         return np.full((1, 1, 1), kernel_size[0] * kernel_size[1], dtype)

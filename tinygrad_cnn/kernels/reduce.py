@@ -7,15 +7,16 @@ every entry is summed in one thread, and BLAS is kept from starting threads of i
 from __future__ import annotations
 
 import math
-from typing import Any
+from types import ModuleType
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.memory import empty, long_lines
 from tinygrad_cnn.kernels.parallel import one_blas_thread, parallel
 from tinygrad_cnn.shapes import Shape, reduced
-from tinygrad_cnn.types import Array
+from tinygrad_cnn.types import Array, Function
 
 __all__ = ["Axes", "add_rows", "add_up", "count", "cross_entropy", "cross_entropy_input",
            "log_softmax", "logsumexp", "matmul", "max", "mean", "min", "softmax", "sum", "sum_to"]
@@ -59,7 +60,7 @@ def add_rows(x: Array) -> Array:
     return total
 
 
-def _add_lines(passes: Any, x: Array) -> Array:
+def _add_lines(passes: ModuleType, x: Array) -> Array:
     lines = long_lines(x, _LINE)
 
     def work(low: int, high: int) -> Array:
@@ -84,7 +85,7 @@ def sum(x: Array, *, axis: Axes, keepdims: bool) -> Array:
     return total if keepdims else total.reshape(reduced(x.shape, axis, False))
 
 
-def add_up(x: Array, axis: Axes, dtype: Any) -> Array:
+def add_up(x: Array, axis: Axes, dtype: DTypeLike) -> Array:
     """Σ x over ``axis``, which are kept; long lines are added first, as NumPy would not."""
     first = axis[0] if axis else x.ndim
     inner = math.prod(x.shape[first + 1:])
@@ -128,7 +129,8 @@ def min(x: Array, *, axis: Axes, keepdims: bool) -> tuple[Array, dict[str, Array
     return _extreme(x, np.min, axis, keepdims)
 
 
-def _extreme(x: Array, choose: Any, axis: Axes, keepdims: bool) -> tuple[Array, dict[str, Array]]:
+def _extreme(x: Array, choose: Function, axis: Axes,
+             keepdims: bool) -> tuple[Array, dict[str, Array]]:
     y = choose(x, axis=axis, keepdims=True)
     mask = (x == y) | ((x != x) & (y != y))                  # NaN wins, and equals NaN here
     shares = mask.astype(x.dtype) / mask.sum(axis=axis, keepdims=True).astype(x.dtype)

@@ -14,7 +14,6 @@ KH KW C/groups O, results N OH OW O.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -99,12 +98,12 @@ def span(position: int, kernel: int, stride: int, dilation: int = 1) -> slice:
 
 # ---- convolution in four nested loops, and its two adjoints
 
-def single_step(window: Array, w: Array, b: object = 0) -> Any:
+def single_step(window: Array, w: Array, b: Array | float = 0) -> np.floating:
     """One filter on one window: the sum of the products, and the bias added once."""
     return np.sum(window * w) + b
 
 
-def _group(filter_index: int, w: Shape, groups: int) -> slice:
+def _group(filter_index: Array, w: Shape, groups: int) -> slice:
     """The channels that a filter reads: those of the group that it belongs to."""
     channels, filters = w[2], w[3]
     group = filter_index // (filters // groups)
@@ -208,7 +207,7 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
     return y, {"argmax_indices": argmax_indices}
 
 
-def _pixel(index: Any, i: int, j: int, kernel_size: Pair, stride: Pair,
+def _pixel(index: Array, i: int, j: int, kernel_size: Pair, stride: Pair,
            padding: Sides) -> tuple[int, int]:
     """Row and column, in the image, of the maximum of window (i, j)."""
     u, v = divmod(int(index), kernel_size[1])
@@ -256,7 +255,7 @@ def spread_maxima(y: Array, x: Array, *, kernel_size: Pair, stride: Pair,
     return spread
 
 
-def equal_share(value: Any, count: int) -> Any:
+def equal_share(value: Array, count: int) -> Array:
     """What each of ``count`` entries gets when a value is spread evenly."""
     return value / count
 
@@ -333,7 +332,7 @@ def log_softmax(x: Array, *, axis: int) -> Array:
     return np.moveaxis(y, -1, axis)
 
 
-def _largest(row: Array) -> Any:
+def _largest(row: Array) -> Array:
     """The real part of the largest entry; 0 where that is infinite, for inf − inf is no number."""
     largest = row.real.max()
     return largest if np.isfinite(largest) else row.real.dtype.type(0)

@@ -50,7 +50,7 @@ def crop(y: Array, *, pad_width: PadWidth, mode: str) -> Array:
     return y if y.flags.owndata else y.copy()
 
 
-def scatter_add(y: Array, *, index: Any, shape: Shape) -> Array:
+def scatter_add(y: Array, *, index: tuple[Any, ...], shape: Shape) -> Array:
     """Zeros of ``shape`` with ``y`` added at ``index``: the adjoint of ``x[index]``."""
     x = np.zeros(shape, y.dtype)
     if any(isinstance(i, np.ndarray) and i.dtype.kind != "b" for i in index):

@@ -37,10 +37,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from types import NotImplementedType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -75,7 +77,8 @@ def applies(problem: Problem) -> bool:
 
 
 @one_blas_thread
-def forward(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> Any:
+def forward(problem: Problem, x: Array, w: Array, b: Array | None,
+            y: Array) -> Array | NotImplementedType:
     """N H W C, KH KW C O, O -> N OH OW O, into ``y``; declined if filters are not finite."""
     if not finite_filters(w):
         return NotImplemented
@@ -96,7 +99,7 @@ def forward(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> 
 
 
 @one_blas_thread
-def weight(problem: Problem, x: Array, y: Array) -> Any:
+def weight(problem: Problem, x: Array, y: Array) -> Array | NotImplementedType:
     """N H W C, N OH OW O -> KH KW C O; declined where pixels or results are uneven."""
     cut = _cut(problem, get_num_threads(), _TILES_WEIGHT)
     of_x, of_y = cut.squares(x), cut.squares_of_results(y)
@@ -507,7 +510,7 @@ _AT_ONCE = 1 << 17      # entries of images that stay in the cache as a whole
 LARGEST = 1e34          # sum of squares whose products cannot overflow on the way
 
 
-def no_warnings() -> Any:
+def no_warnings() -> AbstractContextManager[None]:
     """A block without warnings, of results that may be thrown away."""
     return np.errstate(over="ignore", invalid="ignore")
 

@@ -7,15 +7,8 @@ with a small d, such as ``Conv2d``, are aliases; images are N H W C all the same
 from typing import TYPE_CHECKING
 
 from tinygrad_cnn.core import Parameter as Parameter
-from tinygrad_cnn.names import on_first_use
-from tinygrad_cnn.nn import activation as _1
-from tinygrad_cnn.nn import containers as _2
-from tinygrad_cnn.nn import conv as _3
+from tinygrad_cnn.names import gathered, on_first_use
 from tinygrad_cnn.nn import init as init
-from tinygrad_cnn.nn import linear as _4
-from tinygrad_cnn.nn import loss as _5
-from tinygrad_cnn.nn import norm as _6
-from tinygrad_cnn.nn import pool as _7
 from tinygrad_cnn.nn.activation import *
 from tinygrad_cnn.nn.containers import *
 from tinygrad_cnn.nn.conv import *
@@ -38,9 +31,7 @@ GlobalAvgPool2d, GlobalMaxPool2d = GlobalAvgPool2D, GlobalMaxPool2D
 SeparableConv2d, ZeroPad2d = SeparableConv2D, ZeroPad2D
 
 if not TYPE_CHECKING:                           # type checkers follow the stars
-    __all__ = sorted({"HookHandle", "LoadReport", "Module", "Parameter", "evaluating", "init",
-                      *(name for name in globals() if name[-2:] in ("1d", "2d")),
-                      *(name for module in (_1, _2, _3, _4, _5, _6, _7)
-                        for name in module.__all__ if not name.startswith("_"))})
+    __all__ = sorted({"Parameter", "init", *gathered(__name__),
+                      *(name for name in globals() if name[-2:] in ("1d", "2d"))})
 
 on_first_use(__name__)

@@ -109,7 +109,7 @@ class GLU(_Activation):
     axis: int = setting(checks.integer, default=-1)
 
 
-class PReLU(LazyModule):
+class PReLU(LazyModule[int]):
     """x above zero, w · x elsewhere, with a slope w that is learned: `tinygrad_cnn.prelu`.
 
     ``num_parameters`` is 1 or the number of channels, ``init`` the first value of the slopes.

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Self, overload
+from typing import Generic, Self, TypeVar, overload
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Parameter
+from tinygrad_cnn.core import Parameter, Tensor, TensorLike
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.nn.module import Module
 
 __all__ = ["ModuleDict", "ModuleList", "ParameterList", "Sequential"]
 
+T = TypeVar("T")
+Held = TypeVar("Held", Module, Parameter)
 
-class _Row(Module):
+
+class _Row(Module, Generic[Held]):
     """Modules (or parameters) by position; the attribute names are ``0``, ``1``, ... or given."""
 
-    _holds: type[Module | Parameter] = Module
+    _holds: type[Held] = Module                         # type: ignore[assignment]
 
-    def _all(self) -> list[tuple[str, Any]]:
+    def _all(self) -> list[tuple[str, Held]]:
         return _held(self, self._holds)
 
     def __len__(self) -> int:
@@ -27,7 +30,7 @@ class _Row(Module):
     def __bool__(self) -> bool:
         return True                                     # a row without modules is a module still
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Held]:
         return (held for _, held in self._all())
 
     def _position(self, index: object) -> int:
@@ -36,25 +39,26 @@ class _Row(Module):
             raise IndexError(f"{type(self).__name__}: index {i} of {len(self)} modules")
         return i % len(self)
 
-    def append(self, module: Any) -> Self:
+    def append(self, module: Held) -> Self:
         """Add one at the end; returns the row itself."""
         position = len(self)
         while str(position) in vars(self):
             position += 1
-        self.register_module(str(position), module)
+        self.register_module(str(position), module)     # type: ignore[arg-type]
         return self
 
-    def extend(self, modules: Iterable[Any]) -> Self:
+    def extend(self, modules: Iterable[Held]) -> Self:
         """Add several at the end."""
         for module in modules:
             self.append(module)
         return self
 
-    def __setitem__(self, index: int, module: Any) -> None:
-        self.register_module(self._all()[self._position(index)][0], module)
+    def __setitem__(self, index: int, module: Held) -> None:
+        name = self._all()[self._position(index)][0]
+        self.register_module(name, module)              # type: ignore[arg-type]
 
 
-class Sequential(_Row):
+class Sequential(_Row[Module]):
     """Modules that run one after another: each takes what the one before it gives.
 
     Parameters
@@ -103,15 +107,15 @@ class Sequential(_Row):
             return _named(self, index)
         return every[self._position(index)][1]
 
-    def forward(self, x: object) -> Any:
+    def forward(self, x: TensorLike) -> Tensor:
         """Each module in turn."""
         for module in tuple(vars(self).values()):
             if isinstance(module, Module):
                 x = module(x)
-        return x
+        return x                                        # type: ignore[return-value]
 
 
-class ModuleList(_Row):
+class ModuleList(_Row[Module]):
     """Modules in a list whose parameters are found; ``forward`` is up to whoever holds it.
 
     Parameters
@@ -141,7 +145,7 @@ class ModuleList(_Row):
         return every[self._position(index)]
 
 
-class ParameterList(_Row):
+class ParameterList(_Row[Parameter]):
     """Parameters in a list, found by the module that holds it.
 
     Parameters
@@ -215,7 +219,7 @@ class ModuleDict(Module, MutableMapping[str, Module]):
         return True
 
 
-def _held(row: Module, kind: type) -> list[tuple[str, Any]]:
+def _held(row: Module, kind: type[T]) -> list[tuple[str, T]]:
     # Unlike named_children, which gives a part with two names once.
     return [(k, v) for k, v in vars(row).items() if isinstance(v, kind)]
 

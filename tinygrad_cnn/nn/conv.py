@@ -30,7 +30,7 @@ class _Declared:
     has_bias: bool
 
 
-class _Convolution(_Declared, LazyModule):
+class _Convolution(_Declared, LazyModule[int]):
     """What all convolutions share: settings, checks and first values."""
 
     in_channels: int | None = setting(checks.integer, optional=True, minimum=1)

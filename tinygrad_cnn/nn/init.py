@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -152,13 +151,14 @@ def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
     return np.asarray((gain * (q if rows >= columns else q.T)).reshape(tuple(shape)), chosen)
 
 
-def _drawn(owner: str, kind: str, a: float, b: float, shape: Any, rng: Rng, dtype: Any) -> Array:
+def _drawn(owner: str, kind: str, a: float, b: float, shape: Sequence[int], rng: Rng,
+           dtype: DTypeLike) -> Array:
     """Numbers of a distribution of NumPy's generators with two settings."""
     sizes, chosen = checks.sizes(owner, "shape", shape), float_dtype(owner, dtype)
     return np.asarray(getattr(default_generator(rng), kind)(a, b, sizes)).astype(chosen)
 
 
-def _filled(owner: str, value: float, shape: Any, rng: Rng, dtype: Any) -> Array:
+def _filled(owner: str, value: float, shape: Sequence[int], rng: Rng, dtype: DTypeLike) -> Array:
     default_generator(rng)                                      # refuses what is no generator
     return np.full(checks.sizes(owner, "shape", shape), value, float_dtype(owner, dtype))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -20,6 +20,8 @@ from tinygrad_cnn.types import Array
 
 __all__ = ["LazyModule"]
 
+Size = TypeVar("Size", int, Shape)              # channels or features, or the last axes
+
 
 def generator(owner: str, name: str, value: np.random.Generator) -> np.random.Generator:
     """The check of a setting ``rng``."""
@@ -34,7 +36,7 @@ class _Held:
     op: ClassVar[Callable[..., Tensor]]
 
 
-class LazyModule(_Held, Layer):
+class LazyModule(_Held, Layer, Generic[Size]):
     """A layer whose parameters have shapes that depend on the size of its input.
 
     That size is the first setting that a subclass declares.  A subclass gives `parameter_shapes`
@@ -61,7 +63,7 @@ class LazyModule(_Held, Layer):
         if size is not None:
             self.materialize(size)
 
-    def materialize(self, size: Any) -> None:
+    def materialize(self, size: Size) -> None:
         """Make the parameters now, unless there are some."""
         if not self._is_lazy():
             return
@@ -92,7 +94,7 @@ class LazyModule(_Held, Layer):
             held = vars(self)[name]
             (writable(held) if isinstance(held, Parameter) else held)[...] = array
 
-    def parameter_shapes(self, size: Any) -> dict[str, Shape]:
+    def parameter_shapes(self, size: Size) -> dict[str, Shape]:
         """The shapes of parameters and of buffers that depend on this input size."""
         raise NotImplementedError
 
@@ -101,14 +103,14 @@ class LazyModule(_Held, Layer):
         """The first values of each of them: here zeros, for the bias."""
         return {name: init.zeros(shape, dtype=self.dtype) for name, shape in shapes.items()}
 
-    def infer_size(self, shapes: Mapping[str, Shape]) -> Any:
+    def infer_size(self, shapes: Mapping[str, Shape]) -> Size | None:
         """The input size that parameters of these shapes imply, if they fit."""
         shape = shapes.get("weight")
         size = None if shape is None else self._size_of(shape)
         return size if size and self.parameter_shapes(size).get("weight") == shape else None
 
-    def _size_of(self, weight: Shape) -> Any:
-        return weight[0] if weight else None
+    def _size_of(self, weight: Shape) -> Size | None:
+        return weight[0] if weight else None            # type: ignore[return-value]
 
     def _is_lazy(self) -> bool:
         return vars(self).get(self.lazy_setting, ...) is None

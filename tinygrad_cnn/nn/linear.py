@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,10 +18,12 @@ from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.types import Array, Function
 
+T = TypeVar("T")
+
 __all__ = ["Embedding", "Flatten", "Identity", "Lambda", "Linear", "Unflatten"]
 
 
-class Linear(LazyModule):
+class Linear(LazyModule[int]):
     """y = x w + b.
 
     Parameters
@@ -105,7 +107,7 @@ class Linear(LazyModule):
                           f"\n  cure: {cure}")
 
 
-class Embedding(LazyModule):
+class Embedding(LazyModule[int]):
     """A learned row for each index: `tinygrad_cnn.embedding`.
 
     The rows are standard normal at first; ``rng`` and ``dtype`` as in `Linear`.
@@ -173,12 +175,12 @@ class Identity(Module):
     1.0
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: T) -> T:
         """X itself."""
         return x
 
 
-def _function(owner: str, name: str, value: Any) -> Function:
+def _function(owner: str, name: str, value: Function) -> Function:
     if not callable(value):
         raise SettingError(f"{owner}: {name} must be callable, got {value!r}")
     return value
@@ -193,7 +195,7 @@ class Lambda(Layer):
 
     function: Function = setting(_function)
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: object) -> Tensor:
         """What the function gives."""
         return vars(self)["function"](*inputs)
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
 from operator import setitem
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -37,15 +37,16 @@ from tinygrad_cnn.nn import state
 from tinygrad_cnn.ops.hooks import HookHandle, with_hook
 from tinygrad_cnn.settings import Declared, show
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.types import Array, Settings
+from tinygrad_cnn.types import Array, Function, Settings
 
 if TYPE_CHECKING:
     from tinygrad_cnn.viz import Figure
+    from tinygrad_cnn.viz.figure import Settings as Style
 
 __all__ = ["Array", "HookHandle", "Layer", "Module", "OpLayer", "evaluating", "training"]
 
-Hook = Callable[["Module", tuple[Any, ...], Any], Any]
-PreHook = Callable[["Module", tuple[Any, ...]], Any]
+Hook = Function                                 # (module, inputs, output) -> None, or another
+PreHook = Function                              # (module, inputs) -> None, or others
 #: Path, module and shape of the output of each call that ended while the outermost module runs.
 Calls = deque[tuple[tuple[str, ...], "Module", Shape]]
 
@@ -76,6 +77,17 @@ def _one_line(module: Module) -> str:
     return f"{type(module).__name__}({'...' if parts else module.extra_repr()})"
 
 
+
+
+class _Call(str):
+    """The name of a module in the path of an op: an object of each call, so pictures tell calls."""
+
+    __slots__ = ()
+
+
+def _of_any_signature(method: Function) -> Function:
+    """For type checkers: each subclass has a ``forward`` with arguments of its own."""
+    return method
 
 
 class Module:
@@ -134,7 +146,7 @@ class Module:
     #: The least that entries of these buffers may be; a state dict with less, or NaN, is refused.
     minima: ClassVar[Mapping[str, float]] = {}
 
-    def __new__(cls, *args: Any, **settings: Any) -> Self:
+    def __new__(cls, *args: object, **settings: object) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
         if (args or settings) and not hasattr(cls.__init__, "checks_arguments"):
             checks.arguments(cls, args, settings)
@@ -145,17 +157,18 @@ class Module:
 
     # ---- calling
 
-    def forward(self, *inputs: Any, **settings: Any) -> Any:
+    @_of_any_signature
+    def forward(self, *inputs: object, **settings: object) -> Tensor:
         """Compute the output; every subclass that is called defines it."""
         what = type(self).__name__
         raise DeclarationError(f"{what}: forward is not defined; write "
                                f"`def forward(self, x): ...` in class {what}")
 
-    def __call__(self, *inputs: Any, **settings: Any) -> Any:
+    def __call__(self, *inputs: object, **settings: object) -> Tensor:
         """Run ``forward`` under this module's name, then the hooks."""
         before = after = _state.get()
         calls: Calls = deque(maxlen=3 * _LAST) if before.calls is None else before.calls
-        path = (*before.scope, self._name or type(self).__name__)
+        path = (*before.scope, _Call(self._name or type(self).__name__))
         inside = State(before.recording, before.plain, path, before.observer, calls, before)
         try:                                            # as `changed` does, in three calls less
             _state.set(inside)
@@ -218,12 +231,12 @@ class Module:
         """
         return self._registered("register_full_backward_hook", self._backward_hooks, hook)
 
-    def _registered(self, name: str, hooks: dict[object, Any], hook: object) -> HookHandle:
+    def _registered(self, name: str, hooks: dict[object, Hook], hook: Hook) -> HookHandle:
         if not callable(hook):
             raise SettingError(f"{name}: hook must be callable, got {hook!r}")
         return HookHandle(hooks, hook)
 
-    def _before(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], _Ends]:
+    def _before(self, inputs: tuple[object, ...]) -> tuple[tuple[object, ...], _Ends]:
         for hook in tuple(self._pre_hooks.values()):
             replaced = hook(self, inputs)
             if replaced is not None:
@@ -231,7 +244,7 @@ class Module:
         ends = _Ends(self, inputs)
         return ends.inputs, ends
 
-    def graph(self, *inputs: TensorLike, **settings: Any) -> Figure:
+    def graph(self, *inputs: TensorLike, **settings: Unpack[Style]) -> Figure:
         """Draw what this module computes for one batch; see `tinygrad_cnn.viz.graph_of_module`."""
         from tinygrad_cnn import viz  # the one look up: drawings know modules, not the reverse
 
@@ -540,7 +553,7 @@ class Module:
     def require_initialized(self, path: str = "") -> None:
         """Raise if this layer has no parameters yet; see `lazy`."""
 
-    def _images(self, x: Any, channels: int | None = None, *, one: bool = True) -> Tensor:
+    def _images(self, x: TensorLike, channels: int | None = None, *, one: bool = True) -> Tensor:
         """Images N H W C, or one H W C, as a tensor; the rest is refused with the likely cure."""
         made = x if isinstance(x, Tensor) else Tensor(x)
         owner, shape = type(self).__name__, made._data.shape
@@ -579,7 +592,7 @@ class Module:
 class _Ends:
     """The gradients at both ends of one call of a module, for its backward hooks."""
 
-    def __init__(self, module: Module, inputs: tuple[Any, ...]) -> None:
+    def __init__(self, module: Module, inputs: tuple[object, ...]) -> None:
         self.module, self.hooks = module, tuple(module._backward_hooks.values())
         self.back: list[Tensor | None] = [None] * len(inputs)
         self.sent: list[Tensor | None] = []
@@ -587,12 +600,12 @@ class _Ends:
         self.inputs = tuple(self._watched(x, i, self._arrived) for i, x in enumerate(inputs))
         self.wanted = {i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad}
 
-    def _watched(self, x: object, i: int, tell: Callable[[int, Tensor], Any]) -> Any:
+    def _watched(self, x: object, i: int, tell: Callable[[int, Tensor], object]) -> object:
         if not self.hooks or not isinstance(x, Tensor) or not x.requires_grad:
             return x
         return with_hook(x, partial(tell, i))
 
-    def outputs(self, out: Any) -> Any:
+    def outputs(self, out: object) -> Any:
         several = out if isinstance(out, tuple) else (out,)
         self.sent = [None] * len(several)
         watched = tuple(self._watched(x, i, self._left) for i, x in enumerate(several))
@@ -641,7 +654,7 @@ class OpLayer(Layer):
 
     op: ClassVar[Callable[..., Tensor]]
 
-    def __init_subclass__(cls, **more: Any) -> None:
+    def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
         if cls.__doc__ is None and "op" in vars(cls):
             cls.__doc__ = (f"{(cls.op.__doc__ or '').partition(chr(10) * 2)[0]}\n\n"

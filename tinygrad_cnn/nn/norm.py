@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn import init
-from tinygrad_cnn.nn.lazy import LazyModule, generator
+from tinygrad_cnn.nn.lazy import LazyModule, Size, generator
 from tinygrad_cnn.nn.module import Layer, OpLayer
 from tinygrad_cnn.ops.normalize import batch_norm_with_statistics
 from tinygrad_cnn.settings import setting
@@ -22,10 +22,10 @@ __all__ = ["BatchNorm1D", "BatchNorm2D", "DropPath", "Dropout", "Dropout1D", "Dr
            "GroupNorm", "InstanceNorm2D", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
 
 
-class _Norm(LazyModule):
+class _Norm(LazyModule[Size]):
     """Scale and shift, in a shape that the input tells."""
 
-    def parameter_shapes(self, size: Any) -> dict[str, Shape]:
+    def parameter_shapes(self, size: Size) -> dict[str, Shape]:
         shape = size if isinstance(size, tuple) else (size,)
         return {"weight": shape, "bias": shape}
 
@@ -34,7 +34,7 @@ class _Norm(LazyModule):
         return {name: (init.ones if name in ("weight", "running_var") else init.zeros)(
                     shape, dtype=self.dtype) for name, shape in shapes.items()}
 
-    def _scale_and_shift(self, shape: Shape) -> tuple[Any, Any]:
+    def _scale_and_shift(self, shape: Shape) -> tuple[TensorLike, TensorLike]:
         """Those that are no parameters are 1 and 0."""
         return (np.ones(shape, self.dtype) if self.weight is None else self.weight,
                 np.zeros(shape, self.dtype) if self.bias is None else self.bias)
@@ -42,7 +42,7 @@ class _Norm(LazyModule):
 
     def _of_channels(self, x: Tensor) -> Tensor:
         """The input, if its last axis has as many entries as the layer takes."""
-        self.materialize(x.shape[-1])
+        self.materialize(x.shape[-1])                   # type: ignore[arg-type]
         size = vars(self)[self.lazy_setting]
         if x.shape[-1] != size:
             raise ShapeError(f"{type(self).__name__}: the last axis of x has {x.shape[-1]} entries "
@@ -50,7 +50,7 @@ class _Norm(LazyModule):
         return x
 
 
-class _BatchNorm(_Norm):
+class _BatchNorm(_Norm[int]):
     """Both batch normalizations: statistics, and the choice between them."""
 
     minima: ClassVar[Mapping[str, float]] = {"running_var": 0, "num_batches_tracked": 0}
@@ -175,7 +175,7 @@ class BatchNorm1D(_BatchNorm):
         return x
 
 
-class _LastAxes(_Norm):
+class _LastAxes(_Norm[Shape]):
     """A norm of each row over its last axes."""
 
     normalized_shape: int | Shape | None = setting(checks.sizes, default=None, shown="value",
@@ -191,7 +191,7 @@ class _LastAxes(_Norm):
         """(..., normalized shape) -> the same."""
         x = self._input(x)
         self.materialize(x.shape[-1:])
-        size: Any = self.normalized_shape
+        size = cast(Shape, self.normalized_shape)
         if not size or x.shape[-len(size):] != size:
             raise ShapeError(f"{type(self).__name__}: the last axes of x are "
                              f"{x.shape[-len(size or (1,)):]} but the layer takes {size}\n"
@@ -268,7 +268,7 @@ class _Affine:
     affine: bool
 
 
-class _EachImage(_Affine, _Norm):
+class _EachImage(_Affine, _Norm[int]):
     """A norm of each image on its own, with scale and shift for each channel if it is affine."""
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:

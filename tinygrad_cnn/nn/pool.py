@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -20,30 +20,32 @@ __all__ = ["AdaptiveAvgPool2D", "AdaptiveMaxPool2D", "AvgPool1D", "AvgPool2D", "
            "GlobalMaxPool2D", "MaxPool1D", "MaxPool2D", "MaxUnpool2D", "Pad2D", "PixelShuffle",
            "PixelUnshuffle", "Upsample", "ZeroPad2D"]
 
+T = TypeVar("T")
+
 #: What the settings of a window are along the one row of a sequence.
 _ALONG_H = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "output_padding": 0}
 
 
-def window_padding(owner: str, name: str, value: object) -> Any:
+def window_padding(owner: str, name: str, value: T) -> T:
     """The padding of a window as it was given, for "same" depends on the image."""
     checks.padding(owner, value)
     return value
 
 
-def row_padding(owner: str, name: str, value: object) -> Any:
+def row_padding(owner: str, name: str, value: T) -> T:
     """The padding of a window along one axis: an integer, (left, right), "same" or "valid"."""
     checks.padding(owner, value if isinstance(value, str) else (0, value))
     return value
 
 
-def _as_given(owner: str, name: str, value: object) -> Any:
+def _as_given(owner: str, name: str, value: T) -> T:
     return value                            # the op checks it, beside the size of the images
 
 
 class _Images(OpLayer):
     """An op of images, called with the settings of the layer."""
 
-    def forward(self, x: TensorLike) -> Any:
+    def forward(self, x: TensorLike) -> Tensor:
         return type(self).op(self._images(x), **self._settings())
 
 
@@ -55,14 +57,16 @@ class OverOneRow(Module):
                 if name in _ALONG_H and not isinstance(value, str) else value
                 for name, value in super()._settings().items()}      # type: ignore[misc]
 
-    def forward(self, x: TensorLike) -> Any:
+    def forward(self, x: TensorLike) -> Tensor:
         """N L C -> N OL C."""
         made = x if isinstance(x, Tensor) else Tensor(x)
         if made.ndim != 3:
             raise ShapeError(f"{type(self).__name__}: x must hold sequences (N L C), got "
                              f"{made.ndim} axes: {made.shape}")
-        y = super().forward(ops.expand_dims(made, 1))
-        return ops.squeeze(y, 1) if isinstance(y, Tensor) else (ops.squeeze(y[0], 1), y[1][:, 0])
+        y: Any = super().forward(ops.expand_dims(made, 1))
+        if isinstance(y, Tensor):
+            return ops.squeeze(y, 1)
+        return ops.squeeze(y[0], 1), y[1][:, 0]         # type: ignore[return-value]
 
 
 class MaxPool2D(_Images):

@@ -7,7 +7,7 @@ of them fit, so a model is never left half loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,6 +19,8 @@ from tinygrad_cnn.types import Array, DType
 
 if TYPE_CHECKING:
     from tinygrad_cnn.nn.module import Module
+
+Slots = dict[str, tuple[Shape | None, DType]]       # path -> shape, if it is known, and dtype
 
 __all__ = ["LoadReport", "float_dtype", "load", "slots"]
 
@@ -123,7 +125,7 @@ _CONVERT = ("convert every weight, square ones too: w.T for Linear, w.transpose(
             "docs/nn.md")
 
 
-def _other_layout(module: Module, given: Mapping[str, Array], needed: Mapping[str, Any]) -> str:
+def _other_layout(module: Module, given: Mapping[str, Array], needed: Slots) -> str:
     """A cure if a weight fits only when its axes are in PyTorch's order."""
     found = []
     for path, part in module.walk():
@@ -152,12 +154,12 @@ def _other_prefix(missing: tuple[str, ...], unexpected: tuple[str, ...]) -> str:
 
 
 def _needed(module: Module, shapes: Mapping[str, Shape]
-            ) -> tuple[dict[str, tuple[Shape | None, DType]], list[tuple[Any, int]]]:
+            ) -> tuple[Slots, list[tuple[Module, Shape]]]:
     """Path -> shape and dtype, and the sizes that lazy layers would take; None is unknown."""
-    needed: dict[str, tuple[Shape | None, DType]] = {}
-    lazy: list[tuple[Any, int]] = []
+    needed: Slots = {}
+    lazy: list[tuple[Module, Shape]] = []
     for path, part in module.walk():
-        own: dict[str, tuple[Shape | None, DType]] = {
+        own: Slots = {
             name: (array.shape, array.dtype) for name, array in _own_slots(part).items()}
         if part._is_lazy():
             prefix = _join(path, "")

@@ -10,16 +10,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core import Tensor, TensorLike, as_array
 from tinygrad_cnn.core.op import FUNCTIONS, Sample
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import elementwise as kernels
-from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
+from tinygrad_cnn.ops.declare import composed, elementwise
 from tinygrad_cnn.ops.elementwise import (
     abs,
     clip,
@@ -43,7 +43,9 @@ activation = functools.partial(elementwise, family="activation")
 
 def _relu_vjp(ct: Value, out: Value, x: Value) -> Value:
     # The first order runs on arrays, and this rule once for each layer: it has a kernel.
-    return kernels.relu_input(ct, out) if isinstance(ct, np.ndarray) else keep(out > 0, ct)
+    if isinstance(ct, np.ndarray) and isinstance(out, np.ndarray):
+        return kernels.relu_input(ct, out)
+    return keep(out > 0, ct)
 
 
 @activation(kernels.relu, _relu_vjp, saved=("out",), couples=None, piecewise_linear=True,
@@ -60,7 +62,7 @@ def relu(x: TensorLike) -> Tensor:
 
 # ---- derivatives that are ops of their own: one quick pass in the first order, all digits
 
-def _sigmoid_second(x: Any) -> Any:
+def _sigmoid_second(x: Value) -> Value:
     return sigmoid_slope(x) * tanh(-0.5 * x)
 
 
@@ -70,7 +72,7 @@ def sigmoid_slope(x: TensorLike) -> Tensor:
     """The derivative of `sigmoid`."""
 
 
-def _silu_second(x: Any) -> Any:
+def _silu_second(x: Value) -> Value:
     # 2 σ′ + x σ″; where x is cut off, σ′ is 0.
     x = clip(x, -1e3, 1e3)
     return sigmoid_slope(x) * (2.0 + x * tanh(-0.5 * x))
@@ -82,7 +84,7 @@ def silu_slope(x: TensorLike) -> Tensor:
     """The derivative of `silu`."""
 
 
-def _gelu_tanh_second(x: Any) -> Any:
+def _gelu_tanh_second(x: Value) -> Value:
     # Of x σ(v): 2 σ′ v′ + x (σ″ v′² + σ′ v″), v = c (x + a x³); where x is cut off, σ′ is 0.
     c, a = 2 * math.sqrt(2 / math.pi), 0.044715
     x = clip(x, -40.0, 40.0)
@@ -97,7 +99,7 @@ def gelu_tanh_slope(x: TensorLike) -> Tensor:
     """The derivative of `gelu_tanh`."""
 
 
-def _gelu_second(x: Any) -> Any:
+def _gelu_second(x: Value) -> Value:
     x = clip(x, -40.0, 40.0)                    # beyond, exp(−x²/2) is 0
     return exp(x * x * -0.5) * ((2.0 - x * x) * (1 / math.sqrt(2 * math.pi)))
 
@@ -267,7 +269,7 @@ def celu(x: TensorLike, *, alpha: float = 1.0) -> Tensor:
         as_array(x) > 0, x, mul(expm1(mul(x, 1 / alpha)), alpha))
 
 
-def _mish_second(x: Any) -> Any:
+def _mish_second(x: Value) -> Value:
     # t = tanh(softplus(x)): t′ (2 + x (1 − σ − 2 σ t)), t′ = (1 − t²) σ.
     x = clip(x, -1e3, 1e3)
     t, s = tanh(softplus(x)), sigmoid(x)
@@ -349,6 +351,7 @@ def glu(x: TensorLike, axis: int = -1) -> Tensor:
     >>> glu(Tensor([3.0, 0.0])).data
     array([1.5], dtype=float32)
     """
+    x = cast(Tensor, x)
     axis = checks.axis_index("glu", axis, x.shape)
     size = x.shape[axis]
     if size % 2:

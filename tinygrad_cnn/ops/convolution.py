@@ -26,7 +26,7 @@ from tinygrad_cnn.ops.declare import each, geometry
 from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, one_image, pad
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape, Sides, effective_kernel_size
-from tinygrad_cnn.types import Array, Settings
+from tinygrad_cnn.types import Array, Function, Settings
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"]
 
@@ -245,7 +245,7 @@ def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, stride: Pa
 
 # ---- transposed convolution
 
-def _turned(w: object) -> Any:
+def _turned(w: TensorLike) -> Tensor:
     """KH KW C O/groups <-> KH KW O/groups C: whose input is whose output."""
     return apply(TRANSPOSE, w, axes=(0, 1, 3, 2))
 
@@ -266,9 +266,9 @@ def _conv_transpose2d_shape(x: Shape, w: Shape, b: Shape | None = None, *, image
     return out
 
 
-def _transposed(kernel: Any) -> Any:
+def _transposed(kernel: Function) -> Function:
     """A kernel of conv_transpose2d from one of conv2d_input."""
-    def conv_transpose2d(x: Array, w: Array, b: Array | None = None, **settings: Any) -> Any:
+    def conv_transpose2d(x: Array, w: Array, b: Array | None = None, **settings: object) -> Array:
         y = kernel(x, w.transpose(0, 1, 3, 2), **settings)
         return y if b is None or y is NotImplemented else y + b
     return conv_transpose2d

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,18 +13,19 @@ from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.names import accepting
 from tinygrad_cnn.ops.random import default_generator
 from tinygrad_cnn.shapes import Shape
+from tinygrad_cnn.types import Array
 
 __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand",
            "rand_like", "randn", "randn_like", "zeros", "zeros_like"]
 
 
-def _shape(owner: str, shape: tuple[Any, ...]) -> Shape:
+def _shape(owner: str, shape: tuple[object, ...]) -> Shape:
     """``f(2, 3)`` and ``f((2, 3))`` alike."""
     one = shape[0] if len(shape) == 1 else shape
     return checks.sizes(owner, "shape", one.tolist() if isinstance(one, np.ndarray) else one)
 
 
-def _made(array: Any, owner: str, dtype: Any, requires_grad: bool) -> Tensor:
+def _made(array: Array, owner: str, dtype: DTypeLike | None, requires_grad: bool) -> Tensor:
     wanted = np.dtype(np.float32) if dtype is None else as_dtype(dtype, owner)
     with np.errstate(invalid="ignore"):
         made = np.asarray(array, wanted)
@@ -35,7 +35,7 @@ def _made(array: Any, owner: str, dtype: Any, requires_grad: bool) -> Tensor:
     return Tensor(made, requires_grad=requires_grad)
 
 
-def _ends(owner: str, **named: Any) -> list[Any]:
+def _ends(owner: str, **named: float) -> list[float]:
     """Finite numbers, integers among them as they are."""
     plain = [as_setting(value, owner, name) for name, value in named.items()]
     for (name, value), number in zip(named.items(), plain, strict=True):
@@ -45,7 +45,8 @@ def _ends(owner: str, **named: Any) -> list[Any]:
 
 
 @accepting
-def zeros(*shape: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+def zeros(*shape: int | Sequence[int], dtype: DTypeLike | None = None,
+          requires_grad: bool = False) -> Tensor:
     """Zeros of a shape: ``zeros(2, 3)`` or ``zeros((2, 3))``.
 
     >>> zeros(2).data
@@ -55,7 +56,8 @@ def zeros(*shape: Any, dtype: DTypeLike | None = None, requires_grad: bool = Fal
 
 
 @accepting
-def ones(*shape: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+def ones(*shape: int | Sequence[int], dtype: DTypeLike | None = None,
+         requires_grad: bool = False) -> Tensor:
     """Ones of a shape.
 
     >>> ones(2).data
@@ -124,8 +126,8 @@ def eye(n: int, m: int | None = None, *, dtype: DTypeLike | None = None,
 
 
 @accepting
-def randn(*shape: Any, rng: np.random.Generator | None = None, dtype: DTypeLike | None = None,
-          requires_grad: bool = False) -> Tensor:
+def randn(*shape: int | Sequence[int], rng: np.random.Generator | None = None,
+          dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Standard normal numbers, from ``rng`` or the generator that `manual_seed` restarts.
 
     >>> randn(2, 3, rng=np.random.default_rng(0)).shape
@@ -136,8 +138,8 @@ def randn(*shape: Any, rng: np.random.Generator | None = None, dtype: DTypeLike 
 
 
 @accepting
-def rand(*shape: Any, rng: np.random.Generator | None = None, dtype: Any = None,
-         requires_grad: bool = False) -> Tensor:
+def rand(*shape: int | Sequence[int], rng: np.random.Generator | None = None,
+         dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Numbers drawn evenly from [0, 1), from ``rng`` or the generator of `manual_seed`.
 
     >>> rand(2, 3, rng=np.random.default_rng(0)).shape
@@ -151,8 +153,8 @@ def rand(*shape: Any, rng: np.random.Generator | None = None, dtype: Any = None,
 
 def _like(make: Callable[..., Tensor], value: str = "") -> Callable[..., Tensor]:
     """``make`` with the shape and the dtype of a tensor."""
-    def like(x: TensorLike, *args: Any, dtype: DTypeLike | None = None, requires_grad: bool = False,
-             **settings: Any) -> Tensor:
+    def like(x: TensorLike, *args: object, dtype: DTypeLike | None = None,
+             requires_grad: bool = False, **settings: object) -> Tensor:
         array = as_array(x)
         return make(array.shape, *args, dtype=array.dtype if dtype is None else dtype,
                     requires_grad=requires_grad, **settings)

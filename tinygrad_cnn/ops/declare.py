@@ -6,12 +6,13 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, apply, as_tensors, binary, unary
+from tinygrad_cnn.core.apply import Inputs
 from tinygrad_cnn.core.op import (
     FUNCTIONS,
     OPS,
@@ -25,19 +26,14 @@ from tinygrad_cnn.core.op import (
 from tinygrad_cnn.errors import DTypeError, TinygradCnnError
 from tinygrad_cnn.names import own_names
 from tinygrad_cnn.shapes import Shape, broadcast
-from tinygrad_cnn.types import Function, Settings
+from tinygrad_cnn.types import Function, Named, Settings
 
 __all__ = ["broadcasting", "composed", "each", "elementwise", "geometry", "matrices",
            "smooth_matrices"]
 
-if TYPE_CHECKING:
-    # A composed function takes what is TensorLike and finds a Tensor: mypy has no type for both.
-    TensorLike = Any
-else:
-    from tinygrad_cnn.core import TensorLike as TensorLike
-
 F = TypeVar("F", bound=Function)
 Interval = tuple[float, float]
+Domain = Interval | tuple[Interval | None, Interval | None]
 Samples = Callable[[np.random.Generator], Iterator[Sample]]
 
 _PAIRS = (
@@ -68,7 +64,7 @@ def smooth_matrices(low: float, high: float) -> Samples:
 
 
 def each(cases: Callable[[np.random.Generator], Iterable[Any]],
-         make: Callable[..., tuple[Any, Mapping[str, Any]]]) -> Samples:
+         make: Callable[..., tuple[Any, Named]]) -> Samples:
     """A sample of each case ``(id, *facts)``: ``make(rng, *facts)`` gives its inputs and settings.
 
     >>> rows = each(lambda rng: [("two", 2), ("three", 3)],
@@ -120,18 +116,6 @@ def _with(settings: Sequence[Mapping[str, float]], draw: Samples) -> Samples:
     return samples
 
 
-class _Inputs(NamedTuple):
-    """The tensors that a function takes, as `as_tensors` asks for them."""
-
-    name: str
-    inputs: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    variadic: bool = False
-
-    def input_name(self, i: int) -> str:
-        return self.inputs[i]
-
-
 def composed(function: F) -> F:
     """Make a function that is composed of ops public: its tensors are converted in its own name."""
     code = inspect.unwrap(function).__code__
@@ -141,12 +125,12 @@ def composed(function: F) -> F:
     kinds = {name: kind for name in names
              if (kind := function.__annotations__[name]).startswith("TensorLike")}
     optional = tuple(name for name, kind in kinds.items() if kind.endswith("None"))
-    takes = _Inputs(function.__name__, tuple(kinds), optional)
+    takes = Inputs(function.__name__, tuple(kinds), optional)
     places = {name: names.index(name) for name in kinds}
     needed = {name: i for name, i in places.items() if name not in optional}
 
     @functools.wraps(function)
-    def call(*args: Any, **settings: Any) -> Any:
+    def call(*args: object, **settings: object) -> object:
         if not known.issuperset(settings):
             settings = own_names(takes.name, arguments, settings)
         if any(i >= len(args) and name not in settings for name, i in needed.items()):
@@ -166,7 +150,7 @@ def composed(function: F) -> F:
     return cast(F, register_function()(call))
 
 
-def _in_the_name_of(takes: _Inputs, inputs: tuple[Any, ...],
+def _in_the_name_of(takes: Inputs, inputs: tuple[object, ...],
                     error: TinygradCnnError) -> TinygradCnnError:
     """The error of a function within, in words of the function that was called."""
     owner, colon, rest = str(error).partition(": ")
@@ -183,9 +167,9 @@ def _in_the_name_of(takes: _Inputs, inputs: tuple[Any, ...],
 
 # ---- elementwise ops -----------------------------------------------------------------------------
 
-def elementwise(kernel: Function, *rules: Function, domain: Any = None,
+def elementwise(kernel: Function, *rules: Function, domain: Domain | None = None,
                 ufunc: np.ufunc | None = None, settings: Sequence[Mapping[str, float]] = (),
-                couples: tuple[int, ...] | None = (), **fields: Any) -> Callable[[F], F]:
+                couples: tuple[int, ...] | None = (), **fields: object) -> Callable[[F], F]:
     """Declare an elementwise op of one or two inputs, and make its public function.
 
     The decorated function gives name, signature and docstring and is never called: its body is the
@@ -252,7 +236,7 @@ def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tenso
     """The function of an op of one input whose settings are finite numbers."""
     known = ("x", *defaults)
 
-    def function(x: Any = None, *placed: Any, **given: Any) -> Tensor:
+    def function(x: Any = None, *placed: float, **given: Any) -> Tensor:
         if not defaults.keys() >= given.keys():
             given = own_names(op.name, known, given)
             x = given.pop("x", x)

@@ -6,14 +6,15 @@ They have PyTorch's names, arguments and formulas.  None broadcasts: shapes that
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_array, as_setting
+from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_setting
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.ops.declare import TensorLike, composed
+from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import abs, exp, log, maximum, where
 from tinygrad_cnn.ops.loss import REDUCTIONS, binary_cross_entropy_with_logits, entry_weights
 from tinygrad_cnn.ops.reduction import mean, sum
@@ -62,6 +63,7 @@ def l1_loss(prediction: TensorLike, target: TensorLike, *, reduction: str = "mea
     >>> l1_loss(Tensor([1.0, 2.0]), Tensor([1.0, 4.0])).item()
     1.0
     """
+    prediction, target = cast(Tensor, prediction), cast(Tensor, target)
     _alike("l1_loss", prediction=prediction, target=target)
     return _reduced("l1_loss", abs(prediction - target), reduction)
 
@@ -76,6 +78,7 @@ def huber_loss(prediction: TensorLike, target: TensorLike, *, reduction: str = "
     >>> huber_loss(Tensor([1.0, 5.0]), Tensor([0.0, 0.0]), reduction="none").data
     array([0.5, 4.5], dtype=float32)
     """
+    prediction, target = cast(Tensor, prediction), cast(Tensor, target)
     _alike("huber_loss", prediction=prediction, target=target)
     delta = checks.number("huber_loss", "delta", delta, above=0)
     d = abs(prediction - target)
@@ -95,6 +98,7 @@ def smooth_l1_loss(prediction: TensorLike, target: TensorLike, *, reduction: str
     >>> smooth_l1_loss(Tensor([1.0, 5.0]), Tensor([0.0, 0.0]), beta=2.0, reduction="none").data
     array([0.25, 4.  ], dtype=float32)
     """
+    prediction, target = cast(Tensor, prediction), cast(Tensor, target)
     beta = checks.number("smooth_l1_loss", "beta", beta, minimum=0)
     _alike("smooth_l1_loss", prediction=prediction, target=target)
     if not beta:
@@ -131,6 +135,7 @@ def binary_cross_entropy(probabilities: TensorLike, labels: ArrayLike, *,
     >>> binary_cross_entropy(Tensor([0.5, 1.0]), [1, 1], reduction="none").data
     array([0.6931, 0.    ], dtype=float32)
     """
+    probabilities = cast(Tensor, probabilities)
     owner = "binary_cross_entropy"
     _alike(owner, probabilities=probabilities)
     t = _probabilities(owner, labels, probabilities.shape).astype(probabilities.dtype)
@@ -173,6 +178,7 @@ def kl_div(log_probabilities: TensorLike, target: TensorLike, *, reduction: str 
     >>> kl_div(Tensor([[0.0, -1.0]]), Tensor([[1.0, 0.0]]), reduction="batchmean").item()
     0.0
     """
+    log_probabilities, target = cast(Tensor, log_probabilities), cast(Tensor, target)
     checks.choice("kl_div", "reduction", reduction, (*REDUCTIONS, "batchmean"))
     _alike("kl_div", log_probabilities=log_probabilities, target=target)
     if checks.flag("kl_div", "log_target", log_target):
@@ -193,6 +199,7 @@ def hinge_loss(scores: TensorLike, labels: ArrayLike, *, margin: float = 1.0,
     >>> hinge_loss(Tensor([2.0, 0.5]), [1, -1], reduction="none").data
     array([0. , 1.5], dtype=float32)
     """
+    scores = cast(Tensor, scores)
     y = as_setting(labels, "hinge_loss", "labels")
     if y.shape != scores.shape:
         raise ShapeError(f"hinge_loss: labels have shape {y.shape} but scores {scores.shape}; a "
@@ -213,6 +220,7 @@ def margin_ranking_loss(a: TensorLike, b: TensorLike, labels: ArrayLike, *, marg
     >>> margin_ranking_loss(Tensor([2.0, 0.5]), Tensor([1.0, 1.0]), [1, 1], margin=1.0).data
     array(0.75, dtype=float32)
     """
+    a, b = cast(Tensor, a), cast(Tensor, b)
     return hinge_loss(a - b, labels, margin=margin, reduction=reduction)
 
 
@@ -241,6 +249,7 @@ def multi_margin_loss(scores: TensorLike, labels: ArrayLike, *, p: int = 1, marg
     >>> multi_margin_loss(Tensor([[1.0, 0.5, -3.0]]), [0]).item()       # 0.5 / 3
     0.1666
     """
+    scores = cast(Tensor, scores)
     owner = "multi_margin_loss"
     y = as_setting(labels, owner, "labels")
     if scores.ndim != 2 or y.shape != scores.shape[:1] or y.dtype.kind not in "iu":
@@ -286,6 +295,7 @@ def focal_loss(logits: TensorLike, labels: ArrayLike, *, gamma: float = 2.0,
     >>> focal_loss(Tensor([0.0]), [1], alpha=None).item()           # log 2 / 4
     0.1732
     """
+    logits = cast(Tensor, logits)
     _alike("focal_loss", logits=logits)
     t = _probabilities("focal_loss", labels, logits.shape).astype(logits.dtype)
     gamma = checks.number("focal_loss", "gamma", gamma, minimum=0)
@@ -324,6 +334,7 @@ def dice_loss(probabilities: TensorLike, labels: ArrayLike, *, smooth: float = 1
     >>> dice_loss(Tensor([[1.0, 1.0, 0.0]]), [[1, 1, 0]]).item()
     0.0
     """
+    probabilities = cast(Tensor, probabilities)
     _alike("dice_loss", probabilities=probabilities)
     t = _probabilities("dice_loss", labels, probabilities.shape).astype(probabilities.dtype)
     smooth = checks.number("dice_loss", "smooth", smooth, minimum=0)
@@ -342,6 +353,7 @@ def cosine_similarity(a: TensorLike, b: TensorLike, axis: int = -1, *, eps: floa
     >>> cosine_similarity(Tensor([3.0, 4.0]), Tensor([4.0, 3.0])).item()
     0.96
     """
+    a, b = cast(Tensor, a), cast(Tensor, b)
     eps = checks.number("cosine_similarity", "eps", eps, above=0)
     _alike("cosine_similarity", a=a, b=b)
     axis = checks.axis_index("cosine_similarity", axis, a.shape)
@@ -357,6 +369,7 @@ def cosine_embedding_loss(a: TensorLike, b: TensorLike, labels: ArrayLike, *, ma
     >>> cosine_embedding_loss(Tensor([[1.0, 0.0]]), Tensor([[0.0, 1.0]]), [1]).item()
     1.0
     """
+    a, b = cast(Tensor, a), cast(Tensor, b)
     owner = "cosine_embedding_loss"
     _alike(owner, a=a, b=b)
     y = as_setting(labels, owner, "labels")
@@ -393,6 +406,9 @@ def triplet_margin_loss(anchor: TensorLike, positive: TensorLike, negative: Tens
     >>> triplet_margin_loss(Tensor([[0.0]]), Tensor([[0.0]]), Tensor([[0.25]])).item()
     0.75
     """
+    anchor = cast(Tensor, anchor)
+    positive = cast(Tensor, positive)
+    negative = cast(Tensor, negative)
     owner = "triplet_margin_loss"
     _alike(owner, anchor=anchor, positive=positive, negative=negative)
     margin, eps = checks.number(owner, "margin", margin), checks.number(owner, "eps", eps)

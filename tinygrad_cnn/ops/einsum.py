@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, as_tensor
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
 from tinygrad_cnn.errors import SettingError, ShapeError
-from tinygrad_cnn.ops.declare import TensorLike, composed
+from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import mul
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.rearrange import diagonal
@@ -152,7 +153,7 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     return apply(EINSUM, *xs, subscripts=",".join(inputs) + "->" + result)
 
 
-def _letters(owner: str, a: TensorLike, b: TensorLike) -> tuple[Tensor, Tensor, str, str]:
+def _letters(owner: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, str, str]:
     names = string.ascii_letters
     return a, b, names[:a.ndim], names[a.ndim:a.ndim + b.ndim]
 
@@ -165,6 +166,7 @@ def tensordot(a: TensorLike, b: TensorLike,
     >>> tensordot(Tensor([[1.0, 2.0]]), Tensor([[3.0], [4.0]]), 1).data
     array([[11.]], dtype=float32)
     """
+    a, b = cast(Tensor, a), cast(Tensor, b)
     first = string.ascii_letters[:a.ndim]
     second = string.ascii_letters[a.ndim:a.ndim + b.ndim]
     if isinstance(axes, (int, np.integer)):
@@ -200,6 +202,7 @@ def dot(a: TensorLike, b: TensorLike) -> Tensor:
     >>> dot(Tensor([1.0, 2.0]), Tensor([3.0, 4.0])).item()
     11.0
     """
+    a, b = cast(Tensor, a), cast(Tensor, b)
     if not a.ndim or not b.ndim:
         return mul(a, b)
     return matmul(a, b) if b.ndim <= 2 else tensordot(a, b, [[-1], [-2]])
@@ -212,6 +215,7 @@ def inner(a: TensorLike, b: TensorLike) -> Tensor:
     >>> inner(Tensor([1.0, 2.0]), Tensor([3.0, 4.0])).item()
     11.0
     """
+    a, b = cast(Tensor, a), cast(Tensor, b)
     return tensordot(a, b, [[-1], [-1]]) if a.ndim and b.ndim else mul(a, b)
 
 
@@ -233,6 +237,7 @@ def kron(a: TensorLike, b: TensorLike) -> Tensor:
     >>> kron(Tensor([1.0, 10.0]), Tensor([1.0, 2.0])).data
     array([ 1.,  2., 10., 20.], dtype=float32)
     """
+    a, b = cast(Tensor, a), cast(Tensor, b)
     most = max(a.ndim, b.ndim)
     a, b = (reshape(x, (1,) * (most - x.ndim) + x.shape) for x in (a, b))
     y = mul(reshape(a, [n for size in a.shape for n in (size, 1)]),

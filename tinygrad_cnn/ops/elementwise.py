@@ -25,7 +25,7 @@ __all__ = ["abs", "add", "clip", "div", "exp", "expm1", "log", "maximum", "minim
            "power", "sqrt", "sub", "where"]
 
 
-def keep(condition: np.ndarray, ct: Any) -> Any:
+def keep(condition: np.ndarray, ct: Value) -> Value:
     """``ct`` where the condition holds and 0 elsewhere, even where it is infinite or NaN.
 
     A rule that selects does so with this, and not by a product: 0 · ∞ is NaN.

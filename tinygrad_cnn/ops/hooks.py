@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import copy
 import weakref
-from typing import Any, Self
+from typing import Self
+
+import numpy as np
 
 from tinygrad_cnn.core import Tensor, _wrap, apply
 from tinygrad_cnn.core.graph import changed, handed, placeholder
 from tinygrad_cnn.core.op import Op, OpTest, register_function
 from tinygrad_cnn.errors import GradientError
-from tinygrad_cnn.types import Function
+from tinygrad_cnn.types import Function, Value
 
 __all__ = ["HookHandle", "register_hook", "retain_grad", "with_hook"]
 
@@ -44,11 +46,11 @@ class HookHandle:
 
 
 @register_function()
-def pass_hooks(ct: Any, hooks: dict[object, Hook]) -> Any:
+def pass_hooks(ct: Value, hooks: dict[object, Hook]) -> Value:
     """The cotangent, an array or a tensor, after each hook has seen it."""
     for hook in tuple(hooks.values()):
-        plain = not isinstance(ct, Tensor)
-        given = _wrap(ct.copy(), False, None) if plain else ct
+        plain = isinstance(ct, np.ndarray)
+        given = ct if isinstance(ct, Tensor) else _wrap(ct.copy(), False, None)
         with changed(recording=not plain, plain=False):
             new = handed(hook, given)
         if new is None:

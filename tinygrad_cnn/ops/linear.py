@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor, standing_for
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import reduce, reference
@@ -15,6 +14,7 @@ from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.ops.reduction import SUM_TO
 from tinygrad_cnn.ops.shape import TRANSPOSE, reshape, squeeze
 from tinygrad_cnn.shapes import Shape, broadcast
+from tinygrad_cnn.types import Value
 
 __all__ = ["linear", "matmul"]
 
@@ -38,7 +38,7 @@ _CASES = (("matrices", (2, 3), (3, 4)), ("batches", (2, 2, 3), (2, 3, 4)),
           ("square batch", (2, 2, 2), (2, 2, 2)))
 
 
-def _swap(x: Any) -> Any:
+def _swap(x: Value) -> Value:
     """The last two axes exchanged."""
     return apply(TRANSPOSE, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
@@ -149,8 +149,12 @@ def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0], [10.0]]), Tensor([100.0])).data
     array([[121.]], dtype=float32)
     """
+    given = x
     x = x if isinstance(x, Tensor) else as_tensor(x, "linear")
     if x.ndim in (0, 2):
         return apply(LINEAR, x, w, b)
-    y = apply(LINEAR, reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), w, b)
+    rows = reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+    if isinstance(rows, Tensor) and not rows.requires_grad:
+        standing_for(given, rows)
+    y = apply(LINEAR, rows, w, b)
     return reshape(y, (*x.shape[:-1], y.shape[-1]))

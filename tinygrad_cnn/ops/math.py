@@ -9,16 +9,16 @@ from __future__ import annotations
 import builtins
 import functools
 import math
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core import Tensor, TensorLike, as_array
 from tinygrad_cnn.errors import DTypeError
 from tinygrad_cnn.kernels import elementwise as kernels
 from tinygrad_cnn.ops.activation import sigmoid
-from tinygrad_cnn.ops.declare import TensorLike, composed, elementwise
+from tinygrad_cnn.ops.declare import composed, elementwise
 from tinygrad_cnn.ops.elementwise import exp, keep, sqrt, where
 from tinygrad_cnn.types import Value
 
@@ -34,15 +34,15 @@ of_out = functools.partial(elementwise, saved=("out",), domain=(-1.2, 1.2))
 
 # ---- trigonometric and hyperbolic functions
 
-def _cos(x: object) -> Any:
+def _cos(x: Value) -> Value:
     return cos(x)
 
 
-def _cosh(x: object) -> Any:
+def _cosh(x: Value) -> Value:
     return cosh(x)
 
 
-def _hypot(x: object) -> Any:
+def _hypot(x: Value) -> Value:
     return hypot(x, 1.0)
 
 
@@ -249,7 +249,7 @@ def hypot(a: TensorLike, b: TensorLike) -> Tensor:
     """
 
 
-def _turn(ct: Any, a: Any, b: Any) -> Any:
+def _turn(ct: Value, a: Value, b: Value) -> Value:
     """ct · b / (a² + b²), where no square overflows; 0 at (0, 0)."""
     r = hypot(a, b)
     at_zero = as_array(r) == 0
@@ -332,6 +332,7 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     >>> round(Tensor([2.345]), 2).data
     array([2.34], dtype=float32)
     """
+    x = cast(Tensor, x)
     decimals = checks.integer("round", "decimals", decimals)
     if decimals and x.dtype.kind != "f":
         raise DTypeError(f"round: x is {x.dtype}, which decimals={decimals} cannot round; cast it: "

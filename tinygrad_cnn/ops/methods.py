@@ -8,13 +8,14 @@ Names that PyTorch has and that are not needed here answer with what is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_array
+from tinygrad_cnn.core import Tensor, TensorLike, as_array
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, accepting, missing
@@ -63,7 +64,7 @@ def _expand(x: Tensor, *shape: int) -> Tensor:
     return broadcast_to(x, wanted)
 
 
-def _repeat(x: Tensor, *repeats: Any, axis: int | None = None) -> Tensor:
+def _repeat(x: Tensor, *repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
     """Each entry several times; see `tinygrad_cnn.repeat`."""
     if len(repeats) != 1:
         raise SettingError(f"repeat: give an axis by name, as in x.repeat({repeats[0]}, axis=0), "
@@ -72,7 +73,7 @@ def _repeat(x: Tensor, *repeats: Any, axis: int | None = None) -> Tensor:
     return repeat(x, repeats[0], axis)
 
 
-def _masked_fill(x: Tensor, mask: Any, value: Any) -> Tensor:
+def _masked_fill(x: Tensor, mask: TensorLike, value: TensorLike) -> Tensor:
     """``value`` where the mask is true."""
     return where(mask, value, x)
 
@@ -89,7 +90,7 @@ def _argsort(x: Tensor, axis: int | None = -1, descending: bool = False) -> np.n
     return order(x, checks.axis_index("argsort", axis, x.shape), descending)
 
 
-def _clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+def _clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """The nearest number in [min, max]; see `tinygrad_cnn.clip`."""
     return clip(x, min, max)
 
@@ -136,7 +137,7 @@ class _Missing:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, tensor: object, owner: type) -> Any:
+    def __get__(self, tensor: object, owner: type) -> NoReturn:
         raise missing("Tensor", self.name, (), tensor)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
     Tensor,
+    TensorLike,
     apply,
     as_array,
     as_setting,
@@ -26,13 +27,13 @@ from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, registe
 from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import norm as kernels
 from tinygrad_cnn.kernels import reduce, reference
-from tinygrad_cnn.ops.declare import TensorLike, composed, each
+from tinygrad_cnn.ops.declare import composed, each
 from tinygrad_cnn.ops.elementwise import expm1, sqrt
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.reduction import centered, mean, sum, sum_to, var
 from tinygrad_cnn.ops.shape import reshape
 from tinygrad_cnn.shapes import Axis, Shape
-from tinygrad_cnn.types import Settings, Value
+from tinygrad_cnn.types import Function, Settings, Value
 
 __all__ = ["affine", "batch_norm", "group_norm", "instance_norm", "layer_norm",
            "local_response_norm", "log_softmax", "rms_norm", "softmax", "standardize"]
@@ -57,7 +58,8 @@ def _log_softmax_vjp(ct: Value, out: Value, x: Value, *, axis: int) -> Value:
     return -(ct * expm1(out)) - softmax(x, axis) * (total - ct)
 
 
-def _declare_softmax(name: str, kernel: Any, loops: Any, vjp: Any, saved: tuple[str, ...]) -> Op:
+def _declare_softmax(name: str, kernel: Function, loops: Function, vjp: Function,
+                     saved: tuple[str, ...]) -> Op:
     def shape(x: Shape, *, axis: int) -> Shape:
         if not x[axis]:
             raise ShapeError(f"{name}: axis {axis} of {x} is empty")
@@ -107,20 +109,8 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
 
 @register_function()
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """x − log Σ exp(x) along an axis: the logarithm of `softmax`, without overflow.
+    """x − log Σ exp(x) along an axis: the logarithm of `softmax`, with its arguments and errors.
 
-    Parameters
-    ----------
-    x : Tensor
-    axis : int, default -1
-
-    Raises
-    ------
-    ShapeError
-        If the axis does not exist or is empty.
-
-    Examples
-    --------
     >>> log_softmax(Tensor([0.0, -1000.0])).data
     array([    0., -1000.], dtype=float32)
     """
@@ -149,7 +139,7 @@ def _standardize_input_vjp_x(ct: Value, out: Value, g: Value, x: Value, *, axis:
     r = (var(x, axis=axis, keepdims=True) + eps) ** -0.5
     x_hat = centered(x, axis) * r
 
-    def average(t: Any) -> Any:
+    def average(t: Value) -> Value:
         return mean(t, axis=axis, keepdims=True)
 
     ct_mean, g_mean = average(ct), average(g)
@@ -163,15 +153,15 @@ _ROWS = (("channels", (2, 3, 2, 3), (0, 1, 2), 1e-2), ("rows", (3, 5), (1,), 1e-
 _ANEW = {"center": None, "variance": None}      # statistics that a kernel works out itself
 
 
-def _norm_flops(*inputs: Any, out_shape: Shape, **settings: Any) -> int:
+def _norm_flops(*inputs: Shape | None, out_shape: Shape, **settings: object) -> int:
     return 8 * math.prod(out_shape)
 
 
-def _over_axis(*shapes: Shape | None, axis: Axes, **settings: Any) -> Axes:
+def _over_axis(*shapes: Shape | None, axis: Axes, **settings: object) -> Axes:
     return axis
 
 
-def _over_batch(x: Shape, *others: Shape | None, **settings: Any) -> Axes:
+def _over_batch(x: Shape, *others: Shape | None, **settings: object) -> Axes:
     return tuple(range(len(x) - 1))
 
 
@@ -239,9 +229,10 @@ def _batch_norm_shape(x: Shape, w: Shape, b: Shape, *, eps: float) -> Shape:
 
 def _batch_norm_vjp(ct: Value, out: Value, x: Value, w: Value, b: Value, *, eps: float,
                     center: np.ndarray,
-                    variance: np.ndarray) -> tuple[Any, ...]:
+                    variance: np.ndarray) -> tuple[Value, ...]:
     statistics: Settings = {"eps": eps, "center": center, "variance": variance}
-    if isinstance(ct, np.ndarray):              # the three share their sums over the batch
+    if isinstance(ct, np.ndarray) and isinstance(x, np.ndarray) and isinstance(w, np.ndarray):
+        # The three share their sums over the batch.
         return kernels.batch_norm_cotangents(ct, x, w, **statistics)
     dx = apply(STANDARDIZE_INPUT, ct * w, x, axis=tuple(range(x.ndim - 1)), **statistics)
     return dx, apply(BATCH_NORM_WEIGHT, ct, x, **statistics), sum_to(ct, shape=b.shape)
@@ -444,8 +435,9 @@ def layer_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, eps: float = 1e-5
 
 # ---- norms composed of the above
 
-def _scaled(owner: str, y: Tensor, w: Tensor | None, b: Tensor | None, axes: int = 1) -> Tensor:
+def _scaled(owner: str, y: Tensor, *scales: TensorLike | None, axes: int = 1) -> Tensor:
     """y w + b with a number for each channel, the last axis, or for each entry of several."""
+    w, b = cast("tuple[Tensor | None, Tensor | None]", scales)
     for name, value in (("w", w), ("b", b)):
         if value is not None and value.shape != y.shape[-axes:]:
             raise ShapeError(f"{owner}: {name} is {value.shape}, the channels of x {y.shape} need "
@@ -483,6 +475,7 @@ def group_norm(x: TensorLike, num_groups: int, w: TensorLike | None = None,
     >>> group_norm(Tensor([[1.0, 3.0, 10.0, 30.0]]), 2, eps=1e-12).data
     array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
+    x = cast(Tensor, x)
     groups = checks.integer("group_norm", "num_groups", num_groups, minimum=1)
     if x.ndim < 2 or x.shape[-1] % groups:
         raise ShapeError(f"group_norm: the channels of x {x.shape} (N ... C) are not divisible by "
@@ -502,6 +495,7 @@ def instance_norm(x: TensorLike, w: TensorLike | None = None, b: TensorLike | No
     >>> instance_norm(Tensor(np.array([[[1.0], [3.0]]])), eps=1e-12).data.ravel()
     array([-1.,  1.])
     """
+    x = cast(Tensor, x)
     if x.ndim < 3:
         raise ShapeError(f"instance_norm: x needs axes between the batch and the channels "
                          f"(N ... C), got {x.shape}")
@@ -518,13 +512,14 @@ def rms_norm(x: TensorLike, w: TensorLike | None = None, *, eps: float | None = 
     >>> rms_norm(Tensor([3.0, 3.0])).data
     array([1., 1.], dtype=float32)
     """
+    x = cast(Tensor, x)
     if not x.ndim or not x.shape[-1]:
         raise ShapeError(f"rms_norm: x needs a last axis with entries (... C), got {x.shape}")
     checks.floats("rms_norm", "x", x.dtype)
     small = float(np.finfo(x.dtype).eps) if eps is None else checks.number("rms_norm", "eps", eps,
                                                                           above=0)
-    axes = tuple(range(-builtins.max(1, 1 if w is None else w.ndim), 0))
-    return _scaled("rms_norm", x / sqrt(mean(x * x, axes, True) + small), w, None, len(axes))
+    axes = tuple(range(-builtins.max(1, np.ndim(as_array(w)) if w is not None else 1), 0))
+    return _scaled("rms_norm", x / sqrt(mean(x * x, axes, True) + small), w, None, axes=len(axes))
 
 
 @composed
@@ -537,6 +532,7 @@ def local_response_norm(x: TensorLike, size: int, alpha: float = 1e-4, beta: flo
     >>> local_response_norm(Tensor(np.ones((1, 1, 1, 3))), 1, alpha=1.0, beta=1.0).data.ravel()
     array([0.5, 0.5, 0.5])
     """
+    x = cast(Tensor, x)
     owner = "local_response_norm"
     size = checks.integer(owner, "size", size, minimum=1)
     alpha, beta, k = (checks.number(owner, name, value) for name, value in

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial, reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, DTypeLike
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_array, as_dtype, as_setting, is_grad_enabled
+from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_dtype, as_setting, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS, register_function
 from tinygrad_cnn.errors import TinygradCnnError
 from tinygrad_cnn.ops.einsum import dot, einsum, inner, kron, outer, tensordot
@@ -71,6 +72,7 @@ from tinygrad_cnn.ops.shape import (
     transpose,
 )
 from tinygrad_cnn.ops.statistics import cumprod, cumsum, norm, prod, std, var
+from tinygrad_cnn.shapes import Axis, PairLike, Shape
 from tinygrad_cnn.types import Function, Settings
 
 __all__: list[str] = []
@@ -90,8 +92,8 @@ class _Row(NamedTuple):
 
 
 @register_function()
-def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
-                settings: Settings) -> Any:
+def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[object, ...],
+                settings: Settings) -> object:
     """Answer ``ufunc.method(*inputs, **settings)``, or refuse it."""
     known = getattr(np, ufunc.__name__, None) is ufunc
     what = f"np.{ufunc.__name__}" if known else ufunc.__name__
@@ -115,15 +117,16 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...],
 
 
 @register_function()
-def array_function(function: NumpyFunction, args: tuple[Any, ...], settings: Settings) -> Any:
+def array_function(function: NumpyFunction, args: tuple[object, ...],
+                   settings: Settings) -> object:
     """Answer ``function(*args, **settings)``, a function of NumPy without an op, or refuse it."""
-    carries: Any = (args, settings)
+    carries: Sequence[object] = (args, settings)
     if (names := _PLAIN.get(function)) is not None:
         carries = [_given(function, args, settings).get(name) for name in names]
     return _plain(_name(function), function, args, settings, carries)
 
 
-def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
+def _answer(row: _Row, *args: object, **settings: object) -> object:
     """What an op answers to a function of NumPy, called with NumPy's arguments."""
     given = _given(row.numpy, args, settings)
     if not any(True for name in row.arrays for _ in _tensors(given.get(name))):
@@ -151,8 +154,8 @@ def _answer(row: _Row, *args: Any, **settings: Any) -> Any:
         raise type(error)(f"{what}: {error}") from None
 
 
-def _plain(what: str, function: NumpyFunction, args: tuple[Any, ...], settings: Settings,
-           carries: object) -> Any:
+def _plain(what: str, function: NumpyFunction, args: tuple[object, ...], settings: Settings,
+           carries: object) -> object:
     """What NumPy answers for the plain values, unless that cuts the graph or writes to them."""
     if is_grad_enabled() and any(x.requires_grad for x in _tensors(carries)):
         raise TypeError(f"{what} is not differentiable here; for plain values pass "
@@ -180,7 +183,7 @@ def _parameters(function: NumpyFunction) -> inspect.Signature:
     return inspect.signature(_SIGNATURES.get(function, function))
 
 
-def _given(function: NumpyFunction, args: tuple[Any, ...],
+def _given(function: NumpyFunction, args: tuple[object, ...],
            settings: Settings) -> Settings:
     """What the caller gave, by NumPy's names."""
     try:
@@ -202,7 +205,7 @@ def _not_supported(what: str, name: str, taken: Iterable[str]) -> TypeError:
                      + (f"; {names} may be given" if names else ""))
 
 
-def _cast(what: str, value: Any, dtype: Any) -> Any:
+def _cast(what: str, value: Any, dtype: DTypeLike) -> Any:
     """Arrays and tensors, also in lists, in the dtype that the caller asks for."""
     wanted = as_dtype(dtype, what)
     if wanted not in (np.float32, np.float64):
@@ -238,7 +241,7 @@ def _values(value: object) -> Any:
 def _deviation(f: NumpyFunction) -> NumpyFunction:
     """`var` or `std` with the two names that NumPy has for one argument."""
     def answer(what: str, a: object, ddof: float = 0, correction: float | None = None,
-               **settings: Any) -> Tensor:
+               **settings: object) -> Tensor:
         if ddof and correction is not None:
             raise TypeError(f"{what}: ddof= and correction= are the same argument; give one")
         return f(a, correction=ddof if correction is None else correction, **settings)
@@ -247,13 +250,13 @@ def _deviation(f: NumpyFunction) -> NumpyFunction:
 
 def _moved(function: NumpyFunction) -> NumpyFunction:
     """`transpose` to where ``function`` puts the axes."""
-    def answer(a: Any, **places: Any) -> Tensor:
+    def answer(a: Tensor, **places: object) -> Tensor:
         # Sizes 0, 1, 2 ... come out as the order of the axes.
         return transpose(a, function(np.empty(range(a.ndim)), **places).shape)
     return answer
 
 
-def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
+def _norm(x: Tensor, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
     axes = checks.axes_tuple("np.linalg.norm", axis, x.shape)
     if ord is not None and len(axes) != 1 and not (ord == "fro" and len(axes) == 2):
         raise TypeError(f"np.linalg.norm: ord={ord!r} of a matrix is not supported on a tensor; "
@@ -261,7 +264,8 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     return norm(x, 2 if ord in (None, "fro") else ord, axes, keepdims)
 
 
-def _average(a: Any, axis: Any = None, weights: Any = None, keepdims: bool = False) -> Tensor:
+def _average(a: Tensor, axis: Axis = None, weights: object = None,
+             keepdims: bool = False) -> Tensor:
     if weights is None:
         return mean(a, axis, keepdims)
     shares = as_setting(weights, "np.average", "weights")
@@ -275,14 +279,14 @@ def _average(a: Any, axis: Any = None, weights: Any = None, keepdims: bool = Fal
                       keepdims=keepdims))
 
 
-def _cross(a: object, b: object, axis: int | None = -1) -> Tensor:
+def _cross(a: TensorLike, b: TensorLike, axis: int | None = -1) -> Tensor:
     axis = -1 if axis is None else axis
     if np.shape(as_array(a))[axis] != 3 or np.shape(as_array(b))[axis] != 3:
         raise TypeError("np.cross: vectors of a tensor must have three entries")
     return sub(mul(roll(a, -1, axis), roll(b, -2, axis)), mul(roll(a, -2, axis), roll(b, -1, axis)))
 
 
-def _nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None,
+def _nan_to_num(x: Tensor, nan: float = 0.0, posinf: float | None = None,
                 neginf: float | None = None) -> Tensor:
     values = as_array(x)
     plain = np.nan_to_num(values, nan=nan, posinf=posinf, neginf=neginf)
@@ -291,7 +295,7 @@ def _nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None,
 
 def _parts(function: NumpyFunction, along: int | None) -> NumpyFunction:
     """The parts into which ``function`` cuts a line of numbers; None: along the second axis."""
-    def answer(ary: Any, sections: Any, axis: int = 0) -> list[Tensor]:
+    def answer(ary: Tensor, sections: object, axis: int = 0) -> list[Tensor]:
         fixed = (1 if ary.ndim > 1 else 0) if along is None else along
         axis = checks.axis_index(f"np.{function.__name__}", fixed or axis, ary.shape)
         places = function(np.arange(ary.shape[axis]), sections)
@@ -301,7 +305,7 @@ def _parts(function: NumpyFunction, along: int | None) -> NumpyFunction:
 
 def _joined(function: NumpyFunction, axis: int, columns: bool = False) -> NumpyFunction:
     """`concatenate` after giving each the axes that ``function`` gives them."""
-    def answer(tup: Any) -> Tensor:
+    def answer(tup: Sequence[TensorLike]) -> Tensor:
         shaped = []
         for x in tup:
             values = as_array(x)
@@ -311,40 +315,40 @@ def _joined(function: NumpyFunction, axis: int, columns: bool = False) -> NumpyF
     return answer
 
 
-def _turned(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
+def _turned(m: Tensor, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Tensor:
     # Sizes stay apart: the places of all entries say where each has come from.
     places = np.rot90(np.arange(m.size).reshape(m.shape), k, axes)
     return reshape(m, -1)[np.ascontiguousarray(places)]
 
 
-def _floats(what: str, x: Any) -> Any:
+def _floats(what: str, x: Tensor) -> Tensor:
     if x.dtype.kind != "f":
         raise TypeError(f"{what}: {x.dtype} becomes floats in NumPy; cast the tensor: "
                         "x.astype(np.float32)")
     return x
 
 
-def _itself(x: Any) -> Tensor:
+def _itself(x: Tensor) -> Tensor:
     return reshape(x, x.shape)
 
 
-def _sinc(x: Any) -> Tensor:
+def _sinc(x: Tensor) -> Tensor:
     """sin(πx) / (πx); near 0 its series, whose derivatives of every order are right as well."""
     near = np.abs(as_array(_floats("np.sinc", x))) < 0.25
     y = mul(x, math.pi)
     square = power(where(near, y, 0.0), 2)
-    series: Any = mul(square, 0.0)
+    series = mul(square, 0.0)
     for k in range(9, 0, -1):
         series = mul(add(series, 1.0), mul(square, -1 / (2 * k * (2 * k + 1))))
     far = where(near, 1.0, y)
     return where(near, add(series, 1.0), div(sin(far), far))
 
 
-def _scaled(what: str, factor: float, x: object) -> Tensor:
+def _scaled(what: str, factor: float, x: Tensor) -> Tensor:
     return mul(_floats(what, x), factor)
 
 
-def _logaddexp2(a: Any, b: Any) -> Tensor:
+def _logaddexp2(a: TensorLike, b: TensorLike) -> Tensor:
     a, b = (_floats("np.logaddexp2", x) if isinstance(x, Tensor) else x for x in (a, b))
     with np.errstate(invalid="ignore"):                             # infinities may be equal
         apart = where(np.equal(as_array(a), as_array(b)), 0.0, sub(a, b))
@@ -353,17 +357,17 @@ def _logaddexp2(a: Any, b: Any) -> Tensor:
 
 def _without_nan(pick: NumpyFunction) -> NumpyFunction:
     """``pick`` of two values, of which a NaN is taken for the other."""
-    def answer(a: Any, b: Any) -> Tensor:
+    def answer(a: TensorLike, b: TensorLike) -> Tensor:
         return pick(*(where(np.isnan(as_array(x)), other, x) for x, other in ((a, b), (b, a))))
     return answer
 
 
-def _partition(a: object, kth: object, axis: int | None = -1) -> Tensor:
+def _partition(a: TensorLike, kth: object, axis: int | None = -1) -> Tensor:
     return take_along_axis(a, np.argpartition(as_array(a), as_setting(kth, "np.partition", "kth"),
                                               axis), axis)
 
 
-def _gradient(f: Any, axis: Any = None) -> Any:
+def _gradient(f: Tensor, axis: Axis = None) -> Tensor | tuple[Tensor, ...]:
     """Half the difference of both neighbors; at the ends the difference to the one."""
     found = []
     for i in checks.axes_tuple("np.gradient", axis, f.shape):
@@ -376,24 +380,25 @@ def _gradient(f: Any, axis: Any = None) -> Any:
     return found[0] if len(found) == 1 else tuple(found)
 
 
-def _neighbors(x: Any, axis: int) -> Tensor:
+def _neighbors(x: Tensor, axis: int) -> Tensor:
     """x[i] + x[i + 1] along an axis."""
     places = np.arange(x.shape[axis])
     return add(take(x, places[:-1], axis), take(x, places[1:], axis))
 
 
-def _sliding(x: Any, window_shape: Any, axis: Any = None) -> Tensor:
+def _sliding(x: Tensor, window_shape: int | Shape, axis: int | Shape | None = None) -> Tensor:
     places = np.arange(x.size).reshape(x.shape)
     return reshape(x, -1)[sliding_window_view(places, window_shape, axis).copy()]
 
 
-def _concatenate(xs: Any, axis: int | None = 0) -> Tensor:
+def _concatenate(xs: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     if axis is None:
         return concatenate([reshape(x, -1) if isinstance(x, Tensor) else np.ravel(x) for x in xs])
     return concatenate(xs, axis)
 
 
-def _pad(array: Any, pad_width: Any, mode: Any = "constant", constant_values: Any = None) -> Tensor:
+def _pad(array: Tensor, pad_width: ArrayLike | dict[int, PairLike], mode: str = "constant",
+         constant_values: ArrayLike | None = None) -> Tensor:
     if constant_values is not None and mode != "constant":
         raise TypeError(f"np.pad: constant_values= belongs to mode 'constant', got {mode!r}")
     values = np.unique(0 if constant_values is None else constant_values)
@@ -422,7 +427,7 @@ def _row(numpy: NumpyFunction, ours: NumpyFunction, arrays: str, settings: str =
 
 
 # The signatures of compiled functions, which NumPy tells from 2.4 on.
-_SIGNATURES: dict[Any, NumpyFunction] = {
+_SIGNATURES: dict[object, NumpyFunction] = {
     np.concatenate: lambda arrays, /, axis=0, out=None, *, dtype=None, casting="same_kind": None,
     np.dot: lambda a, b, out=None: None,
     np.inner: lambda a, b, /: None,
@@ -497,7 +502,7 @@ _row(np.append, lambda arr, values, axis=None: _concatenate((arr, values), axis)
 
 def _several(function: NumpyFunction) -> NumpyFunction:
     """`reshape` to the shape that ``function`` gives each of its arguments."""
-    def answer(*xs: Any) -> Any:
+    def answer(*xs: TensorLike) -> object:
         made = [reshape(x, function(np.empty(x.shape)).shape) if isinstance(x, Tensor)
                 else function(x) for x in xs]
         return made[0] if len(made) == 1 else tuple(made)
@@ -508,7 +513,7 @@ for _raised in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
     FUNCTIONS[_raised] = _several(_raised)
 
 
-def _einsum(*operands: Any, optimize: object = False, **settings: Any) -> Tensor:
+def _einsum(*operands: Any, optimize: object = False, **settings: object) -> Tensor:
     for name, value in settings.items():
         if value is not None:
             raise _not_supported("np.einsum", name, ("optimize",))
@@ -534,7 +539,7 @@ _row(np.linalg.multi_dot, lambda arrays: reduce(matmul, arrays), "arrays")
 
 # Functions whose derivative is zero or undefined by nature.  Where an argument does carry a
 # gradient, the table names it.
-_PLAIN: dict[Any, tuple[str, ...]] = dict.fromkeys((
+_PLAIN: dict[object, tuple[str, ...]] = dict.fromkeys((
     np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal, np.logical_and,
     np.logical_or, np.logical_xor, np.logical_not, np.isfinite, np.isnan, np.isinf, np.signbit,
     np.floor_divide, np.fix, np.imag, np.angle,

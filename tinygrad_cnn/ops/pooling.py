@@ -72,7 +72,7 @@ def _with_indices(rng: np.random.Generator) -> Iterator[tuple[str, Shape, Shape,
         yield name, x, indices.shape, {"argmax_indices": indices, **settings}
 
 
-def _flops(x: Shape, *, out_shape: Shape, kernel_size: Pair, **settings: Any) -> int:
+def _flops(x: Shape, *, out_shape: Shape, kernel_size: Pair, **settings: object) -> int:
     return math.prod(out_shape) * math.prod(kernel_size)
 
 

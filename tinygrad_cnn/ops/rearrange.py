@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_array, as_setting, as_tensor
+from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_setting, as_tensor
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.names import accepting
-from tinygrad_cnn.ops.declare import TensorLike, composed
+from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.reduction import broadcast_to, mean, sum
 from tinygrad_cnn.ops.shape import concatenate, expand_dims, pad, reshape
@@ -62,6 +62,7 @@ def flip(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
     >>> flip(Tensor([1.0, 2.0, 3.0])).data
     array([3., 2., 1.], dtype=float32)
     """
+    x = cast(Tensor, x)
     turned = checks.axes_tuple("flip", axis, x.shape)
     return x[tuple(slice(None, None, -1 if i in turned else None) for i in range(x.ndim))]
 
@@ -76,6 +77,7 @@ def roll(x: TensorLike, shift: int | Sequence[int],
     >>> roll(Tensor([1.0, 2.0, 3.0]), 1).data
     array([3., 1., 2.], dtype=float32)
     """
+    x = cast(Tensor, x)
     if axis is None:
         line = reshape(x, -1)
         for n in _list("roll", "shift", shift):
@@ -100,6 +102,7 @@ def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tens
     >>> sort(Tensor([3.0, 1.0, 2.0])).data
     array([1., 2., 3.], dtype=float32)
     """
+    x = cast(Tensor, x)
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("sort", axis, x.shape)
@@ -116,6 +119,7 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
     >>> values.data, places
     (array([3., 2.], dtype=float32), array([1, 2]))
     """
+    x = cast(Tensor, x)
     axis = checks.axis_index("topk", axis, x.shape)
     k = checks.integer("topk", "k", k, minimum=0)
     if k > x.shape[axis]:
@@ -132,6 +136,7 @@ def median(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     >>> median(Tensor([3.0, 1.0, 2.0, 10.0])).item()
     2.5
     """
+    x = cast(Tensor, x)
     shape = x.shape
     if axis is None:
         x, axis = reshape(x, -1), 0
@@ -160,6 +165,7 @@ def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[T
     >>> [part.data.tolist() for part in split(Tensor([1.0, 2.0, 3.0, 4.0]), 2)]
     [[1.0, 2.0], [3.0, 4.0]]
     """
+    x = cast(Tensor, x)
     axis = checks.axis_index("split", axis, x.shape)
     size = x.shape[axis]
     if isinstance(sections, (int, np.integer)):
@@ -181,6 +187,7 @@ def chunk(x: TensorLike, chunks: int, axis: int = 0) -> list[Tensor]:
     >>> [part.data.tolist() for part in chunk(Tensor([1.0, 2.0, 3.0]), 2)]
     [[1.0, 2.0], [3.0]]
     """
+    x = cast(Tensor, x)
     axis = checks.axis_index("chunk", axis, x.shape)
     size = -(-x.shape[axis] // checks.integer("chunk", "chunks", chunks, minimum=1))
     return split(x, list(range(size, x.shape[axis], size)) if size else [], axis)
@@ -193,6 +200,7 @@ def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     >>> tile(Tensor([1.0, 2.0]), 2).data
     array([1., 2., 1., 2.], dtype=float32)
     """
+    x = cast(Tensor, x)
     times = [checks.integer("tile", "reps", n, minimum=0)
              for n in _list("tile", "reps", reps).tolist()]
     times = [1] * (x.ndim - len(times)) + times
@@ -212,6 +220,7 @@ def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None)
     >>> repeat(Tensor([1.0, 2.0]), 2).data
     array([1., 1., 2., 2.], dtype=float32)
     """
+    x = cast(Tensor, x)
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("repeat", axis, x.shape)
@@ -234,6 +243,7 @@ def take_along_axis(x: TensorLike, indices: ArrayLike, axis: int | None = -1) ->
     array([[2.],
            [3.]], dtype=float32)
     """
+    x = cast(Tensor, x)
     places = _whole("take_along_axis", "indices", indices)
     if axis is None:
         x, axis = reshape(x, -1), 0
@@ -256,6 +266,7 @@ def gather(x: TensorLike, axis: int, index: ArrayLike) -> Tensor:
     array([[2.],
            [3.]], dtype=float32)
     """
+    x = cast(Tensor, x)
     axis = checks.axis_index("gather", axis, x.shape)
     places = _whole("gather", "index", index)
     if places.ndim != x.ndim or any(n > m for i, (n, m) in enumerate(
@@ -280,6 +291,7 @@ def take(x: TensorLike, indices: ArrayLike, axis: int | None = None) -> Tensor:
     >>> take(Tensor([10.0, 20.0, 30.0]), [2, 0]).data
     array([30., 10.], dtype=float32)
     """
+    x = cast(Tensor, x)
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("take", axis, x.shape)
@@ -297,6 +309,7 @@ def embedding(indices: ArrayLike, w: TensorLike) -> Tensor:
            [3., 4.],
            [1., 2.]], dtype=float32)
     """
+    w = cast(Tensor, w)
     if w.ndim != 2:
         raise ShapeError(f"embedding: w must be (number of rows, size), got {w.shape}")
     places = _whole("embedding", "indices", indices)
@@ -328,7 +341,7 @@ def one_hot(labels: ArrayLike, num_classes: int | None = None) -> np.ndarray:
 
 # ---- diagonals and triangles
 
-def _triangle(owner: str, x: Any, k: int, mask: Any) -> Tensor:
+def _triangle(owner: str, x: TensorLike, k: int, mask: Callable[..., np.ndarray]) -> Tensor:
     x = as_tensor(x, owner)
     if x.ndim < 2:
         raise ShapeError(f"{owner}: x needs two axes or more, got {x.shape}")
@@ -364,6 +377,7 @@ def diagonal(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> 
     >>> diagonal(Tensor([[1.0, 2.0], [3.0, 4.0]])).data
     array([1., 4.], dtype=float32)
     """
+    x = cast(Tensor, x)
     if x.ndim < 2:
         raise ShapeError(f"diagonal: x needs two axes or more, got {x.shape}")
     offset = checks.integer("diagonal", "offset", offset)
@@ -383,6 +397,7 @@ def diag(x: TensorLike, k: int = 0) -> Tensor:
     array([[1., 0.],
            [0., 2.]], dtype=float32)
     """
+    x = cast(Tensor, x)
     k = checks.integer("diag", "k", k)
     if x.ndim == 2:
         return diagonal(x, k)
@@ -412,13 +427,14 @@ def diff(x: TensorLike, n: int = 1, axis: int = -1, prepend: TensorLike | None =
     >>> diff(Tensor([1.0, 4.0, 9.0])).data
     array([3., 5.], dtype=float32)
     """
+    x = cast(Tensor, x)
     axis = checks.axis_index("diff", axis, x.shape)
     if x.dtype.kind == "b":
         raise DTypeError("diff: x is bool, which has no differences; cast it: x.astype(np.float32)")
     if n and (prepend is not None or append is not None):
         edge = (*x.shape[:axis], 1, *x.shape[axis + 1:])
-        x = concatenate([broadcast_to(part, edge) if part.ndim == 0 else part
-                         for part in (prepend, x, append) if part is not None], axis)
+        parts = [cast(Tensor, part) for part in (prepend, x, append) if part is not None]
+        x = concatenate([part if part.ndim else broadcast_to(part, edge) for part in parts], axis)
     for _ in range(checks.integer("diff", "n", n, minimum=0)):
         x = x[_at(axis, slice(1, None))] - x[_at(axis, slice(0, -1))]
     return x

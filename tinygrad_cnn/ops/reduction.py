@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -154,7 +154,7 @@ def _distinct(rng: np.random.Generator, *shape: int) -> Array:
 def reduction(kernel: Function, vjp: Function, draw: Callable[..., Array], *,
               of_nothing: bool = False, flops: int = 1,
               check: Callable[[Tensor], None] | None = None,
-              **fields: Any) -> Callable[[F], F]:
+              **fields: object) -> Callable[[F], F]:
     """Declare a reduction over axes, and make its public function ``(x, axis, keepdims)``.
 
     As for `elementwise`, the body of the decorated function is its docstring.
@@ -205,7 +205,7 @@ def reduction(kernel: Function, vjp: Function, draw: Callable[..., Array], *,
     return declare
 
 
-def _kept(x: Any, axis: Axes) -> Shape:
+def _kept(x: Value, axis: Axes) -> Shape:
     return reduced(x.shape, axis, True)
 
 
@@ -266,7 +266,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
 
 
-def centered(x: Any, axis: Axes) -> Any:
+def centered(x: Value, axis: Axes) -> Value:
     """x − mean(x): the mean of a large number is rounded, so what that leaves is taken off too."""
     d = x - mean(x, axis=axis, keepdims=True)
     return d - mean(d, axis=axis, keepdims=True)

@@ -7,20 +7,20 @@ kernels of `max_pool2d` do not take (dilated, cut off, of unequal size) are read
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, as_setting
+from tinygrad_cnn.core import Tensor, TensorLike, as_setting
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
-from tinygrad_cnn.ops.declare import TensorLike, composed
+from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.pooling import largest
 from tinygrad_cnn.ops.shape import one_image, reshape, scatter_add, transpose
-from tinygrad_cnn.shapes import Pair, PairLike
+from tinygrad_cnn.shapes import PairLike
 from tinygrad_cnn.types import Array
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "global_max_pool2d", "interpolate",
@@ -103,6 +103,7 @@ def interpolate(x: TensorLike, size: PairLike | None = None,
     >>> interpolate(x, (1, 4), mode="bilinear").data.ravel()
     array([1. , 1.5, 2.5, 3. ])
     """
+    x = cast(Tensor, x)
     images("interpolate", x)
     checks.choice("interpolate", "mode", mode, ("nearest", "bilinear"))
     align_corners = checks.flag("interpolate", "align_corners", align_corners)
@@ -157,6 +158,7 @@ def pixel_shuffle(x: TensorLike, upscale_factor: int) -> Tensor:
     array([[0., 1.],
            [2., 3.]])
     """
+    x = cast(Tensor, x)
     r = checks.integer("pixel_shuffle", "upscale_factor", upscale_factor, minimum=1)
     if x.ndim != 4 or x.shape[3] % (r * r):
         raise ShapeError(f"pixel_shuffle: x must be (N H W C) with C divisible by {r * r}, got "
@@ -174,6 +176,7 @@ def pixel_unshuffle(x: TensorLike, downscale_factor: int) -> Tensor:
     >>> pixel_unshuffle(Tensor(np.ones((1, 4, 4, 3))), 2).shape
     (1, 2, 2, 12)
     """
+    x = cast(Tensor, x)
     r = checks.integer("pixel_unshuffle", "downscale_factor", downscale_factor, minimum=1)
     if x.ndim != 4 or x.shape[1] % r or x.shape[2] % r:
         raise ShapeError(f"pixel_unshuffle: x must be (N H W C) with H and W divisible by {r}, got "
@@ -185,20 +188,16 @@ def pixel_unshuffle(x: TensorLike, downscale_factor: int) -> Tensor:
 
 # ---- windows of unequal size
 
-def _edges(size: int, wanted: int) -> tuple[Array, Array]:
-    """First and last + 1 of the windows of an adaptive pool."""
-    i = np.arange(wanted)
-    return i * size // wanted, -(-(i + 1) * size // wanted)
-
-
-def _wanted(owner: str, x: Tensor, output_size: object) -> Pair:
+def _windows(owner: str, x: Tensor, output_size: object) -> Iterator[tuple[int, Array, Array]]:
+    """H and W, and first and last + 1 of the windows of an adaptive pool along each."""
     images(owner, x)
     both = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2
     if len(both) != 2:
         raise SettingError(f"{owner}: output_size must be one or two integers, got {output_size!r}")
-    high, wide = (n if size is None else checks.integer(owner, "output_size", size, minimum=1)
-                  for size, n in zip(both, x.shape[1:3], strict=True))
-    return high, wide
+    for size, n in zip(both, x.shape[1:3], strict=True):
+        wanted = n if size is None else checks.integer(owner, "output_size", size, minimum=1)
+        i = np.arange(wanted)
+        yield n, i * n // wanted, -(-(i + 1) * n // wanted)
 
 
 @composed
@@ -222,10 +221,9 @@ def adaptive_avg_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) 
     >>> adaptive_avg_pool2d(Tensor(np.arange(3.0).reshape(1, 1, 3, 1)), (1, 2)).data.ravel()
     array([0.5, 1.5])
     """
+    x = cast(Tensor, x)
     matrices = []
-    for size, wanted in zip(x.shape[1:3], _wanted("adaptive_avg_pool2d", x, output_size),
-                            strict=True):
-        first, last = _edges(size, wanted)
+    for size, first, last in _windows("adaptive_avg_pool2d", x, output_size):
         inside = (np.arange(size) >= first[:, None]) & (np.arange(size) < last[:, None])
         matrices.append(inside / (last - first)[:, None])
     return _resampled("adaptive_avg_pool2d", x, *matrices)
@@ -242,10 +240,9 @@ def adaptive_max_pool2d(x: TensorLike, output_size: int | Sequence[int | None],
     >>> adaptive_max_pool2d(Tensor(np.arange(3.0).reshape(1, 1, 3, 1)), (1, 2)).data.ravel()
     array([1., 2.])
     """
+    x = cast(Tensor, x)
     places = []
-    for size, wanted in zip(x.shape[1:3], _wanted("adaptive_max_pool2d", x, output_size),
-                            strict=True):
-        first, last = _edges(size, wanted)
+    for _, first, last in _windows("adaptive_max_pool2d", x, output_size):
         steps = np.arange((last - first).max())
         places.append(np.minimum(first[:, None] + steps, last[:, None] - 1))
     y, indices = largest(x, *places)
@@ -261,6 +258,7 @@ def global_max_pool2d(x: TensorLike) -> Tensor:
     >>> global_max_pool2d(Tensor(np.arange(4.0).reshape(1, 2, 2, 1))).data
     array([[3.]])
     """
+    x = cast(Tensor, x)
     images("global_max_pool2d", x)
     return reshape(cast(Tensor, adaptive_max_pool2d(x, 1)), (x.shape[0], x.shape[3]))
 
@@ -296,6 +294,7 @@ def max_unpool2d(x: TensorLike, indices: ArrayLike, kernel_size: PairLike,
     array([[0., 4.],
            [0., 0.]])
     """
+    x = cast(Tensor, x)
     owner = "max_unpool2d"
     images(owner, x)
     places = as_setting(indices, owner, "indices")

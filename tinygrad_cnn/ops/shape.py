@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import wraps
-from types import EllipsisType
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import (
@@ -27,6 +26,7 @@ from tinygrad_cnn.core import (
     make_function,
 )
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, Sample, dyadic, register, register_function
+from tinygrad_cnn.core.tensor import Index
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.kernels import shape as kernels
@@ -39,7 +39,6 @@ __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", 
 
 F = TypeVar("F", bound=Function)
 PadWidth: TypeAlias = tuple[Pair, ...]
-Index: TypeAlias = slice | EllipsisType | ArrayLike | tuple[object, ...] | None
 
 
 # ---- reshape
@@ -456,7 +455,7 @@ def _scatter_add_shape(y: Shape, *, index: tuple[Any, ...], shape: Shape) -> Sha
     return shape
 
 
-_INDICES: tuple[tuple[str, Shape, tuple[Any, ...]], ...] = (
+_INDICES: tuple[tuple[str, Shape, tuple[object, ...]], ...] = (
     ("slices", (4, 5), (slice(1, 3), slice(None, None, 2))),
     ("negative step", (4, 3), (slice(None, None, -2),)),
     ("integer and new axis", (3, 4), (1, None, slice(1, None))),
@@ -500,7 +499,7 @@ def scatter_add(y: TensorLike, *, index: tuple[object, ...], shape: Shape) -> Te
     """
 
 
-def _plain_index(item: object) -> Any:
+def _plain_index(item: object) -> object:
     if item is None or item is Ellipsis or isinstance(item, slice):
         return item
     if isinstance(item, (bool, np.bool_)):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, apply, as_array
+from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array
 from tinygrad_cnn.core.op import Op, OpTest, Sample, dyadic, register
 from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import reduce as kernels
-from tinygrad_cnn.ops.declare import TensorLike, composed
+from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import abs, sqrt, where
 from tinygrad_cnn.ops.reduction import max, min, sum
 from tinygrad_cnn.ops.reduction import var as biased_var
@@ -70,6 +71,7 @@ def std(x: TensorLike, axis: Axis = None, keepdims: bool = False, *,
     >>> std(Tensor([1.0, 3.0])).item()
     1.0
     """
+    x = cast(Tensor, x)
     checks.floats("std", "x", x.dtype)
     axes = checks.axes_tuple("std", axis, x.shape)
     keepdims = checks.flag("std", "keepdims", keepdims)
@@ -113,6 +115,7 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
     >>> norm(Tensor([3.0, 4.0])).item(), norm(Tensor([3.0, -4.0]), 1).item()
     (5.0, 7.0)
     """
+    x = cast(Tensor, x)
     checks.floats("norm", "x", x.dtype)
     ord = checks.number("norm", "ord", ord, finite=False)
     if math.isinf(ord):
@@ -161,7 +164,7 @@ def _wide(x: Tensor, owner: str) -> Tensor:
     return x
 
 
-def _line(owner: str, x: TensorLike, axis: int | None) -> tuple[Tensor, int]:
+def _line(owner: str, x: Tensor, axis: int | None) -> tuple[Tensor, int]:
     """The tensor and an axis; without one, the tensor as one line."""
     x = _wide(x, owner)
     if axis is None:
@@ -176,7 +179,7 @@ def cumsum(x: TensorLike, axis: int | None = None) -> Tensor:
     >>> cumsum(Tensor([1.0, 2.0, 3.0])).data
     array([1., 3., 6.], dtype=float32)
     """
-    x, axis = _line("cumsum", x, axis)
+    x, axis = _line("cumsum", cast(Tensor, x), axis)
     return apply(CUMSUM, x, axis=axis, reverse=False)
 
 
@@ -195,6 +198,7 @@ def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> prod(Tensor([2.0, 3.0, 4.0])).item()
     24.0
     """
+    x = cast(Tensor, x)
     x = _wide(x, "prod")
     shape = x.shape
     axes = checks.axes_tuple("prod", axis, shape)
@@ -215,7 +219,7 @@ def cumprod(x: TensorLike, axis: int | None = None) -> Tensor:
     >>> cumprod(Tensor([1.0, 2.0, 3.0])).data
     array([1., 2., 6.], dtype=float32)
     """
-    x, axis = _line("cumprod", x, axis)
+    x, axis = _line("cumprod", cast(Tensor, x), axis)
     distance = 1
     while distance < x.shape[axis]:
         ahead = _part(x, axis, distance, None) * _part(x, axis, 0, -distance)

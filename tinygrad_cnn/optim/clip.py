@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -90,7 +89,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], max_value: float) ->
             parameter.grad = Tensor(np.clip(parameter.grad._data, -limit, limit))
 
 
-def _with_gradient(owner: str, parameters: Any) -> list[tuple[int, Tensor]]:
+def _with_gradient(owner: str, parameters: Tensor | Iterable[Tensor]) -> list[tuple[int, Tensor]]:
     """Positions and parameters that have a gradient, once each."""
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not given:

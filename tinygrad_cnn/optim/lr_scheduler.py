@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor
@@ -253,8 +253,9 @@ class PolynomialLR(LRScheduler):
 
 
 def _functions(owner: str, name: str, value: object) -> list[Callable[[int], float]]:
-    found: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not found or not all(map(callable, found)):
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    found: list[Callable[[int], float]] = [f for f in given if callable(f)]
+    if not given or len(found) < len(given):
         raise SettingError(f"{owner}: {name} must be callable, got {value!r}")
     return found
 
@@ -269,7 +270,7 @@ class LambdaLR(LRScheduler):
     [1.0, 0.5, 0.333..., 0.25]
     """
 
-    lr_lambda: Any = setting(_functions)
+    lr_lambda: list[Callable[[int], float]] = setting(_functions)
 
     def _setup(self) -> None:
         count = len(self.optimizer.param_groups)
@@ -376,7 +377,8 @@ class OneCycleLR(LRScheduler):
                                f"got {self.total_steps}, {self.epochs} and {self.steps_per_epoch}")
         if self.epochs is not None and self.steps_per_epoch is not None:
             self.total_steps = self.epochs * self.steps_per_epoch
-        rates: Any = self.max_lr if isinstance(self.max_lr, tuple) else [self.max_lr] * len(groups)
+        one = self.max_lr
+        rates = one if isinstance(one, Sequence) else [one] * len(groups)
         if len(rates) != len(groups):
             raise SettingError(f"{self._owner}: max_lr has {len(rates)} rates for {len(groups)} "
                                "groups")

@@ -24,8 +24,8 @@ __all__ = ["Optimizer"]
 
 Group = Settings                                  # settings by name, and "params"
 State = Settings                                  # numbers and arrays by name, nested
-Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
-Check = Callable[[str, str, Any], Any]                  # owner, name, value -> value in one form
+Params = Iterable[Tensor] | Iterable[Settings]
+Check = Callable[[str, str, object], float]                # owner, name, value -> value in one form
 
 _BLOCK = 32_768                                         # entries: 128 kB of float32, a few to an L2
 
@@ -40,7 +40,7 @@ def fractions(owner: str, name: str, value: object) -> tuple[float, float]:
     return fraction(owner, name, value[0]), fraction(owner, name, value[1])
 
 
-def _as_given(owner: str, name: str, value: object) -> Any:
+def _as_given(owner: str, name: str, value: Params) -> Params:
     return value                                        # a group checks its parameters
 
 
@@ -50,7 +50,7 @@ class _OfGroups:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, made: Optimizer | None, owner: type[Optimizer]) -> Any:
+    def __get__(self, made: Optimizer | None, owner: type[Optimizer]) -> object:
         if made is None:
             raise AttributeError(f"type {owner.__name__} has no {self.name}; an optimizer has")
         return made.param_groups[0][self.name]
@@ -108,7 +108,7 @@ class Optimizer(Declared):
     decoupled_decay: ClassVar[bool] = False
     _names_of_settings: ClassVar[tuple[str, ...]] = ()
 
-    def __init_subclass__(cls, **more: Any) -> None:
+    def __init_subclass__(cls, **more: object) -> None:
         super().__init_subclass__(**more)
         cls._names_of_settings = tuple(name for name in cls.declared if name != "params")
         for name in cls._names_of_settings:
@@ -200,6 +200,7 @@ class Optimizer(Declared):
         for group in self.param_groups:
             self.check(group)
         for position, parameter, names, group in list(self._moving()):  # checked before any moves
+            assert parameter.grad is not None
             state = self._state.setdefault(position, dict(self.state_numbers))
             w = writable(parameter)
             for name in names:
@@ -227,7 +228,7 @@ class Optimizer(Declared):
         return [name for name, setting in self.state_arrays.items()
                 if setting is None or group[setting]]
 
-    def _moving(self) -> Iterator[tuple[int, Any, list[str], Group]]:
+    def _moving(self) -> Iterator[tuple[int, Tensor, list[str], Group]]:
         """Position, parameter, arrays and group of each that has a gradient, which fits."""
         position = -1
         for group in self.param_groups:
@@ -291,7 +292,7 @@ class Optimizer(Declared):
             group.update(settings)
         self._state = state
 
-    def _read_groups(self, owner: str, entries: Mapping[str, Any]) -> list[Group]:
+    def _read_groups(self, owner: str, entries: State) -> list[Group]:
         if entries["algorithm"] != self._owner:
             raise CheckpointError(f"{owner}: the state is of {entries['algorithm']}, not of "
                                   f"{self._owner}")
@@ -312,7 +313,7 @@ class Optimizer(Declared):
             settings.append({k: checked[k] for k in found})
         return settings
 
-    def _read_state(self, owner: str, entries: Mapping[str, Any], groups: list[Group]
+    def _read_state(self, owner: str, entries: State, groups: list[Group]
                     ) -> dict[int, Settings]:
         parameters = self.parameters
         needed = [self._names(settings) for group, settings in
@@ -391,7 +392,7 @@ def _blocks(w: Array, g: Array, state: list[Array]) -> Iterator[list[Array]]:
     """Matching pieces of the arrays: flat views that fit in the cache."""
     if not w.flags.c_contiguous:                        # a view into another array: row by row
         for i in range(len(w)):
-            row: Any = i if w.ndim > 1 else slice(i, i + 1)
+            row: int | slice = i if w.ndim > 1 else slice(i, i + 1)
             yield from _blocks(w[row], g[row], [array[row] for array in state])
         return
     flat = [array.reshape(-1) for array in (w, g, *state)]

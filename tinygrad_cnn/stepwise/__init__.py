@@ -10,55 +10,12 @@ Images are (N, H, W, C), filters (f, f, C_in, C_out), biases (1, 1, 1, C_out).  
 of ``kernels.reference``: an oracle that shares no code with the fast kernels, the graph or the ops.
 """
 
-from tinygrad_cnn.stepwise.classes import (
-    Conv2D,
-    CrossEntropy,
-    Dropout,
-    Flatten,
-    L2regularization,
-    LeakyReLU,
-    Linear,
-    Maxpool2D,
-    Model,
-    MSELoss,
-    ReLU,
-    Sigmoid,
-    Softmax,
-    Tanh,
-)
-from tinygrad_cnn.stepwise.diagnosis import diagnose
-from tinygrad_cnn.stepwise.functions import (
-    compute_loss,
-    compute_loss_backward,
-    conv_backward,
-    conv_forward,
-    conv_single_step,
-    convnet_backward,
-    convnet_forward,
-    create_mask_from_window,
-    distribute_value,
-    fc_backward,
-    fc_forward,
-    initialize_parameters,
-    layer_structure,
-    padding_picture,
-    pool_backward,
-    pool_forward,
-    relu_backward,
-    relu_forward,
-    softmax_backward,
-    softmax_forward,
-    update_parameters,
-    zero_pad,
-    zero_padding,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Conv2D", "CrossEntropy", "Dropout", "Flatten", "L2regularization", "LeakyReLU", "Linear",
-    "MSELoss", "Maxpool2D", "Model", "ReLU", "Sigmoid", "Softmax", "Tanh", "compute_loss",
-    "compute_loss_backward", "conv_backward", "conv_forward", "conv_single_step",
-    "convnet_backward", "convnet_forward", "create_mask_from_window", "diagnose",
-    "distribute_value", "fc_backward", "fc_forward", "initialize_parameters", "layer_structure",
-    "padding_picture", "pool_backward", "pool_forward", "relu_backward", "relu_forward",
-    "softmax_backward", "softmax_forward", "update_parameters", "zero_pad", "zero_padding",
-]
+from tinygrad_cnn.names import gathered
+from tinygrad_cnn.stepwise.classes import *
+from tinygrad_cnn.stepwise.diagnosis import diagnose as diagnose
+from tinygrad_cnn.stepwise.functions import *
+
+if not TYPE_CHECKING:                           # type checkers follow the stars
+    __all__ = gathered(__name__)

@@ -6,15 +6,15 @@ published exercises.  A figure that is wrong in a known way then comes with its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tinygrad_cnn.types import Named
+
 __all__ = ["diagnose"]
 
-Mistake = Mapping[str, Any]
 
 # Wide enough for float32 and for figures copied from a printed page; a right figure is never so
 # close to a wrong one.
@@ -22,7 +22,7 @@ RTOL, ATOL = 2e-5, 2e-8
 
 
 def diagnose(case: str, what: str, value: ArrayLike,
-             known_wrong: Sequence[Mistake]) -> str | None:
+             known_wrong: Sequence[Named]) -> str | None:
     """Name the mistake that gives ``value`` where the right figure is another.
 
     Parameters

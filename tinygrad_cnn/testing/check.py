@@ -407,18 +407,7 @@ def check_jax(function: Callable[..., object], *arrays: object, seed: int = 0,
     *arrays : array_like
         Where to test; those of floats are tested, in float64 whatever JAX is set to.
     seed, dtype, rtol
-        As in `check_gradients`.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    GradientMismatch, GradientError, SettingError, TypeError
-        As `check_gradients` does.
-    MissingExtraError
-        If JAX is not installed.
+        As in `check_torch`, which also tells what is returned and raised.
     """
     __tracebackhide__ = True
     return _check_other("jax", jax_function, function, arrays, seed, dtype, rtol)
@@ -502,7 +491,7 @@ def _refuse(case: Case) -> None:
         if not np.isfinite(arrays[k]).all():
             raise GradientError(f"{name}: {subject.inputs[k]} holds NaN or infinity")
     given = [a.copy() for a in arrays]
-    out = np.array(subject.forward(given))
+    out = case.here.out = np.array(subject.forward(given))
     for k, (now, then) in enumerate(zip(given, arrays, strict=True)):
         if not np.array_equal(now, then):
             raise GradientError(f"{name} writes to its input {subject.inputs[k]}; copy it first")

@@ -495,7 +495,7 @@ def _transposes(x: Array) -> Iterator[tuple[tuple[int, ...], Array]]:
 
 
 def _other_input(e: Jacobians, key: str,
-                 variants: Callable[[Array], Iterator[tuple[Any, Array]]],
+                 variants: Callable[[Array], Iterator[tuple[object, Array]]],
                  words: str) -> Diagnosis | None:
     """Right if another input were something else."""
     some = np.flatnonzero(e.wrong.any(axis=0))[:4]
@@ -695,10 +695,10 @@ def other_setting(e: Jacobians) -> Diagnosis | None:
     return None
 
 
-def _other_settings(settings: Any) -> Iterator[tuple[str, Any, Settings]]:
+def _other_settings(settings: Settings) -> Iterator[tuple[str, object, Settings]]:
     """The same call with one setting at its default, turned round, or taken from another."""
     for name, value in settings.items():
-        others: list[Any] = []
+        others: list[object] = []
         if isinstance(value, bool) and name != "keepdims":
             others = [not value]
         elif name in ("stride", "dilation", "padding") and isinstance(value, tuple) \
@@ -730,7 +730,7 @@ def _jacobian_with(e: Jacobians, settings: Settings) -> Array | None:
     fill = -1000.0 if case.op.test.piecewise_linear else 0.0
     crop = tuple(slice(0, n) for n in e.out.shape)
 
-    def forward(arrays: Any) -> Array:
+    def forward(arrays: Sequence[Array]) -> Array:
         wide = [np.pad(arrays[0], more, constant_values=fill), *arrays[1:]]
         return np.asarray(case.op.run(*case.full(wide), **settings)[0])[crop]
 

@@ -6,12 +6,11 @@ dictionaries of arrays, and so may results, whose entries are then tested in one
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -419,25 +418,19 @@ def _reached(value: Any, seen: dict[int, Any], kind: type) -> Iterator[Any]:
                         getattr(value, "func", None), getattr(value, "args", None)]
     code = getattr(value, "__code__", None)
     if isinstance(code, CodeType):
-        parts += inspect.getclosurevars(value).nonlocals.values() \
-            if inspect.isfunction(value) and _assigned(value) else ()
-        parts += [value.__globals__.get(name) for name in _names_in(code)]
+        with suppress(ValueError):              # a cell that is not assigned yet
+            parts += [cell.cell_contents for cell in value.__closure__ or ()]
+        if not str(value.__module__).startswith("tinygrad_cnn."):
+            parts += [value.__globals__.get(name) for name in _names_in(code)]
         parts += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     elif isinstance(value, (list, tuple)):
         parts += value
     elif isinstance(value, dict):
         parts += value.values()
     for part in parts:
-        if part is not None and not isinstance(part, (np.ndarray, str, type)) \
+        if part is not None and not isinstance(part, (np.ndarray, str, type, ModuleType)) \
                 and (kind is Tensor or not isinstance(part, Tensor)):
             yield from _reached(part, seen, kind)
-
-
-def _assigned(function: Any) -> bool:
-    try:
-        return all(cell.cell_contents is not cell for cell in function.__closure__ or ())
-    except ValueError:                          # a cell that is not assigned yet
-        return False
 
 
 def _names_in(code: CodeType) -> Iterator[str]:

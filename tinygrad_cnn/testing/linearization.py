@@ -21,12 +21,14 @@ from functools import cached_property
 import numpy as np
 
 from tinygrad_cnn.testing.numeric import (
+    LINE,
     Forward,
     Measured,
     along,
     confirmed,
     differences,
     grain_of,
+    line_of,
     measure,
     moved,
     scale_of,
@@ -193,6 +195,8 @@ class Linearization:
         Relative error that is allowed besides.
     dtype : dtype
         In which the function computes.
+    quick : bool
+        Whether to begin with directions, see `agrees_along`, and not with the whole Jacobian.
     case, context
         For findings.
     """
@@ -200,7 +204,7 @@ class Linearization:
     def __init__(self, subject: Subject, arrays: Arrays, stats: Stats, *,
                  affine: Sequence[int] = (), piecewise_linear: bool = False,
                  ties: str | None = None, capped: bool = True, rtol: float | None = None,
-                 dtype: np.dtype | type = np.float64, case: str = "",
+                 dtype: np.dtype | type = np.float64, quick: bool = False, case: str = "",
                  context: object = None) -> None:
         self.subject = subject
         self.arrays = tuple(arrays)
@@ -212,8 +216,10 @@ class Linearization:
         self.capped = capped
         self.rtol = rtol
         self.dtype = np.dtype(dtype)
+        self.quick = quick
         self.case = case
         self.context = context
+        self._pulled: dict[tuple[str, bytes], list[Array | None]] = {}
         self._measured: dict[int, Measured] = {}
         self._again: dict[int, set[int]] = {}
         self._tied: dict[int, Array] | None = None
@@ -224,10 +230,33 @@ class Linearization:
         return np.array(self.subject.forward(self.arrays))
 
     @cached_property
+    def scales(self) -> list[float]:
+        """A typical size of the entries of each input, and of the values last."""
+        return [scale_of(x) if x.dtype.kind == "f" else 1.0 for x in (*self.arrays, self.out)]
+
+    @cached_property
     def large(self) -> bool:
         """Whether there are too many entries to measure each: then directions are."""
         entries = sum(self.arrays[k].size for k in self.wanted)
         return entries > _WHOLE or entries * self.out.size > _LARGEST
+
+    @property
+    def directed(self) -> bool:
+        """Whether directions are measured, and no entries."""
+        return self.quick or self.large
+
+    def pulled(self, ct: Array) -> list[Array | None]:
+        """The cotangents of the inputs, computed once for each ``ct``."""
+        key = (ct.dtype.char, ct.tobytes())
+        if key not in self._pulled:
+            with np.errstate(all="ignore"):
+                self.keep(ct, self.subject.pull(self.arrays, ct))
+        return self._pulled[key]
+
+    def keep(self, ct: Array, parts: Sequence[Array | None]) -> None:
+        """Remember what the pullback gave for ``ct``."""
+        self._pulled[ct.dtype.char, ct.tobytes()] = [None if p is None else np.array(p)
+                                                     for p in parts]
 
     @cached_property
     def grain(self) -> Array:
@@ -237,7 +266,7 @@ class Linearization:
     def measured(self, k: int) -> Measured:
         """The Jacobian in input ``k``."""
         if k not in self._measured:
-            assert not self.large, "only directions are measured there"
+            assert not self.directed, "only directions are measured there"
             self._measured[k] = measure(
                 self.subject.forward, self.arrays, k, affine=k in self.affine,
                 piecewise_linear=self.piecewise_linear, real=self.dtype.itemsize < 8,
@@ -246,7 +275,7 @@ class Linearization:
 
     def exact(self, k: int) -> bool:
         """Whether input ``k`` is compared with ``==``."""
-        return not self.large and self.measured(k).method == "exact" and (
+        return not self.directed and self.measured(k).method == "exact" and (
             self.measured(k).left is None or self.ties is not None) \
             and not np.any(self.measured(k).error)
 
@@ -268,7 +297,7 @@ class Linearization:
                   dtype: np.dtype | type) -> Array:
         """A random cotangent: odd integers as large as the exact comparison of ``dtype`` allows."""
         bits = 30
-        for m in () if self.large else map(self.measured, self.wanted):
+        for m in () if self.directed else map(self.measured, self.wanted):
             if m.method == "exact":
                 total = max(float(np.abs(side).sum(axis=0).max(initial=0.0))
                             for side in (m.matrix, m.left) if side is not None)
@@ -276,7 +305,7 @@ class Linearization:
                 bits = min(bits, (53 if np.dtype(dtype).itemsize == 8 else 24) - _GUARD_BITS - used)
             else:
                 bits = min(bits, 8)
-        return odd_integers(rng, shape, max(min(bits, 8) if self.large else bits, 2))
+        return odd_integers(rng, shape, max(min(bits, 8) if self.directed else bits, 2))
 
     # ---- what the pullback must give
 
@@ -286,8 +315,8 @@ class Linearization:
 
     def size(self, k: int, ct: Array) -> Array:
         """|ct|ᵀ |J| for each entry of input ``k``: what its cotangent is a sum of."""
-        if self.large:                          # not known: as large as the largest entry
-            part = self.subject.pull(self.arrays, ct.astype(self.out.dtype))[k]
+        if self.directed:                       # not known: as large as the largest entry
+            part = self.pulled(ct.astype(self.out.dtype))[k]
             largest = 0.0 if part is None else float(np.abs(part).max(initial=0.0))
             return np.full(self.arrays[k].shape, largest)
         flat = np.abs(ct.reshape(-1).astype(np.float64))
@@ -299,7 +328,7 @@ class Linearization:
         eps = float(np.finfo(np.promote_types(np.float32, dtype) if self.dtype.itemsize == 8
                              else self.dtype).eps)
         bound = steps * eps * self.size(k, ct)
-        if not self.large and not isinstance(self.measured(k).error, float):
+        if not self.directed and not isinstance(self.measured(k).error, float):
             # Differences cannot be trusted further than their own estimate says.
             m, flat = self.measured(k), np.abs(ct.reshape(-1))
             with np.errstate(invalid="ignore"):
@@ -310,7 +339,7 @@ class Linearization:
 
     def kinked(self, k: int) -> Array:
         """Which entries of input ``k`` sit on a kink, in its shape."""
-        if self.large:
+        if self.directed:
             return np.zeros(self.arrays[k].shape, bool)
         return np.asarray(self.measured(k).kinks.any(axis=0)).reshape(self.arrays[k].shape)
 
@@ -322,9 +351,9 @@ class Linearization:
         """
         still = {k: self.kinked(k) for k in self.wanted} if not self.capped else {}
         arrays = [x.astype(dtype) if x.dtype.kind == "f" else x for x in self.arrays]
-        base = self.subject.pull(arrays, ct.astype(dtype))
+        base = self.pulled(ct) if ct.dtype == dtype else self.subject.pull(arrays, ct.astype(dtype))
         changes = {k: np.zeros(self.arrays[k].shape) for k in self.wanted}
-        for _ in range(3 if self.capped else 6):
+        for _ in range(1 if self.quick else 3 if self.capped else 6):
             others = [moved(x, rng, still.get(k), dtype) for k, x in enumerate(arrays)]
             other = self.subject.pull(others, moved(ct.astype(dtype), rng, None, dtype))
             for k in self.wanted:
@@ -356,7 +385,7 @@ class Linearization:
             loud = loud + (self.rtol or 0.0) * self._unit(size)
         least = 8 * eps * np.abs(ct).max(initial=0.0) + 1e-300
         if not self.capped:
-            least *= min(1.0, scale_of(self.out) / scale_of(self.arrays[k]))
+            least *= min(1.0, self.scales[-1] / self.scales[k])
         return np.asarray(self.rounding(k, ct, dtype) + loud + least)
 
     @property
@@ -488,7 +517,7 @@ class Linearization:
 
         Each entry of a tie may take all of the slope, or nothing; but not all of them at once.
         """
-        if self.ties is not None or self.large:
+        if self.ties is not None or self.directed:
             return
         sizes = [self.arrays[k].size for k in self.wanted]
         kinks = np.concatenate([self.measured(k).kinks for k in self.wanted], axis=1)
@@ -496,16 +525,8 @@ class Linearization:
             sides = np.split(members, np.cumsum(sizes)[:-1])
             directions = {k: (side * scale_of(self.arrays[k])).reshape(self.arrays[k].shape)
                           for k, side in zip(self.wanted, sides, strict=True)}
-
-            def line(t: float, directions: dict[int, Array] = directions) -> Array:
-                return np.asarray(self.subject.forward(
-                    [np.asarray(x + t * directions[k], x.dtype) if k in directions else x
-                     for k, x in enumerate(self.arrays)]), np.float64)
-
-            try:
-                found = slopes(line, [2.0 ** -n for n in (6, 13, 20, 27)], self.grain)
-            except Exception:
-                continue                           # a step leaves the domain
+            found = slopes(line_of(self.subject.forward, self.arrays, directions), LINE[:-1],
+                           self.grain)
             low, high, slack = (float(v[0]) for v in _interval(
                 ct, found.right[:, None], found.left[:, None], found.error[:, None]))
             value = float(sum((0.0 if p is None else (p * directions[k]).sum())
@@ -521,6 +542,69 @@ class Linearization:
 
     # ---- directions, where there are too many entries
 
+    def agrees_along(self, cotangents: Sequence[Array], noise: dict[int, Array]) -> bool:
+        """Whether a direction through all entries of all inputs shows that the gradient is right.
+
+        Its weights are random, so that errors do not cancel, and it is measured so precisely that
+        no entry can be further off than `PRECISION`; of too many entries, each input together.
+        False if there is any doubt: a kink, a loss of digits, a gradient that is 0.  Entries are
+        then measured one by one.
+        """
+        pulled = []
+        for ct in cotangents:
+            parts = {k: p for k, p in enumerate(self.pulled(ct)) if k in self.wanted
+                     and p is not None and p.shape == self.arrays[k].shape
+                     and p.any() and np.isfinite(p).all()}
+            if len(parts) < len(self.wanted):
+                return False
+            pulled.append((ct.reshape(-1).astype(np.float64), parts))
+        rng, forward = np.random.default_rng(17), self.subject.forward
+        weights = {k: np.copysign(rng.uniform(0.5, 1.5, x.shape), rng.random(x.shape) - 0.5)
+                   * np.maximum(np.abs(x), self.scales[k])
+                   for k, x in enumerate(self.arrays) if k in self.wanted}
+        slope, method = along(forward, self.arrays, weights), "complex step"
+        error = np.zeros(self.out.size)
+        if slope is None or not self._is_slope(slope, weights):
+            line = slopes(line_of(forward, self.arrays, weights), LINE, self.grain)
+            slope, error, method = line.value, line.error, "differences"
+            if not np.isfinite(error).all() or not np.array_equal(line.right, line.left):
+                return False
+        loud = 8 * np.sqrt(sum(((noise[k] * w) ** 2).sum() for k, w in weights.items()))
+        worst, precision = 0.0, dict.fromkeys(self.wanted, 0.0)
+        for flat, parts in pulled:
+            terms = {k: part * weights[k] for k, part in parts.items()}
+            size = np.abs(slope) @ np.abs(flat) + sum(np.abs(t).sum() for t in terms.values())
+            margin = float(64 * np.finfo(np.float64).eps * size + loud
+                           + _ERRORS * (error @ np.abs(flat)))
+            off = abs(float(sum(t.sum() for t in terms.values()) - slope @ flat))
+            if not off <= margin:
+                return False
+            worst = max(worst, off / max(margin, 1e-300))
+            for k, part in parts.items():
+                unit = np.abs(terms[k]).sum() if self.large else \
+                    (np.abs(weights[k]) * self._unit(np.abs(part))).min()
+                precision[k] = max(precision[k], margin / float(unit))
+        if not max(precision.values()) <= PRECISION:
+            return False
+        names = [self.subject.inputs[k] for k in self.wanted]
+        self.stats.comparisons += len(pulled)
+        self.stats.worst = max(self.stats.worst, worst)
+        self.stats.precision.update(zip(names, precision.values(), strict=True))
+        self.stats.methods.update(dict.fromkeys(names, f"{method} along a direction"))
+        return True
+
+    def _is_slope(self, slope: Array, weights: dict[int, Array], step: float = 2.0 ** -17) -> bool:
+        """Whether differences confirm a complex step: no kink, no imaginary part that is lost."""
+        line = line_of(self.subject.forward, self.arrays, weights)
+        out = self.out.reshape(-1)
+        ahead, behind = ((line(h).reshape(-1) - out) / h for h in (step, -step))
+        size = np.abs(slope) + 1e-6 * np.abs(slope).max(initial=0.0)
+        rounding = 8 * np.finfo(np.float64).eps * np.abs(out) / step
+        with np.errstate(invalid="ignore"):
+            return bool(((np.abs((ahead + behind) / 2 - slope) <= 1e-6 * size + rounding)
+                         & (rounding <= 1e-3 * size)
+                         & (np.abs(ahead - behind) <= 1e-2 * np.abs(slope).max())).all())
+
     def compare_directions(self, k: int, cotangents: Sequence[Array],
                            rng: np.random.Generator) -> None:
         """Inner products of the gradient in input ``k`` with directions over many entries, or one.
@@ -533,7 +617,7 @@ class Linearization:
         eps = float(np.finfo(self.dtype).eps)
         pulled = []
         for ct in cotangents:
-            part = self.subject.pull(arrays, ct)[k]
+            part = self.pulled(ct)[k]
             part = np.zeros(x.shape) if part is None else np.asarray(part, np.float64)
             if part.shape != x.shape or not np.isfinite(part).all():
                 self.compare_arrays(k, part, np.zeros(x.shape), np.inf, ct=None)
@@ -546,10 +630,10 @@ class Linearization:
         trusted = self.dtype.itemsize == 8 and not self.subject_is_real(k)
         margins, sizes = [0.0], [1e-300]
         for direction, place in _directions(x, rng):
-            precise = along(forward, arrays, k, direction) if trusted else None
+            precise = along(forward, arrays, {k: direction}) if trusted else None
             line = None
             if precise is None:
-                line = slopes_along(forward, arrays, k, direction, self.grain)
+                line = slopes_along(forward, arrays, {k: direction}, self.grain)
             slope = line.value if line is not None else precise
             assert slope is not None
             error = line.error if line is not None else np.zeros(slope.shape)
@@ -562,7 +646,7 @@ class Linearization:
                 stats.comparisons += 1
                 if not low - slack <= got <= high + slack and line is None:
                     # A kink, or a lost imaginary part: differences decide.
-                    line = slopes_along(forward, arrays, k, direction, self.grain)
+                    line = slopes_along(forward, arrays, {k: direction}, self.grain)
                     if not confirmed(line, slope, np.abs(slope)).all():
                         slope, error = line.value, line.error
                         low, high, slack = self._along(slope, line, error, ct, margin)
@@ -602,10 +686,10 @@ class Linearization:
         for n in (0, 1):
             x = self.arrays[k]
             direction = np.random.default_rng([n, 6]).choice([-1.0, 1.0, 0.5], x.shape)
-            precise = along(self.subject.forward, self.arrays, k, direction)
+            precise = along(self.subject.forward, self.arrays, {k: direction})
             if precise is None:
                 return True
-            line = slopes_along(self.subject.forward, self.arrays, k, direction, self.grain)
+            line = slopes_along(self.subject.forward, self.arrays, {k: direction}, self.grain)
             if not confirmed(line, precise, np.abs(precise) + 1e-6 * np.abs(precise).max(
                     initial=0.0)).any():
                 return True

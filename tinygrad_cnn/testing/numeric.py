@@ -24,24 +24,27 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinygrad_cnn.types import Array
 
-__all__ = ["Forward", "Line", "Measured", "along", "complex_step", "differences",
-           "exact_differences", "grain_of", "is_dyadic", "measure", "moved", "scale_of",
+__all__ = ["LINE", "Forward", "Line", "Measured", "along", "complex_step", "differences",
+           "exact_differences", "grain_of", "is_dyadic", "line_of", "measure", "moved", "scale_of",
            "slopes", "slopes_along"]
 
 Forward = Callable[[Sequence[Array]], Array]
+Directions = Mapping[int, Array]        # by position of the input
 
 _COMPLEX_STEP = 1e-20
 _LEVELS = (6, 13, 20, 27)   # steps of 2 ** -n of the scale of the input
+LINE = tuple(2.0 ** -n for n in (6, 13, 17, 20, 27, 2))     # along a direction through all entries
 _RATIOS = (1.0, 0.61, 0.37)         # of steps within a level: no wave has a period of all of them
 _KINK = 1e-6                # of the slope: sides that are further apart have a kink between them
 _SETTLED = 1e-9             # of the largest slope: no smaller steps are needed then
+_TOGETHER = 16              # entries whose lines run side by side
 _SAMPLES = 4                # calls that the rounding of f is judged by
 
 
@@ -152,15 +155,18 @@ def _strict() -> Iterator[None]:
         yield
 
 
-def along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array,
+def along(forward: Forward, arrays: Sequence[Array], directions: Directions,
           strict: bool = False) -> Array | None:
     """The derivative of all outputs along a direction by a complex step; None if it is refused."""
     given = [x.astype(np.complex128, order="C") if x.dtype.kind == "f" else x for x in arrays]
-    step = _COMPLEX_STEP / max(float(np.abs(direction).max(initial=0.0)), 1e-250)
-    moves = direction != 0
-    step *= float(np.abs(arrays[k][moves]).min(initial=np.inf)) if arrays[k][moves].all() \
-        and moves.any() else scale_of(arrays[k])
-    given[k] = np.asarray(given[k] + 1j * step * direction)
+    step = np.inf
+    for k, direction in directions.items():
+        x, moves = arrays[k], direction != 0
+        reach = float(np.abs(x[moves]).min()) if moves.any() and x[moves].all() else scale_of(x)
+        step = min(step, reach / max(float(np.abs(direction).max(initial=0.0)), 1e-250))
+    step *= _COMPLEX_STEP
+    for k, direction in directions.items():
+        given[k] = np.asarray(given[k] + 1j * step * direction)
     try:
         with contextlib.nullcontext() if strict else _strict():
             y = _flat(forward(given))
@@ -183,17 +189,17 @@ def complex_step(forward: Forward, arrays: Sequence[Array], k: int,
     for n in (0, 1):
         direction = (np.random.default_rng([n, 5]).choice([-1.0, 1.0, -0.5, 0.75], x.shape)
                      * np.maximum(np.abs(x), scale_of(x)))
-        made = along(forward, arrays, k, direction)
+        made = along(forward, arrays, {k: direction})
         if made is None:
             return None
-        lines.append((direction.reshape(-1), slopes_along(forward, arrays, k, direction, grain)))
+        lines.append((direction.reshape(-1), slopes_along(forward, arrays, {k: direction}, grain)))
         if not n and not confirmed(lines[0][1], made, np.abs(made)).any():
             return None                            # abs, say, drops the imaginary part
     with _strict():
         for i in range(x.size):
             unit = np.zeros(x.shape)
             unit.flat[i] = 1.0
-            made = along(forward, arrays, k, unit, strict=True)
+            made = along(forward, arrays, {k: unit}, strict=True)
             if made is None:
                 return None
             columns.append(made)
@@ -252,21 +258,24 @@ def grain_of(forward: Forward, arrays: Sequence[Array],
         return np.asarray(np.maximum(float(eps) * np.abs(several[0]), spread))
 
 
-def slopes(line: Callable[[float], Array], steps: Sequence[float], grain: Array) -> Line:
+def slopes(line: Callable[..., Array], steps: Sequence[float], grain: Array,
+           several: int = 1) -> Line:
     """The derivative at 0 of ``line``, output by output, from steps that shrink until it settles.
 
     Central differences may settle on half of a jump where a kink is close.  So the slopes to the
     two sides are extrapolated as well; outputs where they disagree take smaller steps, and if the
-    sides stay as they are on two scales, there is a kink at 0 itself.
+    sides stay as they are on two scales, there is a kink at 0 itself.  ``several`` lines may run
+    side by side, with the outputs of each in a row; ``line(t, which)`` may leave out some then.
     """
-    base = _flat(line(0.0))
+    which = np.arange(several)
+    base = _flat(line(0.0, which))
     value, error = np.zeros(base.shape), np.full(base.shape, np.inf)
     right, left = np.zeros(base.shape), np.zeros(base.shape)
     kinked, reach = np.zeros(base.shape, bool), np.zeros(base.shape)
     before: tuple[float, Array, Array] | None = None
     with np.errstate(all="ignore"):
         for h in steps:
-            ahead, behind = ([(_flat(line(sign * h * r)) - base) / (sign * h * r)
+            ahead, behind = ([(_flat(line(sign * h * r, which)) - base) / (sign * h * r)
                               for r in _RATIOS] for sign in (1, -1))
             first, slope = _at_zero([(a + b) / 2 for a, b in zip(ahead, behind, strict=True)],
                                     [r * r for r in _RATIOS])
@@ -287,11 +296,11 @@ def slopes(line: Callable[[float], Array], steps: Sequence[float], grain: Array)
             else:
                 better |= np.isfinite(doubt) & (off > 10 * (error + doubt)) & ~kinked
             value, error = np.where(better, slope, value), np.where(better, doubt, error)
-            largest = np.abs(value[np.isfinite(error)]).max(initial=0.0)
+            largest = np.where(np.isfinite(error), np.abs(value), 0.0).reshape(several, -1).max(
+                axis=1, initial=0.0).repeat(value.size // several)
             settled = error <= np.maximum(_SETTLED * np.maximum(
                 np.abs(value), 1e-3 * np.maximum(largest, reach)), 1e-300)
-            if not largest:
-                settled |= (ahead[0] == 0) & (behind[0] == 0)
+            settled |= (largest == 0) & (ahead[0] == 0) & (behind[0] == 0)
             if before is not None and before[0] > h and h <= 2.0 ** -15 * max(steps):
                 drift = np.maximum(np.abs(a - before[1]), np.abs(b - before[2]))
                 # A quarter: smooth functions bring the sides together in proportion to the step.
@@ -301,8 +310,10 @@ def slopes(line: Callable[[float], Array], steps: Sequence[float], grain: Array)
                 right, left = np.where(new, a, right), np.where(new, b, left)
                 error = np.where(new, 16 * rounding + 10 * np.minimum(drift, 1e-3 * apart), error)
                 value, kinked = np.where(new, a, value), kinked | new
-            if (settled | kinked).all():
+            done = (settled | kinked).reshape(several, -1).all(axis=1)
+            if done.all():
                 break
+            which = np.flatnonzero(~done)
             before = (h, a, b)
     return Line(value, error, np.where(kinked, right, value), np.where(kinked, left, value), reach)
 
@@ -316,32 +327,37 @@ def _at_zero(values: Sequence[Array], at: Sequence[float]) -> tuple[list[Array],
     return lines, through(lines[0], lines[1], at[0], at[2])
 
 
-def _steps(x: Array, moves: Array) -> list[float]:
-    """The steps to try along a direction, in its own unit: of the typical entry, of the own."""
-    typical, own = scale_of(x), np.abs(x[moves]).min(initial=np.inf)
-    largest = float(np.abs(x[moves]).max(initial=0.0)) if np.count_nonzero(moves) == 1 else 0.0
-    start = max(typical, largest)
-    steps = [start * 2.0 ** -n for n in _LEVELS]
-    if 0 < own < start * 2.0 ** -6:
-        steps += [own * 2.0 ** -n for n in _LEVELS[:3]]
-    return [*steps, start / 4]
+def _steps(own: Array) -> list[float]:
+    """The steps to try for entries of these sizes, in units of the typical one, or larger."""
+    least = float(own.min(initial=np.inf))
+    steps = [2.0 ** -n for n in _LEVELS]
+    if 0 < least < 2.0 ** -6:
+        steps += [least * 2.0 ** -n for n in _LEVELS[:3]]
+    return [*steps, 0.25]
 
 
-def slopes_along(forward: Forward, arrays: Sequence[Array], k: int, direction: Array,
-                 grain: Array | None = None) -> Line:
-    """The derivative of all outputs along a direction in input ``k``, by differences."""
-    given = list(arrays)
-    grain = grain_of(forward, arrays) if grain is None else grain
-    moves = direction != 0
-    unit = float(np.abs(direction).max(initial=0.0)) or 1.0
-
-    def line(t: float) -> Array:
-        given[k] = np.asarray(arrays[k] + t * direction, arrays[k].dtype)
-        try:
+def line_of(forward: Forward, arrays: Sequence[Array],
+            directions: Directions) -> Callable[..., Array]:
+    """The values of a function along a line; NaN where a step leaves its domain."""
+    def line(t: float, which: Array | None = None) -> Array:
+        given = [np.asarray(x + t * directions[k], x.dtype) if k in directions else x
+                 for k, x in enumerate(arrays)]
+        with contextlib.suppress(Exception):
             return np.asarray(forward(given), np.float64)
-        except Exception:                          # a step that leaves the domain
-            return np.full(grain.shape, np.nan)
-    return slopes(line, [s / unit for s in _steps(arrays[k], moves)], grain)
+        return np.array(np.nan)
+    return line
+
+
+def slopes_along(forward: Forward, arrays: Sequence[Array], directions: Directions,
+                 grain: Array | None = None) -> Line:
+    """The derivative of all outputs along a direction, by differences."""
+    grain = grain_of(forward, arrays) if grain is None else grain
+    every = []
+    for k, d in directions.items():
+        own = np.abs(arrays[k][d != 0])
+        start = max(scale_of(arrays[k]), float(own.max()) if own.size == 1 else 0.0)
+        every.append(np.array(_steps(own / start)) * start / (np.abs(d).max(initial=0.0) or 1.0))
+    return slopes(line_of(forward, arrays, directions), min(every, key=max).tolist(), grain)
 
 
 def differences(forward: Forward, arrays: Sequence[Array], k: int, grain: Array | None = None,
@@ -349,16 +365,31 @@ def differences(forward: Forward, arrays: Sequence[Array], k: int, grain: Array 
     """The Jacobian in input ``k`` by differences, entry by entry of the input."""
     x, lines = arrays[k], []
     grain = grain_of(forward, arrays) if grain is None else grain
-    for i in range(x.size) if entries is None else entries:
-        unit = np.zeros(x.shape)
-        unit.flat[i] = 1.0
-        lines.append(slopes_along(forward, arrays, k, unit, grain))
+    asked = list(range(x.size) if entries is None else entries)
+    typical, given = scale_of(x), list(arrays)
+    flat, base = np.abs(x.reshape(-1)), np.asarray(forward(arrays)).reshape(-1)
+
+    for some in (asked[i:i + _TOGETHER] for i in range(0, len(asked), _TOGETHER)):
+        scales = np.maximum(typical, flat[some])
+
+        def line(t: float, which: Array, some: list[int] = some, scales: Array = scales) -> Array:
+            values = np.tile(np.nan if t else base, (len(some), 1 if not t else base.size))
+            for n in which if t else ():
+                given[k] = stepped = np.array(x, order="C")
+                stepped.reshape(-1)[some[n]] += t * scales[n]
+                with contextlib.suppress(Exception):        # a step that leaves the domain
+                    values[n] = np.asarray(forward(given)).reshape(-1)
+            return values
+
+        found = slopes(line, _steps(flat[some] / scales), np.tile(grain, len(some)), len(some))
+        unit = np.repeat(scales, grain.size)
+        lines.append([part.reshape(-1, grain.size) / unit.reshape(-1, grain.size)
+                      for part in (found.right, found.left, found.error, found.reach)])
     if not lines:
         return Measured("differences", np.zeros((grain.size, 0)))
-    right, left, error = (np.stack([getattr(line, part) for line in lines], axis=1)
-                          for part in ("right", "left", "error"))
+    right, left, error, reach = (np.concatenate(parts).T for parts in zip(*lines, strict=True))
     return Measured("differences", right, error, None if np.array_equal(left, right) else left,
-                    np.max([line.reach for line in lines], axis=0))
+                    reach.max(axis=1))
 
 
 def measure(forward: Forward, arrays: Sequence[Array], k: int, *, affine: bool = False,

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,6 +34,9 @@ from tinygrad_cnn.testing.check import (
 from tinygrad_cnn.testing.contract import properties_of, run_property
 from tinygrad_cnn.testing.linearization import CheckFailed, Stats
 from tinygrad_cnn.testing.report import Report, mismatch
+
+if TYPE_CHECKING:
+    from _pytest._code.code import TerminalRepr
 
 __all__ = ["GradTest"]
 
@@ -61,7 +64,7 @@ class GradTest:
     torch = staticmethod(check_torch)
     jax = staticmethod(check_jax)
 
-    def __call__(self, fn: Callable[..., Tensor], *inputs: Any, **settings: Any) -> Report:
+    def __call__(self, fn: Callable[..., Tensor], *inputs: object, **settings: Any) -> Report:
         """`check_gradients`."""
         __tracebackhide__ = True
         return check_gradients(fn, *inputs, **settings)
@@ -108,7 +111,7 @@ class GradFile(pytest.File):
                 yield GradItem.from_parent(self, name=unique, check=check, op=op)
 
 
-def _checks(op: Op, seed: int) -> Iterator[tuple[str, Callable[[Stats], Any]]]:
+def _checks(op: Op, seed: int) -> Iterator[tuple[str, Callable[[Stats], object]]]:
     """The name of each test of an op, and the test."""
     try:
         samples = drawn(op, seed)
@@ -126,6 +129,9 @@ def _checks(op: Op, seed: int) -> Iterator[tuple[str, Callable[[Stats], Any]]]:
 def _slug(*parts: str) -> str:
     """A name without characters that node ids, shells and reports read in their own way."""
     return "-".join(re.sub(r"\W+", "_", part).strip("_") for part in parts)
+
+
+_OP = re.compile(r"([^\[]*::\w+)(?:-\w+)+")         # a node id, and the part that names the op
 
 
 class _Shared:
@@ -150,7 +156,7 @@ _WRONG: dict[Op, str] = {}          # ops of this run that were found wrong, and
 class GradItem(pytest.Item):
     """One property of one op on one case; skipped where the op was found wrong before."""
 
-    def __init__(self, *, check: Callable[[Stats], Any], op: Op, **rest: Any) -> None:
+    def __init__(self, *, check: Callable[[Stats], object], op: Op, **rest: Any) -> None:
         super().__init__(**rest)
         self.check = check
         self.op = op
@@ -170,7 +176,7 @@ class GradItem(pytest.Item):
         # Reports travel from the workers of xdist; objects do not.
         self.user_properties.append(("gradtest comparisons", stats.comparisons))
 
-    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+    def repr_failure(self, excinfo: Any, style: Any = None) -> str | TerminalRepr:
         """The report itself, without a traceback through the checker."""
         if isinstance(excinfo.value, GradientMismatch):
             return str(excinfo.value)
@@ -181,9 +187,26 @@ class GradItem(pytest.Item):
         return self.path, None, self.name
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """Keep the tests of an op on one worker of xdist, which knows that the op is wrong already."""
+    if config.getoption("dist") not in ("load", "worksteal", "loadgroup"):
+        return None                     # these keep files together, or run all tests everywhere
+    from xdist.scheduler import LoadGroupScheduling
+    made = LoadGroupScheduling(config, log)
+    usual = made._split_scope
+
+    def scope(nodeid: str) -> str:
+        found = _OP.fullmatch(nodeid)
+        return found[1] if found else str(usual(nodeid))
+
+    made._split_scope = scope
+    return made
+
+
 # ---- which ops
 
-def _selected(config: Any) -> list[Op]:
+def _selected(config: pytest.Config) -> list[Op]:
     """The ops to test: those that are named, else the project's own, else all in the package's."""
     if wanted := config.getoption("gradtest_op"):
         return [OPS[name] for name in dict.fromkeys(wanted) if name in OPS]
@@ -201,7 +224,7 @@ def _file_of(op: Op) -> Path:
     return _HUB
 
 
-def _import(module: str, config: Any) -> None:
+def _import(module: str, config: pytest.Config) -> None:
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -230,7 +253,7 @@ def _import_file(path: Path, config: object) -> None:
 
 # ---- hooks
 
-def pytest_configure(config: Any) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Collect the gradient tests after everything else, unless single tests are named."""
     if config.getoption("gradtest_only"):
         config.args[:] = [arg for arg in config.args if "::" in str(arg)]
@@ -247,14 +270,14 @@ def pytest_collection(session: pytest.Session) -> None:
         _import(module, config)
 
 
-def pytest_collection_modifyitems(config: Any) -> None:
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
     """Refuse names of ops that nothing has declared by now."""
     if unknown := [name for name in config.getoption("gradtest_op") if name not in OPS]:
         raise pytest.UsageError(f"--gradtest-op: no op is called {', '.join(unknown)}; choose from "
                                 f"{', '.join(sorted(OPS))}")
 
 
-def pytest_collect_file(file_path: Path, parent: Any) -> pytest.Collector | None:
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """The gradient tests stand for one file; a file that is named with a test of it has its own."""
     if file_path == _HUB:
         hub: GradHub = GradHub.from_parent(parent, name="gradtest", nodeid="gradtest",
@@ -271,12 +294,13 @@ def pytest_collect_file(file_path: Path, parent: Any) -> pytest.Collector | None
 _COUNTED: list[int] = []
 
 
-def pytest_runtest_logreport(report: Any) -> None:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Count the comparisons, whichever process made them."""
     if report.when == "call":
-        _COUNTED.extend(n for key, n in report.user_properties if key == "gradtest comparisons")
+        _COUNTED.extend(int(str(n)) for key, n in report.user_properties
+                        if key == "gradtest comparisons")
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how much was compared."""
     terminalreporter.write_line(f"gradtest: {sum(_COUNTED)} comparisons")

@@ -6,12 +6,15 @@ names; so that a run of pytest that asks for no gradient test imports neither th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 _NAME = "tinygrad_cnn_gradtest"
 
 
-def pytest_addoption(parser: Any) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--gradtest`` and the options that belong to it."""
     group = parser.getgroup("gradtest", "gradient tests of tinygrad_cnn")
     group.addoption("--gradtest", action="store_true",
@@ -29,13 +32,13 @@ def pytest_addoption(parser: Any) -> None:
                   type="args", default=[])
 
 
-def pytest_configure(config: Any) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Offer the fixture; load the rest only if it is asked for."""
     import pytest
 
     class Fixtures:
         @pytest.fixture
-        def gradtest(self) -> Any:
+        def gradtest(self) -> object:
             """Test gradients by hand: ``gradtest(fn, *inputs)``, ``.op``, ``.pair``."""
             from tinygrad_cnn.testing.plugin import GradTest
             return GradTest()

@@ -13,7 +13,7 @@ import inspect
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from types import FunctionType, ModuleType
 from typing import Any
@@ -132,7 +132,7 @@ def _less(n: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(m for m in (1, n // 2, n - 1) if 0 < m < n))
 
 
-def _cropped(settings: Any, before: list[Shape | None],
+def _cropped(settings: Mapping[str, object], before: list[Shape | None],
              after: list[Shape | None]) -> Settings:
     """Arrays and shapes among the settings, cut as the inputs were."""
     sizes = {m: n for old, new in zip(before, after, strict=True) if old is not None
@@ -154,7 +154,7 @@ def _plainer_settings(sample: Sample) -> Iterator[Sample]:
                 yield dataclasses.replace(sample, settings={**sample.settings, name: other})
 
 
-def _plainer(value: object, plain: int) -> Iterator[Any]:
+def _plainer(value: object, plain: int) -> Iterator[object]:
     """A number or nested pairs of numbers, nearer to the plain one."""
     if isinstance(value, int):
         yield from dict.fromkeys(v for v in (plain, value - 1) if plain <= v < value)

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tinygrad_cnn.errors import DataError, SettingError
 from tinygrad_cnn.io import write_atomically
@@ -15,6 +14,7 @@ from tinygrad_cnn.types import Settings
 
 __all__ = ["History"]
 
+Figure = int | float | str | None
 Row = Settings
 
 
@@ -56,7 +56,7 @@ class History(Table):
             raise SettingError("history: no epoch is finished yet")
         return self.rows[-1]
 
-    def __getitem__(self, name: str) -> list[Any]:
+    def __getitem__(self, name: str) -> list[Figure]:
         if name not in self.columns:
             raise SettingError(f"history: there is no figure {name!r}; "
                                f"choose from {', '.join(self.columns) or 'none yet'}")
@@ -99,7 +99,7 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _number(text: str) -> Any:
+def _number(text: str) -> Figure:
     for kind in (int, float):
         try:
             return kind(text)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from tinygrad_cnn.types import Array
 __all__ = ["METRICS", "accuracy", "confusion_matrix", "mean_absolute_error", "mean_squared_error",
            "top_k_accuracy"]
 
-Metric = Callable[[Any, Any], float]
+Metric = Callable[[Array, Array], float]
 
 
 def _scores_and_labels(who: str, scores: object, labels: object) -> tuple[Array, Array]:
@@ -144,13 +143,15 @@ def _difference(who: str, prediction: object, target: object) -> Array:
     return values.astype(np.float64) - given
 
 
+Metrics = Mapping[str, Metric] | Sequence[str | Metric] | str | Metric
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy, "top_5_accuracy": top_k_accuracy, "mae": mean_absolute_error,
     "mse": mean_squared_error}
 """Name -> metric, as `Trainer` takes it."""
 
 
-def metrics_by_name(given: Any) -> dict[str, Metric]:
+def metrics_by_name(given: Metrics) -> dict[str, Metric]:
     """A mapping of names to functions; names alone stand for those of `METRICS`."""
     if isinstance(given, Mapping):
         return dict(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -76,7 +76,8 @@ class _Watch(Observer):
         row.flops += flops
         row.bytes += size
 
-    def forward(self, node: Node, inputs: Any, out: np.ndarray, seconds: float) -> None:
+    def forward(self, node: Node, inputs: tuple[Tensor | None, ...], out: np.ndarray,
+                seconds: float) -> None:
         """An op was applied; its bytes are those of its inputs and its result, each once."""
         assert node.inputs is not None
         shapes = [None if x is None else x.shape for x in node.inputs]

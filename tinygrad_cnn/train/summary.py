@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from tinygrad_cnn.core.graph import Node, Observer, no_grad, observing
 from tinygrad_cnn.nn import Module, evaluating
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.train.tables import Rows, Table
+from tinygrad_cnn.types import Function
 
 __all__ = ["LayerRow", "Summary", "summarize"]
 
@@ -100,7 +101,7 @@ def summarize(model: Module, *input_shapes: Shape) -> Summary:
                    sum(count.flops.values()), sum(p._data.nbytes for p in parameters))
 
 
-def _note_shapes(shapes: dict[str, tuple[Shape, ...]], name: str) -> Any:
+def _note_shapes(shapes: dict[str, tuple[Shape, ...]], name: str) -> Function:
     def hook(module: Module, inputs: object, output: object) -> None:
         several = output.values() if isinstance(output, dict) else \
             output if isinstance(output, (tuple, list)) else [output]

@@ -13,9 +13,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, writable
@@ -31,13 +32,14 @@ from tinygrad_cnn.parallel import DataParallel, Group, run, share
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
-from tinygrad_cnn.train.metrics import Metric, accuracy, metrics_by_name
+from tinygrad_cnn.train.metrics import Metric, Metrics, accuracy, metrics_by_name
 from tinygrad_cnn.train.progress import NotebookLine, with_progress
 from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Trainer", "fit"]
 
-Batches = Iterable[tuple[Any, Any]]         # inputs and targets: arrays, or tuples or dicts of them
+Part = ArrayLike | Mapping[str, ArrayLike]  # an array, or a tuple or dict of them
+Batches = Iterable[tuple[Part, Part]]       # inputs and targets
 
 
 class Stepped(Protocol):
@@ -102,13 +104,13 @@ class Trainer:
 
     def __init__(self, model: Module, optimizer: Optimizer, *,
                  loss: Callable[..., Tensor] | None = None,
-                 metrics: Mapping[str, Metric] | Sequence[str | Metric] | None = None,
+                 metrics: Metrics | None = None,
                  schedule: LRScheduler | Stepped | None = None,
                  schedule_every: str = "batch", clip: float | None = None,
                  callbacks: Sequence[Callback] = (), log: Callable[[str], object] | None = None,
                  progress: bool = True, workers: int = 1) -> None:
         self.model, self.optimizer = model, optimizer
-        self.loss = cross_entropy if loss is None else loss
+        self.loss: Callable[..., Tensor] = cross_entropy if loss is None else loss
         self.metrics = default_metrics(self.loss) if metrics is None else metrics_by_name(metrics)
         self.schedule = schedule
         self.schedule_every = checks.choice("Trainer", "schedule_every", schedule_every,
@@ -274,7 +276,7 @@ class Trainer:
         scores = self._run(inputs)
         return self.loss(scores, targets), scores
 
-    def _gradients(self, inputs: Any, targets: Any, where: str) -> tuple[float, dict[str, float]]:
+    def _gradients(self, inputs: Part, targets: Part, where: str) -> tuple[float, dict[str, float]]:
         """The loss and the metrics of a batch, which leaves its gradients in the parameters."""
         loss, scores = (self._replica or self._forward)(inputs, targets)
         value = loss.item()
@@ -295,13 +297,13 @@ class Trainer:
         self.optimizer.zero_grad()              # a loss may have parameters of its own ...
         self.model.zero_grad()                  # ... and the optimizer not all of the model's
 
-    def _run(self, inputs: object) -> Any:
+    def _run(self, inputs: Part) -> Tensor:
         if isinstance(inputs, dict):
             return self.model(**{name: Tensor(array) for name, array in inputs.items()})
         return self.model(*map(Tensor, inputs if isinstance(inputs, tuple) else (inputs,)))
 
-    def _judge(self, scores: object, targets: object) -> dict[str, float]:
-        plain = scores._data if isinstance(scores, Tensor) else scores
+    def _judge(self, scores: TensorLike, targets: Any) -> dict[str, float]:
+        plain: Any = scores._data if isinstance(scores, Tensor) else scores
         return {name: metric(plain, targets) for name, metric in self.metrics.items()}
 
     def find_lr(self, batches: Batches, *, start: float = 1e-7, end: float = 10.0,
@@ -380,7 +382,7 @@ class Trainer:
                                    for i in range(0, len(array), batch_size)])
 
 
-def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _pairs(batches: Batches) -> Iterator[tuple[Part, Part]]:
     for batch in batches:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise SettingError(f"a batch is (inputs, targets), got {type(batch).__name__}"
@@ -389,7 +391,7 @@ def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         yield batch[0], batch[1]
 
 
-def _endless(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+def _endless(batches: Batches) -> Iterator[tuple[Part, Part]]:
     """The batches, again and again."""
     empty = False
     while not empty:
@@ -461,8 +463,21 @@ def describe(row: Row, epochs: int) -> str:
     return f"epoch {row['epoch']:{width}d}/{epochs}  {'  '.join(figures)}  ({row['seconds']:.1f} s)"
 
 
+class _Settings(TypedDict, total=False):
+    """What `Trainer` is told by name."""
+
+    loss: Callable[..., Tensor] | None
+    metrics: Metrics | None
+    schedule: LRScheduler | Stepped | None
+    schedule_every: str
+    clip: float | None
+    callbacks: Sequence[Callback]
+    log: Callable[[str], object] | None
+    progress: bool
+
+
 def fit(model: Module, batches: Batches, *, epochs: int, optimizer: Optimizer,
-        validation: Batches | None = None, **settings: Any) -> History:
+        validation: Batches | None = None, **settings: Unpack[_Settings]) -> History:
     """Train a model in one call: ``Trainer(model, optimizer, **settings).fit(...)``.
 
     >>> from tinygrad_cnn import nn, optim

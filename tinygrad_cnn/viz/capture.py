@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,7 @@ _MOST_OPS = 200_000                         # of which a long watch keeps the la
 _MAPPED = ("conv", "pool", "activation", "norm")        # families whose results may be images
 _LEAST_ROWS = 64                            # fewer say nothing about a channel
 _FEW = 8                                    # values of a small tensor, which are shown
+_SMALL = 32                                 # values that plain Python adds up faster than NumPy
 _BINS = 12                                  # of a histogram
 _THUMB, _MAPS = 48, 4                       # pixels of an image at most, and maps side by side
 
@@ -94,7 +96,15 @@ class Entry:
     confidence: float | None = None         # of a loss: mean of the largest probability
     classes: int = 0
     symbolic: tuple[str, ...] = ()          # the shape for any batch size N, where it is known
+    calls: tuple[int, ...] = ()             # which call of each module of the scope, if not 1
     picture: str = ""                       # of images or feature maps: a PNG, as a data URI
+
+    @classmethod
+    def of(cls, facts: Settings) -> Entry:
+        """An entry of these fields, at a third of the cost that the frozen class asks."""
+        made = cls.__new__(cls)
+        vars(made).update(facts)
+        return made
 
     @property
     def weight(self) -> float | None:
@@ -164,18 +174,24 @@ def statistics(array: Array, *, histogram: bool = False) -> Statistics:
     >>> statistics(np.array([3.0, -4.0, np.inf]))
     Statistics(rms=inf, low=-4.0, high=3.0, bad=1, few=(3.0, -4.0, inf), bins=())
     """
-    found = _statistics(array)
-    if histogram and array.size:
+    size = array.size
+    few: tuple[float, ...] = ()
+    if 0 < size <= _SMALL and array.dtype.kind in "fiub":
+        values = array.ravel().tolist()     # a few numbers are added faster one by one
+        few = tuple(map(float, values)) if size <= _FEW else ()
+        length = math.hypot(*values)
+        if length < math.inf and not histogram:
+            return Statistics(length / math.sqrt(size), float(min(values)), float(max(values)), 0,
+                              few)
+    found = _statistics(array) if size else Statistics(0.0)
+    if histogram and size:
         counts, _ = np.histogram(array[np.isfinite(array)].astype(float), _BINS,
                                  (found.low, found.high))
         found = replace(found, bins=tuple(counts.tolist()))
-    few = array.size <= _FEW and array.dtype.kind in "fiub"
-    return replace(found, few=tuple(array.reshape(-1).astype(float).tolist())) if few else found
+    return replace(found, few=few) if few else found
 
 
 def _statistics(array: Array) -> Statistics:
-    if not array.size:
-        return Statistics(0.0)
     flat = np.ascontiguousarray(array).reshape(-1)
     if flat.dtype.kind != "f":
         flat = flat.astype(np.float64)
@@ -254,8 +270,8 @@ class _Noted:
 
     facts: Settings
     inputs: tuple[int, ...] = ()
-    origin: tuple[Any, int] | None = None
-    source: weakref.ref[Any] | None = None  # of a leaf: what it is, or stands for
+    origin: tuple[CodeType, int] | None = None
+    source: weakref.ref[object] | None = None  # of a leaf: what it is, or stands for
     kept: int = 0
     charged: bool = False                   # whether the result is among the bytes kept
     sent: dict[int, float] = field(default_factory=dict)
@@ -273,7 +289,7 @@ class Watch(Observer):
         self.ops: dict[int, _Noted] = {}
         self.leaves: dict[int, _Noted] = {}
         self.gradients: dict[int, Statistics] = {}
-        self._leaf_keys: dict[tuple[int, bool], tuple[weakref.ref[Any], int]] = {}
+        self._leaf_keys: dict[tuple[int, bool], tuple[weakref.ref[object], int]] = {}
         self._untracked: dict[int, tuple[weakref.ref[Array], int]] = {}
         self._readers: Counter[int] = Counter()
         self._owner: dict[int, int] = {}    # which op allocated the memory of a view
@@ -311,7 +327,9 @@ class Watch(Observer):
         inputs = [x for x in node.inputs or () if x is not None]
         at = -1
         for tensor, part in sent:
-            at = next(k for k in range(at + 1, len(inputs)) if inputs[k] is tensor)
+            at += 1
+            while inputs[at] is not tensor:
+                at += 1
             key = noted.inputs[at]
             if tensor.node is not None and self._readers[key] == 1:
                 continue                    # the whole gradient of that op, noted when it is passed
@@ -379,12 +397,13 @@ class Watch(Observer):
             self.leaves[known[1]] = self._leaf(x, source, reader, place)
         return known[1]
 
-    def _leaf(self, x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> _Noted:
+    def _leaf(self, x: Tensor, source: weakref.ref[object], reader: Node, place: int) -> _Noted:
         """What a leaf is, by what the user made: no argument of an op gives it a role or a name."""
         thing, data = source(), _values_of(x)
         facts: Settings = {
-            "role": "input", "shape": x.shape, "dtype": _dtype_name(x.dtype),
-            "needs_gradient": x.requires_grad, "note": "" if x.requires_grad else "no gradient",
+            "role": "input", "dtype": _dtype_name(x.dtype), "needs_gradient": x.requires_grad,
+            "shape": thing.shape if isinstance(thing, (Tensor, np.ndarray)) else x.shape,
+            "note": "" if x.requires_grad else "no gradient",
             "name": x.name or operand_name(reader.origin, place),
             "value": None if is_placeholder(data) else self.measured(data)}
         if isinstance(x, Parameter) or isinstance(thing, Parameter):
@@ -439,7 +458,9 @@ class Watch(Observer):
         """What led to the ops of these serials; ``names`` are paths of parameters by ``id``."""
         order = self._order(output, *others)
         index = {key: i for i, key in enumerate(order)}
-        root = _root(self.ops[k].facts["scope"] for k in order if k >= 0)
+        calls = _calls(self.ops[k].facts["scope"] for k in order if k >= 0)
+        kind = _root(self.ops[k].facts["scope"] for k in order if k >= 0)
+        root = "" if any(found[0] > 1 for found in calls.values() if found) else kind
         readers: dict[int, _Noted] = {}
         for k in order:
             for source in self.ops[k].inputs if k >= 0 else ():
@@ -448,11 +469,11 @@ class Watch(Observer):
         alone = {k for k in order if k < 0 and self.leaves[k].facts["role"] == "input"}
         given = {k: "x" if alone == {k} else self.leaves[k].facts["role"] for k in unnamed}
         inside = self._functions(k for k in order if k >= 0)
-        entries = tuple(self._op_entry(k, index, root, inside.get(k, ()), k == output)
+        entries = tuple(self._op_entry(k, index, root, inside.get(k, ()), calls, k == output)
                         if k >= 0 else
                         self._leaf_entry(k, given.get(k, ""), names or {}, readers[k], root)
                         for k in order)
-        return Recording(title or root.lstrip("_") or "graph", entries, index[output],
+        return Recording(title or kind.lstrip("_") or "graph", entries, index[output],
                          any(e.gradient is not None for e in entries), notes=dict(notes or {}))
 
     def _functions(self, keys: Iterable[int]) -> dict[int, tuple[str, ...]]:
@@ -489,25 +510,31 @@ class Watch(Observer):
         return list(order)
 
     def _op_entry(self, key: int, index: Mapping[int, int], root: str, inside: tuple[str, ...],
-                  last: bool) -> Entry:
+                  calls: Mapping[int, tuple[int, ...]], last: bool) -> Entry:
         noted = self.ops[key]
-        facts = {**noted.facts, "scope": (*_below(noted.facts["scope"], root), *inside)}
-        value = facts.get("value")
-        sent = tuple(noted.sent.get(
-            k, self.gradients[j].signed if self._is_whole(noted, j) else None)
-            for k, j in enumerate(noted.inputs))
+        facts = {**noted.facts, "kept": noted.kept, "step": noted.step,
+                 "inputs": tuple([index[k] for k in noted.inputs]),
+                 "gradient": self.gradients.get(key), "sent": self._sent(noted),
+                 "source": source_line(*noted.origin) if noted.origin else ""}
+        if facts["scope"] or inside:
+            scope = _below(facts["scope"], root)
+            numbers = calls[id(facts["scope"])][len(facts["scope"]) - len(scope):]
+            facts["scope"] = (*scope, *inside)
+            if any(n > 1 for n in numbers):
+                facts["calls"] = numbers
         if last and facts["needs_gradient"] and math.prod(facts["shape"]) == 1:
             facts["role"] = facts["family"] = "loss"
-            if value is not None:
+            if (value := facts.get("value")) is not None:
                 facts["note"] = f"loss {value.rms if value.bad else value.low:.4f}"
-        return Entry(**facts, inputs=tuple(index[k] for k in noted.inputs), kept=noted.kept,
-                     gradient=self.gradients.get(key), step=noted.step, sent=sent,
-                     source=source_line(*noted.origin) if noted.origin else "")
+        return Entry.of(facts)
 
-    def _is_whole(self, noted: _Noted, source: int) -> bool:
-        """Whether what an op sent to ``source`` is the whole gradient of that op."""
-        return (source >= 0 and noted.step >= 0 and self._readers[source] == 1
-                and source in self.gradients)
+    def _sent(self, noted: _Noted) -> tuple[float | None, ...]:
+        """What an op sent to each input; to one that nothing else reads, its whole gradient."""
+        found = [noted.sent.get(k) for k in range(len(noted.inputs))]
+        for k, j in enumerate(noted.inputs) if noted.step >= 0 else ():
+            if found[k] is None and j >= 0 and self._readers[j] == 1 and j in self.gradients:
+                found[k] = self.gradients[j].signed
+        return tuple(found)
 
     def _leaf_entry(self, key: int, name: str, names: Mapping[int, str], reader: _Noted,
                     root: str) -> Entry:
@@ -526,7 +553,7 @@ class Watch(Observer):
             facts["value"] = self.measured(thing._data)     # as they are now
         if facts.get("needs_gradient"):
             facts["gradient"] = self.gradients.get(key)
-        return Entry(**{**facts, "name": name})
+        return Entry.of({**facts, "name": name})
 
 
 def _values_of(x: Tensor) -> Array:
@@ -545,6 +572,21 @@ def _root(scopes: Iterable[tuple[str, ...]]) -> str:
         if len(scope) > 1:
             holds.add(scope[0])
     return next((name for name, _ in counts.most_common() if name in holds), "")
+
+
+def _calls(scopes: Iterable[tuple[str, ...]]) -> dict[int, tuple[int, ...]]:
+    """By the ``id`` of each scope, which call of each of its modules this is."""
+    made: Counter[tuple[str, ...]] = Counter()
+    number: dict[int, int] = {}             # of a call, by the id of the name in the scope
+    found: dict[int, tuple[int, ...]] = {}
+    for scope in scopes:
+        if id(scope) not in found:
+            for k, name in enumerate(scope):
+                if id(name) not in number:
+                    made[scope[:k + 1]] += 1
+                    number[id(name)] = made[scope[:k + 1]]
+            found[id(scope)] = tuple(number[id(name)] for name in scope)
+    return found
 
 
 def _below(scope: tuple[str, ...], root: str) -> tuple[str, ...]:
@@ -680,7 +722,7 @@ def describe_module(model: Module, x: TensorLike | tuple[TensorLike, ...],
     arguments = [*_argument_names(model), *(f"x{k}" for k in range(len(given)))]
     batch = [_as_input(v, name) for v, name in zip(given, arguments, strict=False)]
     with watch(values=values, thumbnails=thumbnails) as seen:
-        output = twin(*batch)
+        output: object = twin(*batch)
         several = output.values() if isinstance(output, dict) else output
         made = [output] if isinstance(output, Tensor) else [
             t for t in (several if isinstance(several, Iterable) else ()) if isinstance(t, Tensor)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
@@ -13,13 +14,17 @@ from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.viz.capture import Entry, Recording, describe, entry_names
 from tinygrad_cnn.viz.figure import Figure, Settings
-from tinygrad_cnn.viz.labels import shape_text
-from tinygrad_cnn.viz.text import canonical, canonical_line
+from tinygrad_cnn.viz.labels import binary_size, flop_text, number, seconds_text
+from tinygrad_cnn.viz.text import canonical, canonical_line, shapes
 
 __all__ = ["GraphDifference", "assert_graph_unchanged", "diff"]
 
 UPDATE = "TINYGRAD_CNN_UPDATE_GRAPHS"
 _MOST_ALIGNED = 20_000
+_MOST_NUMBERS = 8
+_WRITTEN: dict[str, Callable[[float], str]] = {
+    "loss": "{:.4g}".format, "time": seconds_text, "FLOP": lambda v: flop_text(int(v)),
+    "memory": lambda v: binary_size(int(v)), "gradient": number, "batch": "{:.0f}".format}
 
 
 def assert_graph_unchanged(figure: Figure | Tensor, path: str | os.PathLike[str], *,
@@ -49,14 +54,38 @@ def assert_graph_unchanged(figure: Figure | Tensor, path: str | os.PathLike[str]
 # ---- the difference of two -----------------------------------------------------------------------
 
 @dataclass(frozen=True)
+class Number:
+    """A figure of two runs: of one tensor, or of a whole run."""
+
+    name: str                               # of the tensor; empty for the run
+    what: str                               # gradient, time, memory, FLOP or loss
+    old: float
+    new: float
+
+    @property
+    def ratio(self) -> float:
+        """New over old; infinite if it was zero."""
+        return abs(self.new / self.old) if self.old else math.inf
+
+    def __str__(self) -> str:
+        old, new = (_WRITTEN[self.what](v) for v in (self.old, self.new))
+        return f"{self.name}{self.name and ': '}{self.what} {old} → {new} (× {number(self.ratio)})"
+
+
+@dataclass(frozen=True)
 class GraphDifference:
-    """What changed between two graphs; false if nothing did.  ``print`` lists it."""
+    """What changed between two graphs; false if no op, setting, shape or wire did.
+
+    ``print`` lists it, causes first, then what follows from them, and figures of the two runs:
+    those of the whole, and those of tensors that differ most.
+    """
 
     added: tuple[str, ...]                  # lines of canonical text
     removed: tuple[str, ...]
     changed: tuple[tuple[str, str], ...]    # old and new lines, without those of
     renamed: tuple[str, ...]                # "old → new" of what is the same under another name
     follow: tuple[str, ...]                 # and of what has another shape for a change before it
+    numbers: tuple[Number, ...]
     merged: Recording = field(repr=False)   # both graphs in one
     marks: dict[int, str] = field(repr=False)   # added, removed or changed, for its entries
 
@@ -64,16 +93,20 @@ class GraphDifference:
         return bool(self.added or self.removed or self.changed or self.renamed)
 
     def __str__(self) -> str:
-        if not self:
-            return "the graphs are equal"
+        settings = all(old.partition(" -> ")[0].partition(" = ")[2].partition(")")[0]
+                       != new.partition(" -> ")[0].partition(" = ")[2].partition(")")[0]
+                       for old, new in self.changed)
+        changed = f"setting{'s' * (len(self.changed) > 1)} changed" if settings else "changed"
+        follow = f"shape{'s follow' if len(self.follow) > 1 else ' follows'}"
         counts = [f"{len(v)} {k}" for k, v in (
             ("added", self.added), ("removed", self.removed), ("renamed", self.renamed),
-            ("changed", self.changed), (f"shape{'s' * (len(self.follow) > 1)} follow"
-                                        + "s" * (len(self.follow) == 1), self.follow)) if v]
-        return "\n".join([", ".join(counts), *(f"- {line}" for line in self.removed),
+            (changed, self.changed), (follow, self.follow)) if v]
+        return "\n".join([", ".join(counts) or "the graphs are equal",
+                          *(f"- {line}" for line in self.removed),
                           *(f"+ {line}" for line in self.added),
                           *(f"- {old}\n+ {new}" for old, new in self.changed),
-                          *(f"~ {line}" for line in (*self.renamed, *self.follow))])
+                          *(f"~ {line}" for line in (*self.renamed, *self.follow)),
+                          *map(str, self.numbers)])
 
     def figure(self, **settings: Unpack[Settings]) -> Figure:
         """The two graphs in one picture: new cards with +, old ones with −, changed ones marked."""
@@ -84,10 +117,14 @@ class GraphDifference:
         return {**self.figure()._repr_mimebundle_(), "text/plain": str(self)}
 
 
-def diff(old: Figure | Recording, new: Figure | Recording) -> GraphDifference:
-    """Compare the structure of two graphs: ops, settings, shapes and wiring, not values.
+def diff(old: Figure | Recording, new: Figure | Recording, *,
+         time: bool = False) -> GraphDifference:
+    """Compare two graphs: ops, settings, shapes and wiring, and the figures of their runs.
 
-    A VizError says that 20,000 tensors together are too many to align.
+    Shapes that differ for the size of the batch alone are equal.  Of the gradients and the memory
+    of tensors, those count that differ by more than a quarter; with ``time``, of two runs that were
+    watched, also times that differ by more than a half.  A VizError says that 20,000 tensors
+    together are too many to align.
 
     Examples
     --------
@@ -97,6 +134,11 @@ def diff(old: Figure | Recording, new: Figure | Recording) -> GraphDifference:
     + exp = exp() mul -> 2 float32
     - sum = sum(axis 0) mul -> scalar float32
     + sum = sum(axis 0) exp -> scalar float32
+    loss 5 → 57.32 (× 11)
+    FLOP 4 FLOP → 6 FLOP (× 1.5)
+    memory 8 B → 16 B (× 2.0)
+    w: gradient 3.2 → 154 (× 49)
+    mul: gradient 1.0 → 39 (× 39)
     """
     old, new = (g.recording if isinstance(g, Figure) else g for g in (old, new))
     if len(old.entries) + len(new.entries) > _MOST_ALIGNED:
@@ -107,39 +149,94 @@ def diff(old: Figure | Recording, new: Figure | Recording) -> GraphDifference:
     at_old = {a: i for i, (a, _) in enumerate(pairs) if a is not None}
     at_new = {b: i for i, (_, b) in enumerate(pairs) if b is not None}
     old_names, new_names = entry_names(old), entry_names(new)
+    batch = "N" if old.batch != new.batch and old.batch and new.batch else None
+    old_shapes, new_shapes = shapes(old, batch), shapes(new, batch)
+    wide = _widened(old, new, pairs)
     entries, marks = [], {}
     added, removed, changed, renamed, follow = [], [], [], [], []
     for i, (a, b) in enumerate(pairs):
-        before = "" if a is None else canonical_line(old, a, old_names)
+        before = "" if a is None else canonical_line(old, a, old_names, old_shapes[a])
         if b is None:
             assert a is not None, "a pair has one side at least"
             marks[i] = "removed"
             removed.append(before)
             entries.append(_structure(old.entries[a], at_old))
             continue
-        e, after = new.entries[b], canonical_line(new, b, new_names)
+        e, after = new.entries[b], canonical_line(new, b, new_names, new_shapes[b])
         entries.append(_structure(e, at_new))
         if a is None:
             marks[i] = "added"
             added.append(after)
             continue
         was = old.entries[a]
-        note = _changes(was, e, to_new, old_names, new_names)
+        shape = f"{old_shapes[a]} → {new_shapes[b]}" if old_shapes[a] != new_shapes[b] else ""
+        note = _changes(was, e, shape, to_new, old_names, new_names)
+        moved = bool(note)
         if was.path != e.path:
             renamed.append(f"{old_names[a]} → {new_names[b]}")
             note = note or f"renamed {renamed[-1]}"
         if note:
-            shape = f"{shape_text(was.shape)} → {shape_text(e.shape)}"
             marks[i] = "changed"
-            if note == shape and any(at_new[j] in marks for j in e.inputs):
-                follow.append(f"{new_names[b]}: {shape}")
-            elif not note.startswith("renamed"):
+            follows = b in wide if not e.op else any(
+                at_new[j] in marks for j in e.inputs) and _plain(was) == _plain(e)
+            if follows and moved and "reads " not in note:
+                follow.append(f"{new_names[b]}: {shape or note}")
+            elif moved:
                 changed.append((before, after))
             entries[-1] = replace(entries[-1], note=note)
     title = old.title if old.title == new.title else f"{old.title} → {new.title}"
     merged = Recording(f"{title}: what changed", tuple(entries), at_new[new.output])
     return GraphDifference(tuple(added), tuple(removed), tuple(changed), tuple(renamed),
-                           tuple(follow), merged, marks)
+                           tuple(follow), tuple(_numbers(old, new, pairs, new_names, time)),
+                           merged, marks)
+
+
+def _plain(e: Entry) -> tuple[str, ...]:
+    """The settings of an op that no shape decides: a stride, not ``1→8 channels``."""
+    return tuple(s for s in e.settings if "→" not in s)
+
+
+def _widened(old: Recording, new: Recording, pairs: Sequence[tuple[int | None, int | None]]
+             ) -> set[int]:
+    """Parameters of the new graph whose shape follows: from what their op reads, or each other."""
+    before = {b: old.entries[a] for a, b in pairs if a is not None and b is not None}
+    found = set()
+    for e in new.entries:
+        weights = [j for j in e.inputs if new.entries[j].role == "parameter" and j in before]
+        changed = {j: [k - len(before[j].shape) for k, (x, y) in enumerate(
+            zip(before[j].shape, new.entries[j].shape, strict=True)) if x != y]
+            for j in weights if len(before[j].shape) == len(new.entries[j].shape)}
+        found |= {j for j in weights[:1] if changed.get(j) == [-2]}
+        found |= {j for j in weights[1:] if changed.get(j) == [-1]}
+    return found
+
+
+def _numbers(old: Recording, new: Recording, pairs: Sequence[tuple[int | None, int | None]],
+             names: Sequence[str], time: bool) -> Iterator[Number]:
+    """Figures that differ: of the whole, then of those tensors that differ most."""
+    def figures(e: Entry) -> dict[str, float]:
+        value = e.value if e.role == "loss" else None
+        return {"loss": value.signed if value else 0.0, "time": time * (e.seconds or 0.0),
+                "FLOP": e.flops, "memory": e.kept,
+                "gradient": e.gradient.rms if e.gradient else 0.0}
+
+    whole = []
+    for run in (old, new):
+        rows = [figures(e) for e in run.entries]
+        whole.append({what: math.fsum(row[what] for row in rows) for what in rows[0]})
+    if old.batch != new.batch and old.batch and new.batch:
+        yield Number("", "batch", old.batch, new.batch)
+    yield from (n for what in whole[0] if what != "gradient"
+                and (n := Number("", what, whole[0][what], whole[1][what])) and n.old and n.new
+                and abs(n.new - n.old) > 0.005 * abs(n.old))
+    each = [Number(names[b], what, figures(old.entries[a])[what], figures(new.entries[b])[what])
+            for a, b in pairs if a is not None and b is not None for what in ("gradient", "memory",
+                                                                              "time")]
+    apart = [(abs(math.log(n.ratio)), n) for n in each if n.old and n.new
+             and math.isfinite(n.old) and math.isfinite(n.new)]
+    apart = [(d, n) for d, n in apart if d > math.log(1.5 if n.what == "time" else 1.25) and (
+        n.what != "time" or abs(n.new - n.old) > 0.1 * whole[0]["time"])]
+    yield from (n for _, n in sorted(apart, key=lambda pair: -pair[0])[:_MOST_NUMBERS])
 
 
 def _aligned(old: Recording, new: Recording) -> list[tuple[int | None, int | None]]:
@@ -175,15 +272,15 @@ def _structure(e: Entry, place: dict[int, int]) -> Entry:
                  settings=e.settings, source=e.source)
 
 
-def _changes(a: Entry, b: Entry, to_new: dict[int, int], old_names: Sequence[str],
+def _changes(a: Entry, b: Entry, shape: str, to_new: dict[int, int], old_names: Sequence[str],
              new_names: Sequence[str]) -> str:
     """What differs between two entries of one name, as ``old → new``; empty if nothing does."""
     found = []
     if a.settings != b.settings:
         found.append(f"{', '.join(s for s in a.settings if s not in b.settings) or 'none'} → "
                      f"{', '.join(s for s in b.settings if s not in a.settings) or 'none'}")
-    if a.shape != b.shape:
-        found.append(f"{shape_text(a.shape)} → {shape_text(b.shape)}")
+    if shape:
+        found.append(shape)
     if a.dtype != b.dtype:
         found.append(f"{a.dtype} → {b.dtype}")
     reads = tuple(to_new.get(j, -1) for j in a.inputs)

@@ -7,8 +7,9 @@ the same run.  A figure that was not recorded gives no finding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.viz.capture import Entry, Recording, entry_names
@@ -102,6 +103,7 @@ def _no_gradient(run: _Run) -> Iterator[Problem]:
     for i, e in enumerate(entries):
         for j in dict.fromkeys(e.inputs):
             readers.setdefault(j, []).append(i)
+    zero_behind = lru_cache(None)(lambda: _zero_factors(entries, readers))
     dead: list[int] = []
     factors: dict[int, list[int]] = {}      # what is zero -> the parameters behind it
     for j, e in run.entries("parameter") if run.recording.backward else ():
@@ -113,17 +115,7 @@ def _no_gradient(run: _Run) -> Iterator[Problem]:
                               "fine if the model is symmetric here; else initialize its parts "
                               "differently")
             continue
-        seen, todo, zero = {j}, [j], -1     # forward to the ops that get a gradient, but send none
-        while todo and zero < 0:
-            for i in readers.get(todo.pop(), ()):
-                g = entries[i].gradient
-                if g is not None and g.rms:
-                    zero = next((k for k in entries[i].inputs if k not in seen
-                                 and (v := entries[k].value) is not None
-                                 and v.low == v.high == 0 == v.bad), -1)
-                elif i not in seen:
-                    seen.add(i)
-                    todo.append(i)
+        zero = zero_behind()[j]
         dead.append(j) if zero < 0 else factors.setdefault(zero, []).append(j)
     for group, zero in ((dead, -1), *((g, z) for z, g in factors.items() if not dead)):
         if group:
@@ -138,6 +130,24 @@ def _no_gradient(run: _Run) -> Iterator[Problem]:
     for name in run.recording.unreached:
         yield Problem("no gradient", "error", name, "the loss does not depend on this parameter",
                       "use it in forward, or remove it")
+
+
+def _zero_factors(entries: Sequence[Entry], readers: dict[int, list[int]]) -> list[int]:
+    """For each entry, what is zero where the gradient on the way to it stops, or -1."""
+    def passes(e: Entry) -> bool:
+        return e.gradient is not None and e.gradient.rms != 0
+
+    def zero(k: int) -> bool:
+        v = entries[k].value
+        return v is not None and v.low == v.high == 0 == v.bad and (
+            passes(entries[k]) or not entries[k].op)
+
+    found = [-1] * len(entries)
+    for j in reversed(range(len(entries))):
+        for i in readers.get(j, ()):        # the ops that get a gradient, but send none
+            found[j] = max(found[j], next(filter(zero, (k for k in entries[i].inputs if k != j)),
+                                          -1) if passes(entries[i]) else found[i])
+    return found
 
 
 def _detached(run: _Run) -> Iterator[Problem]:

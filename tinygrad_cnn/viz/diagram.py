@@ -7,6 +7,7 @@ diagrams.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,6 +84,7 @@ class Card:
     warnings: tuple[str, ...] = ()
     change: str = ""                        # of a difference: added, removed or changed
     broken: bool = False                    # holds NaN or infinity
+    loop: bool = False                      # of a stack: steps, of which each leads to the next
     entries: tuple[int, ...] = ()           # of the recording, that the card shows
 
     @property
@@ -205,7 +207,8 @@ def _compact(diagram: Diagram) -> Diagram:
     for card in diagram.cards:
         rows = [r.text for r in card.rows if r.kind == "text" and r.text]
         parts = [p for p in " · ".join(rows).split(" · ") if p.startswith("loss ")] or [
-            p for p in (rows or [""])[0].split(" · ") if p != "stride 1" and p[:5] != "keeps"]
+            p for p in (rows or [""])[0].split(" · ")
+            if p and p != "stride 1" and not re.match(r"keeps|[\d.]+ (µs|ms|s|[kMGT]?FLOP)", p)]
         short = " · ".join(parts[:2])
         tag = card.change or (short if len(short) <= _LONGEST_TAG else "")
         cards.append(replace(card, tag=tag, rows=tuple(
@@ -258,6 +261,8 @@ class _Writer:
             notes.append("triple border: equal parts, a square each")
         if self.recording.backward:
             notes[1:1] = ["pink line: gradient back", "single line: no gradient"]
+        if self.changes:
+            notes.append("border: green is new, red is gone, yellow has changed")
         if len(notes) == 4:                 # there is no room for all of them
             del notes[2]
         return Diagram(title, self._subtitle(len(cards)), self.folding.level, cards, self._edges(),
@@ -306,9 +311,15 @@ class _Writer:
         return made
 
     def _leaf_unit(self, j: int, reader: _Unit) -> _Unit:
-        """A leaf that one op reads stands beside it; a shared parameter stands outside of boxes."""
-        role, once = self.entries[j].role, len(set(self.readers[j])) == 1
-        unit = _Unit(None, [j], beside=role != "input" and once)
+        """A leaf that one op reads stands beside it, unless it is where the graph begins.
+
+        A shared parameter stands outside of boxes.
+        """
+        role, readers = self.entries[j].role, set(self.readers[j])
+        once = len(readers) == 1
+        begins = role == "input" and not any(self.entries[k].op for i in readers
+                                             for k in self.entries[i].inputs)
+        unit = _Unit(None, [j], beside=once and not begins)
         if role != "input" and (once or role != "parameter"):
             unit.group, unit.inside = reader.group, reader.inside
         return unit
@@ -322,7 +333,6 @@ class _Writer:
             for span in part.above:
                 held[span] += 1 + len(weights)
         boxes: dict[Part, str] = {}
-        calls: Counter[str] = Counter()
         for part in self.folding.parts:
             for depth, span in enumerate(part.above):
                 if span in boxes or held[span] < 2:
@@ -330,9 +340,8 @@ class _Writer:
                 around = next((s for s in reversed(part.above[:depth]) if s in boxes), None)
                 boxes[span] = f"m{len(boxes)}"
                 path = dotted(span.path)
-                calls[path] += 1
                 title = _relative(span.path, around.path if around else ())
-                again = f" #{calls[path]}" if calls[path] > 1 else ""
+                again = f" #{span.calls[-1]}" if span.calls[-1] > 1 else ""
                 note = " · ".join(filter(None, (self.recording.notes.get(path, ""),
                                                 self._parameters(range(*span.interval)))))
                 self.groups.append(Group(boxes[span], title + again, note,
@@ -448,7 +457,7 @@ class _Writer:
         if part.instances:
             at = next((k for k, (a, b) in enumerate(part.instances)
                        if self.ops[a] <= i <= self.ops[b - 1]), 0)
-            block = f"block {part.paths[at][-1] if part.paths else at}, "
+            block = f"step {at + 1}, " if part.loop else f"block {part.paths[at][-1]}, "
         return f"{block}{e.name or e.op}: {p.evidence}"
 
     def _about(self, i: int) -> tuple[str, ...]:
@@ -481,7 +490,8 @@ class _Writer:
                 Row("text", e.note), self._values(e), bar]
         path = dotted(e.scope[len(unit.inside):])
         return Card(unit.id, e.role, e.role, f"{path}.{e.name}" if path and weights else e.name,
-                    badge=_BADGES.get(e.role, "W" if len(e.shape) > 1 else "b"),
+                    badge=_BADGES.get(e.role, "b" if e.name[:1] == "b" and len(e.shape) < 2
+                                      else "W"),
                     rows=tuple(filter(None, rows)), about=self._about(i))
 
     @staticmethod
@@ -532,7 +542,8 @@ class _Writer:
         kind = "stack" if part.instances else "loss" if last.role == "loss" else "module"
         rows.insert(1, Row("text", last.note if kind == "loss" else ""))
         return Card(unit.id, kind, family, title, nodes, _BADGES.get(kind, ""),
-                    tuple(filter(None, rows)), path=path, about=tuple(filter(None, about)))
+                    tuple(filter(None, rows)), path=path, about=tuple(filter(None, about)),
+                    loop=part.loop)
 
     def _flow(self, members: Sequence[int]) -> str:
         """Shapes of the first image that enters and of the last that leaves, without the batch."""
@@ -567,6 +578,8 @@ class _Writer:
 
     def _folded_title(self, unit: _Unit, part: Part) -> str:
         times = f" × {len(part.instances)}"
+        if part.loop and part.paths:
+            return _relative(part.paths[0], unit.inside) + times
         if part.kind == "stack":
             first, last = part.paths[0], part.paths[-1]
             start, end = _relative(first, unit.inside), last[-1]
@@ -635,7 +648,7 @@ class _Writer:
         sent = e.sent[k] if k < len(e.sent) else None
         if several and source.gradient is not None and sent is not None:
             sent = source.gradient.signed   # several reads on one card: what they add up to
-        beside = source.role in ("parameter", "label", "constant")
+        beside = source.role in ("parameter", "label", "constant") or self.unit_of[j].beside
         shape = shape_text(source.shape)
         gradient = "" if sent is None else number(sent)
         tip = f"{self.names[j]} → {self.names[i]} | {shape} {source.dtype}" \

@@ -28,7 +28,8 @@ from tinygrad_cnn.viz.layout import Layout, layout
 
 __all__ = ["SUFFIXES", "Figure", "Settings", "dumps", "load", "loads", "write_file"]
 
-SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt", ".tex")
+SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".mmd", ".json", ".html", ".txt", ".tex",
+            ".drawio")
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _LARGEST = 64 * 2**20                       # bytes of a file that `load` reads
 _MOST_EMBEDDED = 1000                       # entries that an SVG or a page carries along
@@ -245,10 +246,10 @@ class Figure:
         """Write the picture in the format of the suffix; the file is whole or not there.
 
         Suffixes are ``.svg``, ``.png``, ``.pdf``, ``.dot``, ``.mmd``, ``.json``, ``.html``,
-        ``.txt`` and ``.tex`` (TikZ); ``dpi`` is that of a PNG, and 96 the size of the SVG.  An
-        ``engine`` of Graphviz (``"dot"``, ``"sfdp"`` ...) lays out .svg, .png and .pdf instead of
-        this package.  A VizError says that the suffix is unknown, the path cannot be written, a PNG
-        would be too large, or matplotlib or the program is missing.
+        ``.txt``, ``.tex`` (TikZ) and ``.drawio``; ``dpi`` is that of a PNG, and 96 the size of the
+        SVG.  An ``engine`` of Graphviz (``"dot"``, ``"sfdp"`` ...) lays out .svg, .png and .pdf
+        instead of this package.  A VizError says that the suffix is unknown, the path cannot be
+        written, a PNG would be too large, or matplotlib or the program is missing.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in SUFFIXES:
@@ -275,7 +276,8 @@ class Figure:
                                          "recording": to_plain(self.recording)},
                                         ensure_ascii=False, indent=1, allow_nan=False) + "\n",
             ".html": self.html, ".txt": self.text,
-            ".tex": lambda: text.to_tikz(self.diagram, self._places)}
+            ".tex": lambda: text.to_tikz(self.diagram, self._places),
+            ".drawio": lambda: text.to_drawio(self.diagram, self._places)}
         return writers[suffix]()
 
     def animate(self, path: str | os.PathLike[str]) -> Path:
@@ -368,7 +370,7 @@ def _checked(recording: Recording) -> Recording:
 # JSON has no NaN and no infinity; those floats travel as the strings "nan", "inf" and "-inf".  What
 # is read may come from anywhere, so each field is checked against its annotation.
 
-def to_plain(value: object) -> Any:
+def to_plain(value: object) -> object:
     """A dataclass as dicts, lists and scalars; fields that hold their default are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)

@@ -7,6 +7,7 @@ modules; folding closes branches of it until the picture is small enough.
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import VizError
-from tinygrad_cnn.viz.capture import Recording, dotted
+from tinygrad_cnn.viz.capture import Entry, Recording, dotted
 
 __all__ = ["LEVELS", "Folding", "Part", "fold"]
 
@@ -46,11 +47,17 @@ class Part:
     paths: tuple[tuple[str, ...], ...] = ()
     open: bool = False
     above: tuple[Part, ...] = ()            # of a drawn part: the open modules around it
+    calls: tuple[int, ...] = ()             # of a module: which call of it and those around it
 
     @property
     def interval(self) -> tuple[int, int]:
         """Start and stop."""
         return self.start, self.stop
+
+    @property
+    def loop(self) -> bool:
+        """Whether it is one thing done again and again, rather than equal modules in a row."""
+        return self.kind == "pattern" or (len(self.instances) > 1 and len(set(self.paths)) == 1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
     their reader's card; ``modules`` draws each innermost module as one card; ``folded`` folds until
     there are ``limit`` cards; ``auto`` is the first of everything, operators and folded that fits.
     ``open`` names module paths, as they are written in the picture, that stay open.  A ``compact``
-    picture takes operators for everything.
+    picture takes operators for everything, and has no card for labels.
     """
     if level not in LEVELS:
         raise VizError(f"graph: level {level!r} is unknown; choose from {', '.join(LEVELS)}")
@@ -80,8 +87,8 @@ def fold(recording: Recording, level: str = "auto", *, open: Iterable[str] = (),
         raise VizError(f"graph: a picture of at most {limit} cards is too small; "
                        "give limit=4 or more")
     folder = _Folder(recording, open)
-    inputs = frozenset(("input", "label"))
-    leaves = inputs | {"parameter", "constant"}
+    inputs = frozenset(("input", "label")[:2 - compact])
+    leaves = inputs | {"label", "parameter", "constant"}
     most = limit if level == "auto" else _MOST_DRAWN
     if level in (("auto", "everything")[compact:]) and folder.cards(leaves) <= most:
         return folder.folding("everything", leaves)
@@ -138,13 +145,15 @@ class _Folder:
         stack = [root]
         for p, i in enumerate(self.ops):
             scope = self.entries[i].scope
+            calls = (*self.entries[i].calls, *[1] * len(scope))[:len(scope)]
             depth = 0
             while (depth + 1 < len(stack) and depth < len(scope)
-                   and stack[depth + 1].path[-1] == scope[depth]):
+                   and stack[depth + 1].path[-1] == scope[depth]
+                   and stack[depth + 1].calls[-1] == calls[depth]):
                 depth += 1
             del stack[depth + 1:]
             for k in range(depth, len(scope)):
-                span = Part("span", p, p, scope[:k + 1], open=True)
+                span = Part("span", p, p, scope[:k + 1], open=True, calls=calls[:k + 1])
                 stack[-1].children.append(span)
                 stack.append(span)
             stack[-1].children.append(Part("op", p, p + 1, scope))
@@ -209,7 +218,8 @@ class _Folder:
         """Open the first block of the first stack, if no block is open and there is room."""
         spans = self.spans()
         span, k = next(((s, k) for s in spans for k, part in enumerate(s.children)
-                        if part.kind == "stack" and len(part.instances) > 2), (self.root, -1))
+                        if part.kind == "stack" and len(part.instances) > 2 and not part.loop),
+                       (self.root, -1))
         if k < 0 or any(len(s.path) > len(span.path) for s in spans):
             return
         first, *rest = span.children[k].children
@@ -277,7 +287,8 @@ class _Folder:
         if len(run) < _LEAST_RUN:
             return run
         out: list[Part] = []
-        odd = self._outliers(run)
+        again = len({part.path for part in run}) == 1       # steps, whose gradient may well grow
+        odd = set() if again else self._outliers(run)
         group: list[Part] = []
         for part in (*run, None):
             if part is not None and part not in odd:
@@ -313,6 +324,11 @@ class _Folder:
             best, length = 0, 0
             for period, match in enumerate(matches, start=1):
                 times = match[k] // period + 1
+                if k + period < len(match):     # the first step may read what was there before
+                    more = match[k + period] // period + 2
+                    if more > max(times, _LEAST_RUN) and more * period > length \
+                            and self._begins(children[k:k + period], children[k + period]):
+                        times = more
                 if times >= _LEAST_RUN and times * period > length:
                     best, length = period, int(times * period)
             if best:
@@ -321,6 +337,24 @@ class _Folder:
                 out.append(children[k])
             k += max(length, 1)
         return out
+
+    def _begins(self, first: list[Part], second: Part) -> bool:
+        """Whether parts differ from those after them only in reads of leaves instead of ops."""
+        if any(part.open and part.path in self.opened for part in first):
+            return False
+        for p, q in zip(range(first[0].start, first[-1].stop), itertools.count(second.start),
+                        strict=False):
+            one, two = (self.entries[self.ops[at]] for at in (p, q))
+            if (one.op, _steady(one), one.shape, one.scope, len(one.inputs)) != (
+                    two.op, _steady(two), two.shape, two.scope, len(two.inputs)):
+                return False
+            for i, j in zip(one.inputs, two.inputs, strict=True):
+                same = i in self.position and j in self.position \
+                    and p - self.position[i] == q - self.position[j]
+                if not same and (i in self.position or (
+                        self.entries[i].role == "parameter" and i != j)):
+                    return False
+        return True
 
     def _segments(self, most: int) -> None:
         """Cut what is left into at most ``most`` pieces of equal length; open modules stay."""
@@ -370,7 +404,7 @@ class _Folder:
             source = self.entries[j]
             reads.append((source.role, argument, source.shape)
                          if source.role in ("parameter", "constant") else read(p, j))
-        return e.op, e.settings, e.shape, e.dtype, e.role, tuple(reads)
+        return e.op, _steady(e), e.shape, e.dtype, e.role, tuple(reads)
 
     def _local(self, part: Part) -> int:
         """Like `_signature`, but with the distance to what is read outside.
@@ -378,20 +412,21 @@ class _Folder:
         What follows an input and what follows the op before count as the same, so that a pattern
         begins with the first of its kind; and so do the numbers of an index, which count steps.
         """
-        if part.open and part.stop - part.start == 1:       # a module of one op repeats as the op
-            part = Part("op", part.start, part.stop, part.path)
-        if part.open:
+        if part.open and part.path in self.opened:
             return self._intern(("open", part.start))
-        if part.kind != "op":
+        if part.kind != "op" and not part.open:
             return self._intern((part.kind, self._signature(*part.interval)))
-        op, settings, *rest = self._described(
-            part.start, lambda p, j: p - self.position.get(j, p - 1))
-        if op == "getitem":
-            settings = tuple(re.sub(r"\d+", "", s) for s in settings)
-        return self._intern((op, settings, *rest))
+        return self._intern(tuple(          # a module of one op repeats as the op
+            self._described(p, lambda p, j: p - self.position.get(j, p - 1))
+            for p in range(*part.interval)))
 
     def _intern(self, described: object) -> int:
         return self.interned.setdefault(described, len(self.interned))
+
+
+def _steady(e: Entry) -> tuple[str, ...]:
+    """The settings of an op, without the numbers of an index, which count steps."""
+    return e.settings if e.op != "getitem" else tuple(re.sub(r"\d+", "", s) for s in e.settings)
 
 
 def _matches(codes: NDArray[np.int64], period: int) -> list[int]:
@@ -413,7 +448,9 @@ def _stack(group: list[Part]) -> Part:
 def _pattern(parts: list[Part], period: int) -> Part:
     instances = tuple((parts[k].start, parts[k + period - 1].stop)
                       for k in range(0, len(parts), period))
-    return Part("pattern", parts[0].start, parts[-1].stop, instances=instances)
+    modules = tuple(part.path for part in parts[:period] if part.kind == "span")
+    return Part("pattern", parts[0].start, parts[-1].stop, instances=instances,
+                paths=modules if len(modules) == 1 else ())
 
 
 def _normal(path: str) -> str:

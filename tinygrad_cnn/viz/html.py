@@ -1,33 +1,39 @@
 """HTML: the self-contained interactive page, and the tables of tensors and modules in notebooks.
 
 A page holds finished pictures of several fold states, a style and a script; its content security
-policy allows nothing else.  Without a script the first picture still shows.
+policy allows nothing else.  Without a script the first picture still shows.  Each run of colors and
+sizes in the pictures becomes a class, so that a page is half as large and follows the theme.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import inspect
 import json
+import linecache
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinygrad_cnn.core import Tensor
-from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.core.op import FUNCTIONS, OPS
 from tinygrad_cnn.types import Settings
 from tinygrad_cnn.viz import svg
 from tinygrad_cnn.viz.capture import Recording, entry_names, is_placeholder, statistics
-from tinygrad_cnn.viz.diagram import Diagram, draw
+from tinygrad_cnn.viz.diagnostics import problems
+from tinygrad_cnn.viz.diagram import Card, Diagram, draw
 from tinygrad_cnn.viz.labels import (
+    DARK,
+    LIGHT,
     binary_size,
     clean,
     count,
-    dark_css,
     escape,
     number,
     shape_text,
@@ -44,8 +50,9 @@ _MOST_OPEN = 24
 _MOST_NAMES = 300                           # of one card, that a search finds
 _MOST_DRAWN = 20_000                        # entries in all pictures with an opened module
 _LEVELS = ("everything", "operators", "modules", "folded")
-_DARK = ("color-scheme:dark;--page:#0f1720;--ink:#e6edf3;--muted:#a3b3c2;--card:#1b2733;"
-         "--rule:#33414f;--focus:#3aa0dd;--soft:#15202b")
+_LONGEST_RULE = 600                         # characters of a backward rule that is shown
+_LOOK = re.compile(r'((?: (?:fill|fill-opacity|stroke|stroke-width|stroke-dasharray|font-size|'
+                   r'font-weight|text-anchor|rx)="[^"]*")+)( class="g")?')
 _EMBEDDED = re.compile(r'<script type="application/json" id="recording">(.*?)</script>', re.DOTALL)
 
 
@@ -59,7 +66,7 @@ class _State:
     opened: str = ""
 
 
-def page(recording: Recording, first: Diagram, carried: str, **settings: Any) -> str:
+def page(recording: Recording, first: Diagram, carried: str, **settings: object) -> str:
     """The text of the page: a recording at every level that differs, and with each module open.
 
     ``first`` shows at the start; ``carried`` is the recording as JSON, for `load`, or empty.
@@ -79,7 +86,74 @@ def page(recording: Recording, first: Diagram, carried: str, **settings: Any) ->
     if len(frames) == 1 and size > _MOST_BYTES // 2:        # large: its facts show in the panel
         frames = [re.sub(r"<title>.*?</title>", "", frame) for frame in frames]
         carried = ""
-    return _assembled(first, frames, data, carried)
+    data[0]["loose"] = [str(p) for p in problems(recording) if p.entry < 0]
+    styled, rules = _classes("".join(frames))
+    return _assembled(first, styled, rules, data, _ops(recording, data), carried)
+
+
+def _classes(text: str) -> tuple[str, str]:
+    """Pictures with a class for each run of colors and sizes, and what the classes mean."""
+    names: dict[str, str] = {}
+    styled = _LOOK.sub(lambda found: (
+        f' class="{names.setdefault(found[1], f"s{len(names)}")}{" g" if found[2] else ""}"'), text)
+    roles = {color: f"var(--{role})" for role, color in LIGHT.items()}
+    rules = (f".{name}{{" + ";".join(
+        f"{key}:{roles.get(value, value)}{'px' if key in ('font-size', 'rx') else ''}"
+        for key, value in re.findall(r'([\w-]+)="([^"]*)"', look)) + "}"
+        for look, name in names.items())
+    return styled, "".join(rules)
+
+
+# ---- what an op is -------------------------------------------------------------------------------
+
+def explained(name: str) -> Settings:
+    """What an op or function does: a line, its formula, and the backward rule of each input.
+
+    >>> explained("matmul")["rules"]
+    [['a', 'matmul(ct, _swap(b))'], ['b', 'matmul(_swap(a), ct)']]
+    """
+    op = OPS.get(name)
+    words = (getattr(FUNCTIONS.get(name), "__doc__", "") or "").replace("`", "")
+    paragraphs = inspect.cleandoc(words).split("\n\n")
+    formula = paragraphs[1] if len(paragraphs) > 1 and "=" in paragraphs[1] \
+        and not paragraphs[1].startswith((">>>", "Parameters\n")) else ""
+    rules = () if op is None else op.vjp.items()
+    return {"what": clean(paragraphs[0], 300), "formula": _lines(formula), "rules": [
+        [key if isinstance(key, str) else ", ".join(key), _lines(_source(rule))]
+        for key, rule in rules]}
+
+
+def _lines(text: str) -> str:
+    return "\n".join(clean(line, 160) for line in text.splitlines())
+
+
+def _source(rule: Callable[..., object]) -> str:
+    """The body of a function or a lambda, as it is written; empty where its file is not at hand."""
+    if not inspect.isfunction(rule):
+        return ""
+    code, places = rule.__code__, []
+    for line, last, column, stop in rule.__code__.co_positions():
+        if line and last and column is not None and stop:
+            places.append(((line, column), (last, stop)))
+    if not places:
+        return ""
+    top, end = min(places)[0], max(p for _, p in places)
+    lines = [linecache.getline(code.co_filename, n) for n in range(top[0], end[0] + 1)]
+    if not all(lines):
+        return ""
+    lines[-1] = lines[-1].encode()[:end[1]].decode()
+    lines[0] = " " * top[1] + lines[0].encode()[top[1]:].decode()
+    text = textwrap.dedent("".join(lines)).removeprefix("return ")
+    text = re.sub(r"\bapply\(\s*([A-Z][A-Z0-9_]*),\s*", lambda found: f"{found[1].lower()}(", text)
+    if code.co_name == "<lambda>":
+        text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_RULE else text[:_LONGEST_RULE].rpartition("\n")[0] + "\n…"
+
+
+def _ops(recording: Recording, data: list[Settings]) -> Settings:
+    """What is to be known of each op and function that a card names."""
+    names = {c["op"] for state in data for c in state["cards"] if "op" in c}
+    return {name: explained(name) for name in sorted(names)}
 
 
 def _states(recording: Recording, first: Diagram, settings: Settings) -> Iterator[_State]:
@@ -106,9 +180,16 @@ def _shown(diagram: Diagram) -> tuple[str, ...]:
     return tuple(c.title + c.tag for c in diagram.cards)
 
 
-def _what(op: str) -> str:
-    """What an op does, in the first line of its function."""
-    return ((getattr(FUNCTIONS.get(op), "__doc__", "") or "").strip().splitlines() or [""])[0]
+def _card_facts(c: Card, recording: Recording, names: list[str]) -> Settings:
+    """What the script is told of a card; what is empty is left out."""
+    op = recording.entries[c.entries[-1]].op if c.kind in ("op", "loss") else ""
+    function = c.path.rpartition(".")[2].removesuffix("()") if c.path.endswith("()") else ""
+    facts = {"id": c.id, "title": clean(c.title), "path": clean(c.path, 150), "op": function or op,
+             "about": [clean(a, 160) for a in c.about],
+             "inside": [clean(names[i], 150) for i in c.entries[:_MOST_NAMES]]
+             if len(c.entries) > 1 else [],
+             "warnings": [clean(w, 160) for w in c.warnings]}
+    return {key: value for key, value in facts.items() if value}
 
 
 def _facts(state: _State, figure: str, recording: Recording, names: list[str]) -> Settings:
@@ -117,28 +198,23 @@ def _facts(state: _State, figure: str, recording: Recording, names: list[str]) -
         "name": clean(state.name, 200), "home": state.home, "figure": figure,
         "opened": clean(state.opened, 150), "title": clean(d.title),
         "subtitle": clean(d.subtitle, 300),
-        "cards": [{"id": c.id, "title": clean(c.title), "path": clean(c.path, 150),
-                   "about": [clean(a, 160) for a in c.about],
-                   "what": _what(recording.entries[c.entries[-1]].op) if c.kind in ("op", "loss")
-                   else "",
-                   "inside": [clean(names[i], 150) for i in c.entries[:_MOST_NAMES]]
-                   if len(c.entries) > 1 else [],
-                   "warnings": [clean(w, 160) for w in c.warnings]} for c in d.cards],
-        "edges": [{"id": e.id, "source": e.source, "target": e.target, "gradient": e.gradient,
-                   "step": e.step} for e in d.edges]}
+        "cards": [_card_facts(c, recording, names) for c in d.cards],
+        "edges": [[e.id, e.source, e.target, e.gradient, e.step] for e in d.edges]}
 
 
-def _assembled(first: Diagram, frames: list[str], data: list[Settings],
+def _assembled(first: Diagram, frames: str, rules: str, data: list[Settings], ops: Settings,
                carried: str) -> str:
     title = escape(first.title)
-    style, script = _style(), _resource("page.js")
+    style, script = _style() + rules, _resource("page.js")
     names = {s["name"] for s in data}
     buttons = "".join(f'<button type="button" data-state="{name}" '
                       f'aria-pressed="{str(name == first.level).lower()}">{name}</button>'
                       for name in _LEVELS if name in names)
-    policy = (f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
-              "base-uri 'none'; form-action 'none'")
-    states = _json(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    pictures = "img-src data:; " if "<image " in frames else ""
+    policy = (f"default-src 'none'; {pictures}style-src {_digest(style)}; "
+              f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'")
+    states = _json(json.dumps({"states": data, "ops": ops}, ensure_ascii=False,
+                              separators=(",", ":")))
     kept = carried and (
         f'<script type="application/json" id="recording">{_json(carried)}</script>')
     return f"""<!doctype html>
@@ -157,7 +233,7 @@ def _assembled(first: Diagram, frames: list[str], data: list[Settings],
 <button type="button" id="play">▶ backward</button>
 <input id="step" type="range" min="0" value="0" aria-label="step of the backward pass">
 <span id="where" role="status"></span></header>
-<main>{"".join(frames)}</main>
+<main>{frames}<svg id="map" aria-hidden="true" hidden><path/><rect/></svg></main>
 <aside id="facts" aria-live="polite" aria-label="facts of the chosen card"></aside>
 <script type="application/json" id="states">{states}</script>{kept}
 <script>{script}</script></body></html>
@@ -165,11 +241,10 @@ def _assembled(first: Diagram, frames: list[str], data: list[Settings],
 
 
 def _style() -> str:
-    chosen, asked = ":root[data-theme=dark]", ":root:not([data-theme=light])"
-    return (_resource("page.css")
-            + f"@media (prefers-color-scheme:dark){{{asked}{{{_DARK}}}{dark_css(asked + ' ')}"
-              f"{asked} aside .warn{{color:#ffb48a}}}}"
-            + f"{chosen}{{{_DARK}}}{dark_css(chosen + ' ')}{chosen} aside .warn{{color:#ffb48a}}")
+    light, dark = (f"{{color-scheme:{name};" + "".join(f"--{k}:{v};" for k, v in colors.items())
+                   + "}" for name, colors in (("light", LIGHT), ("dark", DARK)))
+    return (f":root{light}@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){dark}}}"
+            f":root[data-theme=dark]{dark}{_resource('page.css')}")
 
 
 def _resource(name: str) -> str:

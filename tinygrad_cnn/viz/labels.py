@@ -16,9 +16,10 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import CodeType
-from typing import Any
 
 import numpy as np
+
+from tinygrad_cnn.types import Named
 
 __all__ = ["DARK", "LIGHT", "RAMP", "STRIPS", "binary_size", "called_name", "clean", "count",
            "dark_css", "escape", "flop_text", "number", "operand_name", "seconds_text",
@@ -177,12 +178,12 @@ def _value(value: object) -> str | None:
     return clean(value, _LONGEST)
 
 
-def _pair(value: Any) -> str:
+def _pair(value: Sequence[int]) -> str:
     down, across = value
     return f"{down}" if down == across else f"{down}×{across}"
 
 
-def _pad(value: Any) -> str:
+def _pad(value: Sequence[Sequence[int]]) -> str:
     (top, bottom), (left, right) = value
     if top == bottom == left == right:
         return f"pad {top}" if top else ""
@@ -191,7 +192,7 @@ def _pad(value: Any) -> str:
     return f"pad {top},{bottom},{left},{right}"
 
 
-def _conv(s: Mapping[str, Any], shapes: Shapes) -> list[str]:
+def _conv(s: Named, shapes: Shapes) -> list[str]:
     w = shapes[1] or ()
     dilation, groups = s.get("dilation", (1, 1)), s.get("groups", 1)
     return [f"{w[0]}×{w[1]}", f"stride {_pair(s['stride'])}", _pad(s["padding"]),
@@ -199,17 +200,17 @@ def _conv(s: Mapping[str, Any], shapes: Shapes) -> list[str]:
             "" if groups == 1 else f"groups {groups}", f"{w[2] * groups}→{w[3]} channels"]
 
 
-def _pool(s: Mapping[str, Any], shapes: Shapes) -> list[str]:
+def _pool(s: Named, shapes: Shapes) -> list[str]:
     size = s["kernel_size"]
     return [f"{size[0]}×{size[1]}", f"stride {_pair(s['stride'])}", _pad(s["padding"])]
 
 
-def _matrix(s: Mapping[str, Any], shapes: Shapes) -> list[str]:
+def _matrix(s: Named, shapes: Shapes) -> list[str]:
     a, b = (shape or () for shape in shapes[:2])
     return [f"{a[-1]}→{b[-1]}"]
 
 
-_SPECIAL: dict[str, Callable[[Mapping[str, Any], Shapes], list[str]]] = {
+_SPECIAL: dict[str, Callable[[Named, Shapes], list[str]]] = {
     "conv2d": _conv, "conv_transpose2d": _conv, "max_pool2d": _pool, "max_pool2d_shared": _pool,
     "avg_pool2d": _pool, "linear": _matrix, "matmul": _matrix,
     **dict.fromkeys(("cross_entropy", "reshape", "batch_norm"), lambda s, shapes: [])}

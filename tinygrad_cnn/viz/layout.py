@@ -31,6 +31,7 @@ _LABEL_ROOM = 34                            # height between rows that edge labe
 _BOX_PAD, _BOX_TITLE = 16, 30
 MARGIN = 32
 _MOST_COLUMNS = 6
+_MOST_LANES = 7                             # of cards, beyond which lines run between the cards
 ROW_HEIGHTS = {"text": 17, "bar": 17, "squares": 23, "warning": 21, "values": 27, "gradients": 27,
                "picture": 54}
 
@@ -71,7 +72,7 @@ class Route:
     edge: str
     points: tuple[tuple[int, int], ...]
     label: tuple[int, int] = (0, 0)
-    anchor: str = "start"
+    anchor: str = "start"                   # empty where there is no room for a label
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,13 @@ class _Block:
     row: int = 0
     lane: int = 0
     last: int = 0                           # last row that the lane is kept free for
+    around: int = 0                         # how far the boxes of its modules go beyond it
     x: int = 0                              # of the center
 
     def reach(self, side: list[tuple[Card, int, int]]) -> int:
         """How far the block goes from its center to one side."""
         beside = max((w for _, w, _ in side), default=0)
-        return self.w // 2 + (_SIDE_GAP + beside if beside else 0)
+        return self.w // 2 + (_SIDE_GAP + beside if beside else 0) + self.around
 
     @property
     def height(self) -> int:
@@ -192,7 +194,11 @@ class _Builder:
         self.gap = 16 if compact else 30    # between rows without labels
         sizes = {c.id: (h, w) if self.turned else (w, h)
                  for c in diagram.cards for w, h in [measure(c)]}
-        self.blocks = {c.id: _Block(c, *sizes[c.id]) for c in diagram.cards if not c.beside}
+        deep = {"": 0}
+        for g in diagram.groups:
+            deep[g.id] = deep[g.parent] + 1
+        self.blocks = {c.id: _Block(c, *sizes[c.id], around=_BOX_PAD * deep[c.group])
+                       for c in diagram.cards if not c.beside}
         for c in diagram.cards:
             if c.beside:
                 block = self.blocks[c.beside]
@@ -201,6 +207,7 @@ class _Builder:
         self.between = [e for e in diagram.edges
                         if e.source in self.blocks and e.target in self.blocks]
         self.cards: dict[str, Box] = {}
+        self.tracks: dict[str, int] = {}    # of a tangle: x of the long lines from a card
         self.label_width = {e.id: math.ceil(max(
             _text_width(e.text, EDGE_SIZE),
             width("grad " + e.gradient, SMALL_SIZE) if e.gradient and e.text else 0))
@@ -225,7 +232,8 @@ class _Builder:
         if self.turned:
             self.cards = {name: Box(b.y, b.x, b.h, b.w) for name, b in self.cards.items()}
             routes = [Route(r.edge, tuple((y, x) for x, y in r.points),
-                            (r.label[1] - 11, r.label[0] - 29)) for r in routes]
+                            (r.label[1] - 11, r.label[0] - 29), "start" if r.anchor else "")
+                      for r in routes]
         return self._shifted(*self._groups(), routes)
 
     # ---- rows and lanes
@@ -242,7 +250,8 @@ class _Builder:
         trunk = [next(reversed(self.blocks))]
         while trunk[-1] in deepest:
             trunk.append(deepest[trunk[-1]])
-        self.trunk = set(trunk)
+        self.trunk, self.deepest = set(trunk), deepest
+        self.order = {name: k for k, name in enumerate(self.blocks)}
         for name, block in self.blocks.items():
             block.row = depth[name]
             if name not in self.trunk and name not in deepest and name in readers:
@@ -254,20 +263,27 @@ class _Builder:
     def _lanes(self) -> None:
         """Columns: the trunk at 0, every other card in the nearest lane free on its rows."""
         first = {name: block.row for name, block in self.blocks.items()}
+        begins: dict[str, str] = {}         # what a leaf is read by first
         for e in self.between:
+            begins.setdefault(e.source, e.target)
             if e.target not in self.trunk:
                 first[e.target] = min(first[e.target], self.blocks[e.source].row + 1)
         taken: list[list[tuple[int, int, _Block]]] = []
-        for name, block in self.blocks.items():
-            if name in self.trunk:
-                continue
+        # A chain keeps its lane, so leaves take theirs after it.
+        for name in sorted(self.blocks.keys() - self.trunk, key=lambda n: (
+                n not in self.deepest, self.order[n])):
+            block = self.blocks[name]
             span = (first[name], block.last)
-            lane = next((k for k, used in enumerate(taken)
-                         if all(span[1] < a or b < span[0] for a, b, _ in used)), len(taken))
+            near = self.blocks[self.deepest.get(name) or begins.get(name, name)].lane - 1
+            lane = next((k for k in (near, *range(len(taken))) if 0 <= k < len(taken)
+                         and all(span[1] < a or b < span[0] for a, b, _ in taken[k])), len(taken))
             if lane == len(taken):
                 taken.append([])
             taken[lane].append((*span, block))
             block.lane = lane + 1
+        if len(taken) > _MOST_LANES and not self.diagram.groups:
+            self._grid()
+            return
         right = [0] * self.rows
         self.left = [0] * self.rows
         for block in self.blocks.values():
@@ -283,14 +299,59 @@ class _Builder:
                 for r in range(a, b + 1):
                     right[r] = x + (block.reach(block.right) if r == block.row else 12)
 
+    def _grid(self) -> None:
+        """A tangle: each card in the free column nearest to what it reads, and lines between."""
+        rows: list[list[str]] = [[] for _ in range(self.rows)]
+        for name, block in self.blocks.items():
+            block.lane = 0
+            if name not in self.trunk:
+                rows[block.row].append(name)
+        reads: dict[str, list[_Block]] = {}
+        ends: dict[str, list[_Block]] = {}  # where lines go that are longer than a row
+        for e in self.between:
+            reads.setdefault(e.target, []).append(self.blocks[e.source])
+            if self.blocks[e.target].row > self.blocks[e.source].row + 1:
+                ends.setdefault(e.source, []).append(self.blocks[e.target])
+
+        def middle(blocks: list[_Block]) -> float:
+            return sum(b.lane for b in blocks) / len(blocks) if blocks else 0.0
+
+        for names in rows:
+            free = sorted(range(-len(names), len(names) + 1), key=abs)[1:]
+            for wanted, name in sorted((middle(reads.get(n, [])), n) for n in names):
+                self.blocks[name].lane = best = min(free, key=lambda c: (abs(c - wanted), abs(c)))
+                free.remove(best)
+        columns = range(min(b.lane for b in self.blocks.values()),
+                        max(b.lane for b in self.blocks.values()) + 1)
+        gutters: dict[int, list[list[tuple[int, int]]]] = {
+            c: [] for c in (columns[0] - 1, *columns)}
+        place: dict[str, tuple[int, int]] = {}
+        for name, targets in ends.items():
+            block = self.blocks[name]
+            gutter = block.lane - (middle(targets) < block.lane)
+            place[name] = gutter, _free_track(gutters[gutter], block.row + 1,
+                                              max(b.row for b in targets))
+        x, starts = 0, {}
+        for c in (columns[0] - 1, *columns):
+            here = [b for b in self.blocks.values() if b.lane == c]
+            x += max((b.reach(b.left) for b in here), default=0)
+            for block in here:
+                block.x = x
+            starts[c] = x = x + max((b.reach(b.right) for b in here), default=0) + 24
+            x += 14 * len(gutters[c]) + 10
+        self.tracks = {name: starts[c] + 14 * k for name, (c, k) in place.items()}
+
     # ---- edges
     def _ways(self) -> list[_Way]:
         ways = [_Way(e, self.blocks[e.source], self.blocks[e.target]) for e in self.between]
         for way in sorted(ways, key=lambda w: (w.target.row - w.source.row, w.edge.id)):
             a, b = way.source, way.target
-            if b.row == a.row + 1:
-                way.straight = a.x == b.x
+            if self.tracks or b.row == a.row + 1:
+                way.straight = a.x == b.x and b.row == a.row + 1
+                way.lane_x = self.tracks[a.card.id] if b.row > a.row + 1 else None
                 way.side = 1 if max(a.lane, b.lane) else -1
+                if self.tracks:
+                    way.side = 1 if (b.x if way.lane_x is None else way.lane_x) > a.x else -1
             elif a.lane and a.last >= b.row - 1:
                 way.lane_x = a.x
             elif b.lane:
@@ -308,7 +369,7 @@ class _Builder:
     def _ports(self, ways: list[_Way]) -> None:
         """Where each edge leaves and enters: the middle if it runs straight down, else off it."""
         used: dict[tuple[str, str, int], int] = {}
-        slots: dict[tuple[int, int], int] = {}
+        slots: list[list[list[tuple[int, int]]]] = [[] for _ in range(self.rows)]
         for way in ways:
             a, b = way.source, way.target
             straight_out = way.straight or way.lane_x == a.x
@@ -319,15 +380,13 @@ class _Builder:
             way.to_x = b.x if straight_in else self._port(used, b, "in", side_in)
             if way.straight:
                 continue
+            turn = way.to_x if way.lane_x is None else way.lane_x
             if not (straight_out and way.lane_x is not None):
-                key = (a.row, way.side)
-                way.out_slot = slots[key] = slots.get(key, 0) + 1
+                way.out_slot = 1 + _free_track(slots[a.row], way.from_x, turn)
             if way.lane_x is not None and not straight_in:
-                key = (b.row - 1, way.side)
-                way.in_slot = slots[key] = slots.get(key, 0) + 1
+                way.in_slot = 1 + _free_track(slots[b.row - 1], turn, way.to_x)
         self.leaving = used
-        self.slots = [max((n for (row, _), n in slots.items() if row == r), default=0)
-                      for r in range(self.rows)]
+        self.slots = [len(tracks) for tracks in slots]
 
     @staticmethod
     def _port(used: dict[tuple[str, str, int], int], block: _Block, end: str, side: int) -> int:
@@ -437,10 +496,14 @@ class _Builder:
             corners = [(way.from_x, a.bottom), (way.from_x, out_y), (way.to_x, out_y),
                        (way.to_x, b.y)]
             label, anchor = self._turn_label(way, out_y)
+            if self.leaving.get((way.edge.source, "out", way.side), 0) > 1 and self.tracks:
+                anchor = ""
         else:
             in_y = self._slot_y(way.target.row - 1, way.in_slot)
             corners = [(way.from_x, a.bottom), (way.from_x, out_y), (way.lane_x, out_y),
                        (way.lane_x, in_y), (way.to_x, in_y), (way.to_x, b.y)]
+            if self.tracks:
+                return Route(way.edge.id, _simplified(corners), (way.from_x, out_y), "")
             rows = range(way.source.row + 1, way.target.row)
             r = rows[len(rows) // 2]
             y = self.top[r] + self.tall[r] // 2
@@ -514,7 +577,7 @@ class _Builder:
         xs = [x for route in routes for x, _ in route.points]
         for route in routes:
             w = self.label_width[route.edge]
-            if w:
+            if w and route.anchor:
                 xs.append(route.label[0] + (w if route.anchor == "start" else -w))
         ys = [y for route in routes for _, y in route.points]
         low, high = min([bodies.x, *xs]), max([bodies.right, *xs])
@@ -524,6 +587,17 @@ class _Builder:
                         unboxed)
         return placed.moved(MARGIN - low, MARGIN - first, high - low + 2 * MARGIN,
                             last - first + 2 * MARGIN)
+
+
+def _free_track(tracks: list[list[tuple[int, int]]], start: int, end: int) -> int:
+    """The first of some parallel tracks on which nothing is between two places; it is taken."""
+    low, high = min(start, end) - 9, max(start, end) + 9
+    k = next((k for k, taken in enumerate(tracks)
+              if all(high <= a or b <= low for a, b in taken)), len(tracks))
+    if k == len(tracks):
+        tracks.append([])
+    tracks[k].append((low, high))
+    return k
 
 
 def _bounds(boxes: list[Box], least: int, *, pad: int = _BOX_PAD, title: int = _BOX_TITLE) -> Box:

@@ -116,7 +116,7 @@ def _text(x: float, y: float, text: str, size: float, color: str, *, bold: bool 
     return (f'<text x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}"'
             + (' font-weight="bold"' if bold else "")
             + (f' text-anchor="{anchor}"' if anchor != "start" else "")
-            + f' fill="{C[color]}"{_mark(color)} xml:space="preserve">{body}</text>')
+            + f' fill="{C[color]}"{_mark(color)}>{body}</text>')
 
 
 def _arrow(points: Sequence[Point], color: str) -> str:
@@ -201,7 +201,7 @@ def _card(card: Card, box: Box) -> str:
     if card.kind == "stack":                # two borders around the card's own
         parts = [_rectangle(x + k, y + k, w - 2 * k, h - 2 * k, "card", "fold_line", 18 - k)
                  for k in (0, 4)]
-        if not card.path:                   # steps over time: the last leads back to the first
+        if card.loop:                       # steps over time: the last leads back to the first
             right = x + w
             parts.insert(0, _arrow([(right, y + h - 16), (right + 18, y + h - 16),
                                     (right + 18, y + 16), (right, y + 16)], "line"))
@@ -263,7 +263,7 @@ def _edge(e: Edge, route: Route) -> str:
     else:
         arrows = (_arrow(_parallel(route.points, -_APART), "line")
                   + _arrow(_parallel(route.points, _APART)[::-1], f"ramp{e.level}"))
-    if not e.text:
+    if not e.text or not route.anchor:
         return arrows
     x, y = route.label
     gradient = e.gradient and f"grad {e.gradient}"
@@ -319,8 +319,8 @@ def _finished(body: str, w: int, h: int, *, figure: str, theme: str, css: str, l
         css += f"@media (prefers-color-scheme:dark){{{dark_css(f'#{figure} ')}}}"
     name = escape(label, 400) or "graph"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" font-family="{_FONT}" '
-            f'id="{figure}" role="img" aria-label="{name}"><style>{css}</style>'
-            f"{to_dark(body) if theme == 'dark' else body}\n")
+            f'xml:space="preserve" id="{figure}" role="img" aria-label="{name}">'
+            f"<style>{css}</style>{to_dark(body) if theme == 'dark' else body}\n")
 
 
 def size(svg: str) -> tuple[float, float]:
@@ -399,7 +399,8 @@ def rasterized(svg: str, form: str, *, dpi: int = 144) -> bytes:
     _, _, w, h = map(float, root.attrib["viewBox"].split())
     known = {f.name for f in font_manager.fontManager.ttflist}      # it warns about the others
     fonts = [name for name in _FONTS if name in known]
-    with matplotlib.rc_context({"font.family": fonts, "pdf.fonttype": 42}), \
+    look = {"font.family": fonts, "pdf.fonttype": 42, "text.hinting": "no_hinting"}
+    with matplotlib.rc_context(look), \
             warnings.catch_warnings():
         # A character that no font has shows as a box, as everywhere; that is no news.
         warnings.filterwarnings("ignore", "Glyph ")

@@ -1,16 +1,26 @@
-"""A graph as text: for a terminal, Mermaid, LaTeX and Graphviz, and canonical text for tests."""
+"""A graph as text: a terminal's, Mermaid, LaTeX, draw.io, Graphviz, and canonical for tests."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Iterator, Sequence
 
 from tinygrad_cnn.viz.capture import Recording, entry_names
 from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Group
-from tinygrad_cnn.viz.labels import LIGHT, RAMP, clean, escape, shape_text, to_dark
-from tinygrad_cnn.viz.layout import EDGE_SIZE, GROUP_SIZE, ROW_SIZE, Layout, measure
+from tinygrad_cnn.viz.labels import LIGHT, RAMP, STRIPS, clean, escape, shape_text, to_dark
+from tinygrad_cnn.viz.layout import (
+    EDGE_SIZE,
+    GROUP_SIZE,
+    ROW_SIZE,
+    Box,
+    Layout,
+    Route,
+    measure,
+    strip_width,
+)
 
-__all__ = ["FORMAT", "canonical", "canonical_line", "to_dot", "to_mermaid", "to_text",
-           "to_tikz"]
+__all__ = ["FORMAT", "canonical", "canonical_line", "shapes", "to_dot", "to_drawio", "to_mermaid",
+           "to_text", "to_tikz"]
 
 FORMAT = "tinygrad_cnn graph 1"
 _HEIGHTS = "▁▃▅▆█"
@@ -25,12 +35,12 @@ def canonical(recording: Recording, *, batch: str | None = None) -> str:
     of the same structure give the same text on every machine.
     """
     names = [clean(n) for n in entry_names(recording)]
-    shapes = _shapes(recording, batch)
-    return "\n".join([FORMAT, *(canonical_line(recording, i, names, shapes[i])
-                                for i in range(len(recording.entries))), ""])
+    lines = (canonical_line(recording, i, names, shape)
+             for i, shape in enumerate(shapes(recording, batch)))
+    return "\n".join([FORMAT, *lines, ""])
 
 
-def _shapes(recording: Recording, batch: str | None) -> list[str]:
+def shapes(recording: Recording, batch: str | None) -> list[str]:
     """The shape of each entry, with a name for the batch."""
     found: list[str] = []
     counted = any(e.symbolic for e in recording.entries)
@@ -154,42 +164,62 @@ def _mermaid(text: str) -> str:
 
 _TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
         "×": "$\\times$", "·": "$\\cdot$", "→": "$\\to$", "…": "\\dots{}", "−": "$-$",
-        "µ": "$\\mu$", "²": "$^2$", "<": "$<$", ">": "$>$", "\u00a0": "~",
+        "∇": "$\\nabla$", "∂": "$\\partial$", "µ": "$\\mu$", "²": "$^2$",
+        "<": "$<$", ">": "$>$", "\u00a0": "~",
         **{c: f"\\{c}" for c in "{}$&#_%"}}
 
 
 def to_tikz(diagram: Diagram, places: Layout) -> str:
     """A ``tikzpicture`` for a paper, a pixel as 0.75 points; it needs the package tikz alone."""
-    used = {role: LIGHT[role] for card in diagram.cards for role in card.colors}
-    used |= {"line": LIGHT["line"], **{f"ramp{k}": color for k, color in enumerate(RAMP)}}
-    lines = [f"\\definecolor{{{_color(role)}}}{{HTML}}{{{color[1:].upper()}}}"
-             for role, color in used.items()]
-    lines.append("\\begin{tikzpicture}[x=0.75pt, y=-0.75pt, font=\\sffamily\\fontsize{8}{9.5}"
-                 "\\selectfont]")
+    used = dict.fromkeys(role for card in diagram.cards
+                         for role in (*card.colors, STRIPS[card.family]))
+    used |= dict.fromkeys(("line", "grad_text", "module", "module_line",
+                           *(f"ramp{k}" for k in range(len(RAMP)))))
+    lines = [f"\\definecolor{{{_color(role)}}}{{HTML}}{{{LIGHT[role][1:].upper()}}}"
+             for role in used]
+    # pdflatex has no other letters, and stops at one; LuaLaTeX and XeLaTeX have.
+    lines.append("\\def\\netchar#1{\\ifdefined\\pdfoutput?\\else\\char\"#1\\relax\\fi}")
+    lines.append("\\begin{tikzpicture}[x=0.75pt, y=-0.75pt, inner sep=0pt, "
+                 "font=\\sffamily\\fontsize{8}{9.5}\\selectfont]")
+
+    def filled(box: Box, fill: str, line: str, corners: float, text: str, x: int, y: float,
+               anchor: str) -> None:
+        border = f", draw={_color(line)}" if line else ""
+        lines.append(f"\\path[fill={_color(fill)}{border}, rounded corners={corners:g}pt] "
+                     f"({box.x},{box.y}) rectangle ({box.right},{box.bottom});")
+        if text:
+            lines.append(f"\\node[anchor={anchor}, align=left] at ({x},{y:g}) {{{text}}};")
+
     for g in diagram.groups:
         if g.id in places.groups:
             b = places.groups[g.id]
-            lines.append(f"\\draw[rounded corners=8pt, gray!60] ({b.x},{b.y}) rectangle "
-                         f"({b.right},{b.bottom});\n\\node[anchor=north west] at ({b.x},{b.y}) "
-                         f"{{\\textbf{{{_tex(g.title)}}}}};")
+            filled(b, "module", "module_line", 8, f"\\textbf{{{_tex(g.title)}}}", b.x + 12, b.y + 8,
+                   "north west")
     edges = {e.id: e for e in diagram.edges}
     for route in places.routes:
-        level = edges[route.edge].level
-        for points, color in ((route.points, "line"), (route.points[::-1], f"ramp{level}")):
+        e = edges[route.edge]
+        for points, color, shift in ((route.points, "line", 1.2 * (e.level >= 0)),
+                                     (route.points[::-1], f"ramp{e.level}", -1.2)):
             if color != "ramp-1":
                 way = " -- ".join(f"({x},{y})" for x, y in points)
-                shift = "" if level < 0 else ", transform canvas={shift={(1.2pt,1.2pt)}}" \
-                    if color == "line" else ", transform canvas={shift={(-1.2pt,-1.2pt)}}"
-                lines.append(f"\\draw[->, {_color(color)}, rounded corners=4pt{shift}] {way};")
+                lines.append(f"\\draw[->, {_color(color)}, rounded corners=4pt, "
+                             f"transform canvas={{shift={{({shift}pt,{shift}pt)}}}}] {way};")
+        if e.text and route.anchor:
+            grad = e.gradient and f" \\\\{{}} \\color{{{_color('grad_text')}}}grad {e.gradient}"
+            anchor = "east" if route.anchor == "end" else "west"
+            lines.append(f"\\node[anchor={anchor}, align=left] "
+                         f"at ({route.label[0]},{route.label[1] + (3 if grad else -4)}) "
+                         f"{{{_tex(e.text)}{grad}}};")
     for card in diagram.cards:
-        b = places.cards[card.id]
-        fill, line = (_color(role) for role in card.colors)
-        rows = [_tex(r.text + r.hot + r.after) for r in card.rows]
+        b, strip = places.cards[card.id], strip_width(card)
+        middle = b.y + b.h / 2
+        rows = [_tex(r.text + r.hot + r.after) for r in card.rows if r.kind != "picture"]
         head = f"\\textbf{{{_tex(card.title)}}}" + (f" {_tex(card.tag)}" if card.tag else "")
-        lines.append(
-            f"\\node[draw={line}, fill={fill}, rounded corners=3pt, align=left, minimum width="
-            f"{b.w * 0.75:.0f}pt, minimum height={b.h * 0.75:.0f}pt] at ({b.x + b.w // 2},"
-            f"{b.y + b.h // 2}) {{" + " \\\\ ".join(filter(None, (head, *rows))) + "};")
+        filled(b, *card.colors, 5, " \\\\{} ".join(filter(None, (head, *rows))), b.x + strip + 16,
+               middle, "west")
+        filled(Box(b.x + 7, b.y + 7, strip, b.h - 14), STRIPS[card.family], "", 2,
+               f"\\textbf{{{card.badge}}}" if card.badge else "", b.x + 7 + strip // 2, middle,
+               "center")
     return "\n".join([*lines, "\\end{tikzpicture}", ""])
 
 
@@ -198,7 +228,90 @@ def _color(role: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in clean(text))
+    return "".join(_TEX.get(c, c if ord(c) < 256 else f"\\netchar{{{ord(c):X}}}")
+                   for c in clean(text))
+
+
+# ---- draw.io -------------------------------------------------------------------------------------
+
+def to_drawio(diagram: Diagram, places: Layout) -> str:
+    """XML for draw.io (diagrams.net): modules are containers, and lines stay on what they join."""
+    def cell(name: str, words: Iterable[str], style: str, box: Box, parent: str) -> str:
+        around = places.groups.get(parent) or places.cards.get(parent)
+        x, y = (box.x - around.x, box.y - around.y) if around else (box.x, box.y)
+        first, *rest = map(escape, words)
+        label = "<br>".join((f"<b>{first}</b>", *rest))
+        return (f'<mxCell id="{name}" value="{html.escape(label)}" style="html=1;{style}" '
+                f'vertex="1" parent="{parent}"><mxGeometry x="{x}" y="{y}" width="{box.w}" '
+                f'height="{box.h}" as="geometry"/></mxCell>')
+
+    def colored(fill: str, line: str, size: float, arc: int = 20) -> str:
+        return (f"rounded=1;absoluteArcSize=1;arcSize={arc};fontFamily=Arial;fontSize={size:g};"
+                f"fontColor={LIGHT['ink']};fillColor={LIGHT[fill]};"
+                f"strokeColor={LIGHT[line] if line else 'none'};")
+
+    boxes = {g.id: g for g in diagram.groups if g.id in places.groups}
+    outer = {g.id: g.parent for g in diagram.groups}
+
+    def inside(name: str) -> str:
+        while name and name not in boxes:
+            name = outer[name]
+        return name or "1"
+
+    cells = [cell(g.id, [g.title], colored("module", "module_line", GROUP_SIZE, 28)
+                  + "container=1;collapsible=0;align=left;verticalAlign=top;spacingLeft=10;",
+                  places.groups[g.id], inside(g.parent)) for g in boxes.values()]
+    for card in diagram.cards:
+        b, strip = places.cards[card.id], strip_width(card)
+        rows = (("! " if r.kind == "warning" else "") + r.text + r.hot + r.after
+                for r in card.rows if r.kind != "picture")
+        thick = "strokeWidth=4;" if card.kind == "stack" else ""
+        cells += [cell(card.id, [f"{card.title}  {card.tag}".strip(), *rows],
+                       colored(*card.colors, ROW_SIZE) + f"align=left;spacingLeft={strip + 12};"
+                       f"whiteSpace=wrap;overflow=hidden;{thick}", b, inside(card.group)),
+                  cell(f"{card.id}s", [card.badge], colored(STRIPS[card.family], "", 15.5, 6)
+                       + "connectable=0;", Box(b.x + 7, b.y + 7, strip, b.h - 14),
+                       card.id)]
+    edges = {e.id: e for e in diagram.edges}
+    for route in places.routes:
+        e = edges[route.edge]
+        there, back = route.points, route.points[::-1]
+        shift = 0 if e.level < 0 else 2
+        cells.append(_drawio_edge(e.id, e.source, e.target, "line", shift, there, places, e, route))
+        if e.level >= 0:
+            cells.append(_drawio_edge(f"{e.id}g", e.target, e.source, f"ramp{e.level}", -2, back,
+                                      places))
+    body = "\n".join(('<mxCell id="0"/>', '<mxCell id="1" parent="0"/>', *cells))
+    return (f'<mxfile host="tinygrad_cnn"><diagram id="graph" name="{escape(diagram.title)}">\n'
+            f'<mxGraphModel grid="0" page="0" pageWidth="{places.width}" '
+            f'pageHeight="{places.height}"><root>\n{body}\n</root></mxGraphModel>\n'
+            "</diagram></mxfile>\n")
+
+
+def _drawio_edge(name: str, source: str, target: str, color: str, shift: int,
+                 points: Sequence[tuple[int, int]], places: Layout, labelled: Edge | None = None,
+                 route: Route | None = None) -> str:
+    moved = [(x + shift, y + shift) for x, y in points]
+    ends = ""
+    for end, card, (x, y) in (("exit", source, moved[0]), ("entry", target, moved[-1])):
+        b = places.cards[card]
+        across, down = (min(1.0, max(0.0, v)) for v in ((x - b.x) / b.w, (y - b.y) / b.h))
+        ends += f"{end}X={across:.3f};{end}Y={down:.3f};{end}Perimeter=0;"
+    corners = "".join(f'<mxPoint x="{x}" y="{y}"/>' for x, y in moved[1:-1])
+    label = offset = ""
+    if labelled and route and labelled.text:
+        dx, dy = route.label[0] - moved[0][0], route.label[1] - moved[0][1]
+        offset = f'<mxPoint x="{dx}" y="{dy}" as="offset"/>'
+        ends += f"align={'right' if route.anchor == 'end' else 'left'};"
+        label = escape(labelled.text)
+        if labelled.gradient:
+            label += f'<br><font color="{LIGHT["grad_text"]}">grad {labelled.gradient}</font>'
+    return (f'<mxCell id="{name}" value="{html.escape(label)}" style="html=1;rounded=1;endArrow='
+            f"block;endSize=4;labelBackgroundColor=none;fontFamily=Arial;fontSize={EDGE_SIZE:g};"
+            f"fontColor={LIGHT['line']};strokeColor={LIGHT[color]};strokeWidth=1.6;{ends}"
+            f'" edge="1" parent="1" source="{source}" target="{target}"><mxGeometry x="-1" '
+            f'relative="1" as="geometry"><Array as="points">{corners}</Array>{offset}'
+            "</mxGeometry></mxCell>")
 
 
 # ---- Graphviz ------------------------------------------------------------------------------------

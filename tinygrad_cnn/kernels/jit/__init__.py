@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from functools import cache, partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numba
 from numba.core.caching import FunctionCache
@@ -25,7 +25,7 @@ __all__ = ["compiled", "inline"]
 class _Cache(FunctionCache):  # type: ignore[misc]
     """Compiled code on disk, where a file that fails is a file that is not there."""
 
-    def load_overload(self, sig: object, target_context: object) -> Any:
+    def load_overload(self, sig: object, target_context: object) -> object:
         """None if there is none that can be read."""
         try:
             return super().load_overload(sig, target_context)
@@ -40,7 +40,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def compiled(function: object = None, **options: Any) -> Any:
+def compiled(function: Function | None = None, **options: Any) -> Function:
     """Compile once, keep on disk where there is a place, and let go of the interpreter lock."""
     if function is None:
         return partial(compiled, **options)
@@ -54,7 +54,7 @@ def compiled(function: object = None, **options: Any) -> Any:
     return run
 
 
-def _compile(compile_for: Function, *args: Any) -> Any:
+def _compile(compile_for: Function, *args: object) -> object:
     try:
         return apart(partial(compile_for, *args))
     except Exception as error:
@@ -69,14 +69,14 @@ def _tell() -> None:
                   RuntimeWarning, stacklevel=2)
 
 
-def inline(choose: Any) -> Any:
+def inline(choose: Function) -> Function:
     """Make a function of compiled code, of which the first arguments are constants.
 
     ``choose`` is called with the types of the arguments and returns what to compile.  A compiled
     function that a maker below held as its own would be found on disk by no other process: numba
     files a closure under what it holds, and tells two compiled functions apart by a random number.
     """
-    def stub(*args: Any) -> Any:
+    def stub(*args: object) -> NoReturn:
         raise AssertionError(f"{choose.__name__} is only called from compiled code")
 
     overload(stub, prefer_literal=True, jit_options={"error_model": "numpy"})(choose)

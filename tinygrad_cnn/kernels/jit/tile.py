@@ -18,13 +18,22 @@ arXiv:1808.05567.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from llvmlite import binding, ir
+from llvmlite.ir import Value
 from numba import types
 from numba.core import cgutils
+from numba.core.types import Type
 from numba.extending import intrinsic
+
+from tinygrad_cnn.types import Function
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing import Signature
 
 # mypy: disable-error-code="untyped-decorator"
 
@@ -79,10 +88,10 @@ def wide_vectors(rows: int) -> int:
 
 
 @intrinsic(prefer_literal=True)
-def tile(context: Any, rows: Any, vectors: Any, width: Any, tail: Any, y: Any, y_at: Any,
-         y_row: Any, a: Any, a_at: Any, a_row: Any, a_outer: Any, a_inner: Any, b: Any, b_at: Any,
-         b_outer: Any, b_inner: Any, outer: Any, inner: Any, start: Any, start_at: Any,
-         start_row: Any, valid: Any) -> Any:
+def tile(context: object, rows: Type, vectors: Type, width: Type, tail: Type, y: Type, y_at: Type,
+         y_row: Type, a: Type, a_at: Type, a_row: Type, a_outer: Type, a_inner: Type, b: Type,
+         b_at: Type, b_outer: Type, b_inner: Type, outer: Type, inner: Type, start: Type,
+         start_at: Type, start_row: Type, valid: Type) -> tuple[Signature, Function]:
     """Compute one tile.
 
     ``rows``, ``vectors``, ``width`` (entries of a vector) and ``tail`` are constants; with
@@ -95,7 +104,8 @@ def tile(context: Any, rows: Any, vectors: Any, width: Any, tail: Any, y: Any, y
     signature = types.void(rows, vectors, width, tail, y, *integers * 2, a, *integers * 4, b,
                            *integers * 5, start, *integers * 3)
 
-    def generate(target: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(target: BaseContext, builder: ir.IRBuilder, sig: Signature,
+                 args: Sequence[Value]) -> Value:
         constants = [t.literal_value for t in sig.args[:4]]
         writer = _Writer(target, builder, sig.args[4].dtype.bitwidth, *constants)
         writer.write(sig.args[4:], args[4:])
@@ -107,17 +117,17 @@ def tile(context: Any, rows: Any, vectors: Any, width: Any, tail: Any, y: Any, y
 class _Writer:
     """Writes the instructions of a tile."""
 
-    def __init__(self, target: Any, builder: Any, bits: int, rows: int, vectors: int, width: int,
-                 tail: bool) -> None:
+    def __init__(self, target: BaseContext, builder: ir.IRBuilder, bits: int, rows: int,
+                 vectors: int, width: int, tail: bool) -> None:
         self.target, self.builder = target, builder
         self.rows, self.vectors, self.tail = rows, vectors, bool(tail)
         self.scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = ir.VectorType(self.scalar, width)
         self.width, self.bytes = width, bits // 8
         self.suffix = f"v{width}f{bits}"
-        self.mask: Any = None
+        self.mask: Value = None
 
-    def write(self, types_: Any, args: Any) -> None:
+    def write(self, types_: Sequence[Type], args: Sequence[Value]) -> None:
         """The whole tile; the arguments are those of `tile` from ``y`` on."""
         (y, y_at, y_row, a, a_at, a_row, a_outer, a_inner, b, b_at, b_outer, b_inner, outer,
          inner, start, start_at, start_row, valid) = args
@@ -148,7 +158,7 @@ class _Writer:
             for v, cell in enumerate(row):
                 self._store(build.load(cell), line, v)
 
-    def _step(self, a: Any, a_row: Any, b: Any, sums: list[list[Any]]) -> None:
+    def _step(self, a: Value, a_row: Value, b: Value, sums: list[list[Value]]) -> None:
         """Add A[:, k] times B[k, :]."""
         build = self.builder
         columns = [self._load(b, v) for v in range(self.vectors)]
@@ -160,26 +170,26 @@ class _Writer:
             for column, cell in zip(columns, row, strict=True):
                 build.store(build.call(multiply_add, [entry, column, build.load(cell)]), cell)
 
-    def _advance(self, cell: Any, by: Any) -> None:
+    def _advance(self, cell: Value, by: Value) -> None:
         self.builder.store(self.builder.gep(self.builder.load(cell), [by]), cell)
 
-    def _point(self, kind: Any, array: Any, at: Any) -> Any:
+    def _point(self, kind: Type, array: Value, at: Value) -> Value:
         data = self.target.make_array(kind)(self.target, self.builder, array).data
         return self.builder.gep(data, [at])
 
-    def _lines(self, kind: Any, array: Any, at: Any, row: Any) -> list[Any]:
+    def _lines(self, kind: Type, array: Value, at: Value, row: Value) -> list[Value]:
         first = self._point(kind, array, at)
         return [self.builder.gep(first, [self.builder.mul(row, ir.Constant(_INT, i))])
                 for i in range(self.rows)]
 
-    def _repeat(self, scalar: Any) -> Any:
+    def _repeat(self, scalar: Value) -> Value:
         single = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar,
                                              ir.Constant(_I32, 0))
         return self.builder.shuffle_vector(
             single, ir.Constant(self.vector, ir.Undefined),
             ir.Constant(ir.VectorType(_I32, self.width), [0] * self.width))
 
-    def _first(self, valid: Any) -> Any:
+    def _first(self, valid: Value) -> Value:
         """True in the first ``valid`` lanes."""
         kind = ir.VectorType(_INT, self.width)
         index = ir.Constant(kind, list(range(self.width)))
@@ -190,14 +200,14 @@ class _Writer:
             ir.Constant(ir.VectorType(_I32, self.width), [0] * self.width))
         return self.builder.icmp_signed("<", index, limit)
 
-    def _place(self, line: Any, v: int) -> Any:
+    def _place(self, line: Value, v: int) -> Value:
         place = self.builder.gep(line, [ir.Constant(_INT, v * self.width)])
         return self.builder.bitcast(place, self.vector.as_pointer())
 
     def _masked(self, v: int) -> bool:
         return self.tail and v == self.vectors - 1
 
-    def _load(self, line: Any, v: int) -> Any:
+    def _load(self, line: Value, v: int) -> Value:
         place = self._place(line, v)
         if not self._masked(v):
             loaded = self.builder.load(place)
@@ -210,7 +220,7 @@ class _Writer:
         return self.builder.call(function, [place, ir.Constant(_I32, self.bytes), self.mask,
                                             ir.Constant(self.vector, [0.0] * self.width)])
 
-    def _store(self, value: Any, line: Any, v: int) -> None:
+    def _store(self, value: Value, line: Value, v: int) -> None:
         place = self._place(line, v)
         if not self._masked(v):
             self.builder.store(value, place).align = self.bytes
@@ -224,15 +234,17 @@ class _Writer:
 
 # ---- copying and clearing runs of entries, which the system's own routines do best
 
-def _data(target: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+def _data(target: BaseContext, builder: ir.IRBuilder, kind: Type, array: Value, at: Value) -> Value:
     data = target.make_array(kind)(target, builder, array).data
     return builder.gep(data, [at])
 
 
 @intrinsic
-def copy(context: Any, out: Any, out_at: Any, x: Any, at: Any, count: Any) -> Any:
+def copy(context: object, out: Type, out_at: Type, x: Type, at: Type, count: Type
+         ) -> tuple[Signature, Function]:
     """``out[out_at:out_at + count] = x[at:at + count]``, of arrays that share no memory."""
-    def generate(target: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(target: BaseContext, builder: ir.IRBuilder, sig: Signature,
+                 args: Sequence[Value]) -> Value:
         to = _data(target, builder, sig.args[0], args[0], args[1])
         source = _data(target, builder, sig.args[2], args[2], args[3])
         cgutils.raw_memcpy(builder, to, source, args[4], sig.args[0].dtype.bitwidth // 8)
@@ -242,9 +254,10 @@ def copy(context: Any, out: Any, out_at: Any, x: Any, at: Any, count: Any) -> An
 
 
 @intrinsic
-def clear(context: Any, out: Any, at: Any, count: Any) -> Any:
+def clear(context: object, out: Type, at: Type, count: Type) -> tuple[Signature, Function]:
     """``out[at:at + count] = 0``."""
-    def generate(target: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(target: BaseContext, builder: ir.IRBuilder, sig: Signature,
+                 args: Sequence[Value]) -> Value:
         to = _data(target, builder, sig.args[0], args[0], args[1])
         size = builder.mul(args[2], ir.Constant(ir.IntType(64), sig.args[0].dtype.bitwidth // 8))
         cgutils.memset(builder, to, size, 0)
