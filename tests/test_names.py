@@ -128,11 +128,14 @@ def test_an_argument_of_pytorch_works_or_is_told_by_its_name_here():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     asked, wrong = 0, []
     for ours, name, twin in pytorchs_twins(torch):
-        known = {*inspect.signature(ours).parameters}
+        parameters = inspect.signature(ours).parameters
+        needed = [object() for p in parameters.values()
+                  if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+        known = {*parameters}
         known |= {"input"} if ours is not getattr(tc, name, None) else set()    # x.name(): it is x
         for argument in sorted(arguments_in(twin, SAME.get(name, name)) - known):
             try:
-                ours(**{argument: object()})
+                ours(*needed, **{argument: object()})
             except Exception as error:              # what counts is whether the name is known
                 said = str(error)
             asked += 1

@@ -224,7 +224,7 @@ def test_no_finding_of_axe(browser, nets, tmp_path):
         Figure(recording).save(tmp_path / "net.html")
         browser.call("Emulation.setEmulatedMedia",
                      features=[{"name": "prefers-color-scheme", "value": scheme}])
-        browser.open(tmp_path / "net.html")
+        browser.open(tmp_path / "net.html", READY)
         browser.run("backward(3)")
         browser.run(script)
         found = browser.run("axe.run().then(r => r.violations.map(v => [v.impact, v.id, "

@@ -30,6 +30,7 @@ from tinygrad_cnn.core.tensor import Index
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.kernels import shape as kernels
+from tinygrad_cnn.names import accepting
 from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.shapes import Axis, Pair, Shape
 from tinygrad_cnn.types import Function, Value
@@ -653,4 +654,4 @@ def one_image(function: F) -> F:
             return function(x, *args, **settings)
         y = function(reshape(x, (1, *x.shape)), *args, **settings)
         return tuple(part[0] for part in y) if isinstance(y, tuple) else y[0]
-    return cast(F, call)
+    return cast(F, accepting(call))

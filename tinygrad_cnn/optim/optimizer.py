@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tinygrad_cnn.types import Array, DType, Settings
 
 __all__ = ["Optimizer"]
 
+T = TypeVar("T")
 Group = Settings                                  # settings by name, and "params"
 State = Settings                                  # numbers and arrays by name, nested
 Params = Iterable[Tensor] | Iterable[Settings]
@@ -184,7 +185,11 @@ class Optimizer(Declared):
             parameter.grad = (None if set_to_none or parameter.grad is None
                               else Tensor(np.zeros_like(parameter.grad._data)))
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], T]) -> T: ...
+    def step(self, closure: Callable[[], T] | None = None) -> T | None:
         """Move every parameter that has a gradient, in place.
 
         A ``closure`` is called first: it clears the gradients, computes the loss, calls its
