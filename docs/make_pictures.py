@@ -168,11 +168,15 @@ def graphs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     without_times(small, for_="paper").save(folder / "lenet_paper.svg")
     without_times(small, for_="slide").save(folder / "lenet_slide.svg")
     without_times(small, style="blocks").save(folder / "lenet_blocks.svg")
+    without_times(small, style="blocks", theme="dark").save(folder / "lenet_blocks_dark.svg")
+    values = viz.graph_of_module(LeNet(), x, labels=y, values=True, thumbnails=True)
+    without_times(values, level="operators", aspect=1.6).save(folder / "lenet_values.svg")
     without_times(small, level="operators", color="flop").save(folder / "lenet_flop.svg")
     without_times(small, level="operators", color="memory").save(folder / "lenet_memory.svg")
     without_times(twenty, for_="slide").save(folder / "resnet20_slide.svg")
     without_times(twenty, for_="slide", theme="dark").save(folder / "resnet20_dark.svg")
-    without_times(twenty, level="modules").save(folder / "resnet20_modules.svg")
+    without_times(twenty, level="modules", aspect=1.5, density="compact").save(
+        folder / "resnet20_modules.svg")
     steps = viz.graph_of_module(RNN(), digits28[..., 0], labels=labels)
     without_times(steps, scale="fit").save(folder / "rnn.svg")
     without_times(tc.mse_loss(UNet()(masks), masks).graph(title="U-Net"),
@@ -196,31 +200,41 @@ def drawings(folder: Path, train, test) -> None:
     """The plots."""
     model, history = trained(train)
     images, labels = digits(test)
-    settings = {"dpi": 90, "metadata": {"Software": None}}
-    plots.filters(model.conv1).savefig(folder / "filters.png", **settings)
-    plots.feature_maps(model, images, "conv1").savefig(folder / "feature_maps.png", **settings)
-    plots.learning_curves(history).savefig(folder / "learning_curves.png", **settings)
-    plots.confusion_matrix(labels, model(images)).savefig(folder / "confusion.png", **settings)
-    plots.grad_cam(model, images, "conv2").savefig(folder / "grad_cam.png", **settings)
-    plots.saliency(model, images).savefig(folder / "saliency.png", **settings)
-    plots.most_confused(images, labels, model(images)).savefig(folder / "most_confused.png",
-                                                               **settings)
-    fresh, runs = LeNet(), []
+    scores = model(images)
+    rng = np.random.default_rng(0)              # 100 classes, some taken for their neighbors
+    many = rng.integers(0, 100, 4000)
+    said = np.where(rng.random(4000) < 0.2, (many + rng.integers(1, 4, 4000)) % 100, many)
+    fresh, runs, states = LeNet(), [], []
     optimizer = optim.Adam(list(fresh.parameters()), lr=3e-3)
     for k in range(0, 1200, 50):
         loss = tc.cross_entropy(fresh(digits(train)[0][k:k + 50]), digits(train)[1][k:k + 50])
-        runs.append(viz.describe(loss))
+        runs.append(viz.describe(loss, values=True))
+        states.append(fresh.state_dict())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    plots.gradient_flow(runs, ratio=True).savefig(folder / "gradient_flow.png", **settings)
-    plots.loss_surface(model, images[:64], labels[:64], points=15).savefig(
-        folder / "loss_surface.png", **settings)
+    for name, plot in {
+            "filters": plots.filters(model.conv1),
+            "feature_maps": plots.feature_maps(model, images, "conv1"),
+            "learning_curves": plots.learning_curves(history),
+            "confusion": plots.confusion_matrix(labels, scores),
+            "confusion_100": plots.confusion_matrix(many, said),
+            "grad_cam": plots.grad_cam(model, images, "conv2", labels=labels),
+            "saliency": plots.saliency(model, images, labels=labels),
+            "most_confused": plots.most_confused(images, labels, scores),
+            "gradient_flow": plots.gradient_flow(runs),
+            "update_ratio": plots.update_ratio(states),
+            "activations": plots.layer_histograms(runs),
+            "gradients": plots.layer_histograms(runs, "gradients"),
+            "loss_surface": plots.loss_surface(model, images[:64], labels[:64], points=15),
+            }.items():
+        plot.savefig(folder / f"{name}.svg")
 
 
 def masked(text: str) -> str:
     """Text without the numbers and colors that may differ between machines."""
-    text = re.sub(r"#[0-9a-f]{6}|#?g[0-9a-f]{8}|ag[0-9a-f]{8}\w*", "C", text)
+    text = re.sub(r"data:image/png;base64,[\w+/=]*|#[0-9a-f]{6}|#?g[0-9a-f]{8}|ag[0-9a-f]{8}\w*",
+                  "C", text)
     return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "0", text)
 
 

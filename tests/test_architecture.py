@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from sources import nodes, tree
+
 PACKAGE = Path(__file__).parents[1] / "tinygrad_cnn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layer -> what it may import of ours; a name stands for the file or the folder, "*" for everything.
 MAY_IMPORT = {
-    "types": (), "errors": (), "contexts": (), "files": ("errors",), "names": (),
+    "types": (), "errors": (), "contexts": (), "files": ("errors",), "names": (), "start": (),
+    "version": (),
     "shapes": ("errors",),
     "checks": ("names", "shapes", "errors"), "settings": ("names", "checks"),
-    "kernels": ("contexts", "files", "shapes", "errors", "kernels"),
+    "kernels": ("contexts", "files", "shapes", "errors", "kernels", "version"),
     "core": ("names", "contexts", "core", "checks", "shapes", "errors"),
     "debug": ("contexts", "core.graph", "errors"),
     "ops": ("names", "ops", "core", "kernels", "checks", "shapes", "errors"),
@@ -30,8 +33,8 @@ MAY_IMPORT = {
     "io": ("names", "io", "files", "nn", "core", "errors"),
     "stepwise": ("names", "stepwise", "kernels.reference", "checks", "shapes", "errors"),
     "parallel": ("data", "nn", "ops", "core", "kernels", "checks", "errors"),
-    "train": ("names", "train", "parallel", "data", "io", "nn", "optim", "ops", "transforms",
-              "core", "checks", "shapes", "errors"),
+    "train": ("names", "train", "parallel", "data", "io", "files", "nn", "optim", "ops",
+              "transforms", "core", "checks", "shapes", "errors", "version"),
     "models": ("models", "nn", "ops", "core", "errors"),
     "testing": ("*",), "cli": ("*",), "__main__": ("*",), "__init__": ("*",),
 }
@@ -69,7 +72,7 @@ def layer(name: str) -> str:
 
 def imports(path: Path):
     """(line, module, whether inside a function) of each import outside TYPE_CHECKING."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    whole = tree(path)
 
     def visit(node, inside):
         for child in ast.iter_child_nodes(node):
@@ -97,7 +100,7 @@ def imports(path: Path):
             else:
                 deeper = inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
                 yield from visit(child, deeper)
-    yield from visit(tree, False)
+    yield from visit(whole, False)
 
 
 def ours():
@@ -185,7 +188,7 @@ def test_there_are_no_import_cycles():
 
 
 def calls(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             yield node.lineno, ast.unparse(node.func), node
 

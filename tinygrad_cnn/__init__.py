@@ -10,6 +10,8 @@ The parts ``tc.nn``, ``tc.optim``, ``tc.data``, ``tc.train``, ``tc.viz``, ``tc.t
 ``tc.testing``, ``tc.io``, ``tc.parallel`` and ``tc.models`` are imported when they are first used.
 """
 
+from tinygrad_cnn import start as _start  # noqa: F401, I001 - before NumPy is imported
+
 from typing import TYPE_CHECKING
 
 from tinygrad_cnn import names
@@ -38,6 +40,7 @@ from tinygrad_cnn.kernels.memory import release_memory as release_memory
 from tinygrad_cnn.kernels.parallel import get_num_threads as get_num_threads
 from tinygrad_cnn.kernels.parallel import set_num_threads as set_num_threads
 from tinygrad_cnn.ops import *
+from tinygrad_cnn.version import __version__ as __version__
 
 if TYPE_CHECKING:                               # what is imported when it is first asked for
     from tinygrad_cnn import data as data
@@ -51,8 +54,6 @@ if TYPE_CHECKING:                               # what is imported when it is fi
     from tinygrad_cnn import train as train
     from tinygrad_cnn import transforms as transforms
     from tinygrad_cnn import viz as viz
-
-__version__ = "0.1.0"
 
 if not TYPE_CHECKING:                           # type checkers follow the stars
     __all__ = ["__version__", *names.gathered(__name__)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from tinygrad_cnn.shapes import Pair, Shape, Sides, same_padding
 from tinygrad_cnn.types import DType
 
 __all__ = ["arguments", "axes_tuple", "axis_index", "choice", "flag", "floats", "integer", "number",
-           "pad_width", "padding", "pair", "sizes"]
+           "pad_width", "padding", "pair", "sizes", "text_of"]
 
 
 def _refusal(owner: str, name: str, what: str, value: object) -> SettingError:
@@ -221,3 +222,12 @@ def arguments(made: type, given: tuple[object, ...], settings: Mapping[str, obje
               if p.default is p.empty and name not in settings and name not in placed[:len(given)]]
     raise TypeError(f"{owner}: {twice[0]} is given by position and by name" if twice else
                     f"{owner}: {', '.join(absent)} must be given; {takes}")
+
+
+def text_of(made: object) -> str:
+    """``repr``, or the name of a function, without addresses, which differ between processes.
+
+    >>> text_of(math.sqrt), text_of(object()), text_of(3)
+    ('sqrt', '<object object>', '3')
+    """
+    return getattr(made, "__qualname__", "") or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(made))

@@ -346,7 +346,7 @@ def test_a_state_of_another_loader_is_refused(change, words):
 
 
 def test_a_state_that_lacks_keys_is_refused():
-    with pytest.raises(SettingError, match="lacks batch_size, drop_last, position, sampler"):
+    with pytest.raises(SettingError, match="lacks batch_size, data, drop_last, position"):
         loader().load_state_dict({"epoch": 1})
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
+from sources import nodes
 from tinygrad_cnn import nn, optim
-from tinygrad_cnn.data import DataLoader
+from tinygrad_cnn.data import DataLoader, RandomShift
 from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.optim import lr_scheduler
 from tinygrad_cnn.train import (
@@ -147,7 +151,9 @@ def test_results_show_themselves_as_text_and_as_a_table_of_html():
     assert history._repr_html_().count("<tr>") == 3
     assert history._repr_html_() in trainer._repr_html_()
     assert repr(History()) == "0 epochs"
-    many = History([{"epoch": i, "note": "<b>" if i == 1 else None} for i in range(1, 101)])
+    rows = [{"epoch": i, "note": "<b>" if i == 1 else None} for i in range(1, 101)]
+    many = History(rows)
+    assert [len(repr(History(rows[:n])).splitlines()) for n in (40, 41)] == [3 + 40, 3 + 41]
     assert len(repr(many).splitlines()) == 3 + 41
     assert "&lt;b&gt;" in many._repr_html_()
     assert repr(summarize(model, (4, 4, 1))) == str(summarize(model, (4, 4, 1)))
@@ -197,6 +203,18 @@ def test_the_rate_finder_stops_where_the_loss_grows_or_is_not_finite():
         trainer.find_lr([])
 
 
+def test_a_rate_is_suggested_by_the_decade_and_four_times_the_least_loss_diverges():
+    uneven = LRCurve()
+    for rate, loss in ((0.0001, 2.0), (0.01, 1.0), (0.011, 0.99)):
+        uneven.append(rate, loss)
+    assert uneven.suggestion == 0.011
+    tiny = LRCurve()                # 0.57 after 0.1 is more than four times as much
+    tiny.append(0.1, 0.1)
+    assert not tiny.diverged
+    tiny.append(1.0, 1.0)
+    assert tiny.diverged
+
+
 def test_the_curve_of_rates_is_drawn():
     pytest.importorskip("matplotlib")
     curve = LRCurve()
@@ -211,23 +229,111 @@ def test_the_curve_of_rates_is_drawn():
         0.81 * 2 + 0.9 + 3) / 2.71])
 
 
-def test_a_saved_run_goes_on_as_if_it_had_not_stopped(tmp_path):
-    def run():
-        model = steadied()
-        optimizer = optim.Adam(model.parameters(), 0.01)
-        return Trainer(model, optimizer, schedule=lr_scheduler.StepLR(optimizer, 7),
-                       progress=False)
+class Cut(Callback):
+    """Ends a run as a kill does, after some steps."""
 
-    first, second = run(), run()
-    first.fit(loader(), 2)
-    path = first.save(tmp_path / "run.npz")
-    second.resume(path)
-    for trainer in (first, second):
-        trainer.fit(loader(), 1)
-    assert first.history["loss"] == second.history["loss"]
-    assert first.history["epoch"] == second.history["epoch"] == [1, 2, 3]
-    np.testing.assert_equal(first.model.state_dict(), second.model.state_dict())
-    assert repr(first.schedule) == repr(second.schedule)
+    def __init__(self, steps):
+        self.left = steps
+
+    def on_batch_end(self, trainer, batch, loss):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def saved_run(path, steps=10**9, *, listed=False, workers=1, **changed):
+    """A run with state everywhere: averages, statistics, generators, a schedule, a best value."""
+    tc.manual_seed(changed.get("seed", 3))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1D(8), nn.Dropout(0.2),
+                          nn.Dropout(changed.get("p", 0.3), rng=np.random.default_rng(5)),
+                          nn.Linear(8, 2))
+    optimizer = optim.Adam(model.parameters(), changed.get("lr", 0.05))
+    trainer = Trainer(
+        model, optimizer, schedule=lr_scheduler.ReduceLROnPlateau(optimizer, patience=1),
+        schedule_every="epoch", progress=False, clip=changed.get("clip"), workers=workers,
+        callbacks=[Cut(steps), EarlyStopping(patience=changed.get("patience", 2)),
+                   BestCheckpoint(path.with_name("best"), "validation loss", mode="min")])
+    images, labels = problem(changed.get("n", 40))
+    batches = (list(loader()) if listed else DataLoader(
+        images, labels, batch_size=9, shuffle=True, seed=4, prefetch=2,
+        transform=RandomShift(1)))
+    unseen = DataLoader(images[::-1].copy(), labels[::-1].copy(), batch_size=16, shuffle=True,
+                        seed=1)
+    return trainer, batches, unseen
+
+
+def outcome(trainer):
+    """Weights, the log without its seconds, and what the callbacks know."""
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in trainer.history]
+    states = [c.state_dict() for c in trainer.callbacks]
+    return {k: v.tobytes() for k, v in trainer.model.state_dict().items()}, rows, states
+
+
+@pytest.mark.parametrize("kind", [{}, {"listed": True}, {"workers": 2}], ids=str)
+def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(tmp_path, kind):
+    if "workers" in kind and sys.platform != "linux":
+        pytest.skip("workers are forked, which needs Linux")
+    path = tmp_path / "run.safetensors"
+    whole, batches, unseen = saved_run(path, **kind)
+    whole.fit(batches, 9, validation=unseen)
+    assert 3 < len(whole.history) < 9                           # EarlyStopping has ended it
+    for every, first, second in ((1, 3, 9), (2, 1, 4), (None, 7, 6), (3, 5, 2), (4, 0, 3)):
+        path.unlink(missing_ok=True)
+        for steps in (first, second, 10**9):
+            trainer, batches, unseen = saved_run(path, steps, **kind)
+            with contextlib.suppress(KeyboardInterrupt):
+                trainer.fit(batches, 9, validation=unseen, checkpoint=path, save_every=every,
+                            resume=path if path.exists() else None)
+        assert outcome(trainer) == outcome(whole)
+        trainer, batches, unseen = saved_run(path, **kind)
+        trainer.fit(batches, 9, validation=unseen, resume=path)         # it was over
+        assert outcome(trainer) == outcome(whole)
+
+
+def test_a_run_is_not_resumed_with_anything_changed(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    trainer, batches, unseen = saved_run(path)
+    trainer.fit(batches, 2, validation=unseen, checkpoint=path)
+
+    def refused(trainer, batches, unseen, *words):
+        before, rng = outcome(trainer), tc.default_generator().bit_generator.state
+        with pytest.raises(tc.CheckpointError) as caught:
+            trainer.fit(batches, 3, validation=unseen, resume=path)
+        for word in words:
+            assert word in str(caught.value)
+        assert outcome(trainer) == before
+        assert tc.default_generator().bit_generator.state == rng
+        assert batches.epoch == 0
+
+    refused(*saved_run(path, p=0.4, lr=0.1, clip=1.0, n=48, workers=2),
+            "0.3)", "0.4)", "workers is 1 in the file, 2 here", "lr=0.05", "lr=0.1",
+            "clip is None in the file, 1.0 here",
+            "loader: ", "samples is 48 here but 40 in the state", "data is", "validation: ")
+    other, batches, unseen = saved_run(path)
+    images, labels = problem(40)
+    labels[7] = 1 - labels[7]
+    refused(other, DataLoader(images, labels, batch_size=9, shuffle=True, seed=4,
+                              transform=RandomShift(1)), unseen, "loader: ", "data is")
+    refused(other, DataLoader(images, problem(40)[1], batch_size=9, shuffle=True, seed=4,
+                              transform=RandomShift(2)), unseen, "transform is RandomShift")
+    monkeypatch.setattr("tinygrad_cnn.train.run.__version__", "9.9")
+    refused(*saved_run(path), f"tinygrad_cnn is {tc.__version__} in the file, 9.9 here")
+
+
+def test_what_cannot_be_resumed_is_refused_before_it_is_trained(tmp_path):
+    path = tmp_path / "run"
+    trainer, batches, _ = saved_run(path)
+    for wrong, words in (({"save_every": 2}, "save_every goes with checkpoint="),
+                         ({"save_every": 0, "checkpoint": path}, "save_every must be"),
+                         ({"resume": path}, "run does not exist")):
+        with pytest.raises((tc.SettingError, tc.CheckpointError), match=words):
+            trainer.fit(batches, 1, **wrong)
+    with pytest.raises(tc.SettingError, match=r"a DataLoader, a list, .*generator"):
+        trainer.fit((pair for pair in batches), 1, checkpoint=path)
+    model = network()
+    with pytest.raises(tc.SettingError, match="must have a state_dict"):
+        Trainer(model, optim.SGD(model.parameters()),
+                schedule=SimpleNamespace(step=print)).save(path)
 
 
 def test_evaluation_leaves_mode_and_running_statistics_alone():
@@ -275,7 +381,7 @@ def test_early_stopping_waits_for_its_patience():
 
 def test_the_best_weights_are_kept(tmp_path):
     model = network()
-    path = tmp_path / "best.npz"
+    path = tmp_path / "best.safetensors"
     best = BestCheckpoint(path, "loss", mode="min")
     trainer = Trainer(model, optim.SGD(model.parameters(), 0.5), callbacks=[best])
     trainer.fit(loader(), 3)
@@ -381,6 +487,23 @@ def test_a_refused_batch_changes_nothing(loss, error, words, good):
     assert all(p.grad is None for p in model.parameters()), "a later step would use the gradients"
     assert end.seen == ["start", "end"]
     assert np.isfinite(list(Trainer(model, optimizer).evaluate(batches).values())).all()
+
+
+def test_a_refused_batch_gives_back_a_buffer_that_was_replaced_or_taken_away():
+    class Log(nn.Module):
+        def __init__(self):
+            for name, array in (("first", None), ("seen", np.zeros(0)), ("gone", np.ones(1))):
+                self.register_buffer(name, array)
+
+        def forward(self, x):
+            self.first, self.seen, self.gone = np.ones(2), np.append(self.seen, 1.0), None
+            return x
+
+    model = nn.Sequential(Log(), network())
+    with pytest.raises(tc.GradientError):
+        Trainer(model, optim.SGD(model.parameters()), loss=not_a_number).fit(loader(), 1)
+    log = model[0]
+    assert [log.first.tolist(), log.seen.tolist(), log.gone.tolist()] == [[1, 1], [], [1]]
 
 
 def test_a_gradient_that_does_not_fit_moves_no_parameter():
@@ -613,7 +736,7 @@ def test_no_file_switches_the_modes_of_a_model_that_is_not_its_own():
         place = path.relative_to(PACKAGE).as_posix()
         if place == "nn/module.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) \
                     and node.func.attr in ("train", "eval"):
                 text = ast.unparse(node)
@@ -728,8 +851,14 @@ def test_a_history_says_what_it_has(tmp_path):
         History([{"loss": 1.0}])["los"]
     with pytest.raises(tc.SettingError, match="no epoch is finished"):
         _ = History().last
-    with pytest.raises(tc.DataError, match="is not a history"):
-        History.load(tmp_path / "missing.csv")
+    path = tmp_path / "history.csv"
+    with pytest.raises(tc.DataError, match="does not exist"):
+        History.load(path)
+    for content in (b"a,a\n1,2\n", b"a,b\n1\n", b"a\n1,2\n", b"a\n\xff\n", b'a\n"1',
+                    b"a\n" + b"1\n" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(tc.DataError, match="is not a history"):
+            History.load(path)
 
 
 # ---- metrics

@@ -13,6 +13,7 @@ from tinygrad_cnn import viz
 from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.capture import thumbnail
 from tinygrad_cnn.viz.diagram import draw
+from tinygrad_cnn.viz.figure import SUFFIXES
 from tinygrad_cnn.viz.layout import Box, layout
 from viz import zoo
 
@@ -139,6 +140,10 @@ def test_cards_show_histograms_and_thumbnails_on_request(lenet_step, tmp_path):
     assert rows["fc · linear"] == ["values", "gradients"]
     assert asked.svg().count("<image ") == 7
     assert Figure(asked.recording, for_="slide").svg().count("<image ") == 7
+    for suffix in SUFFIXES:                 # no form shows the data as words
+        if suffix not in (".json", ".html", ".svg", ".png", ".pdf"):
+            assert "base64" not in str(asked._content(suffix)), suffix
+    assert "█" in asked.text()
     asked.save(tmp_path / "r.json")
     assert viz.load(tmp_path / "r.json").recording == asked.recording
     text = (tmp_path / "r.json").read_text()

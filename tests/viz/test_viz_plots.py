@@ -1,5 +1,6 @@
 """Plots: the arrays behind them against arithmetic by hand, and what they refuse."""
 
+import re
 import subprocess
 import sys
 
@@ -111,14 +112,15 @@ def test_feature_maps_show_one_image():
 def test_images_stand_above_or_below_what_was_found():
     figure = plots.grad_cam(Weighted(), IMAGES, "maps", 0, most=1)
     above, below = (images_of(axis) for axis in figure.axes[:2])
-    assert [axis.get_title() for axis in figure.axes[:2]] == ["class 0", ""]
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["taken for 0\nshown for 0", ""]
     assert np.allclose(above[0], IMAGES[0, :, :, 0] / 15)           # the first image alone
     assert np.allclose(below[1], IMAGES[0, :, :, 0] / 15)
     figure = plots.saliency(Weighted(), IMAGES, [0, 1])
     assert len(figure.axes) == 4 + 1
     assert figure.axes[4].get_ylim() == (0.0, 2.0)
-    titles = [axis.get_title() for axis in plots.saliency(Weighted(), IMAGES).axes]
-    assert titles[:2] == ["taken for 0", "taken for 0"]
+    titles = [axis.get_title() for axis in plots.saliency(Weighted(), IMAGES,
+                                                          labels=[0, 1]).axes]
+    assert titles[:2] == ["true 0\ntaken for 0", "true 1\ntaken for 0"]
     assert np.allclose(images_of(figure.axes[0])[0], IMAGES[0, :, :, 0] / 31)
     assert np.array_equal(images_of(figure.axes[3])[1], np.full((4, 4), 2.0))
 
@@ -131,7 +133,7 @@ def test_the_loss_surface_is_drawn_over_its_steps(nets, batch):
     assert (axis.get_xlim(), axis.get_ylim()) == ((-0.5, 0.5), (-0.5, 0.5))
     _, losses = attribution.loss_grid(model, *batch, points=5, span=0.5)
     low, high = bar.get_ylim()
-    assert low <= np.log10(losses.min()) < np.log10(losses.max()) <= high
+    assert (low, high) == pytest.approx((losses.min(), losses.max()))
 
 
 def test_plots_leave_the_model_as_it_is(nets, batch):
@@ -180,20 +182,23 @@ def test_confusion_counts_true_by_predicted():
     scores = np.array([[2, 1, 0], [0, 2, 1], [0, 3, 0], [0, 1, 2]])
     assert plots._confusion([0, 0, 1, 2], scores).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     for share, cells in ((False, ["1", "1", "1", "1"]), (True, ["0.50", "0.50", "1.00", "1.00"])):
-        axis, = plots.confusion_matrix([0, 0, 1, 2], scores, names=["a", "b", "c"],
+        axis, bar = plots.confusion_matrix([0, 0, 1, 2], scores, names=["a", "b", "c"],
                                        share=share).axes
         assert [t.get_text() for t in axis.texts] == cells
         assert [t.get_position() for t in axis.texts] == [(0, 0), (1, 0), (1, 1), (2, 2)]
-        assert [t.get_color() == "#ffffff" for t in axis.texts] == [False, False, True, True]
+        assert [t.get_color() == "#fefefe" for t in axis.texts] == [False, False, True, True]
         assert axis.get_title() == "75.0% of 4 right"
         assert [t.get_text() for t in axis.get_xticklabels()] == ["a", "b", "c"]
+        assert [t.get_text() for t in axis.get_yticklabels()] == ["a · 50%", "b · 100%", "c · 100%"]
+        assert bar.get_ylim() == (0, 1)
 
 
 def test_a_confusion_of_many_classes_stays_readable():
     classes = np.arange(100)
-    figure = plots.confusion_matrix(classes, classes)
-    axis, = figure.axes
-    assert max(figure.get_size_inches()) == 9.0
+    figure = plots.confusion_matrix(np.r_[classes, 3, 3], np.r_[classes, 8, 8])
+    axis, _ = figure.axes
+    assert max(figure.get_size_inches()) < 7.5
+    assert figure._supxlabel.get_text() == "most often wrong: 3 as 8 (2)"
     assert not list(axis.texts)
     assert [t.get_text() for t in axis.get_xticklabels()] == [str(k) for k in range(0, 100, 5)]
 
@@ -201,9 +206,9 @@ def test_a_confusion_of_many_classes_stays_readable():
 def test_the_most_confused_images_come_first_with_both_classes():
     scores = np.log([[0.4, 0.6], [0.9, 0.1]])
     figure = plots.most_confused(IMAGES, [0, 1], scores, names=["cat", "dog"])
-    assert [a.get_title() for a in figure.axes] == ["dog, taken for\ncat (90%)",
-                                                    "cat, taken for\ndog (60%)"]
-    assert np.array_equal(images_of(figure.axes[0])[0], IMAGES[1, :, :, 0])
+    assert [a.get_title() for a in figure.axes] == ["true dog, taken\nfor cat (90%)",
+                                                    "true cat, taken\nfor dog (60%)"]
+    assert np.allclose(images_of(figure.axes[0])[0], (IMAGES[1, :, :, 0] - 16) / 15)
     assert len(plots.most_confused(IMAGES, [0, 1], scores, most=1).axes) == 1
 
 
@@ -221,13 +226,60 @@ def test_the_gradient_of_each_layer_is_drawn_over_the_steps(nets, batch):
         plots.gradient_flow([viz.describe(model(batch[0]))])
 
 
+def test_histograms_of_layers_share_the_counts_of_each_step(nets, batch):
+    model, loss = nets.LeNet(), lambda: tc.cross_entropy(model(batch[0]), batch[1])
+    runs = [viz.describe(loss(), values=True) for _ in range(3)]
+    for of, names in (("activations", ["relu", "relu#2"]),
+                      ("weights", ["conv1.weight", "conv2.weight", "fc.weight"]),
+                      ("gradients", ["conv1.weight", "conv2.weight", "fc.weight"])):
+        axes = plots.layer_histograms(runs, of).axes[:-1]       # the last is the color bar
+        assert [a.get_title() for a in axes if a.images] == names
+    weights = model.fc.weight.data
+    shown, = images_of(axes[2])
+    assert shown.shape == (48, 3)
+    own, edges = np.histogram(weights, 12)
+    finer = np.linspace(edges[0], edges[-1], 49)        # 4 bins for each of the 12
+    found = plots._shared_out((edges[0], edges[-1], tuple(own)), finer)
+    assert np.allclose(found, np.repeat(own, 4) / own.max())
+    assert plots._shared_out((2.0, 2.0, (5,) + (0,) * 11), np.arange(4.0)).tolist() == [0, 0, 1]
+    with pytest.raises(VizError, match="no histograms of weights; record them by"):
+        plots.layer_histograms([viz.describe(loss())], "weights")
+    with pytest.raises(VizError, match="of='bias' is unknown"):
+        plots.layer_histograms(runs, "bias")
+
+
+def test_an_update_is_judged_by_the_size_of_the_weights():
+    states = [{"w": np.full((2, 2), v), "b": np.zeros(2)} for v in (1.0, 1.01, 1.01 * 0.9)]
+    axis, = plots.update_ratio(states).axes
+    line, = axis.get_lines()
+    assert line.get_label() == "w"
+    assert list(line.get_ydata()) == pytest.approx([0.01, 0.1])
+    for bad in (states[:1], [states[0], {"other": states[0]["w"]}]):
+        with pytest.raises(VizError, match="state_dict"):
+            plots.update_ratio(bad)
+
+
+def test_an_svg_of_a_plot_follows_the_theme_and_fits_a_column(nets, batch, tmp_path):
+    figure = plots.gradient_flow([viz.describe(tc.cross_entropy(nets.LeNet()(batch[0]), batch[1]))])
+    figure.savefig(tmp_path / "flow.svg")
+    text = (tmp_path / "flow.svg").read_text(encoding="utf-8")
+    name = re.match(r'<svg id="(p[0-9a-f]{8})"', text)[1]
+    dark = re.search(r"@media \(prefers-color-scheme:dark\)\{(.*)\}</style>", text)[1]
+    for light in re.findall(r"stroke: (#\w{6})", text):
+        assert f'#{name} [style*="stroke: {light}"]' in dark, light
+    assert not re.search(r'fill: #ffffff', text)        # nothing white behind it
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert all(i.startswith(name) for i in ids)         # two plots on one page do not mix
+    assert figure.get_size_inches()[0] <= 7.0
+
+
 def test_a_plot_shows_itself_without_pyplot():
     figure = plots.learning_curves({"loss": [2.0, 1.0], "seconds": [0.1, 0.1]})
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure._repr_svg_().startswith("<svg id=")
     assert [axis.get_ylabel() for axis in figure.axes] == ["loss"]
     assert "matplotlib.pyplot" not in subprocess.run(
         [sys.executable, "-c", "import sys; from tinygrad_cnn.viz import plots; "
-         "plots.learning_curves({'loss': [1.0]})._repr_png_(); print(*sys.modules)"],
+         "plots.learning_curves({'loss': [1.0]})._repr_svg_(); print(*sys.modules)"],
         capture_output=True, text=True, check=True).stdout.split()
 
 

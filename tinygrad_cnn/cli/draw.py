@@ -39,7 +39,7 @@ def add_options(sub: argparse.ArgumentParser,
                      help="of made-up images, default 28x28x1")
     sub.add_argument("--classes", type=int, default=10, help="with made-up images, default 10")
     sub.add_argument("--batch-size", type=int, default=8, help="default 8")
-    sub.add_argument("--weights", type=Path, help="an .npz file of weights")
+    sub.add_argument("--weights", type=Path, help="a .safetensors file of weights")
     sub.add_argument("--backward", action="store_true", help="draw the loss and all gradients too")
     sub.add_argument("--level", default="auto",
                      help="auto, everything, operators, modules or folded; default auto")

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_cnn import data, optim
+from tinygrad_cnn.cli.receipt import receipt_of, write_receipt
 from tinygrad_cnn.data import Dataset
 from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.files import shown, words
 from tinygrad_cnn.io import save_weights
 from tinygrad_cnn.models import build
 from tinygrad_cnn.ops import manual_seed
 from tinygrad_cnn.train import BestCheckpoint, Trainer, summarize
+from tinygrad_cnn.types import Settings
 
-__all__ = ["OPTIMIZERS", "RECIPES", "Outcome", "Recipe", "make_folder", "recipe_for", "run",
-           "test_batches"]
+__all__ = ["OPTIMIZERS", "RECIPES", "Job", "Outcome", "Recipe", "make_folder", "recipe_for",
+           "run", "test_batches"]
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW,
               "rmsprop": optim.RMSprop, "adagrad": optim.Adagrad}
@@ -69,6 +72,28 @@ def test_batches(train: Dataset, test: Dataset, recipe: Recipe) -> data.DataLoad
 
 
 @dataclass(frozen=True)
+class Job:
+    """What a training run is asked to do; the same job on the same machine ends with equal bits."""
+
+    data: str
+    recipe: Recipe
+    root: Path | None = None
+    seed: int = 0
+    limit: int | None = None
+    validation: int = 0
+
+    def arguments(self) -> list[str]:
+        """The job as arguments of ``tinygrad-cnn train``, from any folder."""
+        recipe = {k: v for k, v in vars(self.recipe).items() if k not in ("flip", "shift")}
+        settings = {**vars(self), **recipe, "root": self.root and self.root.absolute()}
+        if self.data not in data.NAMES and Path(self.data).exists():
+            settings["data"] = Path(self.data).absolute()
+        del settings["recipe"]
+        return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()
+                if value is not None]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run ended with, and where it wrote."""
 
@@ -76,54 +101,70 @@ class Outcome:
     accuracy: float
     correct: int
     images: int
+    split: str
     files: list[Path]
     sample: tuple[np.ndarray, np.ndarray]
+    receipt: Settings
 
 
-def run(train: Dataset, test: Dataset, recipe: Recipe, *, seed: int, out: Path,
-        say: Callable[[str], None] = print, limit: int | None = None,
-        validation: int = 0) -> Outcome:
+def run(job: Job, out: Path | None, *, say: Callable[[str], None] = print,
+        resume: str | None = None, save_every: int | None = None) -> Outcome:
     """Train by a recipe, say how it goes, judge on the test images, and write the results.
 
     The test images are looked at once, at the end.  With ``validation``, that many of the last
-    training images are held out and judged after each epoch, and the best weights are kept.
+    training images are held out and judged after each epoch, and the best weights are kept.  What a
+    run needs to go on is in ``checkpoint.safetensors`` after each epoch; one that is over has
+    ``run.json``.
     """
-    if recipe.optimizer not in OPTIMIZERS:
-        raise SettingError(f"optimizer {recipe.optimizer!r} is unknown; choose from "
-                           f"{', '.join(OPTIMIZERS)}")
-    if limit is not None:
-        train, test = train.subset(slice(limit)), test.subset(slice(limit))
+    train, test = data.load(job.data, root=job.root)
+    recipe, validation = job.recipe, job.validation
+    out = out or Path("runs") / f"{train.name}-{recipe.model}"
+    if job.limit is not None:
+        train, test = train.subset(slice(job.limit)), test.subset(slice(job.limit))
     if not 0 <= validation < len(train):
         raise SettingError(f"validation must be from 0 to {len(train) - 1}, got {validation}")
     kept = train.subset(slice(len(train) - validation))
     held_out = train.subset(slice(len(train) - validation, None)) if validation else None
-    make_folder(out)
-    rng = manual_seed(seed)
+    rng = manual_seed(job.seed)
     model = build(recipe.model, train.image_shape, len(train.classes), rng=rng)
-    say(f"{train.name}: {len(kept):,} images to train on, {len(test):,} to test on ({test.split})")
-    say(str(summarize(model, train.image_shape)))
     augmented, plain = transforms(kept, recipe)
-    batches = data.DataLoader(kept, batch_size=recipe.batch_size, shuffle=True, seed=seed,
+    batches = data.DataLoader(kept, batch_size=recipe.batch_size, shuffle=True, seed=job.seed,
                               drop_last=len(kept) > recipe.batch_size, transform=augmented)
     optimizer = OPTIMIZERS[recipe.optimizer](model.parameters(), recipe.lr)
     schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr,
                                         total_steps=recipe.epochs * len(batches))
-    callbacks = [BestCheckpoint(out / "best.npz")] if held_out is not None else []
+    callbacks = [BestCheckpoint(out / "best.safetensors")] if held_out is not None else []
     trainer = Trainer(model, optimizer, schedule=schedule, log=say, callbacks=callbacks)
+    make_folder(out)
+    checkpoint, receipt = out / "checkpoint.safetensors", out / "run.json"
+    going_on = checkpoint.exists() and resume == "auto"
+    if checkpoint.exists() and not receipt.exists() and resume is None:
+        raise SettingError(f"{out} holds a run that was cut; --resume auto goes on with it, "
+                           "--resume never starts again and overwrites it")
+    say(f"{train.name}: {len(kept):,} images to train on, {len(test):,} to test on ({test.split})")
+    say(str(summarize(model, train.image_shape)))
+    if going_on:
+        say(f"resuming from {checkpoint}")
+    else:
+        receipt.unlink(missing_ok=True)
     history = trainer.fit(batches, recipe.epochs, validation=None if held_out is None else
-                          data.DataLoader(held_out, batch_size=256, seed=0, transform=plain))
+                          data.DataLoader(held_out, batch_size=256, seed=0, transform=plain),
+                          checkpoint=checkpoint, save_every=save_every,
+                          resume=checkpoint if going_on else None)
     judged = data.DataLoader(test, batch_size=256, seed=0, transform=plain)
     scores = trainer.evaluate(judged)
-    files = [history.save(out / "history.csv"),
-             save_weights(model.state_dict(), out / "weights.npz"),
-             *(callback.path for callback in callbacks)]
+    weights = save_weights(model, out / "weights.safetensors")
+    written = receipt_of(job.arguments(), weights, (train, test), scores, history)
+    files = [history.save(out / "history.csv"), weights,
+             *(callback.path for callback in callbacks), checkpoint,
+             write_receipt(written, receipt)]
     return Outcome(trainer, scores["accuracy"], round(scores["accuracy"] * len(test)), len(test),
-                   files, next(iter(judged)))
+                   test.split, files, next(iter(judged)), written)
 
 
 def make_folder(out: Path) -> None:
     """Make the folder that results are written to."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError(f"--out {out} cannot be made: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        raise SettingError(f"--out {shown(out)} cannot be made: {words(error)}") from None

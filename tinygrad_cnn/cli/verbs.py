@@ -6,9 +6,12 @@ import argparse
 import contextlib
 import importlib
 import io
+import math
 import os
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +19,21 @@ from typing import TextIO
 
 import numpy as np
 
-from tinygrad_cnn import __version__, data
+from tinygrad_cnn import __version__, data, start
 from tinygrad_cnn.cli import draw
-from tinygrad_cnn.cli.recipes import OPTIMIZERS, RECIPES, Recipe, recipe_for, run, test_batches
-from tinygrad_cnn.errors import SettingError, TinygradCnnError
+from tinygrad_cnn.cli.receipt import compared, read_receipt, sha256_of
+from tinygrad_cnn.cli.recipes import (
+    OPTIMIZERS,
+    RECIPES,
+    Job,
+    Outcome,
+    Recipe,
+    recipe_for,
+    run,
+    test_batches,
+)
+from tinygrad_cnn.errors import CheckpointError, SettingError, TinygradCnnError
+from tinygrad_cnn.files import shown, words
 from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.kernels.parallel import set_num_threads
@@ -36,40 +50,55 @@ DEMO_ACCURACY = 0.96              # what the demo must reach on the 397 test dig
 
 def _demo(args: argparse.Namespace) -> int:
     began = time.perf_counter()
-    train, test = data.load("digits")
     recipe = RECIPES["digits"]
     recipe = replace(recipe, epochs=args.epochs or recipe.epochs)
-    outcome = run(train, test, recipe, seed=args.seed, out=args.out)
+    outcome = run(Job("digits", recipe, seed=args.seed), args.out, resume="never")
     images, labels = outcome.sample
     picture = draw.step(outcome.trainer.model, images[:32], labels[:32], args.out / "graph")
-    print(f"test accuracy {100 * outcome.accuracy:.2f} % ({outcome.correct} of {outcome.images} "
-          f"digits; {test.split})")
-    print(f"wrote {', '.join(str(path) for path in [*outcome.files, *picture])}")
-    print(f"{time.perf_counter() - began:.1f} s in all")
-    if outcome.accuracy < DEMO_ACCURACY:
-        print(f"below the accuracy of {100 * DEMO_ACCURACY:.0f} %", file=sys.stderr)
-        return 1
-    return 0
+    outcome.files.extend(picture)
+    return _report(outcome, began, DEMO_ACCURACY)
 
 
 def _train(args: argparse.Namespace) -> int:
-    train, test = data.load(args.data, root=args.root)
-    recipe = recipe_for(args.data)
+    began = time.perf_counter()
+    outcome = run(_job(args), args.out, resume=args.resume, save_every=args.save_every)
+    return _report(outcome, began, args.min_accuracy)
+
+
+def _job(args: argparse.Namespace) -> Job:
     changes = {name: value for name in ("model", "epochs", "batch_size", "lr", "optimizer")
                if (value := getattr(args, name)) is not None}
-    recipe = replace(recipe, **changes)
-    out = args.out or Path("runs") / f"{train.name}-{recipe.model}"
-    began = time.perf_counter()
-    outcome = run(train, test, recipe, seed=args.seed, out=out, limit=args.limit,
-                  validation=args.validation)
+    return Job(args.data, replace(recipe_for(args.data), **changes), args.root, args.seed,
+               args.limit, args.validation)
+
+
+def _report(outcome: Outcome, began: float, least: float | None) -> int:
     print(f"test accuracy {100 * outcome.accuracy:.2f} % ({outcome.correct:,} of "
-          f"{outcome.images:,} images; {test.split})")
+          f"{outcome.images:,} images; {outcome.split})")
     print(f"wrote {', '.join(map(str, outcome.files))}")
+    print(f"SHA-256 of the weights: {outcome.receipt['weights']}")
     print(f"{time.perf_counter() - began:.1f} s in all")
-    if args.min_accuracy is not None and outcome.accuracy < args.min_accuracy:
-        print(f"below the accuracy of {100 * args.min_accuracy:g} %", file=sys.stderr)
+    if least is not None and outcome.accuracy < least:
+        print(f"below the accuracy of {100 * least:g} %", file=sys.stderr)
         return 1
     return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    receipt = read_receipt(args.folder / "run.json")
+    if sha256_of(args.folder / "weights.safetensors") != receipt["weights"]:
+        raise CheckpointError(f"{args.folder / 'weights.safetensors'} is not the file that the run "
+                              "wrote: its SHA-256 is not the one of run.json")
+    job = _job(parser().parse_args(["train", *receipt["arguments"]]))
+    say = print if args.verbose else lambda text: None
+    compiled = receipt["machine"].get("kernels") == "compiled" and get_compiled()
+    with (tempfile.TemporaryDirectory() as folder, set_compiled(compiled),
+          set_num_threads(args.threads or receipt["machine"]["threads"])):
+        again = run(job, Path(folder), say=say).receipt
+    same, lines = compared(receipt, again)
+    print("\n".join(lines))
+    print(f"{args.folder}: {'repeated' if same else 'not repeated'}")
+    return 0 if same else 1
 
 
 def _eval(args: argparse.Namespace) -> int:
@@ -157,6 +186,17 @@ def _integer(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def _number(text: str) -> float:
+    """A type of argparse: finite numbers."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """All verbs and options."""
     top = argparse.ArgumentParser(
@@ -187,19 +227,28 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--model", choices=MODELS)
     train.add_argument("--epochs", type=_integer(1))
     train.add_argument("--batch-size", type=_integer(1), help=f"default {defaults.batch_size}")
-    train.add_argument("--lr", type=float, help=f"highest learning rate, default {defaults.lr}")
+    train.add_argument("--lr", type=_number, help=f"highest learning rate, default {defaults.lr}")
     train.add_argument("--optimizer", choices=OPTIMIZERS, help=f"default {defaults.optimizer}")
     train.add_argument("--seed", type=_integer(0), default=0)
     train.add_argument("--limit", type=_integer(1), help="use only so many images of each split")
     train.add_argument("--validation", type=int, default=0, metavar="N",
                        help="hold out the last N training images and keep the best weights")
-    train.add_argument("--min-accuracy", type=float,
+    train.add_argument("--min-accuracy", type=_number,
                        help="exit with 1 below this test accuracy (0 to 1)")
     train.add_argument("--out", type=Path, help="default runs/DATA-MODEL")
+    train.add_argument("--save-every", type=_integer(1), metavar="STEPS",
+                       help="write the checkpoint after so many steps too, not only each epoch")
+    train.add_argument("--resume", choices=("auto", "never"),
+                       help="auto: go on with the run that was cut in the folder, if there is one; "
+                       "never: start again; without it such a run is not touched")
+
+    again = verb("verify", _verify, "repeat a run and compare, to the bit where that must be equal")
+    again.add_argument("folder", type=Path, help="of the run: holds run.json")
+    again.add_argument("--verbose", action="store_true", help="show how the repetition goes")
 
     judge = verb("eval", _eval, "judge saved weights on the test images of a data set")
     with_data(judge)
-    judge.add_argument("--weights", type=Path, required=True, help="the .npz file")
+    judge.add_argument("--weights", type=Path, required=True, help="the .safetensors file")
     judge.add_argument("--model", choices=MODELS)
     judge.add_argument("--confusion", action="store_true", help="print the confusion matrix")
 
@@ -243,15 +292,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 if a result is below its minimum, or 2 for a call or a file that cannot be used, or
-        130 if it was interrupted, or 141 if nobody reads its output any more.
+        0 if all went well, 1 if a result is below its minimum or not repeated, 2 for a call or a
+        file that cannot be used, 130 if it was interrupted, 141 if nobody reads its output any
+        more.
     """
     with _printable(sys.stdout), _printable(sys.stderr):
         try:
+            start.interrupts_raise()
             try:
                 return _status(list(sys.argv[1:] if argv is None else argv))
             finally:
-                sys.stdout.flush()
+                if sys.stdout is not None:              # it was closed before the program began
+                    sys.stdout.flush()
         except KeyboardInterrupt:
             status, why = 130, "interrupted"
         except TinygradCnnError as error:
@@ -260,9 +312,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             status, why = 2, f"there is not enough memory: {error}"
         except OSError as error:
             status, why = (141, "") if isinstance(error, BrokenPipeError) else (
-                2, f"{error.filename or 'the output cannot be written'}: {error.strerror}")
+                2, f"{shown(error.filename or 'the output cannot be written')}: {words(error)}")
             _give_up_output()
-        with contextlib.suppress(OSError):
+        # In code of the user's, mostly: a model of graph and profile, an op of gradtest.
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            status, why = 2, (f"{type(error).__name__}: {error} ({shown(place.filename)}, line "
+                              f"{place.lineno})")
+        finally:
+            start.interrupts_end_quietly()
+        with contextlib.suppress(OSError, AttributeError):
             print(*["tinygrad-cnn: " + why] if why else [], end="\n" if why else "",
                   file=sys.stderr, flush=True)
         return status

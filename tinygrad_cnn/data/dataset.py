@@ -22,7 +22,7 @@ from tinygrad_cnn.errors import DataError
 from tinygrad_cnn.types import Array
 
 __all__ = ["Array", "Arrays", "Dataset", "Splits", "check_arrays", "check_images", "check_labels",
-           "leaves", "map_arrays"]
+           "digest", "leaves", "map_arrays"]
 
 Arrays = Array | tuple["Arrays", ...] | dict[str, "Arrays"]
 Index = slice | Array
@@ -145,11 +145,27 @@ class Dataset:
 
         Two runs with the same digest saw the same data, whatever files it came from.
         """
-        found = hashlib.sha256()
-        for array in (self.images, self.labels):
+        return digest((self.images, self.labels))
+
+
+def digest(arrays: object) -> str:
+    """SHA-256 over shapes, dtypes and values of arrays, and of tuples, lists and dicts of them."""
+    found = hashlib.sha256()
+
+    def add(part: object) -> None:
+        if isinstance(part, Mapping):
+            for name, one in part.items():
+                found.update(repr(name).encode())
+                add(one)
+        elif isinstance(part, (tuple, list)):
+            for one in part:
+                add(one)
+        elif part is not None:
+            array = np.asarray(part)
             found.update(f"{array.dtype.str}{array.shape}".encode())
             found.update(np.ascontiguousarray(array).data)
-        return found.hexdigest()
+    add(arrays)
+    return found.hexdigest()
 
 
 class Splits(NamedTuple):

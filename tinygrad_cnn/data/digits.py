@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_cnn.data.dataset import Dataset, Splits
-from tinygrad_cnn.data.safe_io import CLASSES, read_whole
+from tinygrad_cnn.data.safe_io import CLASSES
 from tinygrad_cnn.errors import DataError
+from tinygrad_cnn.files import read_whole
 
 __all__ = ["load_digits"]
 
@@ -44,7 +45,7 @@ def load_digits() -> Splits:
     >>> test.images.shape, int(test.images.max())
     ((397, 8, 8, 1), 16)
     """
-    raw = read_whole(_FILE, limit=_BYTES)
+    raw = read_whole(_FILE, DataError, limit=_BYTES)
     if hashlib.sha256(raw).hexdigest() != _SHA256:
         raise DataError(f"{_FILE}: is damaged: its SHA-256 differs from the one released; install "
                         "tinygrad-cnn again")

@@ -30,8 +30,9 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,18 +41,15 @@ from tinygrad_cnn import checks
 from tinygrad_cnn.data.dataset import Dataset, Splits
 from tinygrad_cnn.data.safe_io import (
     CLASSES,
-    GZIP_MAGIC,
     PUBLISHED,
     check_digest,
-    describe,
     open_gzip,
     read_batch,
-    read_whole,
     reads_files,
     tar_members,
 )
 from tinygrad_cnn.errors import DataError, missing_extra
-from tinygrad_cnn.files import check_expansion, open_file
+from tinygrad_cnn.files import GZIP_MAGIC, check_expansion, describe, open_file, read_whole
 from tinygrad_cnn.types import Array
 
 __all__ = ["ARCHIVES", "BINARY_FILES", "IDX_FILES", "PYTHON_FILES", "SUFFIXES", "idx_file",
@@ -108,7 +106,7 @@ def read_idx(path: str | Path, *, ndim: int | None = None,
     return raw[4 + 4 * len(shape):].reshape(shape)
 
 
-def _read_plain(file: BinaryIO, path: Path, ndim: int | None, size: int,
+def _read_plain(file: BufferedReader, path: Path, ndim: int | None, size: int,
                 head: bytes) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
     shape = _shape(head, path, ndim)
     total = 4 + 4 * len(shape) + math.prod(shape)
@@ -116,13 +114,13 @@ def _read_plain(file: BinaryIO, path: Path, ndim: int | None, size: int,
         raise DataError(f"{path}: is {'cut off' if size < total else 'too long'}: the header "
                         f"announces {shape}, which is {total:,} bytes, but the file has {size:,}")
     raw = np.empty(total, np.uint8)
-    got = file.readinto(raw.data)                                    # type: ignore[attr-defined]
+    got = file.readinto(raw.data)
     if got != total or file.read(1):
         raise DataError(f"{path}: changed while it was read")
     return raw, shape
 
 
-def _read_gzip(file: BinaryIO, path: Path, ndim: int | None,
+def _read_gzip(file: BufferedReader, path: Path, ndim: int | None,
                size: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
     with open_gzip(file, path) as stream:
         head = stream.read(4)
@@ -347,7 +345,7 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     binary = any((folder / name).is_file() for name in BINARY_FILES)
     for name in BINARY_FILES if binary else PYTHON_FILES:
         if (folder / name).is_file():
-            yield name, read_whole(folder / name, limit=_MAX_FILE)
+            yield name, read_whole(folder / name, DataError, limit=_MAX_FILE)
 
 
 def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -479,15 +477,19 @@ class _Reader:
         self._first: tuple[Path, tuple[int, int]] | None = None
 
     def read(self, path: Path) -> NDArray[np.uint8]:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")       # Pillow's remarks on metadata and large files
-                picture = self._open(path)
-        except DataError:
-            raise
-        # Pillow's decoders raise many kinds of error on a damaged file
-        except Exception as error:
-            raise DataError(f"{path}: is not a picture that can be read: {error}") from None
+        with open_file(path, DataError) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")           # Pillow's remarks on metadata and large files
+            head = file.read(512)
+            file.seek(0)
+            try:
+                picture = self._open(file, path)
+            except DataError:
+                raise
+            # Pillow's decoders raise many kinds of error on a damaged file
+            except Exception as error:
+                why = str(error).partition(" <")[0]   # without the object that was read from
+                raise DataError(f"{path}: is not a picture that can be read, but {describe(head)}: "
+                                f"{why}") from None
         pixels = np.asarray(picture, np.uint8)                               # H W, or H W C
         height_width = (pixels.shape[0], pixels.shape[1])
         if self._first is None:
@@ -498,11 +500,13 @@ class _Reader:
                             f"{first_size}; give size=(H, W) to resize all")
         return pixels.reshape(*height_width, _MODES[self._mode])
 
-    def _open(self, path: Path) -> Any:
-        with self._image.open(path, formats=_FORMATS) as picture:
+    def _open(self, file: BufferedReader, path: Path) -> Any:
+        with self._image.open(file, formats=_FORMATS) as picture:
             if picture.width * picture.height > _MAX_PIXELS:
                 raise DataError(f"{path}: has {picture.width} × {picture.height} pixels, more "
                                 f"than {_MAX_PIXELS:,}")
+            check_expansion(picture.width * picture.height * len(picture.getbands()),
+                            os.fstat(file.fileno()).st_size, path=path, error=DataError)
             if picture.mode.startswith(("I", "F")):
                 raise DataError(f"{path}: has pixels of mode {picture.mode}, more than 8 bits "
                                 "each; convert it first")

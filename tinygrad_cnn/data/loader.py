@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.data.dataset import Arrays, Dataset, check_arrays, leaves, map_arrays
+from tinygrad_cnn.data.dataset import Arrays, Dataset, check_arrays, digest, leaves, map_arrays
 from tinygrad_cnn.data.sampling import Sampler
 from tinygrad_cnn.data.transforms import Transform
 from tinygrad_cnn.errors import DataError, SettingError
@@ -224,13 +225,18 @@ class DataLoader:
     def _setting(self) -> State:
         return {"seed": self.seed, "samples": self.count, "batch_size": self.batch_size,
                 "shuffle": self.shuffle, "drop_last": self.drop_last,
-                "sampler": None if self.sampler is None else repr(self.sampler)}
+                "sampler": None if self.sampler is None else repr(self.sampler),
+                "transform": checks.text_of(self.transform), "data": self._digest}
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        return digest((self.inputs, self.targets))
 
     def load_state_dict(self, state: Mapping[str, int | bool | str | None]) -> None:
         """Go on where `state_dict` was taken.
 
-        A loader that was made without ``seed`` takes over the seed.  A state of other settings or
-        of another number of samples is a SettingError.
+        A loader that was made without ``seed`` takes over the seed.  A state of other settings, of
+        another transform (by its text) or of other data (by their SHA-256) is a SettingError.
         """
         present = self._setting()
         missing = sorted({"epoch", "position", *present} - set(state))

@@ -16,7 +16,6 @@ import gzip
 import hashlib
 import io
 import math
-import os
 import pickle
 import posixpath
 import re
@@ -30,48 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinygrad_cnn.errors import DataError
-from tinygrad_cnn.files import open_file, shown, words
+from tinygrad_cnn.files import GZIP_MAGIC, describe, open_file, shown, words
 from tinygrad_cnn.types import Function, Settings
 
-__all__ = ["CLASSES", "GZIP_MAGIC", "PUBLISHED", "check_digest", "describe", "open_gzip",
-           "read_batch", "read_whole", "reads_files", "tar_members"]
+__all__ = ["CLASSES", "PUBLISHED", "check_digest", "open_gzip", "read_batch", "reads_files",
+           "tar_members"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-GZIP_MAGIC = b"\x1f\x8b"
-
-_KNOWN_STARTS = (
-    (b"\x7fELF", "a program"), (b"PK\x03\x04", "a zip archive"), (GZIP_MAGIC, "a gzip file"),
-    (b"\x89PNG", "a PNG image"), (b"\xff\xd8\xff", "a JPEG image"), (b"GIF8", "a GIF image"),
-    (b"%PDF", "a PDF document"), (b"BZh", "a bzip2 file"), (b"\xfd7zXZ", "an xz file"),
-    (b"\x28\xb5\x2f\xfd", "a zstd file"), (b"\x93NUMPY", "a NumPy array file"),
-    *((bytes([0x80, version]), "a pickle") for version in range(2, 6)),
-    (b"version https://git-lfs", "a Git LFS pointer: the data itself was not fetched"),
-)
-
-
-def describe(head: bytes) -> str:
-    """What a file seems to be, judged by its first bytes.
-
-    >>> describe(b"<!DOCTYPE html><html>"), describe(b""), describe(bytes(4))
-    ('an HTML page', 'an empty file', 'bytes 00 00 00 00')
-    """
-    if not head:
-        return "an empty file"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "an HTML page"
-    if text.startswith((b"<?xml", b"<error", b"<")):
-        return "an XML or HTML document"
-    for start, kind in _KNOWN_STARTS:
-        if head.startswith(start):
-            return kind
-    sample = head[:24]
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in sample):
-        return f"text that begins {sample.decode('ascii')!r}"
-    return "bytes " + head[:8].hex(" ")
-
 
 def reads_files(function: Callable[P, T]) -> Callable[P, T]:
     """A reader whose errors of the operating system, and of impossible paths, are a DataError."""
@@ -79,22 +44,14 @@ def reads_files(function: Callable[P, T]) -> Callable[P, T]:
     def read(*args: P.args, **settings: P.kwargs) -> T:
         try:
             return function(*args, **settings)
-        except DataError:
-            raise
+        except DataError as refused:
+            if (text := shown(str(refused))) == str(refused):
+                raise
+            raise DataError(text) from None             # with a path that no terminal can print
         except (OSError, UnicodeError, RuntimeError) as failed:     # RuntimeError: of "~nobody"
             path = getattr(failed, "filename", None) or [*args, *settings.values()][0]
             raise DataError(f"{shown(str(path))}: cannot be read: {words(failed)}") from None
     return read
-
-
-def read_whole(path: Path, *, limit: int) -> bytes:
-    """All bytes of a regular file, refused unread when it is larger than ``limit`` bytes."""
-    with open_file(path, DataError) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise DataError(f"{path}: has {size:,} bytes, more than the {limit:,} that such a file "
-                            "can have")
-        return file.read(limit + 1)
 
 
 def check_digest(found: bytes | memoryview, expected: str | None, *, path: Path | str,

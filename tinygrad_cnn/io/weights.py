@@ -1,43 +1,60 @@
-"""Weights as an ``.npz`` file: named arrays and nothing else, so that loading one runs no code.
+"""Named arrays in the layout of safetensors, with a SHA-256 over every bit; nothing in it is run.
 
-A file is checked before memory is asked for: every byte of it must belong to one of the arrays that
-its directory lists, what an array claims to hold must be in the file, and a compressed file may
-hardly grow.  Damaged values do not pass the checksums.
+::
+
+    8 bytes     length of the header, little endian
+    header      JSON: {"__metadata__": {"sha256": ..., "sha256:NAME": ..., ...},
+                       NAME: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
+    the rest    the arrays, one after the other, little endian, in C order
+
+``sha256:NAME`` is that of the bytes of an array; ``sha256`` that of length and header, with its own
+64 digits set to 0.  The header fixes where each array lies, and the arrays fill the file to its
+end, so every bit is covered, and hashed once.  That finds damage, not forgery.
+
+References
+----------
+The layout: https://huggingface.co/docs/safetensors/en/index#format
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
-import struct
-import zipfile
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import TypeGuard
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import ArrayLike
 
 from tinygrad_cnn.errors import CheckpointError
-from tinygrad_cnn.files import check_expansion, open_file, write_atomically
+from tinygrad_cnn.files import check_text, describe, open_file, parse_json, shown, write_atomically
 from tinygrad_cnn.nn import Module
-from tinygrad_cnn.types import Array
+from tinygrad_cnn.types import Array, DType
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["load_weights", "read_arrays", "room", "save_weights", "write_arrays"]
 
-_END, _END_64 = 22, 56 + 20         # bytes of the record that ends an archive, and of its long form
+_DTYPES = {"BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "U32": "<u4",
+           "I32": "<i4", "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_START = b'{"__metadata__":{"sha256":"'         # then 64 digits: how a file of ours begins
+_DIGITS = slice(len(_START), len(_START) + 64)
+_ROOM = 12 << 20                                # bytes for values of a header, and of a checkpoint
+_CHUNK = 1 << 18                                # bytes that are hashed while they are in the cache
 
 
 def save_weights(state: Module | Mapping[str, ArrayLike], path: str | os.PathLike[str]) -> Path:
-    """Write the weights of a model, or named arrays, to an ``.npz`` file.
+    """Write the weights of a model, or named arrays, in the layout of safetensors.
 
     Parameters
     ----------
     state : Module, or mapping of str to ndarray
         A model, or what its ``state_dict()`` gives.
     path : path
-        The file; replaced as a whole if it exists.
+        The file, by custom ``.safetensors``; replaced as a whole if it exists.
 
     Returns
     -------
@@ -54,7 +71,7 @@ def save_weights(state: Module | Mapping[str, ArrayLike], path: str | os.PathLik
     >>> import tempfile
     >>> from tinygrad_cnn.io import load_weights, save_weights
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = save_weights({"w": np.ones(2)}, folder + "/model.npz")
+    ...     path = save_weights({"w": np.ones(2)}, folder + "/model.safetensors")
     ...     load_weights(path)
     {'w': array([1., 1.])}
     """
@@ -63,29 +80,18 @@ def save_weights(state: Module | Mapping[str, ArrayLike], path: str | os.PathLik
     if not isinstance(state, Mapping):
         raise CheckpointError(f"save_weights: state is a {type(state).__name__}, expected a model "
                               "or its state_dict(), in front of the path")
-    arrays = {}
-    for name, value in state.items():
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise CheckpointError(f"save_weights: {name} has dtype {array.dtype}; only numbers and "
-                                  "booleans are saved")
-        if not isinstance(name, str) or "\0" in name or len(name) > 10_000:
-            raise CheckpointError(f"save_weights: {name!r:.60} is no name for an array")
-        arrays[name] = array
-    with write_atomically(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                npy.write_array(entry, array, allow_pickle=False)
-    return Path(path)
+    return write_arrays(path, state, {})
 
 
-def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read the named arrays of an ``.npz`` file.
+def load_weights(path: str | os.PathLike[str], *, foreign: bool = False) -> dict[str, Array]:
+    """Read named arrays from a file in the layout of safetensors.
 
     Parameters
     ----------
     path : path
-        A file that `save_weights` or ``numpy.savez`` wrote.
+        A file that `save_weights` or `save_checkpoint` wrote.
+    foreign : bool, default False
+        Read a file of another program too, which has no SHA-256, so that damage goes unnoticed.
 
     Returns
     -------
@@ -97,72 +103,144 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     CheckpointError
         If the file is missing, damaged, or holds anything but arrays of numbers.
     """
-    source = Path(path)
-    with open_file(source, CheckpointError) as file:
+    return read_arrays(path, foreign=foreign)[0]
+
+
+def write_arrays(path: str | os.PathLike[str], state: Mapping[str, ArrayLike],
+                 metadata: Mapping[str, str]) -> Path:
+    """Write arrays, and texts about them, as one file."""
+    texts, entries, place = {"sha256": "0" * 64, **metadata}, {}, 0
+    parts: list[memoryview] = []
+    for name, value in state.items():
+        array = np.asarray(value, order="C")
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        if not _is_name(name):
+            raise CheckpointError(f"{shown(path)}: {name!r:.60} is no name for an array")
+        if array.dtype.str not in _CODES:
+            raise CheckpointError(f"{shown(path)}: {name} has dtype {array.dtype}; only numbers "
+                                  "and booleans are saved")
+        parts.append(_bytes(array))
+        texts[f"sha256:{name}"] = hashlib.sha256(parts[-1]).hexdigest()
+        entries[name] = {"dtype": _CODES[array.dtype.str], "shape": array.shape,
+                         "data_offsets": [place, place + array.nbytes]}
+        place += array.nbytes
+    header = json.dumps({"__metadata__": texts, **entries}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)                 # so that arrays are aligned
+    try:
+        check_text(header, room(8 + len(header) + place))
+    except ValueError as error:
+        raise CheckpointError(f"{shown(path)} would not be read again: {len(entries):,} arrays "
+                              f"are too many for their size; save fewer, larger ones ({error})"
+                              ) from None
+    length = len(header).to_bytes(8, "little")
+    digest = hashlib.sha256(length + header).hexdigest().encode()
+    with write_atomically(path) as file:
+        file.write(length + header[:_DIGITS.start] + digest + header[_DIGITS.stop:])
+        file.writelines(parts)
+    return Path(path)
+
+
+def read_arrays(path: str | os.PathLike[str], *, foreign: bool = False
+                ) -> tuple[dict[str, Array], dict[str, str]]:
+    """The arrays of a file, in their order, and the texts about them, all of them verified."""
+    with open_file(path, CheckpointError) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                entries = _entries(archive, file, source)
-                return {entry.filename.removesuffix(".npy"): _read(archive, entry, source)
-                        for entry in entries}
-        except CheckpointError:
-            raise
-        # A file that is not what it should be can raise anything in the readers of zip and npy.
-        except Exception as error:
-            raise CheckpointError(f"{source} is not a file of weights: {error}") from None
+            return _read(file, os.fstat(file.fileno()).st_size, foreign)
+        except ValueError as error:
+            raise CheckpointError(f"{shown(path)} {error}") from None
 
 
-def _entries(archive: zipfile.ZipFile, file: BinaryIO, source: Path) -> list[zipfile.ZipInfo]:
-    """The entries of the archive, which fill it from the first byte to the last."""
-    entries = archive.infolist()
-    size = os.fstat(file.fileno()).st_size
-    file.seek(max(0, size - _END - _END_64))
-    tail = file.read()
-    *_, count, length, start, comment = struct.unpack("<4s4H2LH", tail[-_END:])
-    end = _END
-    if count == 0xFFFF or 0xFFFFFFFF in (length, start):
-        count, length, start = struct.unpack("<32x3Q", tail[-_END - _END_64:-_END - 20])
-        end += _END_64
-    if comment or start + length + end != size:
-        raise CheckpointError(f"{source} has bytes before, between or after its arrays")
-    names = [entry.filename for entry in entries]
-    if len(names) != count or len(set(names)) != count:
-        raise CheckpointError(f"{source} is damaged: it lists {count} arrays, of which "
-                              f"{len(set(names))} are there")
-    place = 0
-    slack: tuple[int, ...] = (0,)
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
-        if entry.header_offset - place not in slack or entry.comment:
-            raise CheckpointError(f"{source} has bytes before, between or after its arrays")
-        file.seek(entry.header_offset)
-        name, extra = struct.unpack("<26x2H", file.read(30))
-        place = entry.header_offset + 30 + name + extra + entry.compress_size
-        # Sizes may be repeated behind the contents, as by one who writes to a pipe.
-        slack = (12, 16, 20, 24) if entry.flag_bits & 8 else (0,)
-    if start - place not in slack:
-        raise CheckpointError(f"{source} has bytes before, between or after its arrays")
-    check_expansion(sum(entry.file_size for entry in entries), size, path=source,
-                    error=CheckpointError)
-    return entries
+def room(size: int) -> int:
+    """How much memory the values of the header may take, in a file of ``size`` bytes."""
+    return _ROOM + size
 
 
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, source: Path) -> Array:
-    if not entry.filename.endswith(".npy"):
-        raise CheckpointError(f"{source} holds {entry.filename!r}, which is not an array")
-    with archive.open(entry) as file:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(file)
-        if dtype.kind not in "fiub" or dtype.hasobject:
-            raise CheckpointError(f"{source}: {entry.filename} has dtype {dtype}, not numbers")
-        size = math.prod(shape) * dtype.itemsize
-        left = entry.file_size - file.tell()
-        if size != left or any(type(n) is not int or n < 0 for n in shape):
-            raise CheckpointError(f"{source}: {entry.filename} claims {size} bytes of shape "
-                                  f"{shape}, the file holds {left}")
-        array = np.empty(shape[::-1] if fortran else shape, dtype)
-        done, view = 0, array.reshape(-1).view(np.uint8).data
-        while done < size and (got := file.readinto(view[done:])):  # type: ignore[attr-defined]
-            done += got
-        if done < size or file.read(1):                 # reading on compares the checksum
-            raise CheckpointError(f"{source}: {entry.filename} ends after {done} of {size} bytes")
-    return np.ascontiguousarray(array.T) if fortran else array
+def _read(file: BufferedReader, size: int, foreign: bool
+          ) -> tuple[dict[str, Array], dict[str, str]]:
+    length = file.read(8)
+    end = int.from_bytes(length, "little")
+    if len(length) < 8 or end > size - 8:
+        file.seek(0)
+        head = file.read(512)
+        cure = ("; of an .npz file take the arrays with dict(numpy.load(path))"
+                if head.startswith(b"PK") else "")
+        raise ValueError(f"is cut off, or no file of weights but {describe(head)}{cure}")
+    header = file.read(end)
+    own = header.startswith(_START)
+    if own:
+        found = hashlib.sha256(length + header[:_DIGITS.start] + b"0" * 64 + header[_DIGITS.stop:])
+        if found.hexdigest().encode() != header[_DIGITS]:
+            raise ValueError("is damaged: the SHA-256 of its header differs")
+    elif not foreign:
+        raise ValueError("has no SHA-256 that tells whether it is whole: it is damaged, or of "
+                         "another program; load_weights(path, foreign=True) reads such a file")
+    try:
+        entries = parse_json(header, room(size))
+    except ValueError as error:
+        raise ValueError(f"has a header that is refused: {error}") from None
+    if not isinstance(entries, dict):
+        raise ValueError("has a header that is no JSON object")
+    del header
+    texts = entries.pop("__metadata__", {})
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("has metadata that is not of texts")
+    places = {name: _place(name, entry) for name, entry in entries.items()}
+    entries.clear()
+    arrays, done = {}, 0
+    for name, (dtype, shape, start, stop) in sorted(places.items(), key=lambda item: item[1][2:]):
+        if start != done or stop - start != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"is damaged or lies: {name!r:.60} claims the bytes {start} to {stop} "
+                             f"and the shape {shape} of {dtype}, which do not fit, or not to the "
+                             f"arrays before, which end at {done}")
+        if 8 + end + stop > size:
+            raise ValueError(f"is cut off: {name!r:.60} ends at byte {8 + end + stop} of {size}")
+        arrays[name] = _array(file, name, dtype, shape, texts.get(f"sha256:{name}") if own else "")
+        done = stop
+    if 8 + end + done != size or file.read(1):
+        raise ValueError(f"has bytes after its arrays, which end at {8 + end + done}")
+    return arrays, texts
+
+
+def _place(name: str, entry: object) -> tuple[DType, tuple[int, ...], int, int]:
+    """What the header says of an array: dtype, shape, first byte, and the one after the last."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"describes {name!r:.60} by other than dtype, shape and data_offsets")
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in _DTYPES:
+        raise ValueError(f"holds {name!r:.60} with dtype {code!r:.20}, not numbers of "
+                         f"{', '.join(_DTYPES)}")
+    if not _sizes(shape) or len(shape) > 64 or math.prod(filter(None, shape)) >= 1 << 60:
+        raise ValueError(f"holds {name!r:.60} with a shape that is none: {shape!r:.60}")
+    if not _sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"holds {name!r:.60} at {offsets!r:.60}, which is no place")
+    return np.dtype(_DTYPES[code]), tuple(shape), offsets[0], offsets[1]
+
+
+def _array(file: BufferedReader, name: str, dtype: DType, shape: tuple[int, ...],
+           digest: str | None) -> Array:
+    array = np.empty(shape, dtype)
+    view, found = _bytes(array), hashlib.sha256()
+    for start in range(0, len(view), _CHUNK):
+        part = view[start:start + _CHUNK]
+        if file.readinto(part) != len(part):
+            raise ValueError("changed while it was read")
+        if digest != "":
+            found.update(part)
+    if digest != "" and found.hexdigest() != digest:
+        raise ValueError(f"is damaged: the SHA-256 of {name!r:.60} differs")
+    if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise ValueError(f"holds {name!r:.60} with booleans that are neither 0 nor 1")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _bytes(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _is_name(name: object) -> bool:
+    return (isinstance(name, str) and len(name) <= 10_000 and "\0" not in name
+            and name != "__metadata__" and not any("\ud800" <= c <= "\udfff" for c in name))
+
+
+def _sizes(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)

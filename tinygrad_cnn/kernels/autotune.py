@@ -30,12 +30,13 @@ import numpy as np
 
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.files import open_file, words, write_atomically
+from tinygrad_cnn.files import parse_json, read_whole, words, write_atomically
 from tinygrad_cnn.kernels.compiled import get_compiled
 from tinygrad_cnn.kernels.parallel import get_num_threads
 from tinygrad_cnn.types import Array, Function, Named, Settings
+from tinygrad_cnn.version import __version__
 
-__all__ = ["autotune", "fastest", "is_tuning"]
+__all__ = ["autotune", "fastest", "is_tuning", "machine"]
 
 _FORMAT = "tinygrad_cnn kernel choices, version 1"
 _NAMES = frozenset({"blas", "compiled", "winograd"})    # what a file may name
@@ -202,16 +203,15 @@ def _cache_directory() -> Path:
 
 
 @cache
-def _machine() -> Settings:
+def machine() -> Settings:
     """What times depend on, beside the call."""
-    package = importlib.import_module(__name__.partition(".")[0])
     metadata = importlib.import_module("importlib.metadata")    # slow to import, and needed here
     try:
         compiler = metadata.version("numba")
     except metadata.PackageNotFoundError:
         compiler = None
     return {"cpu": _cpu_name(), "cpus": os.cpu_count(), "numpy": np.__version__,
-            "tinygrad_cnn": package.__version__, "numba": compiler}
+            "tinygrad_cnn": __version__, "numba": compiler}
 
 
 def _cpu_name() -> str:
@@ -223,7 +223,7 @@ def _cpu_name() -> str:
 
 
 def _file_name() -> str:
-    text = json.dumps(_machine(), sort_keys=True)
+    text = json.dumps(machine(), sort_keys=True)
     return f"kernels-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
@@ -232,16 +232,14 @@ def _read(file: Path) -> tuple[dict[str, str], str]:
     if not file.exists():
         return {}, ""
     try:
-        with open_file(file, OSError) as stream:
-            data = stream.read(_LARGEST + 1)
-        kept = json.loads(data) if len(data) <= _LARGEST else None
+        kept = parse_json(read_whole(file, OSError, limit=_LARGEST), 2 * _LARGEST)
     except OSError as error:
         return {}, f"autotune: {error}; it is ignored"
-    except (ValueError, RecursionError):
+    except ValueError:
         kept = None
     choices = kept.get("choices") if isinstance(kept, dict) else None
     if (not isinstance(kept, dict) or kept.get("format") != _FORMAT
-            or kept.get("machine") != _machine() or not isinstance(choices, dict)):
+            or kept.get("machine") != machine() or not isinstance(choices, dict)):
         return {}, (f"autotune: {file} is damaged, or of another format or machine, and is "
                     f"ignored; the end of the block writes it anew if there is anything to keep")
     # A name from elsewhere is no choice of ours: such a call is timed again.
@@ -254,7 +252,7 @@ def _write(file: Path, found: dict[str, str]) -> str:
     if not found:
         return ""
     kept = {**_read(file)[0], **found}      # another process may have added some meanwhile
-    text = json.dumps({"format": _FORMAT, "machine": _machine(), "choices": kept}, indent=1,
+    text = json.dumps({"format": _FORMAT, "machine": machine(), "choices": kept}, indent=1,
                       sort_keys=True)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

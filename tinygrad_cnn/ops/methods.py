@@ -17,6 +17,7 @@ import numpy as np
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array
 from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.core.tensor import LATER
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, accepting, missing
 from tinygrad_cnn.ops.elementwise import clip, where
@@ -115,13 +116,12 @@ _OWN: dict[str, Function] = {
 }
 
 
-def _method(name: str) -> Function | None:
+def _method(name: str) -> Function:
     """The function behind a method; it takes arguments by PyTorch's names as well."""
     called = _SAME.get(name, name)
     base: Any = _OWN.get(name)
     if base is None:
-        return FUNCTIONS.get(called) or ((theirs := getattr(np, called, None))
-                                         and accepting(theirs))
+        return FUNCTIONS.get(called) or accepting(getattr(np, called))
     function = FunctionType(base.__code__, base.__globals__, name, base.__defaults__)
     function.__qualname__, function.__kwdefaults__ = name, base.__kwdefaults__
     function.__doc__ = base.__doc__ or f"See `tinygrad_cnn.{called}`."
@@ -145,11 +145,13 @@ def _names(x: Tensor) -> list[str]:
     return [n for n in object.__dir__(x) if not isinstance(vars(Tensor).get(n), _Missing)]
 
 
+METHODS = [name for name, value in vars(Tensor).items() if value is LATER]
+
+
 def install() -> None:
     """Give `Tensor` its methods, and the answers for the names that it does not have."""
-    for name, kind in Tensor.__annotations__.items():
-        if kind.endswith("Method") and (function := _method(name)) is not None:
-            setattr(Tensor, name, function)
+    for name in METHODS:
+        setattr(Tensor, name, _method(name))
     for operator, name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"),
                            ("pow", "power"), ("matmul", "matmul")):
         setattr(Tensor, f"__{operator}__", FUNCTIONS[name])     # a Python call less than by name

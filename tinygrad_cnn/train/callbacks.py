@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.errors import CheckpointError, SettingError
 from tinygrad_cnn.io import save_weights
 from tinygrad_cnn.train.history import Row
+from tinygrad_cnn.types import Settings
 
 if TYPE_CHECKING:
     from tinygrad_cnn.train.trainer import Trainer
@@ -42,6 +43,13 @@ class Callback:
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the last epoch, whatever ended it: the number of epochs, an error, an interrupt."""
 
+    def state_dict(self) -> Settings:
+        """What a checkpoint has to hold of this callback: plain values and arrays by name."""
+        return {}
+
+    def load_state_dict(self, entries: Settings) -> None:
+        """Take over what `state_dict` gave."""
+
 
 class _Watching(Callback):
     """Common to callbacks that compare one figure with its best value so far."""
@@ -64,6 +72,19 @@ class _Watching(Callback):
         if better:
             self.best, self.best_epoch = value, row["epoch"]
         return better
+
+    def state_dict(self) -> Settings:
+        """The best value so far, and its epoch."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, entries: Settings) -> None:
+        """Take over what `state_dict` gave."""
+        owner = f"{self._owner}.load_state_dict"
+        best, epoch = entries["best"], entries["best_epoch"]
+        if type(best) is not float or not (epoch is None or type(epoch) is int):
+            raise CheckpointError(f"{owner}: the state is damaged: best {best!r:.60} of epoch "
+                                  f"{epoch!r:.60}")
+        self.best, self.best_epoch = best, epoch
 
 
 class EarlyStopping(_Watching):
@@ -93,6 +114,16 @@ class EarlyStopping(_Watching):
         self.waited = 0 if self.improved(row, self.min_delta) else self.waited + 1
         return self.waited >= self.patience
 
+    def state_dict(self) -> Settings:
+        """The best value, its epoch, and the epochs since."""
+        return super().state_dict() | {"waited": self.waited}
+
+    def load_state_dict(self, entries: Settings) -> None:
+        """Take over what `state_dict` gave."""
+        waited = checks.integer("EarlyStopping", "waited", entries["waited"], minimum=0)
+        super().load_state_dict(entries)
+        self.waited = waited
+
 
 class BestCheckpoint(_Watching):
     """Save the weights whenever a figure is better than ever.
@@ -100,7 +131,7 @@ class BestCheckpoint(_Watching):
     Parameters
     ----------
     path : path
-        The ``.npz`` file.
+        The file, by custom ``.safetensors``.
     monitor : str, default "validation accuracy"
         The figure.
     mode : {"min", "max"}, default "max"
@@ -115,4 +146,4 @@ class BestCheckpoint(_Watching):
     def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
         """Compare, and save."""
         if self.improved(row):
-            save_weights(trainer.model.state_dict(), self.path)
+            save_weights(trainer.model, self.path)

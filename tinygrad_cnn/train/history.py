@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinygrad_cnn.errors import DataError, SettingError
-from tinygrad_cnn.io import write_atomically
+from tinygrad_cnn.errors import CheckpointError, DataError, SettingError
+from tinygrad_cnn.files import check_text, open_file, shown, write_atomically
 from tinygrad_cnn.train.tables import Rows, Table
 from tinygrad_cnn.types import Settings
 
@@ -16,6 +16,8 @@ __all__ = ["History"]
 
 Figure = int | float | str | None
 Row = Settings
+
+_ROOM = 12 << 20                # bytes that the values of a file may take, beside as many as it has
 
 
 class History(Table):
@@ -86,12 +88,28 @@ class History(Table):
     @classmethod
     def load(cls, path: str | Path) -> History:
         """Read a table that `save` wrote; a file that is none is a `DataError`."""
-        try:
-            with open(path, encoding="utf-8", newline="") as file:
-                rows = [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        except (OSError, UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
-            raise DataError(f"{path} is not a history: {error}") from None
+        with open_file(path, DataError) as file:
+            try:
+                text = file.read()
+                check_text(text, _ROOM + len(text))
+                table = csv.DictReader(io.StringIO(text.decode(), newline=""), strict=True)
+                if len(set(table.fieldnames or ())) < len(table.fieldnames or ()):
+                    raise ValueError("a column comes twice")
+                rows = [{k: _number(v) for k, v in row.items()} for row in table]
+            except (csv.Error, TypeError, ValueError) as error:
+                raise DataError(f"{shown(path)} is not a history: {error}") from None
         return cls(rows)
+
+    def state_dict(self) -> Settings:
+        """The rows."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, entries: Settings) -> None:
+        """Take over what `state_dict` gave."""
+        rows = entries["rows"]
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise CheckpointError("History.load_state_dict: the state is damaged: no rows")
+        self.rows = [dict(row) for row in rows]
 
 
 def _cell(value: object) -> str:

@@ -41,13 +41,13 @@ def _in_notebook() -> bool:
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
-def with_progress(batches: Iterable[T], *, total: int, label: str, show: bool, line: NotebookLine,
-                  ) -> Iterator[T]:
+def with_progress(batches: Iterable[T], *, total: int, done: int, label: str, show: bool,
+                  line: NotebookLine) -> Iterator[T]:
     """Pass the batches through, and show how far they are."""
     if show and _in_notebook():
-        done = 0
-        for done, batch in enumerate(batches, 1):
+        for batch in batches:
             yield batch
+            done += 1
             bar = "█" * (20 * done // total) if total else ""
             line.write(f"{label} {bar:░<20} {done}/{total or '?'}")
         line.write(f"{label} {'█' * 20} {done}/{done}", now=True)
@@ -58,6 +58,7 @@ def with_progress(batches: Iterable[T], *, total: int, label: str, show: bool, l
         except ImportError:
             pass
         else:
-            yield from tqdm(batches, total=total, desc=label, leave=False, unit="batch")
+            yield from tqdm(batches, total=total, initial=done, desc=label, leave=False,
+                            unit="batch")
             return
     yield from batches

@@ -6,12 +6,14 @@ callbacks and a history.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -25,15 +27,16 @@ from tinygrad_cnn.errors import GradientError, SettingError
 from tinygrad_cnn.io import load_checkpoint, save_checkpoint
 from tinygrad_cnn.nn import CrossEntropyLoss, Module, NLLLoss, evaluating
 from tinygrad_cnn.nn.module import training
-from tinygrad_cnn.ops import cross_entropy, nll_loss
+from tinygrad_cnn.ops import cross_entropy, default_generator, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_grad_norm_
 from tinygrad_cnn.optim.lr_scheduler import LRScheduler
-from tinygrad_cnn.parallel import DataParallel, Group, run, share
+from tinygrad_cnn.parallel import DataParallel, Group, run, share, world
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
 from tinygrad_cnn.train.metrics import Metric, Metrics, accuracy, metrics_by_name
 from tinygrad_cnn.train.progress import NotebookLine, with_progress
+from tinygrad_cnn.train.run import Configuration, Listed, Place, generators, states_of
 from tinygrad_cnn.types import Array, Settings
 
 __all__ = ["Trainer", "fit"]
@@ -121,6 +124,10 @@ class Trainer:
         self._group = Group()
         self._replica: DataParallel | None = None
         self.history = History()
+        self._place = Place()
+        self._loaders: Settings = {}            # those of `fit`
+        # As they are before the first step, which a schedule and a run change.
+        self._begun = {"optimizer": checks.text_of(optimizer), "schedule": checks.text_of(schedule)}
 
     def __repr__(self) -> str:
         loss = getattr(self.loss, "__name__", repr(self.loss))
@@ -133,8 +140,9 @@ class Trainer:
         return ('<pre style="font-family:monospace;white-space:pre-wrap">'
                 f"{escape(repr(self))}</pre>{self.history._repr_html_()}")
 
-    def fit(self, batches: Batches, epochs: int, *,
-            validation: Batches | None = None) -> History:
+    def fit(self, batches: Batches, epochs: int, *, validation: Batches | None = None,
+            checkpoint: str | Path | None = None, save_every: int | None = None,
+            resume: str | Path | None = None) -> History:
         """Train for some epochs; calling it again goes on counting.
 
         A part of the model that is in evaluation mode, such as a frozen batch normalization, stays
@@ -149,6 +157,15 @@ class Trainer:
             At least 1.
         validation : iterable of (inputs, targets), optional
             Judged after each epoch, in evaluation mode.
+        checkpoint : path, optional
+            Where the run is saved at its start and after each epoch, as by `save`.  The batches
+            must then be a `DataLoader`, or a list, or have a ``state_dict``.
+        save_every : int, steps, optional
+            Save the run after so many steps too.
+        resume : path, optional
+            A file that such a run saved, in the middle of an epoch or not: go on from there, to the
+            last bit as if the run had not been cut.  ``epochs`` are those of the whole run.
+            Everything else must be made as it was then.
 
         Returns
         -------
@@ -160,6 +177,9 @@ class Trainer:
         SettingError
             If ``epochs`` is below 1, there are no batches, or the optimizer holds none of the
             model's parameters, or one that is neither the model's nor the loss's.
+        CheckpointError
+            If the run cannot be saved, or ``resume`` is a file of another model, optimizer, data
+            set, setting or version; all that differs is listed, and nothing is changed.
         GradientError
             If the loss is not finite, or a gradient with ``clip``.  Such a batch changes nothing:
             weights, buffers such as running statistics, and the state of optimizer and schedule
@@ -169,8 +189,17 @@ class Trainer:
         """
         self._check_optimizer()
         epochs = checks.integer("fit", "epochs", epochs, minimum=1)
+        if save_every is not None:
+            save_every = checks.integer("fit", "save_every", save_every, minimum=1)
+            if checkpoint is None:
+                raise SettingError("fit: save_every goes with checkpoint=, the file to save to")
+        self._loaders = {"loader": batches, "validation": validation}
         with training(self.model):
-            return run(self.workers, partial(self._fit, batches, epochs, validation))
+            self._place = Place(began=len(self.history))
+            if resume is not None:
+                load_checkpoint(resume, **self._parts())
+            return run(self.workers, partial(self._fit, batches, epochs, validation, checkpoint,
+                                             save_every, resume))
 
     def _check_optimizer(self) -> None:
         """Refuse an optimizer that would train nothing, or something else."""
@@ -190,15 +219,43 @@ class Trainer:
                                f"parameters that the model lacks: {', '.join(strange[:5])}; {cure}."
                                "  Parameters of a loss count if loss= is a Module that has them")
 
-    def _fit(self, batches: Batches, epochs: int, validation: Batches | None, group: Group
-             ) -> History:
+    def _fit(self, batches: Batches, epochs: int, validation: Batches | None,
+             checkpoint: str | Path | None, save_every: int | None, resume: str | Path | None,
+             group: Group) -> History:
         with ExitStack() as ends, self._parts_of_batches(group):
+            if resume is not None and group.rank:
+                load_checkpoint(resume, **{f"rank {group.rank}": self._own()})
+            if checkpoint is not None:
+                self.save(checkpoint)           # what cannot be saved is said before hours are lost
             for callback in reversed(self._callbacks):      # what is entered last runs first
                 ends.callback(callback.on_fit_end, self)
             for callback in self._callbacks:
                 callback.on_fit_start(self)
-            self._epochs(batches, epochs, validation)
+            place, last = self._place, self._place.began + epochs
+            self._line = NotebookLine()
+            while len(self.history) < last and not place.stopped:
+                began = time.perf_counter() - place.seconds
+                self._epoch(batches, last, checkpoint, save_every)
+                self._end_epoch(validation, last, began)
+                if checkpoint is not None:
+                    self.save(checkpoint)
         return self.history
+
+    def _end_epoch(self, validation: Batches | None, last: int, began: float) -> None:
+        """Judge an epoch, note its figures, and ask the callbacks whether it was the last."""
+        place = self._place
+        row: Row = {"epoch": len(self.history) + 1, **place.means("fit", self._group)}
+        if validation is not None:
+            judged = self.evaluate(validation)
+            row |= {f"validation {name}": value for name, value in judged.items()}
+        row["seconds"] = round(time.perf_counter() - began, 3)
+        if self.schedule is not None and self.schedule_every == "epoch":
+            self._step_schedule(row["loss" if validation is None else "validation loss"])
+        stop = [callback.on_epoch_end(self, row) for callback in self._callbacks]
+        self.history.append(row)
+        place.end_epoch(stopped=bool(self._group.spread(np.array(any(stop), np.int64))))
+        if self.log is not None and not self._group.rank:
+            self.log(describe(row, last))
 
     @contextmanager
     def _parts_of_batches(self, group: Group) -> Iterator[None]:
@@ -218,54 +275,44 @@ class Trainer:
         """Those that this rank calls."""
         return [one for one in self.callbacks if one.every_rank or not self._group.rank]
 
-    def _epochs(self, batches: Batches, epochs: int, validation: Batches | None) -> None:
-        first, self._line = len(self.history), NotebookLine()
-        for epoch in range(first + 1, first + epochs + 1):
-            began = time.perf_counter()
-            row: Row = {"epoch": epoch, **self._epoch(batches, epoch, first + epochs)}
-            if validation is not None:
-                judged = self.evaluate(validation)
-                row |= {f"validation {name}": value for name, value in judged.items()}
-            row["seconds"] = round(time.perf_counter() - began, 3)
-            if self.schedule is not None and self.schedule_every == "epoch":
-                self._step_schedule(row["loss" if validation is None else "validation loss"])
-            stop = [callback.on_epoch_end(self, row) for callback in self._callbacks]
-            self.history.append(row)
-            if self.log is not None and not self._group.rank:
-                self.log(describe(row, first + epochs))
-            if self._group.spread(np.array(any(stop), np.int64)):
-                return
-
     def _step_schedule(self, loss: float) -> None:
         assert self.schedule is not None
         self.schedule.step(*[loss] if getattr(self.schedule, "needs_loss", False) else [])
 
-    def _epoch(self, batches: Batches, epoch: int, epochs: int) -> dict[str, float]:
+    def _epoch(self, batches: Batches, epochs: int, checkpoint: str | Path | None,
+               save_every: int | None) -> None:
+        """The steps of an epoch that are still to be done."""
         if not self.model.training:             # a callback has switched it
             self.model.train()
-        sums = _Sums()
+        place, epoch = self._place, len(self.history) + 1
+        began = time.perf_counter() - place.seconds
         total = len(batches) if isinstance(batches, Sized) else 0
+        if not hasattr(batches, "load_state_dict"):     # else it goes on by itself
+            batches = islice(batches, place.batch, None)
         buffers = [(vars(module), name) for module in self.model.modules()
                    for name in module._buffer_names]
-        for i, (inputs, targets) in enumerate(_pairs(with_progress(
-                batches, total=total, label=f"epoch {epoch}/{epochs}",
-                show=self.progress and not self._group.rank, line=self._line))):
+        for inputs, targets in _pairs(with_progress(
+                batches, total=total, done=place.batch, label=f"epoch {epoch}/{epochs}",
+                show=self.progress and not self._group.rank, line=self._line)):
             whole = _count(inputs)
             inputs, targets = share((inputs, targets), self._group)
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]
             try:
-                value, figures = self._gradients(inputs, targets, f"batch {i + 1} of epoch {epoch}")
+                value, figures = self._gradients(
+                    inputs, targets, f"batch {place.batch + 1} of epoch {epoch}")
                 self.optimizer.step()
             except BaseException:
                 _put_back(buffers, before)
                 self._zero_grad()
                 raise
-            sums.add(self._weight(inputs, whole), {"loss": value, **figures})
+            place.add(self._weight(inputs, whole), {"loss": value, **figures})
             if self.schedule is not None and self.schedule_every == "batch":
                 self._step_schedule(value)
             for callback in self._callbacks:
-                callback.on_batch_end(self, i, value)
-        return sums.means("fit", self._group)
+                callback.on_batch_end(self, place.batch - 1, value)
+            if save_every and checkpoint is not None and place.steps % save_every == 0:
+                place.seconds = time.perf_counter() - began
+                self.save(checkpoint)
 
     def _weight(self, inputs: Any, whole: int) -> float:
         """The samples of this part of a batch, each counted by one rank."""
@@ -345,28 +392,51 @@ class Trainer:
         return curve
 
     def _parts(self) -> Settings:
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+        """All that a run consists of, by the names that it has in a checkpoint."""
+        if self.schedule is not None and not hasattr(self.schedule, "state_dict"):
+            raise SettingError(f"fit: the schedule of a run that is saved must have a state_dict "
+                               f"and load_state_dict, got {self.schedule!r}")
+        settings = {**self._begun, "model": checks.text_of(self.model),
+                    "loss": checks.text_of(self.loss), "metrics": ", ".join(self.metrics),
+                    "schedule_every": self.schedule_every, "clip": self.clip,
+                    "workers": max(self.workers, world().size),
+                    "callbacks": ", ".join(type(c).__name__ for c in self.callbacks)}
+        loaders = {name: part if hasattr(part, "state_dict") else Listed(name, part)
+                   for name, part in self._loaders.items() if part is not None}
+        parts = {"model": self.model, "loss": self.loss, "optimizer": self.optimizer,
+                 "schedule": self.schedule, **loaders}
+        return {"configuration": Configuration(settings),
+                **{name: part for name, part in parts.items() if hasattr(part, "state_dict")},
+                "callbacks": list(self.callbacks), "history": self.history, **self._own()}
+
+    def _own(self) -> Settings:
+        """What each of several workers has for itself."""
+        return {"rng": {"default": default_generator(),
+                        **generators(model=self.model, loss=self.loss)}, "place": self._place}
 
     def save(self, path: str | Path) -> Path:
-        """Write a checkpoint: model, optimizer, schedule and history; see `io.save_checkpoint`."""
-        return save_checkpoint(path, **self._parts(), history=self.history.rows)
+        """Write the run as it is now, for ``fit(resume=path)``; see `io.save_checkpoint`.
 
-    def resume(self, path: str | Path) -> None:
-        """Take over what `save` wrote; `fit` goes on counting from there."""
-        self.history = History(load_checkpoint(path, **self._parts())["history"])
+        The file holds weights, buffers, the states of optimizer, schedule, loss and callbacks, all
+        generators, the history, the place in the epoch, the SHA-256 of the data, and all settings.
+        """
+        parts = self._parts()
+        if self._group.size > 1:
+            states = self._group.gather_text(states_of(self._own()))
+            parts |= {f"rank {i}": json.loads(text) for i, text in enumerate(states) if i}
+        return Path(path) if self._group.rank else save_checkpoint(path, **parts)
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """The mean loss and metrics over some batches, in evaluation mode and without a graph."""
-        sums = _Sums()
+        place = Place()
         with evaluating(self.model), no_grad():
             for inputs, targets in _pairs(batches):
                 whole = _count(inputs)
                 inputs, targets = share((inputs, targets), self._group)
                 loss, scores = self._forward(inputs, targets)
-                sums.add(self._weight(inputs, whole), {"loss": loss.item(),
-                                                       **self._judge(scores, targets)})
-        return sums.means("evaluate", self._group)
+                place.add(self._weight(inputs, whole), {"loss": loss.item(),
+                                                        **self._judge(scores, targets)})
+        return place.means("evaluate", self._group)
 
     def predict(self, images: TensorLike, *, batch_size: int = 256) -> Array:
         """The scores of some images (N, H, W, C), in evaluation mode and without a graph.
@@ -423,26 +493,6 @@ def _put_back(buffers: Sequence[tuple[Settings, str]],
             held[name][...] = array
         elif array is not None:
             held[name] = array
-
-
-class _Sums:
-    """Means over batches of unlike size."""
-
-    def __init__(self) -> None:
-        self.count = 0.0
-        self.totals: dict[str, float] = {}
-
-    def add(self, size: float, figures: dict[str, float]) -> None:
-        self.count += size
-        for name, value in figures.items():
-            self.totals[name] = self.totals.get(name, 0.0) + size * value
-
-    def means(self, who: str, group: Group) -> dict[str, float]:
-        if not self.count:
-            raise SettingError(f"{who}: there are no batches; an iterator that was used up gives "
-                               "none: pass a DataLoader or a list")
-        count, *totals = group.add_up(np.array([self.count, *self.totals.values()])).tolist()
-        return {name: total / count for name, total in zip(self.totals, totals, strict=True)}
 
 
 class _Forward(Module):

@@ -65,6 +65,12 @@ class Row:
     fraction: float = 0.0                   # of a bar
     levels: tuple[int, ...] = ()            # color of a bar, of each square; counts of a histogram
 
+    @property
+    def words(self) -> str:
+        """The row as text."""
+        whole = "" if self.kind == "picture" else self.text + self.hot + self.after
+        return f"! {whole}" if self.kind == "warning" else whole
+
 
 @dataclass(frozen=True)
 class Card:

@@ -108,16 +108,16 @@ def _number(card: Card) -> str:
 
 
 def _card_lines(card: Card, indent: str, others: list[str]) -> Iterator[str]:
-    facts = [clean(r.text + r.hot + r.after) for r in card.rows if r.kind == "text"]
-    facts += ["".join(_HEIGHTS[level] for level in r.levels) + " " + clean(r.text)
-              for r in card.rows if r.levels]
+    facts = [clean(r.words) for r in card.rows if r.kind == "text"]
+    for row in card.rows:
+        most = max(row.levels, default=0) if row.kind in ("values", "gradients") else 4
+        facts += ["".join(_HEIGHTS[-(-4 * n // (most or 1))] for n in row.levels)
+                  + f" {clean(row.text)}"] if row.levels else []
     name = _CHANGES.get(card.change, "") + (f"{card.badge} " if card.badge else "") \
         + clean(card.title) + _number(card)
     read = f"  reads {', '.join(others)}" if others else ""
     yield f"{indent + name:<30}  {' | '.join(facts)}{read}".rstrip()
-    for row in card.rows:
-        if row.kind == "warning":
-            yield f"{indent}  ! {clean(row.text)}"
+    yield from (f"{indent}  {clean(row.words)}" for row in card.rows if row.kind == "warning")
 
 
 # ---- Mermaid -------------------------------------------------------------------------------------
@@ -146,9 +146,8 @@ def to_mermaid(diagram: Diagram) -> str:
 
 
 def _mermaid_card(card: Card) -> str:
-    rows = [_mermaid(("! " if r.kind == "warning" else "") + r.text + r.hot + r.after)
-            for r in card.rows]
-    label = "<br/>".join([f"<b>{_mermaid(card.title)}</b>", *rows])
+    rows = (_mermaid(r.words) for r in card.rows)
+    label = "<br/>".join([f"<b>{_mermaid(card.title)}</b>", *filter(None, rows)])
     left, right = ("[[", "]]") if card.kind == "stack" else ("([", "])") if card.kind == "input" \
         else ("[", "]")
     return f'{card.id}{left}"{label}"{right}'
@@ -213,7 +212,7 @@ def to_tikz(diagram: Diagram, places: Layout) -> str:
     for card in diagram.cards:
         b, strip = places.cards[card.id], strip_width(card)
         middle = b.y + b.h / 2
-        rows = [_tex(r.text + r.hot + r.after) for r in card.rows if r.kind != "picture"]
+        rows = [_tex(r.words) for r in card.rows]
         head = f"\\textbf{{{_tex(card.title)}}}" + (f" {_tex(card.tag)}" if card.tag else "")
         filled(b, *card.colors, 5, " \\\\{} ".join(filter(None, (head, *rows))), b.x + strip + 16,
                middle, "west")
@@ -263,8 +262,7 @@ def to_drawio(diagram: Diagram, places: Layout) -> str:
                   places.groups[g.id], inside(g.parent)) for g in boxes.values()]
     for card in diagram.cards:
         b, strip = places.cards[card.id], strip_width(card)
-        rows = (("! " if r.kind == "warning" else "") + r.text + r.hot + r.after
-                for r in card.rows if r.kind != "picture")
+        rows = filter(None, (r.words for r in card.rows))
         thick = "strokeWidth=4;" if card.kind == "stack" else ""
         cells += [cell(card.id, [f"{card.title}  {card.tag}".strip(), *rows],
                        colored(*card.colors, ROW_SIZE) + f"align=left;spacingLeft={strip + 12};"
@@ -336,7 +334,7 @@ def _quoted(text: str, limit: int = 300) -> str:
 
 def _dot_card(card: Card) -> str:
     w, h = measure(card)
-    rows = (("! " if r.kind == "warning" else "") + r.text + r.hot + r.after for r in card.rows)
+    rows = filter(None, (r.words for r in card.rows))
     title = " ".join(filter(None, (card.badge, card.title, card.tag)))
     label = "".join(escape(line) + "\\l" for line in (title, *rows))
     fill, line = card.colors
