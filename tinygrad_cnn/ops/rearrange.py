@@ -146,11 +146,13 @@ def median(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     if not size:
         raise ShapeError(f"median: axis {axis} of {x.shape} is empty")
     checks.floats("median", "x", x.dtype)
-    line = order(x, axis, False)
-    places = line[_at(axis, slice((size - 1) // 2, size // 2 + 1))]
-    last = line[_at(axis, slice(-1, None))]                    # where NaN would stand
-    undefined = np.isnan(np.take_along_axis(as_array(x), last, axis))
-    y = mean(take_along_axis(x, np.where(undefined, last, places), axis), axis, keepdims)
+    values, middle = as_array(x), range((size - 1) // 2, size // 2 + 1)
+    places = np.argpartition(values, middle, axis)[_at(axis, slice(middle[0], middle[-1] + 1))]
+    missing = np.isnan(values)
+    if missing.any():
+        places = np.where(missing.any(axis, keepdims=True), missing.argmax(axis, keepdims=True),
+                          places)
+    y = mean(take_along_axis(x, places, axis), axis, keepdims)
     return reshape(y, shape) if keepdims and x.ndim != len(shape) else y
 
 
