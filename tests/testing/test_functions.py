@@ -332,3 +332,8 @@ def test_a_lambda_is_named_by_its_place():
         check_vjp_pair(lambda x: x * x, lambda ct, x: ct * x, X)
     holder = types.SimpleNamespace(report=check_vjp_pair(scaled, lambda ct, x: 3 * ct, X))
     assert str(holder.report).startswith("scaled: right, ")
+
+
+def test_gradients_of_a_function_in_float64_are_not_asked_for_in_float32():
+    constant = np.full(3, 0.3)                  # a float64 array, which no float32 tensor meets
+    assert check_gradients(lambda x: (x * constant).sum(), np.ones(3)).verdict == "right"
