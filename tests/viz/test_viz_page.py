@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
