@@ -257,8 +257,13 @@ def scaled(x):
 
 
 def test_the_program_of_a_report_fails_as_pasted():
+    convolve = pytest.importorskip("scipy.signal").convolve
     offset = np.array([1.0, 2.0, 0.5, 4.0])
+    compiled = pytest.importorskip("numba").njit(lambda x: x * 3.0)
     for call in (lambda: check_vjp_pair(scaled, lambda ct, x: ct, X),
+                 lambda: check_vjp_pair(lambda x: compiled(x) * FACTOR, lambda ct, x: ct, X),
+                 lambda: check_vjp_pair(lambda x: convolve(x, [FACTOR]), lambda ct, x: (
+                     lambda y: 2 * y)(ct), X.reshape(-1)),
                  lambda: check_gradients(lambda x: (scaled(x) * x.detach() * offset).sum(), X)):
         with pytest.raises(GradientMismatch) as caught:
             call()
