@@ -8,7 +8,6 @@ a program that ``mpiexec`` has started adds up by MPI.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import mmap
 import os
@@ -20,7 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -104,7 +103,7 @@ class _MPI(Group):
         except ImportError:
             raise missing_extra("mpi4py", extra="mpi", purpose="several ranks") from None
         self._all = MPI.COMM_WORLD
-        self._in_place = MPI.IN_PLACE
+        self._in_place, self._error = MPI.IN_PLACE, MPI.Exception
         self.rank, self.size = self._all.rank, self._all.size
         here = self._all.Split_type(MPI.COMM_TYPE_SHARED).size
         set_num_threads(max(1, get_num_threads() // here))
@@ -114,11 +113,15 @@ class _MPI(Group):
         sys.__excepthook__(*error)
         print(f"rank {self.rank} of {self.size} failed, so the run is stopped", file=sys.stderr,
               flush=True)
-        self._all.Abort(1)
+        self._all.Abort(2)
 
     def add_up(self, array: Array) -> Array:
         whole = np.ascontiguousarray(array)
-        self._all.Allreduce(self._in_place, whole)
+        try:
+            self._all.Allreduce(self._in_place, whole)
+        except self._error as error:
+            raise ParallelError(f"rank {self.rank} of {self.size} cannot reach the others, one of "
+                                f"which has ended: {str(error).splitlines()[0]}") from None
         if whole is not array:
             array[...] = whole
         return array
@@ -142,6 +145,7 @@ class _Forked(Group):
     def __init__(self, size: int) -> None:
         self.size = size
         self.pids: list[int] = []
+        self._ended: dict[int, int] = {}        # rank -> status
         self._parent = os.getpid()
         self._shared = mmap.mmap(-1, 2 * size * _BYTES + (size + 1) * 64 + _TEXT)
         self._told = np.frombuffer(self._shared, np.int64, (size + 1) * 8).reshape(-1, 8)[:, 0]
@@ -188,24 +192,28 @@ class _Forked(Group):
             pass
 
     def _check_others(self, waited: float) -> None:
-        if self._told[-1]:
+        if self.rank and os.getppid() != self._parent:
+            os._exit(1)                 # nobody is left to tell
+        for rank in range(1, len(self.pids) + 1):
+            self._reap(rank, os.WNOHANG)
+        # Looked at last: who has come may have failed or ended since, which is not of this meeting.
+        late = [i for i in range(self.size) if self._told[i] < self._turn]
+        if late and self._told[-1]:
             self.fail()
-        if self.rank:
-            if os.getppid() != self._parent:
-                os._exit(1)             # nobody is left to tell
-            return
-        for rank, pid in enumerate(self.pids, 1):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                self.pids[rank - 1] = 0
-                if self._told[-1]:
-                    self.fail()
-                raise ParallelError(f"worker {rank} of {self.size} (process {pid}) "
-                                    f"{_how(status)}, so the run was stopped")
-        if waited > _PATIENCE:
-            late = [i for i in range(self.size) if self._told[i] < self._turn]
+        for rank in late:
+            if rank in self._ended:
+                raise ParallelError(f"worker {rank} of {self.size} (process {self.pids[rank - 1]}) "
+                                    f"{_how(self._ended[rank])}, so the run was stopped")
+        if late and waited > _PATIENCE:
             raise ParallelError(f"worker {late[0]} of {self.size} has not answered for "
                                 f"{_PATIENCE:.0f} s, so the run was stopped")
+
+    def _reap(self, rank: int, how: int = 0) -> None:
+        """Note how a worker has ended, if it has, or when it does."""
+        if rank not in self._ended:
+            pid, status = os.waitpid(self.pids[rank - 1], how)
+            if pid:
+                self._ended[rank] = status
 
     def tell(self, error: BaseException) -> None:
         """Leave word for the others of what has gone wrong here."""
@@ -225,17 +233,15 @@ class _Forked(Group):
     def end(self, *, well: bool) -> None:
         """Wait for the workers, or stop them."""
         for rank, pid in enumerate(self.pids, 1):
-            if pid and not well:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if pid:
-                _, status = os.waitpid(pid, 0)
-                self.pids[rank - 1] = 0
-                if well and status:
-                    if self._told[-1]:
-                        self.fail()
-                    raise ParallelError(f"worker {rank} of {self.size} (process {pid}) "
-                                        f"{_how(status)} at the end of the run")
+            if not well and rank not in self._ended:
+                os.kill(pid, signal.SIGKILL)
+            self._reap(rank)
+        for rank, status in self._ended.items():
+            if well and status:
+                if self._told[-1]:
+                    self.fail()
+                raise ParallelError(f"worker {rank} of {self.size} (process "
+                                    f"{self.pids[rank - 1]}) {_how(status)} at the end of the run")
 
 
 _TEXT = 1 << 14
@@ -335,7 +341,6 @@ def _child(group: _Forked, rank: int, function: Callable[[Group], object]) -> No
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)    # the parent is interrupted, and ends us
         group.rank, group.pids, _World.group = rank, [], group
-        _jump(default_generator(), rank)
         function(group)
         code = 0
     except _Left:
@@ -388,15 +393,24 @@ def shard(batches: Iterable[T], group: Group | None = None) -> Iterator[T]:
     >>> run(2, lambda group: next(shard(batches))[1].tolist())
     [0, 1]
     """
-    group, source = world() if group is None else group, cast(object, batches)
-    if group.size > 1 and isinstance(source, DataLoader):
-        _must_agree(group, "the DataLoader", [str(source.state_dict())],
-                    "give it the same seed= and data on all ranks")
+    group = world() if group is None else group
+    check_batches(batches, group)
     for batch in batches:
         yield share(batch, group)
 
 
-def _must_agree(group: Group, what: str, lines: list[str], cure: str) -> None:
+def check_batches(batches: object, group: Group) -> None:
+    """Refuse a `DataLoader` that is not the same on all ranks, or too small for them."""
+    if group.size == 1 or not isinstance(batches, DataLoader):
+        return
+    must_agree(group, "the DataLoader", [str(batches.state_dict())],
+               "give it the same seed= and data on all ranks")
+    if batches.batch_size < group.size:
+        raise SettingError(f"DataLoader: batch_size {batches.batch_size} is below the {group.size} "
+                           "workers or ranks, each of which takes a part; use larger batches")
+
+
+def must_agree(group: Group, what: str, lines: list[str], cure: str) -> None:
     """Refuse lines of text that are not the same on all ranks."""
     digest = np.frombuffer(hashlib.sha256("\n".join(lines).encode()).digest()[:8], np.int64)
     if len(set(group.gather(digest).ravel().tolist())) == 1:
@@ -473,20 +487,19 @@ class DataParallel(Module):
         if taken := [path for path, p in named if getattr(p, "_when_filled", None)]:
             raise SettingError(f"DataParallel: the parameter {taken[0]} is in another DataParallel;"
                                " close that first")
-        _must_agree(group, "the model", [f"{path} {p.dtype} {p.shape}" for path, p in named],
+        must_agree(group, "the model", [f"{path} {p.dtype} {p.shape}" for path, p in named],
                     "make the same model on all ranks")
         for _, p in named:
             group.spread(writable(p))
             p._when_filled = self._average
         for _, buffer in module.named_buffers():
             group.spread(buffer)
-        generators: dict[int, np.random.Generator] = {}
+        generators = {id(default_generator()): default_generator()}
         for part in module.modules():
             if isinstance(part, _BatchNorm):
                 vars(part)["_of_batch"] = partial(_of_whole_batch, part, group)
             generators |= {id(v): v for v in vars(part).values()
                            if isinstance(v, np.random.Generator)}
-        generators.pop(id(default_generator()), None)
         for rng in generators.values():
             _jump(rng, group.rank)
 
@@ -549,7 +562,7 @@ class DataParallel(Module):
 
     def _compare(self) -> None:
         """Refuse parameters that are not the same to the bit on all ranks."""
-        _must_agree(self.group, f"after {self._passes} backward passes the model",
+        must_agree(self.group, f"after {self._passes} backward passes the model",
                     [f"{path} {hashlib.sha256(p._data.tobytes()).hexdigest()[:16]}"
                      for path, p in self._named],
                     "do the same steps on all ranks: optimizer, schedule, callbacks")

@@ -6,10 +6,11 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from bench import calls, layers, race
+from bench import calls, gradtest, layers, race
 from bench.__main__ import main, measure
 from bench.libraries import CONTENDERS, OURS
 from bench.nets import NETS, flops
@@ -158,3 +159,14 @@ def test_layers_of_known_nets_are_timed_if_all_compute_the_same(monkeypatch):
     layers.table([small], (1, 2), 1, 0, lines.append)
     assert lines[2].startswith("| MobileNetV2 | 3×3 9² 8→8 groups 8 | 1 | 2000.00 | 1.50 |")
     assert len(lines) == 4
+
+
+def test_functions_that_race_against_gradcheck_compute_the_same():
+    torch = pytest.importorskip("torch")
+    several = gradtest.functions()
+    assert len(several) == 10
+    for ours, theirs, *arrays in several.values():
+        other = theirs(*map(torch.tensor, arrays)).numpy()
+        if other.ndim == 4:
+            other = other.transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(ours(*map(tc.Tensor, arrays)).data, other, rtol=1e-9)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import viz
+from tinygrad_cnn import nn, viz
 from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.capture import thumbnail
 from tinygrad_cnn.viz.diagram import draw
@@ -79,7 +79,7 @@ def test_text_on_a_slide_has_at_least_fourteen_pixels(recordings, name):
     w, h = svg.size(figure.svg())
     scale = min(1920 / w, 1080 / h)
     smallest = 10.5                         # of the words at the right of a card
-    assert 'font-size="10.5"' in figure.svg()
+    assert min(map(float, re.findall(r'font-size="([\d.]+)"', figure.svg()))) == smallest
     assert smallest * scale >= 14
     assert 1 <= w / h <= 3
 
@@ -90,6 +90,28 @@ def test_a_limit_that_is_given_holds_for_a_slide_too(recordings):
     assert len(few.cards) == len(viz.Figure(recordings["resnet20"], density="compact",
                                             limit=30).diagram.cards) > 8
     assert len(own.cards) <= 8
+
+
+@pytest.mark.parametrize("settings", [{"for_": "slide"}, {"aspect": 1.0}])
+def test_an_encoder_decoder_is_a_u_with_its_skips_across(recordings, settings):
+    figure = viz.Figure(recordings["unet"], **settings)
+    places, cards = figure._places, figure.diagram.cards
+    boxes = {c.title: places.cards[c.id] for c in cards}
+    down, up = (next(b for t, b in boxes.items() if t.startswith(name)) if "aspect" not in settings
+                else next(places.groups[g.id] for g in figure.diagram.groups if g.title == name)
+                for name in ("down1", "up1"))
+    assert down.right < up.x
+    joins = [c for c in cards if c.title == "concatenate"]
+    assert places.cards[joins[0].id].y > places.cards[joins[1].id].y    # the way up
+    edges = {e.id: e for e in figure.diagram.edges}
+    across = [r for r in places.routes if edges[r.edge].target in {c.id for c in joins}
+              and places.cards[edges[r.edge].source].right < up.x]
+    assert len(across) == 2
+    for route in across:                    # from side to side, and over no card
+        assert [y for _, y in route.points[:2]] == [route.points[0][1]] * 2
+        for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False):
+            way = Box(min(ax, bx) + 1, min(ay, by), max(1, abs(bx - ax) - 2), max(1, abs(by - ay)))
+            assert not any(way.overlaps(b) for b in places.cards.values())
 
 
 def test_a_lenet_for_paper_is_small(recordings):
@@ -151,6 +173,23 @@ def test_cards_show_histograms_and_thumbnails_on_request(lenet_step, tmp_path):
         (tmp_path / "bad.json").write_text(re.sub(r"data:image/png[^\"]*", bad, text, count=1))
         with pytest.raises(tc.VizError, match="a picture that is no PNG as a data URI"):
             viz.load(tmp_path / "bad.json")
+
+
+def test_layers_and_functions_of_several_ops_are_one_card_each():
+    rows, target = tc.Tensor(np.ones((4, 5, 8), np.float32), name="rows"), np.zeros((4, 5, 8))
+    weight = tc.Parameter(np.ones((8, 8), np.float32))
+    made = {"LayerNorm": nn.LayerNorm(8)(rows), "Linear": nn.Linear(8, 8)(rows),
+            "MSELoss": nn.MSELoss()(rows * weight[0], target.astype(np.float32))}
+    made["linear()"] = tc.linear(rows, weight)
+    made["mse_loss()"] = tc.mse_loss(rows * weight[0], target.astype(np.float32))
+    made["layer_norm()"] = tc.layer_norm(rows, weight[0], weight[1])
+    made["huber_loss()"] = tc.huber_loss(rows * weight[0], target.astype(np.float32))
+    for title, output in made.items():
+        recording = viz.describe(output)
+        folded, all_ = (draw(recording, level=level) for level in ("operators", "everything"))
+        assert [c.title for c in folded.cards].count(title) == 1
+        assert [g.title for g in all_.groups] == [title]
+        assert len(all_.cards) > len(folded.cards)
 
 
 def test_a_thumbnail_is_the_first_image_or_the_first_maps_side_by_side():

@@ -91,6 +91,11 @@ def _figure(width: float, height: float) -> Plot:
         """A figure that shows itself in a notebook which has not loaded pyplot."""
 
         def _repr_svg_(self) -> str:
+            # A notebook on a phone is narrower than the picture.
+            return re.sub(r'width="([\d.]+pt)" height="[\d.]+pt"',
+                          r'style="width:100%;max-width:\1"', self._svg(), count=1)
+
+        def _svg(self) -> str:
             out = io.StringIO()
             with rc_context({"svg.fonttype": "none", "svg.hashsalt": "plots"}):
                 super().savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -102,9 +107,9 @@ def _figure(width: float, height: float) -> Plot:
             if settings.get("format", str(fname).rpartition(".")[2] if named else "") != "svg":
                 super().savefig(fname, **settings)
             elif named:
-                Path(fname).write_text(self._repr_svg_(), encoding="utf-8")
+                Path(fname).write_text(self._svg(), encoding="utf-8")
             else:
-                fname.write(self._repr_svg_())
+                fname.write(self._svg())
 
     figure = Shown(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
