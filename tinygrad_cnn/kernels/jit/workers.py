@@ -40,7 +40,7 @@ __all__ = ["Shared", "shared"]
 TICKET, DONE, JOB, SLEEPING, BUSY, FAILED, PIPE = 0, 16, 32, 48, 64, 80, 96
 _CLOSED = 0xFFFF            # number of a part that no region has
 _SPIN = 50e-6               # seconds for which a worker looks for the next region
-_PATIENCE = 1 << 14         # looks at the end of a region before the CPU is left to others
+_PATIENCE = 1 << 10         # looks at the end of a region before the CPU is left to others
 
 _INT, _I32, _BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 
