@@ -15,6 +15,7 @@ import numpy as np
 
 import tinygrad_cnn as tc
 from tinygrad_cnn.core.op import FAMILIES
+from tinygrad_cnn.ops.methods import METHODS
 
 HERE = Path(__file__).parent
 MODULES = {
@@ -114,10 +115,9 @@ def functions_page() -> str:
                 seen.add(id(thing))
                 rows.append(line(name, thing))
         parts += [f"## {title}: `tc{'.' * bool(place)}{place}`\n", *table(rows), ""]
-    methods = sorted(n for n, kind in tc.Tensor.__annotations__.items() if kind.endswith("Method"))
     parts += ["## Methods of a tensor\n",
               "Each is the function of its name with the tensor in front: "
-              + ", ".join(f"`{n}`" for n in methods) + ".", ""]
+              + ", ".join(f"`{n}`" for n in sorted(METHODS)) + ".", ""]
     return "\n".join(parts)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sources import nodes, tree
+
 PACKAGE = Path(__file__).parents[1] / "tinygrad_cnn"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -70,7 +72,7 @@ def layer(name: str) -> str:
 
 def imports(path: Path):
     """(line, module, whether inside a function) of each import outside TYPE_CHECKING."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    whole = tree(path)
 
     def visit(node, inside):
         for child in ast.iter_child_nodes(node):
@@ -98,7 +100,7 @@ def imports(path: Path):
             else:
                 deeper = inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
                 yield from visit(child, deeper)
-    yield from visit(tree, False)
+    yield from visit(whole, False)
 
 
 def ours():
@@ -186,7 +188,7 @@ def test_there_are_no_import_cycles():
 
 
 def calls(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             yield node.lineno, ast.unparse(node.func), node
 

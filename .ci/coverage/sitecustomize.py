@@ -1,4 +1,4 @@
-"""Measures which lines and branches of the package a pytest process executes.
+"""Measures which lines and branches of the package pytest executes, and the processes it starts.
 
 Python imports this file at its start if the folder is on PYTHONPATH; what is measured goes to
 ``$COVERAGE_FILES``.  Probes take themselves out of the code once they were passed, so that the
@@ -9,10 +9,11 @@ import os
 import sys
 
 # A worker of pytest-xdist is told on its standard input what to run.
-if "COVERAGE_FILES" in os.environ and any(word in " ".join(sys.orig_argv) for word in
-                                          ("pytest", "exec(eval(sys.stdin")):
+if "COVERAGE_FILES" in os.environ and ("COVERAGE_STARTED_BY" in os.environ or any(
+        word in " ".join(sys.orig_argv) for word in ("pytest", "exec(eval(sys.stdin"))):
     import atexit
     import json
+    import subprocess
     from pathlib import Path
 
     import slipcover
@@ -25,9 +26,24 @@ if "COVERAGE_FILES" in os.environ and any(word in " ".join(sys.orig_argv) for wo
     slipcover.ImportManager(measured, matcher).__enter__()
     started = os.getpid()
 
+    # A test gives a process the environment that it wants to test; this goes along.
+    ours = {"COVERAGE_FILES": os.environ["COVERAGE_FILES"], "COVERAGE_STARTED_BY": str(started)}
+    path = os.environ["PYTHONPATH"]
+    start = subprocess.Popen.__init__
+
+    def start_measured(self, *args, env=None, **kwargs):
+        """Start a process that is measured too."""
+        env = dict(os.environ if env is None else env)
+        given = env.get("PYTHONPATH", "")
+        both = given if path in given else os.pathsep.join(filter(None, (given, path)))
+        start(self, *args, env={**env, **ours, "PYTHONPATH": both}, **kwargs)
+
+    subprocess.Popen.__init__ = start_measured
+
     @atexit.register
     def save() -> None:
         """Write what was measured."""
         if os.getpid() == started:              # a forked child has nothing of its own to tell
-            file = Path(os.environ["COVERAGE_FILES"], f"{started}.json")
-            file.write_text(json.dumps(measured.get_coverage()))
+            files = measured.get_coverage()
+            name = f"{os.environ.get('COVERAGE_STARTED_BY', '')}-{started}.json"
+            Path(ours["COVERAGE_FILES"], name).write_text(json.dumps(files))

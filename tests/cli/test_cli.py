@@ -9,29 +9,28 @@ import sys
 import numpy as np
 import pytest
 
-from tinygrad_cnn import __version__
-from tinygrad_cnn.cli import main
+import tinygrad_cnn as tc
+from tinygrad_cnn import __version__, data
+from tinygrad_cnn.cli import main, recipes
 from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.models import MODELS, build
 from tinygrad_cnn.train import History
 
 
-def test_demo_trains_prints_and_writes(tmp_path, capsys):
-    status = main(["demo", "--epochs", "1", "--out", str(tmp_path)])
-    out = capsys.readouterr().out
-    assert status in (0, 1)
+@pytest.mark.parametrize("bar, expected, said", [
+    (0.0, 0, ""), (1.01, 1, "below the accuracy of 101 %\n")])
+def test_demo_trains_prints_writes_and_is_judged(bar, expected, said, tmp_path, capsys,
+                                                 monkeypatch):
+    monkeypatch.setattr("tinygrad_cnn.cli.verbs.DEMO_ACCURACY", bar)
+    assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == expected
+    out, err = capsys.readouterr()
+    assert err == said
     assert "Conv2D" in out
     assert re.search(r"epoch 1/1  loss [\d.]+  accuracy [\d.]+ %", out)
     assert re.search(r"test accuracy [\d.]+ % \(\d+ of 397 images;", out)
     assert {p.name for p in tmp_path.iterdir()} >= {"history.csv", "run.json", "graph.dot"}
     assert len(History.load(tmp_path / "history.csv")) == 1
     assert (tmp_path / "graph.dot").read_text().lstrip().startswith(("digraph", "//", "strict"))
-
-
-def test_demo_below_its_accuracy_exits_with_1(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tinygrad_cnn.cli.verbs.DEMO_ACCURACY", 1.01)
-    assert main(["demo", "--epochs", "1", "--out", str(tmp_path)]) == 1
-    assert "below the accuracy" in capsys.readouterr().err
 
 
 def test_train_then_eval_gives_the_same_accuracy(tmp_path, capsys):
@@ -41,8 +40,12 @@ def test_train_then_eval_gives_the_same_accuracy(tmp_path, capsys):
     assert {p.name for p in tmp_path.iterdir()} == {
         "history.csv", "run.json", *(f"{name}.safetensors" for name in ("weights", "best",
                                                                          "checkpoint"))}
-    assert main(["eval", "--data", "digits", "--weights", str(tmp_path / "weights.safetensors"),
-                 "--confusion"]) == 0
+    weights = ["--data", "digits", "--weights", str(tmp_path / "weights.safetensors")]
+    assert main(["eval", *weights]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert main(["graph", "--model", "digits", *weights]) == 0
+    assert "conv2d" in capsys.readouterr().out
+    assert main(["eval", *weights, "--confusion"]) == 0
     judged = capsys.readouterr().out
     assert "test accuracy" in trained
     assert "test accuracy" in judged
@@ -82,6 +85,22 @@ def test_data_says_what_is_there(capsys):
     assert main(["data"]) == 0
 
 
+def test_threads_are_set_and_gradients_tested_from_the_command_line(capsys):
+    assert main(["summary", "--threads", str(tc.get_num_threads())]) == 0
+    assert main(["gradtest", "relu"]) == 0
+    assert "1 ops, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flip, shift, names", [
+    (False, 0, []), (True, 0, ["RandomFlip"]), (False, 2, ["RandomShift"]),
+    (True, 2, ["RandomFlip", "RandomShift"])])
+def test_a_recipe_says_how_images_are_varied(flip, shift, names):
+    train, _ = data.load("digits")
+    first, second = recipes.transforms(train, recipes.Recipe("lenet", flip=flip, shift=shift))
+    kinds = [[type(t).__name__ for t in both.steps] for both in (first, second)]
+    assert kinds == [[*names, "ToFloat", "Normalize"], ["ToFloat", "Normalize"]]
+
+
 def test_graph_is_drawn_from_the_command_line(tmp_path, capsys):
     for suffix in ("svg", "dot", "html", "mmd", "json", "txt"):
         path = tmp_path / f"net.{suffix}"
@@ -108,6 +127,8 @@ def test_a_model_of_ones_own_is_drawn_in_a_format(tmp_path, capsys):
 
 @pytest.mark.parametrize("words, message", [
     (["train", "--data", "nowhere"], "nowhere"),
+    (["data", "cifar10", "--root", "nowhere"], "nowhere"),
+    (["graph", "--batch-size", "1"], "graph: needs a batch of at least 2 and a class, got 1"),
     (["eval", "--data", "digits", "--weights", "none.st"], "none.st does not exist"),
     (["graph", "--model", "alexnet"], "model 'alexnet' cannot be loaded"),
     (["graph", "--model", "nowhere:Net"], "No module named 'nowhere'"),

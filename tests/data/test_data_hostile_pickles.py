@@ -21,6 +21,7 @@ import sys
 import numpy as np
 import pytest
 
+from sources import nodes
 from tinygrad_cnn import data
 from tinygrad_cnn.data import read_cifar_python, safe_io
 from tinygrad_cnn.data.safe_io import read_batch
@@ -371,15 +372,14 @@ def test_every_instruction_is_allowed_on_purpose_or_refused():
 
 def test_the_standard_unpickler_is_the_base_of_ours_and_used_nowhere_else():
     for path in pathlib.Path(data.__file__).parents[1].rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes(path):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle":
                 assert (path.name, node.attr) == ("safe_io.py", "_Unpickler")
 
 
 def test_no_file_of_the_readers_runs_code():
     for path in pathlib.Path(data.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
                 assert not {"pickletools", "_pickle", "marshal", "shelve"} & set(names)

@@ -1,32 +1,41 @@
 """``python tests/mutation/flips.py``: do the tests notice a flipped operator anywhere in a folder?
 
-One operator of the package is replaced (``<`` by ``<=``, ``+`` by ``-``, ``and`` by ``or`` ...) in
-a copy of the checkout, and those tests run that execute its line; a flip that no test notices
-survives.  Which tests execute a line is measured first, once, with the package ``coverage``.  Flips
-are drawn at random, the same number from each folder; the same seed draws the same flips.
+One operator of the package is replaced (``<`` by ``<=``, ``+`` by ``-``, ``and`` by ``or`` ...),
+and those tests run that execute it; a flip that no test notices survives.  Flips are drawn at
+random, the same number from each folder; the same seed draws the same flips.
+
+In memory alone, a drawn operator ``a < b`` becomes ``a <= b if on(k) else a < b``.  So one run of
+the tests tells which of them come by which operator, and for each flip a forked process turns it on
+and runs those, the quickest first, until one fails.  A flip that is executed at import, and each
+that survives, is tried once more in a process of its own, in which it is on from the start.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import builtins
+import copy
 import os
 import random
-import shutil
+import resource
+import signal
 import subprocess
 import sys
-import tempfile
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("nn", "optim", "data", "train", "io", "viz", "testing")
-# Tests of a folder that others execute too: all that are worth asking.
-SUITES = ("nn", "optim", "data", "train", "io", "viz", "testing", "cli")
-SECONDS = 240                           # a flip that makes a loop endless is noticed by this
-AT_MOST = 400                           # tests asked for one flip, the closest first
-
+# An endless loop is noticed by its CPU time, threads that wait by the clock.
+CPU_SECONDS, SECONDS = 100, 900
 FLIPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -49,21 +58,22 @@ class Flip:
     line: int
     before: str
     after: str
+    code: str
 
     @property
     def folder(self) -> str:
         return self.path.split("/")[1]
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}  {self.before} -> {self.after}"
+        return f"{self.path}:{self.line}  {self.before} -> {self.after}  in  {self.code}"
 
 
 class _Operators(ast.NodeTransformer):
-    """Counts the operators of a file, and replaces one of them."""
+    """Counts the operators of a file, and puts a switch to some of them."""
 
-    def __init__(self, replace: int | None = None) -> None:
-        self.found: list[tuple[int, type, int]] = []
-        self.replace = replace
+    def __init__(self, switches: dict[int, int] | None = None) -> None:
+        self.found: list[tuple[type, int, str]] = []
+        self.switches = switches or {}      # place -> number of the flip
 
     def visit(self, node: ast.AST) -> ast.AST:
         # Annotations and messages are no behavior: what a raise says is tested by its words.
@@ -76,21 +86,41 @@ class _Operators(ast.NodeTransformer):
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.If)
                                                and "TYPE_CHECKING" in ast.unparse(node.test)):
             return node
+        places: list[tuple[int, int]] = []              # (place, index among the node's operators)
         if isinstance(node, ast.Compare):
-            node.ops = [self._swap(op, node.lineno) for op in node.ops]
-        elif isinstance(node, ast.BinOp | ast.BoolOp | ast.AugAssign):
-            text = any(isinstance(part, ast.Constant) and isinstance(part.value, str)
-                       for part in ast.walk(node)) and isinstance(node, ast.BinOp)
-            if not text:
-                node.op = self._swap(node.op, node.lineno)
-        return super().generic_visit(node)
+            places = [(self._place(op, node), i) for i, op in enumerate(node.ops)]
+        elif isinstance(node, ast.BoolOp | ast.AugAssign) or (
+                isinstance(node, ast.BinOp) and not any(
+                    isinstance(part, ast.Constant) and isinstance(part.value, str)
+                    for part in ast.walk(node))):
+            places = [(self._place(node.op, node), 0)]
+        node = super().generic_visit(node)
+        for place, i in places:
+            if place in self.switches:
+                node = _switched(node, i, self.switches[place])
+        return node
 
-    def _swap(self, op: ast.AST, line: int) -> ast.AST:
+    def _place(self, op: ast.AST, node: ast.AST) -> int:
         if type(op) not in FLIPS:
-            return op
-        place = len(self.found)
-        self.found.append((place, type(op), line))
-        return FLIPS[type(op)]() if place == self.replace else op
+            return -1
+        self.found.append((type(op), node.lineno, ast.unparse(node)))
+        return len(self.found) - 1
+
+
+def _switched(node: ast.AST, i: int, number: int) -> ast.AST:
+    """The node, or the same with its operator ``i`` replaced when that flip is on."""
+    other = copy.deepcopy(node)
+    inner = other
+    while isinstance(inner, ast.IfExp):                 # another operator of it has a switch
+        inner = inner.orelse
+    if isinstance(inner, ast.Compare):
+        inner.ops[i] = FLIPS[type(inner.ops[i])]()
+    else:
+        inner.op = FLIPS[type(inner.op)]()
+    test = ast.Call(ast.Name("__flip_is_on__", ast.Load()), [ast.Constant(number)], [])
+    both = (ast.If(test, [inner], [node]) if isinstance(node, ast.stmt)
+            else ast.IfExp(test, inner, node))
+    return ast.fix_missing_locations(ast.copy_location(both, node))
 
 
 def candidates(folder: str) -> list[Flip]:
@@ -99,79 +129,105 @@ def candidates(folder: str) -> list[Flip]:
     for path in sorted((ROOT / "tinygrad_cnn" / folder).rglob("*.py")):
         operators = _Operators()
         operators.visit(ast.parse(path.read_text(encoding="utf-8")))
-        found += [Flip(str(path.relative_to(ROOT)), place, line, SIGNS[op], SIGNS[FLIPS[op]])
-                  for place, op, line in operators.found]
+        found += [Flip(str(path.relative_to(ROOT)), place, line, SIGNS[op], SIGNS[FLIPS[op]], code)
+                  for place, (op, line, code) in enumerate(operators.found)]
     return found
 
 
-def flipped(flip: Flip) -> str:
-    """The text of the file with that operator replaced."""
-    operators = _Operators(flip.place)
-    lines = (ROOT / flip.path).read_text(encoding="utf-8").splitlines(keepends=True)
-    tree = ast.parse("".join(lines))
-    for top in tree.body:                           # one statement is written anew, the rest stays
-        before = len(operators.found)
-        changed = operators.visit(top)
-        if before <= flip.place < len(operators.found):
-            first = min([top.lineno, *(d.lineno for d in getattr(top, "decorator_list", []))])
-            lines[first - 1:top.end_lineno] = [ast.unparse(ast.fix_missing_locations(changed)),
-                                               "\n"]
-            return "".join(lines)
-    raise AssertionError(flip)
+def drawn_flips(flips: int, seed: int, folders: tuple[str, ...]) -> list[Flip]:
+    """The same number from each folder; operators that no test executes are drawn too."""
+    drawn = []
+    for i, folder in enumerate(folders):
+        share = flips * (i + 1) // len(folders) - flips * i // len(folders)
+        everything = candidates(folder)
+        drawn += random.Random(f"{folder} {seed}").sample(everything, min(share, len(everything)))
+    return drawn
 
 
-MEASURE = """
-import sys, coverage, pytest
-covered = coverage.Coverage(data_file=sys.argv[1], source=["tinygrad_cnn"], config_file=False)
-class Contexts:
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item, nextitem):
-        covered.switch_context(item.nodeid)
-        result = yield
-        covered.switch_context("")
-        return result
-covered.start()
-code = pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[2:]], plugins=[Contexts()])
-covered.stop()
-covered.save()
-raise SystemExit(code)
-"""
+class Switches:
+    """Puts switches into the package as it is imported, and knows who came by them."""
+
+    def __init__(self, flips: list[Flip], on: int = -1) -> None:
+        self.on, self.test = on, ""
+        self.reached: dict[int, set[str]] = defaultdict(set)
+        self.places: dict[str, dict[int, int]] = defaultdict(dict)
+        for number, flip in enumerate(flips):
+            self.places[str(ROOT / flip.path)][flip.place] = number
+
+    def is_on(self, number: int) -> bool:
+        """Whether that operator is flipped; the test of the moment has come by."""
+        self.reached[number].add(self.test)
+        return number == self.on
+
+    def install(self) -> None:
+        """From now on, a module that is imported has its switches."""
+        usual, places = SourceFileLoader.get_code, self.places
+
+        def get_code(loader: SourceFileLoader, name: str) -> Any:
+            path = loader.get_filename(name)
+            if path not in places:
+                return usual(loader, name)
+            tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+            return compile(_Operators(places[path]).visit(tree), path, "exec", dont_inherit=True)
+
+        SourceFileLoader.get_code = get_code
+        builtins.__flip_is_on__ = self.is_on
 
 
-def tests_by_line(folders: tuple[str, ...], data: Path) -> dict[str, dict[int, list[str]]]:
-    """File -> line -> the tests that execute it, those of the file's own folder first."""
-    from coverage import CoverageData
-    if not data.exists():
-        suites = [f"tests/{name}" for name in dict.fromkeys((*folders, "cli"))]
-        subprocess.run([sys.executable, "-c", MEASURE, str(data), *suites, "tests/test_docs.py"],
-                       cwd=ROOT, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    measured = CoverageData(str(data))
-    measured.read()
-    found = {}
-    for file in measured.measured_files():
-        path = Path(file).relative_to(ROOT).as_posix()
-        own = f"tests/{path.split('/')[1]}/"
-        lines = measured.contexts_by_lineno(file)
-        found[path] = {line: sorted((t for t in tests if t), key=lambda t: not t.startswith(own))
-                       for line, tests in lines.items()}
-    return found
+class Trial:
+    """A plugin of pytest: runs all tests once, then for each flip those that execute it."""
+
+    def __init__(self, flips: list[Flip], switches: Switches) -> None:
+        self.flips, self.switches = flips, switches
+        self.survivors: dict[int, list[str]] = {}       # number of the flip -> its tests
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        seconds = {}
+        for item, after in zip(session.items, [*session.items[1:], None], strict=True):
+            self.switches.test, began = item.nodeid, time.process_time()
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            seconds[item.nodeid] = time.process_time() - began
+        items = {item.nodeid: item for item in session.items}
+        reached = {number: sorted(tests, key=lambda test: seconds.get(test, 0.0))
+                   for number, tests in self.switches.reached.items()}
+        for number in range(len(self.flips)):
+            tests = reached.get(number, [])
+            if not tests or "" in tests or not self._noticed(number, [items[t] for t in tests]):
+                self.survivors[number] = [t for t in tests if t]
+        return True
+
+    def _noticed(self, number: int, items: list[pytest.Item]) -> bool:
+        sys.stdout.flush()
+        child = os.fork()
+        if child:
+            return os.waitpid(child, 0)[1] != 0
+        _limit_cpu()
+        signal.alarm(SECONDS)                           # ends the child
+        self.switches.on = number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            item._initrequest()
+            reports = runtestprotocol(item, nextitem=after, log=False)
+            if any(report.failed for report in reports):
+                os._exit(1)
+        os._exit(0)
 
 
-def survives(flip: Flip, tests: list[str], copy: Path) -> bool:
-    """Whether the tests pass with the operator replaced."""
-    target = copy / flip.path
-    original = target.read_text(encoding="utf-8")
-    target.write_text(flipped(flip), encoding="utf-8")
+def _limit_cpu() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+
+
+def alone(words: list[str], number: int, tests: list[str]) -> bool:
+    """Whether the tests notice the flip in a process in which it is on from the start."""
     try:
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
-            cwd=copy, capture_output=True, timeout=SECONDS,
-            env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"})
+        return subprocess.run(
+            [sys.executable, __file__, *words, "--alone", str(number), *tests], cwd=ROOT,
+            capture_output=True, timeout=SECONDS, preexec_fn=_limit_cpu,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ).returncode != 0
     except subprocess.TimeoutExpired:
-        return False
-    finally:
-        target.write_text(original, encoding="utf-8")
-    return run.returncode == 0
+        return True
 
 
 def main() -> int:
@@ -180,37 +236,37 @@ def main() -> int:
     parser.add_argument("--flips", type=int, default=200, help="how many, over all folders")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", choices=FOLDERS, action="append")
-    parser.add_argument("--measured", type=Path, help="where the lines of each test are kept")
+    parser.add_argument("--alone", type=int, default=-1, help="turn on this flip, run the tests")
+    parser.add_argument("tests", nargs="*", help="default: of the folders, cli and docs")
     chosen = parser.parse_args()
     folders = tuple(chosen.folder or FOLDERS)
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary) / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__",
-                                                                  ".*_cache"))
-        lines = tests_by_line(folders, chosen.measured or Path(temporary) / "lines")
-        rng, drawn = random.Random(chosen.seed), []
-        for i, folder in enumerate(folders):
-            share = chosen.flips * (i + 1) // len(folders) - chosen.flips * i // len(folders)
-            # Lines that no test executes are drawn too: such a flip survives.
-            everything = candidates(folder)
-            drawn += rng.sample(everything, min(share, len(everything)))
-        counts: Counter[str] = Counter()
-        survivors = defaultdict(list)
-        for flip in drawn:
-            known = lines.get(flip.path, {})
-            tests = known.get(flip.line, [])[:AT_MOST] or (
-                [f"tests/{flip.folder}"] if flip.line in known else [])
-            counts[flip.folder] += 1
-            if not tests or survives(flip, tests, copy):
-                survivors[flip.folder].append(flip)
-                print(f"survived: {flip}" + ("" if tests else "  (no test executes it)"),
-                      flush=True)
-        for folder in folders:
-            total = counts[folder]
-            print(f"{folder:<8} {total - len(survivors[folder]):>3} of {total}")
-        killed = len(drawn) - sum(map(len, survivors.values()))
-        print(f"{len(drawn)} flips, seed {chosen.seed}: {killed / len(drawn):.1%} noticed")
-    return 0 if killed >= 0.95 * len(drawn) else 1
+    flips = drawn_flips(chosen.flips, chosen.seed, folders)
+    suites = dict.fromkeys((*folders, "cli", *["mutation"] * ("testing" in folders)))
+    tests = chosen.tests or [*(f"tests/{name}" for name in suites), "tests/test_docs.py"]
+    switches = Switches(flips, chosen.alone)
+    switches.install()
+    sys.dont_write_bytecode = True
+    usual = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    if chosen.alone >= 0:
+        return pytest.main(["-x", *usual, *tests])
+    trial = Trial(flips, switches)
+    if pytest.main([*usual, *tests], plugins=[trial]) not in (0, 1):
+        return 2
+    words = [f"--flips={chosen.flips}", f"--seed={chosen.seed}",
+             *(f"--folder={name}" for name in chosen.folder or ())]
+    counts, survivors = Counter(flip.folder for flip in flips), Counter()
+    for number, reached in trial.survivors.items():
+        flip = flips[number]
+        if not alone(words, number, reached or [f"tests/{flip.folder}"]):
+            survivors[flip.folder] += 1
+            print(f"survived: {flip}" + ("" if reached else "  (no test executes it)"), flush=True)
+    for folder in folders:
+        print(f"{folder:<8} {counts[folder] - survivors[folder]:>3} of {counts[folder]}")
+    killed = len(flips) - survivors.total()
+    print(f"{len(flips)} flips, seed {chosen.seed}: {killed / len(flips):.1%} noticed")
+    return 0 if killed >= 0.95 * len(flips) else 1
 
 
 if __name__ == "__main__":

@@ -53,6 +53,12 @@ def test_orthogonal_rows_or_columns_have_length_gain(shape):
     np.testing.assert_allclose(short, 4 * np.eye(len(short)), atol=1e-12)
 
 
+def test_a_square_orthogonal_matrix_is_the_q_of_what_was_drawn():
+    q, r = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    found = init.orthogonal((3, 3), rng=np.random.default_rng(0), dtype=np.float64)
+    np.testing.assert_array_equal(found, q * np.sign(np.diagonal(r)))
+
+
 def test_orthogonal_prefers_no_direction():
     # Without moving the signs of R into Q, the first entry would keep one sign.
     rng = np.random.default_rng(0)

@@ -151,6 +151,13 @@ def test_batch_norm_without_momentum_averages_all_batches():
     assert layer.num_batches_tracked == 3
 
 
+def test_the_parameters_of_a_layer_norm_are_those_asked_for():
+    for affine, bias, names in ((True, True, ["weight", "bias"]), (True, False, ["weight"]),
+                                (False, True, []), (False, False, [])):
+        layer = nn.LayerNorm(4, elementwise_affine=affine, bias=bias)
+        assert [name for name, _ in layer.named_parameters()] == names
+
+
 def test_layer_norm_standardises_each_row():
     layer = nn.LayerNorm(4, eps=1e-12)
     layer.bias.data[...] = [0, 0, 0, 1]

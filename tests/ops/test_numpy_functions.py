@@ -181,6 +181,7 @@ OWN = {
 }
 
 
+@functools.cache
 def parameters(function):
     if isinstance(function, np.ufunc):
         names = [f"x{i}" for i in range(function.nin)]
@@ -346,22 +347,21 @@ def name_of(function):
 def test_a_mapped_function_answers_as_numpy_or_refuses_by_name(function):
     answered = Counter()
     for way, call, theirs, ours in tried(function):
-        context = f"{way} {call}"
         if not isinstance(ours, Exception):
             answered[way] += 1
             try:
                 assert_same(ours, theirs)
             except AssertionError as error:
-                raise AssertionError(f"{context}: {error}") from None
+                raise AssertionError(f"{way} {call}: {error}") from None
             continue
-        assert isinstance(ours, (TypeError, tc.TinygradCnnError)), f"{context}: {ours!r}"
+        assert isinstance(ours, (TypeError, tc.TinygradCnnError)), f"{way} {call}: {ours!r}"
         message = str(ours)
-        assert any(n in message for n in names_of(function)), f"{context}: {message}"
+        assert any(n in message for n in names_of(function)), f"{way} {call}: {message}"
         if "not supported on a tensor" in message:
-            assert any(f"{n}=" in message for n in call), f"{context}: {message}"
+            assert any(f"{n}=" in message for n in call), f"{way} {call}: {message}"
             continue
         short = not all(v.has_floats() for v in call.values() if isinstance(v, Marked))
-        assert short or any(words in message for words in REFUSED), f"{context}: {message}"
+        assert short or any(words in message for words in REFUSED), f"{way} {call}: {message}"
     assert answered["defaults"] >= 3
     assert {way for way, *_ in tried(function)} == set(answered), "some way is only refused"
 
@@ -412,7 +412,7 @@ def test_a_mapped_function_has_a_gradient(function):
             return y if isinstance(y, Tensor) else y[0]
         check_gradients(called, *arrays)
         checked += 1
-        if checked == 3:
+        if checked == 2:
             break
     assert checked
 

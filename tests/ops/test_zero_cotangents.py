@@ -86,8 +86,9 @@ def test_an_entry_whose_every_cotangent_is_zero_gets_zero(op, sample):
     depends = dependence(op, sample)
     rng = np.random.default_rng(1)
     count = 0
+    many = 12 if max(map(len, depends)) > 2 else 40         # of few entries
     for dtype in (np.float64, np.float32):
-        for _ in range(40):
+        for _ in range(many):
             arrays, settings, ct = drawn(op, sample, dtype, rng)
             leaves = [None if a is None else Tensor(a, requires_grad=True) for a in arrays]
             given = [x for x in leaves if x is not None]
@@ -95,7 +96,7 @@ def test_an_entry_whose_every_cotangent_is_zero_gets_zero(op, sample):
             dead = [~(d & (ct.reshape(-1) != 0)).any(axis=1) for d in depends]
             count += sum(d.sum() for d in dead)
             # Alone, as one of several, and recorded.
-            for wanted in (given, *([x] for x in given)):
+            for wanted in (given, *([x] for x in given if len(given) > 1)):
                 found = grad(out, wanted, Tensor(ct), retain_graph=True)
                 for x, part in zip(wanted, found, strict=True):
                     k = next(i for i, t in enumerate(given) if t is x)

@@ -69,6 +69,51 @@ def test_adam_decays_through_its_averages_but_adamw_does_not():
     assert moved(lambda p: optim.AdamW(p, 0.1, weight_decay=2.0), [2.0]) == pytest.approx([0.7])
 
 
+def amsgrad(t, g, s, lr=0.1, beta=(0.5, 0.75), eps=0.25):
+    s["m"], s["v"] = beta[0] * s["m"] + (1 - beta[0]) * g, beta[1] * s["v"] + (1 - beta[1]) * g * g
+    s["most"] = max(s["most"], s["v"])
+    return lr * s["m"] / (1 - beta[0] ** t) / (math.sqrt(s["most"] / (1 - beta[1] ** t)) + eps)
+
+
+def nadam(t, g, s, lr=0.1, beta=(0.5, 0.75), decay=2.0, eps=0.25):
+    s["m"], s["v"] = beta[0] * s["m"] + (1 - beta[0]) * g, beta[1] * s["v"] + (1 - beta[1]) * g * g
+    now, ahead = (beta[0] * (1 - 0.96 ** (i * decay) / 2) for i in (t, t + 1))
+    s["left"] = (s["left"] or 1.0) * now
+    mean = ahead * s["m"] / (1 - s["left"] * ahead) + (1 - now) * g / (1 - s["left"])
+    return lr * mean / (math.sqrt(s["v"] / (1 - beta[1] ** t)) + eps)
+
+
+def radam(t, g, s, lr=0.1, beta=(0.5, 0.9)):
+    s["m"], s["v"] = beta[0] * s["m"] + (1 - beta[0]) * g, beta[1] * s["v"] + (1 - beta[1]) * g * g
+    mean, most = s["m"] / (1 - beta[0] ** t), 2 / (1 - beta[1]) - 1
+    n = most - 2 * t * beta[1] ** t / (1 - beta[1] ** t)
+    if n <= 5:
+        return lr * mean
+    r = math.sqrt((n - 4) * (n - 2) * most / ((most - 4) * (most - 2) * n))
+    return lr * r * mean / math.sqrt(s["v"] / (1 - beta[1] ** t))
+
+
+def adadelta(t, g, s, lr=0.5, rho=0.75, eps=0.25):
+    s["v"] = rho * s["v"] + (1 - rho) * g * g
+    move = g * math.sqrt(s["u"] + eps) / math.sqrt(s["v"] + eps)
+    s["u"] = rho * s["u"] + (1 - rho) * move * move
+    return lr * move
+
+
+@pytest.mark.parametrize("formula, make", [
+    (amsgrad, lambda p: optim.Adam(p, 0.1, (0.5, 0.75), 0.25, amsgrad=True)),
+    (nadam, lambda p: optim.NAdam(p, 0.1, (0.5, 0.75), 0.25, momentum_decay=2.0)),
+    (radam, lambda p: optim.RAdam(p, 0.1, (0.5, 0.9), eps=0.0)),
+    (adadelta, lambda p: optim.Adadelta(p, 0.5, 0.75, 0.25))])
+def test_steps_are_those_of_the_formula(formula, make):
+    gradients, w, expected = [4.0, -2.0, 1.0, 3.0, -1.0, 0.5, 2.0, -3.0, 1.5], 1.0, []
+    state = dict.fromkeys(("m", "v", "u", "most", "left"), 0.0)
+    for t, g in enumerate(gradients, 1):
+        w -= formula(t, g, state)
+        expected.append(w)
+    assert moved(make, gradients) == pytest.approx(expected, rel=1e-12)
+
+
 RULES = {
     "SGD": lambda p: optim.SGD(p, 0.02),
     "SGD, momentum and decay": lambda p: optim.SGD(p, 0.02, momentum=0.9, weight_decay=0.1),

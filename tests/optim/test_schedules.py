@@ -9,12 +9,16 @@ import pytest
 import tinygrad_cnn as tc
 from tinygrad_cnn import optim
 from tinygrad_cnn.optim.lr_scheduler import (
+    ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
     LambdaLR,
     LinearLR,
     LinearWarmup,
     MultiStepLR,
     OneCycleLR,
+    PolynomialLR,
     ReduceLROnPlateau,
     SequentialLR,
     StepLR,
@@ -36,8 +40,20 @@ def rates(schedule, count):
 
 # ---- tables
 
-def test_step_drops_every_so_many_steps():
-    assert rates(StepLR(sgd(), 2, gamma=0.5), 7) == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125]
+@pytest.mark.parametrize("make, expected", [
+    (lambda o: StepLR(o, 2, gamma=0.5), [2, 2, 1, 1, 0.5, 0.5, 0.25]),
+    (lambda o: MultiStepLR(o, [2, 3], gamma=0.5), [2, 2, 1, 0.5, 0.5, 0.5]),
+    (lambda o: ExponentialLR(o, 0.5), [2, 1, 0.5, 0.25]),
+    (lambda o: ConstantLR(o, 0.25, 3), [0.5, 0.5, 0.5, 2, 2]),
+    (ConstantLR, [2 / 3] * 5 + [2]), (LinearLR, [(2 + 0.8 * t) / 3 for t in range(5)] + [2, 2]),
+    (lambda o: LinearLR(o, 0.25, 0.75, 4), [0.5, 0.75, 1, 1.25, 1.5, 1.5]),
+    (lambda o: PolynomialLR(o, 4, 2.0), [2, 18 / 16, 0.5, 2 / 16, 0, 0]),
+    (lambda o: LambdaLR(o, lambda t: t + 1), [2, 4, 6]),
+    (lambda o: CosineAnnealingWarmRestarts(o, 2, 2, 1.0),
+     [2, 1.5, 2, 1.5 + 0.5 ** 1.5, 1.5, 1.5 - 0.5 ** 1.5, 2]),
+    (lambda o: CosineAnnealingWarmRestarts(o, 2), [2, 1, 2, 1, 2])])
+def test_rates_are_those_of_the_formula(make, expected):
+    assert rates(make(sgd(2.0)), len(expected)) == pytest.approx(expected)
 
 
 def test_cosine_falls_to_the_least_rate_and_stays():

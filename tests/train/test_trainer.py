@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
+from sources import nodes
 from tinygrad_cnn import nn, optim
 from tinygrad_cnn.data import DataLoader, RandomShift
 from tinygrad_cnn.io import load_weights
@@ -150,7 +151,9 @@ def test_results_show_themselves_as_text_and_as_a_table_of_html():
     assert history._repr_html_().count("<tr>") == 3
     assert history._repr_html_() in trainer._repr_html_()
     assert repr(History()) == "0 epochs"
-    many = History([{"epoch": i, "note": "<b>" if i == 1 else None} for i in range(1, 101)])
+    rows = [{"epoch": i, "note": "<b>" if i == 1 else None} for i in range(1, 101)]
+    many = History(rows)
+    assert [len(repr(History(rows[:n])).splitlines()) for n in (40, 41)] == [3 + 40, 3 + 41]
     assert len(repr(many).splitlines()) == 3 + 41
     assert "&lt;b&gt;" in many._repr_html_()
     assert repr(summarize(model, (4, 4, 1))) == str(summarize(model, (4, 4, 1)))
@@ -198,6 +201,18 @@ def test_the_rate_finder_stops_where_the_loss_grows_or_is_not_finite():
             trainer.find_lr([(x, x)], **wrong)
     with pytest.raises(tc.SettingError, match="there are no batches"):
         trainer.find_lr([])
+
+
+def test_a_rate_is_suggested_by_the_decade_and_four_times_the_least_loss_diverges():
+    uneven = LRCurve()
+    for rate, loss in ((0.0001, 2.0), (0.01, 1.0), (0.011, 0.99)):
+        uneven.append(rate, loss)
+    assert uneven.suggestion == 0.011
+    tiny = LRCurve()                # 0.57 after 0.1 is more than four times as much
+    tiny.append(0.1, 0.1)
+    assert not tiny.diverged
+    tiny.append(1.0, 1.0)
+    assert tiny.diverged
 
 
 def test_the_curve_of_rates_is_drawn():
@@ -516,6 +531,23 @@ def test_a_refused_batch_changes_nothing(loss, error, words, good):
     assert np.isfinite(list(Trainer(model, optimizer).evaluate(batches).values())).all()
 
 
+def test_a_refused_batch_gives_back_a_buffer_that_was_replaced_or_taken_away():
+    class Log(nn.Module):
+        def __init__(self):
+            for name, array in (("first", None), ("seen", np.zeros(0)), ("gone", np.ones(1))):
+                self.register_buffer(name, array)
+
+        def forward(self, x):
+            self.first, self.seen, self.gone = np.ones(2), np.append(self.seen, 1.0), None
+            return x
+
+    model = nn.Sequential(Log(), network())
+    with pytest.raises(tc.GradientError):
+        Trainer(model, optim.SGD(model.parameters()), loss=not_a_number).fit(loader(), 1)
+    log = model[0]
+    assert [log.first.tolist(), log.seen.tolist(), log.gone.tolist()] == [[1, 1], [], [1]]
+
+
 def test_a_gradient_that_does_not_fit_moves_no_parameter():
     model = network()
     optimizer = optim.Adam(model.parameters(), 0.1)
@@ -746,7 +778,7 @@ def test_no_file_switches_the_modes_of_a_model_that_is_not_its_own():
         place = path.relative_to(PACKAGE).as_posix()
         if place == "nn/module.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) \
                     and node.func.attr in ("train", "eval"):
                 text = ast.unparse(node)

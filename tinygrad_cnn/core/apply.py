@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache, update_wrapper
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy import ndarray
@@ -467,8 +467,17 @@ def make_function(op: Op) -> Callable[[F], F]:
     return declare
 
 
+class OpFunction(Protocol):
+    """A public function, and the op that it applies."""
+
+    op: Op
+
+    def __call__(self, *inputs: TensorLike | None, **settings: object) -> Tensor:
+        """Apply the op."""
+
+
 def custom_op(*, replace: bool = False, **declaration: object
-              ) -> Callable[[Callable[..., Array]], Callable[..., Tensor]]:
+              ) -> Callable[[Callable[..., Array]], OpFunction]:
     """Declare an op of your own: the decorated function is the kernel.
 
     Parameters
@@ -501,8 +510,8 @@ def custom_op(*, replace: bool = False, **declaration: object
     >>> x.grad.item()
     12.0
     """
-    def build(kernel: Function) -> Callable[..., Tensor]:
+    def build(kernel: Function) -> OpFunction:
         op = register(make_op(name=kernel.__name__, kernels={"array": kernel}, **declaration),
                       replace=replace)
-        return make_function(op)(kernel)
+        return cast(OpFunction, make_function(op)(kernel))
     return build

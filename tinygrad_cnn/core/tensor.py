@@ -17,7 +17,17 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from sys import getrefcount
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NoReturn,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+)
 from weakref import ref
 
 import numpy as np
@@ -40,9 +50,12 @@ __all__ = ["Detached", "Parameter", "Tensor", "TensorLike", "as_array", "as_dtyp
            "with_own_dtype", "writable"]
 
 Index: TypeAlias = "slice | EllipsisType | ArrayLike | tuple[object, ...] | None"
-Method = Callable[..., "Tensor"]
-ListMethod = Callable[..., "list[Tensor]"]
-ArrayMethod = Function                # what has no gradient gives plain values
+T = TypeVar("T", bound="Tensor")
+# What stands for a method until ``ops/methods.py`` makes it, by what it gives.
+_method: Callable[..., Tensor]
+_list_method: Callable[..., list[Tensor]]
+_array_method: Function                         # what has no gradient gives plain values
+_method = _list_method = _array_method = LATER = lambda x: NotImplemented
 
 _new: Any = object.__new__
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -470,12 +483,12 @@ class Tensor:
 
     # A leaf that collects a gradient changes in place, and only where nothing is recorded; every
     # other tensor becomes a new one.
-    def __iadd__(self, other: TensorLike) -> Tensor: return _in_place("add", "+=", self, other)
-    def __isub__(self, other: TensorLike) -> Tensor: return _in_place("sub", "-=", self, other)
-    def __imul__(self, other: TensorLike) -> Tensor: return _in_place("mul", "*=", self, other)
-    def __itruediv__(self, other: TensorLike) -> Tensor: return _in_place("div", "/=", self, other)
-    def __ipow__(self, other: TensorLike) -> Tensor: return _in_place("power", "**=", self, other)
-    def __imatmul__(self, other: TensorLike) -> Tensor:
+    def __iadd__(self, other: TensorLike) -> Self: return _in_place("add", "+=", self, other)
+    def __isub__(self, other: TensorLike) -> Self: return _in_place("sub", "-=", self, other)
+    def __imul__(self, other: TensorLike) -> Self: return _in_place("mul", "*=", self, other)
+    def __itruediv__(self, other: TensorLike) -> Self: return _in_place("div", "/=", self, other)
+    def __ipow__(self, other: TensorLike) -> Self: return _in_place("power", "**=", self, other)
+    def __imatmul__(self, other: TensorLike) -> Self:
         return _in_place("matmul", "@=", self, other)
 
     def __setitem__(self, index: Index, value: object) -> NoReturn:
@@ -486,117 +499,19 @@ class Tensor:
     # ---- methods: the function of the same name, or NumPy's, with the tensor in front.  They are
     # made in ``ops/methods.py``, since functions need a tensor first.
 
-    abs: Method
-    add: Method
-    amax: Method
-    amin: Method
-    arctan: Method
-    astype: Method
-    broadcast_to: Method
-    ceil: Method
-    clamp: Method
-    clip: Method
-    clone: Method
-    copy: Method
-    cos: Method
-    cosh: Method
-    cumprod: Method
-    cumsum: Method
-    diag: Method
-    diagonal: Method
-    div: Method
-    dot: Method
-    erf: Method
-    exp: Method
-    expand: Method
-    expand_as: Method
-    expand_dims: Method
-    expm1: Method
-    flatten: Method
-    flip: Method
-    floor: Method
-    gather: Method
-    log: Method
-    log10: Method
-    log1p: Method
-    log2: Method
-    log_softmax: Method
-    logsumexp: Method
-    masked_fill: Method
-    matmul: Method
-    max: Method
-    maximum: Method
-    mean: Method
-    min: Method
-    minimum: Method
-    moveaxis: Method
-    movedim: Method
-    mul: Method
-    neg: Method
-    norm: Method
-    permute: Method
-    pow: Method
-    power: Method
-    prod: Method
-    ravel: Method
-    reciprocal: Method
-    relu: Method
-    repeat: Method
-    repeat_interleave: Method
-    reshape: Method
-    roll: Method
-    round: Method
-    rsqrt: Method
-    sigmoid: Method
-    sign: Method
-    sin: Method
-    sinh: Method
-    softmax: Method
-    sqrt: Method
-    square: Method
-    squeeze: Method
-    std: Method
-    sub: Method
-    sum: Method
-    swapaxes: Method
-    t: Method
-    take: Method
-    take_along_axis: Method
-    tan: Method
-    tanh: Method
-    tile: Method
-    trace: Method
-    transpose: Method
-    tril: Method
-    triu: Method
-    unsqueeze: Method
-    var: Method
-    view: Method
-    where: Method
-    chunk: ListMethod
-    unbind: ListMethod
-    all: ArrayMethod
-    allclose: ArrayMethod
-    any: ArrayMethod
-    argmax: ArrayMethod
-    argmin: ArrayMethod
-    argsort: ArrayMethod
-    dim: ArrayMethod
-    eq: ArrayMethod
-    ge: ArrayMethod
-    gt: ArrayMethod
-    isfinite: ArrayMethod
-    isinf: ArrayMethod
-    isnan: ArrayMethod
-    le: ArrayMethod
-    lt: ArrayMethod
-    ne: ArrayMethod
-    nonzero: ArrayMethod
-    register_hook: ArrayMethod
-    retain_grad: ArrayMethod
-    numel: ArrayMethod
-    tolist: ArrayMethod
-    topk: ArrayMethod
+    abs = add = amax = amin = arctan = astype = broadcast_to = ceil = clamp = clip = _method
+    clone = copy = cos = cosh = cumprod = cumsum = diag = diagonal = div = dot = erf = _method
+    exp = expand = expand_as = expand_dims = expm1 = flatten = flip = floor = gather = _method
+    log = log10 = log1p = log2 = log_softmax = logsumexp = masked_fill = matmul = max = _method
+    maximum = mean = min = minimum = moveaxis = movedim = mul = neg = norm = permute = _method
+    pow = power = prod = ravel = reciprocal = relu = repeat = repeat_interleave = reshape = _method
+    roll = round = rsqrt = sigmoid = sign = sin = sinh = softmax = sqrt = square = _method
+    squeeze = std = sub = sum = swapaxes = t = take = take_along_axis = tan = tanh = tile = _method
+    trace = transpose = tril = triu = unsqueeze = var = view = where = _method
+    chunk = unbind = _list_method
+    all = allclose = any = argmax = argmin = argsort = dim = eq = ge = gt = _array_method
+    isfinite = isinf = isnan = le = lt = ne = nonzero = register_hook = retain_grad = _array_method
+    numel = tolist = topk = _array_method
 
 
 # Of all that programs ask, this is asked the most: an answer without a Python call.
@@ -738,9 +653,9 @@ def _references(x: Tensor) -> int:
 _ALONE = _references(_wrap(np.empty(1), False, None))       # 2 in CPython: the slot and the call
 
 
-def _in_place(name: str, sign: str, x: Tensor, other: object) -> Tensor:
+def _in_place(name: str, sign: str, x: T, other: object) -> T:
     if x.node is not None or not x.requires_grad:
-        return _call(name, x, other)
+        return cast(T, _call(name, x, other))
     if is_grad_enabled():
         raise GradientError(f"a leaf that requires a gradient cannot be changed by {sign} while "
                             f"ops are recorded; write `with no_grad(): x {sign} ...`, or make a "

@@ -147,7 +147,7 @@ def orthogonal(shape: Sequence[int], *, gain: float = 1.0, rng: Rng = None,
     gain, chosen = checks.number("orthogonal", "gain", gain), float_dtype("orthogonal", dtype)
     drawn = default_generator(rng).normal(size=(max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(drawn)
-    q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    q = q * np.copysign(1.0, np.diagonal(r))
     return np.asarray((gain * (q if rows >= columns else q.T)).reshape(tuple(shape)), chosen)
 
 

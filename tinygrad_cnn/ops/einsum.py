@@ -153,11 +153,6 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     return apply(EINSUM, *xs, subscripts=",".join(inputs) + "->" + result)
 
 
-def _letters(owner: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, str, str]:
-    names = string.ascii_letters
-    return a, b, names[:a.ndim], names[a.ndim:a.ndim + b.ndim]
-
-
 @composed
 def tensordot(a: TensorLike, b: TensorLike,
               axes: int | Sequence[int | Sequence[int]] = 2) -> Tensor:

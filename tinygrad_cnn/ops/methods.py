@@ -18,6 +18,7 @@ import numpy as np
 
 from tinygrad_cnn.core import Tensor, TensorLike, as_array
 from tinygrad_cnn.core.op import FUNCTIONS
+from tinygrad_cnn.core.tensor import LATER
 from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.names import CURES, missing
 from tinygrad_cnn.ops.elementwise import clip, where
@@ -110,7 +111,7 @@ _OWN: dict[str, Function] = {
 }
 
 
-def _method(name: str) -> Function | None:
+def _method(name: str) -> Function:
     """The function behind a method; one with an axis takes PyTorch's names as well."""
     function: Any = _OWN.get(name)
     if function is not None:
@@ -125,8 +126,8 @@ def _method(name: str) -> Function | None:
         own = FUNCTIONS.get(called)
         function = theirs if own is None or called in ("std", "var") else own
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return _with_pytorchs_names(function) if function is not None and (
-        code is None or "axis" in code.co_varnames) else function
+    return _with_pytorchs_names(function) if code is None or "axis" in code.co_varnames \
+        else function
 
 
 def _with_pytorchs_names(function: Function) -> Function:
@@ -159,11 +160,13 @@ def _names(x: Tensor) -> list[str]:
     return [n for n in object.__dir__(x) if not isinstance(vars(Tensor).get(n), _Missing)]
 
 
+METHODS = [name for name, value in vars(Tensor).items() if value is LATER]
+
+
 def install() -> None:
     """Give `Tensor` its methods, and the answers for the names that it does not have."""
-    for name, kind in Tensor.__annotations__.items():
-        if kind.endswith("Method") and (function := _method(name)) is not None:
-            setattr(Tensor, name, function)
+    for name in METHODS:
+        setattr(Tensor, name, _method(name))
     for operator, name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"),
                            ("pow", "power"), ("matmul", "matmul")):
         setattr(Tensor, f"__{operator}__", FUNCTIONS[name])     # a Python call less than by name

@@ -108,7 +108,9 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
 
 @register_function()
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """x − log Σ exp(x) along an axis: the logarithm of `softmax`, with its arguments and errors.
+    """x − log Σ exp(x) along an axis: the logarithm of `softmax`, without overflow.
+
+    Arguments and errors are those of `softmax`.
 
     >>> log_softmax(Tensor([0.0, -1000.0])).data
     array([    0., -1000.], dtype=float32)
