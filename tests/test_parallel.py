@@ -187,7 +187,12 @@ def test_what_differs_between_ranks_is_named():
         if group.rank:
             model.weight.data[0, 0] = 7
         step(np.ones((2, 3), np.float32)).sum().backward()
-    for function, says in ((other_model, r"\(3, 2\)\n  rank 1: weight float32 \(3, 3\)"),
+    def other_settings(group):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(128, 4)).astype(np.float64)
+        trainer = train.Trainer(model, optim.SGD(model.parameters(), 0.1 + group.rank))
+        trainer.fit(data.DataLoader(IMAGES, LABELS, batch_size=9, seed=0), 1)
+    for function, says in ((other_settings, "the run of rank 1 differs(.|\n)*lr=1.1"),
+                           (other_model, r"\(3, 2\)\n  rank 1: weight float32 \(3, 3\)"),
                            (other_order, "the DataLoader of rank 1 differs(.|\n)*same seed="),
                            (other_step, "after 1 backward passes the model(.|\n)*rank 1: weight")):
         with pytest.raises(ParallelError, match=says):
@@ -212,6 +217,8 @@ def test_what_cannot_be_averaged_is_refused():
             (step(np.ones((2, 3), np.float32)) ** 2).sum().backward(create_graph=True)
     parallel.run(2, twice)
     parallel.run(2, second_order)
+    with pytest.raises(SettingError, match="batch_size 2 is below the 3 workers"):
+        fitted(3, batch_size=2)
     for workers in (0, 1.5, "2"):
         with pytest.raises(SettingError, match="workers must be"):
             fitted(workers)
@@ -220,11 +227,12 @@ def test_what_cannot_be_averaged_is_refused():
 SCRIPT = """
 import hashlib, numpy as np, tinygrad_cnn as tc
 from tinygrad_cnn import data, nn, optim, parallel
-rng = tc.manual_seed(0)
+tc.manual_seed(0)
 model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1D(5), nn.ReLU(), nn.Linear(5, 3)).astype(float)
 step = parallel.DataParallel(model)
 optimizer = optim.SGD(model.parameters(), 0.1)
-loader = data.DataLoader(rng.normal(size=(30, 6)), np.arange(30) % 3, 8, shuffle=True, seed=0)
+images = np.random.default_rng(1).normal(size=(30, 6))
+loader = data.DataLoader(images, np.arange(30) % 3, 8, shuffle=True, seed=0)
 for epoch in range(3):
     for x, y in parallel.shard(loader):
         loss = tc.cross_entropy(step(x), y)

@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -104,7 +104,7 @@ class _MPI(Group):
         except ImportError:
             raise missing_extra("mpi4py", extra="mpi", purpose="several ranks") from None
         self._all = MPI.COMM_WORLD
-        self._in_place = MPI.IN_PLACE
+        self._in_place, self._error = MPI.IN_PLACE, MPI.Exception
         self.rank, self.size = self._all.rank, self._all.size
         here = self._all.Split_type(MPI.COMM_TYPE_SHARED).size
         set_num_threads(max(1, get_num_threads() // here))
@@ -114,11 +114,15 @@ class _MPI(Group):
         sys.__excepthook__(*error)
         print(f"rank {self.rank} of {self.size} failed, so the run is stopped", file=sys.stderr,
               flush=True)
-        self._all.Abort(1)
+        self._all.Abort(2)
 
     def add_up(self, array: Array) -> Array:
         whole = np.ascontiguousarray(array)
-        self._all.Allreduce(self._in_place, whole)
+        try:
+            self._all.Allreduce(self._in_place, whole)
+        except self._error as error:
+            raise ParallelError(f"rank {self.rank} of {self.size} cannot reach the others, one of "
+                                f"which has ended: {str(error).splitlines()[0]}") from None
         if whole is not array:
             array[...] = whole
         return array
@@ -335,7 +339,6 @@ def _child(group: _Forked, rank: int, function: Callable[[Group], object]) -> No
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)    # the parent is interrupted, and ends us
         group.rank, group.pids, _World.group = rank, [], group
-        _jump(default_generator(), rank)
         function(group)
         code = 0
     except _Left:
@@ -388,15 +391,24 @@ def shard(batches: Iterable[T], group: Group | None = None) -> Iterator[T]:
     >>> run(2, lambda group: next(shard(batches))[1].tolist())
     [0, 1]
     """
-    group, source = world() if group is None else group, cast(object, batches)
-    if group.size > 1 and isinstance(source, DataLoader):
-        _must_agree(group, "the DataLoader", [str(source.state_dict())],
-                    "give it the same seed= and data on all ranks")
+    group = world() if group is None else group
+    check_batches(batches, group)
     for batch in batches:
         yield share(batch, group)
 
 
-def _must_agree(group: Group, what: str, lines: list[str], cure: str) -> None:
+def check_batches(batches: object, group: Group) -> None:
+    """Refuse a `DataLoader` that is not the same on all ranks, or too small for them."""
+    if group.size == 1 or not isinstance(batches, DataLoader):
+        return
+    must_agree(group, "the DataLoader", [str(batches.state_dict())],
+               "give it the same seed= and data on all ranks")
+    if batches.batch_size < group.size:
+        raise SettingError(f"DataLoader: batch_size {batches.batch_size} is below the {group.size} "
+                           "workers or ranks, each of which takes a part; use larger batches")
+
+
+def must_agree(group: Group, what: str, lines: list[str], cure: str) -> None:
     """Refuse lines of text that are not the same on all ranks."""
     digest = np.frombuffer(hashlib.sha256("\n".join(lines).encode()).digest()[:8], np.int64)
     if len(set(group.gather(digest).ravel().tolist())) == 1:
@@ -473,20 +485,19 @@ class DataParallel(Module):
         if taken := [path for path, p in named if getattr(p, "_when_filled", None)]:
             raise SettingError(f"DataParallel: the parameter {taken[0]} is in another DataParallel;"
                                " close that first")
-        _must_agree(group, "the model", [f"{path} {p.dtype} {p.shape}" for path, p in named],
+        must_agree(group, "the model", [f"{path} {p.dtype} {p.shape}" for path, p in named],
                     "make the same model on all ranks")
         for _, p in named:
             group.spread(writable(p))
             p._when_filled = self._average
         for _, buffer in module.named_buffers():
             group.spread(buffer)
-        generators: dict[int, np.random.Generator] = {}
+        generators = {id(default_generator()): default_generator()}
         for part in module.modules():
             if isinstance(part, _BatchNorm):
                 vars(part)["_of_batch"] = partial(_of_whole_batch, part, group)
             generators |= {id(v): v for v in vars(part).values()
                            if isinstance(v, np.random.Generator)}
-        generators.pop(id(default_generator()), None)
         for rng in generators.values():
             _jump(rng, group.rank)
 
@@ -549,7 +560,7 @@ class DataParallel(Module):
 
     def _compare(self) -> None:
         """Refuse parameters that are not the same to the bit on all ranks."""
-        _must_agree(self.group, f"after {self._passes} backward passes the model",
+        must_agree(self.group, f"after {self._passes} backward passes the model",
                     [f"{path} {hashlib.sha256(p._data.tobytes()).hexdigest()[:16]}"
                      for path, p in self._named],
                     "do the same steps on all ranks: optimizer, schedule, callbacks")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # Name -> trials.
-FULL = {"kill_saving": 1000, "kill_training": 50, "flips": 1_000_000, "fuzz": 100_000, "disk": 1000,
-        "hostile_names": 1, "command_lines": 200, "hashing": 20}
+FULL = {"kill_saving": 1000, "kill_training": 50, "kill_ranks": 200, "flips": 1_000_000,
+        "fuzz": 100_000, "disk": 1000, "hostile_names": 1, "command_lines": 200, "hashing": 20}
 
 
 def main() -> int:

@@ -92,6 +92,28 @@ def test_a_limit_that_is_given_holds_for_a_slide_too(recordings):
     assert len(own.cards) <= 8
 
 
+@pytest.mark.parametrize("settings", [{"for_": "slide"}, {"aspect": 1.0}])
+def test_an_encoder_decoder_is_a_u_with_its_skips_across(recordings, settings):
+    figure = viz.Figure(recordings["unet"], **settings)
+    places, cards = figure._places, figure.diagram.cards
+    boxes = {c.title: places.cards[c.id] for c in cards}
+    down, up = (next(b for t, b in boxes.items() if t.startswith(name)) if "aspect" not in settings
+                else next(places.groups[g.id] for g in figure.diagram.groups if g.title == name)
+                for name in ("down1", "up1"))
+    assert down.right < up.x
+    joins = [c for c in cards if c.title == "concatenate"]
+    assert places.cards[joins[0].id].y > places.cards[joins[1].id].y    # the way up
+    edges = {e.id: e for e in figure.diagram.edges}
+    across = [r for r in places.routes if edges[r.edge].target in {c.id for c in joins}
+              and places.cards[edges[r.edge].source].right < up.x]
+    assert len(across) == 2
+    for route in across:                    # from side to side, and over no card
+        assert [y for _, y in route.points[:2]] == [route.points[0][1]] * 2
+        for (ax, ay), (bx, by) in zip(route.points, route.points[1:], strict=False):
+            way = Box(min(ax, bx) + 1, min(ay, by), max(1, abs(bx - ax) - 2), max(1, abs(by - ay)))
+            assert not any(way.overlaps(b) for b in places.cards.values())
+
+
 def test_a_lenet_for_paper_is_small(recordings):
     w, h = svg.size(viz.Figure(recordings["lenet"], for_="paper").svg())
     assert w * h < 1.2 * 220 * 1152         # what torchview takes for the forward pass of this net

@@ -7,15 +7,20 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+import tinygrad_cnn as tc
 from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.diagram import Card, Diagram, Row, draw
 from tinygrad_cnn.viz.labels import width
 from tinygrad_cnn.viz.layout import Box, layout, measure, strip_width
 from tinygrad_cnn.viz.text import to_tikz
+from viz import zoo
 
 
-@pytest.fixture(params=["lenet", "resnet folded", "resnet", "branches", "skips"])
+@pytest.fixture(params=["lenet", "resnet folded", "resnet", "branches", "skips", "random dag",
+                        "siamese", "attention", "gan", "two heads"])
 def diagram(request, nets):
+    if request.param in zoo.ZOO and request.param != "lenet":
+        return zoo.ZOO[request.param]().graph().diagram
     if request.param == "lenet":
         return draw(nets.lenet())
     if request.param.startswith("resnet"):
@@ -44,6 +49,21 @@ def test_every_edge_has_a_route_along_the_axes_that_crosses_no_card(diagram):
             for name, box in places.cards.items():
                 inner = Box(box.x + 1, box.y + 1, box.w - 2, box.h - 2)
                 assert not way.overlaps(inner), f"{route.edge} runs over {name}"
+
+
+def test_a_tangle_is_a_page_wide_and_a_chain_keeps_its_lane():
+    assert layout(zoo.ZOO["random dag"]().graph().diagram).width < 2500     # 6,349 in lanes
+    fan = sum((tc.tanh(tc.Parameter([1.0], name=f"p{k}")) for k in range(30)), tc.Tensor(0.0))
+    assert layout(fan.graph(level="operators").diagram).width < 2500
+    diagram = zoo.ZOO["siamese"]().graph(level="everything").diagram
+    places = layout(diagram)
+    towers = [[c for c in diagram.cards if c.kind == "op" and c.group
+               and any(g.id in (c.group, inner.parent) for g in diagram.groups if g.title == title
+                       for inner in diagram.groups if inner.id == c.group)]
+              for title in ("tower", "tower #2")]
+    for tower in towers:
+        assert len(tower) == 4
+        assert len({(b := places.cards[c.id]).x + b.w // 2 for c in tower}) == 1
 
 
 def test_an_edge_ends_at_the_border_of_its_cards(diagram):

@@ -183,6 +183,69 @@ def test_a_module_that_is_called_like_a_function_is_no_function():
     assert [g.title for g in groups if "norm" in g.title] == ["norm"]
 
 
+class Cell(nn.Module):
+    def __init__(self):
+        self.of_x, self.of_h = zoo.dense(8, 16), zoo.dense(16, 16)
+
+    def forward(self, x, h):
+        return tc.tanh(self.of_x(x) + self.of_h(h))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        self.cell, self.head = Cell(), zoo.dense(16, 10)
+
+    def forward(self, x):
+        h = tc.Tensor(np.zeros((len(x), 16), f32))
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+        return self.head(h)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_cell_that_a_loop_calls_is_one_card_with_its_number_of_calls(live):
+    x = zoo.rng(4).normal(size=(4, 28, 8)).astype(f32)
+    model = Recurrent()
+    figure = tc.cross_entropy(model(x), zoo.classes(4)).graph() if live \
+        else model.graph(x, labels=zoo.classes(4))
+    stack, = (c for c in figure.diagram.cards if c.kind == "stack")
+    assert (stack.title, stack.loop) == ("cell × 28", True)
+    squares, = (r for r in stack.rows if r.kind == "squares")
+    assert len(squares.levels) == 28
+    calls = [e.calls for e in figure.recording.entries if e.op == "tanh"]
+    assert calls == [(), *((n,) for n in range(2, 29))]
+    assert len(figure.diagram.cards) <= 6
+
+
+def test_two_calls_of_a_module_are_two_boxes_and_their_weights_one_card():
+    model, x = nn.Sequential(zoo.dense(6, 4), nn.ReLU()), zoo.rows()
+    diagram = (model(x) - model(x * 2)).sum().graph().diagram
+    assert [g.title for g in diagram.groups] == [
+        "Sequential", "Sequential[0]", "Sequential #2", "Sequential[0] #2"]
+    assert [c.title for c in diagram.cards if c.kind == "parameter"] == [
+        "Sequential[0].weight", "Sequential[0].bias"]
+
+
+@pytest.mark.parametrize("batch", [2, 80])              # of 80, the graph keeps no values
+@pytest.mark.parametrize("wrap", [tc.Tensor, np.asarray])
+def test_tokens_that_several_layers_read_are_one_input(wrap, batch):
+    x = wrap(zoo.rng(3).normal(size=(batch, 5, 8)).astype(f32))
+    loss = zoo.Attention()(x).mean()
+    assert [(e.name, e.shape) for e in viz.describe(loss).entries if e.role == "input"] == [
+        ("x", (batch, 5, 8))]
+
+
+def test_what_a_function_makes_for_itself_has_no_name_of_the_users():
+    scores, ones = tc.Parameter(zoo.rows(4, 1), name="scores"), np.ones((4, 1), f32)
+    loss = nn.Identity()(scores) if hasattr(nn, "Identity") else scores
+    loss = tc.binary_cross_entropy_with_logits(loss, ones)
+    names = [n for n, role, _ in leaves(loss) if role == "input"]
+    assert names.count("ones") <= 1
+    loss = tc.binary_cross_entropy(tc.sigmoid(scores), ones)
+    groups = loss.graph(level="everything").diagram.groups
+    assert [g.title for g in groups] == ["binary_cross_entropy()"]
+
+
 def test_equal_steps_over_time_fold_into_one_with_a_square_each():
     figure = zoo.ZOO["rnn"]().graph()
     stack, = (c for c in figure.diagram.cards if c.kind == "stack")

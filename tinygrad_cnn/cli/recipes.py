@@ -16,6 +16,7 @@ from tinygrad_cnn.files import shown, words
 from tinygrad_cnn.io import save_weights
 from tinygrad_cnn.models import build
 from tinygrad_cnn.ops import manual_seed
+from tinygrad_cnn.parallel import world
 from tinygrad_cnn.train import BestCheckpoint, Trainer, summarize
 from tinygrad_cnn.types import Settings
 
@@ -81,6 +82,7 @@ class Job:
     seed: int = 0
     limit: int | None = None
     validation: int = 0
+    workers: int = 1
 
     def arguments(self) -> list[str]:
         """The job as arguments of ``tinygrad-cnn train``, from any folder."""
@@ -114,8 +116,12 @@ def run(job: Job, out: Path | None, *, say: Callable[[str], None] = print,
     The test images are looked at once, at the end.  With ``validation``, that many of the last
     training images are held out and judged after each epoch, and the best weights are kept.  What a
     run needs to go on is in ``checkpoint.safetensors`` after each epoch; one that is over has
-    ``run.json``.
+    ``run.json``.  Of several ranks the first speaks and writes.
     """
+    group = world()
+    if group.rank:
+        def say(line: str) -> None:
+            """Nothing: rank 0 says it."""
     train, test = data.load(job.data, root=job.root)
     recipe, validation = job.recipe, job.validation
     out = out or Path("runs") / f"{train.name}-{recipe.model}"
@@ -134,18 +140,21 @@ def run(job: Job, out: Path | None, *, say: Callable[[str], None] = print,
     schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr,
                                         total_steps=recipe.epochs * len(batches))
     callbacks = [BestCheckpoint(out / "best.safetensors")] if held_out is not None else []
-    trainer = Trainer(model, optimizer, schedule=schedule, log=say, callbacks=callbacks)
+    trainer = Trainer(model, optimizer, schedule=schedule, log=say, callbacks=callbacks,
+                      workers=job.workers)
     make_folder(out)
     checkpoint, receipt = out / "checkpoint.safetensors", out / "run.json"
-    going_on = checkpoint.exists() and resume == "auto"
-    if checkpoint.exists() and not receipt.exists() and resume is None:
+    # As rank 0 sees it: it may have written a checkpoint before another rank looks.
+    saved, over = group.spread(np.array([checkpoint.exists(), receipt.exists()], np.int64)).tolist()
+    going_on = bool(saved) and resume == "auto"
+    if saved and not over and resume is None:
         raise SettingError(f"{out} holds a run that was cut; --resume auto goes on with it, "
                            "--resume never starts again and overwrites it")
     say(f"{train.name}: {len(kept):,} images to train on, {len(test):,} to test on ({test.split})")
     say(str(summarize(model, train.image_shape)))
     if going_on:
         say(f"resuming from {checkpoint}")
-    else:
+    elif not group.rank:
         receipt.unlink(missing_ok=True)
     history = trainer.fit(batches, recipe.epochs, validation=None if held_out is None else
                           data.DataLoader(held_out, batch_size=256, seed=0, transform=plain),
@@ -153,13 +162,17 @@ def run(job: Job, out: Path | None, *, say: Callable[[str], None] = print,
                           resume=checkpoint if going_on else None)
     judged = data.DataLoader(test, batch_size=256, seed=0, transform=plain)
     scores = trainer.evaluate(judged)
+    accuracy, correct = scores["accuracy"], round(scores["accuracy"] * len(test))
+    if group.rank:
+        return Outcome(trainer, accuracy, correct, len(test), test.split, [], next(iter(judged)),
+                       {})
     weights = save_weights(model, out / "weights.safetensors")
     written = receipt_of(job.arguments(), weights, (train, test), scores, history)
     files = [history.save(out / "history.csv"), weights,
              *(callback.path for callback in callbacks), checkpoint,
              write_receipt(written, receipt)]
-    return Outcome(trainer, scores["accuracy"], round(scores["accuracy"] * len(test)), len(test),
-                   test.split, files, next(iter(judged)), written)
+    return Outcome(trainer, accuracy, correct, len(test), test.split, files, next(iter(judged)),
+                   written)
 
 
 def make_folder(out: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
+import importlib.util
 import io
 import math
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,7 +34,12 @@ from tinygrad_cnn.cli.recipes import (
     run,
     test_batches,
 )
-from tinygrad_cnn.errors import CheckpointError, SettingError, TinygradCnnError
+from tinygrad_cnn.errors import (
+    CheckpointError,
+    SettingError,
+    TinygradCnnError,
+    missing_extra,
+)
 from tinygrad_cnn.files import shown, words
 from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
@@ -41,6 +48,7 @@ from tinygrad_cnn.models import MODELS, build
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import cross_entropy, manual_seed
 from tinygrad_cnn.optim import SGD
+from tinygrad_cnn.parallel import world
 from tinygrad_cnn.train import Trainer, confusion_matrix, profile, summarize
 
 __all__ = ["main"]
@@ -61,24 +69,47 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     began = time.perf_counter()
+    if args.ranks and world().size == 1:
+        return _start_ranks(args)
     outcome = run(_job(args), args.out, resume=args.resume, save_every=args.save_every)
     return _report(outcome, began, args.min_accuracy)
+
+
+def _start_ranks(args: argparse.Namespace) -> int:
+    """Run the same command on several ranks, again from the checkpoint when one has died."""
+    start = shutil.which("mpiexec", path=os.pathsep.join([
+        os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
+    if start is None or importlib.util.find_spec("mpi4py") is None:
+        raise missing_extra("mpi4py", extra="mpi", purpose="several ranks")
+    words = [start, "-n", str(args.ranks), sys.executable, "-m", "mpi4py", "-m", "tinygrad_cnn",
+             *args.words]
+    for left in reversed(range(args.max_restarts + 1)):
+        status = subprocess.call(words, stdin=subprocess.DEVNULL)
+        if status in (0, 1, 2, 130) or not left:
+            return status if status in (0, 1, 2, 130) else 2
+        print(f"tinygrad-cnn: a rank has died (status {status}); going on from the checkpoint, "
+              f"{left} more times at most", file=sys.stderr, flush=True)
+        words += ["--resume=auto"]
+    return 2
 
 
 def _job(args: argparse.Namespace) -> Job:
     changes = {name: value for name in ("model", "epochs", "batch_size", "lr", "optimizer")
                if (value := getattr(args, name)) is not None}
     return Job(args.data, replace(recipe_for(args.data), **changes), args.root, args.seed,
-               args.limit, args.validation)
+               args.limit, args.validation, args.workers)
 
 
 def _report(outcome: Outcome, began: float, least: float | None) -> int:
+    below = least is not None and outcome.accuracy < least
+    if world().rank:
+        return int(below)
     print(f"test accuracy {100 * outcome.accuracy:.2f} % ({outcome.correct:,} of "
           f"{outcome.images:,} images; {outcome.split})")
     print(f"wrote {', '.join(map(str, outcome.files))}")
     print(f"SHA-256 of the weights: {outcome.receipt['weights']}")
     print(f"{time.perf_counter() - began:.1f} s in all")
-    if least is not None and outcome.accuracy < least:
+    if below and least is not None:
         print(f"below the accuracy of {100 * least:g} %", file=sys.stderr)
         return 1
     return 0
@@ -240,6 +271,13 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--min-accuracy", type=_number,
                        help="exit with 1 below this test accuracy (0 to 1)")
     train.add_argument("--out", type=Path, help="default runs/DATA-MODEL")
+    several = train.add_mutually_exclusive_group()
+    several.add_argument("--workers", type=_integer(1), default=1, metavar="N",
+                         help="processes of this machine that train together")
+    several.add_argument("--ranks", type=_integer(1), metavar="N",
+                         help="start N processes by mpiexec (extra mpi)")
+    train.add_argument("--max-restarts", type=_integer(0), default=0, metavar="N",
+                       help="how often ranks go on from the checkpoint when one has died")
     train.add_argument("--save-every", type=_integer(1), metavar="STEPS",
                        help="write the checkpoint after so many steps too, not only each epoch")
     train.add_argument("--resume", choices=("auto", "never"),
@@ -336,6 +374,7 @@ def _status(words: list[str]) -> int:
         from tinygrad_cnn.testing.cli import main as gradtest
         return gradtest(words[1:])
     args = parser().parse_args(words)
+    args.words = words
     if args.threads is not None:
         set_num_threads(args.threads)
     status: int = args.run(args)

@@ -30,7 +30,15 @@ from tinygrad_cnn.nn.module import training
 from tinygrad_cnn.ops import cross_entropy, default_generator, nll_loss
 from tinygrad_cnn.optim import Optimizer, clip_grad_norm_
 from tinygrad_cnn.optim.lr_scheduler import LRScheduler
-from tinygrad_cnn.parallel import DataParallel, Group, run, share, world
+from tinygrad_cnn.parallel import (
+    DataParallel,
+    Group,
+    check_batches,
+    must_agree,
+    run,
+    share,
+    world,
+)
 from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
@@ -266,6 +274,12 @@ class Trainer:
         if group.size == 1:
             yield
             return
+        for part in self._loaders.values():
+            check_batches(part, group)
+        must_agree(group, "the run", [
+            f"{name}: {checks.text_of(value)}" for name, value in vars(self).items()
+            if name in ("optimizer", "schedule", "schedule_every", "clip", "metrics", "_place")],
+            "start all ranks with the same settings")
         self._group, self._replica = group, (replica := DataParallel(_Forward(self), group))
         try:
             yield

@@ -291,6 +291,7 @@ class Watch(Observer):
         self.gradients: dict[int, Statistics] = {}
         self._leaf_keys: dict[tuple[int, bool], tuple[weakref.ref[object], int]] = {}
         self._untracked: dict[int, tuple[weakref.ref[Array], int]] = {}
+        self._named: dict[tuple[str, tuple[CodeType, int] | None], weakref.ref[Any]] = {}
         self._readers: Counter[int] = Counter()
         self._owner: dict[int, int] = {}    # which op allocated the memory of a view
         self._sums: dict[int, Array] = {}
@@ -404,7 +405,7 @@ class Watch(Observer):
             "role": "input", "dtype": _dtype_name(x.dtype), "needs_gradient": x.requires_grad,
             "shape": thing.shape if isinstance(thing, (Tensor, np.ndarray)) else x.shape,
             "note": "" if x.requires_grad else "no gradient",
-            "name": x.name or operand_name(reader.origin, place),
+            "name": x.name or self._name(source, reader, place),
             "value": None if is_placeholder(data) else self.measured(data)}
         if isinstance(x, Parameter) or isinstance(thing, Parameter):
             facts["role"], facts["note"] = "parameter", "" if x.requires_grad else "frozen"
@@ -417,6 +418,15 @@ class Watch(Observer):
         if self.thumbnails and facts["role"] == "input" and not is_placeholder(data):
             facts["picture"] = thumbnail(data)
         return _Noted({**facts, "family": facts["role"]}, source=source)
+
+    def _name(self, source: weakref.ref[Any], reader: Node, place: int) -> str:
+        """What the user's line calls a leaf; nothing, if that is the name of another one.
+
+        A function of several ops makes tensors of its own, in the place of one that it was given.
+        """
+        name = operand_name(reader.origin, place)
+        known = self._named.setdefault((name, reader.origin), source)
+        return name if known is source and name != "ct" else ""
 
     def _note_labels(self, node: Node, noted: _Noted) -> None:
         """Targets of a loss are a setting, yet a reader of the picture looks for them."""
@@ -485,13 +495,17 @@ class Watch(Observer):
             origin, scope = self.ops[k].origin, self.ops[k].facts["scope"]
             name, line = called_name(origin)
             known = name in FUNCTIONS and name not in OPS and name not in scope[-1:]
+            helper = name[:1] == "_" and not line       # a function of the package for others
+            if helper and (not run or before[1] == scope):
+                known, (name, _, line) = True, before if run else ("", scope, 0)
             line = line or (before[2] if before[:2] == (name, scope) else 0)
-            if run and (not known or before not in ((name, scope, line), (name, scope, 0))):
+            if run and (not known or before not in ((name, scope, line), (name, scope, 0),
+                                                    ("", scope, 0))):
                 run = []
             if known:
                 run.append(k)
                 before = name, scope, line
-            if len(run) > 1:
+            if len(run) > 1 and name:
                 found.update(dict.fromkeys(run, (f"{name}()",)))
         return found
 

@@ -106,7 +106,8 @@ def _no_gradient(run: _Run) -> Iterator[Problem]:
     zero_behind = lru_cache(None)(lambda: _zero_factors(entries, readers))
     dead: list[int] = []
     factors: dict[int, list[int]] = {}      # what is zero -> the parameters behind it
-    for j, e in run.entries("parameter") if run.recording.backward else ():
+    learns = run.recording.backward and all(0 not in e.shape for e in entries)  # no empty batch
+    for j, e in run.entries("parameter") if learns else ():
         if not e.needs_gradient or e.gradient is None or e.gradient.rms != 0 or e.gradient.bad:
             continue
         if any(v for i in readers[j] for k, v in zip(entries[i].inputs, entries[i].sent,

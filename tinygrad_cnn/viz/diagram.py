@@ -174,6 +174,7 @@ _MOST_PARALLEL = 2                          # more values between two cards beco
 _MOST_WARNINGS = 3
 _HOT_SHARE = 0.25
 _WIDE_SPAN = 3.0                            # decades, beyond which half-decades hide the rest
+_MOST_VALUES = 4                            # of a result, on its card
 _LONGEST_TAG = 28                           # beside the title of a compact card
 _LEAST_FLOPS = 90_000                       # fewer are not worth a word
 _BADGES = {"input": "x", "label": "y", "loss": "L", "constant": "c"}
@@ -302,11 +303,15 @@ class _Writer:
             if part.above and part.above[-1] is not box:
                 unit.prefix = _relative(part.above[-1].path, unit.inside)
             self.unit_of.update(dict.fromkeys(unit.members, unit))
+            own = [j for i in unit.members for j in self.entries[i].inputs
+                   if self.entries[j].role == "input" and part.instances
+                   and all(self.unit_of.get(r) is unit for r in self.readers[j])]
+            steps = set(own) if len(set(own)) > 2 else set()    # one for each step of a loop
             for i in unit.members:
                 for j in self.entries[i].inputs:
                     if self.entries[j].op or j in self.unit_of:
                         continue
-                    if self.entries[j].role in self.folding.separate:
+                    if self.entries[j].role in self.folding.separate and j not in steps:
                         self.unit_of[j] = self._leaf_unit(j, unit)
                         made.append(self.unit_of[j])
                     else:
@@ -326,7 +331,7 @@ class _Writer:
         begins = role == "input" and not any(self.entries[k].op for i in readers
                                              for k in self.entries[i].inputs)
         unit = _Unit(None, [j], beside=once and not begins)
-        if role != "input" and (once or role != "parameter"):
+        if unit.beside or role not in ("input", "parameter"):
             unit.group, unit.inside = reader.group, reader.inside
         return unit
 
@@ -404,7 +409,8 @@ class _Writer:
             seed = last.role == "loss" and value == 1
             if last.gradient.bad:           # no color of the ramp: it is no size
                 return Row("text", "", f"grad {number(value)}")
-            few = last.gradient.few if last.size == 1 or not last.scope else ()
+            few = last.gradient.few if last.size == 1 or (
+                not last.scope and last.size <= (_MOST_VALUES if last.op else 8)) else ()
             shown = ", ".join(map(number, few or (value,)))
             return Row("bar", "grad 1 (seed)" if seed else f"grad {shown}",
                        fraction=_log_fraction(value, self.ramp), levels=(self.ramp.level(value),))
@@ -504,7 +510,7 @@ class _Writer:
     def _values(e: Entry) -> Row | None:
         """The entries of a small tensor, unless its card says them anyway."""
         few = e.value.few if e.value is not None and e.role not in ("constant", "loss") \
-            and (e.size == 1 or not e.scope) else ()
+            and (e.size == 1 or not e.scope) and e.size <= (_MOST_VALUES if e.op else 8) else ()
         return Row("text", f"= {', '.join(f'{v:.4g}' for v in few)}") if few else None
 
     def _op(self, unit: _Unit, i: int) -> Card:

@@ -13,7 +13,7 @@ import base64
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinygrad_cnn.viz.diagram import Card, Diagram, Edge, Row
 from tinygrad_cnn.viz.labels import clean, width
@@ -228,7 +228,7 @@ class _Builder:
             self._set(block)
         routes = [*self._side_routes(), *map(self._route, ways)]
         if self.diagram.aspect:
-            routes = self._wrapped(routes)
+            routes = self._folded_back(routes) or self._wrapped(routes)
         if self.turned:
             self.cards = {name: Box(b.y, b.x, b.h, b.w) for name, b in self.cards.items()}
             routes = [Route(r.edge, tuple((y, x) for x, y in r.points),
@@ -241,8 +241,10 @@ class _Builder:
         depth = dict.fromkeys(self.blocks, 0)
         deepest: dict[str, str] = {}
         for e in self.between:
-            if e.target not in deepest or depth[e.source] + 1 > depth[e.target]:
-                depth[e.target] = depth[e.source] + 1
+            below = depth[e.source] + 1
+            if below > depth[e.target] or (below == depth[e.target] and (
+                    e.trunk or e.target not in deepest)):
+                depth[e.target] = below
                 deepest[e.target] = e.source
         readers: dict[str, list[str]] = {}
         for e in self.between:
@@ -301,11 +303,21 @@ class _Builder:
 
     def _grid(self) -> None:
         """A tangle: each card in the free column nearest to what it reads, and lines between."""
-        rows: list[list[str]] = [[] for _ in range(self.rows)]
+        deep: list[list[str]] = [[] for _ in range(self.rows)]
         for name, block in self.blocks.items():
             block.lane = 0
             if name not in self.trunk:
-                rows[block.row].append(name)
+                deep[block.row].append(name)
+        rows, starts = list[list[str]](), []        # of a depth, as many as it takes
+        for names in deep:
+            starts.append(len(rows))
+            rows += [names[k:k + _MOST_LANES] for k in range(0, max(1, len(names)), _MOST_LANES)]
+        for name in self.trunk:
+            self.blocks[name].row = starts[self.blocks[name].row]
+        for r, names in enumerate(rows):
+            for name in names:
+                self.blocks[name].row = r
+        self.rows = len(rows)
         reads: dict[str, list[_Block]] = {}
         ends: dict[str, list[_Block]] = {}  # where lines go that are longer than a row
         for e in self.between:
@@ -331,15 +343,15 @@ class _Builder:
             gutter = block.lane - (middle(targets) < block.lane)
             place[name] = gutter, _free_track(gutters[gutter], block.row + 1,
                                               max(b.row for b in targets))
-        x, starts = 0, {}
+        x, edge = 0, {}
         for c in (columns[0] - 1, *columns):
             here = [b for b in self.blocks.values() if b.lane == c]
             x += max((b.reach(b.left) for b in here), default=0)
             for block in here:
                 block.x = x
-            starts[c] = x = x + max((b.reach(b.right) for b in here), default=0) + 24
+            edge[c] = x = x + max((b.reach(b.right) for b in here), default=0) + 24
             x += 14 * len(gutters[c]) + 10
-        self.tracks = {name: starts[c] + 14 * k for name, (c, k) in place.items()}
+        self.tracks = {name: edge[c] + 14 * k for name, (c, k) in place.items()}
 
     # ---- edges
     def _ways(self) -> list[_Way]:
@@ -523,15 +535,81 @@ class _Builder:
         return self.channel[row] + labelled - 4 + 9 * slot
 
     # ---- columns side by side
-    def _wrapped(self, routes: list[Route]) -> list[Route]:
-        """Cut the rows into columns, so that the page comes near its aspect; no module is cut."""
+    def _bottom(self, row: int) -> int:
+        """y between a row and the next, above the boxes that begin there."""
+        return self.top[row + 1] - 6 - self.opens[row + 1] * (_BOX_TITLE + 4)
+
+    def _free_rows(self) -> list[int]:
+        """The rows after which no module is cut."""
+        spans = self._group_rows().values()
+        return [r for r in range(self.rows - 1) if not any(a <= r < b for a, b in spans)]
+
+    def _folded_back(self, routes: list[Route]) -> list[Route]:
+        """An encoder-decoder as a U: down on the left, up on the right, and skips across.
+
+        Empty if there are no two skips, each inside the one before it, or if a card is in the way.
+        """
+        half, middle = self.channel[-1] / 2, -1
+        skips: list[tuple[int, int, str]] = []
+        for r in sorted(self._free_rows(), key=lambda r: abs(self.channel[r] - half)):
+            over = [(self.blocks[e.source].row, -self.blocks[e.target].row, e.id)
+                    for e in self.between
+                    if self.blocks[e.source].row <= r < self.blocks[e.target].row]
+            skips = sorted(s for s in over if s[1] < -s[0] - 1 or s[2] not in self._trunk_edges())
+            if len(skips) > 1 and len(over) == len(skips) + 1 and all(
+                    a[0] < b[0] and a[1] < b[1] for a, b in zip(skips, skips[1:], strict=False)):
+                middle = r
+                break
+        if middle < 0:
+            return []
+        turn, shift = self._bottom(middle), self._across(routes)
+        between = max(b.right for b in self.cards.values() if b.y < turn) + 14
+        cards = {name: b if b.y < turn else Box(b.x + shift, 2 * turn - b.bottom, b.w, b.h)
+                 for name, b in self.cards.items()}
+
+        def moved(x: int, y: int) -> tuple[int, int]:
+            return (x, y) if y < turn else (x + shift, 2 * turn - y)
+
+        ends = {e.id: (cards[e.source], cards[e.target]) for e in self.between}
+        order = {name: k for k, (_, _, name) in enumerate(skips)}
+        out = []
+        for route in routes:
+            points = [moved(x, y) for x, y in route.points]
+            label = moved(*route.label)
+            if route.edge in order:
+                a, b = ends[route.edge]
+                y, to = a.y + a.h // 2, b.y + b.h // 2
+                x = between + 9 * order[route.edge]
+                points = [(a.right, y), (x, y), (x, to), (b.x, to)]
+                label, route = (x + 9, to - 22), replace(route, anchor="start")
+            elif (route.points[0][1] < turn) != (route.points[-1][1] < turn):
+                points = [points[0], (points[0][0], turn), (points[-1][0], turn), points[-1]]
+                label = points[0][0] + 9, turn - 30
+            out.append(Route(route.edge, _simplified(points), label, route.anchor))
+            for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+                way = Box(min(ax, bx), min(ay, by) + 1, max(1, abs(bx - ax)),
+                          max(1, abs(by - ay) - 2))
+                if route.edge in order and any(way.overlaps(c.moved(1, 1)) and c not in (
+                        *ends[route.edge],) for c in cards.values()):
+                    return []
+        self.cards = cards
+        return out
+
+    def _trunk_edges(self) -> set[str]:
+        return {e.id for e in self.between if e.source in self.trunk and e.target in self.trunk}
+
+    def _across(self, routes: list[Route]) -> int:
+        """Width of a column, with room for lines between two."""
         xs = [x for b in self.cards.values() for x in (b.x, b.right)]
         xs += [x for r in routes for x, _ in r.points]
-        left, wide, tall = min(xs), max(xs) - min(xs) + 76, self.channel[-1]
+        return max(xs) - min(xs) + 76
+
+    def _wrapped(self, routes: list[Route]) -> list[Route]:
+        """Cut the rows into columns, so that the page comes near its aspect; no module is cut."""
+        left = min([b.x for b in self.cards.values()] + [x for r in routes for x, _ in r.points])
+        wide, tall, free = self._across(routes), self.channel[-1], self._free_rows()
         aspect = self.diagram.aspect
         wanted = 1 / aspect if self.turned else aspect
-        spans = self._group_rows().values()
-        free = [r for r in range(self.rows - 1) if not any(a <= r < b for a, b in spans)]
 
         def cuts(k: int) -> list[int]:
             near = (min(free, key=lambda r: abs(self.channel[r] - tall * n / k))
@@ -544,7 +622,7 @@ class _Builder:
             return abs(math.log((len(starts) - 1) * wide / high / wanted))
 
         places = cuts(min(range(1, _MOST_COLUMNS + 1 if free else 2), key=misses))
-        ends = [self.top[r + 1] - 6 - self.opens[r + 1] * (_BOX_TITLE + 4) for r in places]
+        ends = [self._bottom(r) for r in places]
 
         def column(y: int) -> int:
             return sum(y > end for end in ends)

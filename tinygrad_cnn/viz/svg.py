@@ -168,7 +168,8 @@ def _group(g: Group, places: Layout) -> str:
         return not any(low - near <= x <= high + near for x in lines)
 
     starts = [box.x + 14, *(x + 10 for x in sorted(lines) if box.x < x < box.right)]
-    start = next((x for x in starts if clear(x, x + long, 4)), starts[0])
+    start = next((x for x in starts if clear(x, x + long, 4) and x + long + 8 < box.right),
+                 starts[0])
     first = start + 12 + long
     words = ""
     for text in (note, note.rpartition(" · ")[2]):

@@ -200,12 +200,15 @@ def drawn(recording: Recording, title: str, *, figure: str, theme: str) -> str:
              for row in cells]
     locals_ = {(i, k): _edge_text(recording, names, i, k)
                for i, e in enumerate(entries) for k in range(len(e.inputs))}
+    both = {(i, j): " and ".join(filter(None, (locals_[i, k] for k, other in enumerate(e.inputs)
+                                               if other == j)))
+            for i, e in enumerate(entries) for j in e.inputs}
     columns, rows = _places(recording)
     wide, gap = [0.0] * (max(columns) + 1), [0.0] * (max(columns) + 1)
     for i, e in enumerate(entries):
         wide[columns[i]] = max(wide[columns[i]], sum(sizes[i]))
         for k in range(len(e.inputs)):
-            gap[columns[i]] = max(gap[columns[i]], width(locals_[i, k], _NOTE) + 50)
+            gap[columns[i]] = max(gap[columns[i]], width(both[i, e.inputs[k]], _NOTE) + 50)
     left, x = [], 30.0
     for column, w in enumerate(wide):
         x += gap[column] + (_CIRCLE + 34 if gap[column] else 0)
@@ -215,10 +218,9 @@ def drawn(recording: Recording, title: str, *, figure: str, theme: str) -> str:
     subtitle = f"{count(len(entries))} tensors · name | value | gradient · along each line the " \
         "local derivative"
     w = math.ceil(max(x + 30, width(title, 22, bold=True) + 60, width(subtitle, 12) + 60))
-    h = math.ceil(max(y.values()) + 50)
     shift = (w - x - 30) / 2
     left = [v + shift for v in left]
-    lines, boxes = [], []
+    lines, boxes, around, told = [], [], list[float](), Counter[int]()
     for i, e in enumerate(entries):
         at, middle = left[columns[i]], y[i]
         if e.op:
@@ -227,9 +229,21 @@ def drawn(recording: Recording, title: str, *, figure: str, theme: str) -> str:
             for k, j in enumerate(e.inputs):
                 start = (left[columns[j]] + sum(sizes[j]), y[j])
                 end = (center - _CIRCLE / 2 - 1, middle + (k - (len(e.inputs) - 1) / 2) * 9)
-                lines.append(svg._arrow([start, end], "line"))
-                lines.append(svg._text(start[0] + 10, start[1] + (
-                    -8 if start[1] <= middle else 17), locals_[i, k], _NOTE, "grad_text"))
+                way, at_label = [start, end], (start[0] + 10, start[1] + (
+                    -8 - 13 * told[j] if start[1] <= middle else 17))
+                if columns[i] > columns[j] + 1 and any(columns[j] < c < columns[i]
+                                                       for c in columns):
+                    low = max(y.values()) + 42 + 16 * len(around)   # around what stands between
+                    beside = left[columns[j]] + wide[columns[j]] + 8
+                    way[1:1] = [(beside, start[1]), (beside, low), (end[0] - 24, low),
+                                (end[0] - 24, end[1])]
+                    at_label = (beside + 10, low - 5)
+                    around.append(low)
+                elif start[1] <= middle:
+                    told[j] += 1
+                if j not in e.inputs[:k]:       # what is read twice has one line and one label
+                    lines.append(svg._arrow(way, "line"))
+                    lines.append(svg._text(*at_label, both[i, j], _NOTE, "grad_text"))
             sign = _SIGNS.get(e.op, e.op)
             size = 20.0 if len(sign) == 1 else min(13.0, 13 * (_CIRCLE - 6) / width(sign, 13))
             r = _CIRCLE / 2
@@ -250,6 +264,7 @@ def drawn(recording: Recording, title: str, *, figure: str, theme: str) -> str:
             if size and any(sizes[i][k + 1:]):
                 boxes.append(svg._rectangle(at - 0.5, middle - _HEIGHT / 2, 1, _HEIGHT,
                                             "card_line"))
+    h = math.ceil(max(max(y.values()) + 50, *around, 0) + 20 * bool(around))
     body = [svg._text(w / 2, 40, title, 22, "ink", bold=True, anchor="middle"),
             svg._text(w / 2, 64, subtitle, 12, "muted", anchor="middle"), *lines, *boxes]
     return svg.element(w, h, body, figure=figure, theme=theme, label=f"{title}: {subtitle}")
