@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from io import BufferedReader
@@ -237,7 +236,7 @@ def _draft(target: Path, mode: int) -> tuple[Path, BinaryIO]:
             old.unlink()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
-        draft = target.with_name(f".{owner}-{secrets.token_hex(6)}.tmp")
+        draft = target.with_name(f".{owner}-{os.urandom(6).hex()}.tmp")
         made = os.fdopen(os.open(draft, flags, mode), "wb")
         try:
             _lock(made.fileno())

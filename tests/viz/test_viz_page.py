@@ -447,6 +447,38 @@ def test_a_small_window_keeps_everything_in_reach(page):
     page.call("Emulation.clearDeviceMetricsOverride")
 
 
+@needs_browser
+def test_without_a_script_the_picture_has_its_size_and_the_page_scrolls(browser, nets, tmp_path):
+    Figure(nets.lenet()).save(tmp_path / "net.html")
+    for domain in ("DOM", "CSS"):
+        browser.call(f"{domain}.enable")
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.events.clear()
+        browser.call("Page.navigate", url=(tmp_path / "net.html").as_uri())
+        for _ in range(1000):                           # no script can tell that it is loaded
+            if any(e.get("method") == "Page.loadEventFired" for e in browser.events):
+                break
+            browser.run("1")
+            time.sleep(0.02)
+        root = browser.call("DOM.getDocument")["root"]["nodeId"]
+
+        def style(selector):
+            found = browser.call("CSS.getComputedStyleForNode",
+                                 nodeId=browser.call("DOM.querySelector", nodeId=root,
+                                                     selector=selector)["nodeId"])["computedStyle"]
+            return {entry["name"]: entry["value"] for entry in found}
+
+        assert style("main")["overflow-y"] == "auto"
+        assert style("header")["display"] == style("aside")["display"] == "none"
+        wide = float(re.search(r'viewBox="0 0 (\d+)', (tmp_path / "net.html").read_text())[1])
+        assert float(style("main svg")["width"].removesuffix("px")) == pytest.approx(wide, rel=0.02)
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+        for domain in ("CSS", "DOM"):
+            browser.call(f"{domain}.disable")
+
+
 def test_the_page_of_a_big_network_stays_below_two_megabytes(nets):
     text = Figure(nets.resnet(9)).html()
     assert len(text.encode()) < 2_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -32,7 +32,7 @@ __all__ = ["broadcasting", "composed", "each", "elementwise", "geometry", "matri
 F = TypeVar("F", bound=Function)
 Interval = tuple[float, float]
 Domain = Interval | tuple[Interval | None, Interval | None]
-Samples = Callable[[np.random.Generator], Iterator[Sample]]
+Samples: TypeAlias = "Callable[[np.random.Generator], Iterator[Sample]]"
 
 _PAIRS = (
     ("same shape", (2, 3), (2, 3)),

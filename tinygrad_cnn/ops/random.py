@@ -20,10 +20,7 @@ from tinygrad_cnn.shapes import Shape, broadcast
 __all__ = ["default_generator", "dropout", "manual_seed"]
 
 
-class _Default:
-    """The generator that is used where none is passed in."""
-
-    generator = np.random.default_rng()
+_DEFAULT: dict[str, np.random.Generator] = {}       # made on first use: NumPy's takes 17 ms to load
 
 
 def manual_seed(seed: int) -> np.random.Generator:
@@ -52,8 +49,9 @@ def manual_seed(seed: int) -> np.random.Generator:
     """
     seed = checks.integer("manual_seed", "seed", seed, minimum=0)
     # Restarted in place, so that whoever holds the generator follows.
-    _Default.generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-    return _Default.generator
+    generator = default_generator()
+    generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+    return generator
 
 
 def default_generator(rng: np.random.Generator | None = None) -> np.random.Generator:
@@ -63,7 +61,8 @@ def default_generator(rng: np.random.Generator | None = None) -> np.random.Gener
     True
     """
     if rng is None:
-        return _Default.generator
+        return _DEFAULT.get("generator") or _DEFAULT.setdefault(
+            "generator", np.random.default_rng())       # one, whichever thread asks first
     if not isinstance(rng, np.random.Generator):
         raise SettingError(f"rng must be a numpy.random.Generator, got {rng!r}; make one with "
                            "np.random.default_rng(seed)")

@@ -494,7 +494,7 @@ class Watch(Observer):
         for k in keys:
             origin, scope = self.ops[k].origin, self.ops[k].facts["scope"]
             name, line = called_name(origin)
-            known = name in FUNCTIONS and name not in OPS and name not in scope[-1:]
+            known = name in FUNCTIONS and (line or name not in OPS) and name not in scope[-1:]
             helper = name[:1] == "_" and not line       # a function of the package for others
             if helper and (not run or before[1] == scope):
                 known, (name, _, line) = True, before if run else ("", scope, 0)

@@ -96,7 +96,7 @@ class Card:
     @property
     def tip(self) -> str:
         """The facts on one line."""
-        return " | ".join((self.title, *self.about))
+        return " | ".join(dict.fromkeys((self.title, *self.about)))
 
     @property
     def colors(self) -> tuple[str, str]:
@@ -549,7 +549,7 @@ class _Writer:
         title = self._folded_title(unit, part)
         nodes = f"{count(len(inside))} nodes"
         last = self.entries[unit.members[-1]]
-        about = (title if title != path else "", path, f"{nodes} folded",
+        about = (path, f"{nodes} folded",
                  f"output {shape_text(last.shape)} {last.dtype}", last.source)
         kind = "stack" if part.instances else "loss" if last.role == "loss" else "module"
         rows.insert(1, Row("text", last.note if kind == "loss" else ""))

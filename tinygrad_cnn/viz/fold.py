@@ -227,9 +227,15 @@ class _Folder:
             span.children[k:k + 1] = [first, _stack(rest)]
 
     def close_functions(self) -> None:
-        """Draw a function of several ops, such as a loss, as one card."""
+        """Draw a function of several ops, such as a loss, and a layer that is one, as one card.
+
+        The ops of a layer of the package, as of a layer norm, all come from the user's one line.
+        """
         for span in self.spans():
-            if span.path and span.path[-1].endswith("()"):
+            lines = {self.entries[i].source for i in self.ops[span.start:span.stop]}
+            if span.path and (span.path[-1].endswith("()") or (
+                    len(lines) == 1 and "" not in lines
+                    and all(child.kind == "op" for child in span.children))):
                 self._close(span)
 
     def close_innermost(self) -> None:

@@ -79,7 +79,8 @@ def page(recording: Recording, first: Diagram, carried: str, **settings: object)
             break
         size += len(drawn)
         picture = re.sub(r"<style>.*?</style>", "", drawn, count=1, flags=re.DOTALL)
-        picture = picture.replace('role="img"', 'role="group"', 1)
+        w, h = svg.size(drawn)              # of the picture where no script fits it
+        picture = picture.replace('role="img"', f'role="group" width="{w:g}" height="{h:g}"', 1)
         hidden = " hidden" if k else ""
         frames.append(f'<div id="view-{figure}"{hidden}>{picture}</div>')
         data.append(_facts(state, figure, recording, names))

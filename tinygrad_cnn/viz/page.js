@@ -69,7 +69,7 @@ function overview() {
   el("facts").replaceChildren(...parts);
 }
 function facts(c) {
-  const op = ops[c.op], parts = [line("h2", c.title), ...c.about.map(t => line("p", t)),
+  const op = ops[c.op], parts = [line("h2", c.title), ...c.about.filter(t => t !== c.title).map(t => line("p", t)),
     ...c.warnings.map(w => line("p", "! " + w, "warn"))];
   const inside = c.path && views.has("open " + c.path);
   if (inside) parts.push(button("open " + c.path, () => show("open " + c.path)));
