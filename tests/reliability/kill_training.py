@@ -4,7 +4,8 @@
 
 ``tinygrad-cnn train`` runs in a fork of this process, is killed, and is called again with
 ``--resume auto``; the SHA-256 of the weights and the log of losses are compared with those of a run
-that was never cut.  Every second run saves after each step, so that it is often killed while it saves.
+that was never cut.  Every second run saves after each step, so that it is often killed while it
+saves.
 """
 
 from __future__ import annotations
