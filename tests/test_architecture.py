@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,7 @@ def layer(name: str) -> str:
     return name.split(".")[0]
 
 
+@functools.cache
 def imports(path: Path):
     """(line, module, whether inside a function) of each import outside TYPE_CHECKING."""
     whole = tree(path)
@@ -100,7 +102,7 @@ def imports(path: Path):
             else:
                 deeper = inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
                 yield from visit(child, deeper)
-    yield from visit(whole, False)
+    return list(visit(whole, False))
 
 
 def ours():
@@ -187,10 +189,10 @@ def test_there_are_no_import_cycles():
         visit(name)
 
 
+@functools.cache
 def calls(path):
-    for node in nodes(path):
-        if isinstance(node, ast.Call):
-            yield node.lineno, ast.unparse(node.func), node
+    return [(node.lineno, ast.unparse(node.func), node) for node in nodes(path)
+            if isinstance(node, ast.Call)]
 
 
 def test_no_file_can_run_code():

@@ -240,6 +240,11 @@ def test_the_indices_of_functions_and_ops_are_current():
             assert (ROOT / path).exists()
 
 
+def test_the_pictures_of_the_docs_are_current(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["make_pictures.py", "--check"])
+    assert runpy.run_path(str(ROOT / "docs" / "make_pictures.py"))["main"]() == 0
+
+
 def test_the_page_of_errors_has_a_heading_for_every_class():
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     classes = {name for name in tc.errors.__all__ if name[0].isupper()}

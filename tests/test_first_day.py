@@ -7,6 +7,7 @@ behind the ``!``.
 
 from __future__ import annotations
 
+import functools
 import re
 
 import numpy as np
@@ -209,6 +210,7 @@ def same(ours, theirs):
         assert np.array_equal(ours, theirs)
 
 
+@functools.cache
 def answer(expression, value, words):
     """Whether the expression works; fails if it is wrong, or refused without the cure."""
     if words is not None:
@@ -318,6 +320,7 @@ def calls(text):
     return [call for line in lines(text) for call in line.split("; ")]
 
 
+@functools.cache
 def numpy_answer(call):
     """Whether ``np.`` in front of the call gives NumPy's values and their gradient."""
     a = values(leaf)["a"]
@@ -350,6 +353,7 @@ def test_a_name_of_mygrad_has_values_and_gradient_or_is_refused(call):
     numpy_answer(call)
 
 
+@functools.cache
 def own_answer(name, words):
     """Whether ``tc.name`` is there; fails if it is missing without the cure."""
     if words is not None:

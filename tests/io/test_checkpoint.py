@@ -72,9 +72,12 @@ def test_nothing_is_changed_if_a_part_does_not_fit(tmp_path):
 def test_what_cannot_be_saved_or_loaded_is_named(tmp_path):
     path = tmp_path / "x.safetensors"
     for wrong, words in (({"f": print}, "f is a builtin_function"), ({"a": {1: 2}}, "the key 1"),
+                         ({"n": 10 ** 4000}, "n is a int"),
                          ({"o": {"p": object()}}, "o/p is a object")):
         with pytest.raises(tc.CheckpointError, match=words):
             save_checkpoint(path, **wrong)
+    save_checkpoint(path, longest=1 - 10 ** 4000)
+    assert load_checkpoint(path)["longest"] == 1 - 10 ** 4000
     save_checkpoint(path, epoch=3)
     with pytest.raises(tc.CheckpointError, match="holds epoch, but not model"):
         load_checkpoint(path, model=nn.Linear(1, 1))

@@ -180,6 +180,12 @@ class Trial:
     def __init__(self, flips: list[Flip], switches: Switches) -> None:
         self.flips, self.switches = flips, switches
         self.survivors: dict[int, list[str]] = {}       # number of the flip -> its tests
+        self.failed: set[str] = set()                   # tests that fail without any flip
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test that fails anyway notices nothing."""
+        if report.failed:
+            self.failed.add(report.nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -189,7 +195,7 @@ class Trial:
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             seconds[item.nodeid] = time.process_time() - began
         items = {item.nodeid: item for item in session.items}
-        reached = {number: sorted(tests, key=lambda test: seconds.get(test, 0.0))
+        reached = {number: sorted(tests - self.failed, key=lambda test: seconds.get(test, 0.0))
                    for number, tests in self.switches.reached.items()}
         for number in range(len(self.flips)):
             tests = reached.get(number, [])
@@ -254,6 +260,7 @@ def main() -> int:
     trial = Trial(flips, switches)
     if pytest.main([*usual, *tests], plugins=[trial]) not in (0, 1):
         return 2
+    print(*(f"fails without a flip: {test}\n" for test in sorted(trial.failed)), sep="", end="")
     words = [f"--flips={chosen.flips}", f"--seed={chosen.seed}",
              *(f"--folder={name}" for name in chosen.folder or ())]
     counts, survivors = Counter(flip.folder for flip in flips), Counter()

@@ -176,6 +176,8 @@ def of_torch() -> Iterator[Right]:
             ("max_pool2d", lambda x: f.max_pool2d(x, 2), [normal(1, 2, 6, 6)]),
             ("huber", lambda x: f.huber_loss(x, torch.zeros_like(x)), [normal(10, 20)]),
             ("cdist", torch.cdist, [normal(4, 3), normal(5, 3)]),
+            ("dropout in the order of memory", lambda x: torch.manual_seed(0) and f.dropout(x, 0.4),
+             [normal(5, 6)]),
             ("grid_sample", lambda x, g: f.grid_sample(x, g, align_corners=False),
              [normal(1, 1, 5, 5), lambda rng: rng.uniform(-0.9, 0.9, (1, 3, 3, 2))]),
             ("bicubic", lambda x: f.interpolate(x, scale_factor=2, mode="bicubic"),
@@ -317,6 +319,10 @@ POPULATION: list[Right] = [
     Right("pooled network", lambda rng, seed: network(rng, seed, True, 8)),
     Right("normalized network", lambda rng, seed: network(rng, seed, False, 4)),
     Right("network on an image", lambda rng, seed: network(rng, seed, True, 32)),
+    # gradients that are 0 but for rounding
+    tensors("sum of softmax", lambda x: tc.softmax(x).sum(), normal(3, 4)),
+    tensors("bias before centering", lambda x, b: tc.tanh(x + b - (x + b).mean(
+        axis=0, keepdims=True)).sum(axis=1), normal(5, 3), normal(3)),
     Right("dropout", lambda rng, seed: check_gradients(
         lambda x: tc.dropout(x, p=0.5) * x, rng.normal(size=(3, 4)), seed=seed)),
 ]

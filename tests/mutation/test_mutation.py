@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import warnings
 
@@ -18,11 +19,27 @@ from tinygrad_cnn.testing.diagnose import diagnose
 from tinygrad_cnn.testing.report import headline, picture
 from tinygrad_cnn.testing.shrink import reproducer, shrink
 
+HEADLINES = [
+    ("C05", "overwritten overlaps"), ("C19", "constant ratio"), ("C08", "a mean where a sum"),
+    ("C26", "leftover strip"), ("C25", "border only"), ("C11", "transposed"), ("C14", "flipped"),
+    ("C24", "per-sample"), ("B01", "missing un-broadcast"), ("C21", "cotangent is ignored"),
+    ("C18", "float16"), ("C02", "stride"), ("C12", "dilation"), ("C04", "padding"),
+    ("M01", "ties"), ("K01", "written to"), ("X14", "dtype"), ("K07", "derivative"),
+    ("S01", "diagonal"), ("N01", "mean"),
+]
+# Each third of the mutants and of the right gradients; python tests/mutation takes all.
+PLAIN = [m for m in CATALOG if not m.engine][1::4]
+TRIED = [m for i, m in enumerate(CATALOG) if i % 3 == 0 or m in PLAIN or m.name in dict(HEADLINES)]
+
 
 @pytest.fixture(scope="module")
 def findings():
-    """What is found of each mutant on one seed."""
-    return {m.name: run(m, 0) for m in CATALOG}
+    """What is found of a mutant on one seed."""
+    return functools.cache(lambda name: run(mutants[name], 0))
+
+
+mutants = {m.name: m for m in CATALOG}
+found_of_bug = functools.cache(lambda bug: bug.finding(0))      # which raises if nothing is found
 
 
 def test_the_catalog_has_many_mutants_of_many_ops_told_apart_by_name():
@@ -31,18 +48,17 @@ def test_the_catalog_has_many_mutants_of_many_ops_told_apart_by_name():
     assert len({m.op for m in CATALOG}) >= 30
 
 
-@pytest.mark.parametrize("planted", CATALOG, ids=lambda m: f"{m.name} {m.op}, {m.says}")
-def test_every_mutant_is_found(planted, findings):
-    assert findings[planted.name] is not None
+@pytest.mark.parametrize("planted", TRIED, ids=lambda m: f"{m.name} {m.op}, {m.says}")
+def test_a_mutant_is_found(planted, findings):
+    assert findings(planted.name) is not None
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda b: b.name)
 def test_mistakes_of_public_reports_are_found_with_one_modest_sample(bug):
-    with pytest.raises(GradientMismatch):
-        bug.check(0)
+    assert found_of_bug(bug) is not None
 
 
-@pytest.mark.parametrize("right", right_rules.POPULATION, ids=lambda r: r.name)
+@pytest.mark.parametrize("right", right_rules.POPULATION[::3], ids=lambda r: r.name)
 def test_no_right_gradient_is_called_wrong(right):
     outcome, = right_rules.outcomes(range(1), [right])
     assert not outcome.alarm, outcome.verdict
@@ -59,10 +75,9 @@ def test_right_gradients_are_measured_where_there_is_no_kink_and_no_loss_of_digi
 
 
 def test_diagnoses_are_right_first_nine_times_in_ten(findings):
-    plain = [m for m in CATALOG if not m.engine][1::4]
-    wanted = [m.diagnosis for m in plain] + [b.diagnosis for b in BUGS]
-    keys = [[key for key, _ in diagnose(findings[m.name])] for m in plain]
-    keys += [[key for key, _ in diagnose(bug.finding(0))] for bug in BUGS]
+    wanted = [m.diagnosis for m in PLAIN] + [b.diagnosis for b in BUGS]
+    keys = [[key for key, _ in diagnose(findings(m.name))] for m in PLAIN]
+    keys += [[key for key, _ in diagnose(found_of_bug(bug))] for bug in BUGS]
     assert np.mean([found[0] == key for key, found in zip(wanted, keys, strict=True)]) >= 0.9
 
 
@@ -88,7 +103,7 @@ SHOWN = [m for m in CATALOG if not m.engine][::10]
 def test_reproducers_are_short_small_and_fail(findings):
     entries = []
     for m in SHOWN:
-        small = shrink(findings[m.name], seconds=1.0)
+        small = shrink(findings(m.name), seconds=1.0)
         program = reproducer(small, named(m))
         assert len(program.splitlines()) <= 12, program
         assert fails(program), program
@@ -115,16 +130,9 @@ def test_the_map_marks_the_wrong_entries_of_the_plane_with_the_worst():
     assert "." in "".join(lines[1:])
 
 
-@pytest.mark.parametrize("name, words", [
-    ("C05", "overwritten overlaps"), ("C19", "constant ratio"), ("C08", "a mean where a sum"),
-    ("C26", "leftover strip"), ("C25", "border only"), ("C11", "transposed"), ("C14", "flipped"),
-    ("C24", "per-sample"), ("B01", "missing un-broadcast"), ("C21", "cotangent is ignored"),
-    ("C18", "float16"), ("C02", "stride"), ("C12", "dilation"), ("C04", "padding"),
-    ("M01", "ties"), ("K01", "written to"), ("X14", "dtype"), ("K07", "derivative"),
-    ("S01", "diagonal"), ("N01", "mean"),
-])
+@pytest.mark.parametrize("name, words", HEADLINES)
 def test_the_headline_of_each_family_uses_its_words(name, words, findings):
-    assert words in headline(findings[name])
+    assert words in headline(findings(name))
 
 
 def test_the_score_counts_survivors():

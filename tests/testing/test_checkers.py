@@ -91,8 +91,9 @@ def test_a_function_that_is_not_affine_is_not_measured_as_if_it_were():
 
 # ---- ops
 
-@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
-def test_every_rule_of_the_registry_is_right(op):
+# Each fourth op: tests/ops/test_generated.py holds all of them, and python tests/mutation.
+@pytest.mark.parametrize("op", list(OPS.values())[::4], ids=list(OPS)[::4])
+def test_a_rule_of_the_registry_is_right(op):
     report = check_op(op, order=1, seed=1)
     assert report.comparisons > 0
     assert report.worst < 1

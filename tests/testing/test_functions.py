@@ -257,8 +257,13 @@ def scaled(x):
 
 
 def test_the_program_of_a_report_fails_as_pasted():
+    convolve = pytest.importorskip("scipy.signal").convolve
     offset = np.array([1.0, 2.0, 0.5, 4.0])
+    compiled = pytest.importorskip("numba").njit(lambda x: x * 3.0)
     for call in (lambda: check_vjp_pair(scaled, lambda ct, x: ct, X),
+                 lambda: check_vjp_pair(lambda x: compiled(x) * FACTOR, lambda ct, x: ct, X),
+                 lambda: check_vjp_pair(lambda x: convolve(x, [FACTOR]), lambda ct, x: (
+                     lambda y: 2 * y)(ct), X.reshape(-1)),
                  lambda: check_gradients(lambda x: (scaled(x) * x.detach() * offset).sum(), X)):
         with pytest.raises(GradientMismatch) as caught:
             call()
@@ -332,3 +337,8 @@ def test_a_lambda_is_named_by_its_place():
         check_vjp_pair(lambda x: x * x, lambda ct, x: ct * x, X)
     holder = types.SimpleNamespace(report=check_vjp_pair(scaled, lambda ct, x: 3 * ct, X))
     assert str(holder.report).startswith("scaled: right, ")
+
+
+def test_gradients_of_a_function_in_float64_are_not_asked_for_in_float32():
+    constant = np.full(3, 0.3)                  # a float64 array, which no float32 tensor meets
+    assert check_gradients(lambda x: (x * constant).sum(), np.ones(3)).verdict == "right"

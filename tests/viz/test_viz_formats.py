@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from tinygrad_cnn import viz
+from tinygrad_cnn import nn, viz
 from tinygrad_cnn.viz import Figure, svg
 from tinygrad_cnn.viz.capture import thumbnail
 from tinygrad_cnn.viz.diagram import draw
@@ -173,6 +173,23 @@ def test_cards_show_histograms_and_thumbnails_on_request(lenet_step, tmp_path):
         (tmp_path / "bad.json").write_text(re.sub(r"data:image/png[^\"]*", bad, text, count=1))
         with pytest.raises(tc.VizError, match="a picture that is no PNG as a data URI"):
             viz.load(tmp_path / "bad.json")
+
+
+def test_layers_and_functions_of_several_ops_are_one_card_each():
+    rows, target = tc.Tensor(np.ones((4, 5, 8), np.float32), name="rows"), np.zeros((4, 5, 8))
+    weight = tc.Parameter(np.ones((8, 8), np.float32))
+    made = {"LayerNorm": nn.LayerNorm(8)(rows), "Linear": nn.Linear(8, 8)(rows),
+            "MSELoss": nn.MSELoss()(rows * weight[0], target.astype(np.float32))}
+    made["linear()"] = tc.linear(rows, weight)
+    made["mse_loss()"] = tc.mse_loss(rows * weight[0], target.astype(np.float32))
+    made["layer_norm()"] = tc.layer_norm(rows, weight[0], weight[1])
+    made["huber_loss()"] = tc.huber_loss(rows * weight[0], target.astype(np.float32))
+    for title, output in made.items():
+        recording = viz.describe(output)
+        folded, all_ = (draw(recording, level=level) for level in ("operators", "everything"))
+        assert [c.title for c in folded.cards].count(title) == 1
+        assert [g.title for g in all_.groups] == [title]
+        assert len(all_.cards) > len(folded.cards)
 
 
 def test_a_thumbnail_is_the_first_image_or_the_first_maps_side_by_side():

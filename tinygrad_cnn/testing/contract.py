@@ -519,10 +519,18 @@ def memory_layout(case: Case) -> None:
 def _laid(case: Case, of_ct: str, of_inputs: str, plain: Sequence[Array | None], ct: Array,
           noise: dict[int, Array] | None) -> None:
     """The result for a cotangent and inputs that lie so in memory is the usual one."""
-    found = case.pull([_LAYOUTS[of_inputs](x) for x in case.arrays], _LAYOUTS[of_ct](ct))
+    arrays = [_LAYOUTS[of_inputs](x) for x in case.arrays]
+    found = case.pull(arrays, _LAYOUTS[of_ct](ct))
     who = " and ".join(f"{a} that {b} {how} in memory" for a, b, how in (
         ("a cotangent", "lies", of_ct), ("inputs", "lie", of_inputs)) if how != "as usual")
-    _alike(case, found, plain, ct, noise, f"another result for {who}")
+    try:
+        _alike(case, found, plain, ct, noise, f"another result for {who}")
+    except CheckFailed:
+        if isinstance(case, OpCase) or np.allclose(case.forward(arrays), case.out, 1e-6, 1e-6 * (
+                np.abs(case.out).max(initial=0.0))):
+            raise
+        # Random numbers, say, that are drawn in the order of memory: that is not the rule's fault.
+        case.stats.note(case.names[0], f"{case.subject.name} gives other values for {who}")
 
 
 def _alike(case: Case, got: Sequence[Array | None], expected: Sequence[Array | None], ct: Array,

@@ -267,8 +267,11 @@ class TensorFunction:
         self.closed_over = tuple(closed_over)
         self.modules = modules
         self.draws: bool | None = None          # random numbers; known after the first call
-        self.names = (*given.names,
-                      *(t.name or f"parameter {i}" for i, t in enumerate(closed_over)))
+        # The whole model comes first among its modules, and gives names such as ``3.bias``.
+        dotted = {id(t): n for m in (reversed(modules) if closed_over else ())
+                  for n, t in m.named_parameters()}
+        self.names = (*given.names, *(dotted.get(id(t)) or t.name or f"parameter {i}"
+                                      for i, t in enumerate(closed_over)))
 
     @property
     def subject(self) -> Subject:
@@ -294,6 +297,8 @@ class TensorFunction:
         try:
             for t, a in zip(self.closed_over, arrays[n:], strict=True):
                 t._data = a
+            for module, name, a, _ in buffers if any(a.dtype.kind == "c" for a in arrays) else ():
+                vars(module)[name] = a.astype(np.complex128) if a.dtype.kind == "f" else a
             with np.errstate(all="ignore"):
                 y = self._one_tensor(self.fn(*self.given.call(tensors[:n])))
             if self.draws is None:

@@ -48,6 +48,7 @@ _NOISE = 8.0                # times the change that ulps of the arguments cause
 _NOISE_CAP = 2.0 ** 13      # eps · max |g|ᵀ|J|
 _GUARD_BITS = 12            # of the mantissa, for the intermediate results of a rule
 _WHOLE = 2000               # entries up to which the whole Jacobian is measured
+_LOST = 1e4                 # eps · the values over the input
 _LARGEST = 1 << 22          # entries of that Jacobian
 _ERRORS = 4.0               # times the estimated error of a difference
 _AGAIN = 48                 # entries that are measured a second time before they count as wrong
@@ -398,6 +399,11 @@ class Linearization:
         share = _SMALL if self.dtype.itemsize == 8 else 1.0
         return np.asarray(np.maximum(size, share * size.max(initial=0.0)))
 
+    def _lost(self, k: int, ct: Array) -> float:
+        """Slopes below that are 0 as far as the rounding of the values can tell."""
+        return float(_LOST * np.finfo(self.dtype).eps * np.linalg.norm(ct) * self.scales[-1]
+                     / self.scales[k])
+
     # ---- the comparison
 
     def compare(self, k: int, got: Array | None, ct: Array, bound: Array) -> None:
@@ -486,6 +492,7 @@ class Linearization:
             unit = np.full(unit.shape, 1e-3 * np.abs(ct).max(initial=0.0))
         with np.errstate(all="ignore"):
             share = np.where(kinks, 0.0, limit / np.maximum(unit, 1e-300))
+        share = np.where((size <= limit) & (limit <= self._lost(k, ct)), 0.0, share)
         loose = share > self._asked
         stats.precision[name] = max(stats.precision.get(name, 0.0),
                                     float(np.where(loose, 0.0, share).max(initial=0.0)))
@@ -547,14 +554,14 @@ class Linearization:
 
         Its weights are random, so that errors do not cancel, and it is measured so precisely that
         no entry can be further off than `PRECISION`; of too many entries, each input together.
-        False if there is any doubt: a kink, a loss of digits, a gradient that is 0.  Entries are
-        then measured one by one.
+        False if there is any doubt: a kink, or a loss of digits.  Entries are then measured one by
+        one.
         """
         pulled = []
         for ct in cotangents:
             parts = {k: p for k, p in enumerate(self.pulled(ct)) if k in self.wanted
                      and p is not None and p.shape == self.arrays[k].shape
-                     and p.any() and np.isfinite(p).all()}
+                     and np.isfinite(p).all()}
             if len(parts) < len(self.wanted):
                 return False
             pulled.append((ct.reshape(-1).astype(np.float64), parts))
@@ -582,8 +589,11 @@ class Linearization:
             worst = max(worst, off / max(margin, 1e-300))
             for k, part in parts.items():
                 unit = np.abs(terms[k]).sum() if self.large else \
-                    (np.abs(weights[k]) * self._unit(np.abs(part))).min()
-                precision[k] = max(precision[k], margin / float(unit))
+                    (np.abs(weights[k]) * self._unit(np.abs(part))).min(initial=np.inf)
+                lost = self._lost(k, flat)
+                if not max(margin / np.abs(weights[k]).min(initial=np.inf),
+                           np.abs(part).max(initial=0.0)) <= lost:
+                    precision[k] = max(precision[k], margin / max(float(unit), 1e-300))
         if not max(precision.values()) <= PRECISION:
             return False
         names = [self.subject.inputs[k] for k in self.wanted]

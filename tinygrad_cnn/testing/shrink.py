@@ -268,6 +268,10 @@ def _write_down(name: str, value: Any, lines: dict[str, None], seen: set[int]) -
     if isinstance(value, (int, float, str, tuple, np.ndarray, np.generic)) or value is None:
         lines[f"{name} = {literal(value)}"] = None
         return
+    if isinstance(compiled := getattr(value, "py_func", None), FunctionType):
+        _write_down(name, compiled, lines, seen)
+        lines.update({"import numba": None, f"{name} = numba.njit({name})": None})
+        return
     tree = _source(value) if isinstance(value, FunctionType) and not _installed(value) else None
     if tree is not None and id(value) not in seen:
         seen.add(id(value))
@@ -295,7 +299,9 @@ def _write_down(name: str, value: Any, lines: dict[str, None], seen: set[int]) -
 
 def _installed(function: FunctionType) -> bool:
     """Whether a function is part of a package, and not of the user's program."""
-    return function.__module__.partition(".")[0] in ("tinygrad_cnn", "numpy", "torch", "jax")
+    top = function.__module__.partition(".")[0]
+    return top == "tinygrad_cnn" or top in sys.stdlib_module_names \
+        or "site-packages" in function.__code__.co_filename
 
 
 def _by_numbers(finding: Finding, case: OpCase, op: str) -> list[str]:

@@ -15,7 +15,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from tinygrad_cnn.core.op import Op
@@ -79,7 +79,7 @@ def _source(rule: Function) -> ast.FunctionDef | ast.Lambda | None:
         if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno:
             made = _compiled(rule, node)
             if made is not None and made.__code__.co_code == code.co_code \
-                    and made.__code__.co_consts == code.co_consts \
+                    and _constants(made.__code__) == _constants(code) \
                     and made.__code__.co_names == code.co_names:
                 return node
         if isinstance(node, ast.FunctionDef) and node.name == rule.__name__ and (
@@ -87,6 +87,11 @@ def _source(rule: Function) -> ast.FunctionDef | ast.Lambda | None:
                 [d.lineno for d in node.decorator_list]):
             return node
     return None
+
+
+def _constants(code: CodeType) -> list[object]:
+    """The constants of a function; of functions inside of it, which know their place, the code."""
+    return [c.co_code if isinstance(c, CodeType) else c for c in code.co_consts]
 
 
 def _compiled(rule: Function, node: ast.FunctionDef | ast.Lambda) -> Any:

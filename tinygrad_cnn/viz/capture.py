@@ -405,7 +405,7 @@ class Watch(Observer):
             "role": "input", "dtype": _dtype_name(x.dtype), "needs_gradient": x.requires_grad,
             "shape": thing.shape if isinstance(thing, (Tensor, np.ndarray)) else x.shape,
             "note": "" if x.requires_grad else "no gradient",
-            "name": x.name or self._name(source, reader, place),
+            "name": x.name or self._name(x, source, reader, place),
             "value": None if is_placeholder(data) else self.measured(data)}
         if isinstance(x, Parameter) or isinstance(thing, Parameter):
             facts["role"], facts["note"] = "parameter", "" if x.requires_grad else "frozen"
@@ -419,12 +419,14 @@ class Watch(Observer):
             facts["picture"] = thumbnail(data)
         return _Noted({**facts, "family": facts["role"]}, source=source)
 
-    def _name(self, source: weakref.ref[Any], reader: Node, place: int) -> str:
+    def _name(self, x: Tensor, source: weakref.ref[Any], reader: Node, place: int) -> str:
         """What the user's line calls a leaf; nothing, if that is the name of another one.
 
         A function of several ops makes tensors of its own, in the place of one that it was given.
         """
-        name = operand_name(reader.origin, place)
+        name, function = operand_name(reader.origin, place), called_name(reader.origin)[0]
+        if x.size == 1 and not x.requires_grad and function in FUNCTIONS and function not in OPS:
+            return ""
         known = self._named.setdefault((name, reader.origin), source)
         return name if known is source and name != "ct" else ""
 

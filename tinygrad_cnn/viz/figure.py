@@ -193,7 +193,7 @@ class Figure:
         return f"<Figure {self.diagram.title}: {self.diagram.subtitle}>"
 
     def html(self) -> str:
-        """One self-contained interactive page, at most 2 MB."""
+        """One self-contained interactive page; of up to 1,200 cards it has at most 2 MB."""
         return html.page(self.recording, self.diagram, self._carried, **self._style)
 
     def animation(self) -> str:

@@ -81,8 +81,13 @@ def _body(diagram: Diagram, places: Layout) -> Iterator[tuple[str, str, str, str
         elif g.id in places.unboxed:
             yield g.id, "module", g.path, _bare_title(g, diagram, places)
     edges = {e.id: e for e in diagram.edges}
+    # A gradient that its card shows as well is not said twice.
+    said = {(card.id, row.text) for card in diagram.cards for row in card.rows if row.kind == "bar"}
     for route in places.routes:
-        yield route.edge, "edge", edges[route.edge].tip, _edge(edges[route.edge], route)
+        e = edges[route.edge]
+        gradient = e.gradient and f"grad {e.gradient}"
+        yield route.edge, "edge", e.tip, _edge(
+            e, route, "" if (e.source, gradient) in said else gradient)
     for card in diagram.cards:
         yield (card.id, f"card {card.kind} {card.family}", card.tip,
                _card(card, places.cards[card.id]))
@@ -258,7 +263,7 @@ def _row(row: Row, left: float, right: float, top: float) -> str:
 
 # ---- edges and legend ----------------------------------------------------------------------------
 
-def _edge(e: Edge, route: Route) -> str:
+def _edge(e: Edge, route: Route, gradient: str) -> str:
     if e.level < 0:
         arrows = _arrow(route.points, "line")
     else:
@@ -267,7 +272,6 @@ def _edge(e: Edge, route: Route) -> str:
     if not e.text or not route.anchor:
         return arrows
     x, y = route.label
-    gradient = e.gradient and f"grad {e.gradient}"
     return (arrows
             + _text(x, y, clean(e.text), layout.EDGE_SIZE, "line", anchor=route.anchor)
             + _text(x, y + 13, gradient, layout.SMALL_SIZE, "grad_text", anchor=route.anchor))
