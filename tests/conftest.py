@@ -73,3 +73,12 @@ def global_state_is_left_alone():
     """Fail a test that leaves global state changed; give each the same random numbers."""
     with global_state_left_alone():
         yield
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium; a test that asks for it is marked with `needs_browser`."""
+    from browser import Browser
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()

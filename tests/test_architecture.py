@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "types": (), "errors": (), "contexts": (), "files": ("errors",), "names": (), "start": (),
     "version": (),
     "shapes": ("errors",),
-    "checks": ("shapes", "errors"), "settings": ("checks",),
+    "checks": ("names", "shapes", "errors"), "settings": ("names", "checks"),
     "kernels": ("contexts", "files", "shapes", "errors", "kernels", "version"),
     "core": ("names", "contexts", "core", "checks", "shapes", "errors"),
     "debug": ("contexts", "core.graph", "errors"),

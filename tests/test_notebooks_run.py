@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from browser import needs_browser
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 PACK = json.loads((Path(__file__).parent / "data" / "notebooks.json").read_text(encoding="utf-8"))
-PHONE = 60                              # characters in a line that a phone can show
+PHONE = 45                              # characters in a line that a phone can show
 SIZE = 300_000
 # What differs from run to run, or from machine to machine.
 CHANGES = re.compile(r"/(?:home|root|tmp|work)/|[A-Z]:\\|\b0x[0-9a-f]{6,}|\b\d+\.\d+ ?m?s\b")
@@ -42,8 +44,8 @@ def run(path):
 
 def text_of(cell):
     """What a cell printed, and its result if that is nothing but text."""
-    return "".join(out.get("text", out["data"]["text/plain"] if list(out.get("data", ())) == [
-        "text/plain"] else "") for out in cell["outputs"])
+    return "\n".join(out.get("text", out["data"]["text/plain"] if list(out.get("data", ())) == [
+        "text/plain"] else "").rstrip("\n") for out in cell["outputs"])
 
 
 def pictures_of(cell):
@@ -106,6 +108,38 @@ def test_a_stored_notebook_is_small_and_fits_a_phone(path):
         assert not CHANGES.search(text_of(cell)), text_of(cell)
 
 
+# ---- the page that a reader sees -----------------------------------------------------------------
+
+# Code may be three characters wider than its cell, in which it scrolls.
+WIDE = """[...document.querySelectorAll('.jp-Cell pre, .jp-Cell table, .jp-Cell img, .jp-Cell svg')]
+    .filter(e => e.clientWidth
+                 && e.scrollWidth > e.clientWidth + (e.closest('.jp-InputArea-editor') ? 24 : 1)
+                 || e.getBoundingClientRect().right > innerWidth)
+    .map(e => e.tagName + ' ' + e.textContent.slice(0, 60))"""
+
+
+@needs_browser
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_fits_a_phone_and_a_desk(path, browser, tmp_path):
+    nbconvert = pytest.importorskip("nbconvert", reason="no page of a notebook without nbconvert")
+    page = tmp_path / f"{path.stem}.html"
+    page.write_text(nbconvert.HTMLExporter().from_filename(path)[0], encoding="utf-8")
+    for width in (390, 1200):
+        browser.call("Emulation.setDeviceMetricsOverride", width=width, height=850,
+                     deviceScaleFactor=1, mobile=width < 500)
+        browser.open(page)
+        assert browser.run("Math.max(document.documentElement.scrollWidth, "
+                           "document.body.scrollWidth)") <= width
+        assert browser.run(WIDE) == []
+        assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth)")
+        assert not browser.run("document.querySelectorAll('[data-mime-type$=stderr], "
+                               "[data-mime-type$=error]').length")
+        assert browser.run("(document.body.innerText.match(/epoch .*█/g) || []).length") == (
+            path.stem == "first_day")                       # a progress bar leaves one line
+    browser.call("Emulation.clearDeviceMetricsOverride")
+
+
 # ---- the figures of the two teaching notebooks ---------------------------------------------------
 
 @pytest.mark.parametrize("case_id", ["C1", "C2", "C3", "C4", "C7", "C13"])
@@ -124,7 +158,7 @@ def test_the_first_notebook_asserts_each_figure_that_public_copies_print(case_id
 
 
 def test_the_exercise_prints_the_figures_of_its_cells():
-    text = "".join(map(text_of, stored(ROOT / "examples" / "exercise_9_3.ipynb")))
+    text = "\n".join(map(text_of, stored(ROOT / "examples" / "exercise_9_3.ipynb")))
     for case_id, what, words in [
             ("S3", "dLdX.mean()", "mean"), ("S4", "Z.mean()", "Mean Z"),
             ("S5", "dA_prev.mean()", "dX mean"), ("S5", "dW.mean()", "dW mean"),

@@ -137,7 +137,7 @@ def test_pad_is_that_of_numpy_however_wide_and_unpad_its_adjoint(n, mode):
 def test_pad_fills_with_a_value_and_refuses_a_mode_without_adjoint():
     padded = reference.pad(np.zeros((1, 2)), pad_width=((0, 0), (1, 2)), mode="constant", value=7.0)
     assert padded.tolist() == [[7.0, 0.0, 0.0, 7.0, 7.0]]
-    with pytest.raises(SettingError, match="mode 'median' has no adjoint"):
+    with pytest.raises(SettingError, match=r"mode must be one of .* got 'median'"):
         reference.pad(np.zeros((1, 2)), pad_width=((0, 0), (1, 2)), mode="median", value=0.0)
 
 

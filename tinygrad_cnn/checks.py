@@ -6,7 +6,6 @@ Public functions and layers call these once.  Shape rules and kernels know only 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import operator
@@ -16,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.names import no_argument
 from tinygrad_cnn.shapes import Pair, Shape, Sides, same_padding
 from tinygrad_cnn.types import DType
 
@@ -178,7 +178,7 @@ def axes_tuple(owner: str, axis: object, shape: Shape) -> tuple[int, ...]:
     >>> axes_tuple("sum", None, (2, 3)), axes_tuple("sum", (-1, 0), (2, 3, 4))
     ((0, 1), (0, 2))
     """
-    if axis is None:
+    if axis is None or (not shape and axis in (0, -1)):      # of a number, as NumPy and PyTorch
         return tuple(range(len(shape)))
     several = axis if isinstance(axis, (tuple, list)) else (axis,)
     found = tuple(sorted(axis_index(owner, a, shape) for a in several))
@@ -188,11 +188,6 @@ def axes_tuple(owner: str, axis: object, shape: Shape) -> tuple[int, ...]:
 
 
 # ---- arguments of a class ------------------------------------------------------------------------
-
-#: Settings of PyTorch that nothing here needs.
-_LEFT_OUT = dict.fromkeys(("inplace", "device", "foreach", "fused", "capturable", "differentiable",
-                           "last_epoch", "size_average", "reduce"), "leave it out.")
-
 
 def arguments(made: type, given: tuple[object, ...], settings: Mapping[str, object]) -> None:
     """Refuse arguments that ``__init__`` of a class does not take, in the name of that class.
@@ -216,11 +211,7 @@ def arguments(made: type, given: tuple[object, ...], settings: Mapping[str, obje
     takes = f"{owner} takes {', '.join(free) or 'none'}"
     for name in settings:
         if name not in free and inspect.Parameter.VAR_KEYWORD not in kinds:
-            near = difflib.get_close_matches(name, free, n=1)
-            cure = (_LEFT_OUT.get(name) or ("it is 'axis'" if name == "dim" and "axis" in free
-                                            else f"did you mean {near[0]!r}?" if near else ""))
-            raise TypeError(f"{owner}: there is no setting {name!r}; "
-                            + (f"{cure}  " if cure else "") + takes)
+            raise no_argument(owner, "setting", name, list(free))
     if len(given) > len(placed) and inspect.Parameter.VAR_POSITIONAL not in kinds:
         few = f" ({', '.join(placed)})" if placed else ""
         rest = ", ".join(f"{name}=" for name in free if name not in placed)

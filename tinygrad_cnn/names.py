@@ -3,18 +3,24 @@
 A name that does not exist answers with the one that does.  `missing` looks, in this order, into
 the table of renamed things, for the name itself and for another spelling of it (``Conv2d``,
 ``conv_2d``) in every public module, and for close spellings.
+
+An argument may have the name that PyTorch, NumPy or Keras give it; `own_names` brings it into ours.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, TypeVar, cast
 
-__all__ = ["CURES", "missing", "on_first_use"]
+__all__ = ["CURES", "accepting", "missing", "no_argument", "on_first_use", "own_names"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = __name__.partition(".")[0]
 MODULES = ("", "nn", "nn.init", "optim", "optim.lr_scheduler", "data", "train", "transforms",
@@ -99,6 +105,8 @@ batchnorm: tc.batch_norm
 conv_nd conv: tc.conv2d
 max_pool maxpool: tc.max_pool2d
 conv1d conv3d: tc.conv2d
+argmax argmin argsort allclose isnan isinf isfinite any all: a method of x, or NumPy's function
+randint: tc.tensor(np.random.default_rng().integers(low, high, shape))
 sliding_window_view im2col: tc.unfold
 col2im: tc.fold
 detach stop_gradient: tc.Tensor.detach
@@ -292,3 +300,171 @@ def on_first_use(module: str) -> None:
         return sorted({*vars(here), *(part.name for part in parts)})
 
     vars(here).update(__getattr__=__getattr__, __dir__=__dir__)
+
+
+# ---- arguments -----------------------------------------------------------------------------------
+
+# "names: ours" line by line; ours is the first of these that the function has.
+_ARGUMENTS = """
+dim dims dimension dim0: axis axes reps
+keepdim keep_dims: keepdims
+input self: x a y logits prediction probabilities log_probabilities scores indices labels
+tensor: x a labels
+tensors arrays operands: xs
+other tensor2 vec2 input2 x2 divisor exponent value: b
+input1 x1: a
+a arr array v m: x
+weight kernel: w
+bias: b
+target labels y_true: labels target
+y_pred: logits prediction probabilities
+running_mean: mean
+running_var: var
+size: shape kernel_size
+padding: pad_width
+min_value: min_val min
+max_value: max_val max
+end: stop
+steps: num
+shifts: shift
+diagonal: k
+dim1: axis1
+dim2: axis2
+p: ord
+unbiased ddof: correction
+equation: subscripts
+index: indices
+generator: rng
+dataset: data
+a_min: min
+a_max: max
+repeat: repeats
+output_size: image_size
+newshape: shape
+filters units: out_channels out_features
+rate: p
+strides: stride
+pool_size: kernel_size
+dilation_rate: dilation
+epsilon: eps
+use_bias: bias
+center scale: affine
+alpha: negative_slope
+learning_rate: lr
+parameters: params
+rho: alpha
+beta_1 beta_2: betas
+"""
+# What no argument does; "function.name" goes before "name".
+_ADVICE = """
+inplace out device layout memory_format pin_memory: leave it out
+foreach fused capturable differentiable last_epoch size_average reduce sparse: leave it out
+in_order pin_memory_device num_workers persistent_workers timeout worker_init_fn: leave it out
+multiprocessing_context: leave it out
+prefetch_factor: prefetch= batches are made ahead by a thread
+collate_fn batch_sampler: transform= treats a batch
+DataLoader.generator WeightedRandomSampler.generator: give seed=
+padding_idx max_norm norm_type: change the rows of the weight
+bias: of a norm it comes with affine=
+padding_mode: pad by a layer before, nn.Pad2D
+track_running_stats: statistics are those of each image
+ReduceLROnPlateau.eps: threshold= says what counts as better
+decoupled_weight_decay: tc.optim.AdamW decouples it
+sparse_grad stable sorted kind order scale_grad_by_freq antialias data_format verbose: leave it out
+recompute_scale_factor input_spec name trainable kernel_initializer input_shape: leave it out
+cycle_momentum base_momentum max_momentum: give momentum=(low, high)
+anneal_strategy three_phase: each part is half a cosine; leave it out
+constant: leave it out, or detach() the result
+dtype: cast the tensor: x.astype(np.float64)
+alpha: multiply before: a + alpha * b
+rounding_mode: tc.floor(a / b) and tc.trunc(a / b) round
+activation: it is a layer, or a function, of its own: tc.relu(y)
+from_logits: cross_entropy takes logits, nll_loss and binary_cross_entropy the rest
+pad.pad: it is pad_width=, a pair for each axis, first axis first
+normalized_shape: the shape of w says it; tc.standardize(x, axis) needs none
+batch_norm.momentum batch_norm.training: nn.BatchNorm2D keeps running means; give mean= and var=
+instance_norm.mean instance_norm.var momentum use_input_stats: statistics are those of each image
+weight: weigh the values of reduction="none"
+threshold: it needs none: large values do not overflow
+beta: scale x: softplus(beta * x) / beta
+fill_value: by position, as in full_like(x, 2.0)
+swap: give the nearer of both as positive
+dim0 dim1: x.swapaxes(0, 1) swaps two axes
+take_along_axis.k: it is axis=
+src: it is y=, and index= stands for all axes
+where.y: it is b=
+split_size split_size_or_sections: sections= is the number of parts, or where to cut
+fold.kernel_size: the shape of y tells it
+unfold.dimension: windows are of images N H W C
+step: it is stride=, of images N H W C
+running_mean running_var: statistics are those of each image
+upsample2d.size: tc.interpolate(x, size) takes a size
+generator: it is rng=
+fold.dilation: the gradient of a dilated unfold adds its windows up
+rint.decimals: tc.round(x, decimals) rounds to digits
+repeat.output_size as_tuple: leave it out
+axis0: both axes by position, as in x.swapaxes(0, 1)
+"""
+_CHANGED: dict[str, Callable[[Any], Any]] = {"unbiased": int}
+
+
+def no_argument(owner: str, kind: str, name: str, known: Sequence[str]) -> TypeError:
+    """The error for an argument that ``owner`` does not have, with what to write instead."""
+    ours = _own_name(name, known)
+    near = difflib.get_close_matches(name, known, n=1)
+    cure = (f"it is {ours!r}." if ours is not None else
+            f"{advice}." if (advice := _ADVICES.get(f"{owner}.{name}", _ADVICES.get(name))) else
+            f"did you mean {near[0]!r}?" if near else "")
+    return TypeError(f"{owner}: there is no {kind} {name!r}; {cure}{'  ' * bool(cure)}"
+                     f"{owner} takes {', '.join(known) or 'none'}")
+
+
+def _own_name(name: str, known: Sequence[str]) -> str | None:
+    return next((ours for ours in _RENAMED.get(name, ()) if ours in known), None)
+
+
+def own_names(owner: str, known: Sequence[str], settings: Mapping[str, Any],
+              kind: str = "argument") -> dict[str, Any]:
+    """The arguments by the names that ``owner`` gives them, or a TypeError that tells which.
+
+    >>> own_names("sum", ("x", "axis", "keepdims"), {"dim": 1, "keepdim": True})
+    {'axis': 1, 'keepdims': True}
+    >>> own_names("relu", ("x",), {"inplace": True})
+    Traceback (most recent call last):
+        ...
+    TypeError: relu: there is no argument 'inplace'; leave it out.  relu takes x
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        ours = name if name in known else _own_name(name, known)
+        if ours is None:
+            raise no_argument(owner, kind, name, known)
+        if ours in found or (ours != name and ours in settings):
+            raise TypeError(f"{owner}: {name}= and {ours}= are the same argument; give one")
+        found[ours] = _CHANGED.get(name, _same)(value) if ours != name else value
+    return found
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def accepting(function: F, owner: str = "") -> F:
+    """The function, which takes arguments by the names of other libraries as well."""
+    @wraps(function)
+    def call(*args: Any, **settings: Any) -> Any:
+        try:
+            return function(*args, **settings)
+        except TypeError:
+            known = {p.name: p.kind for p in inspect.signature(function).parameters.values()
+                     if p.kind not in (p.POSITIONAL_ONLY, p.VAR_KEYWORD) and p.name != "self"}
+            several = [n for n, kind in known.items() if kind == inspect.Parameter.VAR_POSITIONAL]
+            if (known.keys() - several) >= settings.keys():
+                raise
+        given = own_names(owner or function.__name__, tuple(known), settings)
+        return function(*args, *(given.pop(n) for n in several if n in given), **given)
+    return cast(F, call)
+
+
+_RENAMED = {name: cure.split() for name, cure in _table(_ARGUMENTS).items()}
+_ADVICES = _table(_ADVICE)

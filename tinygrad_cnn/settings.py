@@ -22,6 +22,7 @@ from typing import ClassVar, TypeVar, dataclass_transform
 import numpy as np
 
 from tinygrad_cnn import checks
+from tinygrad_cnn.names import own_names
 from tinygrad_cnn.types import Function, Settings
 
 __all__ = ["Declared", "Setting", "setting", "show"]
@@ -105,7 +106,12 @@ def _initializer(cls: type[Declared]) -> Callable[..., None]:
         *(kinds(s.alias or name, kinds.KEYWORD_ONLY if s.kw_only else kinds.POSITIONAL_OR_KEYWORD,
                 default=s.default, annotation=own[name]) for name, s in cls.declared.items())])
 
+    names = tuple(signature.parameters)[1:]
+    known = frozenset(names)
+
     def __init__(self: Declared, *args: object, **settings: object) -> None:  # noqa: N807
+        if not known.issuperset(settings):
+            settings = own_names(cls.__name__, names, settings, "setting")
         checks.arguments(cls, args, settings)
         bound = signature.bind(self, *args, **settings)
         bound.apply_defaults()
@@ -114,6 +120,7 @@ def _initializer(cls: type[Declared]) -> Callable[..., None]:
                    for name, declared in cls.declared.items()})
 
     __init__.__signature__ = signature                  # type: ignore[attr-defined]
+    __init__.checks_arguments = True                    # type: ignore[attr-defined]
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     return __init__
 

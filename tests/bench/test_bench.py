@@ -6,10 +6,11 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from bench import calls, race
+from bench import calls, gradtest, race
 from bench.__main__ import main, measure
 from bench.libraries import CONTENDERS, OURS
 from bench.nets import NETS, flops
@@ -138,3 +139,14 @@ def test_calls_are_counted_by_file_and_repeat():
     # With NumPy's kernels; a way that gets longer again should be noticed.
     assert 100 < forward.total < 215 and 100 < backward.total < 240
     assert [forward.total, backward.total] == [c.total for c in again]
+
+
+def test_functions_that_race_against_gradcheck_compute_the_same():
+    torch = pytest.importorskip("torch")
+    several = gradtest.functions()
+    assert len(several) == 10
+    for ours, theirs, *arrays in several.values():
+        other = theirs(*map(torch.tensor, arrays)).numpy()
+        if other.ndim == 4:
+            other = other.transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(ours(*map(tc.Tensor, arrays)).data, other, rtol=1e-9)

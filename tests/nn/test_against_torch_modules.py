@@ -157,7 +157,13 @@ LAYERS: dict[type, list[Pair]] = {
         Pair(lambda: nn.Conv2D(3, 4, (2, 4), padding="same", bias=False),
              lambda: there.Conv2d(3, 4, (2, 4), padding="same", bias=False), (2, 6, 5, 3)),
         Pair(lambda: nn.Conv2D(None, 8, 3, groups=4, padding=(0, 2)),
-             lambda: there.Conv2d(4, 8, 3, groups=4, padding=(0, 2)), (2, 6, 5, 4))],
+             lambda: there.Conv2d(4, 8, 3, groups=4, padding=(0, 2)), (2, 6, 5, 4)),
+        *(Pair(lambda mode=mode, border=border: nn.Conv2D(3, 4, (3, 2), padding=border,
+                                                          dilation=(1, 2), padding_mode=mode),
+               lambda mode=mode, border=border: there.Conv2d(3, 4, (3, 2), padding=border,
+                                                             dilation=(1, 2), padding_mode=mode),
+               (2, 6, 5, 3))
+          for mode in ("reflect", "replicate", "circular") for border in ((2, 1), "same"))],
     nn.ConvTranspose2D: [
         Pair(lambda: nn.ConvTranspose2D(3, 4, 3), lambda: there.ConvTranspose2d(3, 4, 3),
              (2, 4, 5, 3)),
@@ -170,8 +176,8 @@ LAYERS: dict[type, list[Pair]] = {
              lambda: there.ConvTranspose2d(2, 3, 2, dilation=2), (2, 4, 5, 2))],
     nn.Conv1D: [
         Pair(lambda: nn.Conv1D(3, 4, 3), lambda: there.Conv1d(3, 4, 3), (2, 7, 3)),
-        Pair(lambda: nn.Conv1D(None, 6, 2, 2, 3, 2, 2, False),
-             lambda: there.Conv1d(4, 6, 2, 2, 3, 2, 2, False), (2, 7, 4)),
+        Pair(lambda: nn.Conv1D(None, 6, 2, 2, 3, 2, 2, False, "circular"),
+             lambda: there.Conv1d(4, 6, 2, 2, 3, 2, 2, False, "circular"), (2, 7, 4)),
         Pair(lambda: nn.Conv1D(3, 4, 4, padding="same"),
              lambda: there.Conv1d(3, 4, 4, padding="same"), (2, 7, 3))],
     nn.ConvTranspose1D: [
@@ -198,7 +204,9 @@ LAYERS: dict[type, list[Pair]] = {
         Pair(lambda: nn.BatchNorm2D(3, momentum=0.0), lambda: there.BatchNorm2d(3, momentum=0.0),
              (2, 3, 4, 3)),
         Pair(lambda: nn.BatchNorm2D(3, momentum=1.0, affine=False),
-             lambda: there.BatchNorm2d(3, momentum=1.0, affine=False), (2, 3, 4, 3))],
+             lambda: there.BatchNorm2d(3, momentum=1.0, affine=False), (2, 3, 4, 3)),
+        Pair(lambda: nn.BatchNorm2D(3, track_running_stats=False),
+             lambda: there.BatchNorm2d(3, track_running_stats=False), (2, 3, 4, 3))],
     nn.LayerNorm: [
         Pair(lambda: nn.LayerNorm(5), lambda: there.LayerNorm(5), (4, 5)),
         *(Pair(lambda a=a: nn.LayerNorm(*a), lambda a=a: there.LayerNorm(*a), (2, 3, 5),
@@ -502,7 +510,8 @@ OPTIMIZERS: dict[type, list[tuple[Any, Any]]] = {
         {}, {"lr": 0.005, "alpha": 0.9, "momentum": 0.9, "weight_decay": 0.1},
         {"lr": 0.005, "alpha": 0.9, "centered": True, "momentum": 0.9}, {"lr": 0.01, "eps": 0.1})],
     optim.Adagrad: [(settings, torch.optim.Adagrad) for settings in (
-        {}, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "eps": 1e-6})],
+        {}, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "eps": 1e-6},
+        {"lr": 0.1, "initial_accumulator_value": 0.5})],
 }
 
 each_optimizer = pytest.mark.parametrize("rule, settings, other", [
@@ -633,7 +642,8 @@ SCHEDULES: dict[type, list[tuple[Any, Any]]] = {
     lr_scheduler.ConstantLR: [alike("ConstantLR"), alike("ConstantLR", 0.5, 12)],
     lr_scheduler.LinearLR: [alike("LinearLR"), alike("LinearLR", 0.2, 0.7, 15)],
     lr_scheduler.PolynomialLR: [alike("PolynomialLR"), alike("PolynomialLR", 30, 2.5)],
-    lr_scheduler.LambdaLR: [alike("LambdaLR", lambda t: 1 / (1 + t))],
+    lr_scheduler.LambdaLR: [alike("LambdaLR", lambda t: 1 / (1 + t)),
+                            alike("LambdaLR", [lambda t: 0.9 ** t])],
     lr_scheduler.CosineAnnealingWarmRestarts: [
         alike("CosineAnnealingWarmRestarts", 7),
         alike("CosineAnnealingWarmRestarts", 5, 2, 0.01)],
@@ -649,6 +659,8 @@ SCHEDULES: dict[type, list[tuple[Any, Any]]] = {
     lr_scheduler.OneCycleLR: [
         (lambda o: lr_scheduler.OneCycleLR(o, 3.0, 41, momentum=(0.85, 0.95)),
          lambda o: RATES.OneCycleLR(o, 3.0, 41)),
+        (lambda o: lr_scheduler.OneCycleLR(o, 3.0, epochs=6, steps_per_epoch=7),
+         lambda o: RATES.OneCycleLR(o, 3.0, epochs=6, steps_per_epoch=7, cycle_momentum=False)),
         (lambda o: lr_scheduler.OneCycleLR(o, 3.0, 41, pct_start=0.5, div_factor=10,
                                       final_div_factor=100),
          lambda o: RATES.OneCycleLR(o, 3.0, 41, pct_start=0.5, div_factor=10, final_div_factor=100,
@@ -736,3 +748,17 @@ def test_an_embedding_agrees_with_pytorch():
     (y * y).sum().backward()
     (z * z).sum().backward()
     agree("gradient", a.weight.grad.data, b.weight.grad.numpy(), np.float64)
+
+
+def test_a_deviation_at_the_ends_of_float32_is_that_of_pytorch():
+    for scale in (1e-30, 1e-20, 1.0, 1e20, 1e30):
+        a = (np.random.default_rng(0).normal(size=(4, 5)) * scale).astype(np.float32)
+        x = tc.Tensor(a, requires_grad=True)
+        t = torch.tensor(a.astype(np.float64), requires_grad=True)
+        for axis in (None, 1):
+            x.grad = t.grad = None
+            y, z = tc.std(x, axis, correction=1), t.std(axis)
+            y.sum().backward()
+            z.sum().backward()
+            np.testing.assert_allclose(y.data, z.numpy(force=True), rtol=1e-6)
+            np.testing.assert_allclose(x.grad.data, t.grad.numpy(), atol=1e-6)

@@ -145,7 +145,7 @@ class Decorated(nn.Module):
     (lambda: Declared(1, 2, 3), "Declared: takes 2 arguments by position (size, depth), got 3"),
     (lambda: nn.MSELoss("sum"), "MSELoss: takes 0 arguments by position, got 1; give the others by "
                                 "name: reduction="),
-    (lambda: nn.LogSoftmax(dim=1), "LogSoftmax: there is no setting 'dim'; it is 'axis'  "),
+    (lambda: nn.Conv2D(1, 8, out=3), "Conv2D: there is no setting 'out'; leave it out."),
     (lambda: nn.ReLU(inplace=True), "ReLU: there is no setting 'inplace'; leave it out."),
     (lambda: optim.SGD([tc.Parameter([1.0])], foreach=True), "'foreach'; leave it out.  SGD takes"),
 ])

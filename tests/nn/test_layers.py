@@ -313,7 +313,7 @@ def test_settings_out_of_range_are_refused_when_the_layer_is_made(make, message)
     (nn.Conv2D(3, 8), (2, 3, 32, 32), r"x has 32 channels but the layer takes 3\n  x \(N H W C\) = "
      r"\(2, 3, 32, 32\)\n  cure: these look like N C H W.*x\.transpose\(0, 2, 3, 1\)"),
     (nn.Conv2D(3, 8), (2, 8, 8, 4), r"x has 4 channels but the layer takes 3"),
-    (nn.Conv2D(3, 8), (8, 8, 3), r"got 3 axes: \(8, 8, 3\)\n  cure: for a single image, x\[None\]"),
+    (nn.BatchNorm2D(3), (8, 8, 3), r"3 axes: \(8, 8, 3\)\n  cure: for a single image, x\[None\]"),
     (nn.Conv2D(1, 8), (2, 8, 8), r"cure: for gray images without a channel axis, x\[..., None\]"),
     (nn.Conv2D(1, 8, 5), (2, 4, 4, 1), r"does not fit in an image of \(4, 4\)"),
     (nn.MaxPool2D(2), (4, 4), r"MaxPool2D: x must hold images \(N H W C\), got 2 axes"),

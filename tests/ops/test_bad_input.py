@@ -30,8 +30,8 @@ NAMES = {
 
 WRONG = {
     "shapes and ranks": [
-        ("tc.conv2d(zeros(8, 8, 3), w)", tc.ShapeError,
-         "conv2d: x needs 4 axes, got 3", "x (N H W C) = (8, 8, 3)", "x[None]"),
+        ("tc.conv2d(zeros(8, 3), w)", tc.ShapeError,
+         "conv2d: x needs 4 axes, got 2", "x (N H W C) = (8, 3)"),
         ("tc.conv2d(x, zeros(3, 3, 3))", tc.ShapeError,
          "conv2d: w needs 4 axes, got 3", "w (KH KW C/groups O) = (3, 3, 3)"),
         ("tc.conv2d(x, zeros(3, 3, 5, 4))", tc.ShapeError,
@@ -60,7 +60,7 @@ WRONG = {
         ("tc.global_avg_pool2d(zeros(2, 0, 4, 3))", tc.ShapeError,
          "global_avg_pool2d: the images of x (2, 0, 4, 3) (N H W C) have no pixel"),
         ("tc.linear(m, zeros(4, 5))", tc.ShapeError, "linear: I is 3 in x but 4 in w"),
-        ("tc.linear(v, zeros(3, 5))", tc.ShapeError, "linear: x needs 2 axes, got 1", "x[None]"),
+        ("tc.linear(v[0], zeros(3, 5))", tc.ShapeError, "linear: x needs 2 axes, got 0"),
         ("m @ m", tc.ShapeError, "matmul: K is 3 in a but 2 in b", "b (... K N) = (2, 3)"),
         ("m @ 3", tc.ShapeError, "matmul: a and b need an axis", "multiply numbers with *"),
         ("zeros(2, 2, 3) @ zeros(3, 3, 4)", tc.ShapeError,
@@ -136,7 +136,7 @@ WRONG = {
         ("tc.pad(m, ((1, 1), (1, -1)))", tc.SettingError, "pad: pad_width must not be below 0",
          "to crop, index the tensor"),
         ("tc.pad(x, 1, mode='mirror')", tc.SettingError,
-         "pad: mode 'mirror' has no adjoint; choose from constant, reflect, edge, wrap"),
+         "pad: mode must be one of constant, reflect, edge, wrap, got 'mirror'"),
         ("tc.pad(x, 1, value='a')", tc.SettingError, "pad: value must be a number, got 'a'"),
         ("tc.leaky_relu(m, negative_slope=np.nan)", tc.SettingError,
          "leaky_relu: negative_slope must be a finite number, got nan"),
@@ -220,7 +220,7 @@ WRONG = {
         ("tc.cross_entropy(m, ['cat', 'dog'])", tc.DTypeError, "cross_entropy: labels must be int"),
         ("tc.cross_entropy(m, [True, False])", tc.DTypeError, "cross_entropy: labels", "bool"),
         ("tc.cross_entropy(m, None)", tc.DTypeError, "cross_entropy: labels must be", "object"),
-        ("tc.cross_entropy(v, 1)", tc.ShapeError, "cross_entropy: the scores need", "(N ... K)"),
+        ("tc.cross_entropy(v[0], 1)", tc.ShapeError, "cross_entropy: the scores need", "(N ... K)"),
         ("tc.cross_entropy(zeros(2, 0), [0, 0])", tc.ShapeError,
          "cross_entropy: the scores (2, 0) hold no class"),
         ("tc.cross_entropy(zeros(0, 3), np.zeros(0, int))", tc.ShapeError,
@@ -231,8 +231,8 @@ WRONG = {
          "cross_entropy: label_smoothing must be a number from 0 to 1, got 2"),
         ("tc.cross_entropy(m, [0, 1], weight=[1, 2])", tc.SettingError,
          "cross_entropy: weight must hold one finite number", "3 classes, got [1, 2]"),
-        ("tc.cross_entropy(m, [0, 1], weight=[1, 2, -1])", tc.SettingError,
-         "cross_entropy: weight must hold", "got [1, 2, -1]"),
+        ("tc.cross_entropy(m, [0, 1], weight=[1, 2, np.inf])", tc.SettingError,
+         "cross_entropy: weight must hold", "got [1, 2, inf]"),
         ("tc.cross_entropy(m, [0, 1], weight='a')", tc.SettingError, "cross_entropy: weight must"),
         ("tc.cross_entropy(m, [0, 1], reduction='avg')", tc.SettingError,
          "cross_entropy: reduction must be one of mean, sum, none, got 'avg'"),
@@ -296,7 +296,7 @@ def test_a_wrong_call_is_answered_in_words(call, error, words):
 ])
 def test_a_call_of_the_wrong_form_is_a_type_error_that_names_the_function(call):
     name = re.match(r"tc\.(\w+)", call)[1]
-    with pytest.raises(TypeError, match=rf"^{name}\(\)"):
+    with pytest.raises(TypeError, match=rf"^{name}(\(\)|: )"):
         eval(call, dict(NAMES))
 
 

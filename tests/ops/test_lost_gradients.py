@@ -37,7 +37,8 @@ CALLS = {
     "std norm prod cumsum cumprod sin cos tan arctan sinh cosh arcsinh exp2 log1p log2 log10 erf "
     "square reciprocal sign floor ceil trunc rint round relu6 selu celu mish hard_sigmoid "
     "hard_swish hard_tanh softsign log_sigmoid softmin flip sort median tril triu diag diagonal "
-    "trace diff": ({"x": MATRIX}, {}),
+    "trace": ({"x": MATRIX}, {}),
+    "diff": ({"x": MATRIX, "prepend": MATRIX, "append": MATRIX}, {}),
     "arcsin arccos arctanh": ({"x": MATRIX / 2}, {}), "arccosh": ({"x": MATRIX + 1}, {}),
     "hypot arctan2 logaddexp outer inner kron": ({"a": MATRIX, "b": MATRIX}, {}),
     "dot": ({"a": MATRIX, "b": MATRIX.T.copy()}, {}),
@@ -338,7 +339,7 @@ def test_a_tensor_as_a_setting_of_a_recipe_is_refused_by_name(function):
 
     def given():
         made = {name: FIRST[name]() for name, p in takes.items()
-                if p.default is p.empty and name != "schedulers"}
+                if (p.default is p.empty and name != "schedulers") or name == "total_steps"}
         if "schedulers" in takes:
             made["schedulers"] = [optim.lr_scheduler.ConstantLR(made["optimizer"])
                                   for _ in range(2)]

@@ -325,7 +325,7 @@ REFUSED = (
     "is empty",                        # the mean of nothing is NaN for NumPy
     "correction is",                            # as many as there are entries: NumPy gives inf
     "min must not be above max", "for arrays use maximum() and minimum()",
-    "must be one number for all sides", "has no adjoint",
+    "must be one number for all sides", "mode must be one of",
     "among tensors of float32", "dtype=", "at most 2",
     "mode 'wrap' copies entries", "mode 'edge' copies entries", "mode 'reflect' copies entries",
 )

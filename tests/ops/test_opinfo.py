@@ -64,9 +64,13 @@ def first(x):
 
 
 def images(x):
-    """N C H W -> N H W C, of batches alone."""
-    need(x.ndim == 4, "input without N")
-    return last(x)
+    """N C H W -> N H W C, or C H W -> H W C."""
+    return last(x) if x.ndim != 3 else tc.transpose(x, (1, 2, 0))
+
+
+def maps(y):
+    """N H W C -> N C H W, or H W C -> C H W."""
+    return first(y) if y.ndim != 3 else tc.transpose(y, (2, 0, 1))
 
 
 def only(function, **fixed):
@@ -141,7 +145,7 @@ def prelu(input, weight):
 
 def vector_norm(x, ord=2, dim=None, keepdim=False, dtype=None):
     need(dtype is None, "dtype")
-    need(ord >= 1, "ord below 1")
+    need(x.ndim or ord != 6, "power of a number")         # PyTorch's second order is not quite 0
     return tc.norm(x, ord, axes(dim), keepdim)
 
 
@@ -173,8 +177,7 @@ def embedding(weight, input, padding_idx=None, max_norm=None, norm_type=2.0,
 
 
 def diff(input, n=1, dim=-1, prepend=None, append=None):
-    need(prepend is None and append is None, "prepend, append")
-    return tc.diff(input, n, dim)
+    return tc.diff(input, n, dim, prepend, append)
 
 
 def shape_of(function):
@@ -265,14 +268,14 @@ def softmax_like(function):
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    return first(tc.conv2d(
+    return maps(tc.conv2d(
         images(input), tc.transpose(weight, (2, 3, 1, 0)), bias, stride=stride, padding=padding,
         dilation=dilation, groups=groups))
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1,
                      dilation=1):
-    return first(tc.conv_transpose2d(
+    return maps(tc.conv_transpose2d(
         images(input), tc.transpose(weight, (2, 3, 0, 1)), bias, stride=stride, padding=padding,
         output_padding=output_padding, groups=groups, dilation=dilation))
 
@@ -291,8 +294,7 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    need(len(normalized_shape) == 1, "normalized_shape of several axes")
-    w, b = ones_and_zeros(weight, bias, input.shape[-1], input.dtype)
+    w, b = ones_and_zeros(weight, bias, normalized_shape, input.dtype)
     return tc.layer_norm(input, w, b, eps=eps)
 
 
@@ -320,8 +322,8 @@ def linear(input, weight, bias=None):
 def cross_entropy(input, target, weight=None, size_average=None, ignore_index=-100, reduce=None,
                   reduction="mean", label_smoothing=0.0):
     need(size_average is None and reduce is None, "size_average, reduce")
-    need(input.ndim > 1, "input without N")
-    soft = target.shape == input.shape
+    soft = target.shape == input.shape and input.ndim > 1
+    need(not soft or weight is None or reduction != "mean", "weighted mean of soft labels")
     return tc.cross_entropy(last(input), np.moveaxis(target, 1, -1) if soft else target,
                             weight=weight, reduction=reduction, label_smoothing=label_smoothing,
                             ignore_index=ignore_index)
@@ -330,7 +332,6 @@ def cross_entropy(input, target, weight=None, size_average=None, ignore_index=-1
 def nll_loss(input, target, weight=None, size_average=None, ignore_index=-100, reduce=None,
              reduction="mean"):
     need(size_average is None and reduce is None, "size_average, reduce")
-    need(input.ndim > 1, "input without N")
     return tc.nll_loss(last(input), target, weight=weight, reduction=reduction,
                        ignore_index=ignore_index)
 
@@ -365,8 +366,12 @@ def cosine(x1, x2, dim=1, eps=1e-8):
 def resized(input, size=None, scale_factor=None, mode="nearest", align_corners=None,
             recompute_scale_factor=None, antialias=False):
     need(mode in ("nearest", "bilinear"), "mode")
-    need(not recompute_scale_factor, "recompute_scale_factor")
-    return first(tc.interpolate(images(input), size, scale_factor, mode, bool(align_corners)))
+    need(input.ndim == 4, "rows and volumes")
+    if recompute_scale_factor:
+        scales = np.broadcast_to(scale_factor, 2)
+        size = [int(n * s) for n, s in zip(input.shape[2:], scales, strict=True)]
+        scale_factor = None
+    return maps(tc.interpolate(images(input), size, scale_factor, mode, bool(align_corners)))
 
 
 def upsampled(mode):
@@ -377,22 +382,22 @@ def upsampled(mode):
 
 def adaptive(function):
     def adapter(input, output_size, return_indices=False):
-        need(not return_indices, "return_indices")
-        return first(function(images(input), output_size))
+        y = function(images(input), output_size, *[True] * return_indices)
+        return maps(y[0] if return_indices else y)
     return adapter
 
 
 def shuffle(input, upscale_factor):
-    return first(tc.pixel_shuffle(images(input), upscale_factor))
+    return maps(tc.pixel_shuffle(images(input), upscale_factor))
 
 
 def unshuffle(input, downscale_factor):
-    return first(tc.pixel_unshuffle(images(input), downscale_factor))
+    return maps(tc.pixel_unshuffle(images(input), downscale_factor))
 
 
 def rms(input, normalized_shape, weight=None, eps=None):
-    need(len(normalized_shape) == 1, "normalized_shape of several axes")
-    return tc.rms_norm(input, weight, eps=eps)
+    w = np.ones(normalized_shape, input.dtype) if weight is None else weight
+    return tc.rms_norm(input, w, eps=eps)
 
 
 def response(input, size, alpha=1e-4, beta=0.75, k=1.0):
@@ -403,11 +408,9 @@ def response(input, size, alpha=1e-4, beta=0.75, k=1.0):
 def max_pool2d(ties):
     def adapter(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False,
                 return_indices=False):
-        apart = dilation not in (1, (1, 1), [1, 1])
-        need(ties == "first" or not (apart or return_indices), "ties, with dilation or indices")
         y = tc.max_pool2d(images(input), kernel_size, stride or None, padding, dilation, ceil_mode,
                           return_indices, ties=ties)
-        return first(y[0] if return_indices else y)
+        return maps(y[0] if return_indices else y)
     return adapter
 
 
@@ -415,16 +418,12 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False, coun
                divisor_override=None):
     need(divisor_override is None or divisor_override > 0, "divisor_override below 0")
     border = padding[0] if isinstance(padding, (tuple, list)) and len(padding) == 1 else padding
-    return first(tc.avg_pool2d(images(input), kernel_size, stride or None, border, ceil_mode,
+    return maps(tc.avg_pool2d(images(input), kernel_size, stride or None, border, ceil_mode,
                                count_include_pad, divisor_override))
 
 
 def unfold(input, kernel_size, dilation=1, padding=0, stride=1):
-    need(dilation == 1, "dilation")
-    size, step, border = ((n, n) if isinstance(n, int) else tuple(n)
-                          for n in (kernel_size, stride, padding))
-    y = tc.unfold(images(input), kernel_size=size, stride=step,
-                   padding=tuple((n, n) for n in border), fill=0.0)     # N OH OW C KH KW
+    y = tc.unfold(images(input), kernel_size, dilation, padding, stride)    # N OH OW C KH KW
     n, oh, ow, c, kh, kw = y.shape
     return tc.reshape(tc.transpose(y, (0, 3, 4, 5, 1, 2)), (n, c * kh * kw, oh * ow))
 
@@ -443,9 +442,8 @@ def dropout_mask(grad_output, mask, scale):
 
 def make_conv2d(in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1,
                 bias=True, padding_mode="zeros"):
-    need(padding_mode == "zeros", "padding_mode")
     return nn.Conv2D(in_channels, out_channels, kernel_size, stride=stride, padding=padding,
-                     dilation=dilation, groups=groups, bias=bias)
+                     dilation=dilation, groups=groups, bias=bias, padding_mode=padding_mode)
 
 
 def make_conv_transpose2d(in_channels, out_channels, kernel_size, stride=1, padding=0,
@@ -458,23 +456,18 @@ def make_conv_transpose2d(in_channels, out_channels, kernel_size, stride=1, padd
 def make_batch_norm(layer):
     def make(num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
              bias=True):
-        need(track_running_stats, "track_running_stats")
         need(bias, "bias")
-        return layer(num_features, eps=eps, momentum=momentum, affine=affine)
+        return layer(num_features, eps, momentum, affine, track_running_stats)
     return make
 
 
 def make_layer_norm(normalized_shape, eps=1e-5, elementwise_affine=True, bias=True):
-    need(len(normalized_shape) == 1, "normalized_shape of several axes")
-    need(elementwise_affine, "elementwise_affine")
-    need(bias, "bias")
-    return nn.LayerNorm(*normalized_shape, eps=eps)
+    return nn.LayerNorm(tuple(normalized_shape), eps, elementwise_affine, bias)
 
 
 def make_max_pool2d(kernel_size, stride=None, padding=0, dilation=1, return_indices=False,
                     ceil_mode=False):
-    need(not return_indices, "return_indices")
-    return nn.MaxPool2D(kernel_size, stride, padding, dilation, False, ceil_mode)
+    return nn.MaxPool2D(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
 
 
 def make_avg_pool2d(kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True,
@@ -496,9 +489,8 @@ def make_pad2d(mode):
 
 
 def make_softplus(beta=1, threshold=20):
-    need(beta == 1, "beta")
     need(threshold == 20, "threshold")
-    return nn.Softplus()
+    return nn.Softplus(beta)
 
 
 def make_zero_pad2d(padding):
@@ -520,7 +512,8 @@ def as_it_is(layer, *inputs):
 
 
 def on_images(layer, x):
-    return first(layer(images(x)))
+    y = layer(images(x))
+    return maps(y[0] if isinstance(y, tuple) else y)
 
 
 def on_channels(layer, x):
@@ -528,8 +521,9 @@ def on_channels(layer, x):
 
 
 def on_scores(layer, x, target):
-    need(x.ndim > 1, "input without N")
-    soft = target.shape == x.shape
+    soft = target.shape == x.shape and x.ndim > 1
+    need(not soft or layer.weight is None or layer.reduction != "mean",
+         "weighted mean of soft labels")
     return layer(last(x), np.moveaxis(target, 1, -1) if soft else target)
 
 
@@ -541,10 +535,8 @@ CONSTANTS = {"cross_entropy": "target", "binary_cross_entropy_with_logits": "tar
 # Words of our errors, and what the table calls a sample that we refuse on purpose.
 REFUSED = {
     "soft labels must be at least 0 and each row must sum to 1": "target that is no distribution",
-    "weight must hold one finite number of at least 0": "weight below 0",
     "does not exist in an array of shape ()": "dim of an input without axes",
     "entries, not one": "dim of more than one entry",
-    "linear: x needs 2 axes, got 1": "input without N",
     "is empty": "empty axis",
     "every label is left out by ignore_index": "mean of no label",
     "which is 0 for each channel": "empty batch",
@@ -1005,7 +997,8 @@ class ModuleCall:
         state = {k: like(b.clone(), tensors) for k, b in self.module.named_buffers()}
         state |= zip(self.names, tensors[1:], strict=True)
         inputs = (tensors[0], *(like(t.detach(), tensors) for t in self.constants))
-        return torch.func.functional_call(self.module, state, inputs)
+        y = torch.func.functional_call(self.module, state, inputs)
+        return y[0] if isinstance(y, tuple) else y
 
 
 # PyTorch's axes of a weight in our order.

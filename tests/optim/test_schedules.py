@@ -241,3 +241,16 @@ def test_groups_added_after_the_schedule_are_noticed():
     optimizer.add_param_group({"params": [tc.Parameter([1.0])]})
     with pytest.raises(tc.SettingError, match="2 groups now, 1 when the schedule was made"):
         schedule.step()
+
+
+def test_a_schedule_draws_its_rates_in_a_notebook():
+    for make in (lambda o: OneCycleLR(o, 2.0, epochs=4, steps_per_epoch=3), lambda o: StepLR(o, 2),
+                 lambda o: LinearWarmup(CosineAnnealingLR(o, 30), 5),
+                 lambda o: LambdaLR(o, lambda t: 1 / (1 + t)), ReduceLROnPlateau):
+        schedule = make(sgd())
+        schedule.step(1.0)
+        html = schedule._repr_html_()
+        assert repr(schedule).partition(":")[0].replace("<", "&lt;").replace(">", "&gt;") in html
+        assert ("<polyline" in html) is not schedule.needs_loss
+    assert "steps 0 to 12" in OneCycleLR(sgd(), 2.0, 12)._repr_html_()
+

@@ -384,4 +384,5 @@ def test_a_pair_that_writes_into_its_cotangent_is_found():
 def test_a_report_shows_itself_in_words_and_in_a_notebook():
     report = check_op("relu")
     assert repr(report) == str(report)
-    assert report._repr_html_().startswith("<pre>relu: right, ")
+    assert report._repr_html_().startswith("<pre ")
+    assert ">relu: right, " in report._repr_html_()

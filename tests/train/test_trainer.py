@@ -6,6 +6,7 @@ import ast
 import contextlib
 import functools
 import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +34,7 @@ from tinygrad_cnn.train import (
     summarize,
     top_k_accuracy,
 )
+from tinygrad_cnn.train.progress import with_progress
 from tinygrad_cnn.viz import attribution
 
 PACKAGE = Path(tc.__file__).parent
@@ -1020,3 +1022,15 @@ def test_the_summary_of_a_model_of_several_inputs_and_outputs():
     assert (row.name, row.shapes) == ("net", ((4, 4, 1), (4, 1)))
     assert "4×4×1, 4×1" in str(summarize(model, (4, 4, 1), (4, 4, 1)))
     assert summarize(nn.Linear(3, 2), (3,)).layers[0].shapes == ((2,),)
+
+
+@pytest.mark.parametrize("show", [False, True])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_bar_is_shown_at_a_terminal_and_if_asked_for(show, terminal, monkeypatch):
+    shown = []
+    bar = types.SimpleNamespace(tqdm=lambda batches, **settings: shown.append(settings) or batches)
+    monkeypatch.setitem(sys.modules, "tqdm", bar)
+    monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(isatty=lambda: terminal))
+    assert list(with_progress([1, 2], total=9, done=7, label="epoch 2/3", show=show)) == [1, 2]
+    assert [(s["total"], s["initial"], s["desc"]) for s in shown] == \
+        [(9, 7, "epoch 2/3")] * (show and terminal)

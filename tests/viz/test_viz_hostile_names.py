@@ -196,6 +196,16 @@ def test_drawio_holds_the_picture_and_nothing_of_a_name(figure, nets):
                       if p.get("as") is None]
             route = next(r for r in places.routes if r.edge == e.id)
             assert len(points) == len(route.points) - 2
+            shift = 2 if e.level >= 0 else 0            # beside the edge of the backward pass
+            assert points == [(x + shift, y + shift) for x, y in route.points[1:-1]]
+            style = dict(re.findall(r"(\w+)=([\d.]+);", cells[e.id].get("style")))
+            for end, card, (x, y) in (("exit", e.source, route.points[0]),
+                                      ("entry", e.target, route.points[-1])):
+                box = places.cards[card]
+                across, down = ((v - low) / size for v, low, size in (
+                    (x + shift, box.x, box.w), (y + shift, box.y, box.h)))
+                assert float(style[f"{end}X"]) == pytest.approx(min(1, max(0, across)), abs=6e-4)
+                assert float(style[f"{end}Y"]) == pytest.approx(min(1, max(0, down)), abs=6e-4)
         for cell in cells.values():                     # what is shown is markup of ours alone
             assert set(re.findall(r"<(/?\w+)", cell.get("value") or "")) <= {
                 "b", "/b", "br", "font", "/font"}

@@ -42,6 +42,7 @@ from tinygrad_cnn.core.tensor import (
     with_own_dtype,
 )
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
+from tinygrad_cnn.names import own_names
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.types import Array, DType, Function, Settings
 
@@ -342,7 +343,9 @@ def binary(op: Op, ufunc: Callable[[Array, Array], Array]
     """
     unsaved = op.unsaved
 
-    def function(a: Any, b: Any) -> Tensor:
+    def function(a: Any = None, b: Any = None, **theirs: Any) -> Tensor:
+        if theirs:
+            return _by_their_names(op, (a, b), theirs)
         state = _state.get()
         try:
             x, y = a._data, b._data             # which a masked array has as well
@@ -372,6 +375,15 @@ def binary(op: Op, ufunc: Callable[[Array, Array], Array]
         return _recorded(op, inputs, values, out, state, sys._getframe(1))
 
     return _named(function, op, sys._getframe(1))
+
+
+def _by_their_names(op: Op, inputs: tuple[Any, ...], theirs: Settings) -> Tensor:
+    """Apply an op whose inputs were named, in the words of this package or of another."""
+    given = own_names(op.name, op.inputs, theirs)
+    for name, x in zip(op.inputs, inputs, strict=True):
+        if x is not None and name in given:
+            raise TypeError(f"{op.name}() got multiple values for argument {name!r}")
+    return apply(op, *(given.get(name, x) for name, x in zip(op.inputs, inputs, strict=True)))
 
 
 def _named(function: Callable[..., Tensor], op: Op, frame: FrameType) -> Callable[..., Tensor]:
@@ -416,7 +428,9 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[TensorLike], Te
     """The function of an elementwise op of one input and no settings."""
     unsaved = op.unsaved
 
-    def function(x: TensorLike) -> Tensor:
+    def function(x: TensorLike | None = None, **theirs: TensorLike) -> Tensor:
+        if theirs:
+            return _by_their_names(op, (x,), theirs)
         state = _state.get()
         if not isinstance(x, Tensor) or x._data.dtype.kind != "f" or state.observer is not None:
             return apply(op, x)
@@ -448,13 +462,14 @@ def make_function(op: Op) -> Callable[[F], F]:
     def function(*inputs: TensorLike | None, **settings: Any) -> Tensor:
         if _state.get().plain:                  # called by a rule, which knows what it gives
             return apply(op, *inputs, **settings)
+        settings = own_names(op.name, (*op.inputs, *op.settings), settings)
+        inputs += tuple(settings.pop(n) for n in op.inputs[len(inputs):] if n in settings)
         if not op.variadic and len(inputs) > len(op.inputs):
             raise TypeError(f"{op.name}() takes the inputs {', '.join(op.inputs)} by position and "
                             f"settings by name, but {len(inputs)} inputs were given")
         if settings.keys() != known:
-            wrong = ", ".join(sorted(settings.keys() ^ known))
-            raise TypeError(f"{op.name}() takes the settings {', '.join(op.settings) or 'none'}; "
-                            f"unknown or missing: {wrong}")
+            raise TypeError(f"{op.name}() takes the settings {', '.join(op.settings)}; missing: "
+                            f"{', '.join(sorted(known - settings.keys()))}")
         for name, value in settings.items():
             if isinstance(value, Tensor):
                 settings[name] = as_setting(value, op.name, name)

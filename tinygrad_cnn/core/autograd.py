@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from tinygrad_cnn.core.graph import key_of
 from tinygrad_cnn.core.tensor import Tensor, TensorLike, gradients_of
-from tinygrad_cnn.errors import GradientError
+from tinygrad_cnn.errors import DTypeError, GradientError
 
 __all__ = ["grad", "gradients"]
 
 
-def grad(output: Tensor, inputs: Tensor | Sequence[Tensor], gradient: object = None, *,
-         retain_graph: bool = False, create_graph: bool = False) -> tuple[Tensor | None, ...]:
+def grad(output: Tensor, inputs: Tensor | Sequence[Tensor] | None = None, gradient: object = None,
+         *, retain_graph: bool = False, create_graph: bool = False) -> tuple[Tensor | None, ...]:
     """The gradients of ``output`` with respect to ``inputs``, without touching any ``.grad``.
 
     Parameters
@@ -43,6 +43,11 @@ def grad(output: Tensor, inputs: Tensor | Sequence[Tensor], gradient: object = N
     >>> first.item(), second.item()
     (12.0, 12.0)
     """
+    if not isinstance(output, Tensor):
+        raise DTypeError(f"grad: output must be a tensor that was computed, got {output!r}; the "
+                         "gradient of a function is transforms.grad(f)")
+    if inputs is None:
+        raise TypeError("grad: inputs must be given, as in grad(y, [x])")
     several = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     for i, x in enumerate(several):
         if not isinstance(x, Tensor) or not x.requires_grad:

@@ -26,6 +26,7 @@ import numpy as np
 
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.errors import DeclarationError, KernelFailed, SettingError
+from tinygrad_cnn.names import accepting
 from tinygrad_cnn.shapes import Shape, size
 from tinygrad_cnn.types import Array, Function, Named, Settings, Value
 
@@ -152,7 +153,7 @@ class OpTest:
     singular: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Op:
     """Everything the framework knows about one operation.
 
@@ -265,6 +266,9 @@ class Op:
             _agree(self.name, f"kernel {kernel!r}", f, arrays, settings)
         for name, f in self.vjp.items():
             _agree(self.name, f"vjp for {name!r}", f, wanted, settings + by_products)
+
+    def __repr__(self) -> str:
+        return f"Op({self.name}: {', '.join([*self.inputs, *(f'{s}=' for s in self.settings)])})"
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -553,8 +557,14 @@ def _place(op: Op) -> tuple[str, str, str]:
 
 
 def register_function(*ufuncs: np.ufunc) -> Callable[[F], F]:
-    """Make a function known to operators and tensor methods, and to NumPy's ufuncs."""
+    """Make a function known to operators and tensor methods, and to NumPy's ufuncs.
+
+    It takes arguments by the names of other libraries as well; one with ``**settings`` does so by
+    itself.
+    """
     def note(function: F) -> F:
+        if not function.__code__.co_flags & CO_VARKEYWORDS:
+            function = accepting(function)
         FUNCTIONS[function.__name__] = function
         if function.__name__ in OPS:
             function.op = OPS[function.__name__]  # type: ignore[attr-defined]

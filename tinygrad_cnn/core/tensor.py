@@ -38,6 +38,7 @@ from tinygrad_cnn.core.backward import backward_pass
 from tinygrad_cnn.core.graph import EXPOSED, READ_ONLY, SHARED, Key, Node, _state, is_grad_enabled
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.errors import DTypeError, GradientError, ShapeError
+from tinygrad_cnn.names import accepting
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.types import Array, DType, Function
 
@@ -550,6 +551,7 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad, name)
 
 
+@accepting
 def tensor(data: TensorLike, *, dtype: DTypeLike | None = None, requires_grad: bool = False,
            name: str | None = None) -> Tensor:
     """Make a tensor from a copy of ``data``.

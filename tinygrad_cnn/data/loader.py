@@ -12,6 +12,7 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tinygrad_cnn.data.dataset import Arrays, Dataset, check_arrays, digest, lea
 from tinygrad_cnn.data.sampling import Sampler
 from tinygrad_cnn.data.transforms import Transform
 from tinygrad_cnn.errors import DataError, SettingError
+from tinygrad_cnn.names import accepting
 from tinygrad_cnn.types import Array, Function
 
 __all__ = ["DataLoader"]
@@ -91,6 +93,7 @@ class DataLoader:
     (3, 1)
     """
 
+    @partial(accepting, owner="DataLoader")
     def __init__(self, data: Dataset | Arrays, targets: Arrays | int | None = None,
                  batch_size: int | None = None, shuffle: bool | None = None, *,
                  sampler: Sampler | None = None, seed: int | None = None,

@@ -44,8 +44,7 @@ def _source(place: int, n: int, mode: str) -> int | None:
     if mode == "reflect":                               # there and back again: 0 1 2 3 2 1 0 1 ...
         step = place % (2 * (n - 1))
         return min(step, 2 * (n - 1) - step)
-    raise SettingError(f"pad: mode {mode!r} has no adjoint; choose from constant, reflect, edge, "
-                       "wrap")
+    raise SettingError(f"pad: mode must be one of constant, reflect, edge, wrap, got {mode!r}")
 
 
 def pad(x: Array, *, pad_width: tuple[Pair, ...], mode: str, value: float) -> Array:

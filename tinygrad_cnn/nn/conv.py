@@ -85,11 +85,16 @@ class _Convolution(_Declared, LazyModule[int]):
         """N H W C -> N OH OW O."""
         x = self._images(self._input(x), self.in_channels)
         if self.in_channels is None:
-            self.materialize(x.shape[3])
+            self.materialize(x.shape[-1])
         w: Tensor = self.weight
         if w._data.ndim == 3:                           # of sequences: filters of one row
             w = ops.expand_dims(w, 0)
-        return type(self).op(x, w, self.bias, **self._settings())
+        x, settings = self._padded(x, w.shape[:2])
+        return type(self).op(x, w, self.bias, **settings)
+
+    def _padded(self, x: Tensor, kernel_size: Shape) -> tuple[Tensor, Settings]:
+        """The images, and the settings of the op."""
+        return x, self._settings()
 
 
 class Conv2D(_Convolution):
@@ -113,6 +118,8 @@ class Conv2D(_Convolution):
         Parts into which the channels are split; C for a depthwise convolution.
     bias : bool, default True
         Whether each filter adds a number of its own.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
+        What stands in the padding, as `Pad2D` has it.
     rng, dtype
         As in `Linear`.
 
@@ -149,6 +156,21 @@ class Conv2D(_Convolution):
     dilation: PairLike = setting(checks.pair, default=1, minimum=1)
     groups: int = setting(checks.integer, default=1, minimum=1)
     has_bias: bool = setting(checks.flag, default=True, alias="bias")
+    padding_mode: str = setting(checks.choice, default="zeros",
+                                options=("zeros", "reflect", "replicate", "circular"))
+
+    def _padded(self, x: Tensor, kernel_size: Shape) -> tuple[Tensor, Settings]:
+        settings = self._settings()
+        if self.padding_mode == "zeros":
+            return x, settings
+        down, across = kernel_size
+        steps, apart = (checks.pair("Conv2D", name, settings[name]) for name in ("stride",
+                                                                                 "dilation"))
+        sides = checks.padding("Conv2D", settings["padding"], image=x.shape[-3:-1],
+                               kernel=(down, across), stride=steps, dilation=apart)
+        mode = {"replicate": "edge", "circular": "wrap"}.get(self.padding_mode, self.padding_mode)
+        return (ops.pad(x, (*((0, 0),) * (x.ndim - 3), *sides, (0, 0)), mode=mode),
+                settings | {"padding": 0})
 
 
 class ConvTranspose2D(_Convolution):

@@ -148,7 +148,7 @@ class Module:
 
     def __new__(cls, *args: object, **settings: object) -> Self:
         """Set up what a module needs, whatever the subclass's ``__init__`` does."""
-        if args or settings:
+        if (args or settings) and not hasattr(cls.__init__, "checks_arguments"):
             checks.arguments(cls, args, settings)
         self = super().__new__(cls)
         vars(self).update(training=True, _name=None, _buffer_names={}, _hooks={},
@@ -553,19 +553,20 @@ class Module:
     def require_initialized(self, path: str = "") -> None:
         """Raise if this layer has no parameters yet; see `lazy`."""
 
-    def _images(self, x: TensorLike, channels: int | None = None) -> Tensor:
-        """A batch of images N H W C as a tensor; anything else is refused with the likely cure."""
+    def _images(self, x: TensorLike, channels: int | None = None, *, one: bool = True) -> Tensor:
+        """Images N H W C, or one H W C, as a tensor; the rest is refused with the likely cure."""
         made = x if isinstance(x, Tensor) else Tensor(x)
         owner, shape = type(self).__name__, made._data.shape
-        if len(shape) != 4:
+        alone = len(shape) == 3 and channels in (None, shape[-1])
+        if len(shape) != 4 and not (one and alone):
             cure = ""
-            if len(shape) == 3 and channels in (None, shape[-1]):
+            if alone:
                 cure = "\n  cure: for a single image, x[None]"
             elif len(shape) in (2, 3) and channels == 1:
                 cure = "\n  cure: for gray images without a channel axis, x[..., None]"
             raise ShapeError(f"{owner}: x must hold images (N H W C), got {len(shape)} axes: "
                              f"{shape}{cure}")
-        if channels is not None and shape[3] != channels:
+        if channels is not None and shape[-1] != channels:
             swapped = ("\n  cure: these look like N C H W; images here are N H W C: "
                        "x.transpose(0, 2, 3, 1)" if shape[1] == channels else "")
             raise ShapeError(f"{owner}: x has {shape[3]} channels but the layer takes "

@@ -59,23 +59,27 @@ class _BatchNorm(_Norm[int]):
     momentum: float | None = setting(checks.number, default=0.1, optional=True, minimum=0,
                                      maximum=1)
     affine: bool = setting(checks.flag, default=True)
+    track_running_stats: bool = setting(checks.flag, default=True)
 
     def _setup(self) -> None:
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, None)
-        self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
+        self.register_buffer("num_batches_tracked",
+                             np.zeros((), np.int64) if self.track_running_stats else None)
         super()._setup()
 
     def reset_parameters(self, rng: np.random.Generator | None = None) -> None:
         super().reset_parameters(rng)
-        self.num_batches_tracked[...] = 0
+        if self.track_running_stats:
+            self.num_batches_tracked[...] = 0
 
     def parameter_shapes(self, size: int) -> dict[str, Shape]:
         own = super().parameter_shapes(size) if self.affine else {}
-        return own | {"running_mean": (size,), "running_var": (size,)}
+        return own | dict.fromkeys(("running_mean", "running_var") * self.track_running_stats,
+                                   (size,))
 
     def infer_size(self, shapes: Mapping[str, Shape]) -> int | None:
-        shape = shapes.get("running_mean", ())
+        shape = shapes.get("running_mean", shapes.get("weight", ()))
         return shape[0] if len(shape) == 1 else None
 
     def _checked(self, x: Tensor) -> Tensor:
@@ -85,11 +89,12 @@ class _BatchNorm(_Norm[int]):
         """By the batch's statistics, which update the running ones; in evaluation by those."""
         x = self._of_channels(self._checked(self._input(x)))
         w, b = self._scale_and_shift(x.shape[-1:])
-        if not self.training:
+        if not self.training and self.track_running_stats:
             return ops.batch_norm(x, w, b, mean=self.running_mean, var=self.running_var,
                                   eps=self.eps)
         y, mean, var, n = self._of_batch(x, w, b)
-        self._update_statistics(mean, var, n)
+        if self.track_running_stats:
+            self._update_statistics(mean, var, n)
         return y
 
     def _of_batch(self, x: Tensor, w: TensorLike, b: TensorLike
@@ -124,6 +129,8 @@ class BatchNorm2D(_BatchNorm):
         Weight of the **new** value, from 0 to 1; None averages all batches evenly.
     affine : bool, default True
         Whether to learn scale w and shift b.
+    track_running_stats : bool, default True
+        If False there are no running averages, and evaluation takes the batch's statistics too.
     dtype : dtype, default float32
 
     Attributes
@@ -151,7 +158,7 @@ class BatchNorm2D(_BatchNorm):
     """
 
     def _checked(self, x: Tensor) -> Tensor:
-        return self._images(x, self.num_features)
+        return self._images(x, self.num_features, one=False)
 
 
 class BatchNorm1D(_BatchNorm):
@@ -169,7 +176,7 @@ class BatchNorm1D(_BatchNorm):
 
 
 class _LastAxes(_Norm[Shape]):
-    """A norm of each row over its last axes; several are one for the op."""
+    """A norm of each row over its last axes."""
 
     normalized_shape: int | Shape | None = setting(checks.sizes, default=None, shown="value",
                                                    minimum=1)
@@ -189,10 +196,7 @@ class _LastAxes(_Norm[Shape]):
             raise ShapeError(f"{type(self).__name__}: the last axes of x are "
                              f"{x.shape[-len(size or (1,)):]} but the layer takes {size}\n"
                              f"  x = {x.shape}")
-        if len(size) == 1:
-            return self._normalized(x, size)
-        return ops.reshape(self._normalized(ops.reshape(x, (*x.shape[:-len(size)], -1)), size),
-                           x.shape)
+        return self._normalized(x, size)
 
 
 class LayerNorm(_LastAxes):
@@ -236,7 +240,7 @@ class LayerNorm(_LastAxes):
 
     def _normalized(self, rows: Tensor, size: Shape) -> Tensor:
         w, b = self._scale_and_shift(size)
-        return ops.layer_norm(rows, ops.reshape(w, -1), ops.reshape(b, -1), eps=self.eps)
+        return ops.layer_norm(rows, w, b, eps=self.eps)
 
 
 class RMSNorm(_LastAxes):
@@ -256,7 +260,7 @@ class RMSNorm(_LastAxes):
         return {"weight": size} if self.elementwise_affine else {}
 
     def _normalized(self, rows: Tensor, size: Shape) -> Tensor:
-        w = None if self.weight is None else ops.reshape(self.weight, -1)
+        w = np.ones(size, rows.dtype) if self.weight is None else self.weight
         return ops.rms_norm(rows, w, eps=self.eps)
 
 
@@ -311,7 +315,7 @@ class InstanceNorm2D(_EachImage):
 
     def forward(self, x: TensorLike) -> Tensor:
         """N H W C -> the same."""
-        images = self._of_channels(self._images(self._input(x)))
+        images = self._of_channels(self._images(self._input(x), one=False))
         return ops.instance_norm(images, self.weight, self.bias, eps=self.eps)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -11,6 +11,7 @@ from tinygrad_cnn import checks, ops
 from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.nn.module import Module, OpLayer
+from tinygrad_cnn.ops.shape import one_image
 from tinygrad_cnn.settings import setting
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Sides
 from tinygrad_cnn.types import Settings
@@ -182,8 +183,9 @@ class AdaptiveAvgPool2D(_Images):
 
 
 class AdaptiveMaxPool2D(_Images):
-    op = ops.adaptive_max_pool2d
+    op: ClassVar[Callable[..., Any]] = ops.adaptive_max_pool2d
     output_size: int | Sequence[int | None] = setting(_as_given)
+    return_indices: bool = setting(checks.flag, default=False)
 
 
 class MaxUnpool2D(OpLayer):
@@ -239,7 +241,7 @@ class Pad2D(_Images):
     (1, 8, 8, 3)
     """
 
-    op = ops.pad
+    op = one_image(ops.pad)
     pad_width: int | Pair | Sides = setting(
         lambda owner, name, value: checks.pad_width(owner, value, name=name))
     mode: str = setting(checks.choice, default="constant",

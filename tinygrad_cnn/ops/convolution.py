@@ -24,7 +24,7 @@ from tinygrad_cnn.errors import SettingError, ShapeError
 from tinygrad_cnn.kernels import conv, reference
 from tinygrad_cnn.ops.declare import each, geometry
 from tinygrad_cnn.ops.reduction import SUM_TO
-from tinygrad_cnn.ops.shape import TRANSPOSE, pad
+from tinygrad_cnn.ops.shape import TRANSPOSE, one_image, pad
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape, Sides, effective_kernel_size
 from tinygrad_cnn.types import Array, Function, Settings
 
@@ -168,6 +168,7 @@ def conv2d_weight(x: TensorLike, y: TensorLike, *, kernel_size: Pair, stride: Pa
 
 
 @register_function()
+@one_image
 def conv2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None, stride: PairLike = 1,
            padding: PaddingLike = 0, dilation: PairLike = 1, groups: int = 1) -> Tensor:
     """Slide the filters ``w`` over the images ``x`` and sum the products.
@@ -299,6 +300,7 @@ CONV_TRANSPOSE2D = register(Op(
 
 
 @register_function()
+@one_image
 def conv_transpose2d(x: TensorLike, w: TensorLike, b: TensorLike | None = None,
                      stride: PairLike = 1, padding: PaddingLike = 0, output_padding: PairLike = 0,
                      groups: int = 1, dilation: PairLike = 1) -> Tensor:

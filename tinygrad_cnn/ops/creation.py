@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_dtype, as_setting
 from tinygrad_cnn.errors import DTypeError, SettingError
+from tinygrad_cnn.names import accepting
 from tinygrad_cnn.ops.random import default_generator
 from tinygrad_cnn.shapes import Shape
 from tinygrad_cnn.types import Array
@@ -43,6 +44,7 @@ def _ends(owner: str, **named: float) -> list[float]:
     return [number.item() for number in plain]
 
 
+@accepting
 def zeros(*shape: int | Sequence[int], dtype: DTypeLike | None = None,
           requires_grad: bool = False) -> Tensor:
     """Zeros of a shape: ``zeros(2, 3)`` or ``zeros((2, 3))``.
@@ -53,6 +55,7 @@ def zeros(*shape: int | Sequence[int], dtype: DTypeLike | None = None,
     return _made(np.zeros(_shape("zeros", shape)), "zeros", dtype, requires_grad)
 
 
+@accepting
 def ones(*shape: int | Sequence[int], dtype: DTypeLike | None = None,
          requires_grad: bool = False) -> Tensor:
     """Ones of a shape.
@@ -63,6 +66,7 @@ def ones(*shape: int | Sequence[int], dtype: DTypeLike | None = None,
     return _made(np.ones(_shape("ones", shape)), "ones", dtype, requires_grad)
 
 
+@accepting
 def full(shape: int | Shape, fill_value: float, *, dtype: DTypeLike | None = None,
          requires_grad: bool = False) -> Tensor:
     """One value in a shape.
@@ -76,6 +80,7 @@ def full(shape: int | Shape, fill_value: float, *, dtype: DTypeLike | None = Non
     return _made(np.full(_shape("full", (shape,)), value), "full", dtype, requires_grad)
 
 
+@accepting
 def arange(start: float, stop: float | None = None, step: float = 1, *,
            dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Numbers from start up to and without stop; integers if all three are, as in NumPy.
@@ -93,6 +98,7 @@ def arange(start: float, stop: float | None = None, step: float = 1, *,
                  requires_grad)
 
 
+@accepting
 def linspace(start: float, stop: float, num: int = 50, *, dtype: DTypeLike | None = None,
              requires_grad: bool = False) -> Tensor:
     """``num`` numbers from start to stop, both included, at equal distances.
@@ -105,6 +111,7 @@ def linspace(start: float, stop: float, num: int = 50, *, dtype: DTypeLike | Non
                  "linspace", dtype, requires_grad)
 
 
+@accepting
 def eye(n: int, m: int | None = None, *, dtype: DTypeLike | None = None,
         requires_grad: bool = False) -> Tensor:
     """The identity matrix.
@@ -118,6 +125,7 @@ def eye(n: int, m: int | None = None, *, dtype: DTypeLike | None = None,
                  dtype, requires_grad)
 
 
+@accepting
 def randn(*shape: int | Sequence[int], rng: np.random.Generator | None = None,
           dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Standard normal numbers, from ``rng`` or the generator that `manual_seed` restarts.
@@ -129,6 +137,7 @@ def randn(*shape: int | Sequence[int], rng: np.random.Generator | None = None,
                  requires_grad)
 
 
+@accepting
 def rand(*shape: int | Sequence[int], rng: np.random.Generator | None = None,
          dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Numbers drawn evenly from [0, 1), from ``rng`` or the generator of `manual_seed`.
@@ -155,7 +164,7 @@ def _like(make: Callable[..., Tensor], value: str = "") -> Callable[..., Tensor]
     >>> {like.__name__}(Tensor([1.0, 2.0]){value}).shape
     (2,)
     """
-    return like
+    return accepting(like)
 
 
 zeros_like, ones_like, full_like = _like(zeros), _like(ones), _like(full, ", 3.0")

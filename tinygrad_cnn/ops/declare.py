@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 
 from tinygrad_cnn import checks
-from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensors, binary, unary
+from tinygrad_cnn.core import Tensor, apply, as_tensors, binary, unary
 from tinygrad_cnn.core.apply import Inputs
 from tinygrad_cnn.core.op import (
     FUNCTIONS,
@@ -23,6 +24,7 @@ from tinygrad_cnn.core.op import (
     register_function,
 )
 from tinygrad_cnn.errors import DTypeError, TinygradCnnError
+from tinygrad_cnn.names import own_names
 from tinygrad_cnn.shapes import Shape, broadcast
 from tinygrad_cnn.types import Function, Named, Settings
 
@@ -116,9 +118,10 @@ def _with(settings: Sequence[Mapping[str, float]], draw: Samples) -> Samples:
 
 def composed(function: F) -> F:
     """Make a function that is composed of ops public: its tensors are converted in its own name."""
-    code = function.__code__
+    code = inspect.unwrap(function).__code__
     names = code.co_varnames[:code.co_argcount]
-    known = frozenset(code.co_varnames[:code.co_argcount + code.co_kwonlyargcount])
+    arguments = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+    known = frozenset(arguments)
     kinds = {name: kind for name in names
              if (kind := function.__annotations__[name]).startswith("TensorLike")}
     optional = tuple(name for name, kind in kinds.items() if kind.endswith("None"))
@@ -128,9 +131,10 @@ def composed(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: object, **settings: object) -> object:
-        if not known.issuperset(settings) or any(
-                i >= len(args) and name not in settings for name, i in needed.items()):
-            return function(*args, **settings)      # one is missing or unknown, as Python will say
+        if not known.issuperset(settings):
+            settings = own_names(takes.name, arguments, settings)
+        if any(i >= len(args) and name not in settings for name, i in needed.items()):
+            return function(*args, **settings)      # one is missing, as Python will say
         inputs = tuple(args[i] if i < len(args) else settings.get(name)
                        for name, i in places.items())
         given = list(args)
@@ -230,7 +234,12 @@ def _same(x: Shape) -> Shape:
 
 def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tensor]:
     """The function of an op of one input whose settings are finite numbers."""
-    def function(x: TensorLike, *placed: float, **given: float) -> Tensor:
+    known = ("x", *defaults)
+
+    def function(x: Any = None, *placed: float, **given: Any) -> Tensor:
+        if not defaults.keys() >= given.keys():
+            given = own_names(op.name, known, given)
+            x = given.pop("x", x)
         if len(placed) > len(defaults):
             raise TypeError(f"{op.name}() takes x and {', '.join(defaults)}, but "
                             f"{len(placed) + 1} arguments were given")
@@ -238,10 +247,6 @@ def _with_settings(op: Op, defaults: Mapping[str, float]) -> Callable[..., Tenso
             if name in given:
                 raise TypeError(f"{op.name}() got {name} by position and by name")
             given[name] = value
-        for name in given:
-            if name not in defaults:
-                raise TypeError(f"{op.name}() got an unexpected keyword argument {name!r}; its "
-                                f"settings are {', '.join(defaults)}")
         settings: Settings = {name: checks.number(op.name, name, given.get(name, default))
                                     for name, default in defaults.items()}
         return apply(op, x, **settings)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_setting
 from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.ops.activation import softplus
 from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import abs, exp, log, maximum, where
 from tinygrad_cnn.ops.loss import REDUCTIONS, binary_cross_entropy_with_logits, entry_weights
@@ -301,9 +302,10 @@ def focal_loss(logits: TensorLike, labels: ArrayLike, *, gamma: float = 2.0,
     gamma = checks.number("focal_loss", "gamma", gamma, minimum=0)
     signed = logits * (1 - 2 * t)
     # log(1 − p) = −softplus(−signed): it keeps its digits where p is nearly 1.
-    missed = exp(binary_cross_entropy_with_logits(signed, np.ones_like(t), reduction="none")
-                 * -gamma)
-    terms = binary_cross_entropy_with_logits(logits, t, reduction="none") * missed
+    missed = exp(softplus(-signed) * -gamma)
+    hard = bool(((t == 0) | (t == 1)).all())
+    terms = missed * (softplus(signed) if hard else
+                      binary_cross_entropy_with_logits(logits, t, reduction="none"))
     if alpha is not None:
         alpha = checks.number("focal_loss", "alpha", alpha, minimum=0, maximum=1)
         terms = terms * (alpha * t + (1 - alpha) * (1 - t))

@@ -31,6 +31,9 @@ class HookHandle:
         self._key = object()                            # a number could be used again
         hooks[self._key] = hook
 
+    def __repr__(self) -> str:
+        return f"HookHandle({'registered' if self._key in self._hooks else 'removed'})"
+
     def remove(self) -> None:
         """Remove the hook; doing so twice is harmless."""
         self._hooks.pop(self._key, None)

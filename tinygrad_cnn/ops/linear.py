@@ -151,7 +151,7 @@ def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Tensor:
     """
     given = x
     x = x if isinstance(x, Tensor) else as_tensor(x, "linear")
-    if x.ndim <= 2:
+    if x.ndim in (0, 2):
         return apply(LINEAR, x, w, b)
     rows = reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
     if isinstance(rows, Tensor) and not rows.requires_grad:

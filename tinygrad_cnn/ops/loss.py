@@ -33,7 +33,7 @@ from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.ops.shape import reshape, scatter_add
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.types import Settings, Value
+from tinygrad_cnn.types import Function, Settings, Value
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 
@@ -140,13 +140,18 @@ def _placed(terms: Tensor, kept: np.ndarray) -> Tensor:
     return scatter_add(terms, index=np.nonzero(kept), shape=kept.shape)
 
 
+def _one_row(loss: Function, scores: Tensor, labels: object, **settings: Any) -> Tensor:
+    """The loss of one row of scores and its label, neither of which has a batch axis."""
+    plain = as_setting(labels, loss.__name__, "labels")
+    return reshape(loss(reshape(scores, (1, -1)), plain[None], **settings), ())
+
+
 def _class_weights(op: str, weight: object, classes: int) -> np.ndarray:
     """One weight for each class, checked."""
     plain = as_setting(weight, op, "weight")
-    if plain.dtype.kind not in "iuf" or plain.shape != (classes,) or not (
-            np.isfinite(plain) & (plain >= 0)).all():
-        raise SettingError(f"{op}: weight must hold one finite number of at least 0 for each of "
-                           f"the {classes} classes, got {weight!r}")
+    if plain.dtype.kind not in "iuf" or plain.shape != (classes,) or not np.isfinite(plain).all():
+        raise SettingError(f"{op}: weight must hold one finite number for each of the {classes} "
+                           f"classes, got {weight!r}")
     return plain.astype(np.float64)
 
 
@@ -289,6 +294,9 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, *, label_smoothing: fl
     smoothing = checks.number("cross_entropy", "label_smoothing", label_smoothing, minimum=0,
                               maximum=1)
     logits = as_tensor(logits, "cross_entropy", "logits")
+    if logits.ndim == 1:
+        return _one_row(cross_entropy, logits, labels, weight=weight, reduction=reduction,
+                        label_smoothing=smoothing, ignore_index=ignore_index)
     if (kept := _kept("cross_entropy", logits, labels, ignore_index)) is not None:
         if not kept.any() and reduction != "mean":
             return _reduce(where(kept, logits[..., 0], 0.0), reduction)
@@ -327,6 +335,9 @@ def nll_loss(log_probabilities: TensorLike, labels: TensorLike, *,
     checks.choice("nll_loss", "reduction", reduction, REDUCTIONS)
     scores = log_probabilities
     scores = as_tensor(scores, "nll_loss", "log_probabilities")
+    if scores.ndim == 1:
+        return _one_row(nll_loss, scores, labels, weight=weight, reduction=reduction,
+                        ignore_index=ignore_index)
     if (kept := _kept("nll_loss", scores, labels, ignore_index)) is not None:
         if not kept.any() and reduction != "mean":
             return _reduce(where(kept, scores[..., 0], 0.0), reduction)

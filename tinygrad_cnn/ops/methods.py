@@ -1,29 +1,28 @@
 """The methods of a tensor: functions that are called with the tensor in front.
 
-`Tensor` says which names are methods.  A name means what NumPy and PyTorch mean by it; ``dim=`` and
-``keepdim=`` are taken for ``axis=`` and ``keepdims=``.  What is written here has other arguments as
-a method than as a function; every other method is the op or the function of NumPy of its name.
+`Tensor` says which names are methods.  A name means what NumPy and PyTorch mean by it.  What is
+written here has other arguments as a method than as a function; every other method is the op or the
+function of NumPy of its name.
 Names that PyTorch has and that are not needed here answer with what is.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from functools import wraps
 from types import FunctionType
 from typing import Any, NoReturn
 
 import numpy as np
 
+from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array
 from tinygrad_cnn.core.op import FUNCTIONS
 from tinygrad_cnn.core.tensor import LATER
 from tinygrad_cnn.errors import SettingError
-from tinygrad_cnn.names import CURES, missing
+from tinygrad_cnn.names import CURES, accepting, missing
 from tinygrad_cnn.ops.elementwise import clip, where
 from tinygrad_cnn.ops.hooks import register_hook, retain_grad
-from tinygrad_cnn.ops.rearrange import repeat
+from tinygrad_cnn.ops.rearrange import order, repeat
 from tinygrad_cnn.ops.reduction import broadcast_to
 from tinygrad_cnn.ops.shape import expand_dims, reshape, transpose
 from tinygrad_cnn.types import Function
@@ -33,7 +32,6 @@ __all__: list[str] = []
 # PyTorch's name -> the function that does it.
 _SAME = {"add": "add", "amax": "max", "amin": "min", "div": "div", "mul": "mul", "neg": "neg",
          "pow": "power", "sub": "sub", "repeat_interleave": "repeat"}
-_RENAMED = (("dim", "axis"), ("dims", "axis"), ("keepdim", "keepdims"))
 
 
 def _one(given: tuple[Any, ...]) -> Any:
@@ -86,6 +84,13 @@ def _unbind(x: Tensor, axis: int = 0) -> list[Tensor]:
     return list(FUNCTIONS[np.moveaxis](x, axis, 0))
 
 
+def _argsort(x: Tensor, axis: int | None = -1, descending: bool = False) -> np.ndarray:
+    """The places of the entries in order, as a plain array; equal ones keep theirs."""
+    if axis is None:
+        x, axis = reshape(x, -1), 0
+    return order(x, checks.axis_index("argsort", axis, x.shape), descending)
+
+
 def _clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """The nearest number in [min, max]; see `tinygrad_cnn.clip`."""
     return clip(x, min, max)
@@ -94,7 +99,7 @@ def _clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tens
 _OWN: dict[str, Function] = {
     "reshape": _view, "view": _view, "transpose": _transpose, "permute": _permute,
     "expand": _expand, "masked_fill": _masked_fill, "unbind": _unbind,
-    "repeat": _repeat,
+    "repeat": _repeat, "argsort": _argsort,
     "t": lambda x: transpose(x), "unsqueeze": lambda x, axis: expand_dims(x, axis),
     "expand_as": lambda x, other: broadcast_to(x, other.shape),
     "clone": lambda x: reshape(x, x.shape), "copy": lambda x: reshape(x, x.shape),
@@ -112,35 +117,15 @@ _OWN: dict[str, Function] = {
 
 
 def _method(name: str) -> Function:
-    """The function behind a method; one with an axis takes PyTorch's names as well."""
-    function: Any = _OWN.get(name)
-    if function is not None:
-        base = function
-        function = FunctionType(base.__code__, base.__globals__, name, base.__defaults__)
-        function.__qualname__, function.__kwdefaults__ = name, base.__kwdefaults__
-        function.__doc__ = base.__doc__ or f"See `tinygrad_cnn.{_SAME.get(name, name)}`."
-    else:
-        called = _SAME.get(name, name)
-        theirs = getattr(np, called, None)
-        # NumPy's own also takes ddof= and the like, and is answered by an op.
-        own = FUNCTIONS.get(called)
-        function = theirs if own is None or called in ("std", "var") else own
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return _with_pytorchs_names(function) if code is None or "axis" in code.co_varnames \
-        else function
-
-
-def _with_pytorchs_names(function: Function) -> Function:
-    @wraps(function)
-    def method(x: Tensor, *args: object, **settings: object) -> object:
-        for theirs, ours in _RENAMED if settings else ():
-            if theirs in settings:
-                if ours in settings:
-                    raise TypeError(f"{function.__name__}: {theirs}= and {ours}= are the same "
-                                    "argument; give one")
-                settings[ours] = settings.pop(theirs)
-        return function(x, *args, **settings)
-    return method
+    """The function behind a method; it takes arguments by PyTorch's names as well."""
+    called = _SAME.get(name, name)
+    base: Any = _OWN.get(name)
+    if base is None:
+        return FUNCTIONS.get(called) or accepting(getattr(np, called))
+    function = FunctionType(base.__code__, base.__globals__, name, base.__defaults__)
+    function.__qualname__, function.__kwdefaults__ = name, base.__kwdefaults__
+    function.__doc__ = base.__doc__ or f"See `tinygrad_cnn.{called}`."
+    return accepting(function)
 
 
 class _Missing:

@@ -6,6 +6,7 @@ they are computed once; a rule that must differentiate them works them out again
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any, cast
 
@@ -394,13 +395,13 @@ def batch_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, mean: ArrayLike |
 
 @register_function()
 def layer_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, eps: float = 1e-5) -> Tensor:
-    """Standardize each row over the last axis, then scale and shift each of its entries.
+    """Standardize over the last axes, as many as w has, then scale and shift each entry.
 
     Parameters
     ----------
     x : Tensor, shape (..., C)
     w, b : Tensor, shape (C,)
-        Scale and shift.
+        Scale and shift; or the shape of several last axes.
     eps : float, default 1e-5
         Keeps the root away from 0.
 
@@ -425,23 +426,24 @@ def layer_norm(x: TensorLike, w: TensorLike, b: TensorLike, *, eps: float = 1e-5
         refuse_tensors_inside(value, f"layer_norm: {name}")
         if not x.ndim or not x.shape[-1]:
             raise ShapeError(f"layer_norm: x needs a last axis with entries (... C), got {x.shape}")
-        if np.shape(as_array(value)) != x.shape[-1:]:
-            raise ShapeError(f"layer_norm: {name} is {np.shape(as_array(value))}, the last axis of "
-                             f"x {x.shape} needs {x.shape[-1:]}")
+        shape = np.shape(as_array(value))
+        if shape != x.shape[-builtins.max(1, len(shape)):]:
+            raise ShapeError(f"layer_norm: {name} is {shape}, the last axis of x {x.shape} needs "
+                             f"{x.shape[-1:]}")
     checks.floats("layer_norm", "x", x.dtype)
     eps = checks.number("layer_norm", "eps", eps, above=0)
-    return apply(STANDARDIZE, x, axis=(x.ndim - 1,), eps=eps) * w + b
+    return apply(STANDARDIZE, x, axis=tuple(range(x.ndim - np.ndim(w), x.ndim)), eps=eps) * w + b
 
 
 # ---- norms composed of the above
 
-def _scaled(owner: str, y: Tensor, *scales: TensorLike | None) -> Tensor:
-    """y w + b with a number for each channel, the last axis."""
+def _scaled(owner: str, y: Tensor, *scales: TensorLike | None, axes: int = 1) -> Tensor:
+    """y w + b with a number for each channel, the last axis, or for each entry of several."""
     w, b = cast("tuple[Tensor | None, Tensor | None]", scales)
     for name, value in (("w", w), ("b", b)):
-        if value is not None and value.shape != y.shape[-1:]:
+        if value is not None and value.shape != y.shape[-axes:]:
             raise ShapeError(f"{owner}: {name} is {value.shape}, the channels of x {y.shape} need "
-                             f"{y.shape[-1:]}")
+                             f"{y.shape[-axes:]}")
     y = y if w is None else y * w
     return y if b is None else y + b
 
@@ -504,7 +506,7 @@ def instance_norm(x: TensorLike, w: TensorLike | None = None, b: TensorLike | No
 
 @composed
 def rms_norm(x: TensorLike, w: TensorLike | None = None, *, eps: float | None = None) -> Tensor:
-    """x / √(mean x² + eps) over the last axis, times w.
+    """x / √(mean x² + eps) over the last axis, times w; or over as many as w has.
 
     ``eps`` is the spacing of the dtype at 1 if not given.  Zhang & Sennrich, *Root mean square
     layer normalization*, arXiv:1910.07467.
@@ -518,7 +520,8 @@ def rms_norm(x: TensorLike, w: TensorLike | None = None, *, eps: float | None = 
     checks.floats("rms_norm", "x", x.dtype)
     small = float(np.finfo(x.dtype).eps) if eps is None else checks.number("rms_norm", "eps", eps,
                                                                           above=0)
-    return _scaled("rms_norm", x / sqrt(mean(x * x, -1, True) + small), w, None)
+    axes = tuple(range(-builtins.max(1, np.ndim(as_array(w)) if w is not None else 1), 0))
+    return _scaled("rms_norm", x / sqrt(mean(x * x, axes, True) + small), w, None, axes=len(axes))
 
 
 @composed

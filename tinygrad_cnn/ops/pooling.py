@@ -16,12 +16,12 @@ import numpy as np
 from tinygrad_cnn import checks, shapes
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_array, as_tensor, make_function
 from tinygrad_cnn.core.op import ErrorInput, Op, OpTest, dyadic, register, register_function
-from tinygrad_cnn.errors import SettingError, ShapeError
+from tinygrad_cnn.errors import ShapeError
 from tinygrad_cnn.kernels import pool, reference
 from tinygrad_cnn.ops.declare import each, geometry
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.reduction import mean
-from tinygrad_cnn.ops.shape import reshape
+from tinygrad_cnn.ops.shape import one_image, reshape, transpose
 from tinygrad_cnn.shapes import PaddingLike, Pair, PairLike, Shape, Sides
 from tinygrad_cnn.types import Array, Settings, Value
 
@@ -204,17 +204,21 @@ FOLD: Op = register(Op(
     saved=(), family="pool"))
 
 
-@make_function(UNFOLD)
-def unfold(x: TensorLike, *, kernel_size: Pair, stride: Pair, padding: Sides,
-           fill: float) -> Tensor:
+@register_function()
+def unfold(x: TensorLike, kernel_size: PairLike, dilation: PairLike = 1, padding: PaddingLike = 0,
+           stride: PairLike = 1, *, fill: float = 0.0) -> Tensor:
     """Every window of the images, copied out: N H W C -> N OH OW C KH KW.
 
-    ``fill`` stands in the padding; the other settings are those of `max_pool2d`, as pairs.
+    ``fill`` stands in the padding; the other settings are those of `conv2d`.
 
-    >>> unfold(Tensor(np.zeros((1, 4, 4, 3))), kernel_size=(2, 2), stride=(2, 2),
-    ...        padding=((0, 0), (0, 0)), fill=0.0).shape
+    >>> unfold(Tensor(np.zeros((1, 4, 4, 3))), kernel_size=2, stride=2).shape
     (1, 2, 2, 3, 2, 2)
     """
+    x, settings = _window_settings("unfold", x, kernel_size, stride, padding, dilation)
+    down, across = checks.pair("unfold", "dilation", dilation)
+    # The kernel knows no dilation: of the pixels that a window spans, some are left out.
+    y = apply(UNFOLD, x, **settings, fill=checks.number("unfold", "fill", fill, finite=False))
+    return y if down == across == 1 else y[..., ::down, ::across]
 
 
 @make_function(FOLD)
@@ -262,13 +266,26 @@ MAX_POOL2D_SHARED = register(Op(
     saved=(), residuals=("shares",), constant_residuals=True, family="pool", flops=_flops))
 
 
+def _shared(x: Tensor, spans: Settings, dilation: Pair, ties: str) -> Tensor:
+    """`max_pool2d` of dilated windows, each of which becomes an image of its own."""
+    windows = unfold(x, **spans, fill=-math.inf)[..., ::dilation[0], ::dilation[1]]
+    n, oh, ow, c, kh, kw = windows.shape
+    alone = reshape(transpose(windows, (0, 1, 2, 4, 5, 3)), (n * oh * ow, kh, kw, c))
+    y = apply(MAX_POOL2D_SHARED, alone, **_settings((kh, kw), (1, 1)), ties=ties)
+    return reshape(y, (n, oh, ow, c))
+
+
 def _window_settings(op: str, x: TensorLike, kernel_size: PairLike, stride: PairLike | None,
-                     padding: PaddingLike) -> tuple[Tensor, Settings]:
+                     padding: PaddingLike, dilation: PairLike = 1) -> tuple[Tensor, Settings]:
     x = x if isinstance(x, Tensor) else as_tensor(x, op)
     size = checks.pair(op, "kernel_size", kernel_size, minimum=1)
     steps = size if stride is None else checks.pair(op, "stride", stride, minimum=1)
+    apart = checks.pair(op, "dilation", dilation, minimum=1)
     border = checks.padding(op, padding, image=x.shape[1:3] if x.ndim == 4 else (1, 1),
-                            kernel=size, stride=steps)
+                            kernel=size, stride=steps, dilation=apart)
+    if apart != (1, 1):
+        size = (shapes.effective_kernel_size(size[0], apart[0]),
+                shapes.effective_kernel_size(size[1], apart[1]))
     return x, {"kernel_size": size, "stride": steps, "padding": border}
 
 
@@ -332,6 +349,7 @@ def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
                padding: PaddingLike = 0, dilation: PairLike = 1, ceil_mode: bool = False, *,
                return_indices: Literal[True], ties: str = "first") -> tuple[Tensor, Array]: ...
 @register_function()
+@one_image
 def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
                padding: PaddingLike = 0, dilation: PairLike = 1, ceil_mode: bool = False,
                return_indices: bool = False, *,
@@ -383,16 +401,16 @@ def max_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
     apart = checks.pair("max_pool2d", "dilation", dilation, minimum=1)
     cut = checks.flag("max_pool2d", "ceil_mode", ceil_mode)
     if checks.flag("max_pool2d", "return_indices", return_indices) or apart != (1, 1):
-        if isinstance(ties, str) and ties != "first":
-            raise SettingError(f"max_pool2d: ties={ties!r} takes no dilation and no "
-                               "return_indices; leave ties out")
         # The shape rule knows no dilation: a window of the pixels that it spans.
         spans = tuple(map(shapes.effective_kernel_size, settings["kernel_size"], apart))
-        shapes.max_pool2d(x.shape, **settings | {"kernel_size": spans})
+        wide = settings | {"kernel_size": spans}
+        shapes.max_pool2d(x.shape, **wide)
         places = [_positions(n, k, s, p, d, cut) for n, k, s, p, d in zip(
             x.shape[1:3], settings["kernel_size"], settings["stride"], settings["padding"], apart,
             strict=True)]
         y, indices = largest(x, *places)
+        if checks.choice("max_pool2d", "ties", ties, ("first", *_TIES)) != "first":
+            y = _shared(x, _ceiling(x, wide) if cut else wide, apart, ties)
         return (y, indices) if return_indices else y
     if cut and x.ndim == 4:
         settings = _ceiling(x, settings)
@@ -464,6 +482,7 @@ def avg_pool2d_input(y: TensorLike, *, image_size: Pair, kernel_size: Pair, stri
 
 
 @register_function()
+@one_image
 def avg_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = None,
                padding: PaddingLike = 0, ceil_mode: bool = False, count_include_pad: bool = True,
                divisor_override: int | None = None) -> Tensor:
@@ -519,6 +538,7 @@ def avg_pool2d(x: TensorLike, kernel_size: PairLike, stride: PairLike | None = N
 
 
 @register_function()
+@one_image
 def global_avg_pool2d(x: TensorLike, *, keepdims: bool = False) -> Tensor:
     """The mean of each channel over the whole image.
 

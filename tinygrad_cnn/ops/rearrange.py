@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, as_array, as_setting, as_tensor
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
+from tinygrad_cnn.names import accepting
 from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import where
 from tinygrad_cnn.ops.reduction import broadcast_to, mean, sum
@@ -43,7 +44,7 @@ def _list(owner: str, name: str, values: object) -> np.ndarray:
     return np.atleast_1d(array)
 
 
-def _order(x: Tensor, axis: int, descending: bool) -> np.ndarray:
+def order(x: Tensor, axis: int, descending: bool) -> np.ndarray:
     """The places of the entries in order; equal ones keep theirs, and NaN is the largest."""
     values = as_array(x)
     if not descending:
@@ -105,7 +106,7 @@ def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tens
     if axis is None:
         x, axis = reshape(x, -1), 0
     axis = checks.axis_index("sort", axis, x.shape)
-    return take_along_axis(x, _order(x, axis, checks.flag("sort", "descending", descending)), axis)
+    return take_along_axis(x, order(x, axis, checks.flag("sort", "descending", descending)), axis)
 
 
 @composed
@@ -124,7 +125,7 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
     if k > x.shape[axis]:
         raise SettingError(f"topk: k is {k}, and axis {axis} of {x.shape} has {x.shape[axis]} "
                            "entries")
-    places = _order(x, axis, checks.flag("topk", "largest", largest))[_at(axis, slice(0, k))]
+    places = order(x, axis, checks.flag("topk", "largest", largest))[_at(axis, slice(0, k))]
     return take_along_axis(x, places, axis), places
 
 
@@ -145,11 +146,13 @@ def median(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     if not size:
         raise ShapeError(f"median: axis {axis} of {x.shape} is empty")
     checks.floats("median", "x", x.dtype)
-    order = _order(x, axis, False)
-    places = order[_at(axis, slice((size - 1) // 2, size // 2 + 1))]
-    last = order[_at(axis, slice(-1, None))]                    # where NaN would stand
-    undefined = np.isnan(np.take_along_axis(as_array(x), last, axis))
-    y = mean(take_along_axis(x, np.where(undefined, last, places), axis), axis, keepdims)
+    values, middle = as_array(x), range((size - 1) // 2, size // 2 + 1)
+    places = np.argpartition(values, middle, axis)[_at(axis, slice(middle[0], middle[-1] + 1))]
+    missing = np.isnan(values)
+    if missing.any():
+        places = np.where(missing.any(axis, keepdims=True), missing.argmax(axis, keepdims=True),
+                          places)
+    y = mean(take_along_axis(x, places, axis), axis, keepdims)
     return reshape(y, shape) if keepdims and x.ndim != len(shape) else y
 
 
@@ -318,6 +321,7 @@ def embedding(indices: ArrayLike, w: TensorLike) -> Tensor:
     return w[places]
 
 
+@accepting
 def one_hot(labels: ArrayLike, num_classes: int | None = None) -> np.ndarray:
     """1 at each label and 0 elsewhere, as float32: an array of one axis more.
 
@@ -418,8 +422,9 @@ def trace(x: TensorLike, offset: int = 0) -> Tensor:
 
 
 @composed
-def diff(x: TensorLike, n: int = 1, axis: int = -1) -> Tensor:
-    """The differences of neighbors along an axis, n times.
+def diff(x: TensorLike, n: int = 1, axis: int = -1, prepend: TensorLike | None = None,
+         append: TensorLike | None = None) -> Tensor:
+    """The differences of neighbors along an axis, n times, after joining what is given to it.
 
     >>> diff(Tensor([1.0, 4.0, 9.0])).data
     array([3., 5.], dtype=float32)
@@ -428,6 +433,10 @@ def diff(x: TensorLike, n: int = 1, axis: int = -1) -> Tensor:
     axis = checks.axis_index("diff", axis, x.shape)
     if x.dtype.kind == "b":
         raise DTypeError("diff: x is bool, which has no differences; cast it: x.astype(np.float32)")
+    if n and (prepend is not None or append is not None):
+        edge = (*x.shape[:axis], 1, *x.shape[axis + 1:])
+        parts = [cast(Tensor, part) for part in (prepend, x, append) if part is not None]
+        x = concatenate([part if part.ndim else broadcast_to(part, edge) for part in parts], axis)
     for _ in range(checks.integer("diff", "n", n, minimum=0)):
         x = x[_at(axis, slice(1, None))] - x[_at(axis, slice(0, -1))]
     return x

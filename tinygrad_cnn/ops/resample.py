@@ -19,7 +19,7 @@ from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.linear import matmul
 from tinygrad_cnn.ops.pooling import largest
-from tinygrad_cnn.ops.shape import reshape, scatter_add, transpose
+from tinygrad_cnn.ops.shape import one_image, reshape, scatter_add, transpose
 from tinygrad_cnn.shapes import PairLike
 from tinygrad_cnn.types import Array
 
@@ -66,6 +66,7 @@ def _linear(size: int, wanted: int, scale: float | None, align_corners: bool) ->
 
 
 @composed
+@one_image
 def interpolate(x: TensorLike, size: PairLike | None = None,
                 scale_factor: float | Sequence[float] | None = None, mode: str = "nearest",
                 align_corners: bool = False) -> Tensor:
@@ -134,6 +135,7 @@ def interpolate(x: TensorLike, size: PairLike | None = None,
 
 
 @composed
+@one_image
 def upsample2d(x: TensorLike, scale_factor: PairLike = 2, mode: str = "nearest",
                align_corners: bool = False) -> Tensor:
     """Images ``scale_factor`` times as large; see `interpolate`.
@@ -146,6 +148,7 @@ def upsample2d(x: TensorLike, scale_factor: PairLike = 2, mode: str = "nearest",
 
 
 @composed
+@one_image
 def pixel_shuffle(x: TensorLike, upscale_factor: int) -> Tensor:
     """Channels into pixels: (N, H, W, C r²) -> (N, H r, W r, C), in PyTorch's order of channels.
 
@@ -166,6 +169,7 @@ def pixel_shuffle(x: TensorLike, upscale_factor: int) -> Tensor:
 
 
 @composed
+@one_image
 def pixel_unshuffle(x: TensorLike, downscale_factor: int) -> Tensor:
     """Pixels into channels: the inverse of `pixel_shuffle`.
 
@@ -197,6 +201,7 @@ def _windows(owner: str, x: Tensor, output_size: object) -> Iterator[tuple[int, 
 
 
 @composed
+@one_image
 def adaptive_avg_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) -> Tensor:
     """The means of OH × OW windows that cover the image: row i takes floor(i H / OH) and after.
 
@@ -225,8 +230,12 @@ def adaptive_avg_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) 
 
 
 @composed
-def adaptive_max_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) -> Tensor:
+@one_image
+def adaptive_max_pool2d(x: TensorLike, output_size: int | Sequence[int | None],
+                        return_indices: bool = False) -> Tensor | tuple[Tensor, Array]:
     """The largest pixels of OH × OW windows that cover the image, as in `adaptive_avg_pool2d`.
+
+    With ``return_indices`` also row · W + column of each, for `max_unpool2d`.
 
     >>> adaptive_max_pool2d(Tensor(np.arange(3.0).reshape(1, 1, 3, 1)), (1, 2)).data.ravel()
     array([1., 2.])
@@ -236,10 +245,13 @@ def adaptive_max_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) 
     for _, first, last in _windows("adaptive_max_pool2d", x, output_size):
         steps = np.arange((last - first).max())
         places.append(np.minimum(first[:, None] + steps, last[:, None] - 1))
-    return largest(x, *places)[0]
+    y, indices = largest(x, *places)
+    return (y, indices) if checks.flag("adaptive_max_pool2d", "return_indices",
+                                       return_indices) else y
 
 
 @composed
+@one_image
 def global_max_pool2d(x: TensorLike) -> Tensor:
     """The largest pixel of each channel: (N, H, W, C) -> (N, C).
 
@@ -248,7 +260,7 @@ def global_max_pool2d(x: TensorLike) -> Tensor:
     """
     x = cast(Tensor, x)
     images("global_max_pool2d", x)
-    return reshape(adaptive_max_pool2d(x, 1), (x.shape[0], x.shape[3]))
+    return reshape(cast(Tensor, adaptive_max_pool2d(x, 1)), (x.shape[0], x.shape[3]))
 
 
 @composed

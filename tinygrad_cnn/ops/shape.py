@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from functools import wraps
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -29,13 +30,15 @@ from tinygrad_cnn.core.tensor import Index
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels import reference
 from tinygrad_cnn.kernels import shape as kernels
+from tinygrad_cnn.names import accepting
 from tinygrad_cnn.ops.declare import each
 from tinygrad_cnn.shapes import Axis, Pair, Shape
-from tinygrad_cnn.types import Value
+from tinygrad_cnn.types import Function, Value
 
 __all__ = ["astype", "concatenate", "expand_dims", "flatten", "getitem", "pad", "permute",
            "reshape", "scatter_add", "squeeze", "stack", "transpose", "crop"]
 
+F = TypeVar("F", bound=Function)
 PadWidth: TypeAlias = tuple[Pair, ...]
 
 
@@ -303,7 +306,7 @@ def _check_pad_width(op: str, shape: Shape, pad_width: PadWidth, mode: str) -> N
         raise ShapeError(f"{op}: pad_width holds {len(pad_width)} pairs for an input of "
                          f"{len(shape)} axes {shape}")
     if mode not in _MODES:
-        raise SettingError(f"{op}: mode {mode!r} has no adjoint; choose from {', '.join(_MODES)}")
+        raise SettingError(f"{op}: mode must be one of {', '.join(_MODES)}, got {mode!r}")
     if any(n < 0 for both in pad_width for n in both):
         raise SettingError(f"{op}: pad_width must not be below 0, got {pad_width}; to crop, "
                            "index the tensor")
@@ -352,7 +355,7 @@ PAD = register(Op(
                        {"pad_width": ((0, 0),), "mode": "constant", "value": 0.0}, "holds 1 pairs"),
             ErrorInput("unknown mode", ((2, 3),),
                        {"pad_width": ((0, 0), (1, 1)), "mode": "mean", "value": 0.0},
-                       "has no adjoint"),
+                       "mode must be one of"),
             ErrorInput("nothing to copy", ((2, 0),),
                        {"pad_width": ((0, 0), (1, 1)), "mode": "edge", "value": 0.0},
                        "has none"),)),
@@ -409,7 +412,7 @@ def pad(x: TensorLike, pad_width: int | Sequence[int] | Sequence[Sequence[int]],
     ShapeError
         If the number of pairs is not the number of axes, or there is nothing to copy.
     SettingError
-        If a width is below 0 or the mode has no adjoint.
+        If a width is below 0 or the mode is unknown.
 
     Examples
     --------
@@ -641,3 +644,14 @@ def stack(xs: Sequence[TensorLike], axis: int = 0) -> Tensor:
                              "; all must be alike")
     first = expand_dims(first, place)
     return concatenate([first, *(expand_dims(x, place) for x in xs[1:])], axis=place)
+
+
+def one_image(function: F) -> F:
+    """The function of images N H W C, which takes one image H W C as well."""
+    @wraps(function)
+    def call(x: Any, *args: Any, **settings: Any) -> Any:
+        if getattr(x, "ndim", 0) != 3:
+            return function(x, *args, **settings)
+        y = function(reshape(x, (1, *x.shape)), *args, **settings)
+        return tuple(part[0] for part in y) if isinstance(y, tuple) else y[0]
+    return cast(F, accepting(call))

@@ -14,7 +14,7 @@ from tinygrad_cnn.errors import DTypeError, SettingError
 from tinygrad_cnn.kernels import reduce as kernels
 from tinygrad_cnn.ops.declare import composed
 from tinygrad_cnn.ops.elementwise import abs, sqrt, where
-from tinygrad_cnn.ops.reduction import max, sum
+from tinygrad_cnn.ops.reduction import max, min, sum
 from tinygrad_cnn.ops.reduction import var as biased_var
 from tinygrad_cnn.ops.shape import concatenate, reshape
 from tinygrad_cnn.shapes import Axis, reduced
@@ -71,7 +71,21 @@ def std(x: TensorLike, axis: Axis = None, keepdims: bool = False, *,
     >>> std(Tensor([1.0, 3.0])).item()
     1.0
     """
-    return _root(var(x, axis, keepdims, correction=correction))
+    x = cast(Tensor, x)
+    checks.floats("std", "x", x.dtype)
+    axes = checks.axes_tuple("std", axis, x.shape)
+    keepdims = checks.flag("std", "keepdims", keepdims)
+    unit, outside = _unit(np.abs(as_array(x)), axes, keepdims)
+    return _root(var(x / unit, axis, keepdims, correction=correction)) * outside
+
+
+def _unit(sizes: Array, axes: tuple[int, ...], keepdims: bool, least: bool = False,
+          ) -> tuple[Array, Array]:
+    """The power of 2 below the largest entry, so that no square overflows; it is a constant."""
+    unit = np.asarray(sizes.min(axis=axes, keepdims=True, initial=math.inf) if least else
+                      sizes.max(axis=axes, keepdims=True, initial=0))
+    unit = np.ldexp(np.ones_like(unit), np.frexp(np.where(np.isfinite(unit), unit, 1))[1] - 1)
+    return unit, unit if keepdims else unit.reshape(reduced(sizes.shape, axes, False))
 
 
 def _root(y: Tensor) -> Tensor:
@@ -89,12 +103,12 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
     x, axis, keepdims
         As in `sum`; two axes give the Frobenius norm of matrices.
     ord : float, default 2
-        At least 1; ``inf`` is the largest entry.
+        ``inf`` is the largest entry, ``-inf`` the least, 0 the number of entries that are not 0.
 
     Raises
     ------
     SettingError
-        If ord is less than 1.
+        If ord is no number.
 
     Examples
     --------
@@ -103,18 +117,15 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
     """
     x = cast(Tensor, x)
     checks.floats("norm", "x", x.dtype)
-    if isinstance(ord, float) and ord == math.inf:
-        return max(abs(x), axis, keepdims)
-    if checks.number("norm", "ord", ord) < 1:
-        raise SettingError(f"norm: ord must be at least 1, got {ord!r}")
-    if ord == 1:
-        return sum(abs(x), axis, keepdims)
-    # In units of the largest entry, so that nothing overflows; the unit is a constant.
+    ord = checks.number("norm", "ord", ord, finite=False)
+    if math.isinf(ord):
+        return (max if ord > 0 else min)(abs(x), axis, keepdims)
+    if ord in (0, 1) or not x.ndim:
+        return sum(abs(x) if ord else where(as_array(x) == 0, x * 0, x * 0 + 1), axis, keepdims)
+    # In units of the entry that counts most, so that nothing overflows; the unit is a constant.
     axes = checks.axes_tuple("norm", axis, x.shape)
     keepdims = checks.flag("norm", "keepdims", keepdims)
-    unit = np.asarray(np.abs(as_array(x)).max(axis=axes, keepdims=True, initial=0))
-    unit[(unit == 0) | ~np.isfinite(unit)] = 1
-    outside = unit if keepdims else unit.reshape(reduced(x.shape, axes, False))
+    unit, outside = _unit(np.abs(as_array(x)), axes, keepdims, least=ord < 0)
     x = x / unit
     if ord == 2:
         return _root(sum(x * x, axis, keepdims)) * outside

@@ -281,7 +281,7 @@ class RMSprop(Optimizer):
 class Adagrad(Optimizer):
     """Divide the gradient by the root of the sum of all its squares.
 
-    g ← g + weight_decay · w;  v ← v + g²;  at step t,
+    g ← g + weight_decay · w;  v ← v + g², from initial_accumulator_value;  at step t,
     w ← w − lr / (1 + (t − 1) · lr_decay) · g / (√v + eps).
 
     Duchi, Hazan & Singer, *Adaptive subgradient methods*, JMLR 12 (2011), 2121-2159.
@@ -299,11 +299,14 @@ class Adagrad(Optimizer):
     lr: float = setting(non_negative, default=1e-2)
     lr_decay: float = setting(non_negative, default=0.0)
     weight_decay: float = setting(non_negative, default=0.0)
-    eps: float = setting(non_negative, default=1e-10, kw_only=True)
+    initial_accumulator_value: float = setting(non_negative, default=0.0)
+    eps: float = setting(non_negative, default=1e-10)
     state_arrays: ClassVar[dict[str, str | None]] = {"square": None}
 
     def update(self, w: Array, g: Array, state: State, s: Array, group: Group) -> None:
         square = state["square"]
+        if state["step"] == 1:
+            square += group["initial_accumulator_value"]
         np.multiply(g, g, out=s)
         square += s
         np.sqrt(square, out=s)

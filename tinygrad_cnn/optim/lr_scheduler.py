@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from html import escape
 from itertools import pairwise
 from typing import ClassVar
 
@@ -113,6 +114,22 @@ class LRScheduler(Declared):
     def __repr__(self) -> str:
         rates = ", ".join(f"{group['lr']:.4g}" for group in self.optimizer.param_groups)
         return f"{self._owner}({show(self)}): lr {rates} after {self.steps} steps"
+
+    def _repr_html_(self) -> str:
+        """The settings, and the rate of the first group over the steps with a mark at this one."""
+        text = f'<pre style="font-family:monospace;white-space:pre-wrap">{escape(repr(self))}</pre>'
+        if self.needs_loss:
+            return text
+        last = max(self.steps + 1, getattr(self, "total_steps", getattr(self, "T_max", 100)))
+        rates = [self.get_lr(t, self._first[0]) for t in range(last + 1)]
+        high = max(rates) or 1.0
+        points = [f"{300 * t / last:.1f},{72 - 70 * rate / high:.1f}"
+                  for t, rate in enumerate(rates)]
+        x, y = points[self.steps].split(",")
+        return (f'{text}<svg viewBox="-4 -2 310 90" width="310" style="max-width:100%">'
+                f'<polyline points="{" ".join(points)}" fill="none" stroke="#0072b2"/>'
+                f'<circle cx="{x}" cy="{y}" r="3" fill="#d55e00"/><text y="86" font-size="10" '
+                f'fill="currentColor">steps 0 to {last}, rate 0 to {high:.4g}</text></svg>')
 
     def state_dict(self) -> State:
         """Everything needed to go on as if the run had not stopped.
@@ -235,24 +252,40 @@ class PolynomialLR(LRScheduler):
         return first * (1 - min(t / self.total_iters, 1.0)) ** self.power
 
 
-def _function(owner: str, name: str, value: object) -> Callable[[int], float]:
-    if not callable(value):
+def _functions(owner: str, name: str, value: object) -> list[Callable[[int], float]]:
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    found: list[Callable[[int], float]] = [f for f in given if callable(f)]
+    if not given or len(found) < len(given):
         raise SettingError(f"{owner}: {name} must be callable, got {value!r}")
-    return value
+    return found
 
 
 class LambdaLR(LRScheduler):
-    """lr = first · f(t), for a function of your own; a saved state does not hold the function.
+    """lr = first · f(t), for a function of your own, or a list with one for each group.
+
+    A saved state does not hold the functions.
 
     >>> schedule = LambdaLR(SGD([Parameter([0.0])], lr=1.0), lambda t: 1 / (1 + t))
     >>> [schedule.get_lr(t, 1.0) for t in range(4)]
     [1.0, 0.5, 0.333..., 0.25]
     """
 
-    lr_lambda: Callable[[int], float] = setting(_function)
+    lr_lambda: list[Callable[[int], float]] = setting(_functions)
 
-    def get_lr(self, t: int, first: float) -> float:
-        return first * non_negative(self._owner, f"lr_lambda({t})", vars(self)["lr_lambda"](t))
+    def _setup(self) -> None:
+        count = len(self.optimizer.param_groups)
+        self.lr_lambda *= count if len(self.lr_lambda) == 1 else 1
+        if len(self.lr_lambda) != count:
+            raise SettingError(f"{self._owner}: lr_lambda has {len(self.lr_lambda)} functions for "
+                               f"{count} groups")
+        super()._setup()
+
+    def get_lr(self, t: int, first: float, group: int = 0) -> float:
+        return first * non_negative(self._owner, f"lr_lambda({t})", self.lr_lambda[group](t))
+
+    def _set(self) -> None:
+        for i, group in self._groups():
+            group["lr"] = self.get_lr(self.steps, self._first[i], i)
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -306,7 +339,7 @@ class OneCycleLR(LRScheduler):
     max_lr : float, or a sequence with one for each group
         The highest rate.
     total_steps : int
-        Batches in the whole run.
+        Batches in the whole run; or give ``epochs`` and ``steps_per_epoch``.
     pct_start : float, default 0.3
         Share of the steps in which the rate rises.
     div_factor : float, default 25.0
@@ -328,8 +361,10 @@ class OneCycleLR(LRScheduler):
     max_lr: float | Sequence[float] = setting(
         lambda owner, name, value: tuple(non_negative(owner, name, v) for v in value)
         if isinstance(value, (list, tuple)) else non_negative(owner, name, value))
-    total_steps: int = setting(checks.integer, minimum=1)
-    pct_start: float = setting(checks.number, default=0.3, kw_only=True, minimum=0, maximum=1)
+    total_steps: int | None = setting(checks.integer, default=None, minimum=1, shown="value")
+    epochs: int | None = setting(checks.integer, default=None, minimum=1, shown="never")
+    steps_per_epoch: int | None = setting(checks.integer, default=None, minimum=1, shown="never")
+    pct_start: float = setting(checks.number, default=0.3, minimum=0, maximum=1)
     div_factor: float = setting(checks.number, default=25.0, kw_only=True, minimum=1)
     final_div_factor: float = setting(checks.number, default=1e4, kw_only=True, minimum=1)
     momentum: tuple[float, float] | None = setting(
@@ -337,6 +372,11 @@ class OneCycleLR(LRScheduler):
 
     def _setup(self) -> None:
         groups = self.optimizer.param_groups
+        if (self.total_steps is None) == (self.epochs is None or self.steps_per_epoch is None):
+            raise SettingError(f"{self._owner}: give total_steps, or epochs and steps_per_epoch, "
+                               f"got {self.total_steps}, {self.epochs} and {self.steps_per_epoch}")
+        if self.epochs is not None and self.steps_per_epoch is not None:
+            self.total_steps = self.epochs * self.steps_per_epoch
         one = self.max_lr
         rates = one if isinstance(one, Sequence) else [one] * len(groups)
         if len(rates) != len(groups):
@@ -351,6 +391,7 @@ class OneCycleLR(LRScheduler):
 
     def _along(self, t: int, start: float, peak: float, end: float) -> float:
         """The cycle from ``start`` over ``peak`` to ``end``, after ``t`` steps."""
+        assert self.total_steps is not None
         top, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
         if t <= top:
             return _between(start, peak, t / top if top else 1.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tinygrad_cnn.types import Array, DType, Settings
 
 __all__ = ["Optimizer"]
 
+T = TypeVar("T")
 Group = Settings                                  # settings by name, and "params"
 State = Settings                                  # numbers and arrays by name, nested
 Params = Iterable[Tensor] | Iterable[Settings]
@@ -184,8 +185,15 @@ class Optimizer(Declared):
             parameter.grad = (None if set_to_none or parameter.grad is None
                               else Tensor(np.zeros_like(parameter.grad._data)))
 
-    def step(self) -> None:
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], T]) -> T: ...
+    def step(self, closure: Callable[[], T] | None = None) -> T | None:
         """Move every parameter that has a gradient, in place.
+
+        A ``closure`` is called first: it clears the gradients, computes the loss, calls its
+        ``backward()`` and gives it back, and so does ``step``.
 
         A gradient that holds NaN or infinity is used as it is; `clip_grad_norm_` refuses one.
 
@@ -193,6 +201,7 @@ class Optimizer(Declared):
         its own since the first step, is a `GradientError`, and a setting in ``param_groups`` that
         the constructor would refuse a `SettingError`; no parameter is moved then.
         """
+        loss = None if closure is None else closure()
         for group in self.param_groups:
             self.check(group)
         for position, parameter, names, group in list(self._moving()):  # checked before any moves
@@ -217,6 +226,7 @@ class Optimizer(Declared):
                     g = np.add(np.multiply(w_block, decay, out=buffer[:n]), g, out=changed[:n])
                 self.update(w_block, g, numbers | dict(zip(names, held, strict=True)), buffer[:n],
                             group)
+        return loss
 
     def _names(self, group: Group) -> list[str]:
         """The state arrays that a parameter of this group needs."""

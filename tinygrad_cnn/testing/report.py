@@ -98,7 +98,8 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return ('<pre style="font-family:monospace;white-space:pre-wrap">'
+                f"{html.escape(str(self))}</pre>")
 
 
 # ---- a finding in words

@@ -43,7 +43,7 @@ from tinygrad_cnn.train.callbacks import Callback
 from tinygrad_cnn.train.history import History, Row
 from tinygrad_cnn.train.lr_finder import LRCurve
 from tinygrad_cnn.train.metrics import Metric, Metrics, accuracy, metrics_by_name
-from tinygrad_cnn.train.progress import with_progress
+from tinygrad_cnn.train.progress import NotebookLine, with_progress
 from tinygrad_cnn.train.run import Configuration, Listed, Place, generators, states_of
 from tinygrad_cnn.types import Array, Settings
 
@@ -87,7 +87,7 @@ class Trainer:
     log : callable, optional
         Gets one line of text for each epoch; ``print`` shows it.
     progress : bool, default True
-        Show a progress bar on a terminal, if tqdm is installed.
+        Show a progress bar: in a notebook one line, on a terminal if tqdm is installed.
     workers : int, default 1
         Processes of this machine that train together, each with a part of every batch and its
         share of the CPUs; see `parallel.run`.  Results are those of one process to rounding, and
@@ -146,7 +146,8 @@ class Trainer:
                 f"{len(self.history)} epochs")
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>" + self.history._repr_html_()
+        return ('<pre style="font-family:monospace;white-space:pre-wrap">'
+                f"{escape(repr(self))}</pre>{self.history._repr_html_()}")
 
     def fit(self, batches: Batches, epochs: int, *, validation: Batches | None = None,
             checkpoint: str | Path | None = None, save_every: int | None = None,
@@ -240,6 +241,7 @@ class Trainer:
             for callback in self._callbacks:
                 callback.on_fit_start(self)
             place, last = self._place, self._place.began + epochs
+            self._line = NotebookLine()
             while len(self.history) < last and not place.stopped:
                 began = time.perf_counter() - place.seconds
                 if not place.trained:
@@ -310,7 +312,7 @@ class Trainer:
                    for name in module._buffer_names]
         for inputs, targets in _pairs(with_progress(
                 batches, total=total, done=place.batch, label=f"epoch {epoch}/{epochs}",
-                show=self.progress and not self._group.rank)):
+                show=self.progress and not self._group.rank, line=self._line)):
             whole = _count(inputs)
             inputs, targets = share((inputs, targets), self._group)
             before = [None if held[name] is None else held[name].copy() for held, name in buffers]

@@ -288,7 +288,8 @@ def tensor_html(x: Tensor) -> str:
     table = _table((name,), rows)
     if 0 < x.size <= _MOST_VALUES:
         lines = np.array2string(x._data, precision=4, separator=", ").splitlines()
-        table += "<pre>" + "\n".join(escape(line, 200) for line in lines) + "</pre>"
+        text = "\n".join(escape(line, 200) for line in lines)
+        table += f'<pre style="font-family:monospace">{text}</pre>'
     return table
 
 
@@ -324,8 +325,10 @@ def module_html(model: Module) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    top = "".join(f'<th align="left"{" colspan=2" if len(head) == 1 else ""}>{escape(h)}</th>'
+    left = "text-align:left;white-space:normal"             # and cells that a phone can break
+    top = "".join(f'<th style="{left}"{" colspan=2" if len(head) == 1 else ""}>{escape(h)}</th>'
                   for h in head)
-    body = "".join("<tr>" + "".join(f'<td align="left">{escape(cell, 120)}</td>' for cell in row)
-                   + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(
+        f'<td style="{left};overflow-wrap:anywhere">{escape(cell, 120)}</td>' for cell in row)
+        + "</tr>" for row in rows)
     return f"<table><tr>{top}</tr>{body}</table>"

@@ -92,6 +92,11 @@ def _figure(width: float, height: float) -> Plot:
         """A figure that shows itself in a notebook which has not loaded pyplot."""
 
         def _repr_svg_(self) -> str:
+            # A notebook on a phone is narrower than the picture.
+            return re.sub(r'width="([\d.]+pt)" height="[\d.]+pt"',
+                          r'style="width:100%;max-width:\1"', self._svg(), count=1)
+
+        def _svg(self) -> str:
             out = io.StringIO()
             with rc_context({"svg.fonttype": "none", "svg.hashsalt": "plots"}):
                 super().savefig(out, format="svg", transparent=True, metadata={"Date": None})
@@ -107,7 +112,7 @@ def _figure(width: float, height: float) -> Plot:
                 with write_atomically(fname, VizError) as file:
                     self.savefig(file, **settings)
             elif form == "svg":
-                text = self._repr_svg_()
+                text = self._svg()
                 fname.write(text if isinstance(fname, io.TextIOBase) else text.encode())
             else:
                 super().savefig(fname, **settings)
