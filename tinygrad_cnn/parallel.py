@@ -8,7 +8,6 @@ a program that ``mpiexec`` has started adds up by MPI.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import mmap
 import os
@@ -146,6 +145,7 @@ class _Forked(Group):
     def __init__(self, size: int) -> None:
         self.size = size
         self.pids: list[int] = []
+        self._ended: dict[int, int] = {}        # rank -> status
         self._parent = os.getpid()
         self._shared = mmap.mmap(-1, 2 * size * _BYTES + (size + 1) * 64 + _TEXT)
         self._told = np.frombuffer(self._shared, np.int64, (size + 1) * 8).reshape(-1, 8)[:, 0]
@@ -192,24 +192,28 @@ class _Forked(Group):
             pass
 
     def _check_others(self, waited: float) -> None:
-        if self._told[-1]:
+        if self.rank and os.getppid() != self._parent:
+            os._exit(1)                 # nobody is left to tell
+        for rank in range(1, len(self.pids) + 1):
+            self._reap(rank, os.WNOHANG)
+        # Looked at last: who has come may have failed or ended since, which is not of this meeting.
+        late = [i for i in range(self.size) if self._told[i] < self._turn]
+        if late and self._told[-1]:
             self.fail()
-        if self.rank:
-            if os.getppid() != self._parent:
-                os._exit(1)             # nobody is left to tell
-            return
-        for rank, pid in enumerate(self.pids, 1):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                self.pids[rank - 1] = 0
-                if self._told[-1]:
-                    self.fail()
-                raise ParallelError(f"worker {rank} of {self.size} (process {pid}) "
-                                    f"{_how(status)}, so the run was stopped")
-        if waited > _PATIENCE:
-            late = [i for i in range(self.size) if self._told[i] < self._turn]
+        for rank in late:
+            if rank in self._ended:
+                raise ParallelError(f"worker {rank} of {self.size} (process {self.pids[rank - 1]}) "
+                                    f"{_how(self._ended[rank])}, so the run was stopped")
+        if late and waited > _PATIENCE:
             raise ParallelError(f"worker {late[0]} of {self.size} has not answered for "
                                 f"{_PATIENCE:.0f} s, so the run was stopped")
+
+    def _reap(self, rank: int, how: int = 0) -> None:
+        """Note how a worker has ended, if it has, or when it does."""
+        if rank not in self._ended:
+            pid, status = os.waitpid(self.pids[rank - 1], how)
+            if pid:
+                self._ended[rank] = status
 
     def tell(self, error: BaseException) -> None:
         """Leave word for the others of what has gone wrong here."""
@@ -229,17 +233,15 @@ class _Forked(Group):
     def end(self, *, well: bool) -> None:
         """Wait for the workers, or stop them."""
         for rank, pid in enumerate(self.pids, 1):
-            if pid and not well:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if pid:
-                _, status = os.waitpid(pid, 0)
-                self.pids[rank - 1] = 0
-                if well and status:
-                    if self._told[-1]:
-                        self.fail()
-                    raise ParallelError(f"worker {rank} of {self.size} (process {pid}) "
-                                        f"{_how(status)} at the end of the run")
+            if not well and rank not in self._ended:
+                os.kill(pid, signal.SIGKILL)
+            self._reap(rank)
+        for rank, status in self._ended.items():
+            if well and status:
+                if self._told[-1]:
+                    self.fail()
+                raise ParallelError(f"worker {rank} of {self.size} (process "
+                                    f"{self.pids[rank - 1]}) {_how(status)} at the end of the run")
 
 
 _TEXT = 1 << 14
