@@ -50,7 +50,8 @@ ORDER = {"core": ["op", "graph", "cotangent", "backward", "tensor", "apply", "au
                   "__init__"],
          "ops": ["declare", "elementwise", "activation", "math", "shape", "reduction", "statistics",
                  "rearrange", "linear", "einsum", "convolution", "pooling", "resample", "normalize",
-                 "loss", "distance", "random", "creation", "numpy_functions", "hooks", "methods",
+                 "loss", "distance", "random", "creation", "numpy_functions", "hooks", "checkpoint",
+                 "methods",
                  "__init__"]}
 # The one import upwards: tensor.graph() and Module.graph() import viz when called.
 EXCEPTIONS = {("core", "viz"), ("nn", "viz"), ("train", "viz")}

@@ -12,6 +12,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]          # the package of this checkout
 
+from bench import layers  # noqa: E402
 from bench.libraries import LIBRARIES  # noqa: E402
 from bench.nets import NETS, problem  # noqa: E402
 from bench.race import BenchError, DisagreementError, Plan, race  # noqa: E402
@@ -20,7 +21,8 @@ from bench.report import markdown, milliseconds  # noqa: E402
 
 def parser():
     made = argparse.ArgumentParser(
-        prog="python tests/bench", description="Time nets side by side with other libraries: each "
+        prog="python tests/bench", epilog="`python tests/bench layers` times single convolutions.",
+        description="Time nets side by side with other libraries: each "
         "in a process of its own, in turns, and only if they compute the same.")
     made.add_argument("--against", default="torch", metavar="LIBRARIES",
                       help=f"commas between them: {', '.join(LIBRARIES)}; '' for none")
@@ -95,6 +97,9 @@ def profiles(plan):
 
 def main(words=None):
     """0; 1 if a net was refused or a process failed; 2 for a wrong argument."""
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["layers"]:
+        return layers.main(words[1:])
     made = parser()
     given = made.parse_args(words)
     try:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tc
-from bench import calls, gradtest, race
+from bench import calls, gradtest, layers, race
 from bench.__main__ import main, measure
 from bench.libraries import CONTENDERS, OURS
 from bench.nets import NETS, flops
@@ -139,6 +139,26 @@ def test_calls_are_counted_by_file_and_repeat():
     # With NumPy's kernels; a way that gets longer again should be noticed.
     assert 100 < forward.total < 215 and 100 < backward.total < 240
     assert [forward.total, backward.total] == [c.total for c in again]
+
+
+def test_layers_of_known_nets_are_timed_if_all_compute_the_same(monkeypatch):
+    small = layers.Layer("MobileNetV2", 9, 8, 8, groups=8)
+    assert set(layers.measured(small, 1, 1, 0, against=False)) <= {"pure", "fast"}
+    assert str(layers.LAYERS[5]) == "7×7 224² 3→64 stride 2"
+    real = layers.ours
+
+    def shifted(compiled, *call):
+        run = real(compiled, *call)
+        return lambda: tuple(a + compiled for a in run())
+    monkeypatch.setattr(layers, "ours", shifted)
+    if tc.get_compiled():
+        with pytest.raises(ValueError, match="fast does not compute what pure NumPy does"):
+            layers.measured(small, 1, 1, 0, against=False)
+    lines, times = [], {"pure": 3.0, "fast": 1.0, "torch": 2.0, "channels_last": 4.0}
+    monkeypatch.setattr(layers, "measured", lambda *case: times)
+    layers.table([small], (1, 2), 1, 0, lines.append)
+    assert lines[2].startswith("| MobileNetV2 | 3×3 9² 8→8 groups 8 | 1 | 2000.00 | 1.50 |")
+    assert len(lines) == 4
 
 
 def test_functions_that_race_against_gradcheck_compute_the_same():

@@ -24,6 +24,7 @@ from tinygrad_cnn.core.graph import (
     _state,
     locked,
     placeholder,
+    warn_of_old_graphs,
 )
 from tinygrad_cnn.core.op import FUNCTIONS, OPS, Op, make_op, register, register_function
 from tinygrad_cnn.core.tensor import (
@@ -41,7 +42,7 @@ from tinygrad_cnn.core.tensor import (
     standing_for,
     with_own_dtype,
 )
-from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError, TinygradCnnError
+from tinygrad_cnn.errors import DTypeError, KernelFailed, SettingError, ShapeError, TinygradCnnError
 from tinygrad_cnn.names import own_names
 from tinygrad_cnn.shapes import Shape, bind_axes
 from tinygrad_cnn.types import Array, DType, Function, Settings
@@ -363,6 +364,8 @@ def binary(op: Op, ufunc: Callable[[Array, Array], Array]
             return apply(op, a, b)
         if type(out) is not ndarray:
             out = np.asarray(out)               # NumPy turns 0-d results into scalars
+            if op.name == "add" and state.recording:
+                warn_of_old_graphs(a.node, b.node)
         if out.dtype is not dtype:              # integers that are divided
             return apply(op, a, b)
         if not (a._requires_grad or b._requires_grad) or not state.recording:
@@ -438,7 +441,10 @@ def unary(op: Op, kernel: Callable[[Array], Array]) -> Callable[[TensorLike], Te
         if x._access == EXPOSED:
             del value                           # only the user may hold it
             return apply(op, x)
-        out = kernel(value)
+        try:
+            out = kernel(value)
+        except KernelFailed:                    # it is not asked again
+            out = kernel(value)
         if type(out) is not ndarray:
             out = np.asarray(out)
         if not x._requires_grad or not state.recording:

@@ -71,6 +71,16 @@ def backward_pass(out: Tensor, ct: Value, *, wrap: Callable[..., Tensor] | None 
             rules, direct, multiplies = op.backward
             args: tuple[object, ...] = (ct, node.out) + values  # noqa: RUF005 - in half of the time
             if wrap is not None or not direct:
+                if op.recomputed:               # the nodes of another run take its place
+                    if node in wanted:
+                        done[node] = ct
+                    below = named["again"](node)
+                    if useful is not None:
+                        useful |= leading_to(below, wanted)
+                    found[below], entry = ct, (below.order, below)
+                    if not keeps:
+                        node.inputs, node.values, node.settings = None, (), NOTHING
+                    continue
                 rules, args, named = prepared(node, ct, rules, wrap)
             zeros = multiplies and ((size := ct.size) > 1024 or count_nonzero(ct) < size)
             if useful is not None:

@@ -7,10 +7,13 @@ topological order.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
+import sys
+import warnings
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from tinygrad_cnn.core import Tensor
 
 __all__ = ["Node", "Observer", "changed", "enable_grad", "handed", "is_grad_enabled", "key_of",
-           "leading_to", "locked", "no_grad", "observing", "refuse_changed", "state_after"]
+           "leading_to", "locked", "no_grad", "observing", "refuse_changed", "remember",
+           "remembering", "state_after", "warn_of_old_graphs"]
 
 F = TypeVar("F", bound=Function)
 Key: TypeAlias = "Node | Tensor"                # what a cotangent is filed under
@@ -274,6 +278,31 @@ def observing(observer: Observer) -> Iterator[None]:
         yield
 
 
+# ---- what a function reads and changes besides its arguments: to run it a second time ------------
+
+States = dict[int, tuple[object, Callable[[], Any], Callable[[Any], None], Any]]
+_states: ContextVar[tuple[States, ...]] = ContextVar("states", default=())
+
+
+def remember(thing: object, get: Callable[[], Any], put: Callable[[Any], None]) -> None:
+    """Before ``thing`` is used: a checkpoint that is being taken keeps a copy of what it holds."""
+    for states in _states.get():
+        if id(thing) not in states:
+            states[id(thing)] = thing, get, put, copy.deepcopy(get())
+
+
+@contextmanager
+def remembering() -> Iterator[States]:
+    """A block in which `remember` fills a dictionary; those of outer blocks are filled as well."""
+    states: States = {}
+    before = _states.get()
+    try:
+        _states.set((*before, states))
+        yield states
+    finally:
+        _states.set(before)
+
+
 # ---- nodes ---------------------------------------------------------------------------------------
 
 _order = itertools.count(0, -1)
@@ -391,6 +420,65 @@ def leading_to(out: Node, targets: set[Key]) -> set[Key]:
     return useful
 
 
+_TERMS = 64                     # of a sum, from which the graphs behind it are looked at
+_MUCH = 1 << 20                 # bytes
+
+
+def warn_of_old_graphs(a: Node | None, b: Node | None) -> None:
+    """Warn of a sum of losses, as in ``total += loss``, that keeps every graph alive.
+
+    Both are nodes of single numbers that are added.  The sum is looked at once, at its 64th term.
+    """
+    if a is None or b is None or abs(a.order - b.order) < 4:
+        return                                  # a sum within one formula
+    total, term = (a, b) if a.order > b.order else (b, a)
+    node, terms = total, 1
+    while terms <= _TERMS and node.inputs is not None and not any(x.ndim for x in node.values):
+        below = [x.node for x in node.inputs if x is not None and x.node is not None]
+        terms += len(below) == 2 and node.op is total.op
+        if not below:
+            break
+        node = max(below, key=lambda n: n.order)
+    if terms != _TERMS:
+        return
+    size, seen, stack = 0, {term}, [term]
+    while stack:
+        node = stack.pop()
+        size += bytes_of(node)
+        for x in node.inputs or ():
+            if x is not None and x.node is not None and x.node not in seen:
+                if x.node.order > total.order:
+                    return                      # all terms are of one graph
+                seen.add(x.node)
+                stack.append(x.node)
+    freed = any(n.freed for n in seen)
+    if freed or size * _TERMS > _MUCH:
+        keeps = "a node and a tensor, though backward() has freed them" if freed else \
+            f"about {size / 1024:,.0f} KiB"
+        warnings.warn(f"the graphs of {_TERMS} results are kept by their sum, each {keeps}; add up "
+                      "numbers, total += loss.item(), or compute under no_grad(); for the gradient "
+                      "of a sum, call loss.backward() each time", RuntimeWarning,
+                      stacklevel=_frames_inside())
+
+
+def bytes_of(node: Node) -> int:
+    """Bytes that a node keeps, apart from the values of leaves."""
+    held = [v for x, v in zip(node.inputs or (), node.values, strict=False)
+            if x is not None and x.node is not None]
+    held += [node.out, *node.settings.values(), *node.residuals.values()]
+    return sum({id(a): a.nbytes for a in held
+                if isinstance(a, np.ndarray) and (any(a.strides) or a.size == 1)}.values())
+
+
+def _frames_inside() -> int:
+    """The ``stacklevel`` of the user's line, for a warning of the caller."""
+    package = __name__.partition(".")[0] + "."
+    depth, frame = 1, sys._getframe().f_back
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(package):
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
 @lru_cache(maxsize=1024)
 def placeholder(shape: Shape, dtype: DType) -> Array:
     """What stands in for values that no rule reads: NaN everywhere, in four or eight bytes.
@@ -426,12 +514,12 @@ def locked(array: Array | None) -> Array | None:
     return view
 
 
-def refuse_changed(node: Node) -> None:
-    """Refuse to record a backward pass through a leaf whose values are others by now."""
+def refuse_changed(node: Node, what: str = "the backward pass cannot be recorded; call "
+                   "backward(create_graph=True) before optimizer.step()") -> None:
+    """Refuse to read a leaf again, as a recorded pass does, if its values are others by now."""
     for i, (x, value) in enumerate(zip(node.inputs or (), node.values, strict=True)):
         if x is not None and x._data is not value and not np.array_equal(
                 x._data, value, equal_nan=True):
             raise GradientError(
                 f"{node.op.name}: {node.op.input_name(i)} was changed after the forward pass, so "
-                "the backward pass cannot be recorded; call backward(create_graph=True) before "
-                "optimizer.step(), or run the forward pass again")
+                f"{what}, or run the forward pass again")

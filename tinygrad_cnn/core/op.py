@@ -200,6 +200,9 @@ class Op:
         Whether a recorded pass may take floats among them for constants: their derivative is 0
         wherever it exists, or the rules pass them on as settings to ops that know where they come
         from.  Otherwise the pass is refused.  Integers and booleans are constants anyway.
+    recomputed : bool
+        Whether a backward pass calls the setting ``again`` with the node, instead of the rules, and
+        goes on with the node that this returns: see `checkpoint`.
     choose : callable, optional
         ``(*arrays, **settings)`` -> names of kernels to try first.
     family : str
@@ -237,6 +240,7 @@ class Op:
     broadcasts: bool = False
     residuals: tuple[str, ...] = ()
     constant_residuals: bool = False
+    recomputed: bool = False
     choose: Callable[..., tuple[str, ...]] | None = None
     family: str = "elementwise"
     flops: Callable[..., int] | None = None

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from types import ModuleType, NotImplementedType
+from types import NotImplementedType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,7 +28,8 @@ from tinygrad_cnn import shapes
 from tinygrad_cnn.kernels import compiled, direct, winograd
 from tinygrad_cnn.kernels.autotune import fastest, is_tuning
 from tinygrad_cnn.kernels.compiled import get_compiled
-from tinygrad_cnn.kernels.memory import allocate
+from tinygrad_cnn.kernels.memory import allocate, empty, move
+from tinygrad_cnn.kernels.parallel import parallel
 from tinygrad_cnn.shapes import Pair, Shape, Sides
 from tinygrad_cnn.types import Array, DType, Function
 
@@ -37,6 +38,7 @@ Answer: TypeAlias = Array | NotImplementedType          # which says that anothe
 __all__ = ["BACKENDS", "Backend", "Problem", "choose", "kernels"]
 
 _SMALL = 1 << 16            # products, below which calling compiled code costs more than it saves
+_GROUP = 8                  # channels of a group, from which it is a problem of its own
 _WIDE = 1 << 13             # filters of C·O channels, from which tiles beat compiled strips
 
 _Dtypes = tuple[DType, DType]       # of the two arrays that a kernel reads
@@ -116,7 +118,7 @@ class Backend(NamedTuple):
     conv2d_weight: Function
 
 
-def _backend(find: Callable[[], ModuleType | None]) -> Backend:
+def _backend(find: Callable[[], Any]) -> Backend:
     """The kernels of a module that is found when it is first asked."""
     def conv2d(x: Array, w: Array, b: Array | None = None, *, stride: Pair, padding: Sides,
                dilation: Pair, groups: int) -> Answer:
@@ -140,8 +142,9 @@ def _backend(find: Callable[[], ModuleType | None]) -> Backend:
             return NotImplemented
         x = allocate("conv2d_input", out, np.result_type(y, w))
         kh, kw, c, o = w.shape
-        turned = w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1]
-        turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
+        turned = empty((kh, kw, o // groups, groups * c), w.dtype)
+        np.copyto(turned.reshape(kh, kw, o // groups, groups, c),
+                  w.reshape(kh, kw, c, groups, o // groups)[::-1, ::-1].transpose(0, 1, 4, 3, 2))
         for (rows, columns), taps, problem in parts:
             pixels = x[:, rows, columns]
             if problem is None:
@@ -163,8 +166,102 @@ def _backend(find: Callable[[], ModuleType | None]) -> Backend:
     return Backend(conv2d, conv2d_input, conv2d_weight)
 
 
+class _Split:
+    """Groups of some channels and dilated windows, as several plain problems: a backend of its own.
+
+    Every so many pixels of an image, as many as the dilation, make an image of their own, in which
+    windows are dense.  What that costs is a copy; what it gains are the products of filtering.
+    """
+
+    @staticmethod
+    def applies(problem: Problem) -> bool:
+        """Where the copies are worth it, and there are tiles to fill."""
+        return problem.whole and (problem.filters[2] >= _GROUP if problem.groups > 1 else
+                                  problem.stride == (1, 1) != problem.dilation)
+
+    @staticmethod
+    def forward(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> None:
+        """N H W C, KH KW C/groups O, O -> N OH OW O, into ``y``."""
+        for part in _plain_parts(problem):
+            target, bias = y[part.results], None if b is None else b[part.filters[-1]]
+            if not all(part.problem.images):
+                target[...] = 0 if bias is None else bias
+                continue
+            made = empty(part.problem.results, y.dtype)
+            _first(part.problem, "forward", _copied(x[part.images]),
+                   np.ascontiguousarray(w[part.filters]), bias, made)
+            _copied(made, target)
+
+    @staticmethod
+    def weight(problem: Problem, x: Array, y: Array) -> Array:
+        """N H W C, N OH OW O -> KH KW C/groups O."""
+        w = np.zeros(problem.filters, problem.dtype)
+        for part in _plain_parts(problem):
+            if all(part.problem.images):
+                w[part.filters] += _first(part.problem, "weight", _copied(x[part.images]),
+                                          _copied(y[part.results]))
+        return w
+
+
+class _Plain(NamedTuple):
+    """Pixels and channels that are a plain problem: slices of images, filters and results."""
+
+    images: tuple[slice, ...]
+    filters: tuple[slice, ...]
+    results: tuple[slice, ...]
+    problem: Problem
+
+
+@lru_cache(maxsize=1024)
+def _plain_parts(problem: Problem) -> tuple[_Plain, ...]:
+    every, found = slice(None), []
+    c, o = problem.filters[2], problem.filters[3] // problem.groups
+    apart = problem.dilation if problem.stride == (1, 1) else (1, 1)
+    for group in range(problem.groups):
+        own, made = (slice(group * size, (group + 1) * size) for size in (c, o))
+        for offset in itertools.product(*map(range, apart)):
+            first = [(i - before) % d for i, before, d in
+                     zip(offset, problem.origin, apart, strict=True)]
+            images = (every, *(slice(i, None, d) for i, d in zip(first, apart, strict=True)), own)
+            results = (every, *(slice(i, None, d) for i, d in zip(offset, apart, strict=True)),
+                       made)
+            (n, h, w), (_, oh, ow) = (
+                [len(range(size)[part]) for size, part in zip(shape, parts, strict=False)]
+                for shape, parts in ((problem.images[:3], images), (problem.results[:3], results)))
+            origin = [(r - i + before) // d for r, i, before, d in
+                      zip(first, offset, problem.origin, apart, strict=True)]
+            if oh and ow:
+                found.append(_Plain(images, (every, every, every, made), results, Problem(
+                    (n, h, w, c), (*problem.filters[:2], c, o), (n, oh, ow, o), problem.stride,
+                    (origin[0], origin[1]), problem.dilation if apart == (1, 1) else (1, 1), 1,
+                    problem.dtypes)))
+    return tuple(found)
+
+
+def _copied(x: Array, out: Array | None = None) -> Array:
+    """``x`` in ``out``, or in memory of its own, side by side."""
+    target = empty(x.shape, x.dtype) if out is None else out
+    parallel(len(x), lambda low, high: move(target[low:high], x[low:high]), products=False)
+    return target
+
+
+def _first(problem: Problem, name: str, *arrays: Any) -> Any:
+    """What the first backend gives that serves a plain problem."""
+    modules: dict[str, Callable[[], Any]] = {
+        "compiled": partial(compiled.load, "conv"), "winograd": lambda: winograd,
+        "blas": lambda: direct}
+    for kind in _ranked((problem,), get_compiled()):
+        module = modules[kind]()
+        if module is not None and module.applies(problem):
+            made = getattr(module, name)(problem, *arrays)
+            if made is not NotImplemented:
+                return made
+    raise AssertionError("direct takes every case")
+
+
 BACKENDS = {"winograd": _backend(lambda: winograd), "blas": _backend(lambda: direct),
-            "compiled": _backend(partial(compiled.load, "conv"))}
+            "compiled": _backend(partial(compiled.load, "conv")),
+            "split": _backend(lambda: _Split)}
 
 
 def kernels(op: str) -> dict[str, Function]:
@@ -182,7 +279,7 @@ def choose(op: str) -> Callable[..., tuple[str, ...]]:
                        **settings)
         if not is_tuning():
             return names
-        rivals = {name: found[name] for name in ("compiled", "winograd", "blas")
+        rivals = {name: found[name] for name in ("compiled", "split", "winograd", "blas")
                   if name != "compiled" or get_compiled()}
         best = fastest(op, rivals, (first, second, *bias), settings)
         return names if best is None else (best, *(name for name in names if name != best))
@@ -202,6 +299,14 @@ def _order(op: str, first: Shape, second: Shape, dtypes: _Dtypes, compiled: bool
         problems = [_problem(first, kernel_size, second, dtypes, **settings)]
     else:
         problems = [_problem(first, second, None, dtypes, **settings)]
+    return _ranked(tuple(problems), compiled)
+
+
+def _ranked(problems: tuple[Problem, ...], compiled: bool) -> tuple[str, ...]:
+    """The rule of thumb."""
+    products = sum(math.prod(p.results[:3]) * math.prod(p.filters) for p in problems)
+    if products >= _SMALL and problems and all(map(_Split.applies, problems)):
+        return ("split", "blas")
     # Wherever it applies, Winograd took 0.4 to 0.9 of the time of patches: least where a layer has
     # hundreds of channels, most where it has one.
     filtered = all(map(winograd.applies, problems))
@@ -209,5 +314,4 @@ def _order(op: str, first: Shape, second: Shape, dtypes: _Dtypes, compiled: bool
     # Compiled, a convolution took 0.4 to 0.9 of NumPy's time: least at large strides and where
     # channels are few.  Layers of hundreds of channels save more by tiles, in both directions.
     wide = filtered and any(math.prod(p.filters[2:]) >= _WIDE for p in problems)
-    products = sum(math.prod(p.images[:3]) * math.prod(p.filters) for p in problems)
     return names if not compiled or wide or products < _SMALL else ("compiled", *names)

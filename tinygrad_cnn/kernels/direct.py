@@ -15,13 +15,11 @@ the memory of the images; those of a block stay in the cache of the core that ma
 from __future__ import annotations
 
 import math
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.memory import Block, blocks, move, multiply, place, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
 from tinygrad_cnn.shapes import Shape, effective_kernel_size
@@ -35,7 +33,6 @@ __all__ = ["applies", "forward", "weight"]
 _BUDGET = 1 << 18           # entries of patches in a block: 1 MB of float32, half of an L2 cache
 _BUDGET_TAPS = 1 << 16      # of a depthwise block: a handful of arrays of them fit into L2
 _FEW = 16                   # numbers in a row of a window, below which pixels go last
-_LEAST = 1 << 12            # results, below which compiled loops have nothing to gain
 
 
 def applies(problem: Problem) -> bool:
@@ -190,24 +187,12 @@ def _slices(problem: Problem, rows: int) -> list[tuple[int, int, slice, slice]]:
             for v, columns in enumerate(across)]
 
 
-def _passes(problem: Problem, y: Array) -> ModuleType | None:
-    """Compiled loops along whole rows, where windows lie side by side."""
-    fits = problem.stride[1] == 1 and y.flags.c_contiguous and y.size >= _LEAST
-    return compiled.module("passes", y.dtype) if fits else None
-
-
-def _rows(x: Array) -> Array:
-    """... W C -> ... W·C."""
-    return x.reshape(*x.shape[:-2], -1)
-
-
 def _forward_taps(problem: Problem, x: Array, w: Array, b: Array | None, y: Array) -> None:
     n, oh, ow, c = y.shape
     weights = np.tile(w.astype(y.dtype, copy=False), (1, 1, ow, 1))         # KH KW OW C
     bias = None if b is None else np.tile(b, (ow, 1))
     cut = blocks(n, oh, ow * c, _BUDGET_TAPS, get_num_threads())
-    passes, down = _passes(problem, y), problem.stride[0]
-    apart = problem.dilation[0], problem.dilation[1] * c
+    down = problem.stride[0]
 
     def work(low: int, high: int) -> None:
         for block in cut[low:high]:
@@ -216,10 +201,6 @@ def _forward_taps(problem: Problem, x: Array, w: Array, b: Array | None, y: Arra
             with workspace(y.dtype, _padded(problem, block, c), part.shape, part.shape) as (
                     padded, total, product):
                 place(padded, x[images], down * first - problem.origin[0], -problem.origin[1])
-                if passes is not None:
-                    added = np.zeros(ow * c, y.dtype) if bias is None else bias.reshape(-1)
-                    passes.add_taps(_rows(padded), _rows(weights), added, _rows(part), down, apart)
-                    continue
                 for index, (u, v, rows, columns) in enumerate(_slices(problem, last - first)):
                     out = product if index else total
                     np.multiply(padded[:, rows, columns], weights[u, v], out=out)
@@ -236,24 +217,19 @@ def _weight_taps(problem: Problem, x: Array, y: Array) -> Array:
     (n, oh, ow, c), kernel_size, dtype = y.shape, problem.filters[:2], problem.dtype
     cut = blocks(n, oh, ow * c, _BUDGET_TAPS, get_num_threads())
     y = np.ascontiguousarray(y, dtype)
-    passes, down = _passes(problem, y), problem.stride[0]
-    apart = problem.dilation[0], problem.dilation[1] * c
+    down = problem.stride[0]
 
     def work(low: int, high: int) -> Array:
         total = np.zeros((*kernel_size, c), dtype)
-        along = np.zeros((*kernel_size, ow * c), dtype)
         for block in cut[low:high]:
             images, first, last = block
             part = y[images, first:last]
             with workspace(dtype, _padded(problem, block, c), part.shape) as (padded, product):
                 place(padded, x[images], down * first - problem.origin[0], -problem.origin[1])
-                if passes is not None:
-                    passes.add_tap_products(_rows(padded), _rows(part), along, down, apart)
-                    continue
                 ones = np.ones(product.size // c, dtype)
                 for u, v, rows, columns in _slices(problem, last - first):
                     np.multiply(padded[:, rows, columns], part, out=product)
                     total[u, v] += ones @ product.reshape(-1, c)
-        return total + along.reshape(*kernel_size, ow, c).sum(2)
+        return total
 
     return np.asarray(sum(parallel(len(cut), work)), dtype).reshape(problem.filters)

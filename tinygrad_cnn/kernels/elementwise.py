@@ -25,8 +25,7 @@ __all__ = ["LARGE", "add", "clip", "div", "elu", "erf", "gelu", "gelu_slope", "g
 
 LARGE = 1 << 17         # entries, from which threads and used memory pay
 _LONG = 2048            # numbers in a line, from which NumPy is at full speed
-_LINE = 256             # numbers in a line of a compiled loop
-_LEAST = 512            # lines, from which a second thread pays
+_LEAST = 1 << 14        # numbers of a part of a compiled loop
 _FEW = 1 << 13          # numbers, below which what surrounds a ufunc costs as much as it does
 _BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
@@ -137,7 +136,12 @@ def clip(x: Array, *, min: float, max: float) -> Array:
 
 def relu(x: Array) -> Array:
     """max(x, 0)."""
-    return parallel_ufunc(np.maximum, empty(x.shape, x.dtype), x, x.dtype.type(0))
+    out = empty(x.shape, x.dtype)
+    passes = compiled.module("passes", x.dtype)
+    if passes is None or x.size < _FEW or not x.flags.c_contiguous:
+        return parallel_ufunc(np.maximum, out, x, x.dtype.type(0))
+    passes.rectify(x.size, x.reshape(-1), out.reshape(-1), least=_LEAST)
+    return out
 
 
 def relu_input(ct: Array, out: Array) -> Array:
@@ -146,12 +150,10 @@ def relu_input(ct: Array, out: Array) -> Array:
         return keep(ct, out > 0)
     x = empty(ct.shape, ct.dtype)
     passes = compiled.module("passes", ct.dtype)
-    if passes is None or ct.size % _LINE or not (
+    if passes is None or not (
             ct.flags.c_contiguous and out.flags.c_contiguous and ct.dtype == out.dtype):
         return parallel_ufunc(lambda part, y, out: select(part, y > 0, out), x, ct, out)
-    lines = [a.reshape(-1, _LINE) for a in (ct, out, x)]
-    parallel(len(lines[0]), lambda low, high: passes.mask(*lines, low, high), least=_LEAST,
-             products=False)
+    passes.mask(x.size, *(a.reshape(-1) for a in (ct, out, x)), least=_LEAST)
     return x
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.memory import empty, long_lines, workspace
-from tinygrad_cnn.kernels.parallel import parallel
+from tinygrad_cnn.kernels.parallel import parallel, parts
 from tinygrad_cnn.kernels.reduce import Axes, add_up, count, mean, sum, sum_to
 from tinygrad_cnn.types import Array, DType
 
@@ -69,16 +69,16 @@ def _moments(x: Array) -> tuple[Array, Array]:
     lines = _lines(x)
     passes = compiled.module("passes", x.dtype)
 
-    def work(low: int, high: int) -> list[tuple[int, Array, Array]]:
-        if passes is None:
-            return [_block_moments(block) for part in _blocks(low, high, lines)
-                    for block in _flat(lines[part])]
-        mean, squares = np.zeros(lines.shape[1]), np.zeros(lines.shape[1])
-        passes.moments(lines, low, high, mean, squares)
-        return [(high - low, mean, squares)]
-
-    found = [part for parts in parallel(len(lines), work, products=passes is None)
-             for part in parts]
+    if passes is None:
+        found = [part for some in parallel(len(lines), lambda low, high: [
+            _block_moments(block) for part in _blocks(low, high, lines)
+            for block in _flat(lines[part])]) for part in some]
+    else:
+        several = parts(len(lines))
+        means, every = np.zeros((2, several, lines.shape[1]))
+        passes.moments(len(lines), lines, means, every)
+        cuts = [len(lines) * i // several for i in range(several + 1)]
+        found = list(zip(np.diff(cuts).tolist(), means, every, strict=True))
     count = np.repeat([rows for rows, _, _ in found],
                       [len(mean) // channels for _, mean, _ in found])[:, None]
     mean, squares = (np.concatenate([part[i].reshape(-1, channels) for part in found])
@@ -128,17 +128,18 @@ def _affine(x: Array, center: Array, factor: Array, offset: Array | float = 0) -
     center, factor = _along(center, lines), _along(factor, lines)
     passes = compiled.module("passes", x.dtype)
 
+    if passes is not None:
+        passes.affine(len(lines), lines, center, factor, added, out)
+        return out.reshape(x.shape)
+
     def work(low: int, high: int) -> None:
-        if passes is not None:
-            passes.affine(lines, center, factor, added, out, low, high)
-            return
         for part in _blocks(low, high, lines):
             target = out[part]
             np.subtract(lines[part], center, out=target)
             np.multiply(target, factor, out=target)
             np.add(target, added, out=target)
 
-    parallel(len(lines), work, products=passes is None)
+    parallel(len(lines), work)
     return out.reshape(x.shape)
 
 
@@ -150,10 +151,6 @@ def _totals(g: Array, x: Array, center: Array) -> Array:
     passes = compiled.module("passes", x.dtype)
 
     def work(low: int, high: int) -> Array:
-        if passes is not None:
-            sums = np.zeros((2, lines.shape[1]))
-            passes.totals(given, lines, center, low, high, sums[0], sums[1])
-            return sums
         sums = np.zeros((2, lines.shape[1]), lines.dtype)
         for part in _blocks(low, high, lines):
             block = given[part]
@@ -165,8 +162,12 @@ def _totals(g: Array, x: Array, center: Array) -> Array:
                 sums[1] += ones @ d
         return sums
 
-    parts = parallel(len(lines), work, products=passes is None)
-    found = np.asarray(np.sum(parts, axis=0), np.float64)
+    if passes is None:
+        found = np.asarray(np.sum(parallel(len(lines), work), axis=0), np.float64)
+    else:
+        several = np.zeros((parts(len(lines)), 2, lines.shape[1]))
+        passes.totals(len(lines), given, lines, center, several)
+        found = several.sum(0)
     found = found.reshape(2, -1, x.shape[-1]).sum(1)
     found[1] -= rest * found[0]
     return found
@@ -189,11 +190,12 @@ def _standardize_input(g: Array, x: Array, center: Array, scale: Array, sums: Ar
     out = empty(lines.shape, x.dtype)
     passes = compiled.module("passes", x.dtype)
 
+    if passes is not None:
+        passes.standardize_input(len(lines), given, lines, center, along, mean, scale,
+                                 np.ones_like(scale) if last is None else last, out)
+        return out.reshape(x.shape)
+
     def work(low: int, high: int) -> None:
-        if passes is not None:
-            passes.standardize_input(given, lines, center, along, mean, scale,
-                                     np.ones_like(scale) if last is None else last, out, low, high)
-            return
         for part in _blocks(low, high, lines):
             target = out[part]
             np.subtract(lines[part], center, out=target)
@@ -204,7 +206,7 @@ def _standardize_input(g: Array, x: Array, center: Array, scale: Array, sums: Ar
             if last is not None:
                 np.multiply(target, last, out=target)
 
-    parallel(len(lines), work, products=passes is None)
+    parallel(len(lines), work)
     return out.reshape(x.shape)
 
 

@@ -17,11 +17,12 @@ import ctypes
 import importlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial, wraps
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from tinygrad_cnn.errors import SettingError
 from tinygrad_cnn.types import Array, Function
 
 __all__ = ["apart", "get_num_threads", "one_blas_thread", "parallel", "parallel_ufunc",
-           "set_num_threads"]
+           "parts", "set_num_threads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +45,10 @@ def _available() -> int:
     return os.cpu_count() or 1
 
 
+# A worker that sleeps begins some 100 µs after it was called, and its caller wakes as late again:
+# half of the work must take longer than that.
+_WORTH = 250e-6         # seconds of work, below which the parts run one after the other
+_KINDS = 4096           # kinds of calls that are remembered
 _ENOUGH = 1 << 17       # entries, from which an elementwise function is worth two threads
 
 
@@ -211,7 +216,7 @@ def one_blas_thread(function: Callable[P, T]) -> Callable[P, T]:
 class _Job:
     """One call, for its owner or a worker, whoever begins it first; it keeps its arrays alive."""
 
-    __slots__ = ("_call", "_context", "_error", "_over", "_running", "_taken", "_value")
+    __slots__ = ("_call", "_context", "_error", "_over", "_running", "_taken", "_value", "seconds")
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call: Callable[[], object] | None = call
@@ -223,6 +228,7 @@ class _Job:
         self._over.acquire()
         self._value: object = None
         self._error: BaseException | None = None
+        self.seconds = 0.0                      # that it ran
 
     def _take(self, who: str) -> bool:
         return self._taken.setdefault("by", who) == who
@@ -233,7 +239,9 @@ class _Job:
             return
         try:
             assert self._context is not None and self._call is not None
+            began = time.perf_counter()
             self._value = self._context.run(self._call)
+            self.seconds = time.perf_counter() - began
         except BaseException as error:
             self._error = error
         finally:
@@ -246,7 +254,9 @@ class _Job:
         if self._take("owner"):
             call, self._call, self._context = self._call, None, None
             assert call is not None
+            began = time.perf_counter()
             self._value = call()
+            self.seconds = time.perf_counter() - began
 
     def cancel(self) -> None:
         """Keep workers from beginning it."""
@@ -299,8 +309,11 @@ def _serve(jobs: SimpleQueue[_Job]) -> None:
         del job                                 # do not keep results alive while waiting
 
 
-def _side_by_side(calls: list[Callable[[], object]]) -> list[object]:
-    """Call each, the first in this thread, the others where a worker is free or here as well."""
+def _side_by_side(calls: list[Callable[[], object]]) -> tuple[list[object], float]:
+    """Call each, the first in this thread, the others where a worker is free or here as well.
+
+    What they returned, and the seconds that all of them ran.
+    """
     jobs = [_Job(call) for call in calls]
     try:
         _Shared.pool.offer(jobs[1:])
@@ -311,7 +324,7 @@ def _side_by_side(calls: list[Callable[[], object]]) -> list[object]:
     except BaseException:
         _settle(jobs)
         raise
-    return [job.result() for job in jobs]
+    return [job.result() for job in jobs], sum(job.seconds for job in jobs)
 
 
 def _settle(jobs: list[_Job]) -> None:
@@ -356,6 +369,7 @@ class _Shared:
 
     pool = _Pool()
     limit: _Blas | None = None                  # made at the first need
+    spent: ClassVar[dict[tuple[Any, ...], float]] = {}      # seconds of work in calls of one kind
 
     @classmethod
     def blas(cls) -> _Blas:
@@ -373,6 +387,18 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
+
+
+def parts(count: int, least: int = 1) -> int:
+    """Into how many parts a range is cut, each of ``least`` entries at least.
+
+    Examples
+    --------
+    >>> with set_num_threads(1):
+    ...     parts(1000)
+    1
+    """
+    return max(1, min(_Setting.count, count // least))
 
 
 def parallel(count: int, work: Callable[[int, int], object], *, least: int = 1,
@@ -394,8 +420,9 @@ def parallel(count: int, work: Callable[[int, int], object], *, least: int = 1,
     -------
     list
         What the calls returned, in the order of the parts.  The parts depend on ``count``,
-        ``least`` and ``get_num_threads()`` alone; where no worker is free, the caller runs them one
-        after the other.
+        ``least`` and ``get_num_threads()`` alone.  Who runs them does not: the caller runs them one
+        after the other where no worker is free, and where calls of this kind were measured to take
+        less than handing a part to a worker.
 
     Raises
     ------
@@ -411,12 +438,31 @@ def parallel(count: int, work: Callable[[int, int], object], *, least: int = 1,
     """
     if products:
         return _held(count, work, least=least, products=False)
-    parts = max(1, min(_Setting.count, count // least))
-    if parts == 1:
+    several = parts(count, least)
+    if several == 1:
         return [work(0, count)]
-    cuts = [count * i // parts for i in range(parts + 1)]
-    return _side_by_side([partial(work, low, high)
-                          for low, high in zip(cuts, cuts[1:], strict=False)])
+    cuts = [count * i // several for i in range(several + 1)]
+    calls: list[Callable[[], object]] = [partial(work, low, high)
+                                         for low, high in zip(cuts, cuts[1:], strict=False)]
+    kind = _kind(count, work)
+    before = _Shared.spent.get(kind)
+    if before is not None and before < _WORTH:
+        began = time.perf_counter()
+        found, seconds = [call() for call in calls], time.perf_counter() - began
+    else:
+        found, seconds = _side_by_side(calls)
+    if len(_Shared.spent) >= _KINDS:
+        _Shared.spent.clear()
+    # Others may have had the CPU meanwhile: the least is believed, and forgotten by and by.
+    _Shared.spent[kind] = seconds if before is None else min(seconds, 1.02 * before)
+    return found
+
+
+def _kind(count: int, work: Function) -> tuple[Any, ...]:
+    """What calls of equal work have in common: the code, and the sizes of what it works on."""
+    cells = getattr(work, "__closure__", None) or ()
+    return (getattr(work, "__code__", work), count,
+            *[getattr(cell.cell_contents, "nbytes", 0) for cell in cells])
 
 
 _held = one_blas_thread(parallel)

@@ -72,6 +72,18 @@ def max_pool2d(x: Array, *, kernel_size: Pair, stride: Pair,
     (top, bottom), (left, right) = padding
     padded = x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3]
     surrounded = bool(top or bottom or left or right) and x.dtype.kind == "f"
+    passes = compiled.module("passes", x.dtype)
+    if passes is not None and argmax_indices.dtype == np.uint8 and y.size >= _FEW:
+        image = x
+        if surrounded:
+            image = empty((len(x), *padded), x.dtype)
+            parallel(len(x), lambda low, high: place(image[low:high], x[low:high], -top, -left,
+                                                     -math.inf), products=False)
+        finite = np.empty(len(x), np.bool_)
+        passes.pool(*kernel_size)(len(x), image, y, argmax_indices, *stride, finite)
+        for i in np.flatnonzero(~finite):
+            _careful_max(x[i:i + 1], y[i:i + 1], argmax_indices[i:i + 1], taps, kernel_size)
+        return y, {"argmax_indices": argmax_indices}
 
     def work(low: int, high: int) -> None:
         for part in cut[low:high]:
@@ -95,9 +107,6 @@ def _quick_max(image: Array, best: Array, argmax_indices: Array, kernel_size: Pa
     Each tap is copied out first: whole-array functions are several times faster on arrays without
     gaps.  A later pixel wins only when it is greater, so that the first of a tie stays.
     """
-    passes = compiled.module("passes", best.dtype)
-    if passes is not None and argmax_indices.dtype == np.uint8 and best.size >= _FEW:
-        return bool(passes.pool(*kernel_size)(image, best, argmax_indices, *stride, 0, len(best)))
     _, oh, ow, _ = best.shape
     with (workspace(best.dtype, best.shape) as (candidate,),
           workspace(np.bool_, best.shape) as (wins,),
@@ -164,11 +173,11 @@ def scatter_max(y: Array, *, argmax_indices: Array, image_size: Pair, kernel_siz
                and (oh * stride[0], ow * stride[1]) == tuple(image_size))
     passes = compiled.module("passes", y.dtype) if covered and y.size >= _FEW else None
     values = np.ascontiguousarray(y)
+    if passes is not None:
+        passes.keep_maxima(*kernel_size)(n, values, argmax_indices, x)
+        return x
 
     def work(low: int, high: int) -> None:
-        if passes is not None:
-            passes.keep_maxima(*kernel_size)(values, argmax_indices, x, low, high)
-            return
         for part in cut[low:high]:
             values_, places, image = values[part], argmax_indices[part], x[part]
             if not covered:
@@ -181,7 +190,7 @@ def scatter_max(y: Array, *, argmax_indices: Array, image_size: Pair, kernel_siz
                     else:
                         image[pixels] += chosen[where]
 
-    parallel(len(cut) if passes is None else n, work, products=False)
+    parallel(len(cut), work, products=False)
     return x
 
 

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from tinygrad_cnn.kernels import compiled
 from tinygrad_cnn.kernels.memory import empty, long_lines
-from tinygrad_cnn.kernels.parallel import one_blas_thread, parallel
+from tinygrad_cnn.kernels.parallel import one_blas_thread, parallel, parts
 from tinygrad_cnn.shapes import Shape, reduced
 from tinygrad_cnn.types import Array, Function
 
@@ -53,9 +53,9 @@ def add_rows(x: Array) -> Array:
     def work(low: int, high: int) -> Array:
         return np.asarray(np.ones(high - low, x.dtype) @ x[low:high])
 
-    parts = parallel(len(x), work, least=_ROWS // (x.shape[1] or 1) or 1, products=False)
-    total: Array = parts[0]
-    for part in parts[1:]:
+    found = parallel(len(x), work, least=_ROWS // (x.shape[1] or 1) or 1, products=False)
+    total: Array = found[0]
+    for part in found[1:]:
         total += part
     return total
 
@@ -63,13 +63,10 @@ def add_rows(x: Array) -> Array:
 def _add_lines(passes: ModuleType, x: Array) -> Array:
     lines = long_lines(x, _LINE)
 
-    def work(low: int, high: int) -> Array:
-        total = np.zeros(lines.shape[1])
-        passes.add_lines(lines, low, high, total)
-        return total
-
-    parts = parallel(len(lines), work, least=_ROWS // lines.shape[1], products=False)
-    total = np.sum(parts, axis=0)
+    least = _ROWS // lines.shape[1]
+    found = np.zeros((parts(len(lines), least), lines.shape[1]))
+    passes.add_lines(len(lines), lines, found, least=least)
+    total = found.sum(0)
     return total.reshape(-1, x.shape[1]).sum(0).astype(x.dtype)
 
 

@@ -35,6 +35,7 @@ Accuracy of Winograd Convolution for Deep Neural Networks*, arXiv:1803.10986 (ch
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -48,7 +49,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tinygrad_cnn.kernels import direct
-from tinygrad_cnn.kernels.memory import Block, blocks, multiply, place, view, workspace
+from tinygrad_cnn.kernels.memory import Block, blocks, empty, multiply, place, view, workspace
 from tinygrad_cnn.kernels.parallel import get_num_threads, one_blas_thread, parallel
 from tinygrad_cnn.shapes import Pair, Shape
 from tinygrad_cnn.types import Array
@@ -66,6 +67,8 @@ _MANY = 64                      # channels, in and out, from which both directio
 _WIDE = 32                      # numbers in a row of results, from which BLAS is at full speed
 _RUN = 256                      # numbers in a row of a column transform, from which it is
 _BUDGET = 1 << 19               # entries that a block keeps at hand: 2 MB of float32
+_FILTER = 32                    # tiles whose products take as long as to transform the filters
+_COLUMNS = 1 << 12              # entries of filters that are transformed while they are in cache
 _TILES = 64                     # tiles in a block
 _TILES_WEIGHT = 128             # as many as pay for adding up the block's filter gradient
 
@@ -105,7 +108,8 @@ def weight(problem: Problem, x: Array, y: Array) -> Array | NotImplementedType:
     of_x, of_y = cut.squares(x), cut.squares_of_results(y)
 
     def work(low: int, high: int) -> Array:
-        total = np.zeros(cut.total, np.float32)
+        total = empty(cut.total, np.float32)
+        total[...] = 0
         for block in cut.blocks[low:high]:
             cut.add_products(x, y, block, total, of_x, of_y)
         return total
@@ -290,8 +294,10 @@ class _Tiles:
         self.kernel_size, self.c = problem.filters[:2], problem.filters[2]
         self.image, self.origin = problem.images[1:3], problem.origin
         kh, kw = self.kernel_size
-        self.mh, self.mw = self.step = (fewest_products(self.oh, kh, _MOST_TILE),
-                                        fewest_products(self.ow, kw, _MOST_TILE))
+        self.mh, self.mw = self.step = min(
+            itertools.product(range(1, _MOST_TILE - kh + 2), range(1, _MOST_TILE - kw + 2)),
+            key=lambda m: ((m[0] + kh - 1) * (m[1] + kw - 1) * (
+                n * -(-self.oh // m[0]) * -(-self.ow // m[1]) + _FILTER), m))
         self.nh, self.nw = self.mh + kh - 1, self.mw + kw - 1
         self.pixels_h, self.filter_h, self.results_h = matrices(self.mh, kh)
         self.pixels_w, self.filter_w, self.results_w = matrices(self.mw, kw)
@@ -313,9 +319,19 @@ class _Tiles:
 
     def filters(self, w: Array) -> Array:
         """G g Gᵀ: NW·NH C O."""
-        half = np.matmul(self.filter_h, w.reshape(self.kernel_size[0], -1))
-        half = half.reshape(self.nh, self.kernel_size[1], -1)
-        return np.matmul(self.filter_w, half).transpose(1, 0, 2).reshape(-1, self.c, self.o)
+        kh, kw = self.kernel_size
+        taps, out = w.reshape(kh, kw, -1), empty((self.nw, self.nh, self.c * self.o), np.float32)
+
+        def work(low: int, high: int) -> None:
+            for first in range(low, high, _COLUMNS):
+                part = slice(first, min(first + _COLUMNS, high))
+                with workspace(np.float32, (self.nh, kw, part.stop - first)) as (half,):
+                    for v in range(kw):
+                        np.matmul(self.filter_h, taps[:, v, part], out=half[:, v])
+                    np.matmul(self.filter_w, half, out=out[:, :, part].transpose(1, 0, 2))
+
+        parallel(self.c * self.o, work, least=_COLUMNS, products=False)
+        return out.reshape(-1, self.c, self.o)
 
     def weight(self, total: Array) -> Array:
         """Gᵀ [Σ (Bᵀ d B) ⊙ (A y Aᵀ)] G: KH KW C·O."""

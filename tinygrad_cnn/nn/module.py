@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 from tinygrad_cnn import checks
 from tinygrad_cnn.contexts import block
 from tinygrad_cnn.core import Parameter, Tensor, TensorLike
-from tinygrad_cnn.core.graph import State, _state, state_after
+from tinygrad_cnn.core.graph import State, _state, _states, remember, state_after
 from tinygrad_cnn.errors import (
     DeclarationError,
     DTypeError,
@@ -170,6 +170,8 @@ class Module:
         calls: Calls = deque(maxlen=3 * _LAST) if before.calls is None else before.calls
         path = (*before.scope, _Call(self._name or type(self).__name__))
         inside = State(before.recording, before.plain, path, before.observer, calls, before)
+        if _states.get():
+            remember(self, self._state_of_run, vars(self).update)
         try:                                            # as `changed` does, in three calls less
             _state.set(inside)
             try:
@@ -235,6 +237,10 @@ class Module:
         if not callable(hook):
             raise SettingError(f"{name}: hook must be callable, got {hook!r}")
         return HookHandle(hooks, hook)
+
+    def _state_of_run(self) -> Settings:
+        """What a second run of ``forward`` would find changed, apart from the parameters."""
+        return {name: vars(self)[name] for name in ("training", *self._buffer_names)}
 
     def _before(self, inputs: tuple[object, ...]) -> tuple[tuple[object, ...], _Ends]:
         for hook in tuple(self._pre_hooks.values()):

@@ -3,7 +3,7 @@
 The files, each of which may import the ones before it: ``declare``, ``elementwise``,
 ``activation``, ``math``, ``shape``, ``reduction``, ``statistics``, ``rearrange``, ``linear``,
 ``einsum``, ``convolution``, ``pooling``, ``resample``, ``normalize``, ``loss``, ``distance``,
-``random``, ``creation``, ``numpy_functions``, ``hooks``, ``methods``.
+``random``, ``creation``, ``numpy_functions``, ``hooks``, ``checkpoint``, ``methods``.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tinygrad_cnn.names import gathered
 from tinygrad_cnn.ops import numpy_functions as numpy_functions
 from tinygrad_cnn.ops.activation import *
+from tinygrad_cnn.ops.checkpoint import *
 from tinygrad_cnn.ops.convolution import *
 from tinygrad_cnn.ops.creation import *
 from tinygrad_cnn.ops.distance import *

@@ -33,7 +33,7 @@ from tinygrad_cnn.ops.normalize import softmax
 from tinygrad_cnn.ops.reduction import mean, sum
 from tinygrad_cnn.ops.shape import reshape, scatter_add
 from tinygrad_cnn.shapes import Shape
-from tinygrad_cnn.types import Function, Settings, Value
+from tinygrad_cnn.types import DType, Function, Settings, Value
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss", "nll_loss"]
 
@@ -49,9 +49,10 @@ def _check_classes(op: str, labels: np.ndarray, classes: int) -> None:
                            f"0..{classes - 1}, the classes of the logits")
 
 
-def _soft_labels(op: str, labels: np.ndarray) -> np.ndarray:
+def _soft_labels(op: str, labels: np.ndarray, dtype: DType) -> np.ndarray:
     """One-hot or soft rows, checked to be distributions."""
-    rows = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
+    rows = labels.reshape(-1, labels.shape[-1])
+    rows = rows if rows.dtype.kind == "f" else rows.astype(dtype)
     if not np.isfinite(rows).all():
         place = tuple(np.argwhere(~np.isfinite(labels))[0].tolist())
         raise SettingError(f"{op}: labels hold NaN or infinity at {place}")
@@ -81,7 +82,7 @@ def _targets(op: str, scores: Tensor, labels: object, weight: object, smoothing:
         _check_classes(op, plain, classes)
         target = plain.reshape(-1).astype(np.intp)                    # rows
     elif plain.shape == scores.shape:
-        target = _soft_labels(op, plain)                              # rows, K
+        target = _soft_labels(op, plain, scores.dtype)                              # rows, K
     elif plain.shape == scores.shape[:-1]:
         if not np.isfinite(plain).all():
             place = tuple(np.argwhere(~np.isfinite(plain))[0].tolist())
@@ -96,13 +97,14 @@ def _targets(op: str, scores: Tensor, labels: object, weight: object, smoothing:
         raise ShapeError(f"{op}: the batch is empty, scores have shape {scores.shape}")
     per_class = None if weight is None else _class_weights(op, weight, classes)
     if per_class is None:
-        total = float(len(target)) if are_classes else float(target.sum())
+        total = float(len(target)) if are_classes else float(target.sum(dtype=np.float64))
     else:
-        total = float((per_class[target] if are_classes else target * per_class).sum())
+        total = float((per_class[target] if are_classes else target @ per_class).sum(
+            dtype=np.float64))
     if not total and reduction == "mean":
         raise SettingError(f"{op}: the weights of all labels are 0, so their mean is not defined")
     own = even = None
-    one = np.ones(1) if per_class is None else per_class
+    one = np.ones(1, scores.dtype) if per_class is None else per_class.astype(scores.dtype)
     if not are_classes:
         target = ((target * (1 - smoothing) + smoothing / classes) * one).astype(scores.dtype)
     elif per_class is not None or smoothing:
@@ -152,7 +154,7 @@ def _class_weights(op: str, weight: object, classes: int) -> np.ndarray:
     if plain.dtype.kind not in "iuf" or plain.shape != (classes,) or not np.isfinite(plain).all():
         raise SettingError(f"{op}: weight must hold one finite number for each of the {classes} "
                            f"classes, got {weight!r}")
-    return plain.astype(np.float64)
+    return plain
 
 
 # ---- cross-entropy

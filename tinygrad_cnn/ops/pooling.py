@@ -238,7 +238,7 @@ def _shared_shape(x: Shape, *, ties: str, kernel_size: Pair, stride: Pair, paddi
 
 def _shared_array(x: Array, *, ties: str, **settings: Any) -> tuple[Array, dict[str, Array]]:
     view = pool.unfold(x, fill=-math.inf, **settings)      # N OH OW C KH KW
-    inside = pool.unfold(np.ones((1, *x.shape[1:3], 1)), fill=0.0, **settings)
+    inside = pool.unfold(np.ones((1, *x.shape[1:3], 1), x.dtype), fill=0.0, **settings)
     y = view.max(axis=(4, 5))                                 # N OH OW C
     top = y[..., None, None]
     mask = ((view == top) | ((view != view) & (top != top))) & (inside > 0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_cnn import checks
 from tinygrad_cnn.core import Tensor, TensorLike, apply, as_tensor
+from tinygrad_cnn.core.graph import remember
 from tinygrad_cnn.core.op import Op, OpTest, dyadic, register, register_function
 from tinygrad_cnn.errors import DTypeError, SettingError, ShapeError
 from tinygrad_cnn.kernels.elementwise import keep
@@ -61,11 +62,13 @@ def default_generator(rng: np.random.Generator | None = None) -> np.random.Gener
     True
     """
     if rng is None:
-        return _DEFAULT.get("generator") or _DEFAULT.setdefault(
+        rng = _DEFAULT.get("generator") or _DEFAULT.setdefault(
             "generator", np.random.default_rng())       # one, whichever thread asks first
     if not isinstance(rng, np.random.Generator):
         raise SettingError(f"rng must be a numpy.random.Generator, got {rng!r}; make one with "
                            "np.random.default_rng(seed)")
+    drawn = rng.bit_generator
+    remember(rng, lambda: drawn.state, lambda state: setattr(drawn, "state", state))
     return rng
 
 

@@ -36,8 +36,8 @@ from tinygrad_cnn.viz.labels import called_name, operand_name, setting_labels, s
 if TYPE_CHECKING:
     from tinygrad_cnn.nn import Module
 
-__all__ = ["Entry", "Recording", "Statistics", "Watch", "describe", "describe_module", "dotted",
-           "entry_names", "is_placeholder", "statistics", "watch"]
+__all__ = ["Entry", "Memory", "Recording", "Statistics", "Watch", "describe", "describe_module",
+           "dotted", "entry_names", "is_placeholder", "memory", "statistics", "watch"]
 
 _MOST_OPS = 200_000                         # of which a long watch keeps the latest
 _MAPPED = ("conv", "pool", "activation", "norm")        # families whose results may be images
@@ -138,6 +138,37 @@ class Recording:
         """Size of the first axis of the first input, if that is no scalar or vector."""
         return next((e.shape[0] for e in self.entries
                      if e.role == "input" and len(e.shape) > 1), None)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a graph keeps for its backward pass; what ``loss.graph().memory()`` returns.
+
+    The values of parameters and of the images are not counted: they are there anyway.
+    """
+
+    nodes: dict[str, int]                   # the largest first
+    modules: dict[str, int]                 # with all that is inside
+
+    @property
+    def total(self) -> int:
+        """Of all nodes."""
+        return sum(self.nodes.values())
+
+    def __str__(self) -> str:
+        rows = [f"{size:>13,}  {kind} {name}" for kind, sizes in
+                (("node", self.nodes), ("module", self.modules)) for name, size in sizes.items()]
+        return "\n".join([f"{self.total:>13,}  bytes kept for the backward pass", *rows])
+
+
+def memory(recording: Recording) -> Memory:
+    """What each node of a recording keeps, and each module."""
+    modules: Counter[str] = Counter()
+    for e in recording.entries:
+        modules.update({dotted(e.scope[:k + 1]): e.kept for k in range(len(e.scope))})
+    nodes = Counter({name: e.kept for name, e in
+                     zip(entry_names(recording), recording.entries, strict=True) if e.kept})
+    return Memory(dict(nodes.most_common()), {k: n for k, n in modules.most_common() if n})
 
 
 def entry_names(recording: Recording) -> list[str]:

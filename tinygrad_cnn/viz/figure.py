@@ -21,7 +21,7 @@ import graphviz as gv
 from tinygrad_cnn.errors import VizError
 from tinygrad_cnn.files import open_file, write_atomically
 from tinygrad_cnn.viz import blocks, html, svg, text, textbook
-from tinygrad_cnn.viz.capture import Entry, Recording
+from tinygrad_cnn.viz.capture import Entry, Memory, Recording, memory
 from tinygrad_cnn.viz.diagnostics import Problem, problems
 from tinygrad_cnn.viz.diagram import Diagram, draw
 from tinygrad_cnn.viz.layout import Layout, layout
@@ -212,6 +212,18 @@ class Figure:
                  learning_rate: float | None = None) -> tuple[Problem, ...]:
         """What looks wrong with the run; see `tinygrad_cnn.viz.problems`."""
         return problems(self.recording, severity=severity, learning_rate=learning_rate)
+
+    def memory(self) -> Memory:
+        """Bytes kept for the backward pass, by node and by module; it prints as a table.
+
+        Examples
+        --------
+        >>> x = Tensor(np.ones((64, 64)), requires_grad=True)
+        >>> print((x.exp() * 2).sum().graph().memory())
+               32,768  bytes kept for the backward pass
+               32,768  node exp
+        """
+        return memory(self.recording)
 
     def steps(self) -> textbook.Steps:
         """The chain rule of the run, written out from the output back; it prints as text.

@@ -19,7 +19,7 @@ from tinygrad_cnn.kernels.compiled import give_up
 from tinygrad_cnn.kernels.parallel import apart
 from tinygrad_cnn.types import Function
 
-__all__ = ["compiled", "inline"]
+__all__ = ["compiled", "inline", "prepare"]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
@@ -40,13 +40,24 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def compiled(function: Function | None = None, **options: Any) -> Function:
-    """Compile once, keep on disk where there is a place, and let go of the interpreter lock."""
+def compiled(function: Function | None = None, *, cached_as: Function | None = None,
+             **options: Any) -> Function:
+    """Compile once, keep on disk where there is a place, and let go of the interpreter lock.
+
+    ``cached_as``: another function, under which it is filed, by its own types of arguments.
+    """
     if function is None:
-        return partial(compiled, **options)
+        return partial(compiled, cached_as=cached_as, **options)
+    if cached_as is not None:
+        function.__qualname__, function.__module__ = f"{cached_as.__qualname__}_parts", __name__
+    # Code from disk brings its symbols along, and of two of one name the first serves for both.  So
+    # functions of one maker are named by its numbers.
+    numbers = [str(cell.cell_contents) for cell in function.__closure__ or ()
+               if isinstance(cell.cell_contents, int)]
+    function.__qualname__ = "_".join([function.__qualname__, *numbers])
     run = numba.njit(nogil=True, error_model="numpy", **options)(function)
     try:
-        run._cache = _Cache(function)
+        run._cache = _Cache(cached_as or function)
     except Exception:                           # RuntimeError: no locator available
         _tell()
     # Half compiled, a function would leave the compiler in an unknown state: see ``apart``.
@@ -60,6 +71,11 @@ def _compile(compile_for: Function, *args: object) -> object:
     except Exception as error:
         give_up(error)
         raise KernelFailed from error
+
+
+def prepare(run: Any, kinds: tuple[Any, ...]) -> None:
+    """Compile for these types of arguments before it is called."""
+    _compile(run.compile, kinds)
 
 
 @cache

@@ -26,8 +26,9 @@ from tinygrad_cnn.kernels.jit.tile import (
     tile_vectors,
     wide_vectors,
 )
+from tinygrad_cnn.kernels.jit.workers import shared
 from tinygrad_cnn.kernels.memory import aligned, workspace
-from tinygrad_cnn.kernels.parallel import get_num_threads, parallel
+from tinygrad_cnn.kernels.parallel import get_num_threads, parts
 from tinygrad_cnn.kernels.winograd import (
     LARGEST,
     SPREAD,
@@ -50,18 +51,28 @@ __all__ = ["applies", "forward", "weight"]
 
 _FRAME = 1 << 16            # entries of a frame: 256 KB of float32
 _SPACE = 1 << 17            # entries of the transforms of strips: 512 KB
+_SUMS = 24                  # vectors of sums that a tile keeps in registers
 _FEW = 1 << 13              # entries of filters that stay in the first-level cache
 _MOST = 8                   # products of a strip
+_LARGEST_GROUP = 4          # channels: a shuffle for each costs more than full tiles do beyond
 _STRIP = 4                  # rows of a strip: more cost digits and save little
 
 
 def applies(problem: Problem) -> bool:
-    """float32 and float64, windows of all channels whose pixels lie side by side."""
+    """float32 and float64, windows of all channels whose pixels lie side by side, small groups."""
     kw = problem.filters[1]
-    return (problem.groups == 1 and (problem.dilation[1] == 1 or kw == 1)
-            and problem.dtypes[0] == problem.dtypes[1]
+    dense = problem.groups == 1 and (problem.dilation[1] == 1 or kw == 1)
+    return ((dense or _shared(problem) > 0) and problem.dtypes[0] == problem.dtypes[1]
             and problem.dtypes[0] in (np.float32, np.float64)       # in the order of this machine
             and all(problem.images) and all(problem.filters) and all(problem.results))
+
+
+def _shared(problem: Problem) -> int:
+    """Channels of a group that is within a vector and has as many results; else 0."""
+    size = problem.filters[2]
+    fits = (problem.groups > 1 and size * problem.groups == problem.filters[3]
+            and size <= _LARGEST_GROUP and lanes(problem.dtype.itemsize) % size == 0)
+    return size if fits else 0
 
 
 @cache
@@ -94,8 +105,11 @@ def _forward_direct(problem: Problem, x: Array, w: Array, b: Array | None, y: Ar
     stride, origin, dilation = problem.stride, problem.origin, problem.dilation
     vectors = tile_vectors(o, x.itemsize)
     width = lanes(x.itemsize)
-    run = _correlate_loops(tile_rows(ow, vectors), vectors, width, o % width != 0)
-    columns = (ow - 1) * stride[1] + kw
+    share = _shared(problem)
+    run = _correlate_loops(tile_rows(ow, vectors * (2 if share else 1)), vectors, width,
+                           o % width != 0, share)
+    c = x.shape[3]
+    columns = (ow - 1) * stride[1] + (kw - 1) * dilation[1] + 1
     bands, band = _bands(n, oh, columns * c * stride[0], _FRAME)
     bias = np.zeros(o, x.dtype) if b is None else np.ascontiguousarray(b, x.dtype)
     filters = _aligned(w)
@@ -103,13 +117,10 @@ def _forward_direct(problem: Problem, x: Array, w: Array, b: Array | None, y: Ar
     places = (begin, *(s // y.itemsize for s in y.strides[:3]))
     size = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * c
 
-    def work(low: int, high: int) -> None:
-        with workspace(x.dtype, (size,)) as (space,):
-            run(x.reshape(-1), filters, bias, flat, space, low, high, bands, band,
-                x.shape[1:], y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns,
-                places)
-
-    parallel(n * bands, work, products=False)
+    with workspace(x.dtype, (parts(n * bands), size)) as (spaces,):
+        run(n * bands, x.reshape(-1), filters, bias, flat, spaces, bands, band, x.shape[1:],
+            y.shape[1:], (kh, kw) if share else (kh, kw * c), (*stride, *dilation), origin,
+            columns, places)
 
 
 def _aligned(w: Array) -> Array:
@@ -172,16 +183,14 @@ def _forward_strips(problem: Problem, x: Array, w: Array, b: Array | None,
         bias.reshape(ow, o)[...] = b
     zeros = np.zeros(max(line, width * 4), np.float32)
 
-    def work(low: int, high: int) -> None:
-        several = min(group, high - low)
-        with workspace(np.float32, (products * line,), (several * products * line,),
-                      (max(several * products * row, width * 4),)) as (space, pixels, made):
-            run(x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
-                to_products.reshape(-1), to_results.reshape(-1), low, high, group, x.shape[1:],
-                (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), problem.origin, columns,
-                bad.reshape(-1))
-
-    parallel(bad.size, work, products=False)
+    several = parts(bad.size)
+    group = min(group, -(-bad.size // several))
+    with workspace(np.float32, (several, products * line), (several, group * products * line),
+                  (several, max(group * products * row, width * 4))) as (space, pixels, made):
+        run(bad.size, x.reshape(-1), filters, bias, zeros, y.reshape(-1), space, pixels, made,
+            to_products.reshape(-1), to_results.reshape(-1), group, x.shape[1:],
+            (oh, ow // g, g * o), (kh, (kw + g - 1) * c, g * c), problem.origin, columns,
+            bad.reshape(-1))
     return m, bad
 
 
@@ -192,7 +201,29 @@ def weight(problem: Problem, x: Array, y: Array) -> Array:
     return _weight_direct(problem, x, y) if made is None else made
 
 
+def _weight_shared(problem: Problem, x: Array, y: Array) -> Array:
+    """The filter gradient of small groups: each row of taps in registers, over the pixels."""
+    n, oh, ow, o = y.shape
+    kh, kw, size, _ = problem.filters
+    stride, origin, dilation = problem.stride, problem.origin, problem.dilation
+    vectors, width = tile_vectors(o, x.itemsize), lanes(x.itemsize)
+    rows = max(r for r in range(1, kw + 1) if r * size * vectors <= _SUMS or r == 1)
+    run = _weight_shared_loops(rows, vectors, width, o % width != 0, size)
+    columns = (ow - 1) * stride[1] + (kw - 1) * dilation[1] + 1
+    bands, band = _bands(n, oh, columns * o * stride[0], _FRAME)
+    length = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * o
+
+    several = parts(n * bands)
+    totals = np.zeros((several, kh * kw * size * o), x.dtype)
+    with workspace(x.dtype, (several, length)) as (spaces,):
+        run(n * bands, x.reshape(-1), y.reshape(-1), totals, spaces, bands, band, x.shape[1:],
+            y.shape[1:], (kh, kw), (*stride, *dilation), origin, columns)
+    return totals.sum(0).reshape(problem.filters)
+
+
 def _weight_direct(problem: Problem, x: Array, y: Array) -> Array:
+    if _shared(problem):
+        return _weight_shared(problem, x, y)
     n, oh, ow, o = y.shape
     kh, kw, c, _ = problem.filters
     stride, origin, dilation = problem.stride, problem.origin, problem.dilation
@@ -204,15 +235,13 @@ def _weight_direct(problem: Problem, x: Array, y: Array) -> Array:
     lines = -(-kw * c // rows) * rows
     size = ((band - 1) * stride[0] + (kh - 1) * dilation[0] + 1) * columns * c + rows
 
-    def work(low: int, high: int) -> Array:
-        total = np.zeros(kh * lines * o, x.dtype)
-        with workspace(x.dtype, (size,)) as (space,):
-            space[-rows:] = 0                           # a last tile reads on into these
-            run(x.reshape(-1), y.reshape(-1), total, space, low, high, bands, band, x.shape[1:],
-                y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns)
-        return total
-
-    total: Array = sum(parallel(n * bands, work, products=False))
+    several = parts(n * bands)
+    totals = np.zeros((several, kh * lines * o), x.dtype)
+    with workspace(x.dtype, (several, size)) as (spaces,):
+        spaces[:, -rows:] = 0                           # a last tile reads on into these
+        run(n * bands, x.reshape(-1), y.reshape(-1), totals, spaces, bands, band, x.shape[1:],
+            y.shape[1:], (kh, kw * c), (*stride, dilation[0]), origin, columns)
+    total = totals.sum(0)
     return np.ascontiguousarray(total.reshape(kh, lines, o)[:, :kw * c]).reshape(kh, kw, c, o)
 
 
@@ -236,21 +265,21 @@ def _weight_strips(problem: Problem, x: Array, y: Array) -> Array | None:
     zeros = np.zeros(max(line, row), np.float32)
     spread = np.ascontiguousarray(to_results.T).reshape(-1)
 
-    def work(low: int, high: int) -> Array | None:
-        total = np.zeros(products * lines * g * o, np.float32)
-        several = min(group, high - low)
-        with workspace(np.float32, (products * line,), (several * products * line + rows,),
-                      (several * products * row,)) as (space, pixels, results):
-            pixels[-rows:] = 0                          # a last tile reads on into these
-            even = run(x.reshape(-1), y.reshape(-1), total, zeros, space, pixels, results,
-                       to_products.reshape(-1), spread, low, high, group, x.shape[1:],
-                       (oh, ow // g, g * o), (kh, length, g * c), problem.origin, columns)
-        return total if even else None
-
-    found = parallel(n * -(-oh // m), work, products=False)
-    if any(part is None for part in found):
+    units = n * -(-oh // m)
+    several = parts(units)
+    group = min(group, -(-units // several))
+    totals = np.zeros((several, products * lines * g * o), np.float32)
+    even = np.empty(several, np.bool_)
+    with workspace(np.float32, (several, products * line),
+                  (several, group * products * line + rows),
+                  (several, group * products * row)) as (space, pixels, results):
+        pixels[:, -rows:] = 0                           # a last tile reads on into these
+        run(units, x.reshape(-1), y.reshape(-1), totals, zeros, space, pixels, results,
+            to_products.reshape(-1), spread, even, group, x.shape[1:], (oh, ow // g, g * o),
+            (kh, length, g * c), problem.origin, columns)
+    if not even.all():
         return None
-    total: Array = sum(part for part in found if part is not None)
+    total = totals.sum(0)
     total = gather(total.reshape(products, lines, g * o)[:, :length], kw, c, g)
     w: Array = np.matmul(to_filter.T, total)
     return w.reshape(kh, kw, c, o)
@@ -327,19 +356,22 @@ def seen(squares, rows, least, window):
 
 
 @cache
-def _correlate_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
-    """Windows times filters, at any stride."""
+def _correlate_loops(rows: int, vectors: int, width: int, tail: bool, share: int) -> Any:
+    """Windows times filters, at any stride; ``share``: channels of a group, see `tile`."""
     together = vectors * width
 
-    @compiled
-    def run(x, w, bias, y, space, low, high, bands, band, image, out, filters, steps,
+    @shared
+    def run(part, low, high, x, w, bias, y, spaces, bands, band, image, out, filters, steps,
             origin, columns, places):
-        # image h w c, out oh ow o, filters kh (kw·c), steps (down, across, dilation), origin
-        # (top, left), columns of the frame, places: of y's first entry, per image, row, pixel
+        # image h w c, out oh ow o, filters kh (kw·c, or kw of groups), steps (down, across,
+        # dilation), origin (top, left), columns of the frame, places: of y's first entry, per
+        # image, row, pixel
+        space = spaces[part]
         h, wide, c = image
         oh, ow, o = out
         kh, length = filters
-        down, across, apart = steps
+        down, across, apart, beside = steps
+        step, start, size = (beside * c, 1, share) if share else (1, 0, 1)
         for unit in range(low, high):
             i, first = unit // bands, unit % bands * band
             last = min(oh, first + band)
@@ -350,11 +382,12 @@ def _correlate_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
                 for row in range(first, last):
                     for q in range(0, ow, rows):
                         q = min(q, ow - rows)
-                        tile(rows, vectors, width, tail, y, places[0] + i * places[1]
+                        tile(rows, vectors, width, tail, share, y, places[0] + i * places[1]
                              + row * places[2] + q * places[3] + channel, places[3],
-                             space, ((row - first) * down * columns + q * across) * c,
-                             across * c, apart * columns * c, 1,
-                             w, channel, length * o, o, kh, length, bias, channel, 0, valid)
+                             space, ((row - first) * down * columns + q * across) * c
+                             + start * channel, across * c, apart * columns * c, step,
+                             w, channel, length * size * o, o, kh, length, bias, channel, 0,
+                             valid)
     return run
 
 
@@ -363,9 +396,10 @@ def _weight_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
     """Pixels against results: ``total`` KH (KW·C, up to whole tiles) O is added to."""
     together = vectors * width
 
-    @compiled
-    def run(x, g, total, space, low, high, bands, band, image, out, filters, steps,
+    @shared
+    def run(part, low, high, x, g, totals, spaces, bands, band, image, out, filters, steps,
             origin, columns):
+        space, total = spaces[part], totals[part]
         h, wide, c = image
         oh, ow, o = out
         kh, length = filters
@@ -381,10 +415,49 @@ def _weight_loops(rows: int, vectors: int, width: int, tail: bool) -> Any:
                     for channel in range(0, o, together):
                         valid = min(width, o - channel - together + width)
                         at = (u * lines + j) * o + channel
-                        tile(rows, vectors, width, tail, total, at, o,
+                        tile(rows, vectors, width, tail, 0, total, at, o,
                              space, u * apart * columns * c + j, 1, down * columns * c, across * c,
                              g, (i * oh + first) * ow * o + channel, ow * o, o,
                              last - first, ow, total, at, o, valid)
+    return run
+
+
+@cache
+def _weight_shared_loops(rows: int, vectors: int, width: int, tail: bool, size: int) -> Any:
+    """Pixels against results, lane by lane: ``total`` KH KW size O is added to."""
+    together, share = vectors * width, -size
+
+    @shared
+    def run(part, low, high, x, g, totals, spaces, bands, band, image, out, filters, steps,
+            origin, columns):
+        space, total = spaces[part], totals[part]
+        h, wide, c = image
+        oh, ow, o = out
+        kh, kw = filters
+        down, across, apart, beside = steps
+        for unit in range(low, high):
+            i, first = unit // bands, unit % bands * band
+            last = min(oh, first + band)
+            frame(x, i * h * wide * c, h, wide, c, space, (last - first - 1) * down
+                  + (kh - 1) * apart + 1, columns, first * down - origin[0], -origin[1])
+            for channel in range(0, o, together):
+                valid = min(width, o - channel - together + width)
+                for u in range(kh):
+                    v = 0
+                    while v < kw:
+                        at = (u * kw + v) * size * o + channel
+                        pixel = (u * apart * columns + v * beside) * c + channel
+                        begin = (i * oh + first) * ow * o + channel
+                        if v + rows <= kw:
+                            tile(rows, vectors, width, tail, share, total, at, o,
+                                 space, pixel, beside * c, down * columns * c, across * c,
+                                 g, begin, ow * o, o, last - first, ow, total, at, o, valid)
+                            v += rows
+                        else:
+                            tile(1, vectors, width, tail, share, total, at, o,
+                                 space, pixel, beside * c, down * columns * c, across * c,
+                                 g, begin, ow * o, o, last - first, ow, total, at, o, valid)
+                            v += 1
     return run
 
 
@@ -402,11 +475,11 @@ def combine(rows, vectors, width, y, y_at, y_row, matrix, terms, x, x_at, x_row,
             start, start_at):
         done = 0
         while done + together <= length:
-            tile(high, wide, lanes, False, y, y_at + done, y_row, matrix, 0, count, 0, 1,
+            tile(high, wide, lanes, False, 0, y, y_at + done, y_row, matrix, 0, count, 0, 1,
                  x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0, lanes)
             done += together
         while done < length:
-            tile(high, 1, lanes, True, y, y_at + done, y_row, matrix, 0, count, 0, 1,
+            tile(high, 1, lanes, True, 0, y, y_at + done, y_row, matrix, 0, count, 0, 1,
                  x, x_at + done, 0, x_row, 1, terms, start, start_at + done, 0,
                  min(lanes, length - done))
             done += lanes
@@ -424,9 +497,10 @@ def _correlate_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: 
     """
     together = vectors * width
 
-    @compiled
-    def run(x, w, bias, zeros, y, space, pixels, products, to_products, from_products, low, high,
-            group, image, out, filters, origin, columns, bad):
+    @shared
+    def run(part, low, high, x, w, bias, zeros, y, space_of, pixels_of, products_of, to_products,
+            from_products, group, image, out, filters, origin, columns, bad):
+        space, pixels, products = space_of[part], pixels_of[part], products_of[part]
         h, wide, c = image
         oh, ow, o = out
         kh, length, step = filters
@@ -449,7 +523,7 @@ def _correlate_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: 
                     for s in range(end - begin):
                         for q in range(0, ow, rows):
                             q = min(q, ow - rows)
-                            tile(rows, vectors, width, tail,
+                            tile(rows, vectors, width, tail, 0,
                                  products, (s * n + k) * row + q * o + channel, o,
                                  pixels, (s * n + k) * line + q * step, step, 0, 1,
                                  w, k * length * o + channel, 0, o, 1, length, zeros, 0, 0, valid)
@@ -473,9 +547,11 @@ def _weight_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int
     """The filter gradient, transformed: ``total`` n (KW·C, up to whole tiles) O is added to."""
     together = vectors * width
 
-    @compiled
-    def run(x, g, total, zeros, space, pixels, results, to_products, to_results, low, high, group,
-            image, out, filters, origin, columns):
+    @shared
+    def run(part, low, high, x, g, totals, zeros, space_of, pixels_of, results_of, to_products,
+            to_results, even, group, image, out, filters, origin, columns):
+        space, pixels, results = space_of[part], pixels_of[part], results_of[part]
+        total, even[part] = totals[part], False
         h, wide, c = image
         oh, ow, o = out
         kh, length, step = filters
@@ -492,7 +568,7 @@ def _weight_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int
                 known = carry(squares, n, m) if unit > low and strip else 0
                 if (uneven(space, n, line, columns, kh, squares, known)
                         or uneven(g[at:], rest, row, ow, m, of_results, 0)):
-                    return False
+                    return
                 combine(n, wide_n, width, pixels, place * line, line, to_products, n, space, 0,
                         line, line, n, zeros, 0)
                 combine(n, wide_n, width, results, place * row, row, to_results, rest, g, at, row,
@@ -502,9 +578,9 @@ def _weight_strips_loops(rows: int, vectors: int, width: int, tail: bool, m: int
                     valid = min(width, o - channel - together + width)
                     for j in range(0, length, rows):
                         at = (k * lines + j) * o + channel
-                        tile(rows, vectors, width, tail, total, at, o,
+                        tile(rows, vectors, width, tail, 0, total, at, o,
                              pixels, k * line + j, 1, n * line, step,
                              results, k * row + channel, n * row, o, end - begin, ow,
                              total, at, o, valid)
-        return True
+        even[part] = True
     return run

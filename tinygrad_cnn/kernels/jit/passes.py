@@ -12,29 +12,29 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_cnn.kernels.jit import compiled
+from tinygrad_cnn.kernels.jit.workers import shared
 
 # mypy: disable-error-code="no-untyped-def"
 
-__all__ = ["add_lines", "add_tap_products", "add_taps", "affine", "keep_maxima", "mask", "moments",
-           "pool", "standardize_input", "totals"]
+__all__ = ["add_lines", "affine", "keep_maxima", "mask", "moments",
+           "pool", "rectify", "standardize_input", "totals"]
 
 
-@compiled
-def add_lines(lines, low, high, total):
-    """Add the lines from ``low`` to ``high`` to ``total``, 64 at a time in their own precision."""
-    part = np.empty(lines.shape[1], lines.dtype)
+@shared
+def add_lines(part, low, high, lines, totals):
+    """Add the lines from ``low`` to ``high`` up, 64 at a time in their own precision."""
+    some, total = np.empty(lines.shape[1], lines.dtype), totals[part]
     for first in range(low, high, 64):
-        part[:] = 0
+        some[:] = 0
         for i in range(first, min(first + 64, high)):
             for k in range(lines.shape[1]):
-                part[k] += lines[i, k]
+                some[k] += lines[i, k]
         for k in range(lines.shape[1]):
-            total[k] += part[k]
+            total[k] += some[k]
 
 
-@compiled
-def moments(lines, low, high, mean, squares):
+@shared
+def moments(part, low, high, lines, means, all_squares):
     """Mean and sum of squared deviations of each column, over the lines from ``low`` to ``high``.
 
     Blocks of 32 lines are read once; each has a mean of its own, and those of all blocks are put
@@ -42,7 +42,7 @@ def moments(lines, low, high, mean, squares):
     The first line of a block is taken off before anything is added up, and that of all from the
     means, so that a constant column is exact.
     """
-    width = lines.shape[1]
+    width, mean, squares = lines.shape[1], means[part], all_squares[part]
     plain, spread = np.empty(width, lines.dtype), np.empty(width, lines.dtype)
     for first in range(low, high, 32):
         last = min(first + 32, high)
@@ -56,27 +56,27 @@ def moments(lines, low, high, mean, squares):
                 spread[k] += d * d
         share = count / (before + count)
         for k in range(width):
-            part = np.float64(plain[k])
-            apart = np.float64(lines[first, k]) - lines[low, k] + part / count - mean[k]
+            whole = np.float64(plain[k])
+            apart = np.float64(lines[first, k]) - lines[low, k] + whole / count - mean[k]
             mean[k] += apart * share
-            squares[k] += max(np.float64(spread[k]) - part * part / count, 0.0) \
+            squares[k] += max(np.float64(spread[k]) - whole * whole / count, 0.0) \
                 + apart * apart * share * before
     for k in range(width):
         mean[k] += lines[low, k]
 
 
-@compiled
-def affine(lines, center, factor, offset, out, low, high):
+@shared
+def affine(part, low, high, lines, center, factor, offset, out):
     """(x − center) · factor + offset."""
     for i in range(low, high):
         for k in range(lines.shape[1]):
             out[i, k] = (lines[i, k] - center[k]) * factor[k] + offset[k]
 
 
-@compiled
-def totals(given, lines, center, low, high, plain, along):
-    """Add Σ g to ``plain`` and Σ g · (x − center) to ``along``."""
-    width = lines.shape[1]
+@shared
+def totals(part, low, high, given, lines, center, sums):
+    """Add Σ g and Σ g · (x − center) to the two lines of sums of the part."""
+    width, plain, along = lines.shape[1], sums[part, 0], sums[part, 1]
     one, other = np.empty(width, lines.dtype), np.empty(width, lines.dtype)
     for first in range(low, high, 64):
         one[:] = 0
@@ -91,8 +91,8 @@ def totals(given, lines, center, low, high, plain, along):
             along[k] += other[k]
 
 
-@compiled
-def standardize_input(given, lines, center, along, mean, factor, weight, out, low, high):
+@shared
+def standardize_input(part, low, high, given, lines, center, along, mean, factor, weight, out):
     """((x − center) · along + g − mean) · factor · weight."""
     for i in range(low, high):
         for k in range(lines.shape[1]):
@@ -100,61 +100,32 @@ def standardize_input(given, lines, center, along, mean, factor, weight, out, lo
             out[i, k] = moved * factor[k] * weight[k]
 
 
-@compiled
-def add_taps(images, filters, bias, out, down, apart):
-    """Depthwise windows, row by row: bias + Σ_{u, v} images[row + u, from v on] · filters[u, v].
-
-    Rows are whole rows of pixels, with filters and bias repeated along them; ``apart`` is (rows,
-    numbers in a row) from tap to tap.
-    """
-    width = out.shape[2]
-    for n in range(len(out)):
-        for i in range(out.shape[1]):
-            target = out[n, i]
-            for k in range(width):
-                target[k] = bias[k]
-            for u in range(filters.shape[0]):
-                row = images[n, i * down + u * apart[0]]
-                for v in range(filters.shape[1]):
-                    part, weights = row[v * apart[1]:v * apart[1] + width], filters[u, v]
-                    for k in range(width):
-                        target[k] += part[k] * weights[k]
+@shared
+def rectify(part, low, high, x, out):
+    """max(x, 0); what is NaN stays so."""
+    zero, seen, made = x.dtype.type(0), x[low:high], out[low:high]     # indices from 0 fill vectors
+    for k in range(len(made)):
+        made[k] = zero if seen[k] <= 0 else seen[k]
 
 
-@compiled
-def add_tap_products(images, given, total, down, apart):
-    """The filter gradient of `add_taps`, still spread along a row: ``total`` is added to."""
-    width = given.shape[2]
-    for n in range(len(given)):
-        for i in range(given.shape[1]):
-            g = given[n, i]
-            for u in range(total.shape[0]):
-                row = images[n, i * down + u * apart[0]]
-                for v in range(total.shape[1]):
-                    part, sums = row[v * apart[1]:v * apart[1] + width], total[u, v]
-                    for k in range(width):
-                        sums[k] += part[k] * g[k]
-
-
-@compiled
-def mask(ct, y, out, low, high):
+@shared
+def mask(part, low, high, ct, y, out):
     """ct where y is above zero, else 0, also where ct is infinite or NaN."""
-    zero = ct.dtype.type(0)
-    for i in range(low, high):
-        for k in range(ct.shape[1]):
-            out[i, k] = ct[i, k] if y[i, k] > 0 else zero
+    zero, given, seen, made = ct.dtype.type(0), ct[low:high], y[low:high], out[low:high]
+    for k in range(len(made)):
+        made[k] = given[k] if seen[k] > 0 else zero
 
 
 @cache
 def pool(kh: int, kw: int) -> Any:
     """A maker: maxima of windows of this size."""
-    @compiled
-    def run(x, y, argmax_indices, down, across, low, high):
-        # Windows lie inside the image; False if a pixel is NaN or a maximum infinite: padding is
-        # −∞ here, and never wins.  The first of a tie stays.
+    @shared
+    def run(part, low, high, x, y, argmax_indices, down, across, finite):
+        # Windows lie inside the image; ``finite`` says of each image whether no pixel is NaN and
+        # no maximum infinite: padding is −∞ here, and never wins.  The first of a tie stays.
         oh, ow, c = y.shape[1:]
-        not_finite = 0
         for n in range(low, high):
+            not_finite = 0
             for i in range(oh):
                 for j in range(ow):
                     for k in range(c):
@@ -168,15 +139,15 @@ def pool(kh: int, kw: int) -> Any:
                         y[n, i, j, k] = best
                         argmax_indices[n, i, j, k] = place
                         not_finite += best - best != 0
-        return not_finite == 0
+            finite[n] = not_finite == 0
     return run
 
 
 @cache
 def keep_maxima(kh: int, kw: int) -> Any:
     """A maker: each value where its maximum was, zero elsewhere, for windows side by side."""
-    @compiled
-    def run(y, argmax_indices, x, low, high):
+    @shared
+    def run(part, low, high, y, argmax_indices, x):
         oh, ow, c = y.shape[1:]
         for n in range(low, high):
             for i in range(oh):

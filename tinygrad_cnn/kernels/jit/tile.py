@@ -88,27 +88,31 @@ def wide_vectors(rows: int) -> int:
 
 
 @intrinsic(prefer_literal=True)
-def tile(context: object, rows: Type, vectors: Type, width: Type, tail: Type, y: Type, y_at: Type,
-         y_row: Type, a: Type, a_at: Type, a_row: Type, a_outer: Type, a_inner: Type, b: Type,
-         b_at: Type, b_outer: Type, b_inner: Type, outer: Type, inner: Type, start: Type,
+def tile(context: object, rows: Type, vectors: Type, width: Type, tail: Type, share: Type, y: Type,
+         y_at: Type, y_row: Type, a: Type, a_at: Type, a_row: Type, a_outer: Type, a_inner: Type,
+         b: Type, b_at: Type, b_outer: Type, b_inner: Type, outer: Type, inner: Type, start: Type,
          start_at: Type, start_row: Type, valid: Type) -> tuple[Signature, Function]:
     """Compute one tile.
 
-    ``rows``, ``vectors``, ``width`` (entries of a vector) and ``tail`` are constants; with
-    ``tail``, the last vector has ``valid`` entries only.  Everything else is decided at run time:
-    arrays, each with the entry at which it begins (``_at``) and the entries from row to row
-    (``_row``) or along the loops (``_outer``, ``_inner``).  Sums begin with ``start``, which may
-    be ``y`` itself.
+    ``rows``, ``vectors``, ``width`` (entries of a vector), ``tail`` and ``share`` are constants;
+    with ``tail``, the last vector has ``valid`` entries only.  With a ``share`` of groups of so
+    many columns, A has columns like B, and a column sees those of its group: each step adds Σ_j
+    A[i, j-th of the group] · B[k · share + j, :]; or, with a negative share, adds A[i, j-th of the
+    group] · B[k, :] to Y[i · |share| + j, :].  A share of 1 is one column each.
+
+    Everything else is decided at run time: arrays, each with the entry at which it begins (``_at``)
+    and the entries from row to row (``_row``) or along the loops (``_outer``, ``_inner``).  Sums
+    begin with ``start``, which may be ``y`` itself.
     """
     integers = (types.intp,)
-    signature = types.void(rows, vectors, width, tail, y, *integers * 2, a, *integers * 4, b,
+    signature = types.void(rows, vectors, width, tail, share, y, *integers * 2, a, *integers * 4, b,
                            *integers * 5, start, *integers * 3)
 
     def generate(target: BaseContext, builder: ir.IRBuilder, sig: Signature,
                  args: Sequence[Value]) -> Value:
-        constants = [t.literal_value for t in sig.args[:4]]
-        writer = _Writer(target, builder, sig.args[4].dtype.bitwidth, *constants)
-        writer.write(sig.args[4:], args[4:])
+        constants = [t.literal_value for t in sig.args[:5]]
+        writer = _Writer(target, builder, sig.args[5].dtype.bitwidth, *constants)
+        writer.write(sig.args[5:], args[5:])
         return target.get_dummy_value()
 
     return signature, generate
@@ -118,9 +122,10 @@ class _Writer:
     """Writes the instructions of a tile."""
 
     def __init__(self, target: BaseContext, builder: ir.IRBuilder, bits: int, rows: int,
-                 vectors: int, width: int, tail: bool) -> None:
+                 vectors: int, width: int, tail: bool, share: int) -> None:
         self.target, self.builder = target, builder
-        self.rows, self.vectors, self.tail = rows, vectors, bool(tail)
+        self.rows, self.vectors, self.tail, self.share = rows, vectors, bool(tail), share
+        self.results = rows * max(1, -share)            # rows of Y
         self.scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.vector = ir.VectorType(self.scalar, width)
         self.width, self.bytes = width, bits // 8
@@ -137,7 +142,7 @@ class _Writer:
         results = self._lines(types_[0], y, y_at, y_row)
         begin = self._lines(types_[14], start, start_at, start_row)
         sums = [[cgutils.alloca_once(build, self.vector) for _ in range(self.vectors)]
-                for _ in range(self.rows)]
+                for _ in range(self.results)]
         for line, row in zip(begin, sums, strict=True):
             for v, cell in enumerate(row):
                 build.store(self._load(line, v), cell)
@@ -149,26 +154,53 @@ class _Writer:
             build.store(build.load(at_a), from_a)
             build.store(build.load(at_b), from_b)
             with cgutils.for_range(build, inner, intp=_INT):
-                self._step(build.load(from_a), a_row, build.load(from_b), sums)
+                self._step(build.load(from_a), a_row, build.load(from_b), b_inner, sums)
                 self._advance(from_a, a_inner)
-                self._advance(from_b, b_inner)
+                self._advance(from_b, build.mul(b_inner, ir.Constant(_INT, max(1, self.share))))
             self._advance(at_a, a_outer)
             self._advance(at_b, b_outer)
         for line, row in zip(results, sums, strict=True):
             for v, cell in enumerate(row):
                 self._store(build.load(cell), line, v)
 
-    def _step(self, a: Value, a_row: Value, b: Value, sums: list[list[Value]]) -> None:
+    def _step(self, a: Value, a_row: Value, b: Value, b_inner: Value,
+              sums: list[list[Value]]) -> None:
         """Add A[:, k] times B[k, :]."""
         build = self.builder
-        columns = [self._load(b, v) for v in range(self.vectors)]
+        members = range(max(1, abs(self.share)))
+        columns = []
+        for j in members if self.share > 0 else (0,):
+            line = build.gep(b, [build.mul(b_inner, ir.Constant(_INT, j))])
+            columns.append([self._load(line, v) for v in range(self.vectors)])
+        for i in range(self.rows):
+            place = build.gep(a, [build.mul(a_row, ir.Constant(_INT, i))])
+            if not self.share:
+                self._add([self._repeat(build.load(place))] * self.vectors, columns[0], sums[i])
+                continue
+            seen = [self._load(place, v) for v in range(self.vectors)]
+            for j in members:
+                entries = [self._of_group(x, j) for x in seen]
+                if self.share > 0:
+                    self._add(entries, columns[j], sums[i])
+                else:
+                    self._add(entries, columns[0], sums[i * len(members) + j])
+
+    def _add(self, entries: list[Value], columns: list[Value], cells: list[Value]) -> None:
+        build = self.builder
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         multiply_add = cgutils.get_or_insert_function(build.module, kind, f"llvm.fma.{self.suffix}")
-        for i, row in enumerate(sums):
-            place = build.gep(a, [build.mul(a_row, ir.Constant(_INT, i))])
-            entry = self._repeat(build.load(place))
-            for column, cell in zip(columns, row, strict=True):
-                build.store(build.call(multiply_add, [entry, column, build.load(cell)]), cell)
+        for entry, column, cell in zip(entries, columns, cells, strict=True):
+            build.store(build.call(multiply_add, [entry, column, build.load(cell)]), cell)
+
+    def _of_group(self, x: Value, j: int) -> Value:
+        """In each lane, the ``j``-th entry of its group."""
+        size = abs(self.share)
+        if size == 1:
+            return x
+        return self.builder.shuffle_vector(
+            x, ir.Constant(self.vector, ir.Undefined),
+            ir.Constant(ir.VectorType(_I32, self.width),
+                        [lane // size * size + j for lane in range(self.width)]))
 
     def _advance(self, cell: Value, by: Value) -> None:
         self.builder.store(self.builder.gep(self.builder.load(cell), [by]), cell)
@@ -180,7 +212,7 @@ class _Writer:
     def _lines(self, kind: Type, array: Value, at: Value, row: Value) -> list[Value]:
         first = self._point(kind, array, at)
         return [self.builder.gep(first, [self.builder.mul(row, ir.Constant(_INT, i))])
-                for i in range(self.rows)]
+                for i in range(self.results)]
 
     def _repeat(self, scalar: Value) -> Value:
         single = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar,
