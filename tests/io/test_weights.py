@@ -74,6 +74,9 @@ def test_what_is_no_array_and_no_name_is_not_saved(tmp_path):
                   np.ones(1, np.longdouble)):
         with pytest.raises(CheckpointError, match="w has dtype"):
             save_weights({"w": value}, tmp_path / "w")
+    for value, words in (([[1], [1, 2]], "is no array"), (np.ma.ones(2), "its mask")):
+        with pytest.raises(CheckpointError, match=words):
+            save_weights({"w": value}, tmp_path / "w")
     for name in ("a\0b", "x" * 10_001, "\ud800", 3, "__metadata__"):
         with pytest.raises(CheckpointError, match="is no name for an array"):
             save_weights({name: np.ones(1)}, tmp_path / "w")

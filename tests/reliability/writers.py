@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class Writer:
 @cache
 def figure() -> viz.Figure:
     return (tc.Tensor([1.0], requires_grad=True, name="x") * 2).sum().graph()
+
+
+@cache
+def plot() -> Any:
+    return viz.plots.learning_curves(History([{"epoch": i, "loss": 1 / i} for i in (1, 2)]))
 
 
 @cache
@@ -76,4 +82,10 @@ WRITERS = {
        for suffix in (".svg", ".html", ".json", ".dot", ".mmd", ".txt", ".tex")},
     "Figure.animate": Writer(lambda path: figure().animate(path), ".svg", VizError,
                              Path.read_bytes),
+    "assert_graph_unchanged": Writer(
+        lambda path: viz.assert_graph_unchanged(figure(), path, update=True), ".txt", VizError,
+        lambda path: viz.assert_graph_unchanged(figure(), path)),
 }
+if find_spec("matplotlib"):
+    WRITERS |= {f"plots {suffix}": Writer(lambda path: plot().savefig(path), suffix, VizError,
+                                          Path.read_bytes) for suffix in (".svg", ".png")}

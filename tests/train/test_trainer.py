@@ -292,6 +292,48 @@ def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(tmp_path, kind):
         assert outcome(trainer) == outcome(whole)
 
 
+@pytest.mark.parametrize("where", ["the loss", "validation", "a callback"])
+def test_a_run_that_was_interrupted_and_then_saved_leaves_out_no_batch(where, tmp_path):
+    def made():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, rng=np.random.default_rng(0)),
+                              nn.BatchNorm1D(2))
+        optimizer = optim.Adam(model.parameters(), 0.01)
+        return Trainer(model, optimizer, progress=False, callbacks=[Stop()],
+                       schedule=lr_scheduler.StepLR(optimizer, 3)), loader(shuffle=True), loader()
+
+    whole, batches, unseen = made()
+    whole.fit(batches, 3, validation=unseen)
+    for at in (1, 3, 5, 6, 8):
+        path, calls, (trainer, batches, unseen) = tmp_path / "run", [], made()
+
+        def interrupted(*args, calls=calls, at=at, trainer=trainer):
+            calls.append(trainer.model.training)
+            if len(calls) == 2 * at if where == "the loss" else calls.count(False) == at:
+                raise KeyboardInterrupt
+            return tc.cross_entropy(*args)
+        interrupted.__qualname__ = "cross_entropy"
+        if where == "a callback":
+            trainer.callbacks[0].where, trainer.callbacks[0].error = "batch", KeyboardInterrupt()
+        else:
+            trainer.loss = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(batches, 3, validation=unseen)
+        trainer.save(path)
+        second, batches, unseen = made()
+        second.fit(batches, 3, validation=unseen, resume=path)
+        assert outcome(second)[:2] == outcome(whole)[:2]
+
+
+def test_a_run_is_not_saved_while_callbacks_count_the_epoch(tmp_path):
+    class Save(Callback):
+        def on_epoch_end(self, trainer, row): trainer.save(tmp_path / "run")
+
+    model = network()
+    trainer = Trainer(model, optim.SGD(model.parameters()), callbacks=[Save()], progress=False)
+    with pytest.raises(tc.SettingError, match=r"fit\(checkpoint=path\) saves after all of them"):
+        trainer.fit(loader(), 1)
+
+
 def test_a_run_is_not_resumed_with_anything_changed(tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
     trainer, batches, unseen = saved_run(path)

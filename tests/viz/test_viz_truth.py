@@ -235,6 +235,13 @@ def test_tokens_that_several_layers_read_are_one_input(wrap, batch):
         ("x", (batch, 5, 8))]
 
 
+def test_an_op_that_a_loop_calls_is_no_function_of_several_ops():
+    x = tc.Parameter([1.0], name="x")
+    for _ in range(9):
+        x = tc.tanh(x)
+    assert {e.scope for e in viz.describe(x).entries} == {()}
+
+
 def test_what_a_function_makes_for_itself_has_no_name_of_the_users():
     scores, ones = tc.Parameter(zoo.rows(4, 1), name="scores"), np.ones((4, 1), f32)
     loss = tc.binary_cross_entropy_with_logits(scores, ones)

@@ -73,7 +73,7 @@ def sha256_of(path: Path) -> str:
 
 def compared(old: Settings, new: Settings) -> tuple[bool, list[str]]:
     """Whether a run has been repeated, and how: to the bit, or by its figures."""
-    lines = [f"{name}: {a} then, {b} now" for name, a, b in (
+    lines = [f"{name}: {a!a:.200} then, {b!a:.200} now" for name, a, b in (
         ("data", old["data"], new["data"]),
         *((key, old["machine"].get(key), value) for key, value in new["machine"].items()))
         if a != b]
@@ -84,7 +84,8 @@ def compared(old: Settings, new: Settings) -> tuple[bool, list[str]]:
     if not lines:
         first = next((i for i, (a, b) in enumerate(zip(old["loss"], new["loss"], strict=False))
                       if a != b), None)
-        return False, [f"weights {old['weights']} then, {new['weights']} now, on the same machine",
+        return False, [f"weights {old['weights']!a:.70} then, {new['weights']} now, on the same "
+                       "machine",
                        "the losses are the same" if first is None else
                        f"the losses differ from epoch {first + 1} on"]
     good = True

@@ -120,7 +120,11 @@ def _verify(args: argparse.Namespace) -> int:
     if sha256_of(args.folder / "weights.safetensors") != receipt["weights"]:
         raise CheckpointError(f"{args.folder / 'weights.safetensors'} is not the file that the run "
                               "wrote: its SHA-256 is not the one of run.json")
-    job = _job(parser().parse_args(["train", *receipt["arguments"]]))
+    try:
+        job = _job(parser().parse_args(["train", *receipt["arguments"]]))
+    except SystemExit:
+        raise CheckpointError(f"{args.folder / 'run.json'}: its arguments are none of train"
+                              ) from None
     say = print if args.verbose else lambda text: None
     compiled = receipt["machine"].get("kernels") == "compiled" and get_compiled()
     with (tempfile.TemporaryDirectory() as folder, set_compiled(compiled),

@@ -112,10 +112,16 @@ def write_arrays(path: str | os.PathLike[str], state: Mapping[str, ArrayLike],
     texts, entries, place = {"sha256": "0" * 64, **metadata}, {}, 0
     parts: list[memoryview] = []
     for name, value in state.items():
-        array = np.asarray(value, order="C")
-        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         if not _is_name(name):
             raise CheckpointError(f"{shown(path)}: {name!r:.60} is no name for an array")
+        if isinstance(value, np.ma.MaskedArray):
+            raise CheckpointError(f"{shown(path)}: {name} is a masked array, whose mask would be "
+                                  "lost; save its data and its mask")
+        try:
+            array = np.asarray(value, order="C")
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{shown(path)}: {name} is no array: {error}") from None
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         if array.dtype.str not in _CODES:
             raise CheckpointError(f"{shown(path)}: {name} has dtype {array.dtype}; only numbers "
                                   "and booleans are saved")

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tinygrad_cnn.core.op import OPS, Op, Sample
+from tinygrad_cnn.errors import SettingError
+from tinygrad_cnn.files import write_atomically
 from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.testing.cases import OpCase, derived, samples_of
 from tinygrad_cnn.testing.check import find
@@ -90,7 +92,8 @@ def _table(ops: Sequence[Op], seeds: Sequence[int], file: str | None) -> int:
 
 def _write(file: str | None, content: Settings) -> None:
     if file is not None:
-        Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with write_atomically(file, SettingError) as stream:
+            stream.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
 # ---- planted mistakes

@@ -27,6 +27,7 @@ class Place:
     batch: int = 0              # of the epoch under way that are done
     steps: int = 0              # of the call
     seconds: float = 0.0        # that the epoch under way has taken
+    trained: bool = False       # on all batches of the epoch under way, which is being judged
     stopped: bool = False       # a callback has ended the run
     count: float = 0.0          # samples of the epoch under way that this worker has taken
     sums: dict[str, float] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Place:
     def end_epoch(self, *, stopped: bool) -> None:
         """Begin the next epoch."""
         self.batch, self.count, self.seconds, self.sums = 0, 0.0, 0.0, {}
-        self.stopped = stopped
+        self.trained, self.stopped = False, stopped
 
     def state_dict(self) -> Settings:
         """All of it."""
@@ -58,7 +59,8 @@ class Place:
         """Take over what `state_dict` gave."""
         for name in ("began", "batch", "steps"):
             checks.integer("place", name, entries[name], minimum=0)
-        checks.flag("place", "stopped", entries["stopped"])
+        for name in ("trained", "stopped"):
+            checks.flag("place", name, entries[name])
         numbers = {"seconds": entries["seconds"], "count": entries["count"], **entries["sums"]}
         if odd := [name for name, value in numbers.items() if type(value) is not float]:
             raise CheckpointError(f"{odd[0]!r:.60} is no number")

@@ -133,6 +133,7 @@ class Trainer:
         self._replica: DataParallel | None = None
         self.history = History()
         self._place = Place()
+        self._ending = False                    # some callbacks know of the end of the epoch
         self._loaders: Settings = {}            # those of `fit`
         # As they are before the first step, which a schedule and a run change.
         self._begun = {"optimizer": checks.text_of(optimizer), "schedule": checks.text_of(schedule)}
@@ -203,7 +204,7 @@ class Trainer:
                 raise SettingError("fit: save_every goes with checkpoint=, the file to save to")
         self._loaders = {"loader": batches, "validation": validation}
         with training(self.model):
-            self._place = Place(began=len(self.history))
+            self._place, self._ending = Place(began=len(self.history)), False
             if resume is not None:
                 load_checkpoint(resume, **self._parts())
             return run(self.workers, partial(self._fit, batches, epochs, validation, checkpoint,
@@ -243,7 +244,9 @@ class Trainer:
             self._line = NotebookLine()
             while len(self.history) < last and not place.stopped:
                 began = time.perf_counter() - place.seconds
-                self._epoch(batches, last, checkpoint, save_every)
+                if not place.trained:
+                    self._epoch(batches, last, checkpoint, save_every)
+                    place.trained = True
                 self._end_epoch(validation, last, began)
                 if checkpoint is not None:
                     self.save(checkpoint)
@@ -259,7 +262,9 @@ class Trainer:
         row["seconds"] = round(time.perf_counter() - began, 3)
         if self.schedule is not None and self.schedule_every == "epoch":
             self._step_schedule(row["loss" if validation is None else "validation loss"])
+        self._ending = True
         stop = [callback.on_epoch_end(self, row) for callback in self._callbacks]
+        self._ending = False
         self.history.append(row)
         place.end_epoch(stopped=bool(self._group.spread(np.array(any(stop), np.int64))))
         if self.log is not None and not self._group.rank:
@@ -433,8 +438,19 @@ class Trainer:
 
         The file holds weights, buffers, the states of optimizer, schedule, loss and callbacks, all
         generators, the history, the place in the epoch, the SHA-256 of the data, and all settings.
+        After an interrupt, the step that was under way is done again.  Callbacks may save in
+        ``on_batch_end``; when an epoch ends, ``fit(checkpoint=)`` does it after all callbacks.
         """
+        if self._ending:
+            raise SettingError("save: in on_epoch_end some callbacks have counted the epoch and "
+                               "others have not; fit(checkpoint=path) saves after all of them")
         parts = self._parts()
+        done = {"loader": self._place.batch, "validation": 0}   # what was handed out may be more
+        for name, batches in done.items():
+            if name in parts:
+                parts[name] = state = dict(parts[name].state_dict())
+                if state.get("position", 0) > batches:
+                    state["position"] = batches
         if self._group.size > 1:
             states = self._group.gather_text(states_of(self._own()))
             parts |= {f"rank {i}": json.loads(text) for i, text in enumerate(states) if i}

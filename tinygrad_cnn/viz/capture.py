@@ -532,14 +532,17 @@ class Watch(Observer):
             if helper and (not run or before[1] == scope):
                 known, (name, _, line) = True, before if run else ("", scope, 0)
             line = line or (before[2] if before[:2] == (name, scope) else 0)
-            if run and (not known or before not in ((name, scope, line), (name, scope, 0),
-                                                    ("", scope, 0))):
+            again = name == self.ops[k].facts["op"] and any(    # an op that a loop calls
+                self.ops[j].facts["op"] == name for j in run[-3:])
+            if run and (not known or again or before not in (
+                    (name, scope, line), (name, scope, 0), ("", scope, 0))):
                 run = []
             if known:
                 run.append(k)
                 before = name, scope, line
             if len(run) > 1 and name:
-                found.update(dict.fromkeys(run, (f"{name}()",)))
+                new = run[-1:] if run[0] in found else run
+                found.update(dict.fromkeys(new, (f"{name}()",)))
         return found
 
     def _order(self, *outputs: int) -> list[int]:

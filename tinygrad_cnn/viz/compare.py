@@ -12,8 +12,9 @@ from typing import Unpack
 
 from tinygrad_cnn.core import Tensor
 from tinygrad_cnn.errors import VizError
+from tinygrad_cnn.files import read_whole
 from tinygrad_cnn.viz.capture import Entry, Recording, describe, entry_names
-from tinygrad_cnn.viz.figure import Figure, Settings
+from tinygrad_cnn.viz.figure import Figure, Settings, write_file
 from tinygrad_cnn.viz.labels import binary_size, flop_text, number, seconds_text
 from tinygrad_cnn.viz.text import canonical, canonical_line, shapes
 
@@ -38,12 +39,12 @@ def assert_graph_unchanged(figure: Figure | Tensor, path: str | os.PathLike[str]
                                                                              gradients=False)
     text, file = canonical(recording, batch=batch), Path(path)
     if update if update is not None else os.environ.get(UPDATE, "") not in ("", "0"):
-        file.write_text(text, encoding="utf-8")
+        write_file(file, lambda: text)
         return
     if not file.exists():
         raise AssertionError(f"graph: {file} does not exist; run once with {UPDATE}=1 to write it, "
                              "and look at what it wrote")
-    golden = file.read_text(encoding="utf-8")
+    golden = read_whole(file, VizError, limit=1 << 26).decode("utf-8", "replace")
     if golden != text:
         lines = difflib.unified_diff(golden.splitlines(), text.splitlines(), str(file),
                                      "this graph", lineterm="", n=1)

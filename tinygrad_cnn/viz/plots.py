@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from tinygrad_cnn.core import Tensor, TensorLike
 from tinygrad_cnn.core.graph import no_grad
 from tinygrad_cnn.errors import VizError, missing_extra
+from tinygrad_cnn.files import write_atomically
 from tinygrad_cnn.nn import evaluating
 from tinygrad_cnn.types import Array
 from tinygrad_cnn.viz.attribution import (
@@ -104,12 +105,17 @@ def _figure(width: float, height: float) -> Plot:
         def savefig(self, fname: Any, **settings: Any) -> None:
             """Save; an SVG follows the theme of its reader, other formats are matplotlib's."""
             named = isinstance(fname, (str, os.PathLike))
-            if settings.get("format", str(fname).rpartition(".")[2] if named else "") != "svg":
-                super().savefig(fname, **settings)
-            elif named:
-                Path(fname).write_text(self._svg(), encoding="utf-8")
+            form = settings.pop("format", Path(fname).suffix[1:] if named else "")
+            if form:
+                settings["format"] = form
+            if named and form:
+                with write_atomically(fname, VizError) as file:
+                    self.savefig(file, **settings)
+            elif form == "svg":
+                text = self._svg()
+                fname.write(text if isinstance(fname, io.TextIOBase) else text.encode())
             else:
-                fname.write(self._svg())
+                super().savefig(fname, **settings)
 
     figure = Shown(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
