@@ -661,7 +661,7 @@ def pool_both(X=X4, f=2, stride=2, mode="max"):
     (*conv_both(W=np.ones((7, 7, 3, 5)), pad=1), errors.ShapeError),
     (*conv_both(stride=0), errors.SettingError),
     (*conv_both(pad=-1), errors.SettingError),
-    (*conv_both(X=np.ones((4, 4, 3))), errors.ShapeError),
+    (*conv_both(X=np.ones((4, 4))), errors.ShapeError),
     (*conv_both(W=np.ones((3, 3, 3))), errors.ShapeError),
     (*conv_both(W=np.ones((3, 3, 4, 5))), errors.ShapeError),
     (*conv_both(b=np.ones((1, 1, 1, 6))), errors.ShapeError),

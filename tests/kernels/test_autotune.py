@@ -362,7 +362,7 @@ def test_each_face_asks_for_its_own_kernels_and_tries_the_winner_first(tmp_path,
         with tc.autotune(tmp_path):
             by_time = conv.choose(op)(*inputs, **SAME, **more)
     assert (by_rule, by_time) == (("winograd", "blas"), ("blas", "winograd"))
-    kernels = {name: conv.kernels(op)[name] for name in ("winograd", "blas")}
+    kernels = {name: conv.kernels(op)[name] for name in ("split", "winograd", "blas")}
     ((name, candidates, arrays, settings),) = asked
     assert (name, candidates, settings) == (op, kernels, SAME | more)
     assert all(a is b for a, b in zip(arrays, inputs, strict=True))
@@ -374,7 +374,7 @@ def test_compiled_kernels_compete_where_they_are_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr(conv, "fastest", lambda op, kernels, *call: seen.extend(kernels))
     with tc.autotune(tmp_path):
         assert conv.choose("conv2d")(X, W, **SAME) == ("winograd", "blas"), "too small for the rule"
-    assert seen == ["compiled", "winograd", "blas"]
+    assert seen == ["compiled", "split", "winograd", "blas"]
 
 
 @pytest.mark.parametrize("case", ["odd sides", "stride 2, padded", "groups", "depthwise", "dilated",

@@ -12,16 +12,24 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from reliability.kill_training import result, start
+from reliability.kill_training import WORDS, result
 from reliability.report import Figure
 from tinygrad_cnn.io import load_checkpoint
 
 LIMIT = 10.0            # seconds until all have ended
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "tinygrad_cnn", *WORDS, "--out", str(out), *more]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
 
 
 def ranks_of(out: Path) -> list[int]:

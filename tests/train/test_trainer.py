@@ -34,7 +34,7 @@ from tinygrad_cnn.train import (
     summarize,
     top_k_accuracy,
 )
-from tinygrad_cnn.train.progress import with_progress
+from tinygrad_cnn.train.progress import NotebookLine, with_progress
 from tinygrad_cnn.viz import attribution
 
 PACKAGE = Path(tc.__file__).parent
@@ -1031,6 +1031,7 @@ def test_a_bar_is_shown_at_a_terminal_and_if_asked_for(show, terminal, monkeypat
     bar = types.SimpleNamespace(tqdm=lambda batches, **settings: shown.append(settings) or batches)
     monkeypatch.setitem(sys.modules, "tqdm", bar)
     monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(isatty=lambda: terminal))
-    assert list(with_progress([1, 2], total=9, done=7, label="epoch 2/3", show=show)) == [1, 2]
+    assert list(with_progress([1, 2], total=9, done=7, label="epoch 2/3", show=show,
+                              line=NotebookLine())) == [1, 2]
     assert [(s["total"], s["initial"], s["desc"]) for s in shown] == \
         [(9, 7, "epoch 2/3")] * (show and terminal)

@@ -218,7 +218,7 @@ def test_a_tensor_shows_shape_dtype_op_gradient_and_figures():
 
 @pytest.mark.parametrize("size, listed", [(1, True), (64, True), (65, False), (0, False)])
 def test_few_values_are_listed_and_many_are_not(size, listed):
-    assert ("<pre>" in tensor_html(tc.Tensor(np.ones(size)))) == listed
+    assert ("<pre" in tensor_html(tc.Tensor(np.ones(size)))) == listed
 
 
 def test_a_module_lists_its_parts_and_their_parameters(nets):

@@ -39,7 +39,7 @@ _CHECKPOINT = Op(
     flops=lambda *xs, out_shape, made, again: 0)
 
 
-def checkpoint(function: Callable[..., Tensor], *args: Any, **settings: Any) -> Tensor:
+def checkpoint(function: Callable[..., Tensor], *args: object, **settings: object) -> Tensor:
     """Call ``function(*args, **settings)``, and keep nothing of it but its inputs and its result.
 
     The backward pass calls it again, and takes the values that it needs from that run: memory for

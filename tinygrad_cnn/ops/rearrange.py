@@ -433,10 +433,11 @@ def diff(x: TensorLike, n: int = 1, axis: int = -1, prepend: TensorLike | None =
     axis = checks.axis_index("diff", axis, x.shape)
     if x.dtype.kind == "b":
         raise DTypeError("diff: x is bool, which has no differences; cast it: x.astype(np.float32)")
+    n = checks.integer("diff", "n", n, minimum=0)
     if n and (prepend is not None or append is not None):
         edge = (*x.shape[:axis], 1, *x.shape[axis + 1:])
         parts = [cast(Tensor, part) for part in (prepend, x, append) if part is not None]
         x = concatenate([part if part.ndim else broadcast_to(part, edge) for part in parts], axis)
-    for _ in range(checks.integer("diff", "n", n, minimum=0)):
+    for _ in range(n):
         x = x[_at(axis, slice(1, None))] - x[_at(axis, slice(0, -1))]
     return x
