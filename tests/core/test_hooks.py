@@ -127,3 +127,14 @@ def test_a_hook_needs_a_gradient_to_pass():
     y.sum().backward()
     with pytest.raises(tc.GraphFreedError):
         y.register_hook(print)
+
+
+def test_asking_a_result_for_its_gradient_says_how_to_get_one():
+    x = leaf(2.0)
+    y = x * x
+    with pytest.warns(UserWarning, match=r"made by the op mul, .*retain_grad.*tc\.grad\(loss"):
+        assert y.grad is None
+    y.retain_grad()
+    assert y.grad is None                               # and without a warning
+    y.sum().backward()
+    assert y.grad.data == 1

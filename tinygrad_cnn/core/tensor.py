@@ -11,6 +11,7 @@ Operators and methods find what they call in ``FUNCTIONS``, so this file need no
 
 from __future__ import annotations
 
+import warnings
 from array import array as buffer
 from collections import UserList, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -208,7 +209,14 @@ class Tensor:
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient of a leaf, summed over backward passes until it is set to None."""
+        """The gradient of a leaf, summed over backward passes until it is set to None.
+
+        Asking a tensor that an op has made is a `UserWarning`, unless `retain_grad` keeps it there.
+        """
+        if self._grad is None and self.node is not None and self.node.op.name != "hooks":
+            warnings.warn(f"grad: this tensor was made by the op {self.node.op.name}, and backward "
+                          "leaves gradients in leaves only; call x.retain_grad() before it, or take"
+                          " tc.grad(loss, [x])", UserWarning, stacklevel=2)
         return self._grad
 
     @grad.setter

@@ -154,6 +154,6 @@ def retain_grad(x: Tensor) -> None:
     def keep(gradient: Tensor) -> None:
         tensor = kept()
         if tensor is not None:
-            before = tensor.grad
+            before = tensor._grad
             tensor.grad = gradient if before is None else before + gradient
     register_hook(x, keep)

@@ -296,7 +296,8 @@ def tensor_html(x: Tensor) -> str:
 def _gradient(x: Tensor) -> str:
     if not x.requires_grad:
         return "none wanted"
-    return "not computed" if x.grad is None else f"RMS {number(statistics(x.grad._data).rms)}"
+    return "not computed" if x._grad is None else \
+        f"RMS {number(statistics(x._grad._data).rms)}"
 
 
 def _figures(x: Tensor) -> str:
