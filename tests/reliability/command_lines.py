@@ -113,6 +113,10 @@ def lines(chosen: list[list[str]]) -> Figure:
     return figure
 
 
+def _interruptible() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupts(count: int, rng: random.Random) -> Figure:
     """Ctrl-C at random moments of a run; its last checkpoint stays."""
     figure = Figure("interrupts of train ended it with status 130, one line, a whole checkpoint")
@@ -130,13 +134,17 @@ def interrupts(count: int, rng: random.Random) -> Figure:
         whole = time.monotonic() - began
         while figure.trials < count:
             out = Path(name, "run")
+            # A job in the background of a shell ignores the signal, and so would its children.
             child = subprocess.Popen([*words, str(out)], stdout=subprocess.DEVNULL, cwd=ROOT,
-                                     stderr=subprocess.PIPE, env=environment({}))
+                                     stderr=subprocess.PIPE, env=environment({}),
+                                     preexec_fn=_interruptible)
             time.sleep(2 * start + rng.uniform(0, whole) * rng.choice((0.2, 1)))
             child.send_signal(signal.SIGINT)
             said = child.communicate()[1]
             if child.returncode == 0:                   # it was over
                 late += 1
+                if late > 10 * count:
+                    raise RuntimeError("runs are over before the interrupt comes")
                 continue
             # Outside of all Python code, as it starts and ends, the signal itself ends it.
             sound = (child.returncode, said) in ((130, b"tinygrad-cnn: interrupted\n"),
