@@ -1,4 +1,4 @@
-"""Measures which lines and branches of the package pytest executes, and the processes it starts.
+"""Measures which lines and branches pytest executes, and the processes that some tests start.
 
 Python imports this file at its start if the folder is on PYTHONPATH; what is measured goes to
 ``$COVERAGE_FILES``.  Probes take themselves out of the code once they were passed, so that the
@@ -26,13 +26,19 @@ if "COVERAGE_FILES" in os.environ and ("COVERAGE_STARTED_BY" in os.environ or an
     slipcover.ImportManager(measured, matcher).__enter__()
     started = os.getpid()
 
-    # A test gives a process the environment that it wants to test; this goes along.
+    # A test gives a process the environment that it wants to test; this goes along.  A measured
+    # process takes seconds to start, so only those of these tests are, which test the command line
+    # and pytest inside pytest.
+    folders = ("tests/cli/", "tests/testing/")
     ours = {"COVERAGE_FILES": os.environ["COVERAGE_FILES"], "COVERAGE_STARTED_BY": str(started)}
     path = os.environ["PYTHONPATH"]
     start = subprocess.Popen.__init__
 
     def start_measured(self, *args, env=None, **kwargs):
-        """Start a process that is measured too."""
+        """Start a process that is measured too, if such a test does."""
+        if not os.environ.get("PYTEST_CURRENT_TEST", "").startswith(folders):
+            start(self, *args, env=env, **kwargs)
+            return
         env = dict(os.environ if env is None else env)
         given = env.get("PYTHONPATH", "")
         both = given if path in given else os.pathsep.join(filter(None, (given, path)))
