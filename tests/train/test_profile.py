@@ -71,7 +71,7 @@ def test_the_command_profiles_a_model_by_name_or_of_ones_own(capsys, tmp_path, m
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["profile", "--model", "nets_of_mine:small", "--image-shape", "2x2x3", *words]) == 0
     assert "linear" in capsys.readouterr().out
-    for name, why in (("nets_of_mine:number", "made a int"), ("nets_of_mine:none", "no attribute"),
+    for name, why in (("nets_of_mine:number", "gave int"), ("nets_of_mine:none", "no attribute"),
                       ("nowhere_at_all:net", "No module named")):
         assert main(["profile", "--model", name, *words]) == 2
         assert why in capsys.readouterr().err

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from tinygrad_cnn.models import MODELS, build
 from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import manual_seed
 
-__all__ = ["add_options", "image_shape", "made_up", "run", "step"]
+__all__ = ["add_options", "image_shape", "loaded", "made_up", "run", "step"]
 
 _MOST = 1 << 24                     # values of an image; 4096 × 4096 gray pixels
 
@@ -28,9 +29,10 @@ _MOST = 1 << 24                     # values of an image; 4096 × 4096 gray pixe
 def add_options(sub: argparse.ArgumentParser,
                 with_data: Callable[[argparse.ArgumentParser], None]) -> None:
     """The options of the verb."""
-    sub.add_argument("--model", default="lenet", metavar="NAME|MODULE:NAME|FILE.py:NAME",
-                     help=f"{', '.join(MODELS)}, or a module, class or function of your own; "
-                          "default lenet")
+    sub.add_argument("place", nargs="?", metavar="MODULE:NAME|FILE.py:NAME",
+                     help="a module, class or function of your own")
+    sub.add_argument("--model", default="lenet", metavar="NAME",
+                     help=f"{', '.join(MODELS)}, or a place as above; default lenet")
     sub.add_argument("--data", metavar="NAME|PATH",
                      help=f"take the batch from {', '.join(data.NAMES)}, or a folder; "
                           "made-up images if not given")
@@ -61,7 +63,7 @@ def add_options(sub: argparse.ArgumentParser,
 
 def run(args: argparse.Namespace) -> int:
     """Draw, save, and say where."""
-    rng = manual_seed(args.seed)
+    rng, name = manual_seed(args.seed), args.place or args.model
     if args.batch_size < 2 or args.classes < 1:
         raise SettingError(f"graph: needs a batch of at least 2 and a class, got {args.batch_size} "
                            f"and {args.classes}")
@@ -72,15 +74,14 @@ def run(args: argparse.Namespace) -> int:
         classes = len(train.classes)
     else:
         (images, labels), classes = made_up(args, rng), args.classes
-    model = build(args.model, images.shape[1:], classes, rng=rng) if args.model in MODELS \
-        else _loaded(args.model)
+    model = build(name, images.shape[1:], classes, rng=rng) if name in MODELS else loaded(name)
     if args.weights is not None:
         model.load_state_dict(load_weights(args.weights))
     figure = viz.graph_of_module(model, images, labels=labels if args.backward else None,
                                  level=args.level, open=args.open, theme=args.theme,
                                  style=args.style, direction=args.direction, for_=args.for_,
                                  color=args.color, scale=args.scale, limit=args.limit,
-                                 title=args.title or args.model.split(":")[-1]
+                                 title=args.title or name.split(":")[-1]
                                  + (f" on {args.data}" if args.data else ""))
     if args.out is None:
         print(figure.text())
@@ -89,9 +90,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _loaded(place: str) -> Module:
+def loaded(place: str) -> Module:
     """The model at ``module:name`` or ``file.py:name``; a class or function is called for it."""
     source, _, name = place.rpartition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         if source.endswith(".py"):
             spec = importlib.util.spec_from_file_location(Path(source).stem, source)

@@ -36,7 +36,6 @@ from tinygrad_cnn.cli.recipes import (
 )
 from tinygrad_cnn.errors import (
     CheckpointError,
-    SettingError,
     TinygradCnnError,
     missing_extra,
 )
@@ -45,7 +44,6 @@ from tinygrad_cnn.io import load_weights
 from tinygrad_cnn.kernels.compiled import get_compiled, set_compiled
 from tinygrad_cnn.kernels.parallel import set_num_threads
 from tinygrad_cnn.models import MODELS, build
-from tinygrad_cnn.nn import Module
 from tinygrad_cnn.ops import cross_entropy, manual_seed
 from tinygrad_cnn.optim import SGD
 from tinygrad_cnn.parallel import world
@@ -168,7 +166,7 @@ def _summary(args: argparse.Namespace) -> int:
 
 def _profile(args: argparse.Namespace) -> int:
     rng = manual_seed(args.seed)
-    model = _own_model(args.model) if ":" in args.model else \
+    model = draw.loaded(args.model) if ":" in args.model else \
         build(args.model, args.image_shape, args.classes, rng=rng)
     images, labels = draw.made_up(args, rng)
     with set_compiled(get_compiled() if args.compiled is None else args.compiled):
@@ -176,21 +174,6 @@ def _profile(args: argparse.Namespace) -> int:
               f"{'compiled kernels' if get_compiled() else 'pure NumPy'}: "
               f"{profile(model, images, labels, steps=args.steps)}")
     return 0
-
-
-def _own_model(name: str) -> Module:
-    """The module that ``package.module:callable`` makes when it is called without arguments."""
-    module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingError(f"--model {name!r}: {error}") from None
-    if not isinstance(made, Module):
-        raise SettingError(f"--model {name!r} made a {type(made).__name__}; it must make an "
-                           f"nn.Module")
-    return made
 
 
 def _data(args: argparse.Namespace) -> int:
