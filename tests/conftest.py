@@ -20,7 +20,8 @@ from cases import (  # noqa: F401  (hooks)
 # What a probe in the code disturbs: it is a call, after which an interrupt would come where Python
 # itself lets none come, and code with probes has lost the places of its source.
 NO_PROBES = ("tests/kernels/test_interrupts.py", "tests/testing/test_source_mutants.py",
-             "tests/testing/test_plugin.py::test_the_kill_rate", "[docs/testing_gradients.md]")
+             "tests/testing/test_plugin.py::test_the_kill_rate", "[docs/testing_gradients.md]",
+             "tests/viz/test_viz_page.py::test_every_op_can_be_explained")
 
 
 def pytest_addoption(parser):
