@@ -29,7 +29,7 @@ if "COVERAGE_FILES" in os.environ and ("COVERAGE_STARTED_BY" in os.environ or an
     # A test gives a process the environment that it wants to test; this goes along.  A measured
     # process takes seconds to start, so only those of these tests are, which test the command line
     # and pytest inside pytest.
-    folders = ("tests/cli/", "tests/testing/")
+    folders = ("tests/cli/", "tests/testing/", "tests/test_parallel")
     ours = {"COVERAGE_FILES": os.environ["COVERAGE_FILES"], "COVERAGE_STARTED_BY": str(started)}
     path = os.environ["PYTHONPATH"]
     start = subprocess.Popen.__init__
