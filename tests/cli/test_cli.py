@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -166,3 +167,22 @@ def test_models_are_built_with_known_sizes():
         model = build(name, (8, 8, 1), 3, rng=np.random.default_rng(0))
         assert model.training
         assert all(p.size for p in model.parameters())
+
+
+def test_a_run_is_repeated_to_the_bit_or_it_is_said_what_differs(tmp_path, capsys):
+    assert main(["train", "--data", "digits", "--epochs", "1", "--limit", "96", "--out",
+                 str(tmp_path)]) == 0
+    file = tmp_path / "run.json"
+    receipt = json.loads(file.read_text())
+    machine = receipt["machine"] | {"system": "Another"}
+    for changed, status, says in (
+            ({}, 0, "the same to the bit"),
+            ({"loss": [9.0]}, 1, "the losses differ from epoch 1 on"),
+            ({"loss": [9.0], "machine": machine}, 0, "system: 'Another' then"),
+            ({"loss": [9.0], "machine": machine, "test": {"accuracy": 2.0, "loss": 9.0}}, 1,
+             "beyond 0.02"),
+            ({"data": ["0", "0"]}, 1, "the data are others")):
+        file.write_text(json.dumps(receipt | changed))
+        capsys.readouterr()
+        assert main(["verify", str(tmp_path)]) == status, says
+        assert says in capsys.readouterr().out
